@@ -1,0 +1,54 @@
+# The first Python that is new enough; say PYTHON=... to use another.
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+RUN := .venv/run.stamp
+DEV := .venv/dev.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help compare test test-slow lint lock profiles results clean
+
+help:  ## Say what can be made
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+compare: $(RUN)  ## Compare all schemes in the paper's world and with a real DNN: results/
+	$(BIN)/partway compare --scenario paper --out results/paper --overwrite
+	$(BIN)/partway compare --scenario ocr --out results/ocr --overwrite
+
+test: lint  ## Lint, check types, run the tests that take seconds
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(DEV)  ## Run the tests that take longer
+	$(BIN)/pytest -n 2 -m slow
+
+lint: $(DEV)  ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+lock: $(DEV)  ## Write the pins anew; newer versions too with PINS=--upgrade
+	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements.txt pyproject.toml
+	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements-dev.txt \
+		--extra dev --constraint requirements.txt pyproject.toml
+
+profiles: $(DEV)  ## Make partway/profiles/*.csv from ONNX models
+	$(BIN)/python scripts/make_profiles.py
+
+results: $(DEV)  ## Write docs/results.md and its pictures from runs made now (minutes)
+	$(BIN)/python scripts/make_results.py
+
+clean:  ## Remove all that was made, .venv too
+	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --require-hashes --requirement requirements.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUN)
+	$(PIP) --require-hashes --requirement requirements-dev.txt
+	@touch $@

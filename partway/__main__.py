@@ -1,0 +1,7 @@
+"""`python -m partway` is `partway`."""
+
+import sys
+
+from partway.cli import main
+
+sys.exit(main())

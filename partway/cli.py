@@ -1,0 +1,197 @@
+"""The command line. Errors are one line on stderr and exit code 2; Ctrl-C leaves nothing behind and exits with 130."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import jax
+import platformdirs
+
+from partway import commands
+from partway.errors import InputError, closest, nearest, shorten, shown
+from partway.task import CODING_BITS
+
+EXAMPLES = {
+    "compare": """examples:
+  partway compare                                        the paper's scenario, every scheme
+  partway compare --scenario ocr --out results/ocr       a real DNN; keep figures, data and JSON
+  partway compare --set devices=50 device.arrival_prob=0.2 --schemes printed exact constant
+  partway compare --schemes constant mymodule:MyPolicy   your own policy beside the tuned constant
+  partway compare --json - | jq '.schemes[].cost_per_block'""",
+    "run": """examples:
+  partway run --schemes exact --trace 0 3                two devices, block by block
+  partway run --schemes printed --server exact --out results/printed""",
+    "profile": """examples:
+  partway profile resnet50                               a network that ships with Partway
+  partway profile model.onnx --out my-model              my-model/*.csv, usable as a task's profile
+  partway profile model.onnx --shape input=1x3x224x224 --measure --check""",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see '{self.prog} --help')")
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """Refuse here what argparse would report from the top, where a command's flags are not known."""
+        found, unknown = super().parse_known_args(*args, **options)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            hint = nearest(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {shorten(' '.join(unknown))}{hint}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = action.option_strings[0] if action.option_strings else action.metavar
+            found = closest(value, action.choices)
+            hint = f"; did you mean '{found}'?" if found else ""
+            self.error(f"{what} {shown(value)}: allowed is {', '.join(action.choices)}{hint}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    try:
+        if arguments is None:
+            _heed_interrupts()
+        options = _parser().parse_args(arguments)
+        _cache_compiled_programs()
+        options.command(options)
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
+    except InputError as error:
+        print(f"partway: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("partway: interrupted; nothing was written", file=sys.stderr, flush=True)
+        if arguments is None:
+            os._exit(130)  # XLA may still compute, and crashes where Python is taken down under it
+        return 130
+    except BrokenPipeError:
+        _drop_output()
+        return 0
+    except OSError as error:  # such as a full disk behind standard output
+        print(f"partway: {InputError(str(error))}", file=sys.stderr)
+        _drop_output()
+        return 2
+    return 0
+
+
+def _heed_interrupts() -> None:
+    """Ctrl-C as usual, but not in JAX's callback of the garbage collector, where it would be lost: `commands` looks."""
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        commands.INTERRUPTED.set()
+        if frame is None or frame.f_code.co_name != "_xla_gc_callback":
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, heard)
+
+
+def _drop_output() -> None:
+    """What is still in the buffer of standard output goes nowhere, so that leaving does not fail on it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _cache_compiled_programs() -> None:
+    """A second run of the same shapes need not compile, where there is a place to remember them."""
+    folder = Path(platformdirs.user_cache_dir("partway")) / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="partway", description="How much of each DNN inference to run on a device, how much at the edge."
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, function: Callable[[argparse.Namespace], None], about: str) -> Parser:
+        made = subparsers.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            epilog=EXAMPLES.get(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        made.set_defaults(command=function)
+        return made
+
+    _run_flags(command("compare", commands.compare, "compare schemes in one world and print a table"))
+    run = command("run", commands.run, "run one scheme and look at single devices")
+    _run_flags(run)
+    run.add_argument(
+        "--trace", nargs="+", type=_whole, default=[0], metavar="DEVICE", help="devices to trace (default: 0)"
+    )
+    listing = command("schemes", commands.schemes, "list the schemes, or one scheme's hyperparameters")
+    listing.add_argument("scheme", nargs="?", metavar="NAME")
+    command("scenarios", commands.scenarios, "list the scenarios that ship with Partway")
+    single = command("scenario", commands.scenario, "print a scenario's commented file, to start from")
+    single.add_argument("name", nargs="?", default="paper", metavar="NAME")
+    _profile_flags(command("profile", commands.profile_network, "where a network can be cut, and what each cut costs"))
+    return parser
+
+
+def _run_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--scenario", default="paper", metavar="NAME|FILE", help="a preset or a TOML file (default: paper)")
+    add("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the scenario")
+    add("--schemes", nargs="+", metavar="NAME", help="schemes, or module:ATTRIBUTE of your own (default: all)")
+    add("--server", metavar="NAME", help="take this scheme's server for all")
+    add("--blocks", type=_whole, default=2000, metavar="N", help="blocks to run (default: 2000)")
+    add(
+        "--seeds",
+        type=_whole,
+        nargs="+",
+        default=[8],
+        metavar="N",
+        help="how many seeds, or several seeds (default: 8)",
+    )
+    add("--warmup", type=_whole, metavar="N", help="blocks left out of the means (default: half)")
+    add("--precision", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    _output_flags(parser)
+    add("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
+
+
+def _output_flags(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep data and figures in this new folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+
+
+def _profile_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL.onnx|NAME", help="an ONNX file, a profile's CSV file or a shipped profile's name")
+    add("--coding", choices=list(CODING_BITS), default="uint8", help="of the tensor that is sent (default: uint8)")
+    add("--shape", nargs="+", type=_shape, default=[], metavar="INPUT=1x3x224x224", help="fix the shape of an input")
+    add("--input-bits", type=float, metavar="N", help="size of the encoded input, such as a JPEG file's [bit]")
+    add("--measure", action="store_true", help="time every layer on this machine")
+    add("--check", action="store_true", help="run both parts of every cut and compare with the whole, bit by bit")
+    _output_flags(parser)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shown(text)}: allowed is a whole number") from None
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME=1x3x224x224` -> (NAME, (1, 3, 224, 224))."""
+    name, _, sizes = text.rpartition("=")
+    if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes.split("x")):
+        raise argparse.ArgumentTypeError(f"{shown(text)}: expected NAME=SIZExSIZE..., such as input=1x3x224x224")
+    return name, tuple(int(size) for size in sizes.split("x"))

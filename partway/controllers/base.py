@@ -1,0 +1,157 @@
+"""The contract: what a controller may see, what it returns, what it may learn from.
+
+A controller is a record of hyperparameters, for ONE party. The loop (`partway.simulate`) runs all devices at once by
+`vmap`; live, the same three functions run on one device with a clock. A new device policy is a record with an `act`:
+
+    @record
+    class Half(DeviceController):
+        '''Sends half of a task in every block and runs as much as the CPU allows.'''
+
+        share: float = 0.5
+
+        def act(self, memory, device, view, key):
+            return DeviceAction(whole=drain(device, view.q, self.share), rest=self.share)
+"""
+
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+
+from partway.model import Broadcast, Device, DeviceAction, Server, ServerAction
+from partway.record import record
+
+Memory = Any
+"""What a controller remembers: any pytree of arrays."""
+
+
+@record
+class DeviceView:
+    """All a device sees at the start of a block.
+
+    q         tasks waiting (a whole number while the queue is conserving)
+    gain      h of this block [1/W]; assumed known before the block, as in the paper (trap T13)
+    arrivals  (n,) 0 or 1, own arrivals in the slots of the block just ended, already in q (trap T6)
+    heard     the server's last words that have reached the device; `heard.share` is the device's own
+    """
+
+    q: jax.Array
+    gain: jax.Array
+    arrivals: jax.Array
+    heard: Broadcast
+
+
+@record
+class ServerView:
+    """All the server sees: its queue `y`, what part of it `arrived` in the last block, `queues` (K,) of the devices."""
+
+    y: jax.Array
+    arrived: jax.Array
+    queues: jax.Array
+
+
+@record
+class DeviceController:
+    """Base of device controllers. `hears`: the fields of the broadcast it uses; signalling counts them."""
+
+    hears: ClassVar[tuple[str, ...]] = ()
+
+    def setup(self, key: jax.Array, devices: Device) -> Self:
+        """The controller with what all devices agree on before a run, such as shared random features."""
+        del key, devices
+        return self
+
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> Memory:
+        """Memory before the first block."""
+        del device, view, key
+        return ()
+
+    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        """What to do in this block. The world makes it feasible (`partway.model.admit`)."""
+        raise NotImplementedError
+
+    def learn(
+        self,
+        memory: Memory,
+        device: Device,
+        view: DeviceView,
+        action: DeviceAction,
+        cost: jax.Array,
+        next_view: DeviceView,
+    ) -> Memory:
+        """Memory after the block. `action` is what happened, `cost` the device's own terms of (8).
+
+        `next_view.heard` is the last that has been heard when the block ends.
+        """
+        del device, view, action, cost, next_view
+        return memory
+
+    def change(self, memory: Memory) -> jax.Array:
+        """Relative change of the learned parameters in the last block, the paper's stopping ratio; NaN if none."""
+        del memory
+        return jnp.full((), jnp.nan)
+
+
+@record
+class ServerController:
+    """Base of server controllers. `sees_queues`: whether it uses the devices' queues, one scalar up per device."""
+
+    sees_queues: ClassVar[bool] = False
+
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> Memory:
+        """Memory before the first block."""
+        del server, view, key
+        return ()
+
+    def act(self, memory: Memory, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        """The work of every slot of this block, and the broadcast."""
+        raise NotImplementedError
+
+    def learn(
+        self,
+        memory: Memory,
+        server: Server,
+        view: ServerView,
+        action: ServerAction,
+        cost: jax.Array,
+        next_view: ServerView,
+    ) -> Memory:
+        """Memory after the block; `cost` is the server's own terms of (8)."""
+        del server, view, action, cost, next_view
+        return memory
+
+    def change(self, memory: Memory) -> jax.Array:
+        """Relative change of the learned parameters in the last block; NaN if none."""
+        del memory
+        return jnp.full((), jnp.nan)
+
+
+def announce(view: ServerView, rates: jax.Array, price: jax.Array | float = 0.0) -> ServerAction:
+    """The action that commands `rates` and tells price, total rate, backlog and equal shares of the rate."""
+    total, devices = jnp.sum(rates), view.queues.shape[-1]
+    share = jnp.full_like(view.queues, 1.0 / devices)
+    price = jnp.asarray(price, rates.dtype)
+    return ServerAction(rates, Broadcast(price=price, rate=total, backlog=view.y, share=share))
+
+
+def agreed(value: jax.Array | None) -> jax.Array:
+    """What `setup` agreed on; raises ValueError before it."""
+    if value is None:
+        raise ValueError("this controller needs setup(key, devices) before it can act")
+    return value
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Standard normals that are the same numbers in every precision."""
+    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+
+
+def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Uniform numbers in [0, 1) that are the same numbers in every precision."""
+    return jax.random.uniform(key, shape, jnp.float32).astype(dtype)
+
+
+def silence(devices: int, dtype: Any) -> Broadcast:
+    """The broadcast before the server has spoken: zeros."""
+    zero = jnp.zeros((), dtype)
+    return Broadcast(price=zero, rate=zero, backlog=zero, share=jnp.zeros((devices,), dtype))

@@ -1,0 +1,299 @@
+"""Algorithms 1 and 2 of the paper: Q is linear in random sigmoids, and one gradient moves parameters AND action.
+
+    phi_m(s, a) = sigmoid(mu_m . [s, a])        Q(s, a; theta) = theta . phi(s, a)
+    delta       = r + gamma Q(s', a; theta) - Q(s, a; theta)                            (24), a held for both (T14)
+    a     <- a     - alpha_t d(delta^2)/da                                              (25), (26), (28a), (33), (35)
+    theta <- theta - alpha_t d(delta^2)/dtheta                                          (27), (28b), (34), (35)
+
+There is no minimum over actions in it (trap T3): see `partway.controllers.qlearning` for the Q-learning that the text
+describes. `gradient = "exact"` is the derivative; `"printed"` is what (26), (27), (33), (34) print (trap T2).
+Legend: a is the power p at a device (Algorithm 1), the rates f at the server (Algorithm 2); both in units of order one.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+
+from partway.controllers.base import (
+    DeviceController,
+    DeviceView,
+    ServerController,
+    ServerView,
+    agreed,
+    announce,
+    normal,
+)
+from partway.model import (
+    Device,
+    DeviceAction,
+    Server,
+    ServerAction,
+    device_energy,
+    drain,
+    local_energy,
+    local_work,
+    next_device_queue,
+    next_server_queue,
+    power_for,
+    radio_energy,
+    server_energy,
+    share_for_power,
+)
+from partway.record import record
+
+MAX_POWER = 1e4
+"""Upper end of the commanded power, in units of `half_power` (ours): a whole task at a tenth of the mean gain."""
+
+
+@record
+class Learned:
+    """Memory of one learner.
+
+    theta   (M,) parameters of Q         action  p or f, in units of order one
+    block   t, blocks learned from       change  ||theta_t+1 - theta_t|| / ||theta_t||
+    quiet   blocks in a row with change <= tolerance; once it reaches `patience` the learner has stopped
+    """
+
+    theta: jax.Array
+    action: jax.Array
+    block: jax.Array
+    change: jax.Array
+    quiet: jax.Array
+
+
+def sigmoid_features(mu: jax.Array, inputs: jax.Array) -> jax.Array:
+    """phi (M,) from mu (M, inputs) and a vector of inputs."""
+    return jax.nn.sigmoid(mu @ inputs)
+
+
+def step_size(first: float | jax.Array, decay: float | jax.Array, block: jax.Array) -> jax.Array:
+    """alpha_t = first / (1 + t)^decay. (36), sum alpha = inf and sum alpha^2 < inf, holds for 1/2 < decay <= 1."""
+    return first * (1.0 + block) ** -decay
+
+
+def half_power(device: Device) -> jax.Array:
+    """The power that sends half a task (or the next larger cut) at mean gain [W], the unit of powers (T11)."""
+    return power_for(device, device.mean_gain, jnp.full_like(device.mean_gain, 0.5))
+
+
+def usual_device_cost(device: Device) -> jax.Array:
+    """Cost of a block in which one task waits and is run locally: the unit of a device's costs (T11)."""
+    return device.queue_weight + device.energy_weight * device.energy_coef
+
+
+def usual_server_cost(server: Server, view: ServerView) -> jax.Array:
+    """Cost of a block in which one task of every device waits and is served: the unit of the server's costs (T11)."""
+    waiting = 1.0 * view.queues.shape[-1]
+    slot = jnp.full((server.slots,), waiting / server.slots, view.y.dtype)
+    return server.queue_weight * waiting + server.energy_weight * server_energy(server, slot)
+
+
+def device_inputs(device: Device, view: DeviceView, power: jax.Array, log_scaled: bool = False) -> jax.Array:
+    """[q, h, p, beta_1..beta_n] of order one: q in tasks, h by its mean, p by `half_power` (T6, T11).
+
+    log_scaled: h and p enter as log(h), log(1 + p) instead.
+    """
+    gain = view.gain / device.mean_gain
+    h, p = (jnp.log(gain), jnp.log1p(power)) if log_scaled else (gain, power)
+    return jnp.concatenate([jnp.stack([view.q, h, p]), view.arrivals])
+
+
+def server_inputs(view: ServerView, rates: jax.Array, log_scaled: bool = False) -> jax.Array:
+    """[y / K, q / sqrt(K), f_1..f_n] of order one: nu . q would grow with the fleet otherwise (T11).
+
+    log_scaled: y enters as log(1 + y / K), which does not saturate the sigmoids when work piles up.
+    """
+    devices = view.queues.shape[-1]
+    y = view.y[None] / devices
+    return jnp.concatenate([jnp.log1p(y) if log_scaled else y, view.queues / jnp.sqrt(devices), rates])
+
+
+Terms = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+"""(action, theta) -> r, Q(s, a), Q(s', a)."""
+
+
+def gradients(
+    terms: Terms, action: jax.Array, theta: jax.Array, discount: jax.Array, gradient: str
+) -> tuple[jax.Array, jax.Array]:
+    """(d/da, d/dtheta) of delta^2, exact or as printed.
+
+    Printed: the factor 2 is missing, and the sum in the derivative by the action has the opposite sign:
+    delta (dr/da - sum_m theta_m mu_m [gamma phi'(1 - phi') - phi (1 - phi)]), phi' being phi(s', a).
+    """
+
+    def delta(a: jax.Array, parameters: jax.Array) -> jax.Array:
+        r, now, after = terms(a, parameters)
+        return r + discount * after - now
+
+    def delta_with_a_minus(a: jax.Array) -> jax.Array:
+        r, now, after = terms(a, theta)
+        return r - (discount * after - now)
+
+    if gradient == "exact":
+        return jax.grad(lambda a, parameters: delta(a, parameters) ** 2, argnums=(0, 1))(action, theta)
+    error = delta(action, theta)
+    return error * jax.grad(delta_with_a_minus)(action), error * jax.grad(delta, argnums=1)(action, theta)
+
+
+@record
+class _Learner:
+    """Hyperparameters that Algorithms 1 and 2 share. M and eps are the paper's, the rest is ours (T9).
+
+    gradient   "exact" or "printed"                      features  M
+    step       alpha_0 on inputs and actions of order one, decay: its exponent, see `step_size`
+    tolerance  eps: learning stops when the relative change of theta stays at or below it for `patience` blocks (T16)
+    stop       False: keep learning for ever
+    start_value  Q before the first block, in units of what costing one `usual_cost` for ever is worth; not 0 (T16)
+    """
+
+    gradient: str = "exact"
+    features: int = 30
+    step: float = 0.01
+    decay: float = 0.6
+    tolerance: float = 1e-3
+    patience: int = 10
+    stop: bool = True
+    start_value: float = 1.0
+
+    def fresh(self, action: jax.Array, discount: jax.Array) -> Learned:
+        """Memory before the first block: all theta_m equal; a feature is 1/2 on average."""
+        zero = jnp.zeros((), action.dtype)
+        theta = jnp.ones((self.features,), action.dtype) * 2.0 * self.start_value / (self.features * (1.0 - discount))
+        return Learned(theta, action, zero, zero + jnp.inf, zero)
+
+    def improve(self, memory: Learned, terms: Terms, discount: jax.Array, most: float) -> Learned:
+        """One step of (28) or (35), the action kept in [0, most]; none once the learner has stopped."""
+        by_action, by_theta = gradients(terms, memory.action, memory.theta, discount, self.gradient)
+        alpha = step_size(self.step, self.decay, memory.block)
+        theta = memory.theta - alpha * by_theta
+        change = jnp.linalg.norm(theta - memory.theta) / jnp.linalg.norm(memory.theta)
+        quiet = jnp.where(change <= self.tolerance, memory.quiet + 1, 0.0)
+        action = jnp.clip(memory.action - alpha * by_action, 0.0, most)
+        learned = Learned(theta, action, memory.block + 1, change, quiet)
+        stopped = self.stopped(memory)
+        return jax.tree.map(lambda new, old: jnp.where(stopped, old, new), learned, memory)
+
+    def stopped(self, memory: Learned) -> jax.Array:
+        """Whether the stopping rule has fired; from then on the action is the algorithm's output, and constant."""
+        return jnp.asarray(self.stop) & (memory.quiet >= self.patience)
+
+
+@record
+class Algorithm1(_Learner, DeviceController):
+    """A device learns one transmit power; `rest` follows from (4), `whole` from the rule `drain` (T5).
+
+    gradient "exact": the cost charged, differentiated through rest(p), L(p), q_(t+1)(p) with `whole` held (T14, T15).
+    gradient "printed": r holds the commanded p, and neither L nor q_(t+1) is taken to depend on it.
+    start_power: p before the first block, in units of `half_power`.
+    """
+
+    start_power: float = 1.0
+    mu: jax.Array | None = None
+
+    def setup(self, key: jax.Array, devices: Device) -> Self:
+        return replace(self, mu=normal(key, (self.features, 3 + devices.slots), devices.capacity.dtype))
+
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> Learned:
+        del key
+        return self.fresh(jnp.full_like(view.q, self.start_power), device.discount)
+
+    def act(self, memory: Learned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        del key
+        power = memory.action * half_power(device)
+        rest = share_for_power(device, view.gain, power)
+        return DeviceAction(drain(device, view.q, rest), rest, power)
+
+    def learn(
+        self,
+        memory: Learned,
+        device: Device,
+        view: DeviceView,
+        action: DeviceAction,
+        cost: jax.Array,
+        next_view: DeviceView,
+    ) -> Learned:
+        del cost
+        mu = agreed(self.mu)
+
+        def terms(power: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            energy, next_q = self._consequences(device, view, action, next_view, power * half_power(device))
+            r = device.queue_weight * view.q + device.energy_weight * energy
+            now = sigmoid_features(mu, device_inputs(device, view, power))
+            after = sigmoid_features(mu, device_inputs(device, replace(next_view, q=next_q), power))
+            return r / usual_device_cost(device), theta @ now, theta @ after
+
+        return self.improve(memory, terms, device.discount, MAX_POWER)
+
+    def change(self, memory: Learned) -> jax.Array:
+        return memory.change
+
+    def _consequences(
+        self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView, power: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(energy [J], next queue) as functions of the power [W], the way `gradient` says."""
+        if self.gradient == "printed":
+            local = local_energy(device, local_work(view.q, action))
+            return local + radio_energy(device, power), next_view.q
+        rest = jnp.minimum(share_for_power(device, view.gain, power), view.q - action.whole)
+        tied = replace(action, rest=rest)
+        return device_energy(device, view.q, view.gain, tied), next_device_queue(device, tied, next_view.arrivals)
+
+
+@record
+class ServerLearned:
+    """Memory of Algorithm 2: the learner, and nu (M, 1 + K + n)."""
+
+    learned: Learned
+    nu: jax.Array
+
+
+@record
+class Algorithm2(_Learner, ServerController):
+    """The server learns the n rates of its slots from its own queue and the devices' queues.
+
+    gradient "exact": differentiated through q_ser,(t+1)(f); at the kink of (6), where the rates just empty the queue,
+    the slope is 1/2, the middle of its two sides. "printed": (33) holds the next queue fixed, the only term that
+    rewards serving.
+    start_rate: every slot's rate before the first block, as a share of f_max.
+    """
+
+    sees_queues = True
+    start_rate: float = 0.3
+
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearned:
+        nu = normal(key, (self.features, 1 + view.queues.shape[-1] + server.slots), view.y.dtype)
+        rates = jnp.full((server.slots,), self.start_rate, view.y.dtype)
+        return ServerLearned(self.fresh(rates, server.discount), nu)
+
+    def act(self, memory: ServerLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        del key
+        return announce(view, memory.learned.action * server.slot_capacity)
+
+    def learn(
+        self,
+        memory: ServerLearned,
+        server: Server,
+        view: ServerView,
+        action: ServerAction,
+        cost: jax.Array,
+        next_view: ServerView,
+    ) -> ServerLearned:
+        del action, cost
+
+        def terms(rates: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            commanded = rates * server.slot_capacity
+            r = server.queue_weight * view.y + server.energy_weight * server_energy(server, commanded)
+            next_y = next_view.y
+            if self.gradient == "exact":
+                next_y = next_server_queue(view.y, commanded, next_view.arrived)
+            now = sigmoid_features(memory.nu, server_inputs(view, rates))
+            after = sigmoid_features(memory.nu, server_inputs(replace(next_view, y=next_y), rates))
+            return r / usual_server_cost(server, view), theta @ now, theta @ after
+
+        return replace(memory, learned=self.improve(memory.learned, terms, server.discount, 1.0))
+
+    def change(self, memory: ServerLearned) -> jax.Array:
+        return memory.learned.change

@@ -1,0 +1,212 @@
+"""Q-learning on the paper's features, with the minimum over the next action that (24), (25) lack (trap T3).
+
+    a_t    = argmin_a Q(s_t, a)                                                         the text, (20), (21)
+    theta <- theta + alpha_t (r_t + gamma min_a Q(s_(t+1), a) - Q(s_t, a_t)) phi(s_t, a_t)
+
+The paper says nothing of exploration: a share `explore` of the blocks takes an action at random (ours).
+"""
+
+from dataclasses import replace
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from partway.controllers.base import (
+    DeviceController,
+    DeviceView,
+    ServerController,
+    ServerView,
+    agreed,
+    announce,
+    normal,
+    uniform,
+)
+from partway.controllers.parametric import (
+    device_inputs,
+    half_power,
+    server_inputs,
+    sigmoid_features,
+    step_size,
+    usual_device_cost,
+    usual_server_cost,
+)
+from partway.model import Device, DeviceAction, Server, ServerAction, drain, share_for_power
+from partway.record import record
+
+LEVELS = 16
+POWERS = np.concatenate([[0.0], np.logspace(-2, 3, LEVELS)])
+"""Powers to choose from, in units of `half_power`: none, and 16 from a hundredth to a thousand times it."""
+SHARES = np.array([0.0, 1.0])
+"""What "binary" chooses from: everything local, or one whole task to the server."""
+RATES = np.linspace(0.0, 1.0, LEVELS)
+"""Rates to choose from, in units of f_max, the same in every slot of a block."""
+
+
+@record
+class QLearned:
+    """Memory: theta (M,), blocks learned from, and the relative change of theta in the last one."""
+
+    theta: jax.Array
+    block: jax.Array
+    change: jax.Array
+
+
+@record
+class _QLearner:
+    """Hyperparameters of linear Q-learning; M is the paper's, the rest is ours (T9).
+
+    features  M                      step   alpha_0, decay: its exponent, see `step_size`
+    explore   share of blocks in which the action is drawn at random
+    """
+
+    features: int = 30
+    step: float = 0.1
+    decay: float = 0.6
+    explore: float = 0.05
+
+    def fresh(self, dtype: jnp.dtype) -> QLearned:
+        """Memory before the first block: every value 0, below any cost, so that each action gets tried."""
+        zero = jnp.zeros((), dtype)
+        return QLearned(jnp.zeros((self.features,), dtype), zero, zero + jnp.inf)
+
+    def choose(self, values: jax.Array, key: jax.Array) -> jax.Array:
+        """Index of the smallest value (ties: the first), or now and then any."""
+        key_whether, key_which = jax.random.split(key)
+        explores = uniform(key_whether, (), values.dtype) < self.explore
+        return jnp.where(explores, jax.random.randint(key_which, (), 0, values.shape[0], jnp.int32), jnp.argmin(values))
+
+    def improve(
+        self, memory: QLearned, phi: jax.Array, cost: jax.Array, after: jax.Array, discount: jax.Array
+    ) -> QLearned:
+        """One step towards r + gamma min_a Q(s', a); `after` holds Q(s', a) of every action."""
+        error = cost + discount * jnp.min(after) - memory.theta @ phi
+        step = step_size(self.step, self.decay, memory.block) * error * phi
+        change = jnp.linalg.norm(step) / jnp.maximum(jnp.linalg.norm(memory.theta), 1e-30)
+        return QLearned(memory.theta + step, memory.block + 1, change)
+
+
+@record
+class QLearningDevice(_QLearner, DeviceController):
+    """A device chooses one of 17 powers; `whole` follows from the rule `drain` (T5).
+
+    log_scaled: power and gain enter the features by their logarithms.
+    """
+
+    log_scaled: bool = False
+    mu: jax.Array | None = None
+
+    def setup(self, key: jax.Array, devices: Device) -> Self:
+        return replace(self, mu=normal(key, (self.features, 3 + devices.slots), devices.capacity.dtype))
+
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> QLearned:
+        del device, key
+        return self.fresh(view.q.dtype)
+
+    def act(self, memory: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        chosen = self.choose(self._values(memory, device, view), key)
+        power = jnp.asarray(POWERS, view.q.dtype)[chosen] * half_power(device)
+        rest = share_for_power(device, view.gain, power)
+        return DeviceAction(drain(device, view.q, rest), rest, power)
+
+    def learn(
+        self,
+        memory: QLearned,
+        device: Device,
+        view: DeviceView,
+        action: DeviceAction,
+        cost: jax.Array,
+        next_view: DeviceView,
+    ) -> QLearned:
+        taken = self._taken(device, action)
+        phi = sigmoid_features(agreed(self.mu), device_inputs(device, view, taken, self.log_scaled))
+        after = self._values(memory, device, next_view)
+        return self.improve(memory, phi, cost / usual_device_cost(device), after, device.discount)
+
+    def change(self, memory: QLearned) -> jax.Array:
+        return memory.change
+
+    def _choices(self) -> np.ndarray:
+        return POWERS
+
+    def _taken(self, device: Device, action: DeviceAction) -> jax.Array:
+        """The choice made, in the units of `_choices`."""
+        if action.power is None:
+            raise ValueError("the action must hold the power that was commanded")
+        return action.power / half_power(device)
+
+    def _values(self, memory: QLearned, device: Device, view: DeviceView) -> jax.Array:
+        """Q(s, a) of every choice a."""
+
+        def value(choice: jax.Array) -> jax.Array:
+            inputs = device_inputs(device, view, choice, self.log_scaled)
+            return memory.theta @ sigmoid_features(agreed(self.mu), inputs)
+
+        return jax.vmap(value)(jnp.asarray(self._choices(), view.q.dtype))
+
+
+@record
+class Binary(QLearningDevice):
+    """Baseline of section VI: rest in {0, 1}, learned by the same Q-learning with `rest` in the place of p (T10)."""
+
+    def act(self, memory: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        rest = jnp.asarray(SHARES, view.q.dtype)[self.choose(self._values(memory, device, view), key)]
+        return DeviceAction(drain(device, view.q, rest), rest)
+
+    def _choices(self) -> np.ndarray:
+        return SHARES
+
+    def _taken(self, device: Device, action: DeviceAction) -> jax.Array:
+        return action.rest
+
+
+@record
+class ServerQLearned:
+    """Memory of the server's Q-learning: the learner, and nu (M, 2 + K)."""
+
+    learned: QLearned
+    nu: jax.Array
+
+
+@record
+class QLearningServer(_QLearner, ServerController):
+    """The server chooses one of 16 rates, the same in every slot, from its own queue and the devices' queues.
+
+    log_scaled: its own queue enters the features by its logarithm.
+    """
+
+    sees_queues = True
+    log_scaled: bool = False
+
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerQLearned:
+        nu = normal(key, (self.features, 2 + view.queues.shape[-1]), view.y.dtype)
+        return ServerQLearned(self.fresh(view.y.dtype), nu)
+
+    def act(self, memory: ServerQLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        rate = jnp.asarray(RATES, view.y.dtype)[self.choose(self._values(memory, view), key)]
+        return announce(view, jnp.full((server.slots,), rate * server.slot_capacity))
+
+    def learn(
+        self,
+        memory: ServerQLearned,
+        server: Server,
+        view: ServerView,
+        action: ServerAction,
+        cost: jax.Array,
+        next_view: ServerView,
+    ) -> ServerQLearned:
+        taken = action.rates[:1] / server.slot_capacity
+        phi = sigmoid_features(memory.nu, server_inputs(view, taken, self.log_scaled))
+        after = self._values(memory, next_view)
+        scaled = cost / usual_server_cost(server, view)
+        return replace(memory, learned=self.improve(memory.learned, phi, scaled, after, server.discount))
+
+    def change(self, memory: ServerQLearned) -> jax.Array:
+        return memory.learned.change
+
+    def _values(self, memory: ServerQLearned, view: ServerView) -> jax.Array:
+        def value(rate: jax.Array) -> jax.Array:
+            return memory.learned.theta @ sigmoid_features(memory.nu, server_inputs(view, rate[None], self.log_scaled))
+
+        return jax.vmap(value)(jnp.asarray(RATES, view.y.dtype))

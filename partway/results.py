@@ -1,0 +1,203 @@
+"""Numbers of a comparison: one labelled dataset, and what can honestly be said from it.
+
+Means are over seeds, with 95 % Student intervals; comparisons are paired by seed, because every scheme meets the same
+world. An unstable scheme has a growth rate and no average.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+PARTS = ("server_queue", "server_energy", "device_queue", "device_energy")
+LATENCY = ("mean", "p50", "p95", "p99")
+UNITS = {
+    "cost": "cost per block, the parts of (8)",
+    "device_energy_j": "J",
+    "server_energy_j": "J",
+    "wasted_energy_j": "J",
+    "waiting": "tasks",
+    "arrived": "tasks",
+    "taken": "tasks",
+    "backlog": "mean tasks",
+    "sent": "mean tasks",
+    "served": "mean tasks",
+    "offered": "mean tasks",
+    "total_work": "mean tasks",
+    "cpu_use": "share",
+    "radio_use": "share",
+    "server_use": "share",
+    "device_change": "1",
+    "server_change": "1",
+    "off_command": "share",
+    "latency_s": "s",
+    "unfinished": "share",
+    "distance_m": "m",
+    "mean_gain_per_w": "1/W",
+}
+BATCHES = 10
+"""Pieces that half a run is averaged into before a slope is fitted: neighbouring blocks are not independent."""
+CONVERGED_WITHIN = 0.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its 95 % interval (NaN with one seed)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a comparison says of one scheme, after warm-up unless it says otherwise.
+
+    status        ok, unstable, invalid (numbers became infinite), not_applicable; `reason` says why
+    cost          cost per block; cost_full: warm-up included; cost_median: of the seeds
+    from_empty    sum of gamma^t cost from empty queues; after_warmup: the same from the end of warm-up
+    versus        difference of cost to the reference scheme in per cent of it, paired by seed; None without one
+    parts         cost by part              latency_s     mean, p50, p95, p99
+    device_j, server_j, wasted_j            energy per task that arrives [J]
+    offloaded     work sent, as a share of the work of the tasks taken up
+    converged     first block from which the running mean of the cost stays within 5 % of its end, or None
+    growth        tasks per block by which waiting work grows, for unstable schemes
+    heavy_tail    the mean radio cost is infinite in theory: the scheme ignores the channel and nothing limits power
+    """
+
+    name: str
+    status: str
+    reason: str | None
+    cost: Estimate
+    cost_full: Estimate
+    cost_median: float
+    from_empty: Estimate
+    after_warmup: Estimate
+    versus: Estimate | None
+    parts: dict[str, float]
+    latency_s: dict[str, float]
+    unfinished: float
+    device_j: float
+    server_j: float
+    wasted_j: float
+    offloaded: float
+    cpu_use: float
+    radio_use: float
+    server_use: float
+    off_command: float
+    converged: int | None
+    growth: float | None
+    heavy_tail: bool
+    signalling: dict[str, int]
+
+
+def estimate(per_seed: np.ndarray) -> Estimate:
+    """Mean of (seeds,) and its 95 % Student interval; NaN if a seed has no finite number."""
+    if not np.isfinite(per_seed).all():
+        return Estimate(np.nan, np.nan, np.nan)
+    mean, count = float(np.mean(per_seed)), len(per_seed)
+    if count < 2:
+        return Estimate(mean, np.nan, np.nan)
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(per_seed, ddof=1) / np.sqrt(count))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def growing(total_work: np.ndarray, arriving: float) -> tuple[int, float]:
+    """In how many seeds the waiting work (seeds, blocks) grows without end, and its mean growth per block.
+
+    A seed is unstable when the slope over the last half is above 1 % of the arriving work with 99 % confidence.
+    """
+    half = total_work[:, total_work.shape[1] // 2 :]
+    count = min(BATCHES, half.shape[1])
+    if count < 3:
+        return 0, 0.0
+    pieces = np.array([np.mean(piece, axis=1) for piece in np.array_split(half, count, axis=1)])
+    fits: list[Any] = [stats.linregress(np.arange(count) * half.shape[1] / count, piece) for piece in pieces.T]
+    quantile = stats.t.ppf(0.99, count - 2)
+    surely = [fit.slope - quantile * fit.stderr > 0.01 * arriving for fit in fits]
+    return sum(surely), float(np.mean([fit.slope for fit in fits]))
+
+
+def discounted(cost: np.ndarray, discount: float) -> np.ndarray:
+    """(seeds,) sum over t of gamma^t cost, from (seeds, blocks)."""
+    return cost @ discount ** np.arange(cost.shape[1])
+
+
+def convergence(cost: np.ndarray) -> int | None:
+    """First block from which the running mean of the cost, averaged over seeds, stays within 5 % of its end."""
+    mean = cost.mean(axis=0)
+    running = np.cumsum(mean) / np.arange(1, len(mean) + 1)
+    away = np.flatnonzero(np.abs(running - running[-1]) > CONVERGED_WITHIN * abs(running[-1]))
+    block = int(away[-1]) + 1 if len(away) else 0
+    return block if block <= len(mean) // 2 else None
+
+
+def cost_of(dataset: xr.Dataset, scheme: str) -> np.ndarray:
+    """(seeds, blocks) cost per block of a scheme."""
+    return np.asarray(dataset["cost"].sel(scheme=scheme).sum("part", skipna=False), dtype=np.float64)
+
+
+def versus(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
+    """How much more `scheme` costs than `reference` after warm-up [% of it], paired by seed."""
+    warmup = int(dataset.attrs["warmup"])
+    ours, theirs = (cost_of(dataset, name)[:, warmup:].mean(axis=1) for name in (scheme, reference))
+    return estimate(100.0 * (ours - theirs) / theirs)
+
+
+def summarise(dataset: xr.Dataset, reference: str | None = "constant") -> list[Summary]:
+    """One summary per scheme, in the dataset's order."""
+    names = [str(name) for name in dataset["scheme"].values]
+    status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
+    reference = reference if reference in names and status[reference] == "ok" else None
+    return [_summarise(dataset, name, reference) for name in names]
+
+
+def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary:
+    own, warmup = dataset.sel(scheme=name), int(dataset.attrs["warmup"])
+    status, cost, late = str(own["status"].values), cost_of(dataset, name), own.isel(block=slice(warmup, None))
+    ok = status == "ok"
+    tasks = _total(late, "arrived")
+
+    def mean(field: str) -> float:
+        return float(late[field].mean()) if ok else np.nan
+
+    def over_seeds(per_seed: np.ndarray) -> Estimate:
+        return estimate(per_seed) if ok else Estimate(np.nan, np.nan, np.nan)
+
+    def per_task(field: str) -> float:
+        return _total(late, field) / tasks if ok and tasks else np.nan
+
+    late_cost, discount = cost[:, warmup:], float(dataset.attrs["discount"])
+    offered = _total(late, "offered")
+    return Summary(
+        name=name,
+        status=status,
+        reason=str(own["reason"].values) or None,
+        cost=over_seeds(late_cost.mean(axis=1)),
+        cost_full=over_seeds(cost.mean(axis=1)),
+        cost_median=float(np.median(late_cost.mean(axis=1))) if ok else np.nan,
+        from_empty=estimate(discounted(cost, discount)),
+        after_warmup=estimate(discounted(late_cost, discount)),
+        versus=versus(dataset, name, reference) if ok and reference and reference != name else None,
+        parts={part: float(late["cost"].sel(part=part).mean()) if ok else np.nan for part in PARTS},
+        latency_s={which: float(own["latency_s"].sel(statistic=which).mean()) if ok else np.nan for which in LATENCY},
+        unfinished=float(own["unfinished"].mean()) if ok else np.nan,
+        device_j=per_task("device_energy_j"),
+        server_j=per_task("server_energy_j"),
+        wasted_j=per_task("wasted_energy_j"),
+        offloaded=_total(late, "sent") / offered if ok and offered else np.nan,
+        cpu_use=mean("cpu_use"),
+        radio_use=mean("radio_use"),
+        server_use=mean("server_use"),
+        off_command=mean("off_command"),
+        converged=convergence(cost) if ok else None,
+        growth=float(own["growth"]) if status == "unstable" else None,
+        heavy_tail=bool(own["heavy_tail"]),
+        signalling={"up": int(own["signals_up"]), "down": int(own["signals_down"])},
+    )
+
+
+def _total(dataset: xr.Dataset, field: str) -> float:
+    return float(dataset[field].sum())

@@ -1,0 +1,375 @@
+"""The loop: views, actions, transition, costs, learning; one scan over blocks, one `vmap` over devices.
+
+    State --views--> K x DeviceView, ServerView --act--> actions --(1)-(8)--> State', Costs --learn--> memories
+
+Everything is for ONE seed; `run` puts the seed axis first. Results do not depend on how blocks are split into calls.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
+from partway.model import (
+    Broadcast,
+    Costs,
+    DeviceAction,
+    Server,
+    State,
+    admit,
+    block_costs,
+    device_energy,
+    fleetwise,
+    heard,
+    local_work,
+    power_for,
+    server_energy,
+    transition,
+)
+from partway.record import record
+from partway.world import World, draws, gains
+
+BLOCKS_PER_CALL = 500
+"""Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
+
+
+@record
+class Pair:
+    """A device controller and a server controller that play together."""
+
+    device: DeviceController
+    server: ServerController
+
+
+@record
+class Loop:
+    """What goes from block to block. Device memories have the device axis last."""
+
+    state: State
+    device_memory: Memory
+    server_memory: Memory
+
+
+@record
+class Sums:
+    """One block of the whole system; after a run every field has the axes (seed, block).
+
+    server_queue, server_energy, device_queue, device_energy   the four parts of (8), cost
+    device_energy_j, server_energy_j, wasted_energy_j          [J]; wasted: commanded while there was no work
+    waiting, arrived, taken                tasks at the devices: at the start, new ones, taken up
+    backlog, sent, served                  work at the server [mean tasks]: at the start, new, done
+    offered                                work the tasks taken up would be at the server [mean tasks]
+    total_work                             all that waits anywhere [mean tasks]
+    cpu_use, radio_use, server_use         share of f_max used, of radio slots used, of the server's f_max used
+    device_change, server_change           relative change of what was learned (mean over devices), NaN if nothing is
+    off_command                            share of devices that spent another power than the one commanded (T15)
+    """
+
+    server_queue: jax.Array
+    server_energy: jax.Array
+    device_queue: jax.Array
+    device_energy: jax.Array
+    device_energy_j: jax.Array
+    server_energy_j: jax.Array
+    wasted_energy_j: jax.Array
+    waiting: jax.Array
+    arrived: jax.Array
+    taken: jax.Array
+    backlog: jax.Array
+    sent: jax.Array
+    served: jax.Array
+    offered: jax.Array
+    total_work: jax.Array
+    cpu_use: jax.Array
+    radio_use: jax.Array
+    server_use: jax.Array
+    device_change: jax.Array
+    server_change: jax.Array
+    off_command: jax.Array
+
+    def cost(self) -> jax.Array:
+        """(8), the sum of its four parts."""
+        return self.server_queue + self.server_energy + self.device_queue + self.device_energy
+
+
+@record
+class Traces:
+    """One block device by device; after a run the axes (seed, block) come first.
+
+    arrivals (n, K) 0 or 1; q, gain, taken, rest, power, cost (K,); rates (n,)
+    """
+
+    arrivals: jax.Array
+    q: jax.Array
+    gain: jax.Array
+    taken: jax.Array
+    rest: jax.Array
+    power: jax.Array
+    cost: jax.Array
+    rates: jax.Array
+
+
+def stable_hash(name: str) -> int:
+    """A number for a scheme's name that is the same in every process."""
+    return zlib.crc32(name.encode())
+
+
+def controller_keys(seed: jax.Array, name_hash: jax.Array) -> jax.Array:
+    """(3,) keys of a scheme's own randomness: what is agreed, memories, actions."""
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), name_hash)
+    return jax.random.split(key, 3)
+
+
+def per_device(key: jax.Array, devices: int) -> jax.Array:
+    """(K,) keys, the first ones the same for any K."""
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(devices))
+
+
+def first_state(world: World, seed: jax.Array) -> State:
+    """Empty queues, nothing said yet."""
+    mean = world.devices.mean_gain
+    zero, told = jnp.zeros((), mean.dtype), silence(mean.shape[-1], mean.dtype)
+    return State(
+        q=jnp.zeros_like(mean),
+        gain=gains(world, seed, 0),
+        arrivals=jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype),
+        y=zero,
+        arrived=zero,
+        told=jax.tree.map(lambda leaf: jnp.zeros((world.lag, *leaf.shape), leaf.dtype), told),
+    )
+
+
+def device_views(state: State, now: Broadcast) -> DeviceView:
+    """What every device sees; what all hear is repeated for each."""
+    words, devices = heard(state.told, now), state.q.shape[-1]
+    each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (devices,)), words)
+    return DeviceView(state.q, state.gain, state.arrivals, each)
+
+
+def server_view(state: State) -> ServerView:
+    """What the server sees."""
+    return ServerView(state.y, state.arrived, state.q)
+
+
+def start(world: World, pair: Pair, seed: jax.Array, keys: jax.Array) -> tuple[Pair, Loop]:
+    """The pair after what is agreed beforehand, and the loop before block 0."""
+    state, devices = first_state(world, seed), world.devices
+    controller = pair.device.setup(keys[0], devices)
+    key_devices, key_server = jax.random.split(keys[1])
+    views = device_views(state, silence(state.q.shape[-1], state.q.dtype))
+    own = per_device(key_devices, state.q.shape[-1])
+    device_memory = fleetwise(controller.init)(devices, views, own)
+    server_memory = pair.server.init(world.server, server_view(state), key_server)
+    return Pair(controller, pair.server), Loop(state, device_memory, server_memory)
+
+
+@record
+class Played:
+    """One block as it happened, for the reports: the state before, what was done, spent and paid."""
+
+    before: State
+    actions: DeviceAction
+    rates: jax.Array
+    power: jax.Array
+    device_j: jax.Array
+    server_j: jax.Array
+    costs: Costs
+    after: State
+
+
+def play_block(
+    world: World, pair: Pair, loop: Loop, seed: jax.Array, key: jax.Array, block: jax.Array, learning: bool
+) -> tuple[Loop, Played]:
+    """One block: see, act, move on, pay, learn. A frozen policy is one with `learning` off."""
+    devices, server, state = world.devices, world.server, loop.state
+    key_devices, key_server = jax.random.split(jax.random.fold_in(key, block))
+
+    seen_by_server = server_view(state)
+    commanded = pair.server.act(loop.server_memory, server, seen_by_server, key_server)
+    seen = device_views(state, commanded.broadcast)
+    asked = fleetwise(pair.device.act)(loop.device_memory, devices, seen, per_device(key_devices, state.q.shape[-1]))
+    actions = fleetwise(admit)(devices, state.q, state.gain, asked)
+
+    after = transition(devices, state, actions, commanded, draws(world, seed, block))
+    power = fleetwise(power_for)(devices, state.gain, actions.rest)
+    device_j = fleetwise(device_energy)(devices, state.q, state.gain, actions)
+    server_j = server_energy(server, commanded.rates)
+    costs = block_costs(devices, server, state, device_j, server_j)
+    played = Played(state, actions, commanded.rates, power, device_j, server_j, costs, after)
+    if not learning:
+        return Loop(after, loop.device_memory, loop.server_memory), played
+
+    device_cost, server_cost = costs.device_queue + costs.device_energy, costs.server_queue + costs.server_energy
+    next_seen = device_views(after, commanded.broadcast)
+    device_memory = fleetwise(pair.device.learn)(loop.device_memory, devices, seen, actions, device_cost, next_seen)
+    server_memory = pair.server.learn(
+        loop.server_memory, server, seen_by_server, commanded, server_cost, server_view(after)
+    )
+    return Loop(after, device_memory, server_memory), played
+
+
+def served_work(y: jax.Array, rates: jax.Array) -> jax.Array:
+    """(n,) work done in each slot when `rates` are commanded and y waits."""
+    before = jnp.cumsum(rates) - rates
+    return jnp.clip(y - before, 0.0, rates)
+
+
+def wasted_energy(server: Server, y: jax.Array, rates: jax.Array) -> jax.Array:
+    """The part of (7) that was spent while no work was left [J]."""
+    idle = jnp.where(rates > 0, 1.0 - served_work(y, rates) / jnp.where(rates > 0, rates, 1.0), 0.0)
+    return server.energy_coef * jnp.sum(rates**3 * idle)
+
+
+def summed(world: World, pair: Pair, loop: Loop, played: Played) -> Sums:
+    """The block's totals; `loop` is the one after it."""
+    devices, server, state, costs, actions = world.devices, world.server, played.before, played.costs, played.actions
+    taken, served = state.q - actions.whole, jnp.sum(served_work(state.y, played.rates))
+    return Sums(
+        server_queue=costs.server_queue,
+        server_energy=costs.server_energy,
+        device_queue=jnp.sum(costs.device_queue),
+        device_energy=jnp.sum(costs.device_energy),
+        device_energy_j=jnp.sum(played.device_j),
+        server_energy_j=played.server_j,
+        wasted_energy_j=wasted_energy(server, state.y, played.rates),
+        waiting=jnp.sum(state.q),
+        arrived=jnp.sum(played.after.arrivals),
+        taken=jnp.sum(taken),
+        backlog=state.y,
+        sent=played.after.arrived,
+        served=served,
+        offered=jnp.sum(taken * devices.server_work),
+        total_work=jnp.sum(state.q * devices.server_work) + state.y,
+        cpu_use=jnp.mean(local_work(state.q, actions) / devices.capacity),
+        radio_use=jnp.mean(jnp.where(actions.rest > 0, 1.0, 0.0)),
+        server_use=served / (server.slot_capacity * server.slots),
+        device_change=jnp.mean(jax.vmap(pair.device.change, -1, axis_size=taken.shape[-1])(loop.device_memory)),
+        server_change=pair.server.change(loop.server_memory),
+        off_command=_off_command(actions, played.power),
+    )
+
+
+def _off_command(actions: DeviceAction, spent: jax.Array) -> jax.Array:
+    """Share of devices that spent another power than the one they commanded; NaN where none is commanded (T15)."""
+    if actions.power is None:
+        return jnp.full((), jnp.nan)
+    return jnp.mean(jnp.where(jnp.abs(spent - actions.power) > 1e-3 * actions.power, 1.0, 0.0))
+
+
+def traced(played: Played) -> Traces:
+    """The block device by device."""
+    state, costs = played.before, played.costs
+    return Traces(
+        arrivals=played.after.arrivals,
+        q=state.q,
+        gain=state.gain,
+        taken=state.q - played.actions.whole,
+        rest=played.actions.rest,
+        power=played.power,
+        cost=costs.device_queue + costs.device_energy,
+        rates=played.rates,
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a compiled call is specialised to."""
+
+    blocks: int
+    learning: bool = True
+    traces: bool = False
+
+
+def play_seed(
+    world: World, pair: Pair, loop: Loop, seed: jax.Array, key: jax.Array, first: jax.Array, options: Options
+):
+    """`options.blocks` blocks of one seed -> loop, Sums (blocks,), Traces (blocks,) or None."""
+
+    def body(before: Loop, block: jax.Array):
+        after, played = play_block(world, pair, before, seed, key, block, options.learning)
+        return after, (summed(world, pair, after, played), traced(played) if options.traces else None)
+
+    return jax.lax.scan(body, loop, first + jnp.arange(options.blocks))
+
+
+@partial(jax.jit, static_argnames="options")
+def _play_seeds(
+    world: World, pair: Pair, loop: Loop, seeds: jax.Array, keys: jax.Array, first: jax.Array, options: Options
+):
+    play = partial(play_seed, options=options)
+    return jax.vmap(play, in_axes=(None, 0, 0, 0, 0, None))(world, pair, loop, seeds, keys, first)
+
+
+@jax.jit
+def _start_seeds(world: World, pair: Pair, seeds: jax.Array, keys: jax.Array):
+    return jax.vmap(start, in_axes=(None, None, 0, 0))(world, pair, seeds, keys)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run leaves: sums (and traces where asked for) as NumPy with axes (seed, block), and the trained pair.
+
+    `pair` and `loop` have the seed axis first; give them to `run` as `trained` to evaluate a frozen policy.
+    """
+
+    sums: Sums
+    traces: Traces | None
+    pair: Pair
+    loop: Loop
+
+
+def precise(world: World, precision: str) -> World:
+    """The world as JAX arrays of "float32" or "float64"."""
+
+    def convert(leaf: np.ndarray) -> jax.Array:
+        return jnp.asarray(leaf, precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
+
+    return jax.tree.map(convert, world)
+
+
+def run(
+    world: World,
+    pair: Pair,
+    name: str,
+    seeds: Sequence[int],
+    blocks: int,
+    *,
+    precision: str = "float32",
+    traces: bool = False,
+    trained: Run | None = None,
+    tick: Callable[[int], None] = lambda blocks: None,
+) -> Run:
+    """Play `blocks` blocks of every seed.
+
+    name     of the scheme: the controllers' own randomness hangs on it, the world's does not
+    trained  a finished run with the same number of seeds: its policies are played as they are, without learning
+    tick     called with the number of blocks after each compiled call
+    """
+    with jax.enable_x64(precision == "float64"):
+        concrete, numbers = precise(world, precision), jnp.asarray(seeds, jnp.uint32)
+        hashed = jnp.full(numbers.shape, stable_hash(name), jnp.uint32)
+        keys = jax.vmap(controller_keys)(numbers, hashed)
+        pair, loop = _start_seeds(concrete, pair, numbers, keys)
+        if trained is not None:
+            pair = trained.pair
+            loop = Loop(loop.state, trained.loop.device_memory, trained.loop.server_memory)
+        options = Options(_call_length(blocks), trained is None, traces)
+        parts: list[Any] = []
+        for first in range(0, blocks, options.blocks):
+            loop, part = _play_seeds(concrete, pair, loop, numbers, keys[:, 2], jnp.uint32(first), options)
+            parts.append(jax.tree.map(np.asarray, part))
+            tick(options.blocks)
+    sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
+    return Run(sums, traced_blocks, pair, loop)
+
+
+def _call_length(blocks: int) -> int:
+    """The largest divisor of `blocks` up to BLOCKS_PER_CALL, so that one program serves all; all if that is small."""
+    length = max(d for d in range(1, BLOCKS_PER_CALL + 1) if blocks % d == 0)
+    return length if 10 * length >= min(blocks, BLOCKS_PER_CALL) else blocks

@@ -1,0 +1,529 @@
+"""What holds for every scheme, by its row in SCHEMES: who may see what, what may not matter, what is conserved."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from partway.comparison import compare
+from partway.controllers import base
+from partway.controllers.base import (
+    DeviceController,
+    DeviceView,
+    ServerController,
+    ServerView,
+    announce,
+    silence,
+    uniform,
+)
+from partway.controllers.baselines import Constant, Even, Local, Random, Steady
+from partway.controllers.parametric import Algorithm1
+from partway.model import Broadcast, Device, DeviceAction, Draws, Server, ServerAction, State, admit, heard, transition
+from partway.record import record
+from partway.scenario import load
+from partway.schemes import SCHEMES
+from partway.simulate import (
+    Loop,
+    Options,
+    Pair,
+    Run,
+    controller_keys,
+    first_state,
+    per_device,
+    play_seed,
+    precise,
+    stable_hash,
+    start,
+)
+from partway.world import World, arrivals, build, gains, place
+
+Replay = Callable[..., Any]
+DEVICE_TRACES = ("q", "taken", "rest", "power", "cost")
+
+MOVED_BY = {
+    "printed": {"q", "gain", "memory"},
+    "exact": {"q", "gain", "memory"},
+    "qlearning": {"q", "gain", "arrivals", "memory", "queues", "y"},
+    "qlearning-log": {"q", "gain", "arrivals", "memory", "queues"},
+    "binary": {"q", "gain", "arrivals", "memory"},
+    "even": {"q", "rate"},
+    "random": {"q"},
+    "local": {"q"},
+    "full": {"q"},
+    "constant": {"q", "y"},
+}
+"""What changes some action of a scheme when it is changed; a new scheme says here what it looks at."""
+
+
+@pytest.fixture(scope="module", params=SCHEMES)
+def scheme(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def finished(scheme: str, played: Callable[[str], Run]) -> Run:
+    return played(scheme)
+
+
+# One block further, from a state that somebody has tampered with
+
+
+def devices_of(tree: Any, here: np.ndarray, other: Callable[[jax.Array], jax.Array]) -> Any:
+    """Every leaf, whose last axis is the device, with `other` of it where not `here`."""
+    return jax.tree.map(lambda leaf: jnp.where(here, leaf, other(leaf).astype(leaf.dtype)), tree)
+
+
+def changed(leaf: jax.Array) -> jax.Array:
+    return leaf if leaf.dtype == bool else leaf * 1.25 + 0.5
+
+
+def but_for(kept: int | None, run: Run, *names: str, size: float = 1.0) -> Loop:
+    """The loop of a run in which what is named is another for all devices but one, or for all."""
+    here, state = np.arange(4) == (-1 if kept is None else kept), run.loop.state
+    new: dict[str, jax.Array] = {}
+    if "q" in names:
+        new["q"] = devices_of(state.q, here, lambda q: size * (q + 3.0))
+    if "gain" in names:
+        new["gain"] = devices_of(state.gain, here, lambda h: h[..., ::-1] * 3.0)
+    if "arrivals" in names:
+        new["arrivals"] = devices_of(state.arrivals, here, lambda came: 1.0 - came)
+    if "y" in names:
+        new |= {"y": size * (state.y + 20.0), "arrived": size * (state.arrived + 7.0)}
+    told = replace(
+        state.told,
+        **{f.name: getattr(state.told, f.name) * 1.5 + 1.0 for f in fields(Broadcast) if f.name in names},
+    )
+    memory = devices_of(run.loop.device_memory, here, changed) if "memory" in names else run.loop.device_memory
+    served_by = jax.tree.map(changed, run.loop.server_memory) if "server memory" in names else run.loop.server_memory
+    return Loop(replace(state, **new, told=told), memory, served_by)
+
+
+def same(
+    one: Any, other: Any, blocks: int | None = None, device: int | None = None, names: Any = DEVICE_TRACES
+) -> bool:
+    at = (slice(None), slice(None, blocks), slice(None) if device is None else device)
+    return all(np.array_equal(getattr(one, name)[at], getattr(other, name)[at]) for name in names)
+
+
+def undeclared(scheme: str) -> list[str]:
+    return [f.name for f in fields(Broadcast) if f.name not in SCHEMES[scheme].device.hears]
+
+
+def how_long(scheme: str) -> int | None:
+    """Blocks until what others do can be heard: as many as the broadcast is late, or never."""
+    return 2 if SCHEMES[scheme].device.hears else None
+
+
+def test_a_device_does_not_see_other_devices(scheme: str, finished: Run, replay: Replay, mixed_world: World):
+    """Their queues, channels, arrivals, memories and constants are others: it plays on as before, block by block."""
+    untouched = replay(scheme, finished, finished.loop)[2]
+    for k in (0, 3):
+        tampered = but_for(k, finished, "q", "gain", "arrivals", "memory")
+        here = np.arange(4) == k
+        devices = jax.tree.map(
+            lambda x, here=here: np.where(here, x, x if x.dtype == bool else x * 0.75), mixed_world.devices
+        )
+        after = replay(scheme, finished, tampered, world=replace(mixed_world, devices=devices))[2]
+        assert same(untouched, after, how_long(scheme), k)
+        assert not same(untouched, after, how_long(scheme), 1)
+
+
+def test_a_device_does_not_see_the_server(scheme: str, finished: Run, replay: Replay):
+    """Nor its queue, nor its memory, nor words that are not declared: `hears` is what signalling counts."""
+    untouched = replay(scheme, finished, finished.loop)[2]
+    inside = replay(scheme, finished, but_for(None, finished, "y", "server memory"))[2]
+    assert same(untouched, inside, how_long(scheme))
+    words = replay(scheme, finished, but_for(None, finished, *undeclared(scheme)))[2]
+    assert same(untouched, words)
+
+
+def test_the_server_does_not_see_the_devices(scheme: str, finished: Run, replay: Replay):
+    """Not their channels, arrivals and memories, and their queues only where `sees_queues` is declared and counted."""
+    unseen = {"gain", "arrivals", "memory", "price", "rate", "backlog", "share"}
+    if not SCHEMES[scheme].server.sees_queues:
+        unseen.add("q")
+    untouched = replay(scheme, finished, finished.loop)[2]
+    after = replay(scheme, finished, but_for(None, finished, *unseen))[2]
+    assert np.array_equal(untouched.rates[:, 0], after.rates[:, 0])
+
+
+def test_nobody_sees_probabilities_or_the_future(scheme: str, finished: Run, replay: Replay, mixed_world: World):
+    """With other probabilities and other draws from this block on, this block's actions are the same."""
+    untouched = replay(scheme, finished, finished.loop)[2]
+    world = replace(mixed_world, arrival_threshold=mixed_world.arrival_threshold // 3)
+    after = replay(scheme, finished, finished.loop, world=world, seeds=(8, 9))[2]
+    assert same(untouched, after, blocks=1, names=(*DEVICE_TRACES, "rates"))
+    assert not same(untouched, after, names=("arrivals",))
+
+
+def test_what_is_seen_does_change_what_is_done(scheme: str, finished: Run, replay: Replay):
+    """So that the tests above can fail: what a scheme looks at, made nothing or (much) more, changes an action."""
+    untouched = replay(scheme, finished, finished.loop)[2]
+
+    def moves(what: str) -> bool:
+        looked_at = ("rates",) if what in ("queues", "y") else ("taken", "rest")
+        loops = [but_for(None, finished, "q" if what == "queues" else what, size=size) for size in (0.0, 1.0, 1e3)]
+        return not all(same(untouched, replay(scheme, finished, loop)[2], blocks=1, names=looked_at) for loop in loops)
+
+    assert {what for what in MOVED_BY[scheme] if not moves(what)} == set()
+
+
+# One device by itself
+
+
+def test_a_device_acts_alone_as_in_the_fleet(scheme: str, finished: Run, replay: Replay, mixed_world: World):
+    """`act` for one device, without batch axes, is what the fleet did: it could run on the device."""
+    traces = replay(scheme, finished, finished.loop)[2]
+    seed, world = 1, precise(mixed_world, "float32")
+    key = controller_keys(jnp.uint32(seed), jnp.uint32(stable_hash(scheme)))[2]
+    own = per_device(jax.random.split(jax.random.fold_in(key, jnp.uint32(100)))[0], 4)
+    controller, state = jax.tree.map(lambda leaf: leaf[seed], (finished.pair.device, finished.loop.state))
+    controller = replace(SCHEMES[scheme].device, **({"mu": controller.mu} if hasattr(controller, "mu") else {}))
+    memories = jax.tree.map(lambda leaf: leaf[seed], finished.loop.device_memory)
+    words = heard(state.told, state.told)
+
+    @jax.jit
+    def decide(device: Device, memory: Any, view: DeviceView, key: jax.Array) -> DeviceAction:
+        return admit(device, view.q, view.gain, controller.act(memory, device, view, key))
+
+    for k in (0, 1, 2, 3):
+        device, memory = jax.tree.map(lambda leaf, k=k: leaf[..., k], (world.devices, memories))
+        told = replace(words, share=words.share[k])
+        view = DeviceView(state.q[k], state.gain[k], state.arrivals[:, k], told)
+        action = decide(device, memory, view, own[k])
+        assert float(state.q[k] - action.whole) == traces.taken[seed, 0, k]
+        assert float(action.rest) == pytest.approx(float(traces.rest[seed, 0, k]), rel=1e-5)
+
+
+def test_a_fleet_of_one_plays_like_the_first_of_four(
+    played: Callable[[str], Run], play: Callable[..., Run], mixed_world: World
+):
+    """`random` hears nobody, so that neither the others nor another server make a difference to the first device."""
+    first = jax.tree.map(lambda leaf: leaf[..., :1], mixed_world.devices)
+    one = World(first, mixed_world.server, mixed_world.arrival_threshold[:1], mixed_world.lag)
+    alone, fleet = play(Pair(Random(), Steady()), one, name="random").traces, played("random").traces
+    for name in ("arrivals", "q", "gain", "taken", "rest"):
+        assert np.array_equal(getattr(alone, name)[..., 0], getattr(fleet, name)[..., 0])
+
+
+# T15: the power commanded and the power spent
+
+
+def test_off_command_counts_who_spent_another_power(played: Callable[[str], Run], replay: Any, mixed_world: World):
+    """One block, channels at their mean, commands in units of half a task's power.
+
+    Device 0 has a task and is told 1: sends half of it, as commanded. Device 1 has none: spends nothing. Device 2 is
+    told 1.1: the power of AlexNet's next smaller cut is another. Device 3 is told 5000: a whole task takes less.
+    """
+    run = played("exact")
+    state = run.loop.state
+    q = jnp.broadcast_to(jnp.array([1.0, 0.0, 1.0, 1.0], jnp.float32), state.q.shape)
+    gain = jnp.broadcast_to(jnp.asarray(mixed_world.devices.mean_gain, jnp.float32), state.gain.shape)
+    power = jnp.broadcast_to(jnp.array([1.0, 1.0, 1.1, 5e3], jnp.float32), run.loop.device_memory.action.shape)
+    memory = replace(run.loop.device_memory, action=power)
+    _, sums, traces = replay(
+        "exact", run, replace(run.loop, state=replace(state, q=q, gain=gain), device_memory=memory)
+    )
+    assert traces.rest[:, 0, 0] == pytest.approx(0.5, rel=1e-5)
+    assert (traces.power[:, 0, 1] == 0.0).all()
+    assert (traces.rest[:, 0, 3] == 1.0).all()
+    assert (sums.off_command[:, 0] == 0.75).all()
+
+
+def test_off_command_is_undefined_where_no_power_is_commanded(played: Callable[[str], Run]):
+    assert np.isnan(played("random").sums.off_command).all()
+
+
+# What results do not depend on
+
+
+def test_neither_the_split_into_calls_nor_the_number_of_seeds_matters(
+    played: Callable[[str], Run], play: Callable[..., Run], mixed_world: World
+):
+    """Two calls of 50 blocks for seeds 0 and 1, one call of 100 for seed 1 alone: learning and drawing go on."""
+    both, alone = played("random"), play("random", mixed_world, seeds=(1,), call=100)
+    for name in ("q", "taken", "rest", "arrivals", "gain"):
+        assert np.array_equal(getattr(alone.traces, name)[0], getattr(both.traces, name)[1])
+    assert np.allclose(alone.traces.rates[0], both.traces.rates[1], rtol=1e-4)
+    assert np.allclose(alone.sums.cost()[0], both.sums.cost()[1], rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def chance(mixed_world: World) -> tuple[np.ndarray, np.ndarray]:
+    """What the world draws for seeds 0 and 1 in 100 blocks, with nobody in it: arrivals, and gains from block 0 on."""
+
+    @jax.jit
+    def drawn(world: World, seeds: jax.Array, blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def block(seed: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return arrivals(world, seed, t), gains(world, seed, t)
+
+        return jax.vmap(jax.vmap(block, in_axes=(None, 0)), in_axes=(0, None))(seeds, blocks)
+
+    both = drawn(precise(mixed_world, "float32"), jnp.arange(2, dtype=jnp.uint32), jnp.arange(100, dtype=jnp.uint32))
+    return np.asarray(both[0]), np.asarray(both[1])
+
+
+def test_every_scheme_meets_the_same_world(finished: Run, chance: tuple[np.ndarray, np.ndarray]):
+    """(10), (18): arrivals and gains are what the world draws for seed, block and device, whatever anybody does."""
+    assert np.array_equal(finished.traces.arrivals, chance[0])
+    assert np.allclose(finished.traces.gain, chance[1], rtol=1e-6)
+
+
+def test_a_run_is_the_same_twice(played: Callable[[str], Run], play: Callable[..., Run], mixed_world: World):
+    again, first = play("random", mixed_world), played("random")
+    for field in fields(first.sums):
+        assert np.array_equal(getattr(again.sums, field.name), getattr(first.sums, field.name), equal_nan=True)
+
+
+# Laws of a run
+
+
+def test_a_run_has_a_finite_cost_in_every_block_of_every_seed(finished: Run):
+    assert finished.sums.cost().shape == (2, 100)
+    assert np.isfinite(finished.sums.cost()).all()
+    assert (finished.sums.cost() >= 0).all()
+
+
+def test_the_parts_of_13_sum_to_8(finished: Run):
+    of_server = finished.sums.server_queue + finished.sums.server_energy
+    assert np.allclose(finished.sums.cost(), of_server + finished.traces.cost.sum(axis=-1), rtol=1e-5)
+
+
+def test_work_is_conserved(finished: Run, mixed_world: World):
+    """Tasks arrived = finished by the device + sent + waiting, at each; work sent = served + waiting, at the server."""
+    traces, last = finished.traces, finished.loop.state
+    arrived, taken, rest = (np.asarray(x, np.float64) for x in (traces.arrivals.sum(axis=2), traces.taken, traces.rest))
+    local = (taken - rest).sum(axis=1)
+    assert np.allclose(arrived.sum(axis=1), local + rest.sum(axis=1) + last.q, rtol=0, atol=1e-4)
+    sent = (rest @ np.asarray(mixed_world.devices.server_work, np.float64)).sum(axis=1)
+    assert np.allclose(sent, finished.sums.served.sum(axis=1) + last.y, rtol=1e-4, atol=1e-4)
+    assert np.array_equal(traces.q, np.round(traces.q))
+
+
+def test_no_device_does_what_it_cannot(finished: Run, mixed_world: World):
+    traces, devices = finished.traces, mixed_world.devices
+    assert (traces.taken - traces.rest <= devices.capacity + 1.01e-4).all()
+    assert (traces.power <= devices.tx_power_max_w * (1 + 1e-4)).all()
+    assert (traces.rest <= np.minimum(traces.taken, 1.0)).all()
+    assert (traces.taken <= traces.q).all()
+
+
+def test_signalling_counts_what_is_declared(scheme: str):
+    row = SCHEMES[scheme]
+    assert set(row.device.hears) <= {f.name for f in fields(Broadcast)}
+    assert row.signalling() == {"up": int(row.server.sees_queues), "down": len(row.device.hears)}
+
+
+# Random keys
+
+
+def traced(pair: Pair, world: World) -> None:
+    """Check a run's beginning and two blocks for keys used twice; it is enough to trace it."""
+
+    def both(pair: Pair, seed: jax.Array, keys: jax.Array):
+        agreed, loop = start(world, pair, seed, keys)
+        return play_seed(world, agreed, loop, seed, keys[2], jnp.uint32(0), Options(2))
+
+    with jax.debug_key_reuse(True):
+        jax.jit(both).trace(pair, jnp.uint32(1), controller_keys(jnp.uint32(1), jnp.uint32(3)))
+
+
+def test_no_random_key_is_used_twice(scheme: str, mixed_world: World):
+    traced(Pair(SCHEMES[scheme].device, SCHEMES[scheme].server), precise(mixed_world, "float32"))
+
+
+@pytest.mark.xfail(strict=True, reason="`run` takes keys[:, 2] anew for every call, which counts as using it again")
+def test_a_run_of_two_calls_passes_the_check_too(mixed_world: World, play: Callable[..., Run]):
+    with jax.debug_key_reuse(True):
+        play(Pair(Random(), Steady()), mixed_world, blocks=4, call=2)
+
+
+@record
+class Careless(DeviceController):
+    """Uses its key twice."""
+
+    def act(self, memory: Any, device: Any, view: DeviceView, key: jax.Array) -> DeviceAction:
+        return DeviceAction(uniform(key, (), view.q.dtype), uniform(key, (), view.q.dtype))
+
+
+@record
+class CarelessServer(ServerController):
+    """Uses its key twice."""
+
+    def act(self, memory: Any, server: Any, view: Any, key: jax.Array) -> ServerAction:
+        return announce(view, uniform(key, (5,), view.y.dtype) + uniform(key, (5,), view.y.dtype))
+
+
+@pytest.mark.parametrize(
+    "pair", [Pair(Careless(), Steady()), Pair(Local(), CarelessServer())], ids=["device", "server"]
+)
+def test_a_key_used_twice_is_found(pair: Pair, mixed_world: World):
+    with pytest.raises(jax.errors.KeyReuseError):
+        traced(pair, precise(mixed_world, "float32"))
+
+
+# Controllers are values
+
+
+def both_controllers(scheme: str) -> list[Any]:
+    return [SCHEMES[scheme].device, SCHEMES[scheme].server]
+
+
+def test_controllers_hash_compare_print_and_are_frozen(scheme: str):
+    for one in both_controllers(scheme):
+        twin = replace(one)
+        assert one == twin
+        assert hash(one) == hash(twin)
+        settings = [f.name for f in fields(one) if isinstance(getattr(one, f.name), float)]
+        for name in settings:
+            other = replace(one, **{name: getattr(one, name) + 0.125})
+            assert one != other
+            assert f"{name}={getattr(other, name)}" in repr(other)
+        with pytest.raises((FrozenInstanceError, TypeError)):
+            one.anything = 1.0
+
+
+def test_hyperparameters_are_leaves_and_switches_are_not(scheme: str):
+    """Floats can be traced, differentiated and vmapped; whole numbers, switches and words are part of the program."""
+    for one in both_controllers(scheme):
+        floats = [getattr(one, f.name) for f in fields(one) if isinstance(getattr(one, f.name), float)]
+        assert sorted(jax.tree.leaves(one)) == sorted(floats)
+
+
+def test_hyperparameters_vmap(mixed_world: World):
+    """A learner at three steps at once learns what each would have learned by itself."""
+    devices = precise(mixed_world, "float32").devices
+    device = jax.tree.map(lambda leaf: leaf[..., 0], devices)
+    rule = Algorithm1().setup(jax.random.key(0), devices)
+    words = jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[0], silence(1, jnp.float32))
+    view = DeviceView(jnp.float32(2.0), device.mean_gain, jnp.zeros(5, jnp.float32), words)
+    memory = rule.init(device, view, jax.random.key(1))
+    action = DeviceAction(jnp.float32(0.0), jnp.float32(0.5), jnp.float32(0.1))
+
+    def theta(step: jax.Array) -> jax.Array:
+        return replace(rule, step=step).learn(memory, device, view, action, jnp.float32(1.0), view).theta
+
+    steps = jnp.array([0.0, 0.01, 0.1], jnp.float32)
+    at_once, alone = jax.jit(jax.vmap(theta))(steps), jax.jit(theta)
+    assert np.allclose(at_once, np.stack([alone(step) for step in steps]), rtol=1e-5)
+    assert len({tuple(row) for row in np.asarray(at_once)}) == 3
+
+
+def test_policies_vmap(mixed_world: World):
+    """Two constant policies in one program: of three tasks one is taken up and none sent; two, and a quarter of one."""
+    world = precise(mixed_world, "float32")
+    device = jax.tree.map(lambda leaf: leaf[..., 0], world.devices)
+    words = jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[0], silence(1, jnp.float32))
+    view = DeviceView(jnp.float32(3.0), device.mean_gain, jnp.zeros(5, jnp.float32), words)
+    policies = Constant(share=jnp.array([0.0, 0.25]), tasks=jnp.array([1.0, 2.0]))
+    actions = jax.vmap(lambda policy: policy.act((), device, view, jax.random.key(0)))(policies)
+    assert actions.rest.tolist() == [0.0, 0.25]
+    assert actions.whole.tolist() == [2.0, 1.0]
+
+
+# The broadcast
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2, 3])
+def test_devices_hear_what_was_said_lag_blocks_ago(lag: int):
+    """The server says 10, 11, 12, ...; before it has spoken devices hear zero."""
+    scenario = load({"devices": 2, "broadcast_lag": lag})
+    world = precise(build(scenario, place(scenario)), "float32")
+    state: State = first_state(world, jnp.uint32(0))
+    quiet = Draws(jnp.zeros((5, 2), jnp.float32), state.gain)
+    idle = DeviceAction(jnp.zeros(2), jnp.zeros(2))
+    said = [10.0 + t for t in range(6)]
+    prices, shares = [], []
+    for price in said:
+        word = jnp.float32(price)
+        now = Broadcast(price=word, rate=word, backlog=word, share=jnp.array([price, -price], jnp.float32))
+        words = heard(state.told, now)
+        prices.append(float(words.price))
+        shares.append(np.asarray(words.share).tolist())
+        state = transition(world.devices, state, idle, ServerAction(jnp.zeros(5), now), quiet)
+    assert prices == ([0.0] * lag + said)[:6]
+    assert shares == [[price, -price] for price in prices]
+
+
+@record
+class Faster(ServerController):
+    """Works 0.05 tasks more in every block."""
+
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> jax.Array:
+        return jnp.ones_like(view.y)
+
+    def act(self, memory: jax.Array, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        return announce(view, jnp.full((server.slots,), 0.01 * memory))
+
+    def learn(self, memory: jax.Array, *happened: Any) -> jax.Array:
+        return memory + 1.0
+
+
+def test_without_a_lag_they_hear_what_is_said_in_this_block(four: Callable[..., World], play: Callable[..., Run]):
+    """`even` sends the rate heard over K: the one that the server has just chosen, from the first block on."""
+    traces = play(Pair(Even(), Faster()), four({"broadcast_lag": 0, "device.arrival_prob": 0.9}), blocks=50).traces
+    told = np.broadcast_to(np.asarray(traces.rates).sum(axis=-1, keepdims=True), traces.rest.shape)
+    busy = traces.taken > 0
+    assert np.allclose(traces.rest[busy], told[busy] / 4, rtol=1e-5)
+    assert len(np.unique(told)) == 50
+
+
+def test_even_hears_the_rate_two_blocks_late(played: Callable[[str], Run], mixed_world: World):
+    """T10: every device sends the server's rate of two blocks ago divided by K, at most a task; at first nothing."""
+    run = played("even")
+    told = np.asarray(run.traces.rates).sum(axis=-1)
+    heard = np.concatenate([np.zeros((2, 2)), told[:, :-2]], axis=1)
+    for k in (0, 1):  # under the paper's law any share can be sent
+        amount = np.minimum(heard / 4 / mixed_world.devices.server_work[k], 1.0)
+        busy = run.traces.taken[..., k] > 0
+        assert busy[:, 2:].sum() > 50
+        assert np.allclose(run.traces.rest[..., k][busy], amount[busy], rtol=1e-5)
+    assert (run.traces.rest[:, :2] == 0).all()
+    assert (run.traces.rest[:, 2:20] > 0).any()
+
+
+# A new policy in ten lines
+
+
+def example() -> str:
+    """The example in the docstring of `partway.controllers.base`."""
+    text = textwrap.dedent(inspect.getdoc(base).split("`act`:\n")[1])
+    return text.strip("\n") + "\n"
+
+
+@pytest.mark.usefixtures("small_calls")
+def test_a_new_policy_in_ten_lines_runs_through_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The documented example, word for word: it sends half a task whenever one waits, and runs the rest at once."""
+    source = example()
+    assert len([line for line in source.splitlines() if line.strip()]) <= 10
+    assert ast.parse(source).body[0].name == "Half"
+    (tmp_path / "mine.py").write_text(
+        "from partway import DeviceAction, DeviceController, drain, record\n\n\n" + source
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    half = compare(
+        "paper", overrides={"devices": 4}, schemes=["mine:Half"], blocks=100, seeds=2, server="constant"
+    ).sel(scheme="mine:Half")
+    assert half.status == "ok"
+    assert np.allclose(half.sent, 0.5 * 4 * half.radio_use, rtol=1e-6)  # each of the four that sends
+    assert float(half.radio_use.mean()) > 0.8  # two tasks arrive per block
+
+
+def test_random_is_another_for_another_name_and_the_world_is_not(
+    played: Callable[[str], Run], play: Callable[..., Run], mixed_world: World
+):
+    """Controllers' randomness hangs on the scheme's name, the world's on the seed alone."""
+    assert SCHEMES["random"].device == Random()
+    renamed, first = play("random", mixed_world, name="by another name"), played("random")
+    assert np.array_equal(renamed.traces.arrivals, first.traces.arrivals)
+    assert np.array_equal(renamed.traces.gain, first.traces.gain)
+    assert (renamed.traces.rest != first.traces.rest).mean() > 0.2

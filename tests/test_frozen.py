@@ -1,0 +1,27 @@
+"""The output step of Algorithms 1 and 2: a trained policy is played as it is, on seeds it has not seen."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from partway.simulate import Run, run
+from partway.world import World
+
+
+@pytest.mark.parametrize("name", ["printed", "exact"])
+def test_a_frozen_policy_is_played_without_learning(name: str, played: Callable[[str], Run], mixed_world: World):
+    trained = played(name)
+    seeds = range(100, 100 + len(trained.sums.arrived))
+    frozen = run(mixed_world, trained.pair, name, list(seeds), 10, traces=True, trained=trained)
+    for before, after in zip(
+        jax.tree.leaves((trained.loop.device_memory, trained.loop.server_memory)),
+        jax.tree.leaves((frozen.loop.device_memory, frozen.loop.server_memory)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(before, after)
+    assert frozen.traces is not None
+    rates = np.asarray(frozen.traces.rates)
+    np.testing.assert_array_equal(rates, np.broadcast_to(rates[:, :1], rates.shape))
+    assert (np.asarray(frozen.sums.arrived) != np.asarray(trained.sums.arrived)[:, :10]).any()

@@ -1,0 +1,596 @@
+"""What a scenario may be: good ones survive a round trip, bad ones get one line with field, value and allowed range."""
+
+import contextlib
+import datetime
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from partway.errors import InputError
+from partway.scenario import (
+    LARGEST_FILE,
+    DeviceClass,
+    Group,
+    LayersTask,
+    ProportionalTask,
+    Radio,
+    Scenario,
+    Section,
+    ServerClass,
+    Weights,
+    load,
+    preset_text,
+    presets,
+)
+from partway.world import Placement, build, load_of, place
+
+TABLES: dict[str, type[Section]] = {"weights": Weights, "device": DeviceClass, "server": ServerClass, "radio": Radio}
+LAYERS = {"kind": "layers", "profile": "resnet50", "coding": "uint8"}
+PAPER = tomllib.loads(preset_text("paper"))
+CAMERA = tomllib.loads(preset_text("camera"))
+TREES = [PAPER, CAMERA, tomllib.loads(load("camera").to_toml()), tomllib.loads(preset_text("ocr"))]
+
+many = settings(max_examples=1000, deadline=None)
+few = settings(max_examples=200, deadline=None)
+
+
+def one_line(source: str | Path | Mapping[str, Any], overrides: Any = ()) -> str:
+    """The message that refuses a scenario."""
+    with pytest.raises(InputError) as caught:
+        load(source, overrides)
+    return checked(caught.value)
+
+
+def checked(error: InputError) -> str:
+    """The message of an error, if it is one that a terminal shows in a few lines at most."""
+    message = str(error)
+    assert message.isprintable()
+    assert 0 < len(message) <= 300
+    return message
+
+
+# Presets
+
+
+def tables_of(text: str) -> dict[str, str]:
+    """The lines of every top-level table of a file, comments included; "" is what stands above the first."""
+    first, *others = re.split(r"(?m)^\[(?=\w)", text)
+    return {"": first} | {name: body for name, _, body in (other.partition("]") for other in others)}
+
+
+def test_paper_names_every_field():
+    text = tables_of(preset_text("paper"))
+    fields = {name: set(section.model_fields) for name, section in TABLES.items()}
+    fields["device"] |= {*ProportionalTask.model_fields, *LayersTask.model_fields, *Group.model_fields} - {"device"}
+    fields[""] = {*Scenario.model_fields} - {*TABLES, "group", "schemes"}
+    missing = {
+        f"{name}.{field}" for name in fields for field in fields[name] if not re.search(rf"\b{field}\b", text[name])
+    }
+    assert missing == set()
+    assert "[[group]]" in text["device"]
+    assert "[schemes." in text["radio"]
+
+
+def test_paper_leaves_nothing_to_defaults():
+    assert Scenario.model_validate(PAPER) == load("paper")
+
+
+def test_what_paper_has_as_comments_is_valid():
+    text = preset_text("paper")
+    tasks = re.findall(r"(?m)^# task = (\{.*?\})", text)
+    assert len(tasks) == 2
+    for task in tasks:
+        assert load("paper", [f"device.task={task}"]).device.task.kind == "layers"
+    uncommented = re.sub(
+        r"(?m)^# (?=\[|(?:name|fraction|cpu_max_hz|step|distance_m|queue_weight|energy_weight) =)", "", text
+    )
+    scenario = load(tomllib.loads(uncommented))
+    assert [group.name for group in scenario.group] == ["slow", "fast"]
+    assert scenario.group[0].device.cpu_max_hz < scenario.group[1].device.cpu_max_hz == scenario.device.cpu_max_hz
+    assert {scenario.device.distance_m, scenario.device.queue_weight, scenario.device.energy_weight}.isdisjoint({None})
+    assert scenario.schemes["exact"].keys() == {"step"}
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads_and_has_a_description(name: str):
+    assert load(name) == load(tomllib.loads(preset_text(name)))
+    assert preset_text(name).startswith(f"# {presets()[name]}\n")
+    assert len(presets()[name]) > 20
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_line_of_a_preset_is_readable(name: str):
+    assert max(map(len, preset_text(name).splitlines())) <= 125
+
+
+# Files, overrides, groups
+
+
+def test_a_file_gives_what_it_has_and_paper_the_rest(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_bytes(b"\xef\xbb\xbfdevices = 7\r\n[radio]\r\nsnr_gap = 2\r\n")  # as Windows writes it
+    scenario, paper = load(file), load("paper")
+    assert (scenario.devices, scenario.radio.snr_gap) == (7, 2.0)
+    assert scenario.radio.noise_dbw == paper.radio.noise_dbw
+    assert load(str(file)) == scenario == load({"devices": 7, "radio": {"snr_gap": 2}})
+
+
+def test_overrides_are_values_or_text():
+    scenario = load(
+        "paper", ["devices=50", "device.arrival_prob = 0.2", "objective=discounted", "device.tx_power_max_w=2"]
+    )
+    assert (scenario.devices, scenario.device.arrival_prob, scenario.objective) == (50, 0.2, "discounted")
+    assert scenario.device.tx_power_max_w == 2.0
+    same = {"devices": 50, "device": {"arrival_prob": 0.2, "tx_power_max_w": 2}, "objective": "discounted"}
+    assert load("paper", same) == scenario
+
+
+def test_overrides_leave_the_callers_mapping_alone():
+    raw = {"group": [{"fraction": 1.0, "task": dict(LAYERS)}], "schemes": {"exact": {"step": 0.1}}}
+    scenario = load(raw, {"group.0.task.coding": "fp16", "schemes.exact.step": 0.2})
+    assert scenario.group[0].device.task.kind == "layers"
+    assert scenario.schemes["exact"]["step"] == 0.2
+    assert raw == {"group": [{"fraction": 1.0, "task": LAYERS}], "schemes": {"exact": {"step": 0.1}}}
+
+
+def test_a_task_changes_its_kind_field_by_field_in_any_order():
+    overrides = [f"device.task.{name}={value}" for name, value in LAYERS.items()]
+    assert load("paper", overrides).device.task == LayersTask.model_validate(LAYERS)
+    assert load("paper", overrides[::-1]) == load("paper", overrides)
+
+
+def test_a_group_has_what_it_changes_and_device_after_overrides_the_rest():
+    groups = [{"fraction": 0.5, "cpu_max_hz": 1e9}, {"fraction": 0.5, "task": {"cycles": 2e9}}]
+    scenario = load({"group": groups}, ["device.arrival_prob=0.1", "group.1.bandwidth_hz=5"])
+    slow, small = (group.device for group in scenario.group)
+    assert slow == scenario.device.model_copy(update={"cpu_max_hz": 1e9})
+    assert (slow.arrival_prob, small.arrival_prob) == (0.1, 0.1)
+    assert (small.bandwidth_hz, slow.bandwidth_hz) == (5.0, scenario.device.bandwidth_hz)
+    assert small.task == scenario.device.task.model_copy(update={"cycles": 2e9})
+
+
+def test_counts_follow_one_another_and_fractions_are_spread():
+    kinds = [{"cpu_max_hz": 1e9}, {"cpu_max_hz": 2e9}]
+    counted = load({"devices": 5, "group": [{"count": 2, **kinds[0]}, {"count": 3, **kinds[1]}]})
+    assert [device.cpu_max_hz for device in counted.device_classes()] == [1e9, 1e9, 2e9, 2e9, 2e9]
+    spread = load({"devices": 8, "group": [{"fraction": 0.25, **kinds[0]}, {"fraction": 0.75, **kinds[1]}]})
+    assert [device.cpu_max_hz for device in spread.device_classes()] == [2e9, 1e9, 2e9, 2e9] * 2
+
+
+@few
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 60), st.integers(1, 60))
+def test_the_first_devices_of_a_fleet_are_those_of_a_smaller_one(parts: list[int], one: int, other: int):
+    groups = [{"fraction": part / sum(parts), "cpu_max_hz": 1e9 + i} for i, part in enumerate(parts)]
+    small, large = (load({"devices": size, "group": groups}).device_classes() for size in sorted((one, other)))
+    assert large[: len(small)] == small
+    assert len(large) == max(one, other)
+    for i, part in enumerate(parts):
+        have = sum(device.cpu_max_hz == 1e9 + i for device in large)
+        assert abs(have - part / sum(parts) * len(large)) < len(parts)
+
+
+def test_as_printed_needs_devices_that_can_run_a_task_in_a_block():
+    assert load("paper", ["queue=as_printed"]).queue == "as_printed"
+    assert "cpu_max_hz from 20000000000, not 10000000000" in one_line(
+        "paper", ["queue=as_printed", "device.cpu_max_hz=10e9"]
+    )
+    slow = {"queue": "as_printed", "group": [{"fraction": 0.999}, {"fraction": 0.001, "cpu_max_hz": 1e9}]}
+    assert "queue = 'as_printed'" in one_line(slow)
+    assert "kind 'proportional'" in one_line("ocr", ["queue=as_printed"])
+
+
+# Every valid scenario
+
+
+def ranges(section: type[Section]) -> dict[str, tuple[float, float]]:
+    """The least and the greatest value of every number that a section has."""
+    found: dict[str, tuple[float, float]] = {}
+    for name, schema in section.model_json_schema()["properties"].items():
+        for option in schema.get("anyOf", [schema]):
+            if "maximum" in option:
+                low = option.get("minimum", math.nextafter(option.get("exclusiveMinimum", math.nan), math.inf))
+                found[name] = (low, option["maximum"])
+    return found
+
+
+POWER = (1e-15, 1e12)  # and inf: the one field whose range is not in its schema
+DEVICE = {**ranges(DeviceClass), "tx_power_max_w": POWER}
+TOP = ranges(Scenario)
+
+
+def test_every_number_has_both_limits():
+    for section in (*TABLES.values(), ProportionalTask, LayersTask, Group, Scenario):
+        for name, schema in section.model_json_schema()["properties"].items():
+            kinds = {option.get("type") for option in schema.get("anyOf", [schema])}
+            if kinds & {"number", "integer"} and name != "tx_power_max_w":
+                low, high = ranges(section)[name]
+                assert -math.inf < low < high < math.inf
+
+
+def numbers(limits: Mapping[str, tuple[float, float]], extreme: bool) -> st.SearchStrategy[dict[str, float]]:
+    """Some fields with values from all of their ranges, or from the ends of these only."""
+
+    def of(low: float, high: float) -> st.SearchStrategy[float]:
+        whole = isinstance(low, int) and isinstance(high, int)
+        inside = st.integers(low, high) if whole else st.floats(low, high)  # type: ignore[arg-type]
+        return st.sampled_from([low, high]) if extreme else inside
+
+    return st.fixed_dictionaries({}, optional={name: of(*span) for name, span in limits.items()})
+
+
+def tasks(extreme: bool) -> st.SearchStrategy[dict[str, Any]]:
+    proportional = numbers(ranges(ProportionalTask), extreme).map(lambda task: {**PAPER["device"]["task"], **task})
+    layers = numbers(ranges(LayersTask), extreme).map(lambda task: {**LAYERS, **task})
+    return proportional | layers
+
+
+def classes(extreme: bool) -> st.SearchStrategy[dict[str, Any]]:
+    own = st.fixed_dictionaries({}, optional={"task": tasks(extreme)})
+    return st.builds(lambda some, task: {**some, **task}, numbers(DEVICE, extreme), own)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn, extreme: bool = False) -> dict[str, Any]:
+    """What a valid file may hold."""
+    top = numbers({name: span for name, span in TOP.items() if name != "devices"}, extreme)
+    raw: dict[str, Any] = {**draw(top), "devices": 2, "device": draw(classes(extreme))}
+    raw["radio"] = draw(numbers({name: s for name, s in ranges(Radio).items() if not name.endswith("_m")}, extreme))
+    near, far = ranges(Radio)["min_distance_m"]
+    raw["radio"]["min_distance_m"] = draw(st.sampled_from([near, 10.0]))
+    raw["radio"]["cell_radius_m"] = draw(st.sampled_from([11.0, far]))
+    raw["weights"] = draw(numbers(ranges(Weights), extreme))
+    raw["server"] = draw(numbers(ranges(ServerClass), extreme))
+    parts = draw(st.lists(st.integers(1, 4), max_size=3))
+    changes = [draw(classes(extreme)) for _ in parts]
+    if draw(st.booleans()):
+        raw["group"] = [{"fraction": part / sum(parts), **change} for part, change in zip(parts, changes, strict=True)]
+    elif parts:
+        raw["devices"] = sum(parts)
+        raw["group"] = [{"count": part, **change} for part, change in zip(parts, changes, strict=True)]
+    return raw
+
+
+words = st.text(st.characters(exclude_categories=["C"]), max_size=8)
+hyperparameters = st.dictionaries(
+    st.text(max_size=4),
+    st.dictionaries(
+        st.text(max_size=4),
+        st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | words,
+        max_size=3,
+    ),
+    max_size=2,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(scenarios(), hyperparameters, words)
+def test_toml_is_the_whole_scenario(raw: dict[str, Any], schemes: dict[str, Any], name: str):
+    for group in raw.get("group", []):
+        group["name"] = name
+    scenario = load({**raw, "schemes": schemes})
+    text = scenario.to_toml()
+    assert load(tomllib.loads(text)) == scenario
+    assert load(tomllib.loads(text)).to_toml() == text
+    assert len(scenario.device_classes()) == scenario.devices
+
+
+@settings(max_examples=150, deadline=None)
+@given(scenarios(extreme=True))
+def test_the_ends_of_all_ranges_make_a_world_of_finite_numbers(raw: dict[str, Any]):
+    scenario = load({**raw, "devices": 2} if not any("count" in group for group in raw.get("group", [])) else raw)
+    world = build(scenario, Placement(np.ones(scenario.devices), np.ones(scenario.devices)))
+    unlimited = math.isinf(scenario.device.tx_power_max_w)
+    for party in (world.devices, world.server, world.devices.task):
+        for name, value in vars(party).items():
+            if isinstance(value, np.ndarray) and not (name == "tx_power_max_w" and unlimited):
+                assert np.isfinite(value).all(), name
+    assert load_of(scenario, world).sentence()
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenarios(extreme=True))
+def test_the_ends_of_all_ranges_have_a_finite_gain(raw: dict[str, Any]):
+    placed = place(load({name: value for name, value in raw.items() if name != "group"} | {"devices": 2}))
+    assert (np.isfinite(placed.mean_gain_per_w) & (placed.mean_gain_per_w > 0)).all()
+    assert (np.isfinite(placed.distance_m) & (placed.distance_m > 0)).all()
+
+
+# Bad values
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value", "allowed"),
+    [
+        ("devices=0", "devices", "0", "a whole number from 1 up to 10000000"),
+        ("devices=20.0", "devices", "20.0", "a whole number from 1"),
+        ("devices=true", "devices", "true", "a whole number from 1"),
+        ("devices=many", "devices", "'many'", "a whole number from 1"),
+        ("devices=", "devices", "''", "a whole number from 1"),
+        ("devices=0x" + "f" * 5000, "devices", "1e6020 or so", "up to 10000000"),
+        ("slots=65", "slots", "65", "from 1 up to 64"),
+        ("slot_s=0", "slot_s", "0", "a number from 1e-9 up to 1000000"),
+        ("slot_s=nan", "slot_s", "nan", "a number from 1e-9"),
+        ("slot_s=inf", "slot_s", "inf", "a number from 1e-9"),
+        ("slot_s=true", "slot_s", "true", "a number from 1e-9"),
+        ("slot_s=1" + "0" * 400, "slot_s", "1e400 or so", "a number from 1e-9"),
+        ("slot_s=2020-01-01", "slot_s", "2020-01-01", "a number from 1e-9"),
+        ("slot_s=[1]", "slot_s", "an array", "a number from 1e-9"),
+        ("slot_s={a=1}", "slot_s", "a table", "a number from 1e-9"),
+        ("discount=1", "discount", "1", "a number above 0 up to 0.999999"),
+        ("discount=0", "discount", "0", "a number above 0"),
+        ("objective=averge", "objective", "'averge'", "'average' or 'discounted'"),
+        ("queue=5", "queue", "5", "'conserving' or 'as_printed'"),
+        ("placement_seed=-1", "placement_seed", "-1", "a whole number from 0 up to 4294967295"),
+        ("broadcast_lag=1001", "broadcast_lag", "1001", "from 0 up to 1000"),
+        ("weights=3", "weights", "3", "a table"),
+        ("weights.device_energy=-1e-3", "weights.device_energy", "-0.001", "a number from 0"),
+        ("device.arrival_prob=1.2", "device.arrival_prob", "1.2", "a number from 0 up to 1"),
+        ("device.capacitance=-1", "device.capacitance", "-1", "a number from 0 up to 1"),
+        ("device.cpu_max_hz=0", "device.cpu_max_hz", "0", "a number from 1 up to 1e18"),
+        ("device.distance_m=-3", "device.distance_m", "-3", "a number from 0.001"),
+        ("device.queue_weight=x", "device.queue_weight", "'x'", "a number from 0"),
+        ("device.tx_power_max_w=0", "device.tx_power_max_w", "0", "up to 1e12, or inf for no limit"),
+        ("device.tx_power_max_w=nan", "device.tx_power_max_w", "nan", "or inf for no limit"),
+        ("device.tx_power_max_w=-inf", "device.tx_power_max_w", "-inf", "or inf for no limit"),
+        ("device.tx_power_max_w=true", "device.tx_power_max_w", "true", "or inf for no limit"),
+        ("device.task=5", "device.task", "5", "a table"),
+        ("device.task.cycles=0", "device.task.cycles", "0", "a number from 1"),
+        ("device.task.kind=layer", "device.task.kind", "'layer'", "'proportional' or 'layers'"),
+        ("device.task.kind=[1]", "device.task.kind", "an array", "'proportional' or 'layers'"),
+        ('device.task={kind="layers",profile="x",coding=8}', "device.task.coding", "8", "'fp32', 'fp16' or 'uint8'"),
+        ('device.task={kind="layers",profile=1,coding="fp32"}', "device.task.profile", "1", "printable characters"),
+        ("group=5", "group", "5", "an array of tables"),
+        ("group=[5]", "group.0", "5", "a table"),
+        ("group=[{fraction=2}]", "group.0.fraction", "2", "a number above 0 up to 1"),
+        ("group=[{count=0}]", "group.0.count", "0", "a whole number from 1"),
+        ("group=[{fraction=1,name=3}]", "group.0.name", "3", "printable characters"),
+        ("group=[{fraction=1,arrival_prob=2}]", "group.0.arrival_prob", "2", "a number from 0 up to 1"),
+        ("group=[{fraction=1,device={arrival_prob=2}}]", "group.0.arrival_prob", "2", "a number from 0 up to 1"),
+        ("group=[{fraction=1,device=7}]", "group.0.device", "7", "a table"),
+        ("group=[{fraction=1,task={cycles=nan}}]", "group.0.task.cycles", "nan", "a number from 1"),
+        ("radio=[]", "radio", "an array", "a table"),
+        ("radio.snr_gap=0.5", "radio.snr_gap", "0.5", "a number from 1"),
+        ("radio.min_distance_m=200", "radio.min_distance_m", "200", "below radio.cell_radius_m = 200"),
+        ("radio.noise_dbw=-1e3", "radio.noise_dbw", "-1000.0", "a number from -300 up to 300"),
+        ("schemes=1", "schemes", "1", "a table"),
+        ("schemes.exact=1", "schemes.exact", "1", "a table"),
+        ("schemes.exact.step=[]", "schemes.exact.step", "an array", "true or false, a finite number or a text"),
+        ("schemes.exact.step=nan", "schemes.exact.step", "nan", "a finite number"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_field_and_range(override: str, field: str, value: str, allowed: str):
+    message = one_line("paper", [override])
+    assert message.startswith(f"{field} = {value}: allowed is ")
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("device.task={kind='layers'}", "device.task.profile is missing: allowed is a text of at most 200"),
+        ("group=[{fraction=0.5},{fraction=0.4}]", "group: the fractions sum to 0.9: allowed is a sum of 1"),
+        ("group=[{fraction=0.5},{fraction=0.4999999}]", "group: the fractions sum to 0.9999999: allowed is a sum of 1"),
+        ("group=[{count=3}]", "group: the counts sum to 3: allowed is a sum of devices = 20"),
+        ("group=[{count=3},{fraction=1.0}]", "group: some have fraction and some count: allowed is one kind for all"),
+        ("group=[{fraction=1},{}]", "group.1 has neither fraction nor count: allowed is one of them"),
+        ("group=[{fraction=1,count=20}]", "group.0 has both fraction and count: allowed is one of them"),
+        ("group.0.fraction=1", "--set group.0.fraction=1: the scenario has no table 'group.0'"),
+        ("group.x.fraction=1", "--set group.x.fraction=1: the scenario has no table 'group.x'"),
+        ("devices.number=3", "--set devices.number=3: the scenario has no table 'devices'"),
+        ("devices", "--set 'devices': expected FIELD=VALUE"),
+        ("=3", "--set '=3': expected FIELD=VALUE"),
+        ("devices=1\nslots=2", r"devices = '1\nslots=2': allowed is a whole number"),
+        ("devices=" + "9" * 5000, "devices = '999"),
+        ("devices=" + "[" * 5000, "devices = '[[["),
+        ("\x1b[2J=1", r"unknown field '\x1b[2J'; known: "),
+        ("=".join(["x" * 5000, "1"]), "unknown field 'xxx"),
+    ],
+)
+def test_what_is_wrong_as_a_whole_is_said(override: str, message: str):
+    assert one_line("paper", [override]).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("devcies=3", "devices"),
+        ("device.arival_prob=3", "arrival_prob"),
+        ("device.task.cycle=3", "cycles"),
+        ('device.task={kind="layers",profil="x",coding="fp32",profile="y"}', "profile"),
+        ("weights.server_queu=3", "server_queue"),
+        ("radio.noise_db=3", "noise_dbw"),
+        ("group=[{fraction=1,cpu_hz=1e9}]", "cpu_max_hz"),
+        ("group=[{fraktion=1}]", "fraction"),
+        ("arrival_prob=0.2", "device.arrival_prob"),
+        ("snr_gap=2", "radio.snr_gap"),
+        ("device.noise_db=3", "radio.noise_dbw"),
+        ("cpu_max=3", "device.cpu_max_hz"),
+    ],
+)
+def test_a_mistyped_field_suggests_the_nearest(override: str, nearest: str):
+    assert re.fullmatch(
+        rf"unknown field '[\w.]+'; did you mean '{re.escape(nearest)}'\?", one_line("paper", [override])
+    )
+
+
+def test_an_odd_field_lists_the_known_ones():
+    assert "; known: cell_radius_m, " in one_line("paper", ["radio.zzz=1"])
+    assert "; known: broadcast_lag, " in one_line("paper", ["proportional=1"])
+
+
+@pytest.mark.parametrize("raw", [{1: 2}, {"device": {None: 1}}, {"\udcff": 1}, {"schemes": {"exact": {"\udcff": 1}}}])
+def test_a_name_that_no_file_could_have(raw: Any):
+    assert one_line(raw).startswith("unknown field ")
+
+
+def test_text_must_fit_a_file_and_a_terminal():
+    for text in ("\udcff", "a\x1b[2J", "a" * 201, "a\nb"):
+        assert "printable characters" in one_line({"group": [{"fraction": 1.0, "name": text}]})
+
+
+# Bad files
+
+
+def test_a_mistyped_preset_suggests_the_nearest():
+    assert one_line("papr") == "--scenario 'papr': neither a file nor a preset; did you mean 'paper'?"
+    assert one_line("somewhere/else.toml").endswith("neither a file nor a preset; known: " + ", ".join(presets()))
+    with pytest.raises(InputError, match=r"no scenario 'camra'; did you mean 'camera'\?"):
+        preset_text("camra")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x7fELF\x02\x01\xff\xfe", "not a text file"),
+        (bytes(range(256)), "not a text file"),
+        (b"\0", "not valid TOML: "),
+        (b"devices = ", "not valid TOML: Invalid value (at end of document)"),
+        (b"devices = 1\ndevices = 2", "not valid TOML: "),
+        (b"# x\n" * LARGEST_FILE, "has more than 1000000 bytes"),
+        (b"devices = " + b"9" * 5000, "not valid TOML: a number has more digits"),
+        (b"a = " + b"[" * 50_000, "nested too deeply"),
+        (b"a = " + b"{b = " * 50_000, "nested too deeply"),
+        (b"device" + b".task" * 5_000 + b" = 1", "unknown field 'device.task.task'"),
+        (b"devices" + b".x" * 5_000 + b" = 1", "devices = a table: allowed is a whole number"),
+        (b'"' + b"x" * 5_000 + b'" = 1', "unknown field 'xxx"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, data: bytes, reason: str):
+    file = tmp_path / "bad.toml"
+    file.write_bytes(data)
+    assert reason in one_line(file)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    assert "cannot be read (Is a directory); give a TOML file" in one_line(tmp_path)
+    assert "neither a file nor a preset" in one_line(tmp_path / "file" / "below")
+    assert "neither a file nor a preset" in one_line("nul\0byte")
+    assert "cannot be read (File name too long)" in one_line("x" * 300)
+    assert "cannot be read (" in one_line(tmp_path / "loop")
+    assert "neither a file nor a preset" in one_line("")
+    assert load(tmp_path / "file") == load("paper")
+
+
+# Nothing but InputError, whatever comes
+
+
+def survives(source: str | Path | Mapping[str, Any], overrides: Any = ()) -> None:
+    """Load; what is accepted must be written, read back, and built or refused as clearly."""
+    try:
+        scenario = load(source, overrides)
+    except InputError as error:
+        checked(error)
+        return
+    assert load(tomllib.loads(scenario.to_toml().encode().decode())) == scenario
+    if scenario.devices <= 100:
+        with contextlib.suppress(InputError):
+            load_of(scenario, build(scenario, Placement(np.ones(scenario.devices), np.ones(scenario.devices))))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mutated") / "scenario.toml"
+
+
+@many
+@given(st.data())
+def test_bytes_changed_anywhere(file: Path, data: st.DataObject):
+    raw = preset_text(data.draw(st.sampled_from(sorted(presets())))).encode()
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(raw)))
+        stop = start + data.draw(st.integers(0, 8) | st.integers(0, len(raw)))
+        new = data.draw(st.binary(max_size=6) | st.text("0123456789.eE+-=[]{}\"'#,_x \n", max_size=6).map(str.encode))
+        raw = raw[:start] + new + raw[stop:]
+    file.write_bytes(raw)
+    survives(file)
+
+
+times = st.datetimes() | st.dates() | st.times() | st.datetimes(timezones=st.just(datetime.UTC))
+odd = [0, -1, 1, 2**31, 2**63, 10**19, 10**400, -(10**400), 0.0, -0.0, 1e308, 5e-324, math.inf, -math.inf, math.nan]
+plain = st.sampled_from(odd) | st.integers() | st.floats() | st.booleans() | st.text(max_size=8) | times
+named = st.sampled_from(["kind", "task", "device", "group", "fraction", "count", "proportional", "layers", "schemes"])
+keys = named | st.text(max_size=6)
+values = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
+)
+
+
+def containers(tree: Any) -> list[Any]:
+    """Every table and array of a tree."""
+    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else []
+    return [*([tree] if isinstance(tree, dict | list) else []), *(each for part in inner for each in containers(part))]
+
+
+def copied(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: copied(value) for name, value in tree.items()}
+    return [copied(value) for value in tree] if isinstance(tree, list) else tree
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> dict[str, Any]:
+    """A preset with values deleted, replaced and added at any depth."""
+    tree = copied(draw(st.sampled_from(TREES)))
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.sampled_from(containers(tree)))
+        known = list(place) if isinstance(place, dict) else list(range(len(place)))
+        action = draw(st.sampled_from(["replace", "delete", "add", "swap"] if known else ["add"]))
+        if action == "add" and isinstance(place, list):
+            place.append(draw(values))
+        elif action == "add":
+            place[draw(keys)] = draw(values)
+        elif action == "delete":
+            del place[draw(st.sampled_from(known))]
+        elif action == "swap":
+            place[draw(st.sampled_from(known))] = copied(
+                draw(st.sampled_from(containers(draw(st.sampled_from(TREES)))))
+            )
+        else:
+            place[draw(st.sampled_from(known))] = draw(values)
+    return tree
+
+
+@many
+@given(mutated())
+def test_values_changed_anywhere(file: Path, tree: dict[str, Any]):
+    survives(tree)
+    file.write_text(tomli_w.dumps(tree), "utf-8")
+    survives(file)
+
+
+dotted = st.sampled_from(
+    [*Scenario.model_fields]
+    + [f"{name}.{field}" for name, section in TABLES.items() for field in section.model_fields]
+    + [f"device.task.{field}" for field in (*ProportionalTask.model_fields, *LayersTask.model_fields)]
+    + [
+        f"group.{i}.{field}"
+        for i in (0, 3, 4)
+        for field in ("fraction", "count", "task", "device", "device.task", "name")
+    ]
+    + ["schemes.exact.step", "schemes.x"]
+)
+written = values.map(lambda value: tomli_w.dumps({"v": value}).removeprefix("v = ")) | st.text(max_size=10)
+options = st.builds("{}={}".format, dotted | st.text(max_size=10), written) | st.text(max_size=20)
+
+
+@many
+@given(st.sampled_from(sorted(presets())), st.lists(options, min_size=1, max_size=3))
+def test_any_text_after_set(name: str, overrides: list[str]):
+    survives(name, overrides)
+
+
+@few
+@given(st.text(max_size=30) | st.binary(max_size=30).map(lambda raw: raw.decode("utf-8", "surrogateescape")))
+def test_any_text_after_scenario(name: str):
+    survives(name)

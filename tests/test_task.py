@@ -1,0 +1,243 @@
+"""Cuts: what of a network's facts reaches the system, and which cut is sent, against brute force over random tables."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partway.errors import InputError
+from partway.task import (
+    CODING_BITS,
+    Cut,
+    Profile,
+    Task,
+    largest_share,
+    layer_cuts,
+    nearest_affordable,
+    proportional_cuts,
+    read_profile,
+    sent_bits,
+    shipped_profiles,
+    write_profile,
+)
+
+WIDTH = 9
+"""Rows of a random table with its padding, the same for all, so that one compiled function serves them."""
+
+
+class Table(NamedTuple):
+    """The cuts of a random table: ascending shares from 0 to 1, the first sends nothing."""
+
+    share: list[float]
+    bits: list[float]
+    feasible: list[bool]
+
+    def task(self) -> Task:
+        """In float32, padded the way `partway.world.build` pads: share 1, the last cut's bits, not feasible."""
+        padding = (0, WIDTH - len(self.share))
+        return Task(
+            share=np.pad(np.float32(self.share), padding, constant_values=1.0),
+            bits=np.pad(np.float32(self.bits), padding, constant_values=self.bits[-1]),
+            feasible=np.pad(np.array(self.feasible), padding, constant_values=False),
+            proportional=np.array(False),
+            bits_per_task=np.float32(self.bits[-1]),
+        )
+
+    def affordable(self, limit: float) -> list[float]:
+        """Shares that can be sent, ascending."""
+        return [s for s, b, good in zip(*self, strict=True) if good and b <= limit]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    inner = sorted(draw(st.sets(st.floats(0.015625, 0.984375, width=32), max_size=WIDTH - 3)))
+    share, count = [0.0, *inner, 1.0], len(inner) + 1
+    bits = [0.0, *(float(draw(st.integers(1, 10**7))) for _ in range(count))]
+    return Table(share, bits, [True, *(draw(st.booleans()) for _ in range(count))])
+
+
+limits = st.one_of(st.just(0.0), st.just(float("inf")), st.integers(1, 10**7).map(float))
+shares = st.one_of(st.just(0.0), st.just(1.0), st.floats(0.0, 1.0, width=32))
+SENT, NEAREST, LARGEST = jax.jit(sent_bits), jax.jit(nearest_affordable), jax.jit(largest_share)
+
+
+@given(tables())
+def test_a_share_of_the_table_sends_its_own_bits(table: Table):
+    task = table.task()
+    assert [float(SENT(task, np.float32(share))) for share in table.share] == table.bits
+
+
+@given(tables(), shares)
+def test_a_share_between_two_cuts_sends_the_larger_one(table: Table, rest: float):
+    above = next(i for i, share in enumerate(table.share) if share >= rest)
+    assert float(SENT(table.task(), np.float32(rest))) == table.bits[above]
+
+
+@given(tables(), shares, limits)
+def test_the_next_larger_cut_that_is_affordable_or_the_largest_below(table: Table, asked: float, limit: float):
+    affordable = table.affordable(limit)
+    upward = [share for share in affordable if share >= asked]
+    expected = min(upward) if upward else max(affordable)
+    assert float(NEAREST(table.task(), np.float32(asked), np.float32(limit))) == expected
+
+
+@given(tables(), limits)
+def test_the_largest_share_that_can_be_sent(table: Table, limit: float):
+    assert float(LARGEST(table.task(), np.float32(limit))) == max(table.affordable(limit))
+
+
+@given(tables(), limits)
+def test_padding_is_never_chosen(table: Table, limit: float):
+    """Whatever stands in the padding, were it free of charge: the answers are those of the table without it."""
+    real, task = len(table.share), table.task()
+    free = Task(
+        task.share,
+        np.where(np.arange(WIDTH) < real, task.bits, 0.0),
+        task.feasible,
+        task.proportional,
+        task.bits_per_task,
+    )
+    assert float(LARGEST(free, np.float32(limit))) == float(LARGEST(task, np.float32(limit)))
+    assert float(NEAREST(free, np.float32(1.0), np.float32(limit))) == max(table.affordable(limit))
+
+
+@given(shares, st.integers(1, 2 * 10**6).map(float))
+def test_under_the_papers_law_every_share_is_a_cut(rest: float, limit: float):
+    """D = zeta W rest: 1e6 bits for a whole task."""
+    share, bits = proportional_cuts(1e6)
+    task = Task(np.float32(share), np.float32(bits), np.ones(len(share), bool), np.array(True), np.float32(1e6))
+    assert float(SENT(task, np.float32(rest))) == pytest.approx(1e6 * rest, rel=1e-6)
+    assert float(LARGEST(task, np.float32(limit))) == pytest.approx(min(1.0, limit / 1e6), rel=1e-6)
+    assert float(NEAREST(task, np.float32(rest), np.float32(limit))) == pytest.approx(min(rest, limit / 1e6), rel=1e-6)
+
+
+def test_the_papers_law_by_hand():
+    share, bits = proportional_cuts(1e6)
+    assert (share[0], share[-1], bits[0], bits[-1]) == (0.0, 1.0, 0.0, 1e6)
+    assert np.allclose(bits, 1e6 * share, rtol=1e-15)
+
+
+# Profiles
+
+FACTS = Profile(
+    "small",
+    "by hand",
+    (1, 3, 4, 4),
+    input_bits=300.0,
+    cuts=(
+        Cut("image", 0, 48),
+        Cut("stem", 100, 64),  # larger than the input at 8 bits: 512 bits
+        Cut("pool", 100, 16),  # no further work, a quarter of the numbers
+        Cut("body", 400, 20),
+        Cut("neck", 700, 4),
+        Cut("head", 1000, 10),
+    ),
+)
+
+
+def test_shares_and_bits_of_a_profile_by_hand():
+    """1000 MACs: behind stem and pool 900 of them remain. The raw cut sends the encoded input, the last one nothing."""
+    assert FACTS.macs == 1000
+    assert FACTS.share() == pytest.approx([1.0, 0.9, 0.9, 0.6, 0.3, 0.0], abs=1e-15)
+    assert FACTS.bits("uint8").tolist() == [300.0, 512.0, 128.0, 160.0, 32.0, 0.0]
+    assert FACTS.bits("fp16").tolist() == [300.0, 1024.0, 256.0, 320.0, 64.0, 0.0]
+    assert FACTS.bits("fp32").tolist() == [300.0, 2048.0, 512.0, 640.0, 128.0, 0.0]
+
+
+def test_cuts_worth_having_by_hand():
+    """Fewer bits than the input and than every earlier cut: not stem (512 > 300), not body (160 > 128)."""
+    assert FACTS.worth("uint8").tolist() == [True, False, True, False, True, True]
+    assert FACTS.worth("fp32").tolist() == [True, False, False, False, True, True]
+
+
+def test_cuts_of_a_task_ascend_and_keep_the_cheapest_of_equal_share():
+    share, bits = layer_cuts(FACTS, "uint8")
+    assert share == pytest.approx([0.0, 0.3, 0.6, 0.9, 1.0], abs=1e-15)
+    assert bits.tolist() == [0.0, 32.0, 160.0, 128.0, 300.0]
+    assert layer_cuts(FACTS, "uint8", input_bits=77.0)[1].tolist() == [0.0, 32.0, 160.0, 128.0, 77.0]
+
+
+@pytest.mark.parametrize("coding", CODING_BITS)
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_shipped_profiles_make_ascending_cuts_in_float32_too(name: str, coding: str):
+    profile = read_profile(name)
+    share, bits = layer_cuts(profile, coding)
+    assert (np.diff(share.astype(np.float32)) > 0).all()
+    assert (share[0], share[-1], bits[0], bits[-1]) == (0.0, 1.0, 0.0, profile.input_bits)
+    assert (bits[1:] > 0).all()
+
+
+def line(macs: list[int], elements: list[int], input_bits: float) -> Profile:
+    cuts = tuple(Cut(f"t{i}", m, e) for i, (m, e) in enumerate(zip(macs, elements, strict=True)))
+    return Profile("line", "by hand", (1,), input_bits, cuts)
+
+
+def test_an_exactly_proportional_profile_has_r2_of_one():
+    """1000, 750, 500, 250 of 1000 MACs remain, 8 x 400, 300, 200, 100 bits."""
+    exact = line([0, 250, 500, 750, 1000], [1, 300, 200, 100, 7], 3200.0)
+    assert exact.proportionality("uint8") == pytest.approx(1.0, abs=1e-12)
+    assert exact.proportionality("fp16") < 0.99  # the input is encoded all the same: no longer on one line
+
+
+def test_r2_by_hand():
+    """Shares 1, 1/2, bits 8, 8: slope (8 + 4) / (1 + 1/4) = 9.6, residuals -1.6 and 3.2: R^2 is undefined, said as 1;
+
+    bits 8, 16: slope 16 / 1.25 = 12.8, residuals -4.8 and 9.6, 23.04 + 92.16 = 115.2 over 2 x 4^2 = 32: 1 - 3.6 = -2.6.
+    """
+    assert line([0, 1, 2], [1, 1, 1], 8.0).proportionality("uint8") == 1.0
+    assert line([0, 1, 2], [1, 2, 1], 8.0).proportionality("uint8") == pytest.approx(-2.6, rel=1e-12)
+
+
+def test_a_profile_survives_its_file(tmp_path: Path):
+    path = tmp_path / "small.csv"
+    path.write_text(write_profile(FACTS))
+    assert read_profile(str(path)) == FACTS
+
+
+GOOD = write_profile(FACTS)
+BAD = {
+    "not text": b"\xff\xfe\x00",
+    "empty": b"",
+    "no header": GOOD.split("cut,")[1].encode(),
+    "no input_bits": GOOD.replace("# input_bits: 300\n", "").encode(),
+    "shape of words": GOOD.replace("1x3x4x4", "wide").encode(),
+    "macs of words": GOOD.replace("2,pool,100", "2,pool,many").encode(),
+    "macs that fall": GOOD.replace("2,pool,100", "2,pool,99").encode(),
+    "macs from 1": GOOD.replace("0,image,0", "0,image,1").encode(),
+    "no work at all": "\n".join(GOOD.splitlines()[:5]).encode(),
+    "a tensor of nothing": GOOD.replace("400,20", "400,0").encode(),
+    "an input of nothing": GOOD.replace("input_bits: 300", "input_bits: 0").encode(),
+    "an endless input": GOOD.replace("input_bits: 300", "input_bits: inf").encode(),
+    "input_bits not a number": GOOD.replace("input_bits: 300", "input_bits: nan").encode(),
+    "a row cut short": GOOD.replace("3,body,400,20", "3,body,400").encode(),
+    "other columns": GOOD.replace("cut,after,macs,elements", "cut,after,flops,elements").encode(),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_file_that_is_no_profile_is_answered_in_one_line(tmp_path: Path, what: str):
+    path = tmp_path / "bad.csv"
+    path.write_bytes(BAD[what])
+    with pytest.raises(InputError, match=r"bad\.csv") as caught:
+        read_profile(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_profile_that_is_not_there_is_answered_with_the_nearest_name():
+    with pytest.raises(InputError, match=r"no shipped profile 'resnet5'; did you mean 'resnet50'\?"):
+        read_profile("resnet5")
+    with pytest.raises(InputError, match=r"nowhere\.csv"):
+        read_profile("./nowhere.csv")
+
+
+def test_cuts_too_close_for_float32_are_never_confused():
+    """Of 1e9 MACs one lies between two cuts; the smaller tensor alone is affordable, so it is that one that is sent."""
+    close = line([0, 500_000_000, 500_000_001, 1_000_000_000], [1, 10, 1000, 1], 1e5)
+    share, bits = layer_cuts(close, "uint8")
+    task = Task(jnp.float32(share), jnp.float32(bits), np.ones(len(share), bool), np.array(False), np.float32(bits[-1]))
+    assert float(SENT(task, LARGEST(task, np.float32(100.0)))) <= 100.0
