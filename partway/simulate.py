@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -315,7 +314,7 @@ def _start_seeds(world: World, pair: Pair, seeds: jax.Array, keys: jax.Array):
 class Run:
     """What a run leaves: sums (and traces where asked for) as NumPy with axes (seed, block), and the trained pair.
 
-    `pair` and `loop` have the seed axis first; give them to `run` as `trained` to evaluate a frozen policy.
+    `pair` and `loop` have the seed axis first; `evaluate` plays them as they are.
     """
 
     sums: Sums
@@ -342,29 +341,59 @@ def run(
     *,
     precision: str = "float32",
     traces: bool = False,
-    trained: Run | None = None,
     tick: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
-    """Play `blocks` blocks of every seed.
+    """Play `blocks` blocks of every seed, learning on the way.
 
-    name     of the scheme: the controllers' own randomness hangs on it, the world's does not
-    trained  a finished run with the same number of seeds: its policies are played as they are, without learning
-    tick     called with the number of blocks after each compiled call
+    name  of the scheme: the controllers' own randomness hangs on it, the world's does not
+    tick  called with the number of blocks after each compiled call
     """
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers = precise(world, precision), jnp.asarray(seeds, jnp.uint32)
-        hashed = jnp.full(numbers.shape, stable_hash(name), jnp.uint32)
-        keys = jax.vmap(controller_keys)(numbers, hashed)
-        pair, loop = _start_seeds(concrete, pair, numbers, keys)
-        if trained is not None:
-            pair = trained.pair
-            loop = Loop(loop.state, trained.loop.device_memory, trained.loop.server_memory)
-        options = Options(_call_length(blocks), trained is None, traces)
-        parts: list[Any] = []
-        for first in range(0, blocks, options.blocks):
-            loop, part = _play_seeds(concrete, pair, loop, numbers, keys[:, 2], jnp.uint32(first), options)
-            parts.append(jax.tree.map(np.asarray, part))
-            tick(options.blocks)
+        concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        agreed, loop = _start_seeds(concrete, pair, numbers, keys)
+        return _play_calls(concrete, agreed, loop, numbers, keys[:, 2], blocks, True, traces, tick)
+
+
+def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
+    """Play the policies that a run has left, without learning: the output step of Algorithms 1 and 2.
+
+    The first of `seeds` meets the policy trained on the run's first seed, and so on; queues start empty.
+    """
+    first = jax.tree.leaves(trained.loop.state.q)[0]
+    if len(seeds) != len(first):
+        raise ValueError(f"{len(first)} policies were trained, one a seed; {len(seeds)} seeds were given")
+    with jax.enable_x64(first.dtype == jnp.float64):
+        concrete, numbers, keys = precise(world, str(first.dtype)), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
+        loop = Loop(states, trained.loop.device_memory, trained.loop.server_memory)
+        return _play_calls(
+            concrete, trained.pair, loop, numbers, keys[:, 2], blocks, False, traces, lambda blocks: None
+        )
+
+
+def _keys(name: str, seeds: Sequence[int]) -> jax.Array:
+    """(seeds, 3) keys of `controller_keys`."""
+    numbers = jnp.asarray(seeds, jnp.uint32)
+    return jax.vmap(controller_keys)(numbers, jnp.full(numbers.shape, stable_hash(name), jnp.uint32))
+
+
+def _play_calls(
+    world: World,
+    pair: Pair,
+    loop: Loop,
+    seeds: jax.Array,
+    keys: jax.Array,
+    blocks: int,
+    learning: bool,
+    traces: bool,
+    tick: Callable[[int], None],
+) -> Run:
+    """All blocks, one compiled call after the other."""
+    options, parts = Options(_call_length(blocks), learning, traces), []
+    for first in range(0, blocks, options.blocks):
+        loop, part = _play_seeds(world, pair, loop, seeds, keys, jnp.uint32(first), options)
+        parts.append(jax.tree.map(np.asarray, part))
+        tick(options.blocks)
     sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
     return Run(sums, traced_blocks, pair, loop)
 

@@ -50,7 +50,7 @@ def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]):
     finally:
         partway.SCHEMES.pop("channel-aware", None)
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == ["constant", "channel-aware"]
+    assert [line.split(":")[0] for line in printed] == ["constant", "channel-aware"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/paper.md"])

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from partway.simulate import Run, run
+from partway.simulate import Run, evaluate
 from partway.world import World
 
 
@@ -14,7 +14,7 @@ from partway.world import World
 def test_a_frozen_policy_is_played_without_learning(name: str, played: Callable[[str], Run], mixed_world: World):
     trained = played(name)
     seeds = range(100, 100 + len(trained.sums.arrived))
-    frozen = run(mixed_world, trained.pair, name, list(seeds), 10, traces=True, trained=trained)
+    frozen = evaluate(mixed_world, trained, name, list(seeds), 10, traces=True)
     for before, after in zip(
         jax.tree.leaves((trained.loop.device_memory, trained.loop.server_memory)),
         jax.tree.leaves((frozen.loop.device_memory, frozen.loop.server_memory)),
@@ -25,3 +25,8 @@ def test_a_frozen_policy_is_played_without_learning(name: str, played: Callable[
     rates = np.asarray(frozen.traces.rates)
     np.testing.assert_array_equal(rates, np.broadcast_to(rates[:, :1], rates.shape))
     assert (np.asarray(frozen.sums.arrived) != np.asarray(trained.sums.arrived)[:, :10]).any()
+
+
+def test_each_policy_needs_a_seed(played: Callable[[str], Run], mixed_world: World):
+    with pytest.raises(ValueError, match="policies were trained"):
+        evaluate(mixed_world, played("exact"), "exact", [1], 10)

@@ -376,6 +376,14 @@ def test_a_cut_that_cannot_be_afforded_gives_way_to_the_next_that_can():
         assert admitted(Asked(2, 1.0, gain, 0.0, 0.5))[1].rest == expected
 
 
+def test_no_more_than_40_bits_per_second_and_hertz_are_sent():
+    """A whole task, 1e6 bits, over 200 kHz would take 50 bit/s/Hz; 40 carry 0.1 s x 2e5 Hz x 40 = 8e5 bits of it."""
+    narrow = device(build(load("paper", {"devices": 2, "device.bandwidth_hz": 2e5}), Placement(np.ones(2), GAINS)))
+    asked = DeviceAction(number(0.0), number(1.0))
+    assert float(admit(narrow, number(1.0), number(3e3), asked).rest) == pytest.approx(0.8, rel=1e-12)
+    assert float(share_for_power(narrow, number(3e3), number(1e30))) == pytest.approx(0.8, rel=1e-12)
+
+
 def test_a_device_that_can_do_nothing_waits():
     """0.4 of a task in a block, and 0.2 W carry 0.1 s x 1 MHz x log2(1 + 1 x 0.2 / 1.5) = 18 kbit at this gain."""
     _, action = admitted(Asked(1, 3.0, 1.0, 0.0, 1.0))
