@@ -1,7 +1,20 @@
-"""`python -m partway` is `partway`."""
+"""`python -m partway` and the command `partway`: leave at once on Ctrl-C while the libraries are still being read."""
 
+import os
+import signal
 import sys
 
-from partway.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line; returns its exit code."""
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    from partway import cli  # slow: here, where Ctrl-C is heard and nothing has been written yet
+
+    signal.signal(signal.SIGINT, usual)
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

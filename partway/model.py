@@ -18,7 +18,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from partway.record import record
+from partway.records import record
 from partway.task import MAX_EFFICIENCY, Task, largest_share, nearest_affordable, sent_bits
 
 T = TypeVar("T")
@@ -217,7 +217,7 @@ def admit(device: Device, q: jax.Array, gain: jax.Array, asked: DeviceAction) ->
     """
     bits = affordable_bits(device, gain, device.tx_power_max_w)
     rest = nearest_affordable(device.task, jnp.clip(asked.rest, 0.0, jnp.minimum(q, 1.0)), bits)
-    whole = jnp.clip(asked.whole, drain(device, q, rest), jnp.floor(q))
+    whole = jnp.clip(jnp.ceil(asked.whole - ROUNDING), drain(device, q, rest), jnp.floor(q))
     rest = jnp.where(q - whole >= rest, rest, 0.0)
     return DeviceAction(whole=whole, rest=rest, power=asked.power)
 

@@ -91,7 +91,7 @@ def _row(summary: Summary) -> list[str]:
     return [
         summary.name + ("*" if summary.heavy_tail else ""),
         _with_interval(summary.cost, 4),
-        "-" if summary.versus is None else f"{summary.versus.mean:+.1f}",
+        f"{summary.versus.mean:+.1f}" if summary.versus and math.isfinite(summary.versus.mean) else "-",
         number(late["mean"], 2),
         number(late["p95"], 2),
         number(summary.device_j),

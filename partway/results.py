@@ -140,9 +140,11 @@ def cost_of(dataset: xr.Dataset, scheme: str) -> np.ndarray:
 
 
 def versus(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
-    """How much more `scheme` costs than `reference` after warm-up [% of it], paired by seed."""
+    """How much more `scheme` costs than `reference` after warm-up [% of it], paired by seed; NaN if that is free."""
     warmup = int(dataset.attrs["warmup"])
     ours, theirs = (cost_of(dataset, name)[:, warmup:].mean(axis=1) for name in (scheme, reference))
+    if not (theirs > 0).all():
+        return Estimate(np.nan, np.nan, np.nan)
     return estimate(100.0 * (ours - theirs) / theirs)
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from partway.controllers.base import DeviceController, ServerController
+from partway.controllers.base import DeviceController, Limits, ServerController
 from partway.controllers.baselines import Constant, Even, Full, Local, Random, Steady
 from partway.controllers.parametric import Algorithm1, Algorithm2
 from partway.controllers.qlearning import Binary, QLearningDevice, QLearningServer
-from partway.errors import InputError, nearest
+from partway.errors import InputError, nearest, shown
 from partway.scenario import Scenario
 from partway.simulate import Pair
 from partway.tuning import tune_constant
@@ -126,7 +126,7 @@ def pair_for(name: str, scenario: Scenario, server: str | None = None) -> Pair:
     scheme = find_scheme(name)
     serving = scheme.server if server is None else find_scheme(server).server
     given = scenario.schemes.get(name, {})
-    pair = Pair(_with(scheme.device, given), _with(serving, given))
+    pair = Pair(_with(scheme.device, given, name), _with(serving, given, name))
     unknown = [field for field in given if field not in {**_settable(pair.device), **_settable(pair.server)}]
     if unknown:
         known = {**_settable(pair.device), **_settable(pair.server)}
@@ -154,17 +154,26 @@ def _settable(controller: DeviceController | ServerController) -> dict[str, Any]
     }
 
 
-def _with(controller: Any, given: Mapping[str, Any]) -> Any:
+def _with(controller: Any, given: Mapping[str, Any], scheme: str) -> Any:
     own = _settable(controller)
-    changes = {name: _checked(type(own[name]), name, value) for name, value in given.items() if name in own}
+    changes = {
+        name: _checked(f"schemes.{scheme}.{name}", type(own[name]), controller.limits.get(name), value)
+        for name, value in given.items()
+        if name in own
+    }
     return replace(controller, **changes)
 
 
-def _checked(kind: type, name: str, value: Any) -> Any:
-    """`value` as the type of the field's default; a whole number may stand for a float."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-        raise InputError(f"schemes: {name} = {value!r}: allowed is {words[kind]}")
-    return value
+def _checked(field: str, kind: type, limits: Limits | None, value: Any) -> Any:
+    """`value` as the type of the field's default, within its limits; a whole number may stand for a float."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
+    if isinstance(limits, frozenset):
+        words = " or ".join(sorted(map(repr, limits)))
+    elif limits is not None:
+        words += f" from {limits[0]:g} to {limits[1]:g}"
+    right = type(value) is kind or (kind is float and type(value) is int)
+    if right and limits is not None:
+        right = value in limits if isinstance(limits, frozenset) else limits[0] <= value <= limits[1]
+    if not right:
+        raise InputError(f"{field} = {shown(value)}: allowed is {words}")
+    return float(value) if kind is float else value

@@ -31,7 +31,7 @@ from partway.model import (
     server_energy,
     transition,
 )
-from partway.record import record
+from partway.records import record
 from partway.world import World, draws, gains
 
 BLOCKS_PER_CALL = 500

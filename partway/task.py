@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.errors import InputError, nearest
-from partway.record import record
+from partway.records import record
 
 SHIPPED = Path(__file__).with_name("profiles")
 CODING_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}

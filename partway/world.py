@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
+from partway.errors import InputError
 from partway.model import ROUNDING, Device, Draws, Server
-from partway.record import record
+from partway.records import record
 from partway.scenario import DeviceClass, Radio, Scenario
 from partway.task import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts, read_profile
 
@@ -95,7 +96,10 @@ def _work(scenario: Scenario, device: DeviceClass) -> _Work:
     if task.kind == "proportional":
         cuts = proportional_cuts(task.cycles * task.bits_per_cycle)
         return _Work(task.cycles, task.cycles, *cuts, True)
-    profile = read_profile(task.profile)
+    try:
+        profile = read_profile(task.profile)
+    except InputError as error:
+        raise InputError(f"device.task.profile: {error}") from None
     cuts = layer_cuts(profile, task.coding, task.input_bits)
     server = scenario.server.macs_per_cycle
     return _Work(profile.macs / device.macs_per_cycle, profile.macs / server, *cuts, False)

@@ -276,7 +276,7 @@ def test_a_run_that_could_not_be_played_has_no_devices(tmp_path: Path) -> None:
 
 
 def test_the_same_data_give_the_same_files_whatever_matplotlib_is_set_to(several: Written, tmp_path: Path) -> None:
-    with matplotlib.rc_context({"font.size": 30, "axes.grid": False}):
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "axes.facecolor": "black"}):
         write_comparison(several.dataset, tmp_path)
         assert matplotlib.rcParams["font.size"] == 30
     is_drawn(tmp_path, COMPARISON)

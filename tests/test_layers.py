@@ -10,7 +10,7 @@ import partway
 PACKAGE = Path(partway.__file__).parent
 ORDER = (
     "errors",
-    "record",
+    "records",
     "task",
     "scenario",
     "model",

@@ -14,7 +14,7 @@ import reference
 from partway.controllers.base import DeviceController, ServerController, announce, uniform
 from partway.controllers.qlearning import POWERS, RATES, SHARES, QLearningDevice
 from partway.model import DeviceAction
-from partway.record import record
+from partway.records import record
 from partway.scenario import Scenario, load
 from partway.schemes import SCHEMES, pair_for
 from partway.simulate import (

@@ -13,16 +13,19 @@ A controller is a record of hyperparameters, for ONE party. The loop (`partway.s
             return DeviceAction(whole=drain(device, view.q, self.share), rest=self.share)
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
 from partway.model import Broadcast, Device, DeviceAction, Server, ServerAction
-from partway.record import record
+from partway.records import record
 
 Memory = Any
 """What a controller remembers: any pytree of arrays."""
+Limits = tuple[float, float] | frozenset[str]
+"""What a hyperparameter may be: from the one number to the other, or one of these words."""
 
 
 @record
@@ -52,9 +55,14 @@ class ServerView:
 
 @record
 class DeviceController:
-    """Base of device controllers. `hears`: the fields of the broadcast it uses; signalling counts them."""
+    """Base of device controllers.
+
+    hears   the fields of the broadcast it uses; signalling counts them
+    limits  what its hyperparameters may be when a scenario sets them
+    """
 
     hears: ClassVar[tuple[str, ...]] = ()
+    limits: ClassVar[Mapping[str, Limits]] = {}
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
         """The controller with what all devices agree on before a run, such as shared random features."""
@@ -94,9 +102,14 @@ class DeviceController:
 
 @record
 class ServerController:
-    """Base of server controllers. `sees_queues`: whether it uses the devices' queues, one scalar up per device."""
+    """Base of server controllers.
+
+    sees_queues  whether it uses the devices' queues, one scalar up per device
+    limits       what its hyperparameters may be when a scenario sets them
+    """
 
     sees_queues: ClassVar[bool] = False
+    limits: ClassVar[Mapping[str, Limits]] = {}
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> Memory:
         """Memory before the first block."""

@@ -1,11 +1,15 @@
 """The baselines of section VI, and the controls every reader would ask for."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
 from partway.controllers.base import (
     DeviceController,
     DeviceView,
+    Limits,
     Memory,
     ServerController,
     ServerView,
@@ -13,7 +17,7 @@ from partway.controllers.base import (
     uniform,
 )
 from partway.model import Device, DeviceAction, Server, ServerAction, drain
-from partway.record import record
+from partway.records import record
 
 
 def offload(device: Device, view: DeviceView, rest: jax.Array) -> DeviceAction:
@@ -66,6 +70,7 @@ class Constant(DeviceController):
     share, tasks: tuned on held-out seeds before a comparison (`partway.tuning`), unless a scenario sets them.
     """
 
+    limits: ClassVar[Mapping[str, Limits]] = {"share": (0.0, 1.0), "tasks": (0.0, 1e6)}
     share: float = 0.5
     tasks: float = 2.0
 
@@ -77,6 +82,7 @@ class Constant(DeviceController):
 class Steady(ServerController):
     """A server at a constant share of f_max, as far as there is work: what a learning server should beat."""
 
+    limits: ClassVar[Mapping[str, Limits]] = {"speed": (0.0, 1.0)}
     speed: float = 0.5
 
     def act(self, memory: Memory, server: Server, view: ServerView, key: jax.Array) -> ServerAction:

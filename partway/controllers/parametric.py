@@ -10,7 +10,7 @@ describes. `gradient = "exact"` is the derivative; `"printed"` is what (26), (27
 Legend: a is the power p at a device (Algorithm 1), the rates f at the server (Algorithm 2); both in units of order one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Self
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from partway.controllers.base import (
     DeviceController,
     DeviceView,
+    Limits,
     ServerController,
     ServerView,
     agreed,
@@ -42,8 +43,21 @@ from partway.model import (
     server_energy,
     share_for_power,
 )
-from partway.record import record
+from partway.records import record
 
+LEARNING_LIMITS: Mapping[str, Limits] = {
+    "gradient": frozenset({"exact", "printed"}),
+    "features": (1, 10_000),
+    "step": (0.0, 1e6),
+    "decay": (0.0, 10.0),
+    "tolerance": (0.0, 1e6),
+    "patience": (1, 1_000_000),
+    "start_value": (-1e6, 1e6),
+    "start_power": (0.0, 1e4),
+    "start_rate": (0.0, 1.0),
+    "explore": (0.0, 1.0),
+}
+"""What the hyperparameters of learners may be; step sizes outside (36) are allowed, to see what they do."""
 MAX_POWER = 1e4
 """Upper end of the commanded power, in units of `half_power` (ours): a whole task at a tenth of the mean gain."""
 
@@ -190,6 +204,7 @@ class Algorithm1(_Learner, DeviceController):
     start_power: p before the first block, in units of `half_power`.
     """
 
+    limits = LEARNING_LIMITS
     start_power: float = 1.0
     mu: jax.Array | None = None
 
@@ -261,6 +276,7 @@ class Algorithm2(_Learner, ServerController):
     """
 
     sees_queues = True
+    limits = LEARNING_LIMITS
     start_rate: float = 0.3
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearned:

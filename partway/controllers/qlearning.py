@@ -24,6 +24,7 @@ from partway.controllers.base import (
     uniform,
 )
 from partway.controllers.parametric import (
+    LEARNING_LIMITS,
     device_inputs,
     half_power,
     server_inputs,
@@ -33,7 +34,7 @@ from partway.controllers.parametric import (
     usual_server_cost,
 )
 from partway.model import Device, DeviceAction, Server, ServerAction, drain, share_for_power
-from partway.record import record
+from partway.records import record
 
 LEVELS = 16
 POWERS = np.concatenate([[0.0], np.logspace(-2, 3, LEVELS)])
@@ -94,6 +95,7 @@ class QLearningDevice(_QLearner, DeviceController):
     log_scaled: power and gain enter the features by their logarithms.
     """
 
+    limits = LEARNING_LIMITS
     log_scaled: bool = False
     mu: jax.Array | None = None
 
@@ -177,6 +179,7 @@ class QLearningServer(_QLearner, ServerController):
     """
 
     sees_queues = True
+    limits = LEARNING_LIMITS
     log_scaled: bool = False
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerQLearned:

@@ -19,7 +19,7 @@ def record(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and register it as a pytree.
 
     `jax.tree_util.register_dataclass` would be shorter, but in jaxlib 0.10.2 it takes two classes with equal fields for
-    one, and a compiled program of the one is run for the other (`tests/test_record.py`).
+    one, and a compiled program of the one is run for the other (`tests/test_records.py`).
     """
     made: Any = dataclasses.dataclass(frozen=True)(cls)
     kinds = get_type_hints(made)

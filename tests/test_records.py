@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from partway.record import record
+from partway.records import record
 
 
 @record
