@@ -211,7 +211,7 @@ def _status(sums: Sums) -> tuple[str, str | None, float]:
     """(status, reason, growth of the waiting work per block)."""
     if not np.isfinite(sums.cost()).all():
         return "invalid", "a cost became infinite or undefined", np.nan
-    arriving = float(np.mean(np.asarray(sums.arrived)))
+    arriving = float(np.mean(np.asarray(sums.arrived_work)))
     work = np.asarray(sums.total_work, np.float64)
     unstable, growth = growing(work, arriving)
     if 2 * unstable <= len(work):

@@ -25,6 +25,7 @@ UNITS = {
     "sent": "mean tasks",
     "served": "mean tasks",
     "offered": "mean tasks",
+    "arrived_work": "mean tasks",
     "total_work": "mean tasks",
     "cpu_use": "share",
     "radio_use": "share",

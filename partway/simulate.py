@@ -63,7 +63,7 @@ class Sums:
     device_energy_j, server_energy_j, wasted_energy_j          [J]; wasted: commanded while there was no work
     waiting, arrived, taken                tasks at the devices: at the start, new ones, taken up
     backlog, sent, served                  work at the server [mean tasks]: at the start, new, done
-    offered                                work the tasks taken up would be at the server [mean tasks]
+    offered, arrived_work                  work the tasks taken up, and the new ones, would be there [mean tasks]
     total_work                             all that waits anywhere [mean tasks]
     cpu_use, radio_use, server_use         share of f_max used, of radio slots used, of the server's f_max used
     device_change, server_change           relative change of what was learned (mean over devices), NaN if nothing is
@@ -84,6 +84,7 @@ class Sums:
     sent: jax.Array
     served: jax.Array
     offered: jax.Array
+    arrived_work: jax.Array
     total_work: jax.Array
     cpu_use: jax.Array
     radio_use: jax.Array
@@ -244,6 +245,7 @@ def summed(world: World, pair: Pair, loop: Loop, played: Played) -> Sums:
         sent=played.after.arrived,
         served=served,
         offered=jnp.sum(taken * devices.server_work),
+        arrived_work=jnp.sum(played.after.arrivals * devices.server_work),
         total_work=jnp.sum(state.q * devices.server_work) + state.y,
         cpu_use=jnp.mean(local_work(state.q, actions) / devices.capacity),
         radio_use=jnp.mean(jnp.where(actions.rest > 0, 1.0, 0.0)),
