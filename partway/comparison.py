@@ -14,9 +14,10 @@ import xarray as xr
 from partway.errors import InputError
 from partway.latency import latency
 from partway.results import LATENCY, PARTS, UNITS, growing
+from partway.runs import Run, run
 from partway.scenario import Scenario, load
 from partway.schemes import SCHEMES, Scheme, check_hyperparameters, find_scheme, pair_for
-from partway.simulate import Run, Sums, run
+from partway.simulate import Sums
 from partway.world import Placement, World, build, place
 
 TRACED_LIMIT = 5_000_000

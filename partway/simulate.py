@@ -1,18 +1,15 @@
-"""The loop: views, actions, transition, costs, learning; one scan over blocks, one `vmap` over devices.
+"""One block of the system: views, actions, transition, costs, learning; one `vmap` over devices.
 
     State --views--> K x DeviceView, ServerView --act--> actions --(1)-(8)--> State', Costs --learn--> memories
 
-Everything is for ONE seed; `run` puts the seed axis first. Results do not depend on how blocks are split into calls.
+Everything is for ONE seed and ONE block; `partway.runs` scans over blocks and puts the seed axis first.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
 from partway.model import (
@@ -33,9 +30,6 @@ from partway.model import (
 )
 from partway.records import record
 from partway.world import World, draws, gains
-
-BLOCKS_PER_CALL = 500
-"""Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
 
 
 @record
@@ -276,131 +270,3 @@ def traced(played: Played) -> Traces:
         cost=costs.device_queue + costs.device_energy,
         rates=played.rates,
     )
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a compiled call is specialised to."""
-
-    blocks: int
-    learning: bool = True
-    traces: bool = False
-
-
-def play_seed(
-    world: World, pair: Pair, loop: Loop, seed: jax.Array, key: jax.Array, first: jax.Array, options: Options
-):
-    """`options.blocks` blocks of one seed -> loop, Sums (blocks,), Traces (blocks,) or None."""
-
-    def body(before: Loop, block: jax.Array):
-        after, played = play_block(world, pair, before, seed, key, block, options.learning)
-        return after, (summed(world, pair, after, played), traced(played) if options.traces else None)
-
-    return jax.lax.scan(body, loop, first + jnp.arange(options.blocks))
-
-
-@partial(jax.jit, static_argnames="options")
-def _play_seeds(
-    world: World, pair: Pair, loop: Loop, seeds: jax.Array, keys: jax.Array, first: jax.Array, options: Options
-):
-    play = partial(play_seed, options=options)
-    return jax.vmap(play, in_axes=(None, 0, 0, 0, 0, None))(world, pair, loop, seeds, keys, first)
-
-
-@jax.jit
-def _start_seeds(world: World, pair: Pair, seeds: jax.Array, keys: jax.Array):
-    return jax.vmap(start, in_axes=(None, None, 0, 0))(world, pair, seeds, keys)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run leaves: sums (and traces where asked for) as NumPy with axes (seed, block), and the trained pair.
-
-    `pair` and `loop` have the seed axis first; `evaluate` plays them as they are.
-    """
-
-    sums: Sums
-    traces: Traces | None
-    pair: Pair
-    loop: Loop
-
-
-def precise(world: World, precision: str) -> World:
-    """The world as JAX arrays of "float32" or "float64"."""
-
-    def convert(leaf: np.ndarray) -> jax.Array:
-        return jnp.asarray(leaf, precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
-
-    return jax.tree.map(convert, world)
-
-
-def run(
-    world: World,
-    pair: Pair,
-    name: str,
-    seeds: Sequence[int],
-    blocks: int,
-    *,
-    precision: str = "float32",
-    traces: bool = False,
-    tick: Callable[[int], None] = lambda blocks: None,
-) -> Run:
-    """Play `blocks` blocks of every seed, learning on the way.
-
-    name  of the scheme: the controllers' own randomness hangs on it, the world's does not
-    tick  called with the number of blocks after each compiled call
-    """
-    with jax.enable_x64(precision == "float64"):
-        concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
-        agreed, loop = _start_seeds(concrete, pair, numbers, keys)
-        return _play_calls(concrete, agreed, loop, numbers, keys[:, 2], blocks, True, traces, tick)
-
-
-def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
-    """Play the policies that a run has left, without learning: the output step of Algorithms 1 and 2.
-
-    The first of `seeds` meets the policy trained on the run's first seed, and so on; queues start empty.
-    """
-    first = jax.tree.leaves(trained.loop.state.q)[0]
-    if len(seeds) != len(first):
-        raise ValueError(f"{len(first)} policies were trained, one a seed; {len(seeds)} seeds were given")
-    with jax.enable_x64(first.dtype == jnp.float64):
-        concrete, numbers, keys = precise(world, str(first.dtype)), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
-        states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
-        loop = Loop(states, trained.loop.device_memory, trained.loop.server_memory)
-        return _play_calls(
-            concrete, trained.pair, loop, numbers, keys[:, 2], blocks, False, traces, lambda blocks: None
-        )
-
-
-def _keys(name: str, seeds: Sequence[int]) -> jax.Array:
-    """(seeds, 3) keys of `controller_keys`."""
-    numbers = jnp.asarray(seeds, jnp.uint32)
-    return jax.vmap(controller_keys)(numbers, jnp.full(numbers.shape, stable_hash(name), jnp.uint32))
-
-
-def _play_calls(
-    world: World,
-    pair: Pair,
-    loop: Loop,
-    seeds: jax.Array,
-    keys: jax.Array,
-    blocks: int,
-    learning: bool,
-    traces: bool,
-    tick: Callable[[int], None],
-) -> Run:
-    """All blocks, one compiled call after the other."""
-    options, parts = Options(_call_length(blocks), learning, traces), []
-    for first in range(0, blocks, options.blocks):
-        loop, part = _play_seeds(world, pair, loop, seeds, keys, jnp.uint32(first), options)
-        parts.append(jax.tree.map(np.asarray, part))
-        tick(options.blocks)
-    sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
-    return Run(sums, traced_blocks, pair, loop)
-
-
-def _call_length(blocks: int) -> int:
-    """The largest divisor of `blocks` up to BLOCKS_PER_CALL, so that one program serves all; all if that is small."""
-    length = max(d for d in range(1, BLOCKS_PER_CALL + 1) if blocks % d == 0)
-    return length if 10 * length >= min(blocks, BLOCKS_PER_CALL) else blocks

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.controllers.baselines import Constant, Steady
-from partway.simulate import Options, Pair, controller_keys, play_seed, precise, stable_hash, start
-from partway.world import World
+from partway.runs import Options, play_seed
+from partway.simulate import Pair, controller_keys, stable_hash, start
+from partway.world import World, precise
 
 HELD_OUT_SEEDS = (4_000_000_001, 4_000_000_002)
 TUNING_BLOCKS = 300

@@ -168,8 +168,17 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
 
 
 def _constant(value: float | np.ndarray) -> jax.Array:
-    """A NumPy value, typed as what `partway.simulate.precise` makes of it: until then nothing is rounded to float32."""
+    """A NumPy value, typed as what `precise` makes of it: until then nothing is rounded to float32."""
     return cast(jax.Array, np.asarray(value))
+
+
+def precise(world: World, precision: str) -> World:
+    """The world as JAX arrays of "float32" or "float64"."""
+
+    def convert(leaf: np.ndarray) -> jax.Array:
+        return jnp.asarray(leaf, precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
+
+    return jax.tree.map(convert, world)
 
 
 def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:

@@ -13,11 +13,12 @@ from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
 
-from partway import simulate
+from partway import runs
+from partway.runs import Options, Run, run
 from partway.scenario import Scenario, load
 from partway.schemes import SCHEMES
-from partway.simulate import Loop, Options, Pair, Run, Sums, Traces, controller_keys, precise, run, stable_hash
-from partway.world import World, build, place
+from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, stable_hash
+from partway.world import World, build, place, precise
 
 jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier run left on disk
 jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile; the same numbers but for rounding
@@ -96,7 +97,7 @@ def four() -> Callable[..., World]:
 @pytest.fixture
 def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are split into calls of CALL blocks, so that they share compiled programs with the other tests."""
-    monkeypatch.setattr(simulate, "BLOCKS_PER_CALL", CALL)
+    monkeypatch.setattr(runs, "BLOCKS_PER_CALL", CALL)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +106,7 @@ def play() -> Play:
         pair = Pair(SCHEMES[scheme].device, SCHEMES[scheme].server) if isinstance(scheme, str) else scheme
         name = how.pop("name", scheme if isinstance(scheme, str) else "probe")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(simulate, "BLOCKS_PER_CALL", how.pop("call", CALL))
+            patch.setattr(runs, "BLOCKS_PER_CALL", how.pop("call", CALL))
             return run(world, pair, name, how.pop("seeds", (0, 1)), blocks, traces=True, **how)
 
     return played
@@ -126,7 +127,7 @@ def replay(mixed_world: World) -> Callable[..., tuple[Loop, Sums, Traces]]:
     ) -> tuple[Loop, Sums, Traces]:
         keys = jax.vmap(controller_keys)(jnp.arange(2, dtype=jnp.uint32), jnp.full(2, stable_hash(name), jnp.uint32))
         numbers, options = jnp.asarray(seeds, jnp.uint32), Options(CALL, traces=True)
-        after, (sums, traces) = simulate._play_seeds(
+        after, (sums, traces) = runs._play_seeds(
             precise(world, "float32"), run.pair, loop, numbers, keys[:, 2], jnp.uint32(100), options
         )
         return after, *jax.tree.map(np.asarray, (sums, traces))

@@ -28,23 +28,11 @@ from partway.controllers.baselines import Constant, Even, Local, Random, Steady
 from partway.controllers.parametric import Algorithm1
 from partway.model import Broadcast, Device, DeviceAction, Draws, Server, ServerAction, State, admit, heard, transition
 from partway.records import record
+from partway.runs import Options, Run, evaluate, play_seed
 from partway.scenario import load
 from partway.schemes import SCHEMES
-from partway.simulate import (
-    Loop,
-    Options,
-    Pair,
-    Run,
-    controller_keys,
-    evaluate,
-    first_state,
-    per_device,
-    play_seed,
-    precise,
-    stable_hash,
-    start,
-)
-from partway.world import World, arrivals, build, gains, place
+from partway.simulate import Loop, Pair, controller_keys, first_state, per_device, stable_hash, start
+from partway.world import World, arrivals, build, gains, place, precise
 
 Replay = Callable[..., Any]
 DEVICE_TRACES = ("q", "taken", "rest", "power", "cost")

@@ -31,9 +31,10 @@ from partway.controllers.qlearning import (
     ServerQLearned,
 )
 from partway.model import Device, DeviceAction
+from partway.runs import Run
 from partway.scenario import load
 from partway.schemes import SCHEMES
-from partway.simulate import Pair, Run
+from partway.simulate import Pair
 from partway.tuning import HELD_OUT_SEEDS, SHARES, SPEEDS, TUNING_BLOCKS, tune_constant
 from partway.world import Placement, World, build
 

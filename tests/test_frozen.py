@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from partway.simulate import Run, evaluate
+from partway.runs import Run, evaluate
 from partway.world import World
 
 

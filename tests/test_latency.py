@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 
 from partway.controllers.baselines import Random, Steady
 from partway.latency import TOLERANCE, Tasks, finish_times, latency
+from partway.runs import run
 from partway.scenario import load
-from partway.simulate import Pair, run
+from partway.simulate import Pair
 from partway.world import build, place
 
 TAU = 0.1

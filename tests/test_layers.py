@@ -22,6 +22,7 @@ ORDER = (
     "controllers.qlearning",
     "controllers.baselines",
     "simulate",
+    "runs",
     "tuning",
     "schemes",
     "results",

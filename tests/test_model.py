@@ -42,8 +42,8 @@ from partway.model import (
     transmit_power,
 )
 from partway.scenario import load
-from partway.simulate import first_state, precise, served_work
-from partway.world import Placement, World, build, draws
+from partway.simulate import first_state, served_work
+from partway.world import Placement, World, build, draws, precise
 
 GAINS = np.array([3e3, 3e4])
 TWO = load("paper", {"devices": 2})

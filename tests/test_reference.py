@@ -15,24 +15,11 @@ from partway.controllers.base import DeviceController, ServerController, announc
 from partway.controllers.qlearning import POWERS, RATES, SHARES, QLearningDevice
 from partway.model import DeviceAction
 from partway.records import record
+from partway.runs import Options, Run, play_seed, run
 from partway.scenario import Scenario, load
 from partway.schemes import SCHEMES, pair_for
-from partway.simulate import (
-    Loop,
-    Options,
-    Pair,
-    Run,
-    Sums,
-    Traces,
-    controller_keys,
-    first_state,
-    per_device,
-    play_seed,
-    precise,
-    run,
-    stable_hash,
-)
-from partway.world import World, build, draws, gains, place
+from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, first_state, per_device, stable_hash
+from partway.world import World, build, draws, gains, place, precise
 
 BLOCKS = 60
 SEEDS = (6, 14)

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from partway import comparison, simulate
+from partway import comparison, runs
 from partway.comparison import compare
 from partway.report import as_json, plain
 from partway.results import (
@@ -178,7 +178,7 @@ def test_versus_by_hand():
 def compared() -> Iterator[Compared]:
     """`compare` for four of the paper's devices and the server that compiles fastest, all in the same calls."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulate, "BLOCKS_PER_CALL", 50)
+        patch.setattr(runs, "BLOCKS_PER_CALL", 50)
 
         def made(schemes: list[str], **overrides: Any) -> xr.Dataset:
             return compare(

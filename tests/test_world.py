@@ -16,7 +16,6 @@ from scipy import stats
 
 from partway import world as worlds
 from partway.scenario import load
-from partway.simulate import precise
 from partway.world import (
     World,
     arrivals,
@@ -27,6 +26,7 @@ from partway.world import (
     load_of,
     pathloss_db,
     place,
+    precise,
     words,
 )
 
