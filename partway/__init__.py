@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from partway.model import DeviceAction, ServerAction, drain
     from partway.records import record
     from partway.results import summarise
-    from partway.scenario import Scenario, load
+    from partway.scenario import load
     from partway.schemes import SCHEMES, Scheme
+    from partway.sections import Scenario
 
 __all__ = [
     "SCHEMES",
@@ -34,7 +35,7 @@ _HOME = {
     "DeviceAction": "model",
     "DeviceController": "controllers.base",
     "InputError": "errors",
-    "Scenario": "scenario",
+    "Scenario": "sections",
     "Scheme": "schemes",
     "ServerAction": "model",
     "ServerController": "controllers.base",

@@ -15,8 +15,9 @@ from partway.errors import InputError
 from partway.latency import latency
 from partway.results import LATENCY, PARTS, UNITS, growing
 from partway.runs import Run, run
-from partway.scenario import Scenario, load
+from partway.scenario import load
 from partway.schemes import SCHEMES, Scheme, check_hyperparameters, find_scheme, pair_for
+from partway.sections import Scenario
 from partway.simulate import Sums
 from partway.world import Placement, World, build, place
 

@@ -16,7 +16,7 @@ from partway.controllers.baselines import Constant, Even, Full, Local, Random, S
 from partway.controllers.parametric import Algorithm1, Algorithm2
 from partway.controllers.qlearning import Binary, QLearningDevice, QLearningServer
 from partway.errors import InputError, nearest, shown
-from partway.scenario import Scenario
+from partway.sections import Scenario
 from partway.simulate import Pair
 from partway.tuning import tune_constant
 from partway.world import World

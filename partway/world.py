@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from partway.errors import InputError
 from partway.model import ROUNDING, Device, Draws, Server
 from partway.records import record
-from partway.scenario import DeviceClass, Radio, Scenario
+from partway.sections import DeviceClass, Radio, Scenario
 from partway.task import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts, read_profile
 
 STREAMS = {"placement": 0, "arrivals": 1, "fading": 2}

@@ -15,8 +15,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by a
 
 from partway import runs
 from partway.runs import Options, Run, run
-from partway.scenario import Scenario, load
+from partway.scenario import load
 from partway.schemes import SCHEMES
+from partway.sections import Scenario
 from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, stable_hash
 from partway.world import World, build, place, precise
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import expit
 
-from partway.scenario import DeviceClass, Scenario
+from partway.sections import DeviceClass, Scenario
 from partway.task import read_profile
 
 SAFETY = 1e-4

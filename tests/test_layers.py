@@ -12,6 +12,7 @@ ORDER = (
     "errors",
     "records",
     "task",
+    "sections",
     "scenario",
     "model",
     "world",

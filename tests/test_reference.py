@@ -16,8 +16,9 @@ from partway.controllers.qlearning import POWERS, RATES, SHARES, QLearningDevice
 from partway.model import DeviceAction
 from partway.records import record
 from partway.runs import Options, Run, play_seed, run
-from partway.scenario import Scenario, load
+from partway.scenario import load
 from partway.schemes import SCHEMES, pair_for
+from partway.sections import Scenario
 from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, first_state, per_device, stable_hash
 from partway.world import World, build, draws, gains, place, precise
 

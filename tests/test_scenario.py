@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partway.errors import InputError
-from partway.scenario import (
-    LARGEST_FILE,
+from partway.scenario import LARGEST_FILE, load, preset_text, presets
+from partway.sections import (
     DeviceClass,
     Group,
     LayersTask,
@@ -27,9 +27,6 @@ from partway.scenario import (
     Section,
     ServerClass,
     Weights,
-    load,
-    preset_text,
-    presets,
 )
 from partway.world import Placement, build, load_of, place
 
