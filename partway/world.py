@@ -196,7 +196,7 @@ def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax
     """(n, K) 0 or 1: a task arrives with probability b in every slot, independently.
 
     One word decides eight slots: it is a point in an interval that each slot splits at b and keeps one side of, in
-    whole numbers, so that float32, float64, CPU and GPU draw the same.
+    whole numbers, so that float32, float64, CPU and GPU draw the same. b = 1 fails once in 2^31 slots.
     """
     slots, threshold = world.devices.slots, world.arrival_threshold
     key, drawn = jax.random.fold_in(stream(seed, "arrivals"), block), []

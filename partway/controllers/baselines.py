@@ -37,7 +37,8 @@ class Random(DeviceController):
 class Even(DeviceController):
     """Section VI: every device sends the same amount of work, the server's rate divided by K (T10).
 
-    The rate is the one last heard, whatever the broadcast's delay is.
+    The rate is the one last heard, whatever the broadcast's delay is. With a server that waits for work before it sets
+    a rate (`Steady`) nothing ever starts.
     """
 
     hears = ("rate",)
