@@ -131,7 +131,9 @@ def _parser() -> Parser:
         return made
 
     _run_flags(command("compare", commands.compare, "compare schemes in one world and print a table"))
-    run = command("run", commands.run, "run one scheme and look at single devices")
+    run = command(
+        "run", commands.run, "run one scheme (exact, unless --schemes names another) and look at single devices"
+    )
     _run_flags(run)
     run.add_argument(
         "--trace", nargs="+", type=_whole, default=[0], metavar="DEVICE", help="devices to trace (default: 0)"

@@ -18,7 +18,7 @@ from partway import figures, profile_report, report, store
 from partway.comparison import Plan, Tick, execute, plan
 from partway.errors import InputError, shown
 from partway.scenario import preset_text, presets
-from partway.schemes import SCHEMES, find_scheme, hyperparameters
+from partway.schemes import SCHEMES, explanations, find_scheme, hyperparameters
 from partway.task import Profile, read_profile, write_profile
 from partway.world import build, load_of, place
 
@@ -173,6 +173,8 @@ def schemes(options: argparse.Namespace) -> None:
         (f"schemes.{options.scheme}.{name}", shown(value)) for name, value in hyperparameters(options.scheme).items()
     ]
     console.print(_listing(("set with --set", "default"), rows))
+    for words in explanations(options.scheme):
+        console.print(f"\n{words}", style="dim")
 
 
 def scenarios(options: argparse.Namespace) -> None:
@@ -220,6 +222,9 @@ def _profile_file(options: argparse.Namespace, console: Console) -> Profile:
     profile_report.report(found, options.coding, console, seconds)
     if options.check:
         splits = profile_run.check(network)
+        if not splits:
+            console.print("check: there is no cut between input and output, so there is nothing to check")
+            return found
         wrong = [split for split in splits if not split.exact]
         console.print(
             f"check: {len(splits) - len(wrong)} of {len(splits)} cuts give exactly the whole network's output"

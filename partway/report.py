@@ -101,7 +101,7 @@ def _row(summary: Summary) -> list[str]:
     ]
 
 
-WAITING_AND_COST = ("cost per block", "vs con-\nstant %", "latency\nmean s", "\np95 s")
+WAITING_AND_COST = ("cost per block", "vs const.\n%", "latency\nmean s", "\np95 s")
 ENERGY_AND_MESSAGES = ("device\nJ/task", "server\nJ/task", "sent", "up/\ndown")
 
 
@@ -129,15 +129,17 @@ def _title(dataset: xr.Dataset) -> str:
 def _legend(summaries: Sequence[Summary]) -> list[Text]:
     notes = {
         "cost per block": "(8), the weighted waiting and energy of devices and server; the cheapest comes first.",
-        "vs constant": "against the best fixed share and tasks per block, tuned on other seeds; paired by seed.",
+        "vs constant": "against a fixed share and number of tasks and a steady server, tuned on other seeds; paired.",
         "sent": "share of the work taken up that goes to the server.",
         "up/down": "numbers sent per device and block so that the parties can decide.",
     }
     if any(summary.status == "unstable" for summary in summaries):
         notes["unstable (+x)"] = "waiting work grows by x tasks per block; an average would depend on the run's length."
     if any(summary.heavy_tail and summary.status == "ok" for summary in summaries):
-        notes["*"] = "ignores the channel, and nothing limits power: in theory its mean radio cost is infinite."
+        notes["*"] = "sends on any channel, and nothing limits power: in theory its mean radio cost is infinite."
     lines = [Text(f"{name}: {text}", style="dim") for name, text in notes.items()]
+    medians = [f"{one.name} {number(one.cost_median, 4)}" for one in summaries if one.heavy_tail and one.status == "ok"]
+    lines += [Text(f"* median of the seeds: {', '.join(medians)}")] if medians else []
     return lines + [Text(f"{one.name}: {one.reason}") for one in summaries if one.reason]
 
 

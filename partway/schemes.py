@@ -5,6 +5,7 @@ and the contract test find it by its row.
 """
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -30,7 +31,8 @@ class Scheme:
 
     about    one line for `partway schemes`
     fractional  whether it can live with the fractions of tasks that equation (1) as printed leaves behind (T1)
-    channel_blind  whether what is sent ignores the channel, so that without a limit on power E[1/h] is infinite
+    channel_blind  whether it sometimes sends whatever the channel is, so that without a limit on power its mean radio
+                   cost, E[1/h], is infinite
     prepare  what is computed before a run, such as a tuned constant
     """
 
@@ -67,7 +69,9 @@ SCHEMES: dict[str, Scheme] = {
         QLearningDevice(log_scaled=True),
         QLearningServer(log_scaled=True),
     ),
-    "binary": Scheme("all or nothing of one task is sent, learned by Q-learning", Binary(), Algorithm2()),
+    "binary": Scheme(
+        "all or nothing of one task is sent, learned by Q-learning", Binary(), Algorithm2(), channel_blind=True
+    ),
     "even": Scheme(
         "every device sends the same amount, the server's rate divided by K", Even(), Algorithm2(), channel_blind=True
     ),
@@ -144,6 +148,13 @@ def hyperparameters(name: str) -> dict[str, Any]:
     """Field names and defaults of a scheme, device and server together."""
     scheme = find_scheme(name)
     return {**_settable(scheme.server), **_settable(scheme.device)}
+
+
+def explanations(name: str) -> list[str]:
+    """What a scheme's controllers are and what their fields mean, in the words of their docstrings."""
+    scheme, bases = find_scheme(name), (DeviceController, ServerController, object)
+    kinds = [kind for party in (scheme.device, scheme.server) for kind in type(party).__mro__ if kind not in bases]
+    return [words for words in (inspect.getdoc(kind) for kind in dict.fromkeys(kinds)) if words]
 
 
 def _settable(controller: DeviceController | ServerController) -> dict[str, Any]:

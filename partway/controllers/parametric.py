@@ -201,6 +201,8 @@ class Algorithm1(_Learner, DeviceController):
 
     gradient "exact": the cost charged, differentiated through rest(p), L(p), q_(t+1)(p) with `whole` held (T14, T15).
     gradient "printed": r holds the commanded p, and neither L nor q_(t+1) is taken to depend on it.
+    On a table of cuts rest(p) is a staircase, whose slope is 0: there the gradient of "exact" is true and sees p in the
+    features only, not in the cost.
     start_power: p before the first block, in units of `half_power`.
     """
 
