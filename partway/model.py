@@ -38,6 +38,8 @@ class Device:
     server_work    W_ser,k, work of a whole task at the server [mean tasks of the fleet]
     mean_gain      h without fading [1/W]
     fleet_size     K, the devices that share the server
+    discount, objective  gamma, and what is to be small: the "average" cost of a block or the "discounted" sum
+    most           tasks the fastest device of the fleet can take up in a block, the last of them cut
     """
 
     capacity: jax.Array
@@ -54,7 +56,9 @@ class Device:
     fleet_size: jax.Array
     task: Task
     slots: int
+    most: int
     queue: str
+    objective: str
 
 
 @record
@@ -73,6 +77,7 @@ class Server:
     energy_weight: jax.Array
     discount: jax.Array
     slots: int
+    objective: str
 
 
 @record

@@ -19,6 +19,8 @@ from partway.sections import DeviceClass, Radio, Scenario
 from partway.task import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts, read_profile
 
 STREAMS = {"placement": 0, "arrivals": 1, "fading": 2}
+MOST_PLANNED = 64
+"""Tasks a block up to which plans are made; a device that could run more is planned for as if it could not."""
 SLOTS_PER_WORD = 8
 """Slots that share a random word: 32 bits hold eight Bernoullis to a part in 2^24 or better."""
 
@@ -115,7 +117,8 @@ def build(scenario: Scenario, placement: Placement) -> World:
     width = max(len(work_of[kind].share) for kind in kinds)
     per_kind = [_device(scenario, kind, work_of[kind], mean_task, width) for kind in kinds]
     devices = jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1)[..., rows], *per_kind)
-    devices = replace(devices, mean_gain=_constant(placement.mean_gain_per_w))
+    fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MOST_PLANNED - 1)) + 1
+    devices = replace(devices, mean_gain=_constant(placement.mean_gain_per_w), most=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
     return World(devices, _server(scenario, mean_task), _constant(threshold), scenario.broadcast_lag)
@@ -141,7 +144,8 @@ def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float
     }
     arrays = {name: _constant(value) for name, value in numbers.items()}
     task = _task(work, width, scenario.slot_s * kind.bandwidth_hz)
-    return Device(**arrays, task=task, slots=scenario.slots, queue=scenario.queue)
+    static = {"slots": scenario.slots, "most": 0, "queue": scenario.queue, "objective": scenario.objective}
+    return Device(**arrays, task=task, **static)
 
 
 def _task(work: _Work, width: int, bits_per_efficiency: float) -> Task:
@@ -164,7 +168,7 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
         "energy_weight": weights.server_energy,
         "discount": scenario.discount,
     }
-    return Server(**{name: _constant(value) for name, value in numbers.items()}, slots=scenario.slots)
+    return Server(**{name: _constant(value) for name, value in numbers.items()}, slots=scenario.slots, objective=scenario.objective)
 
 
 def _constant(value: float | np.ndarray) -> jax.Array:

@@ -1,0 +1,93 @@
+"""What one block can cost a device: for every number j of tasks taken up, the cheapest cut of the last one.
+
+    c(j) = min over rest of  w4 [xi ((j - rest) W)^3 / (n tau)^2 + tau p(rest)] + price rest W_ser
+           over the cuts that f_max and the radio allow, with rest <= 1 and (j - rest) W <= n tau f_max;  c(0) = 0
+
+It is the inner problem of every controller that plans (`partway.controllers.postdecision`, `partway.controllers.rules`)
+and of the exact solution (`partway.bound`).
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from partway.model import LN2, ROUNDING, Device, affordable_bits, local_energy, spectral_efficiency
+from partway.records import record
+
+NEWTON_STEPS = 3
+"""Steps from the best of the cuts that stand for the paper's law to the best share: the third changes 1e-9 of it."""
+
+
+@record
+class Choices:
+    """For j = 0..device.most tasks taken up: `cost` (most + 1,), infinite where impossible, and the cut's `rest`."""
+
+    cost: jax.Array
+    rest: jax.Array
+
+
+def radio_cost_of_cuts(device: Device) -> jax.Array:
+    """(cuts,) w4 tau p h of (4) and (5): radio cost at a cut, but for the factor 1/h."""
+    reach = jnp.expm1(LN2 * spectral_efficiency(device, device.task.bits))
+    return device.energy_weight * device.slot_s * device.snr_gap * reach
+
+
+def best_cuts(device: Device, gain: jax.Array, price: jax.Array | float) -> Choices:
+    """c(j) over the cuts of the task's table, which for the paper's law is 33 even shares."""
+    bits = affordable_bits(device, gain, device.tx_power_max_w)
+    return at_table_cuts(device, 1.0 / gain, bits, price)
+
+
+def at_table_cuts(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
+    """c(j) over the table's cuts of at most `max_bits`; `loss` is 1/h [W]."""
+    task = device.task
+    sending = radio_cost_of_cuts(device) * loss + price * device.server_work * task.share
+    sending = jnp.where(task.feasible & (task.bits <= max_bits), sending, jnp.inf)
+    taken = 1.0 + jnp.arange(device.most, dtype=task.share.dtype)
+    local = taken[:, None] - task.share
+    running = device.energy_weight * local_energy(device, local)
+    total = jnp.where(local <= device.capacity + ROUNDING, running + sending, jnp.inf)
+    best = jnp.argmin(total, axis=1)
+    return _with_none(jnp.min(total, axis=1), task.share[best])
+
+
+def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
+    """c(j) over all shares under the paper's law, a number that is at most the minimum; over the table's cuts elsewhere.
+
+    The cost is convex in the share, so the minimum over an interval is the free one clipped to it, and the last tangent
+    bounds it from below.
+    """
+    at_cuts = at_table_cuts(device, loss, max_bits, price)
+    slope_of_radio = LN2 * spectral_efficiency(device, device.task.bits_per_task)
+    radio = device.energy_weight * device.slot_s * device.snr_gap * loss
+    taken = 1.0 + jnp.arange(device.most, dtype=device.task.share.dtype)
+    per_share = price * device.server_work
+
+    def slopes(rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """First and second derivative by the share."""
+        local, grown = taken - rest, radio * slope_of_radio * jnp.exp(slope_of_radio * rest)
+        coef = device.energy_weight * device.energy_coef
+        return per_share + grown - 3.0 * coef * local**2, slope_of_radio * grown + 6.0 * coef * local
+
+    unlimited = replace(device, capacity=jnp.full_like(device.capacity, jnp.inf))
+    rest = at_table_cuts(unlimited, loss, jnp.full_like(max_bits, jnp.inf), price).rest[1:]
+    for _ in range(NEWTON_STEPS):
+        first, second = slopes(rest)
+        rest = jnp.clip(rest - first / jnp.where(second > 0, second, 1.0), 0.0, 1.0)
+    low = jnp.maximum(taken - device.capacity - ROUNDING, 0.0)
+    high = jnp.minimum(1.0, max_bits / device.task.bits_per_task)
+    rest = jnp.clip(rest, low, jnp.maximum(high, low))
+    cost = device.energy_weight * local_energy(device, taken - rest) + per_share * rest
+    cost = cost + radio * jnp.expm1(slope_of_radio * rest)
+    steepness = slopes(rest)[0]
+    tangent = jnp.where(steepness > 0, steepness * (rest - low), -steepness * (high - rest))
+    on_line = _with_none(jnp.where(low <= high, cost - tangent, jnp.inf), rest)
+    proportional = device.task.proportional
+    return jax.tree.map(lambda line, table: jnp.where(proportional, line, table), on_line, at_cuts)
+
+
+def _with_none(cost: jax.Array, rest: jax.Array) -> Choices:
+    """With the choice to take up no task, which costs nothing and sends nothing, in front."""
+    nothing = jnp.zeros((1,), cost.dtype)
+    return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, rest]))
