@@ -1,18 +1,19 @@
 """A proven lower bound on the cost of every policy, and how far a policy is above it: mathematics in docs/bound.md.
 
-The server's queue recursion, weighed with a multiplier lambda >= 0, splits the system: each device pays lambda for a unit
-of work sent, the server gets it for a unit served. What each does best on its own adds up to a bound for any lambda:
+The server's queue recursion, weighed with a multiplier lambda >= 0, splits the system: each device pays lambda for a
+unit of work sent, the server gets it for a unit served. What each does best on its own adds up to a bound:
 
     average     J >= sum_k g_k(lambda) + min_f [(w1 - lambda) f + w2 E(f)]
     discounted  J >= sum_k V_k(0; lambda) + gamma^2 / (1 - gamma) min_f [(w1 - lambda / gamma) f + w2 E(f)],
                 lambda <= w1 gamma / (1 - gamma)
 
-g_k and V_k come from the exact dynamic program of one device over its post-decision queue m, in float64, every numerical
-step erring downward:
+g_k and V_k come from the exact dynamic program of one device over its post-decision queue m, in float64, every
+numerical step erring downward:
 
     (T U)(m) = E_A E_h [ w3 W (m + A) + min_j ( c(j; h, lambda) + gamma U(m + A - j) ) ]
 
-For any U, min_m (T U - U)(m) is a certificate. Legend as in `partway.model`; A arrivals of a block, S states of the table.
+For any U, min_m (T U - U)(m) is a certificate. Legend as in `partway.model`; A arrivals of a block, S states of a
+table.
 """
 
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize, special, stats
 
+from partway.certificate import Certificate, Tables
 from partway.choices import Choices, exact_choices
-from partway.model import ROUNDING, Device, Server, affordable_bits, fleetwise
+from partway.model import ROUNDING, Device, Server, affordable_bits
 from partway.records import record
 from partway.world import MOST_PLANNED, World
 
@@ -54,38 +56,6 @@ class Fading:
     loss: jax.Array
     limit: jax.Array
     weight: jax.Array
-
-
-@record
-class Tables:
-    """A device's exact program at a price, gamma being 1 for the average cost.
-
-    value     (S,) U(m); beyond it U goes on with `slope`
-    surplus   (S + most,) (T U - U)(m) - certificate >= 0; beyond it grows by w3 W a task
-    certificate  min (T U - U): g, or (1 - gamma) of what V(0) / gamma differs from U(0) by
-    """
-
-    value: jax.Array
-    slope: jax.Array
-    surplus: jax.Array
-    certificate: jax.Array
-
-
-@record
-class Certificate:
-    """The bound's multiplier, with what is needed to say how far any policy is above it.
-
-    price    lambda          tables   of all devices, device axis last
-    idle     psi*, what the server's part is at its best rate
-    bound    on the average cost of a block, or on the discounted sum from empty queues
-    discount gamma, 1 for the average cost
-    """
-
-    price: jax.Array
-    tables: Tables
-    idle: jax.Array
-    bound: jax.Array
-    discount: jax.Array
 
 
 def chords(bins: int, merge: bool) -> Fading:
@@ -268,8 +238,12 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     after = _over_arrivals(program.arrive, queue + _greedy(program, choices, future).best)
     residual = after - _extended(value, slope, states + most)
     certificate = jnp.min(residual)
-    part = jnp.where(discount < 1, discount * (value[0] + certificate / (1.0 - jnp.minimum(discount, 1 - 1e-9))), certificate)
-    return Solved(Tables(value, slope, residual - certificate, certificate), part, inflow, reached)
+    part = jnp.where(
+        discount < 1, discount * (value[0] + certificate / (1.0 - jnp.minimum(discount, 1 - 1e-9))), certificate
+    )
+    return Solved(
+        Tables(value, slope, residual - certificate, residual[-1] - residual[-2], certificate), part, inflow, reached
+    )
 
 
 @jax.jit
@@ -320,9 +294,13 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * idle
         tables = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), 0, -1), solved.tables)
-        certificate = Certificate(*(np.float64(x) for x in (multiplier,)), tables, *map(np.float64, (idle, value, dual.discount)))
+        certificate = Certificate(
+            *(np.float64(x) for x in (multiplier,)), tables, *map(np.float64, (idle, value, dual.discount))
+        )
         loose = float(np.sum(np.asarray(above.part) - parts))
-        return Bound(certificate, world.devices.objective, loose, float(np.max(solved.reached)), parts, np.asarray(solved.inflow))
+        return Bound(
+            certificate, world.devices.objective, loose, float(np.max(solved.reached)), parts, np.asarray(solved.inflow)
+        )
 
 
 class _Dual:

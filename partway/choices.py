@@ -53,7 +53,7 @@ def at_table_cuts(device: Device, loss: jax.Array, max_bits: jax.Array, price: j
 
 
 def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
-    """c(j) over all shares under the paper's law, a number that is at most the minimum; over the table's cuts elsewhere.
+    """c(j) from below over all shares under the paper's law; over the table's cuts elsewhere.
 
     The cost is convex in the share, so the minimum over an interval is the free one clipped to it, and the last tangent
     bounds it from below.
@@ -91,3 +91,10 @@ def _with_none(cost: jax.Array, rest: jax.Array) -> Choices:
     """With the choice to take up no task, which costs nothing and sends nothing, in front."""
     nothing = jnp.zeros((1,), cost.dtype)
     return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, rest]))
+
+
+def table_value(value: jax.Array, slope: jax.Array, left: jax.Array) -> jax.Array:
+    """U at any number of tasks: the table, and `slope` a task beyond."""
+    last = value.shape[0] - 1
+    inside = value[jnp.clip(left, 0, last).astype(jnp.int32)]
+    return inside + jnp.maximum(left - last, 0.0) * slope

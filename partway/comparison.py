@@ -11,12 +11,13 @@ import jax
 import numpy as np
 import xarray as xr
 
+from partway.bound import Bound, NoBound, lower_bound
 from partway.errors import InputError
 from partway.latency import latency
 from partway.results import LATENCY, PARTS, UNITS, growing
 from partway.runs import Run, run
 from partway.scenario import load
-from partway.schemes import SCHEMES, Scheme, check_hyperparameters, find_scheme, pair_for
+from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for
 from partway.sections import Scenario
 from partway.simulate import Sums
 from partway.world import Placement, World, build, place
@@ -119,18 +120,37 @@ def compare(
 def execute(todo: Plan, tick: Tick = lambda name, blocks: None, trace: Sequence[int] = ()) -> xr.Dataset:
     """Run a plan. `trace`: devices whose blocks are kept one by one (dimension traced)."""
     placement = place(todo.scenario)
-    world = build(todo.scenario, placement)
+    world, found = with_bound(build(todo.scenario, placement))
     rows = [_scheme(todo, name, world, tick, trace) for name in todo.schemes]
     dataset = xr.concat(rows, dim="scheme").assign_coords(
         seed=list(todo.seeds), part=list(PARTS), statistic=list(LATENCY)
     )
-    return _described(dataset, todo, placement)
+    return _described(dataset, todo, placement).assign_attrs(bound_attributes(found))
 
 
-def applicable(todo: Plan, scheme: Scheme) -> str | None:
+def with_bound(world: World) -> tuple[World, Bound | str]:
+    """The world with its certificate, and its lower bound, or why it has none."""
+    try:
+        found = lower_bound(world)
+    except NoBound as why:
+        return world, str(why)
+    return dataclasses.replace(world, certificate=found.certificate), found
+
+
+def bound_attributes(found: Bound | str) -> dict[str, Any]:
+    """A dataset's attributes about the bound: value, price [cost per mean task], looseness, or the reason for none."""
+    if isinstance(found, str):
+        return {"bound": np.nan, "bound_price": np.nan, "bound_loose": np.nan, "bound_reason": found}
+    price = float(found.certificate.price)
+    return {"bound": found.value, "bound_price": price, "bound_loose": found.loose, "bound_reason": ""}
+
+
+def applicable(todo: Plan, name: str, world: World) -> str | None:
     """Why a scheme cannot play in this scenario, or None."""
-    if todo.scenario.queue == "as_printed" and not scheme.fractional:
+    if todo.scenario.queue == "as_printed" and not find_scheme(name).fractional:
         return "it counts whole tasks, and the queue as printed keeps fractions of them"
+    if name == "oracle" and world.certificate is None:
+        return "there is no lower bound in this world"
     return None
 
 
@@ -158,7 +178,7 @@ def version() -> str:
 def _scheme(todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int]) -> xr.Dataset:
     """One scheme's row of the dataset."""
     scheme = find_scheme(name)
-    why = applicable(todo, scheme)
+    why = applicable(todo, name, world)
     whole_tasks = todo.scenario.queue == "conserving"
     traced = whole_tasks and todo.scenario.devices * len(todo.seeds) * todo.blocks <= TRACED_LIMIT
     played = None if why else play(todo, name, world, tick, traces=traced or bool(trace))
@@ -241,6 +261,7 @@ def _described(dataset: xr.Dataset, todo: Plan, placement: Placement) -> xr.Data
         "scenario": todo.scenario.to_toml(),
         "warmup": todo.warmup,
         "discount": todo.scenario.discount,
+        "objective": todo.scenario.objective,
         "block_s": todo.scenario.slots * todo.scenario.slot_s,
         "server": todo.server or "",
         "precision": todo.precision,

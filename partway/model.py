@@ -69,6 +69,7 @@ class Server:
     energy_coef    xi_ser (mean task)^3 / tau^2 [J / work^3 and slot]
     queue_weight   w1 mean task, cost of one unit of work waiting for a block
     energy_weight  w2 [1/J]
+    lag            blocks until devices hear what it says
     """
 
     slot_capacity: jax.Array
@@ -77,6 +78,7 @@ class Server:
     energy_weight: jax.Array
     discount: jax.Array
     slots: int
+    lag: int
     objective: str
 
 

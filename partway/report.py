@@ -12,8 +12,6 @@ from rich.text import Text
 
 from partway.results import Estimate, Summary, summarise
 
-BOUND_LATER = "the lower bound is not part of this version"
-
 
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:
     """The results as JSON types: null for what does not exist or is infinite, never NaN."""
@@ -24,13 +22,30 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
         "blocks": dataset.sizes["block"],
         "warmup": int(dataset.attrs["warmup"]),
         "placement": {name: dataset[name].values.tolist() for name in ("distance_m", "mean_gain_per_w")},
-        "lower_bound": {"average": None, "discounted": None, "price": None, "reason": BOUND_LATER},
-        "schemes": [_scheme(summary) for summary in summarise(dataset)],
+        "lower_bound": _bound(dataset),
+        "schemes": [_scheme(summary, dataset.attrs["objective"]) for summary in summarise(dataset)],
     }
     return cast(dict[str, Any], plain(document))
 
 
-def _scheme(summary: Summary) -> dict[str, Any]:
+def _bound(dataset: xr.Dataset) -> dict[str, Any]:
+    """The bound on the scenario's objective; the other one is not computed."""
+    values: dict[str, Any] = {"average": None, "discounted": None}
+    values[dataset.attrs["objective"]] = dataset.attrs["bound"]
+    about = {name: dataset.attrs[f"bound_{name}"] for name in ("price", "loose")}
+    return values | about | {"reason": dataset.attrs["bound_reason"] or None}
+
+
+def _gap(summary: Summary, objective: str) -> dict[str, Any]:
+    if summary.gap is None:
+        values: dict[str, Any] = dict.fromkeys(("mean", "ci95", "devices", "waiting", "rate"))
+    else:
+        parts = {"devices": summary.gap.devices, "waiting": summary.gap.waiting, "rate": summary.gap.rate}
+        values = _estimate(summary.gap.whole) | parts
+    return values | {"objective": objective, "reason": summary.no_gap}
+
+
+def _scheme(summary: Summary, objective: str) -> dict[str, Any]:
     return {
         "name": summary.name,
         "status": summary.status,
@@ -42,7 +57,7 @@ def _scheme(summary: Summary) -> dict[str, Any]:
             "from_empty": _estimate(summary.from_empty),
             "after_warmup": _estimate(summary.after_warmup),
         },
-        "gap": {"mean": None, "ci95": None, "devices": None, "waiting": None, "rate": None, "reason": BOUND_LATER},
+        "gap": _gap(summary, objective),
         "parts": summary.parts,
         "latency_s": summary.latency_s | {"unfinished_share": summary.unfinished},
         "energy_j_per_task": {"device": summary.device_j, "server": summary.server_j, "wasted": summary.wasted_j},
@@ -82,16 +97,25 @@ def _with_interval(value: Estimate, digits: int) -> str:
     return f"{text} ± {number(half, 2)}" if math.isfinite(half) and math.isfinite(value.mean) else text
 
 
+def _percent(share: Estimate) -> str:
+    """A share with its interval, in per cent, two digits of the interval."""
+    half = 50.0 * (share.high - share.low)
+    digits = 2 if not math.isfinite(half) else min(3, max(0, 1 - math.floor(math.log10(max(half, 1e-3)))))
+    text = f"{100 * share.mean:.{digits}f}"
+    return f"{text} ± {half:.{digits}f}" if math.isfinite(half) else text
+
+
 def _row(summary: Summary) -> list[str]:
     if summary.status in ("not_applicable", "invalid"):
-        return [summary.name, summary.status.replace("_", " "), *["-"] * 7]
+        return [summary.name, summary.status.replace("_", " "), *["-"] * 8]
     if summary.status == "unstable":
-        return [summary.name, f"unstable (+{number(summary.growth or 0)})", *["-"] * 7]
+        return [summary.name, f"unstable (+{number(summary.growth or 0)})", *["-"] * 8]
     late = summary.latency_s
     return [
         summary.name + ("*" if summary.heavy_tail else ""),
         _with_interval(summary.cost, 4),
         f"{summary.versus.mean:+.1f}" if summary.versus and math.isfinite(summary.versus.mean) else "-",
+        _percent(summary.gap.whole) if summary.gap else "-",
         number(late["mean"], 2),
         number(late["p95"], 2),
         number(summary.device_j),
@@ -101,7 +125,7 @@ def _row(summary: Summary) -> list[str]:
     ]
 
 
-WAITING_AND_COST = ("cost per block", "vs const.\n%", "latency\nmean s", "\np95 s")
+WAITING_AND_COST = ("cost per block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "\np95 s")
 ENERGY_AND_MESSAGES = ("device\nJ/task", "server\nJ/task", "sent", "up/\ndown")
 
 
@@ -130,6 +154,7 @@ def _legend(summaries: Sequence[Summary]) -> list[Text]:
     notes = {
         "cost per block": "(8), the weighted waiting and energy of devices and server; the cheapest comes first.",
         "vs constant": "against a fixed share and number of tasks and a steady server, tuned on other seeds; paired.",
+        "gap to bound": "how far above a proven lower bound on the cost of every policy (docs/bound.md).",
         "sent": "share of the work taken up that goes to the server.",
         "up/down": "numbers sent per device and block so that the parties can decide.",
     }
@@ -161,6 +186,7 @@ def _lines(one: Summary) -> list[tuple[str, str, str]]:
         ("status", one.status, "" if one.growth is None else f"waiting work grows by {one.growth:.3g} tasks per block"),
         ("cost per block", _with_interval(one.cost, 4), "with warm-up: " + _with_interval(one.cost_full, 4)),
         *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.parts.items()),
+        *_gap_lines(one),
         ("discounted cost", _with_interval(one.from_empty, 4), "from empty queues"),
         ("", _with_interval(one.after_warmup, 4), "from the end of warm-up"),
         *((f"latency, {name}", number(value), "s") for name, value in one.latency_s.items()),
@@ -177,6 +203,14 @@ def _lines(one: Summary) -> list[tuple[str, str, str]]:
         ("running mean within 5 % after", blocks, "blocks"),
         ("numbers up, down", f"{one.signalling['up']}, {one.signalling['down']}", "per device and block"),
     ]
+
+
+def _gap_lines(one: Summary) -> list[tuple[str, str, str]]:
+    if one.gap is None:
+        return [("gap to the lower bound", "-", one.no_gap or "")]
+    parts = (("devices", one.gap.devices), ("waiting", one.gap.waiting), ("rate", one.gap.rate))
+    said = ", ".join(f"{name} {number(100 * part, 2)}" for name, part in parts)
+    return [("gap to the lower bound", _percent(one.gap.whole), f"% of it: {said}")]
 
 
 def show(dataset: xr.Dataset, console: Console) -> None:

@@ -33,6 +33,9 @@ UNITS = {
     "device_change": "1",
     "server_change": "1",
     "off_command": "share",
+    "loss_devices": "cost per block above the lower bound",
+    "loss_waiting": "cost per block above the lower bound",
+    "loss_rate": "cost per block above the lower bound",
     "latency_s": "s",
     "unfinished": "share",
     "distance_m": "m",
@@ -53,6 +56,16 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """How far above the lower bound, as a share of it: the whole, and what devices, waiting work and the rate lose."""
+
+    whole: Estimate
+    devices: float
+    waiting: float
+    rate: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a comparison says of one scheme, after warm-up unless it says otherwise.
 
@@ -60,6 +73,7 @@ class Summary:
     cost          cost per block; cost_full: warm-up included; cost_median: of the seeds
     from_empty    sum of gamma^t cost from empty queues; after_warmup: the same from the end of warm-up
     versus        difference of cost to the reference scheme in per cent of it, paired by seed; None without one
+    gap           to the lower bound on the scenario's objective, or None for the reason in `no_gap`
     parts         cost by part              latency_s     mean, p50, p95, p99
     device_j, server_j, wasted_j            energy per task that arrives [J]
     offloaded     work sent, as a share of the work of the tasks taken up
@@ -77,6 +91,8 @@ class Summary:
     from_empty: Estimate
     after_warmup: Estimate
     versus: Estimate | None
+    gap: Gap | None
+    no_gap: str | None
     parts: dict[str, float]
     latency_s: dict[str, float]
     unfinished: float
@@ -149,6 +165,31 @@ def versus(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
     return estimate(100.0 * (ours - theirs) / theirs)
 
 
+def gap(dataset: xr.Dataset, scheme: str) -> Gap:
+    """The gap of a scheme by the advantage identity (`partway.certificate`).
+
+    On the average cost: the mean after warm-up. On the discounted sum: from empty queues, learning included.
+    """
+    bound, discount, warmup = (dataset.attrs[name] for name in ("bound", "discount", "warmup"))
+
+    def per_seed(part: str) -> np.ndarray:
+        lost = np.asarray(dataset[f"loss_{part}"].sel(scheme=scheme), np.float64)
+        if dataset.attrs["objective"] == "average":
+            return lost[:, int(warmup) :].mean(axis=1) / bound
+        return discounted(lost, float(discount)) / bound
+
+    parts = [per_seed(part) for part in ("devices", "waiting", "rate")]
+    return Gap(estimate(np.sum(parts, axis=0)), *(float(part.mean()) for part in parts))
+
+
+def _no_gap(dataset: xr.Dataset, scheme: str) -> str | None:
+    """Why there is no gap, or None."""
+    if dataset.attrs.get("bound_reason", "this dataset holds no lower bound"):
+        return dataset.attrs.get("bound_reason", "this dataset holds no lower bound")
+    status = str(dataset["status"].sel(scheme=scheme).values)
+    return None if status == "ok" else f"the scheme is {status.replace('_', ' ')}"
+
+
 def summarise(dataset: xr.Dataset, reference: str | None = "constant") -> list[Summary]:
     """One summary per scheme, in the dataset's order."""
     names = [str(name) for name in dataset["scheme"].values]
@@ -184,6 +225,8 @@ def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary
         from_empty=estimate(discounted(cost, discount)),
         after_warmup=estimate(discounted(late_cost, discount)),
         versus=versus(dataset, name, reference) if ok and reference and reference != name else None,
+        gap=gap(dataset, name) if _no_gap(dataset, name) is None else None,
+        no_gap=_no_gap(dataset, name),
         parts={part: float(late["cost"].sel(part=part).mean()) if ok else np.nan for part in PARTS},
         latency_s={which: float(own["latency_s"].sel(statistic=which).mean()) if ok else np.nan for which in LATENCY},
         unfinished=float(own["unfinished"].mean()) if ok else np.nan,

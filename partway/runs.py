@@ -95,7 +95,7 @@ def run(
     """
     with jax.enable_x64(precision == "float64"):
         concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
-        agreed, loop = _start_seeds(concrete, pair, numbers, keys)
+        agreed, loop = _start_seeds(concrete, precise(pair, precision), numbers, keys)
         return _play_calls(concrete, agreed, loop, numbers, keys[:, 2], blocks, True, traces, tick)
 
 

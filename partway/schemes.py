@@ -14,8 +14,11 @@ from typing import Any
 
 from partway.controllers.base import DeviceController, Limits, ServerController
 from partway.controllers.baselines import Constant, Even, Full, Local, Random, Steady
+from partway.controllers.iao import Iao, IaoServer
 from partway.controllers.parametric import Algorithm1, Algorithm2
+from partway.controllers.postdecision import Oracle, PostDecision, PostDecisionServer, Priced
 from partway.controllers.qlearning import Binary, QLearningDevice, QLearningServer
+from partway.controllers.rules import Ans, CoEdge, Dads, Drift, Myopic, Neurosurgeon, NeurosurgeonEnergy
 from partway.errors import InputError, nearest, shown
 from partway.sections import Scenario
 from partway.simulate import Pair
@@ -48,6 +51,11 @@ class Scheme:
         return {"up": int(self.server.sees_queues), "down": len(self.device.hears)}
 
 
+def consult_bound(pair: Pair, world: World) -> Pair:
+    """The pair whose devices know the bound's multiplier and tables."""
+    return replace(pair, device=replace(pair.device, certificate=world.certificate))
+
+
 SCHEMES: dict[str, Scheme] = {
     "printed": Scheme(
         "Algorithms 1 and 2 of the paper to the letter, with the gradients it prints",
@@ -76,9 +84,70 @@ SCHEMES: dict[str, Scheme] = {
         "every device sends the same amount, the server's rate divided by K", Even(), Algorithm2(), channel_blind=True
     ),
     "random": Scheme("the share that is sent is drawn at random", Random(), Algorithm2(), channel_blind=True),
-    "local": Scheme("nothing is sent", Local(), Algorithm2()),
+    "local": Scheme("nothing is sent", Local(), PostDecisionServer()),
     "full": Scheme(
-        "the device computes nothing, one whole task a block is sent", Full(), Algorithm2(), False, channel_blind=True
+        "the device computes nothing, one whole task a block is sent",
+        Full(),
+        PostDecisionServer(),
+        fractional=False,
+        channel_blind=True,
+    ),
+    "myopic": Scheme(
+        "this block's cost and one block of waiting for what is left",
+        Myopic(),
+        PostDecisionServer(),
+        fractional=False,
+    ),
+    "drift": Scheme(
+        "Lyapunov drift plus V times the energy (Mao et al. 2017)", Drift(), PostDecisionServer(), fractional=False
+    ),
+    "neurosurgeon": Scheme(
+        "the cut of least latency by the rate and backlog heard (Kang et al. 2017)",
+        Neurosurgeon(),
+        PostDecisionServer(),
+        channel_blind=True,
+    ),
+    "neurosurgeon-energy": Scheme(
+        "the cut of least device energy (Kang et al. 2017)", NeurosurgeonEnergy(), PostDecisionServer()
+    ),
+    "dads": Scheme(
+        "the cut whose slowest stage is fastest (Hu et al. 2019)", Dads(), PostDecisionServer(), channel_blind=True
+    ),
+    "ans": Scheme(
+        "a bandit learns the delay of what is sent (Zhang et al. 2021)",
+        Ans(),
+        PostDecisionServer(),
+        channel_blind=True,
+    ),
+    "coedge": Scheme(
+        "least device energy that finishes the head task in the block (Zeng et al. 2021)",
+        CoEdge(),
+        PostDecisionServer(),
+    ),
+    "iao": Scheme(
+        "least latency at its share of the rate, shares by greedy exchange (Tang et al. 2021)",
+        Iao(),
+        IaoServer(serving=PostDecisionServer()),
+        channel_blind=True,
+    ),
+    "decoupled": Scheme(
+        "near-optimal devices and server on their own, what Theorem 1 promises is optimal",
+        PostDecision(),
+        PostDecisionServer(),
+        fractional=False,
+    ),
+    "priced": Scheme(
+        "the same, coordinated by one price that the server tells",
+        Priced(),
+        PostDecisionServer(),
+        fractional=False,
+    ),
+    "oracle": Scheme(
+        "the lower bound's own price and exact tables: knows the statistics, a yardstick and no ceiling",
+        Oracle(),
+        PostDecisionServer(),
+        fractional=False,
+        prepare=consult_bound,
     ),
     "constant": Scheme(
         "the best fixed share and number of tasks per block, tuned on seeds of its own",
@@ -99,7 +168,7 @@ def known_schemes() -> dict[str, str]:
 def find_scheme(name: str) -> Scheme:
     """The scheme of that name, or `module:ATTRIBUTE` from outside: a Scheme or a device controller.
 
-    A module in the current folder is found. A device controller alone plays with Algorithm 2 at the server.
+    A module in the current folder is found. A device controller alone plays with the post-decision server.
     """
     if ":" in name:
         return _imported(name)
@@ -119,7 +188,7 @@ def _imported(name: str) -> Scheme:
     except Exception as error:  # a user's module can fail in any way; the command line owes it one clear line
         raise InputError(f"scheme '{name}': {type(error).__name__}: {error}") from error
     if isinstance(made, DeviceController):
-        return Scheme((type(made).__doc__ or name).split("\n")[0], made, Algorithm2())
+        return Scheme((type(made).__doc__ or name).split("\n")[0], made, PostDecisionServer())
     if not isinstance(made, Scheme):
         raise InputError(f"scheme '{name}': expected a Scheme or a DeviceController, found {type(made).__name__}")
     return made

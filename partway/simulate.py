@@ -11,6 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from partway.certificate import Losses, losses
 from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
 from partway.model import (
     Broadcast,
@@ -62,6 +63,7 @@ class Sums:
     cpu_use, radio_use, server_use         share of f_max used, of radio slots used, of the server's f_max used
     device_change, server_change           relative change of what was learned (mean over devices), NaN if nothing is
     off_command                            share of devices that spent another power than the one commanded (T15)
+    loss_devices, loss_waiting, loss_rate  cost above the lower bound (`partway.certificate.Losses`), NaN without one
     """
 
     server_queue: jax.Array
@@ -86,6 +88,9 @@ class Sums:
     device_change: jax.Array
     server_change: jax.Array
     off_command: jax.Array
+    loss_devices: jax.Array
+    loss_waiting: jax.Array
+    loss_rate: jax.Array
 
     def cost(self) -> jax.Array:
         """(8), the sum of its four parts."""
@@ -135,7 +140,7 @@ def first_state(world: World, seed: jax.Array) -> State:
         arrivals=jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype),
         y=zero,
         arrived=zero,
-        told=jax.tree.map(lambda leaf: jnp.zeros((world.lag, *leaf.shape), leaf.dtype), told),
+        told=jax.tree.map(lambda leaf: jnp.zeros((world.server.lag, *leaf.shape), leaf.dtype), told),
     )
 
 
@@ -158,7 +163,7 @@ def start(world: World, pair: Pair, seed: jax.Array, keys: jax.Array) -> tuple[P
     key_devices, key_server = jax.random.split(keys[1])
     views = device_views(state, silence(state.q.shape[-1], state.q.dtype))
     own = per_device(key_devices, state.q.shape[-1])
-    device_memory = fleetwise(controller.init)(devices, views, own)
+    device_memory = controller.memories(devices, views, own)
     server_memory = pair.server.init(world.server, server_view(state), key_server)
     return Pair(controller, pair.server), Loop(state, device_memory, server_memory)
 
@@ -224,6 +229,7 @@ def summed(world: World, pair: Pair, loop: Loop, played: Played) -> Sums:
     """The block's totals; `loop` is the one after it."""
     devices, server, state, costs, actions = world.devices, world.server, played.before, played.costs, played.actions
     taken, served = state.q - actions.whole, jnp.sum(served_work(state.y, played.rates))
+    lost = _losses(world, played, served)
     return Sums(
         server_queue=costs.server_queue,
         server_energy=costs.server_energy,
@@ -247,6 +253,28 @@ def summed(world: World, pair: Pair, loop: Loop, played: Played) -> Sums:
         device_change=jnp.mean(jax.vmap(pair.device.change, -1, axis_size=taken.shape[-1])(loop.device_memory)),
         server_change=pair.server.change(loop.server_memory),
         off_command=_off_command(actions, played.power),
+        loss_devices=lost.devices,
+        loss_waiting=lost.waiting,
+        loss_rate=lost.rate,
+    )
+
+
+def _losses(world: World, played: Played, served: jax.Array) -> Losses:
+    """The block's cost above the lower bound, where the world has one."""
+    if world.certificate is None:
+        nothing = jnp.full((), jnp.nan)
+        return Losses(nothing, nothing, nothing)
+    state = played.before
+    return losses(
+        world.certificate,
+        world.devices,
+        world.server,
+        state.q,
+        state.gain,
+        played.actions,
+        state.y,
+        served,
+        played.rates,
     )
 
 

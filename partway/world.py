@@ -5,19 +5,21 @@ Draws depend on (seed, stream, block, device) only, so that every scheme meets t
 """
 
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
+from partway.certificate import Certificate
 from partway.errors import InputError
 from partway.model import ROUNDING, Device, Draws, Server
 from partway.records import record
 from partway.sections import DeviceClass, Radio, Scenario
 from partway.task import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts, read_profile
 
+T = TypeVar("T")
 STREAMS = {"placement": 0, "arrivals": 1, "fading": 2}
 MOST_PLANNED = 64
 """Tasks a block up to which plans are made; a device that could run more is planned for as if it could not."""
@@ -30,12 +32,13 @@ class World:
     """The fleet, the server, and the probabilities nobody in it knows.
 
     arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it
+    certificate  with which a run measures how far it is from the lower bound (`partway.bound`); no controller sees it
     """
 
     devices: Device
     server: Server
     arrival_threshold: jax.Array
-    lag: int
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def build(scenario: Scenario, placement: Placement) -> World:
     devices = replace(devices, mean_gain=_constant(placement.mean_gain_per_w), most=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-    return World(devices, _server(scenario, mean_task), _constant(threshold), scenario.broadcast_lag)
+    return World(devices, _server(scenario, mean_task), _constant(threshold))
 
 
 def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float, width: int) -> Device:
@@ -168,7 +171,8 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
         "energy_weight": weights.server_energy,
         "discount": scenario.discount,
     }
-    return Server(**{name: _constant(value) for name, value in numbers.items()}, slots=scenario.slots, objective=scenario.objective)
+    static = {"slots": scenario.slots, "lag": scenario.broadcast_lag, "objective": scenario.objective}
+    return Server(**{name: _constant(value) for name, value in numbers.items()}, **static)
 
 
 def _constant(value: float | np.ndarray) -> jax.Array:
@@ -176,13 +180,15 @@ def _constant(value: float | np.ndarray) -> jax.Array:
     return cast(jax.Array, np.asarray(value))
 
 
-def precise(world: World, precision: str) -> World:
-    """The world as JAX arrays of "float32" or "float64"."""
+def precise(tree: T, precision: str) -> T:
+    """A world, or anything else, with its arrays of floating numbers as JAX arrays of "float32" or "float64"."""
 
-    def convert(leaf: np.ndarray) -> jax.Array:
+    def convert(leaf: Any) -> Any:
+        if not hasattr(leaf, "dtype"):
+            return leaf  # a hyperparameter
         return jnp.asarray(leaf, precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
 
-    return jax.tree.map(convert, world)
+    return jax.tree.map(convert, tree)
 
 
 def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:

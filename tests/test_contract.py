@@ -200,7 +200,7 @@ def test_a_fleet_of_one_plays_like_the_first_of_four(
 ):
     """`random` hears nobody, so that neither the others nor another server make a difference to the first device."""
     first = jax.tree.map(lambda leaf: leaf[..., :1], mixed_world.devices)
-    one = World(first, mixed_world.server, mixed_world.arrival_threshold[:1], mixed_world.lag)
+    one = World(first, mixed_world.server, mixed_world.arrival_threshold[:1])
     alone, fleet = play(Pair(Random(), Steady()), one, name="random").traces, played("random").traces
     for name in ("arrivals", "q", "gain", "taken", "rest"):
         assert np.array_equal(getattr(alone, name)[..., 0], getattr(fleet, name)[..., 0])

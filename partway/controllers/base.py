@@ -14,14 +14,15 @@ A controller is a record of hyperparameters, for ONE party. The loop (`partway.s
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from partway.model import Broadcast, Device, DeviceAction, Server, ServerAction
+from partway.model import Broadcast, Device, DeviceAction, Server, ServerAction, fleetwise
 from partway.records import record
 
+T = TypeVar("T")
 Memory = Any
 """What a controller remembers: any pytree of arrays."""
 Limits = tuple[float, float] | frozenset[str]
@@ -73,6 +74,10 @@ class DeviceController:
         """Memory before the first block."""
         del device, view, key
         return ()
+
+    def memories(self, devices: Device, views: DeviceView, keys: jax.Array) -> Memory:
+        """Memories of a fleet, device axis last: `init` of each, unless a scheme has prepared them."""
+        return fleetwise(self.init)(devices, views, keys)
 
     def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         """What to do in this block. The world makes it feasible (`partway.model.admit`)."""
@@ -147,10 +152,10 @@ def announce(view: ServerView, rates: jax.Array, price: jax.Array | float = 0.0)
     return ServerAction(rates, Broadcast(price=price, rate=total, backlog=view.y, share=share))
 
 
-def agreed(value: jax.Array | None) -> jax.Array:
-    """What `setup` agreed on; raises ValueError before it."""
+def agreed(value: T | None) -> T:
+    """What `setup`, or a scheme's `prepare`, has put in place; raises ValueError before it."""
     if value is None:
-        raise ValueError("this controller needs setup(key, devices) before it can act")
+        raise ValueError("this controller needs setup(key, devices), or its scheme's prepare, before it can act")
     return value
 
 

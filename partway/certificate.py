@@ -1,0 +1,105 @@
+"""What the lower bound leaves behind: tables with which every block of any policy says how far it is from the bound.
+
+With the bound's own tables, for any policy (docs/bound.md):
+
+    J - bound = E average of [ sum_k advantage_k + kappa (y - f) + psi(f) - psi* ],   every term >= 0
+
+advantage_k: what the chosen action costs in device k's exact program more than its best one; f: work served;
+psi(f) = w2 E + (w1 - lambda / gamma) f; kappa = w1 - lambda (1 - gamma) / gamma. Averages of these have intervals
+that are a hundred times narrower than those of the cost, and say where the loss is.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from partway.choices import exact_choices, table_value
+from partway.model import Device, DeviceAction, Server, affordable_bits, device_energy, fleetwise, server_energy
+from partway.records import record
+
+
+@record
+class Tables:
+    """A device's exact program at a price, gamma being 1 for the average cost.
+
+    value     (S,) U(m), the value of m tasks left; beyond it U goes on with `slope`
+    surplus   (S + most,) (T U - U)(m) - min (T U - U) >= 0; beyond it grows by `slope_of_surplus` a task
+    certificate  min (T U - U): g, or (1 - gamma) times what has to be added to U to make it a bound
+    """
+
+    value: jax.Array
+    slope: jax.Array
+    surplus: jax.Array
+    slope_of_surplus: jax.Array
+    certificate: jax.Array
+
+
+@record
+class Certificate:
+    """The bound's multiplier and tables.
+
+    price    lambda [cost per mean task sent]   tables   of all devices, device axis last
+    idle     psi*, the server's part at its best rate
+    bound    on the average cost of a block, or on the discounted sum from empty queues
+    discount gamma, 1 for the average cost
+    """
+
+    price: jax.Array
+    tables: Tables
+    idle: jax.Array
+    bound: jax.Array
+    discount: jax.Array
+
+
+@record
+class Losses:
+    """Cost above the bound in one block, by where it is lost; each >= 0.
+
+    devices  their choices        waiting  work left at the server        rate  what the server serves and commands
+    """
+
+    devices: jax.Array
+    waiting: jax.Array
+    rate: jax.Array
+
+
+def device_loss(
+    device: Device, tables: Tables, certificate: Certificate, q: jax.Array, gain: jax.Array, action: DeviceAction
+) -> jax.Array:
+    """advantage + gamma surplus of the tasks left: 0 for what the exact program would do."""
+    discount, price = certificate.discount, certificate.price
+    bits = affordable_bits(device, gain, device.tx_power_max_w)
+    choices = exact_choices(device, 1.0 / gain, bits, price)
+    left = q - jnp.arange(device.most + 1)
+    best = jnp.min(
+        jnp.where(left >= 0, choices.cost + discount * table_value(tables.value, tables.slope, left), jnp.inf)
+    )
+    paid = device.energy_weight * device_energy(device, q, gain, action) + price * action.rest * device.server_work
+    paid = paid + discount * table_value(tables.value, tables.slope, action.whole)
+    surplus = table_value(tables.surplus, tables.slope_of_surplus, action.whole)
+    return jnp.maximum(paid - best, 0.0) + discount * surplus
+
+
+def losses(
+    certificate: Certificate,
+    devices: Device,
+    server: Server,
+    q: jax.Array,
+    gain: jax.Array,
+    actions: DeviceAction,
+    y: jax.Array,
+    served: jax.Array,
+    rates: jax.Array,
+) -> Losses:
+    """The terms of one block: `served` is the work done when `rates` were commanded with y waiting."""
+    discount, price = certificate.discount, certificate.price
+
+    def of_one(device: Device, tables: Tables, queue: jax.Array, h: jax.Array, action: DeviceAction) -> jax.Array:
+        return device_loss(device, tables, certificate, queue, h, action)
+
+    kept = server.queue_weight - price * (1.0 - discount) / discount
+    energy = server.energy_weight * server_energy(server, rates)
+    return Losses(
+        devices=jnp.sum(fleetwise(of_one)(devices, certificate.tables, q, gain, actions)),
+        waiting=kept * (y - served),
+        rate=energy + (server.queue_weight - price / discount) * served - certificate.idle,
+    )

@@ -1,0 +1,317 @@
+"""Learning the value of what a decision leaves, before chance moves on: near-optimal control of devices and server.
+
+A device knows its energy and radio formulas; only arrivals and fading are unknown, and they do not depend on what it
+does. So it learns U(m), the value of m tasks left after the decision, and every observation improves all of U
+("virtual experience"; N. Mastronarde, M. van der Schaar, IEEE Trans. Signal Process. 2011): nothing has to be explored.
+The server does the same with u = dU/dx, which is what one more unit of work will cost: the price of `priced`.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from partway.certificate import Certificate, Tables
+from partway.choices import best_cuts, table_value
+from partway.controllers.base import (
+    DeviceController,
+    DeviceView,
+    Limits,
+    ServerController,
+    ServerView,
+    agreed,
+    announce,
+)
+from partway.model import Device, DeviceAction, Server, ServerAction, local_energy
+from partway.records import record
+
+AIMS = frozenset({"objective", "average", "discounted"})
+TABLE_LIMITS: Mapping[str, Limits] = {"aim": AIMS, "decay": (0.0, 10.0), "least_step": (0.0, 1.0)}
+SERVER_DISCOUNT = 0.9999
+"""gamma of the server where the average cost is to be small: it learns slopes, which have no constant to subtract."""
+
+
+def aims_at_average(aim: str, party: Device | Server) -> bool:
+    """Whether the average cost is to be small; the discounted sum otherwise."""
+    return (party.objective if aim == "objective" else aim) == "average"
+
+
+def table_step(block: jax.Array, decay: float, least: float) -> jax.Array:
+    """a_t = max((t + 1)^-decay, least)."""
+    return jnp.maximum((1.0 + block) ** -decay, least)
+
+
+@record
+class Learner:
+    """Memory of a device.
+
+    value   (states,) U, relative to U(0) where gamma is 1      block   t, blocks learned from
+    arrive  (n + 1,) how often 0..n tasks came in a block       change  relative change of U in the last block
+    """
+
+    value: jax.Array
+    arrive: jax.Array
+    block: jax.Array
+    change: jax.Array
+
+
+@record
+class PostDecision(DeviceController):
+    """A device that learns U and takes the choice of least c(j, rest; h, price) + gamma U(q - j), at the price 0.
+
+    U starts as if what is left had to be run in the next block: too high, so that no queue builds up meanwhile.
+
+    states   of the table; beyond it U goes on linearly
+    aim      "objective": the scenario's; "average": gamma = 1, relative values; "discounted": the scenario's gamma
+    decay, least_step  of a_t = max((t + 1)^-decay, least_step)
+    """
+
+    limits: ClassVar[Mapping[str, Limits]] = {**TABLE_LIMITS, "states": (2, 4096)}
+    states: int = 32
+    aim: str = "objective"
+    decay: float = 0.6
+    least_step: float = 0.01
+
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> Learner:
+        del key
+        left = jnp.arange(self.states, dtype=view.q.dtype)
+        zero, run = jnp.zeros_like(view.q), jnp.minimum(left, device.capacity)
+        joules = local_energy(device, run) + 3.0 * device.energy_coef * device.capacity**2 * (left - run)
+        value = device.queue_weight * left + device.energy_weight * joules
+        return Learner(value, jnp.zeros((device.slots + 1,), view.q.dtype), zero, zero + jnp.inf)
+
+    def act(self, memory: Learner, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        del key
+        value = memory.value
+        return planned(device, view, value, value[-1] - value[-2], self.discount(device), self.price(view))
+
+    def learn(
+        self,
+        memory: Learner,
+        device: Device,
+        view: DeviceView,
+        action: DeviceAction,
+        cost: jax.Array,
+        next_view: DeviceView,
+    ) -> Learner:
+        """U(m) += a_t (E_A [w3 W (m + A) + min_j (c(j; h') + gamma U(m + A - j))] - U(m)) for every m.
+
+        h' is the gain just seen; A is as often a as it has been so far, which leaves the fading as the only noise.
+        """
+        del view, action, cost
+        choices = best_cuts(device, next_view.gain, self.price(next_view))
+        seen = backup(device, memory.value, choices.cost, self.discount(device))
+        came = jnp.arange(device.slots + 1) == jnp.sum(next_view.arrivals)
+        arrive = memory.arrive + (came - memory.arrive) / (1.0 + memory.block)
+        target = over_arrivals(seen, arrive)
+        value = memory.value + table_step(memory.block, self.decay, self.least_step) * (target - memory.value)
+        if aims_at_average(self.aim, device):
+            value = value - value[0]
+        change = jnp.linalg.norm(value - memory.value) / jnp.maximum(jnp.linalg.norm(memory.value), 1e-30)
+        return Learner(value, arrive, memory.block + 1, change)
+
+    def change(self, memory: Learner) -> jax.Array:
+        return memory.change
+
+    def price(self, view: DeviceView) -> jax.Array | float:
+        """What a mean task sent now costs beyond its energy."""
+        del view
+        return 0.0
+
+    def discount(self, device: Device) -> jax.Array | float:
+        """gamma of this learner."""
+        return 1.0 if aims_at_average(self.aim, device) else device.discount
+
+
+@record
+class Priced(PostDecision):
+    """The same, at the price the server tells: what a unit of work sent in the block it is heard in will cost there."""
+
+    hears = ("price",)
+
+    def price(self, view: DeviceView) -> jax.Array:
+        return view.heard.price
+
+
+def planned(
+    device: Device,
+    view: DeviceView,
+    value: jax.Array,
+    slope: jax.Array,
+    discount: jax.Array | float,
+    price: jax.Array | float,
+) -> DeviceAction:
+    """argmin over (j, rest) of c(j, rest; h, price) + gamma U(q - j), U given by a table and its slope beyond."""
+    choices = best_cuts(device, view.gain, price)
+    left = view.q - jnp.arange(device.most + 1)
+    total = choices.cost + discount * table_value(value, slope, left)
+    best = jnp.argmin(jnp.where(left >= 0, total, jnp.inf))
+    return DeviceAction(whole=view.q - best, rest=choices.rest[best])
+
+
+def backup(device: Device, value: jax.Array, cost: jax.Array, discount: jax.Array | float) -> jax.Array:
+    """w3 W q + min over j of c(j) + gamma U(q - j), for q = 0 .. states - 1 + slots."""
+    most, queues = device.most, value.shape[0] + device.slots
+    beyond = value[-1] + (value[-1] - value[-2]) * jnp.arange(1, device.slots + 1)
+    future = jnp.concatenate([jnp.full((most,), jnp.inf, value.dtype), discount * value, discount * beyond])
+    best = future[most:]  # no task taken up costs nothing
+    for j in range(1, most + 1):
+        best = jnp.minimum(best, future[most - j : most - j + queues] + cost[j])
+    return device.queue_weight * jnp.arange(queues) + best
+
+
+def over_arrivals(function: jax.Array, arrive: jax.Array) -> jax.Array:
+    """E function(m + A) for m = 0 .. len - 1 - n, A = a with probability arrive[a]."""
+    length = function.shape[0] - arrive.shape[0] + 1
+    return sum((arrive[a] * function[a : a + length] for a in range(arrive.shape[0])), jnp.zeros(()))
+
+
+@record
+class ServerLearner:
+    """Memory of the server: `slope` (points,) u, `usual` running mean of gamma u at the work left, `block` t."""
+
+    slope: jax.Array
+    usual: jax.Array
+    block: jax.Array
+    change: jax.Array
+
+
+@record
+class PostDecisionServer(ServerController):
+    """A server that learns u(x), the marginal value of leaving x work, and serves where w2 E'(f) = gamma u(y - f).
+
+    u averages over what a block brings, so gamma u(x) is what one more unit sent now will cost. The price told is its
+    running mean, and a part of the way from there to what it is now: if it went all the way, every device would answer
+    the same noise at once, and the later they hear it, the more they would overshoot.
+
+    points, reach   of the grid of x: from 0 to `reach` mean tasks per device, denser near 0
+    answer          that part of the way where the price is heard at once; the part is answer / (1 + lag / 2)
+    usual_step      of the running mean: max((t + 1)^-0.7, usual_step)
+    aim             as at the devices; the average cost is approached by gamma = 0.9999
+    decay, least_step  of a_t = max((t + 1)^-decay, least_step)
+    """
+
+    limits: ClassVar[Mapping[str, Limits]] = {
+        **TABLE_LIMITS,
+        "points": (2, 4096),
+        "reach": (1e-3, 1e6),
+        "answer": (0.0, 1.0),
+        "usual_step": (0.0, 1.0),
+    }
+    points: int = 32
+    reach: float = 4.0
+    answer: float = 0.2
+    usual_step: float = 0.005
+    aim: str = "objective"
+    decay: float = 0.6
+    least_step: float = 0.01
+
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearner:
+        """u at first: of a server that empties its queue in every block."""
+        del key
+        grid, zero = self.grid(view), jnp.zeros_like(view.y)
+        slope = server.queue_weight + 3.0 * energy_coef(server) * grid**2
+        return ServerLearner(slope, zero, zero, zero + jnp.inf)
+
+    def act(self, memory: ServerLearner, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        del key
+        served = self.rates(memory, server, view).serve(view.y)
+        now = self.cost_of_more(memory, server, view, served)
+        usual = self.usual(memory, now)
+        price = usual + self.answer / (1.0 + server.lag / 2.0) * (now - usual)
+        return announce(view, jnp.full((server.slots,), served / server.slots), price)
+
+    def learn(
+        self,
+        memory: ServerLearner,
+        server: Server,
+        view: ServerView,
+        action: ServerAction,
+        cost: jax.Array,
+        next_view: ServerView,
+    ) -> ServerLearner:
+        """u(x) += a_t (V'(x + a) - u(x)) for every x of the grid, a being what arrived."""
+        del cost
+        target = self.rates(memory, server, view).marginal(self.grid(view) + next_view.arrived, server)
+        slope = memory.slope + table_step(memory.block, self.decay, self.least_step) * (target - memory.slope)
+        usual = self.usual(memory, self.cost_of_more(memory, server, view, jnp.sum(action.rates)))
+        change = jnp.linalg.norm(slope - memory.slope) / jnp.linalg.norm(memory.slope)
+        return ServerLearner(slope, usual, memory.block + 1, change)
+
+    def change(self, memory: ServerLearner) -> jax.Array:
+        return memory.change
+
+    def grid(self, view: ServerView) -> jax.Array:
+        """(points,) x [mean tasks]."""
+        even = jnp.arange(self.points, dtype=view.y.dtype) / (self.points - 1)
+        return self.reach * view.queues.shape[-1] * even**2
+
+    def discount(self, server: Server) -> jax.Array | float:
+        """gamma of this learner."""
+        return SERVER_DISCOUNT if aims_at_average(self.aim, server) else server.discount
+
+    def cost_of_more(self, memory: ServerLearner, server: Server, view: ServerView, served: jax.Array) -> jax.Array:
+        """gamma u(x) at the work x that `served` leaves: the cost of one more unit sent in this block."""
+        left = jnp.maximum(view.y - served, 0.0)
+        return self.discount(server) * interpolate(left[None], self.grid(view), memory.slope)[0]
+
+    def usual(self, memory: ServerLearner, now: jax.Array) -> jax.Array:
+        """The running mean with `now` in it."""
+        return memory.usual + table_step(memory.block, 0.7, self.usual_step) * (now - memory.usual)
+
+    def rates(self, memory: ServerLearner, server: Server, view: ServerView) -> "Rates":
+        """What this server serves, by the work that waits."""
+        worth = self.discount(server) * memory.slope
+        served = jnp.minimum(jnp.sqrt(worth / (3.0 * energy_coef(server))), server.slot_capacity * server.slots)
+        return Rates(self.grid(view) + served, served, worth, energy_coef(server))
+
+
+@record
+class Rates:
+    """What to serve at work y, from the points (x + f(x)) where leaving x is best. Beyond the last, as there.
+
+    work, served, worth  (points,) y, f, gamma u        coef  w2 xi_ser / (n tau)^2
+    """
+
+    work: jax.Array
+    served: jax.Array
+    worth: jax.Array
+    coef: jax.Array
+
+    def serve(self, y: jax.Array) -> jax.Array:
+        """f(y), () [mean tasks a block]: all of y where that is less than what is best to serve with nothing left."""
+        return jnp.minimum(y, interpolate(y[None], self.work, self.served)[0])
+
+    def marginal(self, y: jax.Array, server: Server) -> jax.Array:
+        """V'(y) = w1 + gamma u(y - f(y)), or w1 + w2 E'(y) where the queue empties; any shape (m,)."""
+        left = interpolate(y, self.work, self.worth)
+        return server.queue_weight + jnp.where(y < self.work[0], 3.0 * self.coef * y**2, left)
+
+
+def energy_coef(server: Server) -> jax.Array:
+    """w2 E(f) = coef f^3 for f mean tasks in a block, at equal rates over its slots."""
+    return server.energy_weight * server.energy_coef / server.slots**2
+
+
+def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:
+    """The piecewise linear function through (points, values), constant beyond, at (m,): a sum of ramps, no gather."""
+    length = points[1:] - points[:-1]
+    steepness = (values[1:] - values[:-1]) / length
+    return values[0] + jnp.clip(at[:, None] - points[:-1], 0.0, length) @ steepness
+
+
+@record
+class Oracle(DeviceController):
+    """Plays the lower bound's own multiplier and exact tables: a yardstick that knows the statistics, and no ceiling."""
+
+    certificate: Certificate | None = None
+
+    def memories(self, devices: Device, views: DeviceView, keys: jax.Array) -> Tables:
+        del devices, views, keys
+        return agreed(self.certificate).tables
+
+    def act(self, memory: Tables, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        del key
+        known = agreed(self.certificate)
+        return planned(device, view, memory.value, memory.slope, known.discount, known.price)
