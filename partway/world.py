@@ -147,8 +147,8 @@ def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float
     }
     arrays = {name: _constant(value) for name, value in numbers.items()}
     task = _task(work, width, scenario.slot_s * kind.bandwidth_hz)
-    static = {"slots": scenario.slots, "most": 0, "queue": scenario.queue, "objective": scenario.objective}
-    return Device(**arrays, task=task, **static)
+    slots, queue, objective = scenario.slots, scenario.queue, scenario.objective
+    return Device(**arrays, task=task, slots=slots, most=0, queue=queue, objective=objective)
 
 
 def _task(work: _Work, width: int, bits_per_efficiency: float) -> Task:
@@ -171,8 +171,8 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
         "energy_weight": weights.server_energy,
         "discount": scenario.discount,
     }
-    static = {"slots": scenario.slots, "lag": scenario.broadcast_lag, "objective": scenario.objective}
-    return Server(**{name: _constant(value) for name, value in numbers.items()}, **static)
+    arrays = {name: _constant(value) for name, value in numbers.items()}
+    return Server(**arrays, slots=scenario.slots, lag=scenario.broadcast_lag, objective=scenario.objective)
 
 
 def _constant(value: float | np.ndarray) -> jax.Array:

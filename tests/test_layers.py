@@ -17,6 +17,7 @@ ORDER = (
     "model",
     "choices",
     "certificate",
+    "program",
     "world",
     "bound",
     "latency",

@@ -303,7 +303,7 @@ def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Arra
 
 @record
 class Oracle(DeviceController):
-    """Plays the lower bound's own multiplier and exact tables: a yardstick that knows the statistics, and no ceiling."""
+    """Plays the lower bound's own multiplier and exact tables: a yardstick that knows statistics, no ceiling."""
 
     certificate: Certificate | None = None
 

@@ -136,7 +136,7 @@ class Neurosurgeon(DeviceController):
 
 @record
 class NeurosurgeonEnergy(DeviceController):
-    """The same authors' other mode: the cut of least energy of the device for the head task, at f_max.
+    """The same authors' other mode: the cut of least device energy for the head task, at f_max.
 
     What was heard does not matter. Not all or nothing under the proportional law: radio energy is exponential in the bits.
     """
