@@ -12,6 +12,7 @@ numerical step errs downward. Legend as in `partway.model`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,8 +81,8 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * idle
         tables = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), 0, -1), solved.tables)
-        price, bound, discount = jnp.float64(multiplier), jnp.float64(value), jnp.float64(dual.discount)
-        certificate = Certificate(price, tables, jnp.float64(idle), bound, discount)
+        best, bound, discount = jnp.float64(multiplier), jnp.float64(value), jnp.float64(dual.discount)
+        certificate = Certificate(best, tables, jnp.float64(idle), bound, discount)
         loose = float(np.sum(np.asarray(above.part) - parts))
         return Bound(
             certificate, world.devices.objective, loose, float(np.max(solved.reached)), parts, np.asarray(solved.inflow)
@@ -134,7 +135,8 @@ class _Dual:
             if high > MOST_PRICE * float(self.server.queue_weight):
                 raise NoBound("more work arrives than can be done: every policy is unstable")
             high = min(cap, 4.0 * high)
-        return float(optimize.brentq(self.slope, 0.0, high, rtol=1e-5, xtol=1e-9 * high))
+        found: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
+        return float(found.root)
 
 
 def _energy_coef(server: Server) -> float:

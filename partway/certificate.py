@@ -79,27 +79,28 @@ def device_loss(
     return jnp.maximum(paid - best, 0.0) + discount * surplus
 
 
-def losses(
-    certificate: Certificate,
-    devices: Device,
-    server: Server,
-    q: jax.Array,
-    gain: jax.Array,
-    actions: DeviceAction,
-    y: jax.Array,
-    served: jax.Array,
-    rates: jax.Array,
-) -> Losses:
-    """The terms of one block: `served` is the work done when `rates` were commanded with y waiting."""
-    discount, price = certificate.discount, certificate.price
+def devices_loss(
+    certificate: Certificate, devices: Device, q: jax.Array, gain: jax.Array, actions: DeviceAction
+) -> jax.Array:
+    """sum_k of `device_loss`, everything (K,)."""
 
     def of_one(device: Device, tables: Tables, queue: jax.Array, h: jax.Array, action: DeviceAction) -> jax.Array:
         return device_loss(device, tables, certificate, queue, h, action)
 
-    kept = server.queue_weight - price * (1.0 - discount) / discount
+    return jnp.sum(fleetwise(of_one)(devices, certificate.tables, q, gain, actions))
+
+
+def waiting_loss(certificate: Certificate, server: Server, y: jax.Array, served: jax.Array) -> jax.Array:
+    """kappa (y - f): work that waits at the server and is not served in this block."""
+    discount = certificate.discount
+    return (server.queue_weight - certificate.price * (1.0 - discount) / discount) * (y - served)
+
+
+def rate_loss(
+    certificate: Certificate, server: Server, served: jax.Array, rates: jax.Array, block: jax.Array
+) -> jax.Array:
+    """psi(f) - psi*, the energy being that of the rates commanded. Before block 2 nothing can be there to serve."""
+    discount = certificate.discount
     energy = server.energy_weight * server_energy(server, rates)
-    return Losses(
-        devices=jnp.sum(fleetwise(of_one)(devices, certificate.tables, q, gain, actions)),
-        waiting=kept * (y - served),
-        rate=energy + (server.queue_weight - price / discount) * served - certificate.idle,
-    )
+    idle = jnp.where((discount < 1) & (block < 2), 0.0, certificate.idle)
+    return energy + (server.queue_weight - certificate.price / discount) * served - idle

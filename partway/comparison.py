@@ -30,6 +30,8 @@ TRACED = {"q": "tasks", "gain": "1/W", "taken": "tasks", "rest": "share", "power
 
 Tick = Callable[[str, int], None]
 """Called with a scheme's name and the blocks it has just finished."""
+Player = Callable[["Plan", str, World, Tick, bool], Run]
+"""Runs one scheme of a plan; arguments as in `play`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +119,17 @@ def compare(
     )
 
 
-def execute(todo: Plan, tick: Tick = lambda name, blocks: None, trace: Sequence[int] = ()) -> xr.Dataset:
-    """Run a plan. `trace`: devices whose blocks are kept one by one (dimension traced)."""
+def execute(
+    todo: Plan, tick: Tick = lambda name, blocks: None, trace: Sequence[int] = (), player: Player | None = None
+) -> xr.Dataset:
+    """Run a plan.
+
+    trace   devices whose blocks are kept one by one (dimension traced)
+    player  runs a scheme in place of `play`, such as one that continues an earlier run
+    """
     placement = place(todo.scenario)
     world, found = with_bound(build(todo.scenario, placement))
-    rows = [_scheme(todo, name, world, tick, trace) for name in todo.schemes]
+    rows = [_scheme(todo, name, world, tick, trace, player or play) for name in todo.schemes]
     dataset = xr.concat(rows, dim="scheme").assign_coords(
         seed=list(todo.seeds), part=list(PARTS), statistic=list(LATENCY)
     )
@@ -175,13 +183,15 @@ def version() -> str:
         return "not installed"
 
 
-def _scheme(todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int]) -> xr.Dataset:
+def _scheme(
+    todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int], player: Player
+) -> xr.Dataset:
     """One scheme's row of the dataset."""
     scheme = find_scheme(name)
     why = applicable(todo, name, world)
     whole_tasks = todo.scenario.queue == "conserving"
     traced = whole_tasks and todo.scenario.devices * len(todo.seeds) * todo.blocks <= TRACED_LIMIT
-    played = None if why else play(todo, name, world, tick, traces=traced or bool(trace))
+    played = None if why else player(todo, name, world, tick, traced or bool(trace))
     if played is None:
         tick(name, todo.blocks)
     variables = _series(played, todo) | _latency(played if traced else None, world, todo) | _traces(played, trace)

@@ -46,16 +46,20 @@ def chords(bins: int, merge: bool) -> Fading:
     worse = (m - p * y[1:]) / (y[:-1] - y[1:])
     better = np.append(-np.expm1(-x[0]), p - worse)
     if merge:
-        return Fading(y, np.full_like(y, np.inf), better + np.append(worse, 0.0))
+        return _fading(y, np.full_like(y, np.inf), better + np.append(worse, 0.0))
     limit = np.append(x, np.inf)
-    return Fading(np.append(y, y[:-1]), np.append(limit, limit[1:]), np.append(better, worse))
+    return _fading(np.append(y, y[:-1]), np.append(limit, limit[1:]), np.append(better, worse))
 
 
 def plans(bins: int) -> Fading:
     """The same from above: a device that chooses by the interval alone, among the cuts affordable all over it."""
     x, p, m = _intervals(bins)
     loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
-    return Fading(loss, np.append(0.0, x), np.append(-np.expm1(-x[0]), p))
+    return _fading(loss, np.append(0.0, x), np.append(-np.expm1(-x[0]), p))
+
+
+def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
+    return Fading(jnp.asarray(loss), jnp.asarray(limit), jnp.asarray(weight))
 
 
 def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -205,7 +209,7 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     def unsettled(carry: tuple[jax.Array, ...]) -> jax.Array:
         return (carry[2] > 1e-11) & (carry[3] < ROUNDS)
 
-    first = (guess, jnp.zeros(2), jnp.array(jnp.inf), 0)
+    first = (guess, jnp.zeros(2), jnp.array(jnp.inf), jnp.array(0))
     value, (inflow, reached), _, _ = jax.lax.while_loop(unsettled, improve, first)
     slope = slope_of(value)
     future = discount * _extended(value, slope, states + most + slots)

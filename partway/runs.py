@@ -93,10 +93,34 @@ def run(
     name  of the scheme: the controllers' own randomness hangs on it, the world's does not
     tick  called with the number of blocks after each compiled call
     """
+    agreed, loop = begin(world, pair, name, seeds, precision)
+    return go_on(world, agreed, loop, name, seeds, blocks, 0, precision=precision, traces=traces, tick=tick)
+
+
+def begin(world: World, pair: Pair, name: str, seeds: Sequence[int], precision: str) -> tuple[Pair, Loop]:
+    """The pair after what is agreed beforehand, and the loop before block 0, both with the seed axis first."""
+    with jax.enable_x64(precision == "float64"):
+        numbers, keys = jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        return _start_seeds(precise(world, precision), precise(pair, precision), numbers, keys)
+
+
+def go_on(
+    world: World,
+    pair: Pair,
+    loop: Loop,
+    name: str,
+    seeds: Sequence[int],
+    blocks: int,
+    first: int,
+    *,
+    precision: str = "float32",
+    traces: bool = False,
+    tick: Callable[[int], None] = lambda blocks: None,
+) -> Run:
+    """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
     with jax.enable_x64(precision == "float64"):
         concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
-        agreed, loop = _start_seeds(concrete, precise(pair, precision), numbers, keys)
-        return _play_calls(concrete, agreed, loop, numbers, keys[:, 2], blocks, True, traces, tick)
+        return _play_calls(concrete, pair, loop, numbers, keys[:, 2], blocks, first, True, traces, tick)
 
 
 def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
@@ -112,7 +136,7 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
         states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
         loop = Loop(states, trained.loop.device_memory, trained.loop.server_memory)
         return _play_calls(
-            concrete, trained.pair, loop, numbers, keys[:, 2], blocks, False, traces, lambda blocks: None
+            concrete, trained.pair, loop, numbers, keys[:, 2], blocks, 0, False, traces, lambda blocks: None
         )
 
 
@@ -129,14 +153,15 @@ def _play_calls(
     seeds: jax.Array,
     keys: jax.Array,
     blocks: int,
+    first: int,
     learning: bool,
     traces: bool,
     tick: Callable[[int], None],
 ) -> Run:
-    """All blocks, one compiled call after the other."""
+    """Blocks first .. first + blocks - 1, one compiled call after the other."""
     options, parts = Options(_call_length(blocks), learning, traces), []
-    for first in range(0, blocks, options.blocks):
-        loop, part = _play_seeds(world, pair, loop, seeds, keys, jnp.uint32(first), options)
+    for done in range(0, blocks, options.blocks):
+        loop, part = _play_seeds(world, pair, loop, seeds, keys, jnp.uint32(first + done), options)
         parts.append(jax.tree.map(np.asarray, part))
         tick(options.blocks)
     sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)

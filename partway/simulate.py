@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from partway.certificate import Losses, losses
+from partway.certificate import Losses, devices_loss, rate_loss, waiting_loss
 from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
 from partway.model import (
     Broadcast,
@@ -170,8 +170,9 @@ def start(world: World, pair: Pair, seed: jax.Array, keys: jax.Array) -> tuple[P
 
 @record
 class Played:
-    """One block as it happened, for the reports: the state before, what was done, spent and paid."""
+    """One block as it happened, for the reports: its number, the state before, what was done, spent and paid."""
 
+    block: jax.Array
     before: State
     actions: DeviceAction
     rates: jax.Array
@@ -200,7 +201,7 @@ def play_block(
     device_j = fleetwise(device_energy)(devices, state.q, state.gain, actions)
     server_j = server_energy(server, commanded.rates)
     costs = block_costs(devices, server, state, device_j, server_j)
-    played = Played(state, actions, commanded.rates, power, device_j, server_j, costs, after)
+    played = Played(block, state, actions, commanded.rates, power, device_j, server_j, costs, after)
     if not learning:
         return Loop(after, loop.device_memory, loop.server_memory), played
 
@@ -265,16 +266,10 @@ def _losses(world: World, played: Played, served: jax.Array) -> Losses:
         nothing = jnp.full((), jnp.nan)
         return Losses(nothing, nothing, nothing)
     state = played.before
-    return losses(
-        world.certificate,
-        world.devices,
-        world.server,
-        state.q,
-        state.gain,
-        played.actions,
-        state.y,
-        served,
-        played.rates,
+    return Losses(
+        devices=devices_loss(world.certificate, world.devices, state.q, state.gain, played.actions),
+        waiting=waiting_loss(world.certificate, world.server, state.y, served),
+        rate=rate_loss(world.certificate, world.server, served, played.rates, played.block),
     )
 
 

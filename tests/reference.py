@@ -1,7 +1,8 @@
 """The system (1)-(8) and the paper's schemes a second time: slow, plain loops in float64, the oracle of the tests.
 
 Written from the equations and not from the package, of which only facts are taken: the scenario's numbers and a
-profile's cuts. All chance is given (`Chance`). Legend: q tasks at a device, y work at the server in mean tasks (the
+profile's cuts. All chance is given (`Chance`). Learners of post-decision values are in `reference_planners`, rules of
+related work in `reference_rules`. Legend: q tasks at a device, y work at the server in mean tasks (the
 mean over devices of W_ser,k), h gain over noise [1/W], p power [W]; `whole` tasks stay, `rest` of one is sent.
 """
 
@@ -49,6 +50,7 @@ class DeviceNumbers:
     fleet: int
     conserving: bool
     discount: float
+    average: bool
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class ServerNumbers:
     slot_s: float
     fleet: int
     discount: float
+    average: bool
+    lag: int
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,24 @@ class Chance:
 
 
 @dataclass(frozen=True)
-class DeviceSees:
-    """What a device sees at the start of a block; `arrivals` [slot] are those of the block just ended."""
+class Words:
+    """What the server says in a block: price, work it does, work that waits, and every device's share of its rate."""
 
+    price: float
+    rate: float
+    backlog: float
+    shares: list[float]
+
+
+@dataclass(frozen=True)
+class DeviceSees:
+    """What device k sees at the start of a block; `arrivals` [slot] are those of the block just ended."""
+
+    k: int
     q: float
     h: float
     arrivals: list[float]
-    heard_rate: float
+    heard: Words
 
 
 @dataclass(frozen=True)
@@ -176,6 +191,7 @@ def numbers(scenario: Scenario, mean_gain: np.ndarray) -> tuple[list[DeviceNumbe
             fleet=len(kinds),
             conserving=scenario.queue == "conserving",
             discount=scenario.discount,
+            average=scenario.objective == "average",
         )
         devices.append(device)
     server = ServerNumbers(
@@ -188,6 +204,8 @@ def numbers(scenario: Scenario, mean_gain: np.ndarray) -> tuple[list[DeviceNumbe
         slot_s=scenario.slot_s,
         fleet=len(kinds),
         discount=scenario.discount,
+        average=scenario.objective == "average",
+        lag=scenario.broadcast_lag,
     )
     return devices, server
 
@@ -308,6 +326,18 @@ def next_backlog(y: float, rates: list[float], inflow: float) -> float:
     return max(y - sum(rates), 0.0) + inflow
 
 
+class Serving:
+    """A server's words, which most servers do not think about."""
+
+    def price(self, sees: ServerSees, rates: list[float]) -> float:
+        """No price."""
+        return 0.0
+
+    def shares(self, sees: ServerSees) -> list[float]:
+        """To every device the same."""
+        return [1 / len(sees.q)] * len(sees.q)
+
+
 # Algorithms 1 and 2: printed as in (26), (28), (33)-(35), or the exact gradient of the squared error of (24), (32).
 
 
@@ -404,7 +434,7 @@ class Algorithm1(Descent):
         self.exact(r, r_slope, phi, phi_then, slice(2, 3), np.array([0.0 if d.conserving else slope]))
 
 
-class Algorithm2(Descent):
+class Algorithm2(Descent, Serving):
     """The server: one rate for every slot, f = f^ slot_capacity, for ever improved."""
 
     def __init__(self, s: ServerNumbers, nu: np.ndarray, gradient: str):
@@ -531,7 +561,7 @@ class Binary(QLearningDevice):
         return rest
 
 
-class QLearningServer(QTable):
+class QLearningServer(QTable, Serving):
     """The server that chooses one rate for all slots."""
 
     def __init__(self, s: ServerNumbers, nu: np.ndarray, log_scaled: bool = False):
@@ -595,7 +625,7 @@ class Even(Baseline):
 
     def share(self, sees: DeviceSees, chance: Chance, t: int, k: int) -> float:
         """A K-th of the rate heard."""
-        return min(1.0, sees.heard_rate / self.d.fleet / (self.d.server_cycles / self.d.mean_task))
+        return min(1.0, sees.heard.rate / self.d.fleet / (self.d.server_cycles / self.d.mean_task))
 
 
 class Local(Baseline):
@@ -626,7 +656,7 @@ class Constant(Baseline):
         return max(sees.q - self.tasks, 0.0), self.fixed
 
 
-class Steady:
+class Steady(Serving):
     """A server at a constant share of f_max, as far as there is work; it learns nothing."""
 
     def __init__(self, s: ServerNumbers, speed: float):
@@ -651,14 +681,14 @@ def play(scenario: Scenario, mean_gain: np.ndarray, chance: Chance, make_device,
     fleet = range(len(devices))
     server_sees = ServerSees(0.0, 0.0, [0.0 for _ in fleet])
     arrivals = [[0.0] * scenario.slots for _ in fleet]
-    said: list[float] = []
+    said: list[Words] = []
     history = History()
     for t in range(blocks):
         q, y = server_sees.q, server_sees.y
         rates = server.act(server_sees, chance, t)
-        said.append(sum(rates))
-        heard = said[t - scenario.broadcast_lag] if t >= scenario.broadcast_lag else 0.0
-        device_sees = [DeviceSees(q[k], float(chance.gain[t, k]), arrivals[k], heard) for k in fleet]
+        said.append(Words(server.price(server_sees, rates), sum(rates), y, server.shares(server_sees)))
+        heard = heard_at(t, said, scenario.broadcast_lag)
+        device_sees = [DeviceSees(k, q[k], float(chance.gain[t, k]), arrivals[k], heard) for k in fleet]
         play_devices(history, device_numbers, devices, device_sees, chance, t)
         charge_server(history, server_numbers, y, rates)
 
@@ -668,13 +698,21 @@ def play(scenario: Scenario, mean_gain: np.ndarray, chance: Chance, make_device,
         q_then = [next_queue(d, whole[k], rest[k], arrivals[k]) for k, d in enumerate(device_numbers)]
         server_then = ServerSees(next_backlog(y, rates, inflow), inflow, q_then)
 
+        heard = heard_at(t + 1, said, scenario.broadcast_lag)
         for k in fleet:
             cost = history.device_queue[-1][k] + history.device_local[-1][k] + history.device_radio[-1][k]
-            then = DeviceSees(q_then[k], float(chance.gain[t + 1, k]), arrivals[k], math.nan)
+            then = DeviceSees(k, q_then[k], float(chance.gain[t + 1, k]), arrivals[k], heard)
             devices[k].learn(device_sees[k], whole[k], rest[k], cost, then)
         server.learn(server_sees, rates, history.server_queue[-1] + history.server_energy[-1], server_then)
         server_sees = server_then
     return history
+
+
+def heard_at(t: int, said: list[Words], lag: int) -> Words:
+    """What has been heard when block t starts: the words of block t - lag, the last ones if it has not spoken yet."""
+    if t < lag:
+        return Words(0.0, 0.0, 0.0, [0.0] * len(said[0].shares))
+    return said[min(t - lag, len(said) - 1)]
 
 
 def play_devices(

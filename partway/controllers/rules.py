@@ -138,7 +138,7 @@ class Neurosurgeon(DeviceController):
 class NeurosurgeonEnergy(DeviceController):
     """The same authors' other mode: the cut of least device energy for the head task, at f_max.
 
-    What was heard does not matter. Not all or nothing under the proportional law: radio energy is exponential in the bits.
+    What was heard does not matter. Not all or nothing under the proportional law, where radio energy is exponential.
     """
 
     def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:

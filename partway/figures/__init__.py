@@ -6,7 +6,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib import style
 
-from partway.figures import cost_parts, devices, over_time, tradeoff
+from partway.figures import cost_parts, devices, gap, over_time, tradeoff
 from partway.figures.sheet import STYLE, Drawn, save
 from partway.results import Summary, summarise
 
@@ -14,6 +14,7 @@ Draw = Callable[[xr.Dataset, Sequence[Summary]], Drawn | None]
 """From a dataset and its schemes' summaries to a figure, or to None if the dataset has nothing for it."""
 
 COMPARISON: Mapping[str, Draw] = {
+    "gap": gap.draw,
     "cost-over-time": over_time.draw_schemes,
     "cost-parts": cost_parts.draw,
     "tradeoff": tradeoff.draw,

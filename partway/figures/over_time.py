@@ -27,6 +27,8 @@ from partway.figures.sheet import (
 )
 from partway.results import PARTS, Estimate, Summary, estimate
 
+MOST_BANDS = 10
+"""Schemes up to which intervals are drawn: more of them hide the lines."""
 POINTS = 400
 """Points of a curve, about."""
 REACH = 1e3
@@ -71,7 +73,8 @@ def _window(blocks: int) -> int:
 def _running(dataset: xr.Dataset) -> str:
     window = _window(dataset.sizes["block"])
     text = f"running mean over {window} blocks" if window > 1 else "every block"
-    return text + ", with its 95 % band over seeds" * (dataset.sizes["seed"] > 1)
+    bands = dataset.sizes["seed"] > 1 and dataset.sizes["scheme"] <= MOST_BANDS
+    return text + ", with its 95 % band over seeds" * bands
 
 
 def _curve(key: str, label: str, tint: str, cost: np.ndarray, steady: bool = True) -> Curve:
@@ -93,7 +96,7 @@ def _draw(dataset: xr.Dataset, curves: Sequence[Curve], about: str, kind: str) -
     if shown:
         _limit(axes, [curve for curve in shown if curve.steady] or shown)
         _shade_warmup(axes, dataset)
-        label_points(axes, [_line(axes, curve) for curve in shown])
+        label_points(axes, [_line(axes, curve, len(curves) <= MOST_BANDS) for curve in shown])
     else:
         say_instead(axes, "nothing that could be drawn")
     return figure, [(kind, "block", *COST_COLUMNS), *(row for curve in shown for row in _rows(curve))]
@@ -126,11 +129,11 @@ def _shade_warmup(axes: Axes, dataset: xr.Dataset) -> None:
         axes.text(0.015, 0.98, "warm-up", transform=axes.transAxes, va="top", color="0.4", bbox=behind)
 
 
-def _line(axes: Axes, curve: Curve) -> tuple[str, float, float, str]:
+def _line(axes: Axes, curve: Curve, bands: bool) -> tuple[str, float, float, str]:
     """Draw a curve; returns the label of its end, with an arrow if that is beyond the axis."""
     width, dashes = (1.4, "-") if curve.steady else (0.9, "--")
     axes.plot(curve.block, curve.mean, color=curve.colour, linewidth=width, linestyle=dashes)
-    if curve.steady:
+    if curve.steady and bands:
         axes.fill_between(curve.block, curve.low, curve.high, color=curve.colour, alpha=0.15, linewidth=0)
     (low, high), last = axes.get_ylim(), np.flatnonzero(np.isfinite(curve.mean))[-1]
     end = float(curve.mean[last])

@@ -39,7 +39,11 @@ STYLE = {
 WIDTH = 8.0
 LINE = 0.16
 """Height of a line of text [inch]."""
-PALETTE = ("#1f6fc4", "#f08a00", "#bd1f01", "#e58fb0", "#832db6", "#8c6d4f", "#b9ac70", "#1a9c7b", "#94a4a2", "#222222")
+PALETTE = (
+    *("#1f6fc4", "#f08a00", "#bd1f01", "#e58fb0", "#832db6", "#8c6d4f", "#b9ac70", "#1a9c7b", "#94a4a2", "#d9a3ff"),
+    *("#5fb3d9", "#ffbe6f", "#7a8b2a", "#a8c95c", "#ff7a59", "#6f7fd6", "#40c4b0", "#c77a9e", "#3f8f3f", "#e4007c"),
+    *("#5a5a5a", "#111111"),
+)
 """The shipped schemes in their order; a scheme from outside has a colour of FOREIGN that depends on its name alone."""
 FOREIGN = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
 PART_COLOURS = dict(zip(PARTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True))

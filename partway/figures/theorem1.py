@@ -1,0 +1,73 @@
+"""Theorem 1, measured: gaps of `decoupled` and `priced` against fleet size and the weight of the server energy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from partway.figures.sheet import STYLE, WIDTH, Drawn, colour, save, short_number
+from partway.theorem1 import VARIANTS, Point
+
+AXES = {"devices": "devices", "weights.server_energy": "weight of the server's energy w2 [1/J]"}
+DASHES = {"average": "-", "discounted": "--"}
+LINEAR_TO = 1.0
+"""Per cent up to which the gap's axis is linear, so that it has a zero."""
+
+
+def write(points: Sequence[Point], about: str, folder: Path) -> None:
+    """Write theorem1.png, .svg and .csv."""
+    with style.context(["default", STYLE]):
+        save(folder, "theorem1", draw(points, about))
+
+
+def draw(points: Sequence[Point], about: str) -> Drawn:
+    """A panel for each axis, a line for each scheme and discount; a cross where a scheme is unstable."""
+    figure = Figure(figsize=(WIDTH, 4.2))
+    figure.suptitle(about, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+    panels = figure.subplots(1, len(AXES), sharey=True)
+    for axes, axis in zip(panels, AXES, strict=True):
+        _panel(axes, axis, [point for point in points if point.axis == axis])
+    panels[0].set_ylabel("gap to the lower bound [% of it]")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+    head = (
+        "axis",
+        "value",
+        "scheme",
+        "discount",
+        "status",
+        "bound",
+        "cost",
+        "gap [%]",
+        "95 % low [%]",
+        "95 % high [%]",
+    )
+    return figure, [head, *map(_row, points)]
+
+
+def _row(point: Point) -> tuple[str | float, ...]:
+    shares = (100 * share for share in (point.gap.mean, point.gap.low, point.gap.high))
+    about = (point.axis, point.value, point.scheme, VARIANTS[point.aim], point.status)
+    return (*about, point.bound, point.cost.mean, *shares)
+
+
+def _panel(axes: Axes, axis: str, points: Sequence[Point]) -> None:
+    highest = max((100 * point.gap.mean for point in points if np.isfinite(point.gap.mean)), default=1.0)
+    axes.set_yscale("symlog", linthresh=LINEAR_TO)
+    axes.set_ylim(0, 5 * max(highest, 2.0))
+    axes.set(xlabel=AXES[axis], xscale="log")
+    axes.yaxis.set_major_formatter(short_number)
+    values = sorted({point.value for point in points})
+    axes.set_xticks(values, [short_number(value) for value in values], rotation=45, ha="right")
+    axes.minorticks_off()
+    for kind in dict.fromkeys((point.scheme, point.aim) for point in points):
+        own = [point for point in points if (point.scheme, point.aim) == kind]
+        x, y = np.array([[point.value, 100 * point.gap.mean] for point in own]).T
+        label = f"{kind[0]}, {VARIANTS[kind[1]]}"
+        axes.plot(x, y, DASHES[kind[1]], color=colour(kind[0]), marker="o", markersize=3.5, label=label)
+        lost = [point.value for point in own if point.status != "ok"]
+        axes.plot(lost, [4 * max(highest, 2.0)] * len(lost), "x", color=colour(kind[0]), markersize=7)
+    if any(point.status != "ok" for point in points):
+        axes.set_title("✕ unstable")

@@ -1,0 +1,330 @@
+"""The joint optimum of a tiny system by value iteration on the paper's centralised Bellman equation (12): a yardstick.
+
+    U(m, z) = E [ w1 z + sum_k w3 W (m_k + A_k) + min ( w2 E(f) + sum_k c_k(j_k, rest_k; h_k) + U(m', z') ) ] - g
+    m'_k = m_k + A_k - j_k,    z' = z - f + sum_k rest_k W_ser
+
+m tasks left at the devices, z work at the server when the next block starts; the minimum knows all queues and gains.
+Plain NumPy in float64, written from the design and not from the package, of which only the world's numbers are taken.
+The world is finite: gains at a few equally likely points, cuts of 0, 1/2 and 1, service in steps of a grid, and actions
+only that keep the queues in their tables. A policy of it is one of the continuous world, so what is optimal here costs
+no less than there, and a lower bound for that world (with the same gains) is one here.
+
+`python tests/joint.py` shows how the cost of solving (12) grows with the number of devices.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from partway import bound, simulate
+from partway import world as worlds
+from partway.bound import Bound, lower_bound
+from partway.model import Draws
+from partway.program import Fading
+from partway.runs import Options, play_seed
+from partway.scenario import load
+from partway.simulate import Pair, Sums
+from partway.task import Task
+from partway.world import Placement, World, build, precise
+
+MEAN_GAIN = 0.05
+HALVES = 2
+"""Halves of a task: what is sent is counted in them."""
+TOLERANCE = 1e-6
+"""Width of the interval that value iteration leaves for the optimum, relative to it."""
+
+
+def tiny(devices: int, dear: float, **overrides: Any) -> World:
+    """K equal devices that run up to two tasks a block, each a table of three cuts.
+
+    A task run in a block costs 1, a whole one sent 0.28 / x at the gain x; serving K tasks in a block costs K `dear`.
+    """
+    scenario = load(
+        "paper",
+        {
+            "devices": devices,
+            "slots": 2,
+            "slot_s": 0.25,
+            "broadcast_lag": 0,
+            "weights.server_energy": dear / (40.0 * devices**2),
+            "device.cpu_max_hz": 40e9,
+            "server.cpu_max_hz": 40e9 * devices,
+            **overrides,
+        },
+    )
+    world = build(scenario, Placement(np.full(devices, 100.0), np.full(devices, MEAN_GAIN)))
+    share, whole = np.linspace(0.0, 1.0, HALVES + 1), np.asarray(world.devices.task.bits_per_task)
+    numbers = share[:, None] * np.ones(devices), share[:, None] * whole
+    cuts = Task(*numbers, np.full((HALVES + 1, devices), True), np.full(devices, False), whole)  # pyright: ignore
+    return replace(world, devices=replace(world.devices, task=cuts))
+
+
+def points_of(count: int) -> np.ndarray:
+    """x of `count` equally likely gains h = mean x, best first: the medians of as many parts of Exp(1)."""
+    return -np.log((np.arange(count) + 0.5) / count)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What makes the world finite: `gains` (points,) x; `tasks` a device's queue may hold; the server's queue goes up
+    to `work` mean tasks in `steps` steps a task, an even number."""
+
+    gains: np.ndarray
+    tasks: int
+    work: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Party:
+    """A device's choices a = (j, rest), infinite cost where one is not allowed.
+
+    cost  (q, gain, choice)    left  (q, choice) tasks    sent  (choice,) halves    chance  (m, q, gain) after m
+    wait  w3 W
+    """
+
+    cost: np.ndarray
+    left: np.ndarray
+    sent: np.ndarray
+    chance: np.ndarray
+    wait: float
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The system of (12). `effort` (y, f): w2 E(f), infinite where f cannot be served; `wait` (y,): w1 y."""
+
+    parties: list[Party]
+    effort: np.ndarray
+    wait: np.ndarray
+    half: int
+
+    def states(self) -> int:
+        """Queues and gains of all devices, times the server's queue."""
+        return int(np.prod([party.cost[:, :, 0].size for party in self.parties])) * len(self.wait)
+
+    def pairs(self) -> int:
+        """States times actions: what one sweep of (12) as printed looks at."""
+        choices = [int(np.isfinite(party.cost).sum()) for party in self.parties]
+        return int(np.prod(choices)) * int(np.isfinite(self.effort).sum())
+
+
+def joint(world: World, grid: Grid) -> Joint:
+    """All choices of all parties."""
+    server, step = world.server, 1.0 / grid.steps
+    y = np.arange(round(grid.work * grid.steps) + 1)
+    f = np.arange(min(len(y), round(float(server.slot_capacity) * server.slots * grid.steps) + 1))
+    energy = float(server.energy_weight) * float(server.energy_coef) / server.slots**2 * (f * step) ** 3
+    effort = np.where(f <= y[:, None], energy, np.inf)
+    parties = [party(world, k, grid) for k in range(world.devices.mean_gain.shape[-1])]
+    return Joint(parties, effort, float(server.queue_weight) * y * step, grid.steps // HALVES)
+
+
+def party(world: World, k: int, grid: Grid) -> Party:
+    """Device k: c = w4 [xi ((j - rest) W)^3 / (n tau)^2 + tau p], p = Gamma / h (2^(D / (tau B)) - 1)."""
+    device = jax.tree.map(lambda leaf: np.asarray(leaf)[..., k], world.devices)
+    assert device.server_work == 1.0
+    chances = stats.binom.pmf(np.arange(device.slots + 1), device.slots, world.arrival_threshold[k] / 2.0**32)
+    queues, most = np.arange(grid.tasks + 1), int(device.capacity + 1e-9) + 1
+    choices = [(0, 0), *((j, half) for j in range(1, most + 1) for half in range(HALVES + 1))]
+    j, halves = np.array(choices).T
+    local, tau_b = j - halves / HALVES, float(device.slot_s * device.bandwidth_hz)
+    power = device.snr_gap * (2.0 ** (device.task.bits[halves] / tau_b) - 1) / (device.mean_gain * grid.gains[:, None])
+    cost = device.energy_weight * (device.energy_coef * local**3 + device.slot_s * power)
+    left, kept = queues[:, None] - j, grid.tasks - device.slots
+    allowed = (left >= 0) & (left <= kept) & (local <= device.capacity + 1e-9)
+    chance = np.zeros((kept + 1, len(queues), len(grid.gains)))
+    for m in range(kept + 1):
+        chance[m, m : m + device.slots + 1] = chances[:, None] / len(grid.gains)
+    cost = np.where(allowed[:, None], cost, np.inf)
+    return Party(cost, np.clip(left, 0, kept), halves, chance, float(device.queue_weight))
+
+
+def selfish(one: Party, price: float) -> Party:
+    """The party that does what is best for itself alone when it pays `price` for a task sent, and nothing else."""
+    paid, value, change = one.cost + price * one.sent / HALVES, np.zeros(len(one.chance)), np.inf
+    queue = one.wait * np.arange(len(one.cost))[:, None]
+    while change > 1e-12:
+        found = np.tensordot(one.chance, queue + np.min(paid + value[one.left][:, None], axis=2), 2)
+        found, change = found - found[0], np.ptp(found - value)
+        value = found
+    total = paid + value[one.left][:, None]
+    chosen = np.argmin(total, axis=2)[:, :, None]
+    return replace(one, cost=np.where(np.arange(len(one.sent)) == chosen, one.cost, np.inf))
+
+
+def alone(system: Joint, price: float) -> Joint:
+    """The system with devices that are selfish at `price`; only the server, which sees everything, can choose."""
+    return replace(system, parties=[selfish(one, price) for one in system.parties])
+
+
+def steady(system: Joint, most: int) -> Joint:
+    """The system whose server serves `most` steps in every block, or what there is."""
+    y, f = np.ogrid[: system.effort.shape[0], : system.effort.shape[1]]
+    return replace(system, effort=np.where(f == np.minimum(y, most), system.effort, np.inf))
+
+
+def sweep(system: Joint, value: np.ndarray, discount: float = 1.0) -> np.ndarray:
+    """T U for U (m_1, ..., m_K, z). The minimum over all actions at once, party by party: first f, then each (j, rest).
+
+    That is the same minimum and takes far less than all pairs of state and action.
+    """
+    count, tables = len(system.parties), value.shape[:-1]
+    best = _served(system, discount * value.reshape(-1, value.shape[-1]))
+    for one in reversed(system.parties):
+        best = _chosen(one, best.reshape(-1, len(one.chance), *best.shape[1:]))
+    best = best.reshape(*(one.cost[:, :, 0].size for one in system.parties), -1) + system.wait
+    for k, one in enumerate(system.parties):
+        queue = np.repeat(one.wait * np.arange(len(one.cost)), one.cost.shape[1])
+        best = best + queue.reshape(-1, *[1] * (count - k))
+        best = np.moveaxis(np.tensordot(one.chance.reshape(len(one.chance), -1), best, (1, k)), 0, k)
+    return best.reshape(*tables, -1)
+
+
+def _served(system: Joint, value: np.ndarray) -> np.ndarray:
+    """(m, s, y): min over f of w2 E(f) + U(m, y - f + s), s halves being sent."""
+    points, most = value.shape[-1], HALVES * len(system.parties)
+    after = np.full((len(value), most + 1, points), np.inf)
+    for s in range(most + 1):
+        after[:, s, : points - s * system.half] = value[:, s * system.half :]
+    best = np.full_like(after, np.inf)
+    for f in range(system.effort.shape[1]):
+        best[..., f:] = np.minimum(best[..., f:], system.effort[f:, f] + after[..., : points - f])
+    return best
+
+
+def _chosen(one: Party, after: np.ndarray) -> np.ndarray:
+    """(earlier m, m, s, rest) -> (earlier m, s, q x gain x rest), s being what earlier devices send."""
+    earlier, _, sent, rest = after.shape
+    kept, (queues, gains, _) = sent - HALVES, one.cost.shape
+    best = np.full((earlier, kept, queues, gains, rest), np.inf)
+    for a, halves in enumerate(one.sent):
+        part = after[:, one.left[:, a], halves : halves + kept].swapaxes(1, 2)
+        np.minimum(best, part[:, :, :, None] + one.cost[:, :, a, None], out=best)
+    return best.reshape(earlier, kept, -1)
+
+
+def sweeps(system: Joint, discount: float = 1.0) -> Iterator[tuple[float, float]]:
+    """Value iteration; after every sweep an interval that holds the optimum.
+
+    Average: T U - U from its minimum to its maximum. Discounted, from empty queues: what gamma U(0, 0) can become.
+    """
+    value, end = first_guess(system), discount / (1.0 - discount) if discount < 1 else 1.0
+    while True:
+        found = sweep(system, value, discount)
+        change = found - value
+        start = discount * value.flat[0] if discount < 1 else 0.0
+        yield start + end * float(np.min(change)), start + end * float(np.max(change))
+        value = found if discount < 1 else found - found.flat[0]
+
+
+def first_guess(system: Joint) -> np.ndarray:
+    """U = 0."""
+    return np.zeros((*(len(one.chance) for one in system.parties), len(system.wait)))
+
+
+def optimum(system: Joint, discount: float = 1.0, tolerance: float = TOLERANCE, most: int = 20_000) -> float:
+    """The least average cost of a block, or discounted sum from empty queues; no more than `tolerance` off."""
+    low, high = 0.0, np.inf
+    for low, high in islice(sweeps(system, discount), most):
+        if high - low <= tolerance * abs(high):
+            return (low + high) / 2
+    raise RuntimeError(f"value iteration has left {low} to {high}")
+
+
+def no_server(system: Joint, price: float) -> Joint:
+    """Devices that pay `price` for a task sent, and no server: its optimum is the devices' part of the bound."""
+    paid = [replace(one, cost=one.cost + price * one.sent / HALVES) for one in system.parties]
+    return Joint(paid, np.zeros((1, 1)), np.zeros(1), half=0)
+
+
+def finite_bound(world: World, gains: np.ndarray, price: float | None = None) -> Bound:
+    """partway's lower bound for the world whose gains are these points: nothing is rounded down any more."""
+    points = Fading(1.0 / gains, np.full_like(gains, np.inf), np.full_like(gains, 1.0 / len(gains)))  # pyright: ignore
+    with mock.patch.multiple(bound, chords=lambda *_: points, plans=lambda _: points):
+        return lower_bound(world, price=price)
+
+
+def play(world: World, pair: Pair, gains: np.ndarray, seeds: Sequence[int], blocks: int) -> Sums:
+    """partway's own loop in the world whose gains are these points, float64; (seed, block)."""
+    exp_gains, points = worlds.gains, jnp.asarray(gains)
+
+    def finite(world: World, seed: jax.Array, block: jax.Array) -> jax.Array:
+        mean = world.devices.mean_gain
+        part = jnp.exp(-exp_gains(world, seed, block) / mean) * len(gains)
+        return mean * points[jnp.clip(part, 0, len(gains) - 1).astype(jnp.int32)]
+
+    def draws(world: World, seed: jax.Array, block: jax.Array) -> Draws:
+        return Draws(worlds.arrivals(world, seed, block), finite(world, seed, block + 1))
+
+    def one(world: World, seed: jax.Array) -> Sums:
+        keys = simulate.controller_keys(seed, jnp.uint32(1))
+        ready, loop = simulate.start(world, pair, seed, keys)
+        return play_seed(world, ready, loop, seed, keys[2], jnp.uint32(0), Options(blocks))[1][0]
+
+    with mock.patch.multiple(simulate, gains=finite, draws=draws), jax.enable_x64(True):
+        points = jnp.asarray(gains)
+        run = jax.jit(jax.vmap(partial(one, precise(world, "float64"))))
+        return jax.tree.map(np.asarray, run(jnp.asarray(seeds, jnp.uint32)))
+
+
+GAINS = 3
+
+
+def growth() -> None:
+    """What solving (12) takes, by the number of devices."""
+    print(
+        "\nw2 E(K tasks) = K/2; 3 gains, queues of up to 6 tasks, server queue of up to 2 K + 1 in quarters of a task\n"
+    )
+    print(
+        "| devices | joint states | states x actions | seconds a sweep | sweeps | lower bound | joint optimum | slack |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for devices in (1, 2, 3, 4):
+        world, gains = tiny(devices, 0.5), points_of(GAINS)
+        system, floor = joint(world, Grid(gains, 6, 2 * devices + 1, 4)), finite_bound(world, gains).value
+        began, count, low, high = time.perf_counter(), 0, 0.0, np.inf
+        for low, high in sweeps(system):
+            count += 1
+            if high - low <= 1e-4 * high:
+                break
+        seconds = (time.perf_counter() - began) / count
+        print(
+            f"| {devices} | {system.states():,} | {float(system.pairs()):.2g} | {seconds:.2g} | {count} "
+            f"| {floor:.3f} | {(low + high) / 2:.3f} | {low / floor - 1:.1%} |",
+            flush=True,
+        )
+
+
+def worlds_of_all_kinds() -> None:
+    """How far the bound is below the optimum, and selfish devices with the best server above it."""
+    print("\nSlack of the bound, and what devices that decide alone cost beyond the optimum; server queue in eighths\n")
+    print(
+        "| devices | w2 E(K tasks) / K | lower bound | joint optimum | slack | alone, price 0 | alone, bound's price |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for devices in (1, 2):
+        for dear in (0.1, 0.5, 2.5, 10.0):
+            world, gains = tiny(devices, dear), points_of(GAINS)
+            system, found = joint(world, Grid(gains, 6, 2 * devices + 1, 8)), finite_bound(world, gains)
+            best = optimum(system)
+            costs = [optimum(alone(system, price)) for price in (0.0, float(found.certificate.price))]
+            print(
+                f"| {devices} | {dear} | {found.value:.3f} | {best:.3f} | {best / found.value - 1:.1%} "
+                f"| {costs[0] / best - 1:+.1%} | {costs[1] / best - 1:+.1%} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    growth()
+    worlds_of_all_kinds()
