@@ -48,8 +48,8 @@ def at_table_cuts(device: Device, loss: jax.Array, max_bits: jax.Array, price: j
     local = taken[:, None] - task.share
     running = device.energy_weight * local_energy(device, local)
     total = jnp.where(local <= device.capacity + ROUNDING, running + sending, jnp.inf)
-    best = jnp.argmin(total, axis=1)
-    return _with_none(jnp.min(total, axis=1), task.share[best])
+    least = jnp.min(total, axis=1)
+    return _with_none(least, where_least(total, least[:, None], task.share))
 
 
 def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
@@ -91,6 +91,11 @@ def _with_none(cost: jax.Array, rest: jax.Array) -> Choices:
     """With the choice to take up no task, which costs nothing and sends nothing, in front."""
     nothing = jnp.zeros((1,), cost.dtype)
     return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, rest]))
+
+
+def where_least(total: jax.Array, least: jax.Array, of: jax.Array) -> jax.Array:
+    """The smallest `of` the last axis where `total` is `least`: on CPUs far faster than argmin."""
+    return jnp.min(jnp.where(total <= least, of, jnp.inf), axis=-1)
 
 
 def table_value(value: jax.Array, slope: jax.Array, left: jax.Array) -> jax.Array:

@@ -25,7 +25,19 @@ EXAMPLES = {
   partway compare --json - | jq '.schemes[].cost_per_block'""",
     "run": """examples:
   partway run --schemes exact --trace 0 3                two devices, block by block
-  partway run --schemes printed --server exact --out results/printed""",
+  partway run --schemes printed --server exact --out results/printed
+  partway run --schemes priced --save trained.npz        keep what was learned
+  partway run --load trained.npz --warmup 0              go on for another 2000 blocks
+  partway run --load trained.npz --set device.arrival_prob=0.5 --save busier.npz""",
+    "bound": """examples:
+  partway bound                                          of the paper's scenario
+  partway bound --scenario ocr --set devices=50
+  partway bound --json - | jq .value""",
+    "cut": """examples:
+  partway cut resnet50                                   a shipped network on the devices of the scenario ocr
+  partway cut model.onnx --scenario mine.toml --distance-m 80 --out my-cut
+  partway cut ppocr-rec --input-bits 60000 --set device.bandwidth_hz=5e6
+  partway cut alexnet --coding fp16 --json - | jq .break_even_hz""",
     "profile": """examples:
   partway profile resnet50                               a network that ships with Partway
   partway profile model.onnx --out my-model              my-model/*.csv, usable as a task's profile
@@ -138,50 +150,85 @@ def _parser() -> Parser:
     run.add_argument(
         "--trace", nargs="+", type=_whole, default=[0], metavar="DEVICE", help="devices to trace (default: 0)"
     )
+    run.add_argument("--save", metavar="FILE", help="keep the trained controllers in this .npz file")
+    run.add_argument(
+        "--load", metavar="FILE", help="go on where such a file ends, with its scenario unless one is given"
+    )
+    bound = command("bound", commands.bound, "the proven lower bound on the cost of every policy, on its own")
+    _scenario_flags(bound)
+    _json_flag(bound)
+    _overwrite_flag(bound)
+    bound.set_defaults(out=None)
     listing = command("schemes", commands.schemes, "list the schemes, or one scheme's hyperparameters")
     listing.add_argument("scheme", nargs="?", metavar="NAME")
     command("scenarios", commands.scenarios, "list the scenarios that ship with Partway")
     single = command("scenario", commands.scenario, "print a scenario's commented file, to start from")
     single.add_argument("name", nargs="?", default="paper", metavar="NAME")
+    _cut_flags(command("cut", commands.cut, "where to cut a network now, by queue and radio, and what that brings"))
     _profile_flags(command("profile", commands.profile_network, "where a network can be cut, and what each cut costs"))
     return parser
 
 
 def _run_flags(parser: Parser) -> None:
     add = parser.add_argument
-    add("--scenario", default="paper", metavar="NAME|FILE", help="a preset or a TOML file (default: paper)")
-    add("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the scenario")
+    _scenario_flags(parser)
     add("--schemes", nargs="+", metavar="NAME", help="schemes, or module:ATTRIBUTE of your own (default: all)")
     add("--server", metavar="NAME", help="take this scheme's server for all")
     add("--blocks", type=_whole, default=2000, metavar="N", help="blocks to run (default: 2000)")
-    add(
-        "--seeds",
-        type=_whole,
-        nargs="+",
-        default=[8],
-        metavar="N",
-        help="how many seeds, or several seeds (default: 8)",
-    )
+    add("--seeds", type=_whole, nargs="+", metavar="N", help="how many seeds, or several seeds (default: 8)")
     add("--warmup", type=_whole, metavar="N", help="blocks left out of the means (default: half)")
-    add("--precision", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    add("--precision", choices=["float32", "float64"], help="(default: float32)")
     _output_flags(parser)
-    add("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
+    _json_flag(parser)
+
+
+def _scenario_flags(parser: Parser, default: str = "paper") -> None:
+    add = parser.add_argument
+    add("--scenario", metavar="NAME|FILE", help=f"a preset or a TOML file (default: {default})")
+    add("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the scenario")
+
+
+def _json_flag(parser: Parser) -> None:
+    parser.add_argument("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
 
 
 def _output_flags(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep data and figures in this new folder")
+    _overwrite_flag(parser)
+
+
+def _overwrite_flag(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
 
 
 def _profile_flags(parser: Parser) -> None:
     add = parser.add_argument
+    _model_flags(parser)
+    add("--measure", action="store_true", help="time every layer on this machine")
+    add("--check", action="store_true", help="run both parts of every cut and compare with the whole, bit by bit")
+    _output_flags(parser)
+
+
+def _cut_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    _model_flags(parser)
+    _scenario_flags(parser, "ocr")
+    parser.set_defaults(scenario="ocr")
+    add("--device", type=_whole, metavar="N", help="the device that is asked about (default: the one of median gain)")
+    add("--distance-m", type=float, metavar="D", help="put it so far away, without shadowing [m]")
+    add("--learn", action="store_true", help="plan with what priced learns, not with the scenario's statistics")
+    add("--blocks", type=_whole, default=600, metavar="N", help="blocks of the simulation (default: 600)")
+    add("--seeds", type=_whole, default=3, metavar="N", help="its seeds (default: 3)")
+    _output_flags(parser)
+    _json_flag(parser)
+
+
+def _model_flags(parser: Parser) -> None:
+    add = parser.add_argument
     add("model", metavar="MODEL.onnx|NAME", help="an ONNX file, a profile's CSV file or a shipped profile's name")
     add("--coding", choices=list(CODING_BITS), default="uint8", help="of the tensor that is sent (default: uint8)")
     add("--shape", nargs="+", type=_shape, default=[], metavar="INPUT=1x3x224x224", help="fix the shape of an input")
     add("--input-bits", type=float, metavar="N", help="size of the encoded input, such as a JPEG file's [bit]")
-    add("--measure", action="store_true", help="time every layer on this machine")
-    add("--check", action="store_true", help="run both parts of every cut and compare with the whole, bit by bit")
-    _output_flags(parser)
 
 
 def _whole(text: str) -> int:

@@ -5,59 +5,49 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from partway import figures, profile_report, report, store
-from partway.comparison import Plan, Tick, execute, plan
+from partway import bound_report, cut_command, cut_report, figures, keep, report, store
+from partway.bound import NoBound, lower_bound
+from partway.comparison import Plan, Player, Tick, execute, plan
 from partway.errors import InputError, shown
-from partway.scenario import preset_text, presets
+from partway.profile_command import profile_network as profile_network
+from partway.runs import Run
+from partway.scenario import load, preset_text, presets
 from partway.schemes import SCHEMES, explanations, find_scheme, hyperparameters
-from partway.task import Profile, read_profile, write_profile
-from partway.world import build, load_of, place
+from partway.terminal import Screen, listing, terminal
+from partway.world import World, build, load_of, place
 
 MOST_SEEDS = 100_000
 INTERRUPTED = threading.Event()
 """Ctrl-C was heard where it could not be raised."""
 
 
-class Screen(Console):
-    """Prints names as they are, whatever brackets are in them, and leaves a pipe that closes to `main`."""
-
-    def __init__(self, **options: Any):
-        super().__init__(markup=False, emoji=False, highlight=False, **options)
-
-    def on_broken_pipe(self) -> None:
-        """Rich would exit with 1 here."""
-        raise BrokenPipeError
-
-
-def terminal(errors: bool = False) -> Console:
-    """stdout or stderr; 100 columns wide when it is a file or a pipe."""
-    console = Screen(stderr=errors)
-    return console if console.is_terminal else Screen(stderr=errors, width=100)
-
-
-def _plan(options: argparse.Namespace) -> Plan:
-    seeds = options.seeds[0] if len(options.seeds) == 1 else options.seeds
+def _plan(options: argparse.Namespace, kept: keep.Kept | None = None) -> Plan:
+    """What is asked for; what is not said is as in the file of trained controllers, or the default."""
+    given: list[int] = options.seeds or ([8] if kept is None else list(kept.header.seeds))
+    seeds = given[0] if len(given) == 1 and (kept is None or options.seeds) else given
     if isinstance(seeds, int) and seeds > MOST_SEEDS:
         raise InputError(f"--seeds {shown(seeds)}: allowed is a count from 1 up to {MOST_SEEDS}, or several seeds")
-    return plan(
-        options.scenario,
+    scenario = "paper" if kept is None else kept.scenario()
+    todo = plan(
+        scenario if options.scenario is None else options.scenario,
         overrides=options.set,
-        schemes=options.schemes,
-        server=options.server,
+        schemes=options.schemes or ([kept.header.scheme] if kept else None),
+        server=options.server or (kept.header.server if kept else None),
         blocks=options.blocks,
         seeds=seeds,
         warmup=options.warmup,
-        precision=options.precision,
+        precision=options.precision or (kept.header.precision if kept else "float32"),
     )
+    return replace(todo, name=kept.header.scenario_name) if kept and options.scenario is None else todo
 
 
 @contextlib.contextmanager
@@ -73,7 +63,8 @@ def _destinations(options: argparse.Namespace) -> Generator[tuple[Path | None, P
 
 
 @contextlib.contextmanager
-def _progress(todo: Plan, console: Console) -> Generator[Tick]:
+def _progress(blocks: int, console: Console) -> Generator[Tick]:
+    """A bar for so many blocks of all schemes together."""
     columns = (
         TextColumn("{task.description:16}"),
         BarColumn(),
@@ -82,12 +73,12 @@ def _progress(todo: Plan, console: Console) -> Generator[Tick]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=todo.blocks * len(todo.schemes))
+        task = bar.add_task("", total=blocks)
 
-        def tick(name: str, blocks: int) -> None:
+        def tick(name: str, done: int) -> None:
             if INTERRUPTED.is_set():
                 raise KeyboardInterrupt
-            bar.update(task, description=name, advance=blocks)
+            bar.update(task, description=name, advance=done)
 
         yield tick
 
@@ -97,27 +88,77 @@ def compare(options: argparse.Namespace) -> None:
     todo, errors = _plan(options), terminal(errors=True)
     with _destinations(options) as (folder, file):
         _say_load(todo, errors)
-        with _progress(todo, errors) as tick:
+        with _progress(todo.blocks * len(todo.schemes), errors) as tick:
             dataset = execute(todo, tick)
         _write(dataset, folder, file, lambda out: figures.write_comparison(dataset, out))
     _show(dataset, options)
 
 
 def run(options: argparse.Namespace) -> None:
-    """One scheme, and single devices block by block."""
-    options.schemes = options.schemes or ["exact"]
-    todo, errors = _plan(options), terminal(errors=True)
+    """One scheme, and single devices block by block; trained controllers are kept and go on."""
+    kept = keep.read(options.load) if options.load else None
+    options.schemes = options.schemes or (None if kept else ["exact"])
+    todo, errors = _plan(options, kept), terminal(errors=True)
     if len(todo.schemes) != 1:
         raise InputError(f"--schemes {' '.join(todo.schemes)}: 'run' takes one scheme; use 'compare' for several")
     for device in options.trace:
         if not 0 <= device < todo.scenario.devices:
             raise InputError(f"--trace {device}: allowed is a device from 0 to {todo.scenario.devices - 1}")
-    with _destinations(options) as (folder, file):
+    if kept:
+        keep.check(kept, todo)
+    with _destinations(options) as (folder, file), _trained_to(options) as trained:
         _say_load(todo, errors)
-        with _progress(todo, errors) as tick:
-            dataset = execute(todo, tick, trace=tuple(dict.fromkeys(options.trace)))
+        if kept:
+            errors.print(f"Goes on with {todo.schemes[0]} after block {kept.header.blocks}.", style="dim")
+        with _progress(todo.blocks, errors) as tick:
+            dataset = execute(todo, tick, tuple(dict.fromkeys(options.trace)), _player(kept, trained))
+        if trained and str(dataset["status"].values[0]) == "not_applicable":
+            raise InputError(f"--save {options.save}: {todo.schemes[0]} learned nothing: {dataset['reason'].values[0]}")
+        dataset = keep.goes_on(dataset, kept)
         _write(dataset, folder, file, lambda out: figures.write_run(dataset, out))
     _show(dataset, options)
+
+
+def _trained_to(options: argparse.Namespace) -> contextlib.AbstractContextManager[Path | None]:
+    """The file to keep trained controllers in, if it is wanted."""
+    if not options.save:
+        return contextlib.nullcontext()
+    place, taken = os.path.realpath(options.save), options.json not in (None, "-") and os.path.realpath(options.json)
+    if place == taken or (options.out and Path(place).is_relative_to(os.path.realpath(options.out))):
+        raise InputError(f"--save {options.save}: is taken by --out or --json; choose another place")
+    return store.new_file(Path(options.save), options.overwrite, "--save")
+
+
+def _player(kept: keep.Kept | None, trained: Path | None) -> Player:
+    """Runs a scheme from where `kept` ends, and keeps what it has learned."""
+
+    def play(todo: Plan, name: str, world: World, tick: Tick, traces: bool) -> Run:
+        played = keep.proceed(kept, todo, name, world, tick, traces)
+        if trained:
+            keep.save(trained, todo, played, kept.header.blocks if kept else 0)
+        return played
+
+    return play
+
+
+def bound(options: argparse.Namespace) -> None:
+    """The lower bound alone."""
+    asked = "paper" if options.scenario is None else options.scenario
+    scenario = load(asked, options.set)
+    world = build(scenario, place(scenario))
+    with _destinations(options) as (_, file):
+        try:
+            found = lower_bound(world)
+        except NoBound as why:
+            raise InputError(str(why)) from None
+        document = bound_report.as_json(found, scenario, world.server)
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        if file:
+            file.write_text(text, "utf-8")
+    if options.json == "-":
+        print(text, end="")
+    else:
+        terminal().print(bound_report.sheet(document, Path(asked).stem))
 
 
 def _write(dataset: xr.Dataset, folder: Path | None, file: Path | None, draw: Callable[[Path], Any]) -> None:
@@ -159,12 +200,30 @@ def _say_where(options: argparse.Namespace) -> None:
         console.print("Nothing was written; --out DIR keeps data and figures.", style="dim")
 
 
+def cut(options: argparse.Namespace) -> None:
+    """Where to cut a network now."""
+    found, errors = cut_command.question(options), terminal(errors=True)
+    with _destinations(options) as (folder, file):
+        with _progress(cut_command.blocks(options), errors) as tick:
+            answer = cut_command.solve(options, found, tick)
+        text = json.dumps(cut_report.as_json(answer), indent=1, allow_nan=False) + "\n"
+        if file:
+            file.write_text(text, "utf-8")
+        if folder:
+            cut_command.write(options, answer, text, folder)
+    if options.json == "-":
+        print(text, end="")
+    else:
+        terminal().print(cut_report.sheet(answer))
+    _say_where(options)
+
+
 def schemes(options: argparse.Namespace) -> None:
     """What can be compared."""
     console = terminal()
     if options.scheme is None:
         rows = [(name, scheme.about, *map(str, scheme.signalling().values())) for name, scheme in SCHEMES.items()]
-        console.print(_listing(("scheme", "what it does", "up", "down"), rows))
+        console.print(listing(("scheme", "what it does", "up", "down"), rows))
         console.print("up/down: numbers sent per device and block for control", style="dim")
         return
     about = find_scheme(options.scheme).about
@@ -172,70 +231,16 @@ def schemes(options: argparse.Namespace) -> None:
     rows = [
         (f"schemes.{options.scheme}.{name}", shown(value)) for name, value in hyperparameters(options.scheme).items()
     ]
-    console.print(_listing(("set with --set", "default"), rows))
+    console.print(listing(("set with --set", "default"), rows))
     for words in explanations(options.scheme):
         console.print(f"\n{words}", style="dim")
 
 
 def scenarios(options: argparse.Namespace) -> None:
     """The presets."""
-    terminal().print(_listing(("scenario", "what it is"), list(presets().items())))
-
-
-def _listing(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, no_wrap=title != titles[1] or (len(titles) == 2 and title == "default"))
-    for row in rows:
-        table.add_row(*row)
-    return table
+    terminal().print(listing(("scenario", "what it is"), list(presets().items())))
 
 
 def scenario(options: argparse.Namespace) -> None:
     """A preset's file."""
     print(preset_text(options.name), end="")
-
-
-def profile_network(options: argparse.Namespace) -> None:
-    """Where a network can be cut: a table, sentences, and on request files, times and a proof."""
-    console, by_table = terminal(), Path(options.model).suffix.lower() != ".onnx"
-    if by_table and (options.measure or options.check or options.shape or options.input_bits):
-        raise InputError(f"'{options.model}': --measure, --check, --shape and --input-bits need an .onnx file")
-    target = store.new_folder(options.out, options.overwrite) if options.out else contextlib.nullcontext()
-    with target as folder:
-        found = read_profile(options.model) if by_table else _profile_file(options, console)
-        if by_table:
-            profile_report.report(found, options.coding, console)
-        if folder:
-            _write_profile(found, options.coding, folder)
-    if options.out:
-        console.print(f"Table and figure are in {options.out}")
-
-
-def _profile_file(options: argparse.Namespace, console: Console) -> Profile:
-    """Read, measure, report and check an ONNX file. Imports here: the rest works without the extra `onnx`."""
-    from partway import profile, profile_run
-
-    network = profile.load_network(options.model, dict(options.shape))
-    found = profile.profile_network(network, options.input_bits)
-    seconds = profile_run.measure(network) if options.measure else None
-    profile_report.report(found, options.coding, console, seconds)
-    if options.check:
-        splits = profile_run.check(network)
-        if not splits:
-            console.print("check: there is no cut between input and output, so there is nothing to check")
-            return found
-        wrong = [split for split in splits if not split.exact]
-        console.print(
-            f"check: {len(splits) - len(wrong)} of {len(splits)} cuts give exactly the whole network's output"
-        )
-        for split in wrong:
-            console.print(f"  cut {split.cut} after {split.after}: off by up to {split.deviation:.3g}")
-    return found
-
-
-def _write_profile(found: Profile, coding: str, folder: Path) -> None:
-    (folder / f"{found.name}.csv").write_text(write_profile(found), encoding="utf-8")
-    figure = profile_report.draw(found, coding)
-    for kind in ("png", "svg"):
-        figure.savefig(folder / f"{found.name}.{kind}")

@@ -183,9 +183,7 @@ def version() -> str:
         return "not installed"
 
 
-def _scheme(
-    todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int], player: Player
-) -> xr.Dataset:
+def _scheme(todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int], player: Player) -> xr.Dataset:
     """One scheme's row of the dataset."""
     scheme = find_scheme(name)
     why = applicable(todo, name, world)
@@ -221,7 +219,8 @@ def _series(played: Run | None, todo: Plan) -> dict[str, Any]:
 def _latency(played: Run | None, world: World, todo: Plan) -> dict[str, Any]:
     seeds = len(todo.seeds)
     seconds, unfinished = np.full((seeds, len(LATENCY)), np.nan), np.full(seeds, np.nan)
-    if played is not None and played.traces is not None and np.isfinite(played.sums.cost()).all():
+    begun = played is not None and np.any(played.sums.total_work[:, 0])  # when those tasks came is not known
+    if played is not None and played.traces is not None and not begun and np.isfinite(played.sums.cost()).all():
         found = latency(played.traces, np.asarray(world.devices.server_work), todo.scenario.slot_s, todo.warmup)
         seconds, unfinished = np.stack([getattr(found, name) for name in LATENCY], axis=-1), found.unfinished
     return {"latency_s": (("seed", "statistic"), seconds), "unfinished": (("seed",), unfinished)}

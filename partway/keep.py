@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from partway.comparison import Plan, Tick, play, version
@@ -85,7 +86,8 @@ def save(path: Path, todo: Plan, played: Run, before: int = 0) -> None:
     )
     arrays = {name: np.asarray(_numbers(leaf)) for name, leaf in _named(played.pair, played.loop)}
     with path.open("wb") as file:
-        np.savez_compressed(file, **{HEADER: np.array(json.dumps(header.model_dump(mode="json")))}, **arrays)
+        arrays[HEADER] = np.array(json.dumps(header.model_dump(mode="json")))
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read(path: str | Path) -> Kept:
@@ -101,7 +103,9 @@ def read(path: str | Path) -> Kept:
         raise InputError(f"{given}: cannot be read ({error.strerror}); name a file of `partway run --save`") from None
     except (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError) as error:
         why = "its header does not fit" if isinstance(error, ValidationError) else type(error).__name__
-        raise InputError(f"{given}: holds no trained controllers ({why}); name a file of `partway run --save`") from None
+        raise InputError(
+            f"{given}: holds no trained controllers ({why}); name a file of `partway run --save`"
+        ) from None
     return kept
 
 
@@ -139,7 +143,7 @@ def resume(kept: Kept, todo: Plan, world: World) -> tuple[Pair, Loop]:
     What the scenario sets under [schemes.NAME] holds; all other hyperparameters are the file's. In another world the
     queues and the memories are carried over as they are, in tasks, and the gain is drawn anew.
     """
-    name, header, seeds = header_name(kept), kept.header, todo.seeds
+    name, header, seeds = kept.header.scheme, kept.header, todo.seeds
     pair = _with_switches(pair_for(name, todo.scenario, todo.server), header, todo.scenario.schemes.get(name, {}))
     prepare = find_scheme(name).prepare
     fresh = begin(world, pair, name, seeds, todo.precision)
@@ -154,11 +158,6 @@ def resume(kept: Kept, todo: Plan, world: World) -> tuple[Pair, Loop]:
         return agreed, replace(loop, state=replace(loop.state, gain=now))
 
 
-def header_name(kept: Kept) -> str:
-    """The scheme's name."""
-    return kept.header.scheme
-
-
 def proceed(kept: Kept | None, todo: Plan, name: str, world: World, tick: Tick, traces: bool) -> Run:
     """`partway.comparison.play`, from where the file ends, if there is one."""
     if kept is None:
@@ -171,6 +170,16 @@ def proceed(kept: Kept | None, todo: Plan, name: str, world: World, tick: Tick, 
     pair, loop = resume(kept, todo, world)
     how: dict[str, Any] = {"precision": todo.precision, "traces": traces, "tick": done}
     return go_on(world, pair, loop, name, todo.seeds, todo.blocks, kept.header.blocks, **how)
+
+
+def goes_on(dataset: xr.Dataset, kept: Kept | None) -> xr.Dataset:
+    """The dataset with the number of its first block; there is no bound on sums from empty queues after a load."""
+    if kept is None:
+        return dataset
+    found = dataset.assign_attrs(first_block=kept.header.blocks)
+    if dataset.attrs["objective"] == "average" or dataset.attrs["bound_reason"]:
+        return found
+    return found.assign_attrs(bound=np.nan, bound_reason="a run that goes on does not start from empty queues")
 
 
 def _named(pair: Pair, loop: Loop) -> list[tuple[str, Any]]:

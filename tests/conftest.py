@@ -14,9 +14,10 @@ from hypothesis import settings
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
 
 from partway import runs
+from partway.comparison import with_bound
 from partway.runs import Options, Run, run
 from partway.scenario import load
-from partway.schemes import SCHEMES
+from partway.schemes import SCHEMES, consult_bound
 from partway.sections import Scenario
 from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, stable_hash
 from partway.world import World, build, place, precise
@@ -114,9 +115,20 @@ def play() -> Play:
 
 
 @pytest.fixture(scope="session")
-def played(play: Play, mixed_world: World) -> Callable[[str], Run]:
+def pair_of(mixed_world: World) -> Callable[[str], Pair]:
+    """A scheme's pair for the mixed world: the oracle's with the bound's tables; no constant is tuned."""
+
+    def made(name: str) -> Pair:
+        pair = Pair(SCHEMES[name].device, SCHEMES[name].server)
+        return consult_bound(pair, with_bound(mixed_world)[0]) if SCHEMES[name].prepare is consult_bound else pair
+
+    return cache(made)
+
+
+@pytest.fixture(scope="session")
+def played(play: Play, mixed_world: World, pair_of: Callable[[str], Pair]) -> Callable[[str], Run]:
     """A scheme's run of 100 blocks and two seeds in the mixed world, made once."""
-    return cache(lambda name: play(name, mixed_world))
+    return cache(lambda name: play(pair_of(name), mixed_world, name=name))
 
 
 @pytest.fixture(scope="session")

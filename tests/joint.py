@@ -168,9 +168,11 @@ def alone(system: Joint, price: float) -> Joint:
 
 
 def steady(system: Joint, most: int) -> Joint:
-    """The system whose server serves `most` steps in every block, or what there is."""
+    """The system whose server serves `most` steps in every block, or what there is; more at the end of the table."""
     y, f = np.ogrid[: system.effort.shape[0], : system.effort.shape[1]]
-    return replace(system, effort=np.where(f == np.minimum(y, most), system.effort, np.inf))
+    full = len(y) - 1 - HALVES * system.half * len(system.parties)
+    wanted = np.maximum(np.minimum(y, most), y - full)
+    return replace(system, effort=np.where(f == wanted, system.effort, np.inf))
 
 
 def sweep(system: Joint, value: np.ndarray, discount: float = 1.0) -> np.ndarray:

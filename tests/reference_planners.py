@@ -1,7 +1,7 @@
 """The learners of post-decision values once more, in plain loops from their equations: see `reference`.
 
-    device   U(m) <- U(m) + a_t (E_A [w3 W (m + A) + min over (j, rest) of c(j, rest; h') + gamma U(m + A - j)] - U(m))
-    server   u(x) <- u(x) + a_t (V'(x + a) - u(x)),  V'(y) = w1 + gamma u(y - f(y)),  w2 E'(f) = gamma u(y - f)
+device   U(m) <- U(m) + a_t (E_A [w3 W (m + A) + min over (j, rest) of c(j, rest; h') + gamma U(m + A - j)] - U(m))
+server   u(x) <- u(x) + a_t (V'(x + a) - u(x)),  V'(y) = w1 + gamma u(y - f(y)),  w2 E'(f) = gamma u(y - f)
 """
 
 import math
@@ -154,13 +154,12 @@ class PostDecision(Planner):
         d, best = self.d, cheapest(self.d, then.h, self.price(then))
         new = round(sum(then.arrivals))
         self.came = [(seen * self.t + (a == new)) / (self.t + 1) for a, seen in enumerate(self.came)]
-        step, moved = step_size(self.t, 0.6, 0.01), []
+        step, moved, worth = step_size(self.t, 0.6, 0.01), [], []
+        for q in range(STATES + d.slots):
+            then_best = min(c + self.gamma * self.value(q - j) for j, c in best.items() if j <= q)
+            worth.append(d.w3 * d.cycles * q + then_best)
         for m in range(STATES):
-            target = 0.0
-            for a, often in enumerate(self.came):
-                q = m + a
-                then_best = min(c + self.gamma * self.value(q - j) for j, c in best.items() if j <= q)
-                target += often * (d.w3 * d.cycles * q + then_best)
+            target = sum(often * worth[m + a] for a, often in enumerate(self.came))
             moved.append(self.u[m] + step * (target - self.u[m]))
         self.u = [value - moved[0] for value in moved] if d.average else moved
         self.t += 1

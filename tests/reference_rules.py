@@ -3,8 +3,20 @@
 import math
 
 import numpy as np
-from reference import Chance, DeviceNumbers, DeviceSees, ServerNumbers, ServerSees, Words, bits_of, capacity, drain, power
-from reference import SAFETY, affordable_bits
+from reference import (
+    SAFETY,
+    Chance,
+    DeviceNumbers,
+    DeviceSees,
+    ServerNumbers,
+    ServerSees,
+    Words,
+    affordable_bits,
+    bits_of,
+    capacity,
+    drain,
+    power,
+)
 from reference_planners import PostDecisionServer, affordable_cuts, least, work_of_share
 
 LEAST_RATE = 0.01

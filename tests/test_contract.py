@@ -45,8 +45,19 @@ MOVED_BY = {
     "binary": {"q", "gain", "arrivals", "memory"},
     "even": {"q", "rate"},
     "random": {"q"},
-    "local": {"q"},
-    "full": {"q"},
+    "local": {"q", "y"},
+    "full": {"q", "y"},
+    "myopic": {"q", "gain", "y"},
+    "drift": {"q", "y", "backlog"},
+    "neurosurgeon": {"q", "y", "rate", "backlog"},
+    "neurosurgeon-energy": {"q", "y"},
+    "dads": {"q", "y", "rate"},
+    "ans": {"q", "memory", "y", "backlog"},
+    "coedge": {"q", "y", "backlog"},
+    "iao": {"q", "y", "rate", "share"},
+    "decoupled": {"q", "gain", "memory", "y"},
+    "priced": {"q", "memory", "y", "price"},
+    "oracle": {"q", "memory", "y"},
     "constant": {"q", "y"},
 }
 """What changes some action of a scheme when it is changed; a new scheme says here what it looks at."""
@@ -70,8 +81,8 @@ def devices_of(tree: Any, here: np.ndarray, other: Callable[[jax.Array], jax.Arr
     return jax.tree.map(lambda leaf: jnp.where(here, leaf, other(leaf).astype(leaf.dtype)), tree)
 
 
-def changed(leaf: jax.Array) -> jax.Array:
-    return leaf if leaf.dtype == bool else leaf * 1.25 + 0.5
+def changed(leaf: jax.Array, size: float = 1.0) -> jax.Array:
+    return leaf if leaf.dtype == bool else size * (leaf * 1.25 + 0.5)
 
 
 def but_for(kept: int | None, run: Run, *names: str, size: float = 1.0) -> Loop:
@@ -81,7 +92,7 @@ def but_for(kept: int | None, run: Run, *names: str, size: float = 1.0) -> Loop:
     if "q" in names:
         new["q"] = devices_of(state.q, here, lambda q: size * (q + 3.0))
     if "gain" in names:
-        new["gain"] = devices_of(state.gain, here, lambda h: h[..., ::-1] * 3.0)
+        new["gain"] = devices_of(state.gain, here, lambda h: h[..., ::-1] * 3.0 * max(size, 1e-3))
     if "arrivals" in names:
         new["arrivals"] = devices_of(state.arrivals, here, lambda came: 1.0 - came)
     if "y" in names:
@@ -90,7 +101,9 @@ def but_for(kept: int | None, run: Run, *names: str, size: float = 1.0) -> Loop:
         state.told,
         **{f.name: getattr(state.told, f.name) * 1.5 + 1.0 for f in fields(Broadcast) if f.name in names},
     )
-    memory = devices_of(run.loop.device_memory, here, changed) if "memory" in names else run.loop.device_memory
+    memory = run.loop.device_memory
+    if "memory" in names:
+        memory = devices_of(memory, here, lambda leaf: changed(leaf, size))
     served_by = jax.tree.map(changed, run.loop.server_memory) if "server memory" in names else run.loop.server_memory
     return Loop(replace(state, **new, told=told), memory, served_by)
 
@@ -178,7 +191,8 @@ def test_a_device_acts_alone_as_in_the_fleet(scheme: str, finished: Run, replay:
     key = controller_keys(jnp.uint32(seed), jnp.uint32(stable_hash(scheme)))[2]
     own = per_device(jax.random.split(jax.random.fold_in(key, jnp.uint32(100)))[0], 4)
     controller, state = jax.tree.map(lambda leaf: leaf[seed], (finished.pair.device, finished.loop.state))
-    controller = replace(SCHEMES[scheme].device, **({"mu": controller.mu} if hasattr(controller, "mu") else {}))
+    known = {name: getattr(controller, name) for name in ("mu", "certificate") if hasattr(controller, name)}
+    controller = replace(SCHEMES[scheme].device, **known)
     memories = jax.tree.map(lambda leaf: leaf[seed], finished.loop.device_memory)
     words = heard(state.told, state.told)
 
@@ -343,8 +357,8 @@ def traced(pair: Pair, world: World) -> None:
         jax.jit(both).trace(pair, jnp.uint32(1), controller_keys(jnp.uint32(1), jnp.uint32(3)))
 
 
-def test_no_random_key_is_used_twice(scheme: str, mixed_world: World):
-    traced(Pair(SCHEMES[scheme].device, SCHEMES[scheme].server), precise(mixed_world, "float32"))
+def test_no_random_key_is_used_twice(scheme: str, pair_of: Callable[[str], Pair], mixed_world: World):
+    traced(precise(pair_of(scheme), "float32"), precise(mixed_world, "float32"))
 
 
 def test_a_run_of_two_calls_passes_the_check_too(mixed_world: World, play: Callable[..., Run]):
@@ -397,11 +411,17 @@ def test_controllers_hash_compare_print_and_are_frozen(scheme: str):
             one.anything = 1.0
 
 
+def floats_of(controller: Any) -> list[float]:
+    """Its hyperparameters that are floats, and those of a controller in it."""
+    values = [getattr(controller, f.name) for f in fields(controller)]
+    inner = [value for value in values if isinstance(value, ServerController)]
+    return [value for value in values if isinstance(value, float)] + [x for one in inner for x in floats_of(one)]
+
+
 def test_hyperparameters_are_leaves_and_switches_are_not(scheme: str):
     """Floats can be traced, differentiated and vmapped; whole numbers, switches and words are part of the program."""
     for one in both_controllers(scheme):
-        floats = [getattr(one, f.name) for f in fields(one) if isinstance(getattr(one, f.name), float)]
-        assert sorted(jax.tree.leaves(one)) == sorted(floats)
+        assert sorted(jax.tree.leaves(one)) == sorted(floats_of(one))
 
 
 def test_hyperparameters_vmap(mixed_world: World):

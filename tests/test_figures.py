@@ -19,7 +19,7 @@ from partway.figures.sheet import FOREIGN, PALETTE, colour
 from partway.results import LATENCY, PARTS, estimate, summarise
 from partway.schemes import SCHEMES
 
-COMPARISON, RUN = ("cost-over-time", "cost-parts", "tradeoff"), ("cost-over-time", "devices")
+COMPARISON, RUN = ("gap", "cost-over-time", "cost-parts", "tradeoff"), ("cost-over-time", "devices")
 TRACED = ("q", "gain", "taken", "rest", "power", "cost", "arrivals")
 
 
@@ -40,6 +40,8 @@ def made_up(
     cost = random.uniform(1, 2, (*shape, len(PARTS))) * scale[:, None, None, None]
     cost[[state[0] == "not_applicable" for state in rows.values()]] = np.nan
     variables["cost"] = (("scheme", "seed", "block", "part"), cost)
+    for name in ("loss_devices", "loss_waiting", "loss_rate"):
+        variables[name] = (("scheme", "seed", "block"), 0.01 * cost[..., 0] * random.uniform(0, 1, shape))
     variables["latency_s"] = (("scheme", "seed", "statistic"), random.uniform(1, 2, (len(rows), seeds, len(LATENCY))))
     variables["unfinished"] = (("scheme", "seed"), np.zeros((len(rows), seeds)))
     for name, values in zip(("status", "reason"), zip(*rows.values(), strict=True), strict=True):
@@ -53,6 +55,7 @@ def made_up(
     labels = {"scheme": list(rows), "seed": range(seeds), "part": list(PARTS), "statistic": list(LATENCY)}
     dataset = xr.Dataset(variables, labels | ({"traced": list(traced)} if traced else {})).expand_dims(device=20)
     own = {"scenario_name": "made-up", "warmup": blocks // 2, "discount": 0.95, "block_s": 0.5, "server": ""}
+    own |= {"objective": "average", "bound": 4.0, "bound_price": 1.0, "bound_loose": 0.01, "bound_reason": ""}
     return dataset.isel(device=0).assign(distance_m=("device", np.ones(20))).assign_attrs(own | attributes)
 
 
@@ -109,7 +112,7 @@ def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 def is_drawn_as_summarised(written: Written) -> None:
     is_drawn(written.folder, COMPARISON)
-    parts, tradeoff = table(written.folder, "cost-parts"), table(written.folder, "tradeoff")
+    parts, tradeoff, gaps = (table(written.folder, name) for name in ("cost-parts", "tradeoff", "gap"))
     for one in summarise(written.dataset, reference=None):
         assert one.status == "ok"
         assert column(parts, "cost [per block]", scheme=one.name, part="sum") == pytest.approx(one.cost.mean)
@@ -118,6 +121,11 @@ def is_drawn_as_summarised(written: Written) -> None:
             assert column(parts, "cost [per block]", scheme=one.name, part=part) == pytest.approx(one.parts[part])
         assert column(tradeoff, "latency [s]", scheme=one.name) == pytest.approx(one.latency_s["mean"])
         assert column(tradeoff, "energy [J/task]", scheme=one.name) == pytest.approx(one.device_j + one.server_j)
+        assert one.gap is not None
+        assert column(gaps, "gap [%]", scheme=one.name) == pytest.approx(100 * one.gap.whole.mean)
+        assert column(gaps, "95 % high [%]", scheme=one.name) == pytest.approx(100 * one.gap.whole.high)
+        for loser in ("devices", "waiting", "rate"):
+            assert column(gaps, f"{loser} [%]", scheme=one.name) == pytest.approx(100 * getattr(one.gap, loser))
 
 
 def test_a_comparison_is_drawn_as_it_is_summarised(several: Written) -> None:
@@ -218,6 +226,19 @@ def test_without_latency_there_is_no_trade_off(tmp_path: Path) -> None:
     write_comparison(made_up().assign(latency_s=np.nan * made_up()["latency_s"]), tmp_path)
     assert table(tmp_path, "tradeoff") == []
     assert "no stable scheme whose latency is known" in (tmp_path / "tradeoff.svg").read_text(encoding="utf-8")
+
+
+def test_without_a_bound_there_is_no_gap(tmp_path: Path) -> None:
+    write_comparison(made_up(bound=np.nan, bound_reason="no bound here"), tmp_path)
+    assert table(tmp_path, "gap") == []
+    assert "no scheme has a gap: no bound here" in (tmp_path / "gap.svg").read_text(encoding="utf-8")
+
+
+def test_schemes_come_by_their_gap_the_best_last(several: Written) -> None:
+    """Made-up losses grow as costs do: the order of `made_up`, local first."""
+    gaps = table(several.folder, "gap")
+    assert [row["scheme"] for row in gaps] == ["mine:Policy", "exact", "local"]
+    assert (np.diff(column(gaps, "gap [%]")) < 0).all()
 
 
 def test_one_seed_has_no_interval(one_seed: Written) -> None:

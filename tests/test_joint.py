@@ -110,16 +110,16 @@ def mean_cost(sums: Sums) -> tuple[float, float]:
 
 
 def test_it_is_the_world_that_partway_plays():
-    """Selfish devices and a server that does a task a block: evaluated here, played there."""
+    """Selfish devices and a server that does 3/4 of a task a block: evaluated here, played there."""
     world = known(1, 2.5)[0]
-    system = joint(world, replace(grid(1), work=5.0))
+    system = joint(world, replace(grid(1), work=10.0))
     certificate = finite_bound(world, GAINS, price=0.0).certificate
-    pair = Pair(Oracle(certificate=certificate), Steady(speed=0.5))
+    pair = Pair(Oracle(certificate=certificate), Steady(speed=0.375))
     played, error = mean_cost(play(world, pair, GAINS, range(400), 1000))
     assert error < 0.01 * played
-    assert played == pytest.approx(optimum(steady(alone(system, 0.0), 8)), abs=error)
-    for price, steps in ((0.0, 10), (1.0, 8)):  # a faster server and dearer cuts make another world
-        assert abs(played - optimum(steady(alone(system, price), steps))) > 2 * error
+    assert played == pytest.approx(optimum(steady(alone(system, 0.0), 6)), abs=error)
+    for price, steps in ((0.0, 7), (1.0, 6)):  # a faster server and dearer cuts make another world
+        assert abs(played - optimum(steady(alone(system, price), steps))) > 1.5 * error
 
 
 # The bound

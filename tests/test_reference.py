@@ -49,7 +49,7 @@ FLEET = {
     "server": {"macs_per_cycle": 0.6, "cpu_max_hz": 3e11},
 }
 UNEVEN = {"device.cpu_max_hz": 77e9, "device.capacitance": 0.93e-28}
-"""The preset's own numbers are so round that running a task costs what its waiting does, and all cuts can be as fast."""
+"""The preset's numbers are so round that running a task costs what its waiting does, and all cuts can be as fast."""
 WORLDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "paper": ({}, UNEVEN),
     "mixed": (FLEET, {}),
@@ -82,10 +82,11 @@ class Place(NamedTuple):
     world: World
 
 
-def place_of(name: str, queue: str, lag: int) -> Place:
+def place_of(name: str, queue: str, lag: int, objective: str = "average") -> Place:
     """One of WORLDS."""
     groups, overrides = WORLDS[name]
-    scenario = load({**groups, "devices": 5, "queue": queue, "broadcast_lag": lag}, overrides)
+    rules = {"queue": queue, "broadcast_lag": lag, "objective": objective}
+    scenario = load({**groups, "devices": 5, **rules}, overrides)
     placement = place(scenario)
     return Place(scenario, placement.mean_gain_per_w, build(scenario, placement))
 
@@ -191,13 +192,22 @@ def test_jax_tells_all_schemes_apart() -> None:
 @pytest.mark.parametrize(("name", "queue", "lag"), CASES)
 def test_the_package_agrees_with_the_reference(name: str, queue: str, lag: int) -> None:
     for where in WORLDS if queue == "conserving" else ("paper", "paper, 0.2 W"):
-        site, drawn_in = place_of(where, queue, lag), place_of(where, "conserving", 2).world
-        pair = pair_for(name, site.scenario)
-        played = run(site.world, pair, name, SEEDS, BLOCKS, precision="float64", traces=True)
-        for row in range(len(SEEDS)):
-            chance = chance_of(name, pair, drawn_in, played, row)
-            expected = reference.play(site.scenario, site.mean_gain, chance, *makers(name, chance), BLOCKS)
-            check(played, row, expected, f"{name}, {where}, seed {SEEDS[row]}")
+        play_both(name, where, place_of(where, queue, lag))
+
+
+def test_learners_of_a_discounted_sum_agree_with_the_reference() -> None:
+    """`priced`, of whose learners both have another gamma and the devices no relative values then."""
+    play_both("priced", "mixed", place_of("mixed", "conserving", 2, objective="discounted"))
+
+
+def play_both(name: str, where: str, site: Place) -> None:
+    """One scheme in one world, by the package and by the reference."""
+    pair, drawn_in = pair_for(name, site.scenario), place_of(where, "conserving", 2).world
+    played = run(site.world, pair, name, SEEDS, BLOCKS, precision="float64", traces=True)
+    for row in range(len(SEEDS)):
+        chance = chance_of(name, pair, drawn_in, played, row)
+        expected = reference.play(site.scenario, site.mean_gain, chance, *makers(name, chance), BLOCKS)
+        check(played, row, expected, f"{name}, {where}, seed {SEEDS[row]}")
 
 
 def check(played: Run, row: int, expected: reference.History, where: str) -> None:

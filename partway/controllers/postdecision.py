@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from partway.certificate import Certificate, Tables
-from partway.choices import best_cuts, table_value
+from partway.choices import best_cuts, table_value, where_least
 from partway.controllers.base import (
     DeviceController,
     DeviceView,
@@ -47,7 +47,7 @@ class Learner:
     """Memory of a device.
 
     value   (states,) U, relative to U(0) where gamma is 1      block   t, blocks learned from
-    arrive  (n + 1,) how often 0..n tasks came in a block       change  relative change of U in the last block
+    arrive  (n + 1,) how often 0..n tasks came in a block       change  relative, of U's last entry, in the last block
     """
 
     value: jax.Array
@@ -108,7 +108,7 @@ class PostDecision(DeviceController):
         value = memory.value + table_step(memory.block, self.decay, self.least_step) * (target - memory.value)
         if aims_at_average(self.aim, device):
             value = value - value[0]
-        change = jnp.linalg.norm(value - memory.value) / jnp.maximum(jnp.linalg.norm(memory.value), 1e-30)
+        change = jnp.abs(value[-1] - memory.value[-1]) / jnp.maximum(jnp.abs(memory.value[-1]), 1e-30)
         return Learner(value, arrive, memory.block + 1, change)
 
     def change(self, memory: Learner) -> jax.Array:
@@ -144,10 +144,11 @@ def planned(
 ) -> DeviceAction:
     """argmin over (j, rest) of c(j, rest; h, price) + gamma U(q - j), U given by a table and its slope beyond."""
     choices = best_cuts(device, view.gain, price)
-    left = view.q - jnp.arange(device.most + 1)
-    total = choices.cost + discount * table_value(value, slope, left)
-    best = jnp.argmin(jnp.where(left >= 0, total, jnp.inf))
-    return DeviceAction(whole=view.q - best, rest=choices.rest[best])
+    taken = jnp.arange(device.most + 1, dtype=view.q.dtype)
+    total = choices.cost + discount * table_value(value, slope, view.q - taken)
+    total = jnp.where(taken <= view.q, total, jnp.inf)
+    best = where_least(total, jnp.min(total), taken)
+    return DeviceAction(whole=view.q - best, rest=jnp.max(jnp.where(taken == best, choices.rest, 0.0)))
 
 
 def backup(device: Device, value: jax.Array, cost: jax.Array, discount: jax.Array | float) -> jax.Array:
@@ -295,10 +296,10 @@ def energy_coef(server: Server) -> jax.Array:
 
 
 def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:
-    """The piecewise linear function through (points, values), constant beyond, at (m,): a sum of ramps, no gather."""
+    """The piecewise linear function through (points, values), constant beyond, at (m,): a sum of ramps, no gather or dot."""
     length = points[1:] - points[:-1]
     steepness = (values[1:] - values[:-1]) / length
-    return values[0] + jnp.clip(at[:, None] - points[:-1], 0.0, length) @ steepness
+    return values[0] + jnp.sum(jnp.clip(at[:, None] - points[:-1], 0.0, length) * steepness, axis=1)
 
 
 @record
