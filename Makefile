@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint lock profiles results clean
+.PHONY: help compare test test-slow lint lock profiles results goals clean
 
 help:  ## Say what can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,9 @@ profiles: $(DEV)  ## Make partway/profiles/*.csv from ONNX models
 
 results: $(DEV)  ## Write docs/results.md and its pictures from runs made now (minutes)
 	$(BIN)/python scripts/make_results.py
+
+goals: $(DEV)  ## Write docs/goals.md: the gap of priced in every world it is meant for, and Theorem 1 (minutes)
+	$(BIN)/python scripts/make_goals.py
 
 clean:  ## Remove all that was made, .venv too
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -48,8 +48,7 @@ def at_table_cuts(device: Device, loss: jax.Array, max_bits: jax.Array, price: j
     local = taken[:, None] - task.share
     running = device.energy_weight * local_energy(device, local)
     total = jnp.where(local <= device.capacity + ROUNDING, running + sending, jnp.inf)
-    least = jnp.min(total, axis=1)
-    return _with_none(least, where_least(total, least[:, None], task.share))
+    return _with_none(jnp.min(total, axis=1), where_least(total, task.share))
 
 
 def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
@@ -93,8 +92,12 @@ def _with_none(cost: jax.Array, rest: jax.Array) -> Choices:
     return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, rest]))
 
 
-def where_least(total: jax.Array, least: jax.Array, of: jax.Array) -> jax.Array:
-    """The smallest `of` the last axis where `total` is `least`: on CPUs far faster than argmin."""
+def where_least(total: jax.Array, of: jax.Array) -> jax.Array:
+    """The smallest `of` at the least `total` (>= 0) of the last axis; far faster on a CPU than argmin and a gather.
+
+    A compiler may compute `total` twice and round it differently, so what differs by rounding alone counts as equal.
+    """
+    least = jnp.min(total, axis=-1, keepdims=True) * (1.0 + 16.0 * jnp.finfo(total.dtype).eps)
     return jnp.min(jnp.where(total <= least, of, jnp.inf), axis=-1)
 
 

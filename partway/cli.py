@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 import platformdirs
 
-from partway import commands
+from partway import commands, theorem1_command
 from partway.errors import InputError, closest, nearest, shorten, shown
 from partway.task import CODING_BITS
 
@@ -159,6 +159,11 @@ def _parser() -> Parser:
     _json_flag(bound)
     _overwrite_flag(bound)
     bound.set_defaults(out=None)
+    theorem = command("theorem1", theorem1_command.theorem1, "what Theorem 1 costs, by fleet size and server energy")
+    _scenario_flags(theorem)
+    theorem.add_argument("--blocks", type=_whole, default=4000, metavar="N", help="blocks to run (default: 4000)")
+    theorem.add_argument("--seeds", type=_whole, default=8, metavar="N", help="how many seeds (default: 8)")
+    _output_flags(theorem)
     listing = command("schemes", commands.schemes, "list the schemes, or one scheme's hyperparameters")
     listing.add_argument("scheme", nargs="?", metavar="NAME")
     command("scenarios", commands.scenarios, "list the scenarios that ship with Partway")

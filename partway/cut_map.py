@@ -39,8 +39,8 @@ def draw(answer: Answer) -> Drawn:
     figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
     upper, lower = figure.subplots(2, 1, sharex=True)
     _cuts(upper, found, answer)
-    mesh = lower.pcolormesh(FADINGS, found.queues, found.cpu_hz / 1e9, cmap="magma_r", vmin=0.0, rasterized=True)
-    figure.colorbar(mesh, ax=lower, label="GHz", aspect=12, use_gridspec=False)
+    mesh = lower.pcolormesh(FADINGS, found.queues, found.cpu_hz / 1e9, cmap="YlOrBr", vmin=0.0, rasterized=True)
+    figure.colorbar(mesh, cax=lower.inset_axes((1.02, 0.0, 0.025, 1.0)), label="GHz")
     for axes, head in (
         (upper, "cut of the last task taken up; the number: tasks taken up"),
         (lower, "rate of the CPU"),

@@ -17,10 +17,10 @@ from partway.report import number, plain
 
 LONGEST_TENSOR = 44
 CHOICES = (
-    "What to do (tasks to take up, cut of the last one, rate of the CPU), by tasks waiting and by radio: share of\n"
-    "blocks that are worse; gain / mean and, where power is limited, bit/s/Hz at full power:"
+    "What to do (tasks to take up, cut of the last one, rate of the CPU), by tasks waiting and radio:\n"
+    "share of blocks that are worse; gain / mean and, where power is limited, bit/s/Hz at full power."
 )
-MEASURED = "Simulated, this device when all play alike (cost: its waiting, its energy, the price of what it sends):"
+MEASURED = "Simulated: this device, all playing alike (cost: its waiting and energy, the price of work sent)."
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _with_interval(value: Estimate, digits: int) -> str:
     return f"{text} ± {number(half, 2)}" if math.isfinite(half) and math.isfinite(value.mean) else text
 
 
-def _percent(share: Estimate) -> str:
+def percent(share: Estimate) -> str:
     """A share with its interval, in per cent, two digits of the interval."""
     half = 50.0 * (share.high - share.low)
     digits = 2 if not math.isfinite(half) else min(3, max(0, 1 - math.floor(math.log10(max(half, 1e-3)))))
@@ -115,7 +115,7 @@ def _row(summary: Summary) -> list[str]:
         summary.name + ("*" if summary.heavy_tail else ""),
         _with_interval(summary.cost, 4),
         f"{summary.versus.mean:+.1f}" if summary.versus and math.isfinite(summary.versus.mean) else "-",
-        _percent(summary.gap.whole) if summary.gap else "-",
+        percent(summary.gap.whole) if summary.gap else "-",
         number(late["mean"], 2),
         number(late["p95"], 2),
         number(summary.device_j),
@@ -210,7 +210,7 @@ def _gap_lines(one: Summary) -> list[tuple[str, str, str]]:
         return [("gap to the lower bound", "-", one.no_gap or "")]
     parts = (("devices", one.gap.devices), ("waiting", one.gap.waiting), ("rate", one.gap.rate))
     said = ", ".join(f"{name} {number(100 * part, 2)}" for name, part in parts)
-    return [("gap to the lower bound", _percent(one.gap.whole), f"% of it: {said}")]
+    return [("gap to the lower bound", percent(one.gap.whole), f"% of it: {said}")]
 
 
 def show(dataset: xr.Dataset, console: Console) -> None:

@@ -5,9 +5,8 @@ fixed while devices choose, but their choices are what arrives there (trap T4). 
 optimal; `priced` is the same plus one price; both at the same discount, beside a lower bound for every policy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from partway.comparison import compare
 from partway.results import Estimate, Summary, summarise
@@ -41,7 +40,7 @@ class Point:
 
 def measure(
     scenario: str = "paper",
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
     *,
     fleets: Sequence[int] = FLEETS,
     weights: Sequence[float] = WEIGHTS,
@@ -54,8 +53,7 @@ def measure(
     points: list[Point] = []
     for axis, value in worlds:
         for aim in VARIANTS:
-            learners = {f"schemes.{scheme}.aim": aim for scheme in SCHEMES}
-            changed = {**(overrides or {}), axis: value, **learners}
+            changed = [*overrides, f"{axis}={value}", *(f"schemes.{scheme}.aim={aim}" for scheme in SCHEMES)]
             dataset = compare(scenario, overrides=changed, schemes=SCHEMES, blocks=blocks, seeds=seeds)
             points += [
                 _point(axis, float(value), aim, one, float(dataset.attrs["bound"]))

@@ -118,8 +118,8 @@ def test_it_is_the_world_that_partway_plays():
     played, error = mean_cost(play(world, pair, GAINS, range(400), 1000))
     assert error < 0.01 * played
     assert played == pytest.approx(optimum(steady(alone(system, 0.0), 6)), abs=error)
-    for price, steps in ((0.0, 7), (1.0, 6)):  # a faster server and dearer cuts make another world
-        assert abs(played - optimum(steady(alone(system, price), steps))) > 1.5 * error
+    for price, steps in ((0.0, 8), (2.0, 6)):  # a faster server and dearer cuts make another world
+        assert abs(played - optimum(steady(alone(system, price), steps))) > 2 * error
 
 
 # The bound

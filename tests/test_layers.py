@@ -61,6 +61,7 @@ ORDER = (
     "cut_map",
     "cut_command",
     "commands",
+    "theorem1_command",
     "cli",
     "__init__",
     "__main__",
@@ -106,7 +107,7 @@ def test_a_module_imports_only_what_comes_before_it(module: str):
 def test_imports_are_found():
     """So that the test above can fail: the shapes of import that the package uses, one of each."""
     assert {"world", "model", "controllers.base"} <= imported("simulate")
-    assert "profile_report" in imported("commands")
+    assert "bound_report" in imported("commands")
     assert "comparison" in imported("__init__")
 
 

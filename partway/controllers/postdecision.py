@@ -147,7 +147,7 @@ def planned(
     taken = jnp.arange(device.most + 1, dtype=view.q.dtype)
     total = choices.cost + discount * table_value(value, slope, view.q - taken)
     total = jnp.where(taken <= view.q, total, jnp.inf)
-    best = where_least(total, jnp.min(total), taken)
+    best = where_least(total, taken)
     return DeviceAction(whole=view.q - best, rest=jnp.max(jnp.where(taken == best, choices.rest, 0.0)))
 
 
@@ -296,7 +296,7 @@ def energy_coef(server: Server) -> jax.Array:
 
 
 def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:
-    """The piecewise linear function through (points, values), constant beyond, at (m,): a sum of ramps, no gather or dot."""
+    """The piecewise linear function through (points, values), constant beyond, at (m,): ramps, no gather."""
     length = points[1:] - points[:-1]
     steepness = (values[1:] - values[:-1]) / length
     return values[0] + jnp.sum(jnp.clip(at[:, None] - points[:-1], 0.0, length) * steepness, axis=1)

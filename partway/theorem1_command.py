@@ -1,0 +1,58 @@
+"""`partway theorem1`: measure it, draw it, print it."""
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from partway import store
+from partway.figures import theorem1 as figure
+from partway.report import percent
+from partway.scenario import load
+from partway.terminal import terminal
+from partway.theorem1 import SCHEMES, VARIANTS, Point, cases, measure
+
+
+def theorem1(options: argparse.Namespace) -> None:
+    """Gaps of `decoupled` and `priced` against fleet size and server energy weight."""
+    scenario = options.scenario or "paper"
+    load(scenario, options.set)
+    errors = terminal(errors=True)
+    target = store.new_folder(options.out, options.overwrite) if options.out else contextlib.nullcontext()
+    columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with target as folder:
+        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+            task = bar.add_task("", total=cases())
+            points = measure(
+                scenario,
+                options.set,
+                blocks=options.blocks,
+                seeds=options.seeds,
+                tick=lambda done: bar.update(task, advance=done),
+            )
+        if folder:
+            about = f"Theorem 1 in {scenario}: {options.blocks} blocks, {options.seeds} seeds"
+            figure.write(points, about, folder)
+    terminal().print(table(points))
+    if options.out:
+        errors.print(f"Figure and data are in {options.out}")
+
+
+def table(points: Sequence[Point]) -> Group:
+    """A row for each world, a column for each scheme and discount: gap to the bound in per cent."""
+    kinds = [(scheme, aim) for scheme in SCHEMES for aim in VARIANTS]
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("world", no_wrap=True)
+    grid.add_column("bound", justify="right")
+    for scheme, aim in kinds:
+        grid.add_column(f"{scheme}\n{VARIANTS[aim]}", justify="right", no_wrap=True)
+    for axis, value in dict.fromkeys((point.axis, point.value) for point in points):
+        own = {(point.scheme, point.aim): point for point in points if (point.axis, point.value) == (axis, value)}
+        gaps = [percent(own[kind].gap) if own[kind].status == "ok" else own[kind].status for kind in kinds]
+        grid.add_row(f"{axis}={value:g}", f"{own[kinds[0]].bound:.4g}", *gaps)
+    words = "gap to the lower bound in per cent of it, on the average cost after warm-up; gamma: of the learners"
+    return Group(grid, Text(words, style="dim"))

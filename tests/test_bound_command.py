@@ -1,0 +1,95 @@
+"""`partway bound`: the command prints what `lower_bound` finds, and nothing else."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partway.bound import Bound, lower_bound
+from partway.bound_report import served_at_best
+from partway.cli import main
+from partway.controllers.postdecision import energy_coef
+from partway.scenario import load
+from partway.sections import Scenario
+from partway.world import World, build, place
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+def solved(overrides: list[str]) -> tuple[Scenario, World, Bound]:
+    scenario = load("ocr", overrides)
+    world = build(scenario, place(scenario))
+    return scenario, world, lower_bound(world)
+
+
+@pytest.mark.parametrize("objective", ["average", "discounted"])
+def test_json_is_what_lower_bound_finds(objective: str):
+    overrides = ["devices=3", f"objective={objective}"]
+    code, out, err = call("bound", "--scenario", "ocr", "--set", *overrides, "--json", "-")
+    assert (code, err) == (0, "")
+    document: dict[str, Any] = json.loads(out, parse_constant=pytest.fail)
+    scenario, world, found = solved(overrides)
+    assert document["value"] == found.value
+    assert document["price"] == float(found.certificate.price)
+    assert (document["loose"], document["table_end_probability"]) == (found.loose, found.reached)
+    assert document["parts"]["each_device"] == found.parts.tolist()
+    assert document["parts"]["devices"] + document["parts"]["server"] == pytest.approx(found.value)
+    lasting = 1.0 if objective == "average" else 1.0 - scenario.discount
+    assert document["sent_per_block"] == pytest.approx(float(found.inflow.sum()) * lasting)
+    assert load(document["scenario"]) == scenario
+    served = document["served_per_block"]
+    idle = float(energy_coef(world.server)) * served**3
+    idle += (float(world.server.queue_weight) - document["price"] / float(found.certificate.discount)) * served
+    assert idle == pytest.approx(float(found.certificate.idle))
+
+
+def test_the_best_rate_is_the_cheapest():
+    """Of psi(f) = (w1 - lambda / gamma) f + w2 E(f), by trying every rate."""
+    scenario = load("ocr", ["devices=3"])
+    server = build(scenario, place(scenario)).server
+    tried = np.linspace(0.0, float(server.slot_capacity) * server.slots, 100_001)
+    for price in (0.5, 1.1, 2.0, 1e6):
+        cost = (float(server.queue_weight) - price / 0.95) * tried + float(energy_coef(server)) * tried**3
+        assert served_at_best(server, price, 0.95) == pytest.approx(tried[np.argmin(cost)], abs=2 * tried[1])
+
+
+def test_the_sheet_has_every_number_and_fits(tmp_path: Path):
+    code, out, _ = call("bound", "--scenario", "ocr", "--set", "devices=3", "--json", "bound.json")
+    assert code == 0
+    assert all(len(line) <= 100 for line in out.splitlines())
+    document = json.loads((tmp_path / "bound.json").read_text())
+    assert f"{document['value']:.6g}" in out
+    assert f"{document['price']:.4g}" in out
+    assert "Proven for every policy" in " ".join(out.split())
+    code, _, err = call("bound", "--scenario", "ocr", "--set", "devices=3", "--json", "bound.json")
+    assert code == 2
+    assert "exists already; add --overwrite" in err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (["queue=as_printed"], "no bound for the queue as printed"),
+        (["device.cpu_max_hz=1e13"], "no bound where a device can run 64 tasks or more"),
+        (["devces=3"], "did you mean 'devices'?"),
+    ],
+)
+def test_no_bound_is_one_line(overrides: list[str], why: str):
+    code, out, err = call("bound", "--set", *overrides)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert why in err

@@ -1,0 +1,302 @@
+"""Where to cut: the table against every choice tried, the bandwidths where sending pays, the command."""
+
+import contextlib
+import io
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partway import cut_command
+from partway.bound import lower_bound
+from partway.break_even import MOST_HZ, break_even, one_task_cost
+from partway.cli import _parser, main
+from partway.comparison import plan
+from partway.cut import (
+    Rule,
+    Site,
+    advise,
+    cut_numbers,
+    exact_rule,
+    finish_rates,
+    learned_rule,
+    quantile,
+    site,
+    with_task,
+)
+from partway.cut_runs import measured, play_here
+from partway.errors import InputError
+from partway.scenario import load
+from partway.task import layer_cuts, read_profile, shipped_profiles, write_profile
+from partway.world import place
+
+QUEUES, FADING = np.array([1, 2, 5, 9]), np.array([0.01, 0.3, 1.0, 3.0])
+
+
+def site_of(profile: str = "ppocr-rec", *overrides: str, **how: Any) -> Site:
+    scenario = load("ocr", ["devices=3", *overrides])
+    task = {"kind": "layers", "profile": profile, "coding": "uint8"}
+    return site(with_task(scenario, task), read_profile(profile), **how)
+
+
+@pytest.fixture(scope="module")
+def here() -> Site:
+    return site_of()
+
+
+@pytest.fixture(scope="module")
+def rule(here: Site) -> Rule:
+    return exact_rule(here, lower_bound(here.world))
+
+
+def everything_tried(place: Site, rule: Rule, queue: int, x: float) -> list[tuple[float, int, int]]:
+    """(c + gamma U, tasks taken up, cut) of every choice there is, from the equations alone, cheapest first."""
+    scenario, profile = place.scenario, place.profile
+    kind, radio, tau = scenario.device_classes()[place.device], scenario.radio, scenario.slot_s
+    cycles, block_s = profile.macs / kind.macs_per_cycle, scenario.slots * tau
+    gain = x * float(place.placement.mean_gain_per_w[place.device])
+    mean_task = profile.macs / scenario.server.macs_per_cycle
+    assert float(place.own.server_work) * mean_task == pytest.approx(mean_task)
+
+    def value(left: int) -> float:
+        last = len(rule.value) - 1
+        return float(rule.value[min(left, last)]) + max(left - last, 0) * rule.slope
+
+    found = [(rule.discount * value(queue), 0, len(profile.cuts) - 1)]
+    cuts = zip(profile.share(), profile.bits("uint8"), itertools.count(), strict=False)
+    for (share, bits, cut), taken in itertools.product(list(cuts), range(1, queue + 1)):
+        local = (taken - share) * cycles
+        power = radio.snr_gap / gain * np.expm1(np.log(2) * bits / (tau * kind.bandwidth_hz)) if bits else 0.0
+        if local > block_s * kind.cpu_max_hz or power > kind.tx_power_max_w:
+            continue
+        joules = kind.capacitance * local**3 / block_s**2 + tau * power
+        cost = scenario.weights.device_energy * joules + rule.price * share
+        found.append((cost + rule.discount * value(queue - taken), taken, cut))
+    return sorted(found)
+
+
+def test_the_table_is_the_best_of_every_choice(here: Site, rule: Rule):
+    found = advise(here, rule, QUEUES, FADING)
+    for i, j in itertools.product(range(len(QUEUES)), range(len(FADING))):
+        tried = everything_tried(here, rule, int(QUEUES[i]), float(FADING[j]))
+        assert (found.taken[i, j], found.rest[i, j]) == (
+            tried[0][1],
+            pytest.approx(here.profile.share()[tried[0][2]], abs=1e-6),
+        )
+        if found.taken[i, j]:
+            assert here.profile.bits("uint8")[found.cut[i, j]] == found.bits[i, j]
+            assert found.cut[i, j] == tried[0][2]
+    assert len({*found.cut.flat}) >= 2
+
+
+def test_the_cpu_runs_what_is_not_sent(here: Site, rule: Rule):
+    found, scenario = advise(here, rule, QUEUES, FADING), here.scenario
+    cycles = here.profile.macs / scenario.device.macs_per_cycle
+    block_s = scenario.slots * scenario.slot_s
+    np.testing.assert_allclose(found.cpu_hz, (found.taken - found.rest) * cycles / block_s)
+    assert found.cpu_hz.max() <= scenario.device.cpu_max_hz * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("name", shipped_profiles())
+@pytest.mark.parametrize("input_bits", [None, 1000.0])
+def test_every_row_of_a_task_has_its_cut(name: str, input_bits: float | None):
+    profile = read_profile(name)
+    share, bits = layer_cuts(profile, "fp16", input_bits)
+    rows, sent = cut_numbers(profile, "fp16", input_bits), profile.bits("fp16")
+    sent[0] = sent[0] if input_bits is None else input_bits
+    np.testing.assert_array_equal(sent[rows], bits)
+    np.testing.assert_array_equal(profile.share()[rows].astype(np.float32), share.astype(np.float32))
+
+
+# Bandwidth
+
+
+@pytest.mark.parametrize("profile", ["ppocr-rec", "resnet50", "alexnet"])
+def test_more_bandwidth_never_costs_more(profile: str):
+    own, bands = site_of(profile).own, np.geomspace(1e3, 1e12, 60)
+    for price in (0.0, 1.0):
+        costs = np.array([one_task_cost(own, price, band, np.asarray(own.task.share) > 0) for band in bands])
+        assert (costs[1:] <= costs[:-1] * (1 + 1e-12)).all()
+        assert costs[-1] < costs[0]
+
+
+@pytest.mark.parametrize("profile", ["resnet50", "alexnet"])
+def test_the_break_even_bandwidths_are_where_it_flips(profile: str):
+    """Against the equations, in worlds of a little less and a little more bandwidth."""
+    place_here, price = site_of(profile), 0.01
+    found = break_even(place_here.own, price)
+    assert found.sending_hz is not None
+    assert found.remote_hz is not None
+    assert found.sending_hz <= found.remote_hz
+    flat = Rule(np.zeros(2), 0.0, 1.0, price)
+    for hertz, all_remote in ((found.sending_hz, False), (found.remote_hz, True)):
+        pays = [_pays(place_here, flat, hertz * factor, all_remote) for factor in (0.999, 1.001)]
+        assert pays == [False, True]
+
+
+def _pays(place_here: Site, flat: Rule, bandwidth_hz: float, all_remote: bool) -> bool:
+    """Whether the cheapest way that sends (all) of one task costs less than to run it."""
+    old = place_here.scenario
+    noise = old.radio.noise_dbw + 10 * np.log10(bandwidth_hz / old.device.bandwidth_hz)
+    raw = load(old.model_dump(exclude_none=True), {"device.bandwidth_hz": bandwidth_hz, "radio.noise_dbw": noise})
+    there = replace(place_here, scenario=raw, placement=place(raw))
+    tried = [(cost, cut) for cost, taken, cut in everything_tried(there, flat, 1, 1.0) if taken == 1]
+    last = len(place_here.profile.cuts) - 1
+    share = place_here.profile.share()
+    local = min((cost for cost, cut in tried if cut == last), default=np.inf)
+    sent = min((cost for cost, cut in tried if (cut == 0 if all_remote else share[cut] > 0)), default=np.inf)
+    return sent < local
+
+
+def test_where_the_server_is_too_dear_no_bandwidth_helps(here: Site):
+    found = break_even(here.own, 1e6)
+    assert (found.sending_hz, found.remote_hz) == (None, None)
+    share = np.asarray(here.own.task.share)
+    assert one_task_cost(here.own, 1e6, MOST_HZ) == one_task_cost(here.own, 1e6, MOST_HZ, share == 0)
+
+
+# The site
+
+
+def test_a_load_that_cannot_be_done_is_eased():
+    busy = site_of("resnet50")
+    assert busy.eased < 1
+    assert busy.scenario.device.arrival_prob == pytest.approx(0.4 * busy.eased)
+    arriving = busy.scenario.device.arrival_prob * busy.scenario.slots
+    assert (arriving <= 0.8 * finish_rates(busy.world.devices) * (1 + 1e-9)).all()
+    assert site_of("ppocr-rec").eased == 1
+
+
+def test_what_a_device_can_finish():
+    """All of three tasks and a part of a fourth run here; the rest of it goes where the channel carries a small cut."""
+    here = site_of("ppocr-rec")
+    assert (finish_rates(here.world.devices) <= 4).all()
+    assert (finish_rates(here.world.devices) > 3).all()
+    alone = site_of("ppocr-rec", "device.tx_power_max_w=1e-15")
+    np.testing.assert_array_equal(finish_rates(alone.world.devices), 3.0)
+
+
+def test_the_median_device_is_asked_and_a_distance_moves_it():
+    gains = np.asarray(site_of().placement.mean_gain_per_w)
+    assert gains[site_of().device] == np.median(gains)
+    moved = site_of("ppocr-rec", device=2, distance_m=100.0)
+    assert moved.device == 2
+    assert float(moved.own.mean_gain) == pytest.approx(10 ** (-(30.6 + 37.6 * 2 - 134.0) / 10))
+    assert np.delete(moved.placement.mean_gain_per_w, 2).tolist() == np.delete(gains, 2).tolist()
+    with pytest.raises(InputError, match="--device 3: allowed is a device from 0 to 2"):
+        site_of("ppocr-rec", device=3)
+    with pytest.raises(InputError, match="device 0 can never finish such a task"):
+        site_of("resnet50", "device.tx_power_max_w=1e-15")
+
+
+# What it brings
+
+
+def test_all_local_is_measured_right(here: Site):
+    """Nothing is sent, and one task at 1/n of the block's energy: cubes of what was run, summed by hand."""
+    played = play_here(here, "local", (0, 1), 100, None, lambda name, blocks: None)
+    found = measured(here, "all local", played, price=1.0)
+    assert (found.unstable, found.sent, found.server_j) == ("", 0.0, 0.0)
+    assert played.traces is not None
+    taken, new = (np.asarray(getattr(played.traces, name))[:, 50:, ..., here.device] for name in ("taken", "arrivals"))
+    cycles = here.profile.macs / here.scenario.device.macs_per_cycle
+    joules = 1e-28 * (taken.astype(np.float64) * cycles) ** 3 / 0.5**2
+    assert found.device_j == pytest.approx(joules.sum() / new.sum(), rel=1e-6)
+    assert 0.3 < found.latency_s <= found.p95_s
+    cost = np.asarray(played.traces.cost, np.float64)[:, 50:, here.device].mean()
+    assert found.cost == pytest.approx(cost)
+
+
+# The command
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_command_writes_what_it_prints(folder: Path, here: Site, rule: Rule):
+    code, out, err = call("cut", "ppocr-rec", "--set", "devices=3", "--blocks", "100", "--seeds", "2", "--out", "o")
+    assert code == 0
+    assert all(len(line) <= 100 for line in (out + err).splitlines())
+    assert out.startswith("With 2 tasks waiting and the radio at its mean: ")
+    assert (folder / "o" / "table.txt").read_text() == out
+    written = {path.name for path in (folder / "o").iterdir()}
+    assert {"cut-map.png", "cut-map.svg", "cut-map.csv", "cut.json", "ppocr-rec.csv", "scenario.toml"} < written
+    document = json.loads((folder / "o" / "cut.json").read_text(), parse_constant=pytest.fail)
+    found = advise(here, rule, np.array([1, 2, 3, 4, 6, 8]), quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
+    assert [row["taken"] for row in document["choices"]] == found.taken.astype(int).ravel().tolist()
+    assert [row["cut"] for row in document["choices"]] == found.cut.ravel().tolist()
+    assert [one["name"] for one in document["measured"]] == ["recommended", "all local", "all remote"]
+    assert document["break_even_hz"]["sending"] == break_even(here.own, rule.price).sending_hz
+    assert plan("o/scenario.toml").scenario.device.task == load("o/scenario.toml").device.task
+
+
+def test_learned_tables_are_near_the_exact_ones(here: Site, rule: Rule):
+    """Where they were visited: the value of one more task, which is what decides."""
+    played = play_here(here, "priced", (0, 1), 1000, None, lambda name, blocks: None)
+    learned = learned_rule(here, played)
+    assert learned.discount == rule.discount == 1.0
+    np.testing.assert_allclose(np.diff(learned.value[:5]), np.diff(rule.value[:5]), rtol=0.1)
+    assert learned.price == pytest.approx(rule.price, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("missing.onnx",), "missing.onnx"),
+        (("resnet5",), "did you mean 'resnet50'?"),
+        (("alexnet", "--device", "20"), "--device 20: allowed is a device from 0 to 19"),
+        (("alexnet", "--distance-m", "-1"), "--distance-m -1: allowed is"),
+        (("alexnet", "--blocks", "1"), "--blocks 1: allowed is a whole number from 10"),
+        (("alexnet", "--seeds", "0"), "--seeds 0: allowed is a whole number from 1"),
+        (("alexnet", "--shape", "x=1x3"), "--shape needs an .onnx file"),
+        (("alexnet", "--input-bits", "-3"), "input_bits = -3"),
+        (("alexnet", "--input-bits", "nan"), "input_bits = nan"),
+        (("alexnet", "--scenario", "ocrr"), "did you mean 'ocr'?"),
+        (("alexnet", "--set", "queue=as_printed"), "allowed only with tasks of kind 'proportional'"),
+        (("alexnet", "--coding", "int4"), "--coding 'int4'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(folder: Path, arguments: tuple[str, ...], why: str):
+    code, out, err = call("cut", *arguments, "--out", "o")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert why in err
+    assert not (folder / "o").exists()
+
+
+def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"]), helper.make_node("Conv", ["y", "v"], ["z"])]
+    tensors = [
+        helper.make_tensor("w", 1, [4, 3, 1, 1], [0.5] * 12),
+        helper.make_tensor("v", 1, [1, 4, 1, 1], [0.5] * 4),
+    ]
+    shape = [1, 3, 512, 512]
+    ends = [helper.make_tensor_value_info(name, 1, size) for name, size in (("x", shape), ("z", [1, 1, 512, 512]))]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
+    onnx.save(model, "net.onnx")
+    options = _parser().parse_args(["cut", "net.onnx", "--set", "devices=2", "--input-bits", "70000"])
+    found = cut_command.question(options)
+    assert found.profile.name == "net"
+    assert found.own.task.share.tolist() == pytest.approx([0.0, 0.25, 1.0])
+    np.testing.assert_array_equal(np.asarray(found.own.task.bits)[[0, -1]], [0, 70000])
+    Path("net.csv").write_text(write_profile(found.profile))
+    task = {"kind": "layers", "profile": "net.csv", "coding": "uint8", "input_bits": 70000}
+    again = site(with_task(load("ocr", ["devices=2"]), task), read_profile("net.csv"))
+    assert again.cuts.tolist() == found.cuts.tolist() == [2, 1, 0]
+    assert float(again.own.capacity) == float(found.own.capacity)
