@@ -20,7 +20,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from partway.certificate import Certificate
-from partway.model import Device, Server
+from partway.model import ROUNDING, Device, Server
 from partway.program import Fading, Program, Solved, chords, plans, solve_fleet
 from partway.world import MOST_PLANNED, World
 
@@ -70,8 +70,13 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
     """
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
-    if float(np.max(world.devices.capacity)) >= MOST_PLANNED:
+    if float(np.max(world.devices.capacity)) + ROUNDING >= MOST_PLANNED:
         raise NoBound(f"no bound where a device can run {MOST_PLANNED} tasks or more in a block")
+    if float(world.server.queue_weight) == 0:
+        raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may pile up there for ever")
+    most = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
+    if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= most).any():
+        raise NoBound("no bound: a device gets more tasks than it can take up, so every policy is unstable")
     with jax.enable_x64(True):
         dual = _Dual(world, chords(bins, bool(np.isinf(world.devices.tx_power_max_w).all())))
         multiplier = dual.best_price() if price is None else price
@@ -152,5 +157,6 @@ def _marginal(server: Server, f: float) -> float:
 def _server_part(server: Server, discount: float, price: float) -> tuple[float, float]:
     """min over f in [0, F] of (w1 - lambda / gamma) f + w2 E(f), and its f."""
     gain, coef = price / discount - float(server.queue_weight), _energy_coef(server)
-    f = min(float(np.sqrt(max(gain, 0.0) / (3.0 * coef))), float(server.slot_capacity) * server.slots)
+    most = float(server.slot_capacity) * server.slots
+    f = 0.0 if gain <= 0 else min(float(np.sqrt(gain / (3.0 * coef))), most) if coef > 0 else most
     return coef * f**3 - gain * f, f

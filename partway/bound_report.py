@@ -17,7 +17,8 @@ ASSUMES = (
     "the queue is conserving: what is sent leaves the device",
     "arrivals and gains are independent over blocks, and of all that was seen and done before (devices may be "
     "correlated)",
-    "no cost is negative",
+    "a device's arrivals and gain are independent of each other",
+    "no cost is negative, and waiting at the server costs something",
     "a block takes up whole tasks and cuts the last one or none; no half-run task is kept",
 )
 """What its proof needs of the world (docs/bound.md); of the policy nothing."""

@@ -63,23 +63,27 @@ def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: j
     taken = 1.0 + jnp.arange(device.most, dtype=device.task.share.dtype)
     per_share = price * device.server_work
 
-    def slopes(rest: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """First and second derivative by the share."""
-        local, grown = taken - rest, radio * slope_of_radio * jnp.exp(slope_of_radio * rest)
-        coef = device.energy_weight * device.energy_coef
-        return per_share + grown - 3.0 * coef * local**2, slope_of_radio * grown + 6.0 * coef * local
+    coef = 3.0 * device.energy_weight * device.energy_coef
+
+    def paid(rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the last bit of share costs in price and radio energy, and its derivative."""
+        grown = radio * slope_of_radio * jnp.exp(slope_of_radio * rest)
+        return per_share + grown, slope_of_radio * grown
 
     unlimited = replace(device, capacity=jnp.full_like(device.capacity, jnp.inf))
     rest = at_table_cuts(unlimited, loss, jnp.full_like(max_bits, jnp.inf), price).rest[1:]
-    for _ in range(NEWTON_STEPS):
-        first, second = slopes(rest)
-        rest = jnp.clip(rest - first / jnp.where(second > 0, second, 1.0), 0.0, 1.0)
+    least = jnp.finfo(rest.dtype).tiny
+    for _ in range(NEWTON_STEPS):  # on taken - rest = sqrt(paid / coef): no double root where sending is free
+        worth, grows = paid(rest)
+        local = jnp.sqrt(worth / jnp.maximum(coef, least))
+        slope = 1.0 + grows / jnp.maximum(2.0 * coef * local, least)
+        rest = jnp.clip(rest - (rest - taken + local) / slope, 0.0, 1.0)
     low = jnp.maximum(taken - device.capacity - ROUNDING, 0.0)
     high = jnp.minimum(1.0, max_bits / device.task.bits_per_task)
     rest = jnp.clip(rest, low, jnp.maximum(high, low))
     cost = device.energy_weight * local_energy(device, taken - rest) + per_share * rest
     cost = cost + radio * jnp.expm1(slope_of_radio * rest)
-    steepness = slopes(rest)[0]
+    steepness = paid(rest)[0] - coef * (taken - rest) ** 2
     tangent = jnp.where(steepness > 0, steepness * (rest - low), -steepness * (high - rest))
     on_line = _with_none(jnp.where(low <= high, cost - tangent, jnp.inf), rest)
     proportional = device.task.proportional

@@ -40,13 +40,13 @@ broadcast heard two blocks late unless the command says otherwise. The gap is to
 average cost ([bound.md](bound.md)); a part of it is the bound's own slack, which no policy can take. The last column
 is the running mean of the cost after 200 blocks, cold start included, against its value after 4000.
 
-| command: `partway run --schemes priced --blocks 4000` and | bound | gap % | devices, waiting, rate % | goal % | after 200 |
+| `partway run --schemes priced --blocks 4000` and | bound | gap % | devices, waiting, rate % | goal % | after 200 |
 |---|---|---|---|---|---|
 """
 THEOREM = """
 ## Theorem 1, measured
 
-`partway theorem1`: `decoupled` is what Theorem 1 says is optimal, devices and server each on their own; `priced` hears one
+`partway theorem1`: `decoupled` is what Theorem 1 says is optimal, devices and server on their own; `priced` hears one
 number more. Both learn at gamma = 1 and at the scenario's gamma = 0.95. The average cost is measured in all columns.
 
 ![gap against fleet size and server energy](img/theorem1.png)

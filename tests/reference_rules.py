@@ -162,7 +162,7 @@ class Ans(Rule):
         """Own compute + theta . x - alpha sqrt(x A^-1 x)."""
         x = self.context(sees, rest, bits)
         theta = np.linalg.solve(self.matrix, self.vector)
-        return self.compute(rest) + theta @ x - self.alpha * math.sqrt(x @ np.linalg.solve(self.matrix, x))
+        return self.compute(rest) + float(theta @ x) - self.alpha * math.sqrt(x @ np.linalg.solve(self.matrix, x))
 
     def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
         """The delay of what was sent, as far as it is known when the block ends."""

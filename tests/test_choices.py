@@ -192,7 +192,7 @@ def test_what_f_max_and_the_radio_do_not_allow_is_infinite():
 
 
 def test_a_price_above_what_it_saves_keeps_the_last_task_at_home():
-    """At the price p a share pays while 3 (1 - rest)^2 > p and the radio is free: rest = 1 - sqrt(p / 3) of one task."""
+    """At price p a share pays while 3 (1 - rest)^2 > p and the radio is free: rest = 1 - sqrt(p / 3) of one task."""
     for price, rest in ((0.03, 0.9), (0.75, 0.5), (3.0, 0.0), (9.0, 0.0)):
         cost, shares = exact(LAW, 1e12, price, 4.5, np.inf)
         assert shares[1] == pytest.approx(rest, abs=1e-4)

@@ -179,7 +179,10 @@ def test_the_scenario_to_start_from_is_the_papers():
 # Refusals
 
 SUGGESTED = {
-    ("compair",): "'compair': allowed is compare, run, bound, schemes, scenarios, scenario, cut, profile; did you mean 'compare'?",
+    ("compair",): (
+        "'compair': allowed is compare, run, bound, theorem1, schemes, scenarios, scenario, cut, profile; "
+        "did you mean 'compare'?"
+    ),
     ("compare", "--sede", "3"): "--sede 3; did you mean '--seeds'?",
     ("compare", "--blokcs=3"): "--blokcs=3; did you mean '--blocks'?",
     ("schemes", "exat"): "no scheme 'exat'; did you mean 'exact'?",

@@ -358,12 +358,19 @@ def test_u_converges_to_the_exact_table(device: PostDecision, price: float, play
 @record
 class Plain(PostDecision):
     """Post-decision learning without virtual experience: of U only the number of tasks left is improved, by the one
-    arrival and gain that came; a step for every visit of it. `arrive` counts visits. U starts at 0, too low, or else it
-    would never leave what it thinks too dear to leave, and never learn that it is not."""
+    arrival and gain that came; a step for every visit of it. `arrive` counts visits.
+
+    It has to explore: it would never leave what it thinks too dear to leave, and never learn that it is not.
+    """
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> Learner:
         memory = PostDecision.init(self, device, view, key)
-        return replace(memory, value=jnp.zeros_like(memory.value), arrive=jnp.zeros_like(memory.value))
+        return replace(memory, arrive=jnp.zeros_like(memory.value))
+
+    def act(self, memory: Learner, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        best = PostDecision.act(self, memory, device, view, key)
+        explore, left = jax.random.bernoulli(jax.random.fold_in(key, 0), 0.5), jax.random.randint(key, (), 0, 6)
+        return DeviceAction(jnp.where(explore, jnp.minimum(left, view.q), best.whole), best.rest)
 
     def learn(
         self,
@@ -385,23 +392,23 @@ class Plain(PostDecision):
         return replace(memory, value=value, arrive=memory.arrive.at[m].add(1.0), block=memory.block + 1)
 
 
+@pytest.mark.slow
 def test_virtual_experience_changes_the_pace_and_not_the_answer(play: Play):
-    """gamma = 0.8. Where plain learning has been often enough, both have the exact U; where it never was, only one."""
-    world = four_alike(objective="discounted", discount=0.8)
+    """gamma = 0.6. Where plain learning has been often enough, both have the exact U; where it never was, only one."""
+    world = four_alike(objective="discounted", discount=0.6, device={"arrival_prob": 0.15})
     exact = np.asarray(lower_bound(world, price=0.0).certificate.tables.value)[:8, 0]
     values, visits = {}, np.zeros(0)
     for rule in (PostDecision(least_step=0.001), Plain(least_step=0.001)):
-        run = play(Pair(rule, Fixed()), world, blocks=3000, seeds=range(8), precision="float64", call=500)
+        run = play(Pair(rule, Fixed()), world, blocks=4000, seeds=range(8), precision="float64", call=500)
         memory = run.loop.device_memory
         values[type(rule)] = np.asarray(memory.value).mean(axis=(0, 2))
         visits = np.asarray(memory.arrive).mean(axis=(0, 2))
-    often, never = visits[:8] > 300, visits[:8] < 1
-    print(visits[:8], values, exact)
-    assert often.sum() >= 2
-    assert never.any()
-    assert values[PostDecision][:8] == pytest.approx(exact, rel=0.01)
-    assert values[Plain][:8][often] == pytest.approx(exact[often], rel=0.01)
-    assert np.abs(values[Plain][:8][never] / exact[never] - 1).min() > 0.05
+    often = visits[:8] > 150
+    virtual, plain = (np.abs(values[rule][:8] / exact - 1) for rule in (PostDecision, Plain))
+    assert often.sum() >= 4
+    assert virtual.max() < 0.005
+    assert plain[often].max() < 0.02
+    assert plain[~often].max() > 0.05
 
 
 def test_u_is_increasing_and_convex_all_the_while():
@@ -437,7 +444,8 @@ def test_nothing_has_to_be_known_beforehand(device: PostDecision, play: Play, fo
 
 
 def test_the_oracle_has_the_certificates_tables(play: Play):
-    world = four_alike()
+    """A dear server: it does what is least in c(j; h, lambda) + U(q - j), which without the price is another thing."""
+    world = four_alike(weights={"server_energy": 2.5e-3})
     certificate = jax.tree.map(np.asarray, lower_bound(world).certificate)
     pair = Pair(Oracle(certificate=certificate), Steady())
     run = play(pair, world, blocks=50, precision="float64")
@@ -445,13 +453,20 @@ def test_the_oracle_has_the_certificates_tables(play: Play):
     for name in ("value", "slope", "surplus"):
         expected = np.asarray(getattr(certificate.tables, name))
         assert (np.asarray(getattr(known, name)) == expected).all()
-    own, q, x = first_device(world), 3.0, 0.5
-    view, table = device_view(q, x, [0.0] * 5), np.asarray(certificate.tables.value)[:, 0]
+    own, table = first_device(world), np.asarray(certificate.tables.value)[:, 0]
     tables = jax.tree.map(lambda leaf: jnp.asarray(leaf[..., 0]), certificate.tables)
-    action = Oracle(certificate=certificate).act(tables, own, view, jax.random.key(0))
-    choices = best_cuts(own, jnp.asarray(GAIN * x), float(certificate.price))
-    taken = int(np.argmin(np.asarray(choices.cost)[:4] + table[[3, 2, 1, 0]]))
-    assert (float(action.whole), float(action.rest)) == (q - taken, float(choices.rest[taken]))
+    act = jax.jit(lambda view: Oracle(certificate=certificate).act(tables, own, view, jax.random.key(0)))
+
+    def best(q: int, x: float, price: float) -> tuple[float, float]:
+        choices = best_cuts(own, jnp.asarray(GAIN * x), price)
+        taken = int(np.argmin(np.asarray(choices.cost)[: q + 1] + table[q - np.arange(q + 1)]))
+        return float(q - taken), float(choices.rest[taken])
+
+    blocks, price = [(q, x) for q in (1, 3, 5) for x in (0.05, 0.5, 2.0)], float(certificate.price)
+    actions = [act(device_view(q, x, [0.0] * 5)) for q, x in blocks]
+    chosen = [(float(action.whole), float(action.rest)) for action in actions]
+    assert chosen == [best(q, x, price) for q, x in blocks]
+    assert chosen != [best(q, x, 0.0) for q, x in blocks]
 
 
 def test_the_oracle_cannot_play_without_a_certificate():

@@ -48,9 +48,16 @@ def take_cut(device: Device, view: DeviceView, possible: jax.Array, objective: j
 
 
 def take_tasks(view: DeviceView, choices: Choices, value: jax.Array) -> DeviceAction:
-    """Take up the j of least `value` (most + 1,) among those that wait, ties to the fewer, the last at its best cut."""
-    best = jnp.argmin(jnp.where(jnp.arange(value.shape[0]) <= view.q, value, jnp.inf))
-    return DeviceAction(whole=view.q - best, rest=choices.rest[best])
+    """Take up the j of least `value` (most + 1,) among those that wait, the last at its best cut.
+
+    Ties, and what only rounding tells apart, go to the more.
+    """
+    taken = jnp.arange(value.shape[0], dtype=value.dtype)
+    value = jnp.where(taken <= view.q, value, jnp.inf)
+    least = jnp.min(value)
+    nearly = least + 16.0 * jnp.finfo(value.dtype).eps * jnp.abs(least)
+    best = jnp.max(jnp.where(value <= nearly, taken, 0.0))
+    return DeviceAction(whole=view.q - best, rest=jnp.max(jnp.where(taken == best, choices.rest, 0.0)))
 
 
 def radio_blocks(device: Device, gain: jax.Array, bits: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
         _points(points, known)
         _shares(shares, [gap for _, gap in known])
     else:
-        say_instead(points, "no scheme has a gap: " + (dataset.attrs["bound_reason"] or "none is stable"))
+        say_instead(points, "no scheme has a gap: " + (dataset.attrs.get("bound_reason") or "none is stable"))
     head = ("scheme", "gap [%]", "95 % low [%]", "95 % high [%]", *(f"{name} [%]" for name in LOSERS))
     rows = [[100 * x for x in (gap.whole.mean, gap.whole.low, gap.whole.high, *_parts(gap))] for _, gap in known]
     return figure, [head, *((one.name, *row) for (one, _), row in zip(known, rows, strict=True))]

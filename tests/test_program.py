@@ -1,0 +1,344 @@
+"""One device's exact program: two queues worked by hand, value iteration in NumPy, expectations from below and above.
+
+The device by hand: Gamma 1 and a mean gain of 0.02, so that a quarter, half and all of a task take 1, 15, 63 W over the
+gain, for 0.1 s: with w4 = 0.01 that costs 0.05, 0.75, 3.15 by x. A task run alone in a block costs 0.01 x 100 J = 1.
+"""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, special, stats
+
+from partway.model import Device
+from partway.program import Fading, Program, Solved, chords, plans, solve
+from partway.task import Task
+from partway.world import precise
+
+SHARE, BITS = np.array([0.0, 0.25, 0.5, 1.0]), np.array([0.0, 1e5, 4e5, 6e5])
+RADIO = np.array([0.0, 0.05, 0.75, 3.15])
+"""w4 tau Gamma (2^(D / (tau B)) - 1) / mean gain: cost of a cut at 1/x = 1."""
+NEEDED = np.array([0.0, 1.0, 15.0, 63.0]) / 0.02
+"""Power of a cut at x = 1 [W]."""
+STATES = 64
+
+
+def device_of(slots: int = 3, feasible: bool = True, most: int = 2, **changes: float) -> Device:
+    cuts: Any = Task(SHARE, BITS, np.array([True] + [feasible] * 3), np.array(False), np.array(6e5))  # pyright: ignore
+    numbers = {
+        "capacity": 1.6,
+        "energy_coef": 100.0,
+        "queue_weight": 0.8,
+        "energy_weight": 0.01,
+        "server_work": 1.5,
+        "mean_gain": 0.02,
+        "snr_gap": 1.0,
+        "bandwidth_hz": 1e6,
+        "slot_s": 0.1,
+        "tx_power_max_w": np.inf,
+        "discount": 0.95,
+        "fleet_size": 1.0,
+    }
+    arrays: dict[str, Any] = {name: np.asarray(value, float) for name, value in (numbers | changes).items()}
+    return Device(**arrays, task=cuts, slots=slots, most=most, queue="conserving", objective="average")
+
+
+def arrivals(slots: int, chance: float) -> np.ndarray:
+    return stats.binom.pmf(np.arange(slots + 1), slots, chance)
+
+
+def below(bins: int, merge: bool = True) -> Fading:
+    """`chords` in float64."""
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, chords(bins, merge))
+
+
+def above(bins: int) -> Fading:
+    """`plans` in float64."""
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, plans(bins))
+
+
+_solve = jax.jit(solve)
+
+
+def solved(
+    device: Device, arrive: np.ndarray, fading: Fading, discount: float, price: float, states: int = STATES
+) -> Solved:
+    with jax.enable_x64(True):
+        program = precise(Program(device, arrive, fading, np.asarray(discount)), "float64")  # pyright: ignore
+        guess = program.device.queue_weight * jnp.arange(states) ** 2.0
+        return jax.tree.map(np.asarray, _solve(program, jnp.float64(price), guess))
+
+
+def points(loss: list[float], limit: list[float], weight: list[float]) -> Fading:
+    return Fading(np.array(loss), np.array(limit), np.array(weight))  # pyright: ignore
+
+
+# By hand
+
+ALWAYS = points([1.0, 0.2], [np.inf, np.inf], [0.5, 0.5])
+
+
+def test_a_device_that_runs_a_task_a_block_by_hand():
+    """At most one task a block comes (b = 0.4), one is run (cost 1), none can be sent; waiting a block costs 0.8.
+
+    Waiting saves nothing, so g = b (w + 1). From m tasks left a block brings w (m + b) + 1 and one task is gone:
+    (1 - b) (U(m) - U(m - 1)) = w m + (1 - b), U(m) = m + w m (m + 1) / (2 (1 - b)).
+    """
+    found = solved(device_of(slots=1, feasible=False, capacity=1.0), arrivals(1, 0.4), ALWAYS, 1.0, 3.0)
+    m = np.arange(STATES)
+    assert found.part == pytest.approx(0.4 * 1.8, rel=1e-10)
+    np.testing.assert_allclose(found.tables.value, m + 0.8 * m * (m + 1) / 1.2, rtol=1e-9)
+    assert found.inflow == 0.0
+    assert found.reached == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_same_device_discounted_by_hand():
+    """From empty nothing is there in block 0, and every later block costs b (w + 1): gamma / (1 - gamma) of it."""
+    found = solved(device_of(slots=1, feasible=False, capacity=1.0), arrivals(1, 0.4), ALWAYS, 0.9, 3.0)
+    assert found.part == pytest.approx(9.0 * 0.4 * 1.8, rel=1e-10)
+    assert found.tables.value[0] == pytest.approx(10.0 * 0.4 * 1.8, rel=1e-10)
+
+
+@pytest.mark.parametrize(("chance", "good"), [(0.2, 0.5), (0.4, 0.6)])
+def test_a_device_that_waits_for_a_good_channel_by_hand(chance: float, good: float):
+    """It can run nothing and send a task, at the price 2 x 1.5, when the channel is good; otherwise it has to wait.
+
+    E[q'^2] = E[q^2] for q' = q - D + A gives the mean queue b (1 - b) / (p - b).
+    """
+    fading = points([0.0, 1.0], [np.inf, 0.0], [good, 1.0 - good])
+    found = solved(device_of(slots=1, capacity=0.01, queue_weight=0.8), arrivals(1, chance), fading, 1.0, 2.0)
+    assert found.part == pytest.approx(0.8 * chance * (1 - chance) / (good - chance) + chance * 3.0, rel=1e-9)
+    assert found.inflow == pytest.approx(chance * 1.5, rel=1e-9)
+
+
+# Value iteration
+
+FAR = 100
+"""Tasks at which the slow reference turns new ones away: further than any queue that matters."""
+
+
+def costs_by_hand(device: Device, fading: Fading, price: float) -> np.ndarray:
+    """(j, point) what taking up j = 0, 1, 2 tasks costs."""
+    cost = np.zeros((3, len(fading.loss)))
+    for i, (loss, limit) in enumerate(zip(fading.loss, fading.limit, strict=True)):
+        for j in (1, 2):
+            totals = [
+                (j - share) ** 3 + radio * loss + price * 1.5 * share
+                for share, radio, needed in zip(SHARE, RADIO, NEEDED, strict=True)
+                if j - share <= device.capacity and (share == 0 or needed <= device.tx_power_max_w * limit)
+            ]
+            cost[j, i] = min(totals, default=np.inf)
+    return cost
+
+
+def value_iteration(device: Device, arrive: np.ndarray, fading: Fading, discount: float, price: float):
+    """(g, U), or (0, U) where discount < 1, U(m) for m = 0 .. FAR."""
+    cost, weight, value, gain = costs_by_hand(device, fading, price), np.asarray(fading.weight), np.zeros(FAR + 1), 0.0
+    for _ in range(5000):
+        queue = np.empty(FAR + 1)
+        for q in range(FAR + 1):
+            totals = [cost[j] + discount * value[q - j] for j in range(min(q, 2) + 1)]
+            queue[q] = device.queue_weight * q + np.min(totals, axis=0) @ weight
+        after = sum(chance * queue[np.minimum(np.arange(FAR + 1) + a, FAR)] for a, chance in enumerate(arrive))
+        gain = after[0] if discount == 1 else 0.0
+        change, value = np.abs(after - gain - value)[:20].max(), after - gain
+        if change < 1e-11:
+            return gain, value
+    raise AssertionError("value iteration has not settled")
+
+
+CASES = [
+    # price, discount, power limit [W], bins of the fading
+    (0.0, 1.0, np.inf, 16),
+    (1.3, 1.0, np.inf, 16),
+    (0.6, 1.0, 1200.0, 8),
+    (0.0, 0.9, np.inf, 16),
+    (0.9, 0.9, 1200.0, 8),
+]
+
+
+@pytest.mark.parametrize(("price", "discount", "limit_w", "bins"), CASES)
+def test_policy_iteration_agrees_with_value_iteration(price: float, discount: float, limit_w: float, bins: int):
+    device, arrive = device_of(tx_power_max_w=limit_w), arrivals(3, 0.25)
+    fading = below(bins, bool(np.isinf(limit_w)))
+    found = solved(device, arrive, fading, discount, price)
+    gain, value = value_iteration(device, arrive, fading, discount, price)
+    assert found.reached < 1e-12
+    assert found.part == pytest.approx(gain if discount == 1 else discount * value[0], rel=1e-8)
+    np.testing.assert_allclose(found.tables.value[:20], value[:20], rtol=1e-7, atol=1e-7)
+    assert found.tables.certificate == pytest.approx(gain, abs=1e-8)
+    assert found.tables.surplus.min() == 0.0
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+def test_the_inflow_is_how_the_part_grows_with_the_price(discount: float):
+    """Policies are finitely many, so the part is piecewise linear in the price."""
+    device, arrive, fading = device_of(), arrivals(3, 0.25), below(16, True)
+    low, mid, high = (solved(device, arrive, fading, discount, price) for price in (0.5, 0.5 + 1e-5, 0.5 + 2e-5))
+    assert mid.inflow > 0.1
+    slope = (high.part - low.part) / 2e-5 / discount
+    assert mid.inflow == pytest.approx(slope, rel=1e-4)
+
+
+def test_sharper_tables_are_not_needed_where_the_end_is_not_reached():
+    device, arrive, fading = device_of(), arrivals(3, 0.25), below(16, True)
+    short, long = (solved(device, arrive, fading, 1.0, 0.7, states) for states in (32, STATES))
+    assert short.part == pytest.approx(float(long.part), rel=1e-10)
+    np.testing.assert_allclose(short.tables.value[:16], long.tables.value[:16], rtol=1e-8, atol=1e-9)
+
+
+def test_an_overloaded_device_reaches_the_end_of_its_table_and_its_part_errs_downward():
+    """2.7 tasks come, at most two go: the longer the table, the more the queue costs."""
+    parts = [solved(device_of(), arrivals(3, 0.9), below(16, True), 1.0, 0.7, states) for states in (32, STATES)]
+    assert all(found.reached > 0.1 for found in parts)
+    assert 0.8 * 2.7 < parts[0].part < parts[1].part
+
+
+@settings(max_examples=30)
+@given(
+    price=st.floats(0, 5),
+    chance=st.floats(0.01, 0.3),
+    discount=st.sampled_from([1.0, 0.9, 0.5]),
+    capacity=st.floats(1.05, 2.0),
+    waiting=st.floats(0.01, 10),
+    gain=st.floats(-3, 1).map(lambda exponent: 10.0**exponent),
+)
+def test_values_rise_and_are_convex(
+    price: float, chance: float, discount: float, capacity: float, waiting: float, gain: float
+):
+    device = device_of(capacity=capacity, queue_weight=waiting, mean_gain=gain)
+    found = solved(device, arrivals(3, chance), below(16, True), discount, price)
+    rises = np.diff(found.tables.value)
+    assert (rises > 0).all()
+    assert (np.diff(rises) >= -1e-9 * rises[1:].max()).all()
+    assert found.tables.slope == pytest.approx(rises[-1], rel=1e-9)
+
+
+def test_the_surplus_goes_on_linearly_beyond_its_table():
+    """In a world whose table is too short: a longer one that goes on by the same slope has the same surplus."""
+    device, arrive, fading = device_of(), arrivals(3, 0.25), below(16, True)
+    found = solved(device, arrive, fading, 1.0, 0.7)
+    tables, cost, weight = found.tables, costs_by_hand(device, fading, 0.7), np.asarray(fading.weight)
+
+    def value(m: int) -> float:
+        return tables.value[m] if m < STATES else tables.value[-1] + tables.slope * (m - STATES + 1)
+
+    def residual(m: int) -> float:
+        """(T U - U)(m)"""
+        total = 0.0
+        for a, probability in enumerate(arrive):
+            q = m + a
+            best = np.min([cost[j] + value(q - j) for j in range(min(q, 2) + 1)], axis=0)
+            total += probability * (0.8 * q + best @ weight)
+        return total - value(m)
+
+    for m in (0, 1, 7, STATES - 1, STATES, STATES + 1):
+        assert residual(m) == pytest.approx(tables.certificate + tables.surplus[m], rel=1e-8)
+    beyond = tables.surplus[-1] + tables.slope_of_surplus * 10
+    assert len(tables.surplus) == STATES + 2
+    assert residual(STATES + 11) == pytest.approx(tables.certificate + beyond, rel=1e-8)
+
+
+# Expectations over the fading
+
+
+@pytest.mark.parametrize("bins", [8, 64, 256])
+@pytest.mark.parametrize("merge", [True, False])
+def test_chords_keep_probability_and_the_mean_of_the_radios_loss(bins: int, merge: bool):
+    """E[1/x] over x > x_1 is E1(x_1); the worst channels are held at 1 / x_1."""
+    fading = below(bins, merge)
+    first = 1.0 / fading.loss.max()
+    assert (fading.weight >= 0).all()
+    assert fading.weight.sum() == pytest.approx(1.0, rel=1e-12)
+    wanted = special.exp1(first) - np.expm1(-first) / first
+    assert fading.weight @ fading.loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_plans_keep_probability_and_the_mean_of_the_radios_loss():
+    fading = above(64)
+    assert fading.weight.sum() == pytest.approx(1.0, rel=1e-6)
+    assert fading.weight[1:] @ fading.loss[1:] == pytest.approx(special.exp1(fading.limit[1]), rel=1e-5)
+
+
+Lines = list[tuple[float, float, float]]
+"""(cost, radio cost at 1/x = 1, least x at which the radio can do it); the first one sends nothing."""
+
+
+def over(fading: Fading, lines: Lines) -> float:
+    """The expectation of the least cost, as the program takes it."""
+    loss, limit, weight = (np.asarray(leaf) for leaf in (fading.loss, fading.limit, fading.weight))
+    costs = [
+        np.where((limit >= least) & ((slope == 0) | (limit > 0)), a + slope * loss, np.inf) for a, slope, least in lines
+    ]
+    return float(np.min(costs, axis=0) @ weight)
+
+
+def exactly(lines: Lines) -> float:
+    """The integral, between the points where another line becomes the least or affordable."""
+
+    def least_cost(x: float) -> float:
+        return min(a + slope / x for a, slope, least in lines if x >= least) * np.exp(-x)
+
+    meet = [(s - r) / (a - b) for a, r, _ in lines for b, s, _ in lines if a != b and (s - r) / (a - b) > 0]
+    ends = np.unique(np.clip([0.0, 40.0, 1e-4, 1e-2, 1.0, *meet, *(least for *_, least in lines)], 0.0, 40.0))
+    pieces = itertools.pairwise(ends)
+    return sum(
+        integrate.quad(least_cost, low, high, epsabs=1e-12, epsrel=1e-10)[0] for low, high in pieces if high > low
+    )
+
+
+@st.composite
+def lines_of(draw: st.DrawFn, limited: bool) -> Lines:
+    """One line that sends nothing, and up to four that save something; a limit on power rises with the bits."""
+    count = draw(st.integers(1, 4))
+    slopes = np.sort([10.0 ** draw(st.floats(-4, 1)) for _ in range(count)])
+    saved = [draw(st.floats(0.01, 1)) for _ in range(count)]
+    least = slopes * 10.0 ** draw(st.floats(-2, 1)) if limited else np.zeros(count)
+    return [(1.0, 0.0, 0.0), *((1.0 - s, float(r), float(x)) for s, r, x in zip(saved, slopes, least, strict=True))]
+
+
+@settings(max_examples=40)
+@given(lines_of(limited=False))
+def test_chords_are_below_and_plans_above_the_expectation(lines: Lines):
+    wanted = exactly(lines)
+    low = [over(below(bins, True), lines) for bins in (16, 64, 256)]
+    high = [over(above(bins), lines) for bins in (16, 64, 256)]
+    assert max(low) <= wanted + 1e-9
+    assert min(high) >= wanted - 1e-9
+    assert high[0] - low[0] >= high[2] - low[2] - 1e-12
+    assert wanted - low[2] < 1e-3 * wanted
+
+
+@settings(max_examples=40)
+@given(lines_of(limited=True))
+def test_chords_are_below_and_plans_above_where_power_is_limited(lines: Lines):
+    """A cut that all of an interval but its better end cannot afford counts as affordable below, and not above."""
+    wanted = exactly(lines)
+    low = [over(below(bins, False), lines) for bins in (16, 64, 256)]
+    high = [over(above(bins), lines) for bins in (16, 64, 256)]
+    assert max(low) <= wanted + 1e-9
+    assert min(high) >= wanted - 1e-9
+    assert high[0] - low[0] >= high[2] - low[2] - 1e-12
+    assert wanted - low[2] < 0.05
+
+
+def test_merged_chords_are_the_same_expectation():
+    """Where all cuts can always be afforded, both forms hold the same nodes."""
+    lines: Lines = [(1.0, 0.0, 0.0), (0.4, 0.05, 0.0), (0.1, 0.5, 0.0)]
+    assert over(below(64, True), lines) == pytest.approx(over(below(64, False), lines), rel=1e-12)
+
+
+def test_a_programs_part_is_between_chords_and_plans_and_closer_with_more_bins():
+    """Average cost, with a limit on power."""
+    device, arrive = device_of(tx_power_max_w=1200.0), arrivals(3, 0.25)
+    low = [float(solved(device, arrive, below(bins, False), 1.0, 0.6).part) for bins in (8, 64)]
+    high = [float(solved(device, arrive, above(bins), 1.0, 0.6).part) for bins in (8, 64)]
+    assert max(low) < min(high)
+    assert high[1] - low[1] < 0.3 * (high[0] - low[0])
