@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from conftest import MIXED, Play, world_of
 
 from partway.bound import Bound
+from partway.certificate import Certificate
 from partway.comparison import compare, with_bound
 from partway.controllers.baselines import Constant, Steady
 from partway.results import Summary, cost_of, summarise
@@ -32,7 +34,7 @@ LAYERS: dict[str, Any] = {
         {**MIXED["group"][2], "distance_m": 120.0},
         MIXED["group"][3],
         {**MIXED["group"][3], "cpu_max_hz": 95e9, "distance_m": 90.0},
-        {**MIXED["group"][2], "cpu_max_hz": 20e9},
+        {**MIXED["group"][2], "cpu_max_hz": 20e9, "arrival_prob": 0.1},
     ],
 }
 """Real networks only: there the best of a few cuts is what the program and the oracle both take."""
@@ -44,6 +46,12 @@ def certified(scenario: dict[str, Any], overrides: dict[str, Any] | None = None)
     world, found = with_bound(world_of(load(scenario, overrides or {})))
     assert isinstance(found, Bound)
     return world, found
+
+
+def in_numpy(world: World) -> Certificate:
+    """The world's certificate in float64 for NumPy: JAX would round it outside `enable_x64`."""
+    assert world.certificate is not None
+    return jax.tree.map(np.asarray, world.certificate)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +69,7 @@ Terms = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Path:
-    """A run's terms, all (seed, block): `losses` by name, `best` X_t, `extended` sum_k (T U)(m_t), `value` sum_k U(m_t)."""
+    """A run's terms (seed, block): `losses` by name, `best` X_t, `extended` sum_k (T U)(m_t), `value` sum_k U(m_t)."""
 
     losses: Terms
     best: np.ndarray
@@ -77,8 +85,7 @@ def at_table(table: Any, slope: Any, k: int, m: np.ndarray) -> np.ndarray:
 
 def path_of(world: World, run: Run) -> Path:
     """All terms from what the run's traces hold, for devices that cut at the rows of a table."""
-    known, device, server = world.certificate, world.devices, world.server
-    assert known is not None
+    known, device, server = in_numpy(world), world.devices, world.server
     assert run.traces is not None
     gamma, price, traces, sums = float(known.discount), float(known.price), run.traces, run.sums
     best, value, extended, lost = (np.zeros(sums.sent.shape) for _ in range(4))
@@ -121,8 +128,7 @@ def path_of(world: World, run: Run) -> Path:
 
 def idle_of(world: World, blocks: int) -> np.ndarray:
     """(block,) the server's best part; of the discounted sum from block 2 on, because before nothing can be there."""
-    known = world.certificate
-    assert known is not None
+    known = in_numpy(world)
     idle = np.full(blocks, float(known.idle))
     if float(known.discount) < 1:
         idle[:2] = 0.0
@@ -179,8 +185,7 @@ def test_the_discounted_terms_by_hand(discounted_run: tuple[World, Bound, Run]):
 
 def check_decomposition(world: World, run: Run) -> None:
     """The equation at the top of this file, seed by seed."""
-    known, path, sums = world.certificate, path_of(world, run), run.sums
-    assert known is not None
+    known, path, sums = in_numpy(world), path_of(world, run), run.sums
     gamma, blocks = float(known.discount), sums.sent.shape[1]
     weight = gamma ** np.arange(blocks)
     certificates = float(np.sum(known.tables.certificate))
@@ -200,31 +205,29 @@ def test_the_cost_of_a_path_is_bound_losses_and_noise(
     """With gamma = 1: T x (idle + certificates) is T x bound."""
     world, found = layers_bound
     check_decomposition(world, layers_run(name))
-    assert world.certificate is not None
-    parts = float(world.certificate.idle + np.sum(world.certificate.tables.certificate))
-    assert parts == pytest.approx(found.value, rel=1e-12)
+    known = in_numpy(world)
+    assert known.idle + np.sum(known.tables.certificate) == pytest.approx(found.value, rel=1e-12)
 
 
 def test_the_discounted_cost_of_a_path_is_bound_losses_and_noise(discounted_run: tuple[World, Bound, Run]):
-    """Without end: X_0 = sum gamma U(0), gamma / (1 - gamma) certificates, gamma^2 / (1 - gamma) idle make the bound."""
+    """Without end: X_0 = sum gamma U(0), gamma / (1 - gamma) certificates, gamma^2 / (1 - gamma) idle are the bound."""
     world, found, run = discounted_run
     check_decomposition(world, run)
-    known = world.certificate
-    assert known is not None
+    known = in_numpy(world)
     parts = 0.8 * np.sum(known.tables.value[0]) + 4.0 * np.sum(known.tables.certificate) + 3.2 * known.idle
     assert float(parts) == pytest.approx(found.value, rel=1e-12)
-    assert float(known.idle) < -1.0
+    assert float(known.idle) < 0.0
 
 
 # In the mean
 
 
-def test_noise_has_no_mean(layers_run: Callable[[str], Run], layers_bound: tuple[World, Bound]):
-    """Real draws against the tables' expectation, over 200 blocks of a policy far from what the tables are made for."""
+def test_noise_has_no_mean(play: Play, layers_bound: tuple[World, Bound]):
+    """Real draws against the tables' expectation, over 64 paths of a policy far from what the tables are made for."""
     world, found = layers_bound
-    path = path_of(world, layers_run("random"))
-    noise = path.best[:, 1:] - path.extended[:, :-1]
-    error = noise.std() / np.sqrt(noise.size)
+    path = path_of(world, play("random", world, seeds=range(64), precision="float64"))
+    noise = (path.best[:, 1:] - path.extended[:, :-1]).mean(axis=1)
+    error = noise.std(ddof=1) / 8
     assert -4 * error < noise.mean() < found.loose + 4 * error
 
 
@@ -236,7 +239,6 @@ def test_the_mean_discounted_cost_is_the_bound_and_the_losses(discounted_run: tu
     unexplained = run.sums.cost() @ weight - found.value - lost
     error = unexplained.std(ddof=1) / 8
     assert abs(unexplained.mean()) < 4 * error
-    assert error < 0.5 * abs(float(found.certificate.idle))  # counting idle from block 0 on would show
 
 
 def test_the_oracle_loses_nothing_at_its_devices(layers_run: Callable[[str], Run]):
