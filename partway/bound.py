@@ -31,8 +31,11 @@ BINS = 256
 """Intervals of the fading that an expectation is taken over."""
 REACHED = 1e-7
 """Probability of a table's last state above which the table is too short."""
+OVERFULL = 1e-3
+"""Probability of the longest table's last state above which a device's queue is taken to grow for ever."""
 MOST_PRICE = 1e6
 """Multiple of w1 at which devices that still send too much are taken to have no choice."""
+UNSTABLE = "every policy is unstable"
 
 
 class NoBound(Exception):
@@ -66,7 +69,7 @@ class Bound:
 def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> Bound:
     """The bound with the multiplier that makes it largest, or with `price` [cost per mean task sent].
 
-    Raises NoBound where there is none.
+    Raises NoBound where there is none, ValueError where `price` is not from 0 to w1 gamma / (1 - gamma).
     """
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
@@ -76,11 +79,15 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may pile up there for ever")
     most = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
     if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= most).any():
-        raise NoBound("no bound: a device gets more tasks than it can take up, so every policy is unstable")
+        raise NoBound(f"no bound: a device gets more tasks than it can take up: {UNSTABLE}")
     with jax.enable_x64(True):
         dual = _Dual(world, chords(bins, bool(np.isinf(world.devices.tx_power_max_w).all())))
+        if price is not None and not 0 <= price <= dual.cap:
+            raise ValueError(f"price {price}: a bound is proven for 0 to {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
         solved = dual.at(multiplier)
+        if np.max(solved.reached) > OVERFULL:
+            raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks: {UNSTABLE}")
         above = _Dual(world, plans(bins), states=dual.states).at(multiplier)
         idle, _ = _server_part(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
@@ -107,6 +114,8 @@ class _Dual:
         own: Device = jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (count, len(leaf))), fading)
         self.programs = Program(own, jnp.asarray(arrive), points, jnp.full(count, self.discount))
+        weight = float(self.server.queue_weight)
+        self.cap = np.inf if self.discount == 1 else weight * self.discount / (1.0 - self.discount)
         self.value = self._first_guess()
 
     def _first_guess(self) -> jax.Array:
@@ -128,8 +137,7 @@ class _Dual:
 
     def best_price(self) -> float:
         """The multiplier in [0, cap] where the bound is largest; it is concave."""
-        discount = self.discount
-        cap = np.inf if discount == 1 else float(self.server.queue_weight) * discount / (1.0 - discount)
+        discount, cap = self.discount, self.cap
         free = self.slope(0.0)
         if free <= 0:
             return 0.0
@@ -138,7 +146,7 @@ class _Dual:
             if high >= cap:
                 return cap
             if high > MOST_PRICE * float(self.server.queue_weight):
-                raise NoBound("more work arrives than can be done: every policy is unstable")
+                raise NoBound(f"more work arrives than can be done: {UNSTABLE}")
             high = min(cap, 4.0 * high)
         found: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
         return float(found.root)

@@ -189,6 +189,14 @@ def _stationary(moves: jax.Array, gains: jax.Array, discount: jax.Array) -> jax.
     return jnp.concatenate([jnp.where(discount < 1, found, found.at[0].set(0.0)), gain[None]])
 
 
+def _steep_enough(choices: Choices, guess: jax.Array) -> jax.Array:
+    """The guess, tilted until its best policy takes up a task at least on the best channel: without arrivals, one that
+    keeps a task for ever has no values."""
+    least = jnp.min(choices.cost[:, 1])
+    missing = 1.01 * jnp.where(jnp.isfinite(least), least, 0.0) - (guess[1] - guess[0])
+    return guess + jnp.maximum(missing, 0.0) * jnp.arange(guess.shape[0])
+
+
 def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     """The exact program of one device by policy iteration from the value table `guess` (states,)."""
     states, most, slots = guess.shape[0], program.device.most, program.arrive.shape[0] - 1
@@ -209,7 +217,7 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     def unsettled(carry: tuple[jax.Array, ...]) -> jax.Array:
         return (carry[2] > 1e-11) & (carry[3] < ROUNDS)
 
-    first = (guess, jnp.zeros(2), jnp.array(jnp.inf), jnp.array(0))
+    first = (_steep_enough(choices, guess), jnp.zeros(2), jnp.array(jnp.inf), jnp.array(0))
     value, (inflow, reached), _, _ = jax.lax.while_loop(unsettled, improve, first)
     slope = slope_of(value)
     future = discount * _extended(value, slope, states + most + slots)

@@ -146,6 +146,16 @@ def test_a_harder_world_has_a_higher_bound(harder: dict[str, float], four: Four)
     assert bound_of(four(harder)).value > bound_of(four({})).value * 1.001
 
 
+def test_devices_without_tasks_change_nothing():
+    """One busy device, alone or beside three that have nothing to do and would pay more for a task than for waiting."""
+    overrides = {"device.arrival_prob": 0.5, "weights.server_energy": 1e-2, "weights.device_energy": 1e-2}
+    groups = [{"count": 1}, {"count": 3, "arrival_prob": 0.0}]
+    beside = bound_of(world_of(load({"devices": 4, "group": groups}, overrides)))
+    alone = bound_of(world_of(load({"devices": 1}, overrides)))
+    assert beside.value == pytest.approx(alone.value, rel=1e-9)
+    np.testing.assert_allclose(beside.parts[1:], 0.0, atol=1e-9)
+
+
 # How loose
 
 
@@ -197,6 +207,23 @@ def test_tables_grow_until_their_end_is_not_reached(four: Four):
 def test_worlds_without_a_bound_say_why(overrides: dict[str, Any], why: str, four: Four):
     with pytest.raises(NoBound, match=why):
         lower_bound(four(overrides))
+
+
+def test_a_server_that_cannot_do_what_devices_must_send_has_no_bound(monkeypatch: pytest.MonkeyPatch):
+    """Half a task comes a block, the device runs 1/20 of one at most, the server 1/20."""
+    monkeypatch.setattr(bound, "MOST_STATES", 64)
+    overrides = {"devices": 1, "device.arrival_prob": 0.1, "device.cpu_max_hz": 1e9, "server.cpu_max_hz": 1e9}
+    with pytest.raises(NoBound, match="every policy is unstable"):
+        lower_bound(world_of(load("paper", overrides)), bins=16)
+
+
+def test_a_price_beyond_the_cap_is_refused(four: Four):
+    """w1 gamma / (1 - gamma) is 19: with a dear server the formula would go on above the true optimum."""
+    world = four({"objective": "discounted"})
+    for price in (-1e-9, 19.01):
+        with pytest.raises(ValueError, match="0 to 19"):
+            lower_bound(world, price=price)
+    assert lower_bound(world, price=18.99).value < lower_bound(world).value
 
 
 # No policy costs less
