@@ -114,8 +114,7 @@ class _Dual:
         own: Device = jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (count, len(leaf))), fading)
         self.programs = Program(own, jnp.asarray(arrive), points, jnp.full(count, self.discount))
-        weight = float(self.server.queue_weight)
-        self.cap = np.inf if self.discount == 1 else weight * self.discount / (1.0 - self.discount)
+        self.cap = price_cap(self.server, self.discount)
         self.value = self._first_guess()
 
     def _first_guess(self) -> jax.Array:
@@ -150,6 +149,11 @@ class _Dual:
             high = min(cap, 4.0 * high)
         found: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
         return float(found.root)
+
+
+def price_cap(server: Server, discount: float) -> float:
+    """w1 gamma / (1 - gamma), up to which the bound is proven; none for the average cost."""
+    return np.inf if discount == 1 else float(server.queue_weight) * discount / (1.0 - discount)
 
 
 def _energy_coef(server: Server) -> float:
