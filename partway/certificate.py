@@ -12,8 +12,8 @@ that are a hundred times narrower than those of the cost, and say where the loss
 import jax
 import jax.numpy as jnp
 
-from partway.choices import exact_choices, table_value
-from partway.model import Device, DeviceAction, Server, affordable_bits, device_energy, fleetwise, server_energy
+from partway.choices import column, exact_choices, table_value
+from partway.model import Device, DeviceAction, Server, affordable_bits, device_energy, server_energy
 from partway.records import record
 
 
@@ -65,17 +65,17 @@ class Losses:
 def device_loss(
     device: Device, tables: Tables, certificate: Certificate, q: jax.Array, gain: jax.Array, action: DeviceAction
 ) -> jax.Array:
-    """advantage + gamma surplus of the tasks left: 0 for what the exact program would do."""
+    """advantage + gamma surplus of the tasks left: 0 for what the exact program would do. Of one device, or (K,)."""
     discount, price = certificate.discount, certificate.price
     bits = affordable_bits(device, gain, device.tx_power_max_w)
     choices = exact_choices(device, 1.0 / gain, bits, price)
-    left = q - jnp.arange(device.most + 1)
-    best = jnp.min(
-        jnp.where(left >= 0, choices.cost + discount * table_value(tables.value, tables.slope, left), jnp.inf)
-    )
+    left = q - column(0, device.most + 1, q)
+    ahead = discount * table_value(tables.value, tables.slope, left)
+    best = jnp.min(jnp.where(left >= 0, choices.cost + ahead, jnp.inf), axis=0)
     paid = device.energy_weight * device_energy(device, q, gain, action) + price * action.rest * device.server_work
-    paid = paid + discount * table_value(tables.value, tables.slope, action.whole)
-    surplus = table_value(tables.surplus, tables.slope_of_surplus, action.whole)
+    whole = action.whole[None]
+    paid = paid + discount * table_value(tables.value, tables.slope, whole)[0]
+    surplus = table_value(tables.surplus, tables.slope_of_surplus, whole)[0]
     return jnp.maximum(paid - best, 0.0) + discount * surplus
 
 
@@ -84,10 +84,7 @@ def devices_loss(
 ) -> jax.Array:
     """sum_k of `device_loss`, everything (K,)."""
 
-    def of_one(device: Device, tables: Tables, queue: jax.Array, h: jax.Array, action: DeviceAction) -> jax.Array:
-        return device_loss(device, tables, certificate, queue, h, action)
-
-    return jnp.sum(fleetwise(of_one)(devices, certificate.tables, q, gain, actions))
+    return jnp.sum(device_loss(devices, certificate.tables, certificate, q, gain, actions))
 
 
 def waiting_loss(certificate: Certificate, server: Server, y: jax.Array, served: jax.Array) -> jax.Array:

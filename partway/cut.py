@@ -15,7 +15,7 @@ import numpy as np
 from partway.bound import Bound
 from partway.choices import best_cuts
 from partway.controllers.base import DeviceView, silence
-from partway.controllers.postdecision import PostDecision, planned
+from partway.controllers.postdecision import PostDecision, planned, value_left
 from partway.errors import InputError, compact
 from partway.model import Device, DeviceAction, rate
 from partway.runs import Run
@@ -186,7 +186,7 @@ def exact_rule(place: Site, found: Bound) -> Rule:
 def learned_rule(place: Site, played: Run) -> Rule:
     """What a run of `priced` has learned, the mean over its seeds."""
     pair, loop = played.pair, played.loop
-    value = np.asarray(loop.device_memory.value, np.float64)[..., place.device].mean(axis=0)
+    value = np.asarray(jax.vmap(value_left)(loop.device_memory), np.float64)[..., place.device].mean(axis=0)
     assert isinstance(pair.device, PostDecision)
     discount, price = float(pair.device.discount(place.own)), float(np.mean(loop.server_memory.usual))
     return Rule(value, float(value[-1] - value[-2]), discount, price)

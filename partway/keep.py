@@ -19,11 +19,12 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from partway.comparison import Plan, Tick, play, version
+from partway.draws import gains
 from partway.errors import InputError, shown
 from partway.runs import Run, begin, go_on
 from partway.schemes import find_scheme, pair_for
 from partway.simulate import Loop, Pair
-from partway.world import World, gains, precise
+from partway.world import World, precise
 
 HEADER = "header"
 LAST_BLOCK = 2**32 - 1

@@ -6,11 +6,13 @@ Results do not depend on how blocks are split into calls, nor on which seeds run
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partway.draws import Drawn, brought, drawn
 from partway.simulate import (
     Loop,
     Pair,
@@ -28,13 +30,18 @@ from partway.world import World, precise
 
 BLOCKS_PER_CALL = 500
 """Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
+MOST_DRAWN = 2**22
+"""Device-blocks of draws that are kept at a time (8 bytes each)."""
+BLOCKS_PER_TILE = 50
+"""Blocks that are drawn at a time, where MOST_DRAWN allows it."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a compiled call is specialised to."""
+    """What a compiled call is specialised to. Chance draws `tile` blocks at a time; results do not depend on it."""
 
     blocks: int
+    tile: int = 1
     learning: bool = True
     traces: bool = False
 
@@ -44,11 +51,17 @@ def play_seed(
 ):
     """`options.blocks` blocks of one seed -> loop, Sums (blocks,), Traces (blocks,) or None."""
 
-    def body(before: Loop, block: jax.Array):
-        after, played = play_block(world, pair, before, seed, key, block, options.learning)
+    def block_of(before: Loop, at: tuple[jax.Array, Drawn]):
+        block, kept = at
+        after, played = play_block(world, pair, before, brought(world, kept), key, block, options.learning)
         return after, (summed(world, pair, after, played), traced(played) if options.traces else None)
 
-    return jax.lax.scan(body, loop, first + jnp.arange(options.blocks))
+    def tile_of(before: Loop, blocks: jax.Array):
+        return jax.lax.scan(block_of, before, (blocks, jax.vmap(partial(drawn, world, seed))(blocks)))
+
+    tiles = (first + jnp.arange(options.blocks)).reshape(-1, options.tile)
+    after, parts = jax.lax.scan(tile_of, loop, tiles)
+    return after, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
 
 
 @partial(jax.jit, static_argnames="options")
@@ -159,7 +172,9 @@ def _play_calls(
     tick: Callable[[int], None],
 ) -> Run:
     """Blocks first .. first + blocks - 1, one compiled call after the other."""
-    options, parts = Options(_call_length(blocks), learning, traces), []
+    length = _call_length(blocks)
+    tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // world.devices.mean_gain.shape[-1] // len(seeds)))
+    options, parts = Options(length, tile, learning, traces), []
     for done in range(0, blocks, options.blocks):
         loop, part = _play_seeds(world, pair, loop, seeds, keys, jnp.uint32(first + done), options)
         parts.append(jax.tree.map(np.asarray, part))
@@ -170,5 +185,59 @@ def _play_calls(
 
 def _call_length(blocks: int) -> int:
     """The largest divisor of `blocks` up to BLOCKS_PER_CALL, so that one program serves all; all if that is small."""
-    length = max(d for d in range(1, BLOCKS_PER_CALL + 1) if blocks % d == 0)
+    length = _divisor(blocks, BLOCKS_PER_CALL)
     return length if 10 * length >= min(blocks, BLOCKS_PER_CALL) else blocks
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` up to `most`, at least 1."""
+    return max(d for d in range(1, max(most, 1) + 1) if number % d == 0)
+
+
+@partial(jax.jit, static_argnames="options")
+def _play_worlds(
+    worlds: World, pairs: Pair, loops: Loop, seeds: jax.Array, keys: jax.Array, first: jax.Array, options: Options
+):
+    over_seeds = jax.vmap(partial(play_seed, options=options), in_axes=(None, 0, 0, 0, 0, None))
+    return jax.vmap(over_seeds, in_axes=(0, 0, 0, None, None, None))(worlds, pairs, loops, seeds, keys, first)
+
+
+@jax.jit
+def _start_worlds(worlds: World, pairs: Pair, seeds: jax.Array, keys: jax.Array):
+    over_seeds = jax.vmap(start, in_axes=(None, None, 0, 0))
+    return jax.vmap(over_seeds, in_axes=(0, 0, None, None))(worlds, pairs, seeds, keys)
+
+
+def run_worlds(
+    worlds: Sequence[World],
+    pairs: Sequence[Pair],
+    name: str,
+    seeds: Sequence[int],
+    blocks: int,
+    *,
+    precision: str = "float32",
+) -> list[Sums]:
+    """`run` in several worlds at once, each with its own pair of one scheme, in one compiled program -> Sums of each.
+
+    The worlds, and the pairs, must agree in all shapes and static fields. XLA may order a sum in another way than it
+    does in `run`: in float32 last digits differ.
+    """
+    with jax.enable_x64(precision == "float64"):
+        stacked: tuple[World, Pair] = jax.tree.map(
+            lambda *leaves: np.stack([_typed(leaf, precision) for leaf in leaves]), *zip(worlds, pairs, strict=True)
+        )
+        concrete, numbers, keys = precise(stacked[0], precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        agreed, loops = _start_worlds(concrete, precise(stacked[1], precision), numbers, keys)
+        lanes = concrete.devices.mean_gain.size * len(seeds)
+        length = _call_length(blocks)
+        options, parts = Options(length, _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // lanes))), list[Sums]()
+        for done in range(0, blocks, options.blocks):
+            loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, 2], jnp.uint32(done), options)
+            parts.append(jax.tree.map(np.asarray, part))
+        sums: Sums = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=2), *parts)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], sums) for i in range(len(worlds))]
+
+
+def _typed(leaf: Any, precision: str) -> Any:
+    """A leaf as an array, a hyperparameter in the precision of the run."""
+    return np.asarray(leaf, precision if isinstance(leaf, float) else None)

@@ -6,17 +6,21 @@ Everything is for ONE seed and ONE block; `partway.runs` scans over blocks and p
 """
 
 import zlib
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from partway.certificate import Losses, devices_loss, rate_loss, waiting_loss
 from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
+from partway.draws import gains
 from partway.model import (
     Broadcast,
     Costs,
     DeviceAction,
+    Draws,
     Server,
     State,
     admit,
@@ -30,7 +34,9 @@ from partway.model import (
     transition,
 )
 from partway.records import record
-from partway.world import World, draws, gains
+from partway.world import World
+
+T = TypeVar("T")
 
 
 @record
@@ -184,7 +190,7 @@ class Played:
 
 
 def play_block(
-    world: World, pair: Pair, loop: Loop, seed: jax.Array, key: jax.Array, block: jax.Array, learning: bool
+    world: World, pair: Pair, loop: Loop, draws: Draws, key: jax.Array, block: jax.Array, learning: bool
 ) -> tuple[Loop, Played]:
     """One block: see, act, move on, pay, learn. A frozen policy is one with `learning` off."""
     devices, server, state = world.devices, world.server, loop.state
@@ -193,10 +199,11 @@ def play_block(
     seen_by_server = server_view(state)
     commanded = pair.server.act(loop.server_memory, server, seen_by_server, key_server)
     seen = device_views(state, commanded.broadcast)
-    asked = fleetwise(pair.device.act)(loop.device_memory, devices, seen, per_device(key_devices, state.q.shape[-1]))
+    each = _as_it_is if pair.device.takes_fleets else fleetwise
+    asked = each(pair.device.act)(loop.device_memory, devices, seen, per_device(key_devices, state.q.shape[-1]))
     actions = fleetwise(admit)(devices, state.q, state.gain, asked)
 
-    after = transition(devices, state, actions, commanded, draws(world, seed, block))
+    after = transition(devices, state, actions, commanded, draws)
     power = fleetwise(power_for)(devices, state.gain, actions.rest)
     device_j = fleetwise(device_energy)(devices, state.q, state.gain, actions)
     server_j = server_energy(server, commanded.rates)
@@ -207,11 +214,15 @@ def play_block(
 
     device_cost, server_cost = costs.device_queue + costs.device_energy, costs.server_queue + costs.server_energy
     next_seen = device_views(after, commanded.broadcast)
-    device_memory = fleetwise(pair.device.learn)(loop.device_memory, devices, seen, actions, device_cost, next_seen)
+    device_memory = each(pair.device.learn)(loop.device_memory, devices, seen, actions, device_cost, next_seen)
     server_memory = pair.server.learn(
         loop.server_memory, server, seen_by_server, commanded, server_cost, server_view(after)
     )
     return Loop(after, device_memory, server_memory), played
+
+
+def _as_it_is(function: Callable[..., T]) -> Callable[..., T]:
+    return function
 
 
 def served_work(y: jax.Array, rates: jax.Array) -> jax.Array:

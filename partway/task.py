@@ -6,8 +6,11 @@ controllers compute with. Legend: `rest` share of one task that the server finis
 
 import csv
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ import numpy as np
 from partway.errors import InputError, nearest
 from partway.records import record
 
+T = TypeVar("T")
 SHIPPED = Path(__file__).with_name("profiles")
 CODING_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}
 CONTINUOUS_CUTS = 33
@@ -143,6 +147,7 @@ class Task:
     feasible  (cuts,) False for padding and above `MAX_EFFICIENCY`
     proportional  ()  True: D = bits_per_task * rest for every rest in [0, 1] (the paper's law), not only at the cuts
     bits_per_task ()  zeta W, bits of a whole task under that law
+    laws      what the tasks of the fleet are: all of that law ("line"), none ("table"), or some ("both")
     """
 
     share: jax.Array
@@ -150,6 +155,7 @@ class Task:
     feasible: jax.Array
     proportional: jax.Array
     bits_per_task: jax.Array
+    laws: str = "both"
 
 
 def proportional_cuts(bits_per_task: float) -> tuple[np.ndarray, np.ndarray]:
@@ -170,10 +176,21 @@ def layer_cuts(profile: Profile, coding: str, input_bits: float | None = None) -
     return share[first], cheapest
 
 
+def by_law(task: Task, line: Callable[[], T], table: Callable[[], T]) -> T:
+    """What holds under the paper's law, or for a table of cuts, computing no more than the fleet needs."""
+    if task.laws == "both":
+        return jax.tree.map(partial(jnp.where, task.proportional), line(), table())
+    return line() if task.laws == "line" else table()
+
+
 def sent_bits(task: Task, rest: jax.Array) -> jax.Array:
     """D(rest) [bit]: the paper's law, or the bits of the first cut whose share reaches `rest`."""
-    at_cut = task.bits[jnp.argmax(task.share >= rest)]
-    return jnp.where(task.proportional, task.bits_per_task * rest, at_cut)
+
+    def at_cut() -> jax.Array:
+        reached = jnp.min(jnp.where(task.share >= rest, task.share, jnp.inf), axis=0)
+        return jnp.max(jnp.where(task.share == reached, task.bits, 0.0), axis=0)
+
+    return by_law(task, lambda: task.bits_per_task * rest, at_cut)
 
 
 def nearest_affordable(task: Task, asked: jax.Array, max_bits: jax.Array) -> jax.Array:
@@ -182,14 +199,20 @@ def nearest_affordable(task: Task, asked: jax.Array, max_bits: jax.Array) -> jax
     The smallest affordable cut that is at least as large; where there is none the largest affordable one below
     (nothing sent is always affordable). Under the paper's law every share is a cut.
     """
-    affordable = task.feasible & (task.bits <= max_bits)
-    above = jnp.min(jnp.where(affordable & (task.share >= asked), task.share, jnp.inf))
-    below = jnp.max(jnp.where(affordable & (task.share < asked), task.share, 0.0))
-    on_line = jnp.minimum(asked, max_bits / task.bits_per_task)
-    return jnp.where(task.proportional, on_line, jnp.where(above <= 1.0, above, below))
+
+    def of_table() -> jax.Array:
+        affordable = task.feasible & (task.bits <= max_bits)
+        above = jnp.min(jnp.where(affordable & (task.share >= asked), task.share, jnp.inf), axis=0)
+        below = jnp.max(jnp.where(affordable & (task.share < asked), task.share, 0.0), axis=0)
+        return jnp.where(above <= 1.0, above, below)
+
+    return by_law(task, lambda: jnp.minimum(asked, max_bits / task.bits_per_task), of_table)
 
 
 def largest_share(task: Task, max_bits: jax.Array) -> jax.Array:
     """The largest share whose bits do not exceed `max_bits`; 0 where no cut is that small."""
-    at_cut = jnp.max(jnp.where(task.feasible & (task.bits <= max_bits), task.share, 0.0))
-    return jnp.where(task.proportional, jnp.minimum(1.0, max_bits / task.bits_per_task), at_cut)
+
+    def of_table() -> jax.Array:
+        return jnp.max(jnp.where(task.feasible & (task.bits <= max_bits), task.share, 0.0), axis=0)
+
+    return by_law(task, lambda: jnp.minimum(1.0, max_bits / task.bits_per_task), of_table)

@@ -1,8 +1,4 @@
-"""A scenario made concrete: who stands where, what every party's constants are, and what chance brings.
-
-Draws depend on (seed, stream, block, device) only, so that every scheme meets the same world, whatever it does
-((10), (18)), and the first 20 devices of a fleet of 50 meet what a fleet of 20 meets.
-"""
+"""A scenario made concrete: who stands where, what every party's constants are, and what chance brings."""
 
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -14,17 +10,14 @@ from scipy.special import ndtri
 
 from partway.certificate import Certificate
 from partway.errors import InputError
-from partway.model import ROUNDING, Device, Draws, Server
+from partway.model import ROUNDING, Device, Server
 from partway.records import record
 from partway.sections import DeviceClass, Radio, Scenario
 from partway.task import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts, read_profile
 
 T = TypeVar("T")
-STREAMS = {"placement": 0, "arrivals": 1, "fading": 2}
 MOST_PLANNED = 64
 """Tasks a block up to which plans are made; a device that could run more is planned for as if it could not."""
-SLOTS_PER_WORD = 8
-"""Slots that share a random word: 32 bits hold eight Bernoullis to a part in 2^24 or better."""
 
 
 @record
@@ -49,16 +42,6 @@ class Placement:
     mean_gain_per_w: np.ndarray
 
 
-def words(key: jax.Array, count: int) -> jax.Array:
-    """(count,) random words of 32 bits; the first ones do not depend on `count`."""
-    return jax.random.bits(key, (count,), jnp.uint32)
-
-
-def stream(seed: int | jax.Array, name: str) -> jax.Array:
-    """The key of one stream of one seed."""
-    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), STREAMS[name])
-
-
 def gain_from_db(loss_db: np.ndarray, noise_dbw: float) -> np.ndarray:
     """Gain over noise [1/W]. The only place where dB becomes a ratio."""
     return 10.0 ** (-(loss_db + noise_dbw) / 10.0)
@@ -66,8 +49,9 @@ def gain_from_db(loss_db: np.ndarray, noise_dbw: float) -> np.ndarray:
 
 def place(scenario: Scenario) -> Placement:
     """Devices evenly over the ring between `min_distance_m` and `cell_radius_m`, with log-normal shadowing."""
-    radio, key = scenario.radio, stream(scenario.placement_seed, "placement")
-    uniform = [_uniform(words(jax.random.fold_in(key, i), scenario.devices)) for i in range(2)]
+    radio = scenario.radio
+    key = jax.random.fold_in(jax.random.key(scenario.placement_seed, impl="threefry2x32"), 0)
+    uniform = [_uniform(jax.random.bits(jax.random.fold_in(key, i), (scenario.devices,), jnp.uint32)) for i in range(2)]
     near, far = radio.min_distance_m**2, radio.cell_radius_m**2
     distance = np.sqrt(near + uniform[0] * (far - near))
     fixed = [device.distance_m for device in scenario.device_classes()]
@@ -121,7 +105,8 @@ def build(scenario: Scenario, placement: Placement) -> World:
     per_kind = [_device(scenario, kind, work_of[kind], mean_task, width) for kind in kinds]
     devices = jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1)[..., rows], *per_kind)
     fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MOST_PLANNED - 1)) + 1
-    devices = replace(devices, mean_gain=_constant(placement.mean_gain_per_w), most=fastest)
+    task = replace(devices.task, laws=_laws([work.proportional for work in work_of.values()]))
+    devices = replace(devices, mean_gain=_constant(placement.mean_gain_per_w), task=task, most=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
     return World(devices, _server(scenario, mean_task), _constant(threshold))
@@ -162,6 +147,11 @@ def _task(work: _Work, width: int, bits_per_efficiency: float) -> Task:
     )
 
 
+def _laws(proportional: list[bool]) -> str:
+    """Which laws a fleet's tasks follow, so that what no device needs is not computed."""
+    return ("line" if all(proportional) else "both") if any(proportional) else "table"
+
+
 def _server(scenario: Scenario, mean_task: float) -> Server:
     server, weights, slot_s = scenario.server, scenario.weights, scenario.slot_s
     numbers = {
@@ -189,49 +179,6 @@ def precise(tree: T, precision: str) -> T:
         return jnp.asarray(leaf, precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
 
     return jax.tree.map(convert, tree)
-
-
-def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(K,) h of a block: mean gain times Exp(1) fading.
-
-    The exponential comes from 23 bits, so that float32 and float64 hold the same uniform number in (0, 1) exactly.
-    """
-    mean = world.devices.mean_gain
-    key = jax.random.fold_in(stream(seed, "fading"), block)
-    uniform = ((words(key, mean.shape[-1]) >> 9).astype(mean.dtype) + 0.5) * 2.0**-23
-    return -mean * jnp.log(uniform)
-
-
-def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(n, K) 0 or 1: a task arrives with probability b in every slot, independently.
-
-    One word decides eight slots: it is a point in an interval that each slot splits at b and keeps one side of, in
-    whole numbers, so that float32, float64, CPU and GPU draw the same. b = 1 fails once in 2^31 slots.
-    """
-    slots, threshold = world.devices.slots, world.arrival_threshold
-    key, drawn = jax.random.fold_in(stream(seed, "arrivals"), block), []
-    for first in range(0, slots, SLOTS_PER_WORD):
-        point = words(jax.random.fold_in(key, first), threshold.shape[-1])
-        width = jnp.full_like(point, 2**32 - 1)
-        for _ in range(min(SLOTS_PER_WORD, slots - first)):
-            split = _product_high(width, threshold)
-            arrives = point < split
-            point, width = jnp.where(arrives, point, point - split), jnp.where(arrives, split, width - split)
-            drawn.append(arrives)
-    return jnp.stack(drawn).astype(world.devices.mean_gain.dtype)
-
-
-def _product_high(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The upper 32 bits of the 64-bit product of two uint32."""
-    a_high, a_low, b_high, b_low = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
-    middle = a_high * b_low + ((a_low * b_low) >> 16)
-    carry = a_low * b_high + (middle & 0xFFFF)
-    return a_high * b_high + (middle >> 16) + (carry >> 16)
-
-
-def draws(world: World, seed: int | jax.Array, block: int | jax.Array) -> Draws:
-    """What block t brings: its arrivals, and the gain of block t + 1."""
-    return Draws(arrivals(world, seed, block), gains(world, seed, block + 1))
 
 
 @dataclass(frozen=True)

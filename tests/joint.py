@@ -26,9 +26,8 @@ import numpy as np
 from scipy import stats
 
 from partway import bound, simulate
-from partway import world as worlds
+from partway import draws as drawing
 from partway.bound import Bound, lower_bound
-from partway.model import Draws
 from partway.program import Fading
 from partway.runs import Options, play_seed
 from partway.scenario import load
@@ -258,22 +257,23 @@ def finite_bound(world: World, gains: np.ndarray, price: float | None = None) ->
 
 def play(world: World, pair: Pair, gains: np.ndarray, seeds: Sequence[int], blocks: int) -> Sums:
     """partway's own loop in the world whose gains are these points, float64; (seed, block)."""
-    exp_gains, points = worlds.gains, jnp.asarray(gains)
+    exp_gains, points = drawing.gains, jnp.asarray(gains)
 
     def finite(world: World, seed: jax.Array, block: jax.Array) -> jax.Array:
         mean = world.devices.mean_gain
         part = jnp.exp(-exp_gains(world, seed, block) / mean) * len(gains)
         return mean * points[jnp.clip(part, 0, len(gains) - 1).astype(jnp.int32)]
 
-    def draws(world: World, seed: jax.Array, block: jax.Array) -> Draws:
-        return Draws(worlds.arrivals(world, seed, block), finite(world, seed, block + 1))
-
     def one(world: World, seed: jax.Array) -> Sums:
         keys = simulate.controller_keys(seed, jnp.uint32(1))
         ready, loop = simulate.start(world, pair, seed, keys)
         return play_seed(world, ready, loop, seed, keys[2], jnp.uint32(0), Options(blocks))[1][0]
 
-    with mock.patch.multiple(simulate, gains=finite, draws=draws), jax.enable_x64(True):
+    with (
+        mock.patch.object(simulate, "gains", finite),
+        mock.patch.object(drawing, "gains", finite),
+        jax.enable_x64(True),
+    ):
         points = jnp.asarray(gains)
         run = jax.jit(jax.vmap(partial(one, precise(world, "float64"))))
         return jax.tree.map(np.asarray, run(jnp.asarray(seeds, jnp.uint32)))

@@ -126,42 +126,43 @@ class Drift(Planner):
 
 
 class PostDecision(Planner):
-    """The device that learns U; at no price."""
+    """The device that learns V and counts arrivals, from which U follows; at no price."""
 
     def __init__(self, d: DeviceNumbers):
         super().__init__(d)
         self.gamma = 1.0 if d.average else d.discount
-        self.t, self.came = 0, [0.0] * (d.slots + 1)
+        self.t, self.came = 0, [1.0] + [0.0] * d.slots
         most = capacity(d)
         marginal = 3 * d.xi * d.cycles**3 * most**2 / (d.slots * d.slot_s) ** 2
-        self.u = []
-        for m in range(STATES):
-            energy = local_energy(d, min(m, most)) + marginal * max(m - most, 0.0)
-            self.u.append(d.w3 * d.cycles * m + d.w4 * energy)
+        self.v = []
+        for q in range(STATES):
+            energy = local_energy(d, min(q, most)) + marginal * max(q - most, 0.0)
+            self.v.append(d.w3 * d.cycles * q + d.w4 * energy)
+
+    def begin(self, q: float) -> float:
+        """V, a straight line beyond the table."""
+        if q < STATES:
+            return self.v[int(q)]
+        return self.v[-1] + (q - STATES + 1) * (self.v[-1] - self.v[-2])
 
     def value(self, left: float) -> float:
-        """U, a straight line beyond the table."""
-        if left < STATES:
-            return self.u[int(left)]
-        return self.u[-1] + (left - STATES + 1) * (self.u[-1] - self.u[-2])
+        """U, V after the arrivals that have been counted."""
+        return sum(often * self.begin(left + a) for a, often in enumerate(self.came))
 
     def measure(self, sees: DeviceSees, j: int, cost: float) -> float:
         """c + gamma U(q - j)."""
         return cost + self.gamma * self.value(sees.q - j)
 
     def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
-        """Every entry of the table, over the numbers that have come so far and the gain just seen."""
-        d, best = self.d, cheapest(self.d, then.h, self.price(then))
+        """Every entry of the table at the gain just met; then the arrivals are counted."""
+        d, best = self.d, cheapest(self.d, sees.h, self.price(sees))
+        step, moved = step_size(self.t, 0.6, 0.01), []
+        for q in range(STATES):
+            ahead = min(c + self.gamma * self.value(q - j) for j, c in best.items() if j <= q)
+            moved.append(self.v[q] + step * (d.w3 * d.cycles * q + ahead - self.v[q]))
+        self.v = [value - moved[0] for value in moved] if d.average else moved
         new = round(sum(then.arrivals))
         self.came = [(seen * self.t + (a == new)) / (self.t + 1) for a, seen in enumerate(self.came)]
-        step, moved, worth = step_size(self.t, 0.6, 0.01), [], []
-        for q in range(STATES + d.slots):
-            then_best = min(c + self.gamma * self.value(q - j) for j, c in best.items() if j <= q)
-            worth.append(d.w3 * d.cycles * q + then_best)
-        for m in range(STATES):
-            target = sum(often * worth[m + a] for a, often in enumerate(self.came))
-            moved.append(self.u[m] + step * (target - self.u[m]))
-        self.u = [value - moved[0] for value in moved] if d.average else moved
         self.t += 1
 
 

@@ -14,9 +14,10 @@ import pytest
 from partway import keep
 from partway.cli import main
 from partway.comparison import Plan, plan, play
+from partway.draws import gains
 from partway.errors import InputError
 from partway.runs import Run
-from partway.world import World, build, gains, place, precise
+from partway.world import World, build, place, precise
 
 BLOCKS = 50
 

@@ -16,6 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from partway.controllers.base import silence
+from partway.draws import draws
 from partway.model import (
     Device,
     DeviceAction,
@@ -43,7 +44,7 @@ from partway.model import (
 )
 from partway.scenario import load
 from partway.simulate import first_state, served_work
-from partway.world import Placement, World, build, draws, precise
+from partway.world import Placement, World, build, precise
 
 GAINS = np.array([3e3, 3e4])
 TWO = load("paper", {"devices": 2})

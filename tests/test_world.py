@@ -12,23 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.extend import random as jax_random
 from scipy import stats
 
-from partway import world as worlds
+from partway import chance
+from partway import draws as drawing
+from partway.draws import arrivals, draws, gains
 from partway.scenario import load
-from partway.world import (
-    World,
-    arrivals,
-    build,
-    draws,
-    gain_from_db,
-    gains,
-    load_of,
-    pathloss_db,
-    place,
-    precise,
-    words,
-)
+from partway.world import World, build, gain_from_db, load_of, pathloss_db, place, precise
 
 SIGMAS = 5.0
 BLOCKS = 200
@@ -120,7 +111,7 @@ def test_certain_and_impossible_arrivals():
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_the_upper_half_of_a_product(a: int, b: int):
     """Splitting an interval of whole numbers at b needs 64 bits, which JAX does not have by default."""
-    assert int(worlds._product_high(jnp.uint32(a), jnp.uint32(b))) == a * b >> 32
+    assert int(drawing._product_high(jnp.uint32(a), jnp.uint32(b))) == a * b >> 32
 
 
 # Fading
@@ -180,10 +171,18 @@ def test_float32_and_float64_meet_the_same_world():
         assert np.allclose(gains(single, 4, t), gain, rtol=1e-6, atol=0)
 
 
-def test_streams_seeds_and_blocks_differ():
-    keys = [worlds.stream(seed, name) for seed in (0, 1, 2**32 - 1) for name in worlds.STREAMS]
-    first = [tuple(np.asarray(words(jax.random.fold_in(key, block), 4))) for key in keys for block in (0, 1)]
-    assert len(set(first)) == 18
+def test_seeds_parts_and_blocks_differ():
+    keys = [chance.stream(seed, part) for seed in (0, 1, 2**32 - 1) for part in (0, 1)]
+    first = [tuple(np.asarray(chance.words(key, block, 4)).ravel()) for key in keys for block in (0, 1)]
+    assert len(set(first)) == 12
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=4))
+def test_the_words_are_those_of_threefry(numbers: list[int]):
+    """JAX's own Threefry-2x32 of the same key and counter."""
+    key, counter = jnp.array(numbers[:2], jnp.uint32), jnp.array(numbers[2:], jnp.uint32)
+    ours = chance.threefry((key[0], key[1]), (counter[0], counter[1]))
+    assert np.array_equal(ours, jax_random.threefry_2x32(key, counter))
 
 
 # Place and radio
