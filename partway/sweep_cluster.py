@@ -1,0 +1,32 @@
+"""A sweep on a running Dask cluster: everything that speaks to Dask."""
+
+import contextlib
+from collections.abc import Generator
+from concurrent.futures import Executor
+from importlib import import_module
+from typing import Any
+
+from partway.errors import InputError, shorten, shown
+
+PATIENCE_S = 20
+
+
+@contextlib.contextmanager
+def dask_executor(address: str) -> Generator[Executor]:
+    """An executor that a Dask scheduler stands behind; what is left there when the block ends is withdrawn.
+
+    Raises InputError where Dask is not installed or nobody answers at `address`.
+    """
+    try:
+        distributed: Any = import_module("distributed")
+    except ImportError:
+        raise InputError("--dask: needs Dask; install it with pip install 'partway[cluster]'") from None
+    try:
+        client = distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError
+        why = shorten(str(error) or type(error).__name__, 120)
+        raise InputError(f"--dask {shown(address)}: no Dask scheduler answers there ({why})") from None
+    try:
+        yield client.get_executor(pure=False)
+    finally:
+        client.close()

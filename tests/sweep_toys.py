@@ -1,0 +1,82 @@
+"""Stand-ins for the simulation, importable by workers: what is tested is all that is around it."""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from partway.comparison import Plan
+
+DELAY_S = 0.03
+
+
+def outcome(todo: "Plan") -> dict[str, Any]:
+    """Numbers that hang on the whole content of a case and on nothing else."""
+    digest = hashlib.sha256(repr(todo).encode()).digest()
+    numbers = [byte / 7 for byte in digest]
+    seeds = len(todo.seeds)
+    return {
+        "status": "ok",
+        "reason": "",
+        "cost": [numbers[4 * i : 4 * i + 4] for i in range(seeds)],
+        "cost_with_warmup": numbers[:seeds],
+        "bound": numbers[9],
+        "bound_reason": "",
+    }
+
+
+def play(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+    time.sleep(DELAY_S)
+    return [outcome(todo) for todo in todos]
+
+
+def play_or_die(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+    """Kills its process the first time, as the system does when memory runs out."""
+    mark = Path(os.environ["PARTWAY_TOY_MARKS"]) / hashlib.sha256(repr(todos).encode()).hexdigest()
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    return play(todos)
+
+
+def always_die(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+    """Two devices are too many for this machine."""
+    if todos[0].scenario.devices == 2:
+        os.kill(os.getpid(), 9)
+    return play(todos)
+
+
+def chatter(answer: int) -> int:
+    """Prints on all channels and answers."""
+    print("to standard output", flush=True)
+    os.write(1, b"past Python\n")
+    print("to standard error", file=sys.stderr)
+    return answer
+
+
+class Unsendable(Exception):
+    """Cannot be made anew from what is sent of it."""
+
+    def __init__(self, one: int, two: int):
+        super().__init__(f"{one} and {two}")
+
+
+def raise_unsendable() -> None:
+    raise Unsendable(1, 2)
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def exit_at_once() -> None:
+    os._exit(3)
+
+
+def play_slowly(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+    time.sleep(0.3)
+    return play(todos)

@@ -1,0 +1,182 @@
+"""`partway sweep` as a user meets it: what it prints, what it writes, how it fails and stops."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sweep_toys
+import xarray as xr
+
+import partway
+from partway import cli, sweep_command, sweep_run
+from partway.errors import InputError
+from partway.figures import sweep as figure
+
+WORDS = ("--schemes", "local", "full", "--blocks", "10", "--seeds", "2")
+AXES = ("--over", "device.arrival_prob=0.1:0.3:3", "devices=1,2")
+
+
+def parsed(*words: str) -> Namespace:
+    parser = cli.Parser(prog="partway sweep")
+    cli._run_flags(parser)
+    sweep_command.add_flags(parser)
+    return parser.parse_args(words)
+
+
+def sweeps(*words: str) -> None:
+    sweep_command.sweep(parsed(*WORDS, *words))
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where to write; the work is done here, by toys."""
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
+    return tmp_path / "out"
+
+
+def test_a_sweep_prints_a_table_and_keeps_its_results(out: Path, capsys: pytest.CaptureFixture[str]):
+    sweeps(*AXES, "--out", str(out), "--jobs", "1")
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split() == ["arrival_prob", "devices", "local", "full"]
+    assert len([line for line in printed.out.splitlines() if line.startswith("0.")]) == 6
+    assert "cost per block after warm-up" in printed.out
+    assert printed.err == f"Figures, data and JSON are in {out}\n"
+    assert {path.name for path in out.iterdir()} == {
+        *(".lock", "plan.json", "cases", "results.nc", "results.json", "table.txt", "scenario.toml"),
+        *("cost.png", "cost.svg", "cost.csv"),
+    }
+    sweeps(*AXES, "--out", str(out), "--jobs", "1")  # once more: nothing to compute, the same words
+    assert capsys.readouterr().out == printed.out
+
+
+def test_json_holds_every_case(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sweeps(*AXES, "--out", str(out), "--jobs", "1", "--json", "-")
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads((out / "results.json").read_text())
+    assert len(document["cases"]) == 12
+    dataset = xr.load_dataset(out / "results.nc")
+    case = document["cases"][3]
+    assert case["point"] == {"device.arrival_prob": 0.1, "devices": 2}
+    assert (case["scheme"], case["status"]) == ("full", "ok")
+    per_seed = dataset["cost"].isel(arrival_prob=0, devices=1, scheme=1).sum("part")
+    assert case["cost_per_block"]["mean"] == pytest.approx(float(per_seed.mean()))
+    assert case["gap"]["mean"] is None
+    assert case["bound"] == float(dataset["bound"][0, 1])
+    with pytest.raises(InputError, match="is in --out"):
+        sweeps(*AXES, "--out", str(out), "--json", str(out / "mine.json"))
+
+
+def test_the_figures_numbers_are_the_datasets(out: Path):
+    sweeps(*AXES, "--out", str(out), "--jobs", "1")
+    rows = list(csv.DictReader((out / "cost.csv").open()))
+    dataset = xr.load_dataset(out / "results.nc")
+    assert len(rows) == 12
+    for row in rows:
+        at = {"arrival_prob": float(row["arrival_prob"]), "devices": int(row["devices"]), "scheme": row["scheme"]}
+        assert float(row["cost [per block]"]) == pytest.approx(float(dataset["cost"].sel(at).sum("part").mean()))
+
+
+@pytest.mark.parametrize(
+    ("over", "panels", "label"),
+    [
+        ((), 1, ""),
+        (("device.arrival_prob=0.1,0.2",), 1, "arrival prob"),
+        (("device.bandwidth_hz=1e5:1e7:3:log", "devices=1,2"), 2, "bandwidth hz [Hz]"),
+        (("queue=conserving,as_printed", "devices=1,2", "slots=4,5"), 4, "queue"),
+        (("device.arrival_prob=0.1,0.2", "devices=1:20:20"), figure.MOST_PANELS, "arrival prob"),
+    ],
+)
+def test_a_panel_for_every_value_of_the_other_axes(out: Path, over: tuple[str, ...], panels: int, label: str):
+    sweeps("--over", *over, "--out", str(out), "--jobs", "1") if over else sweeps("--out", str(out), "--jobs", "1")
+    dataset = xr.load_dataset(out / "results.nc")
+    drawn, rows = figure.draw(dataset, "cost")
+    shown = [axes for axes in drawn.axes if axes.get_visible()]
+    assert len(shown) == panels
+    assert shown[0].get_xlabel() == label
+    for axes in shown:
+        assert [line.get_label() for line in axes.lines] == ["local", "full"]
+    first = [row for row in rows[1:] if row[len(dataset["status"].dims) - 1] == "local"]
+    assert np.isin(np.asarray(shown[0].lines[0].get_ydata()), [row[-3] for row in first]).all()
+
+
+def test_cases_without_numbers_say_why_below_the_table(out: Path, capsys: pytest.CaptureFixture[str]):
+    sweeps("--over", "device.arrival_prob=0.5,1.5", "--out", str(out), "--jobs", "1")
+    printed = capsys.readouterr().out
+    assert printed.count("invalid") == 3
+    assert "2 x invalid: device.arrival_prob = 1.5: allowed is a number from 0 up to 1" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (AXES, "--out: name a folder"),
+        ((*AXES, "--out", "x", "--jobs", "0"), "--jobs 0"),
+        ((*AXES, "--out", "x", "--jobs", "2", "--dask", "tcp://nowhere:1"), "leave it out with --dask"),
+        (("--over", "device.arival_prob=1", "--out", "x"), "did you mean"),
+        (("--over", "devices", "--out", "x"), "expected FIELD=SPEC"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_written(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        sweeps(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_dask_installed_it_says_what_to_install(out: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"pip install 'partway\[cluster\]'"):
+        sweeps(*AXES, "--out", str(out), "--dask", "tcp://127.0.0.1:1")
+
+
+def test_ctrl_c_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_run._Computation, "_submit", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="0 of 12 cases are kept in .*out, the same command goes on"):
+        sweeps(*AXES, "--out", str(out), "--jobs", "1")
+
+
+STOPPED = """
+import sys
+from partway import cli, sweep_command, sweep_run
+import sweep_toys
+sweep_toys.DELAY_S = 60
+sweep_run.play_group = sweep_toys.play
+sweep_run.HEARTBEAT_S = 0.05
+from test_sweep_command import parsed
+cli._heed_interrupts()
+try:
+    real = sweep_run._Computation._progress
+    def told(self):
+        print("running", flush=True)
+        return real(self)
+    sweep_run._Computation._progress = told
+    sweep_command.sweep(parsed(*sys.argv[1:]))
+except KeyboardInterrupt as stop:
+    print(stop)
+"""
+
+
+def test_ctrl_c_ends_a_sweep_that_computes(tmp_path: Path):
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(partway.__file__).parents[1])))
+    command = [sys.executable, "-c", STOPPED, *WORDS, *AXES, "--out", str(tmp_path / "out"), "--jobs", "2"]
+    environment = os.environ | {"PYTHONPATH": paths}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "running\n"
+        running.send_signal(signal.SIGINT)
+        last = running.communicate(timeout=50)[0].splitlines()[-1]
+    assert "of 12 cases are kept in" in last

@@ -1,0 +1,189 @@
+"""What a sweep consists of: hashes that change with what decides numbers, groups that the plan alone fixes."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import partway
+from partway import sweep_plan as module
+from partway.comparison import plan
+from partway.errors import InputError
+from partway.sweep_plan import CODE, MOST_WORLDS, SweepPlan, key_of, sweep_plan
+
+PACKAGE = Path(partway.__file__).parent
+BASE: dict[str, Any] = {"schemes": ["priced"], "blocks": 20, "seeds": 2}
+CHANGES: list[dict[str, Any]] = [
+    {"blocks": 21},
+    {"seeds": 3},
+    {"seeds": [1, 0]},
+    {"warmup": 3},
+    {"precision": "float64"},
+    {"server": "exact"},
+    {"schemes": ["decoupled"]},
+    {"overrides": {"devices": 3}},
+    {"overrides": {"device.arrival_prob": 0.41}},
+    {"overrides": {"device.task": {"kind": "layers", "profile": "resnet50", "coding": "uint8"}}},
+    {"overrides": {"device.task": {"kind": "layers", "profile": "alexnet", "coding": "uint8"}}},
+    {"overrides": {"device.tx_power_max_w": 0.2}},
+    {"overrides": {"placement_seed": 1}},
+    {"overrides": {"schemes.priced.answer": 0.31}},
+    {"overrides": {"group": [{"count": 20, "arrival_prob": 0.3}]}},
+]
+
+
+def key(**how: Any) -> str:
+    return key_of(plan("paper", **(BASE | how)))
+
+
+def small(*over: str, **how: Any) -> SweepPlan:
+    return sweep_plan("paper", over, **({"schemes": ["local"], "blocks": 10, "seeds": 2} | how))
+
+
+def test_every_input_changes_the_hash():
+    keys = [key(), *(key(**change) for change in CHANGES)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_decides_no_number_does_not():
+    assert key(overrides={"schemes.decoupled.aim": "discounted"}) == key()  # another scheme's
+    assert key(warmup=10) == key()  # the default, said
+    assert key(overrides={"device.arrival_prob": 0.4}) == key()
+
+
+def test_versions_and_code_are_part_of_it(monkeypatch: pytest.MonkeyPatch):
+    before = key()
+    for name in ("jax", "code"):
+        other = {**module.versions(), name: "another"}
+        monkeypatch.setattr(module, "versions", lambda other=other: other)
+        assert key() != before
+        monkeypatch.undo()
+
+
+def test_a_profile_counts_by_what_it_says(tmp_path: Path):
+    text = (PACKAGE / "profiles" / "alexnet.csv").read_text()
+    for name, content in (("one", text), ("two", text.replace("# input_bits: ", "# input_bits: 1"))):
+        (tmp_path / f"{name}.csv").write_text(content)
+
+    def with_profile(path: Path | str) -> str:
+        return key(overrides={"device.task": {"kind": "layers", "profile": str(path), "coding": "uint8"}})
+
+    contents = [module._profile(str(tmp_path / name)) for name in ("one.csv", "two.csv")]
+    assert contents[0] != contents[1]
+    assert with_profile(tmp_path / "one.csv") != with_profile(tmp_path / "two.csv")
+
+
+def test_the_hash_is_the_same_in_another_process():
+    program = "from partway.comparison import plan; from partway.sweep_plan import key_of; "
+    program += "print(key_of(plan('paper', schemes=['priced'], blocks=20, seeds=2)))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == key()
+
+
+def imports_of(name: str) -> set[str]:
+    """The modules of the package that one imports, by their names."""
+    tree = ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())
+    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    whole = {
+        f"partway.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "partway"
+        for alias in node.names
+    }
+    return {each.removeprefix("partway.") for each in found | whole if each.startswith("partway.")}
+
+
+def test_the_code_that_counts_is_all_that_a_case_imports():
+    seen, todo = set[str](), {"sweep_cases"}
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        todo |= imports_of(name) - seen
+    assert {name for name in seen if not name.startswith("controllers")} == set(CODE)
+
+
+def test_a_policy_from_outside_counts_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = "from partway import DeviceController\nclass {0}(DeviceController): pass\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("Outside1", "Outside2"):
+        (tmp_path / f"{name.lower()}.py").write_text(source.format(name))
+    assert module._outside("outside1:Outside1") == source.format("Outside1")
+    assert module._outside("outside2:Outside2") != module._outside("outside1:Outside1")
+    assert module._outside("priced") == ""
+
+
+def test_cases_of_one_shape_share_a_group():
+    todo = small("device.arrival_prob=0.1,0.2,0.3", "devices=1,2", schemes=["local", "full"])
+    groups = [
+        (group[0].todo.schemes[0], {case.todo.scenario.devices for case in group}, len(group)) for group in todo.groups
+    ]
+    assert groups == [("local", {1}, 3), ("full", {1}, 3), ("local", {2}, 3), ("full", {2}, 3)]
+
+
+def test_what_the_compiled_program_is_specialised_to_parts_groups():
+    assert len(small("objective=average,discounted").groups) == 2
+    assert len(small("slots=4,5").groups) == 2
+    assert len(small("schemes.priced.aim=average,discounted", schemes=["priced"]).groups) == 2
+    assert len(small("schemes.priced.answer=0.1,0.2", schemes=["priced"]).groups) == 1
+    assert len(small("device.cpu_max_hz=20e9,80e9").groups) == 2  # more tasks fit into a block
+
+
+def test_groups_are_bounded_and_even():
+    todo = small("device.arrival_prob=0.1:0.9:33")
+    assert [len(group) for group in todo.groups] == [11, 11, 11]
+    assert max(map(len, todo.groups)) <= MOST_WORLDS
+    large = small("device.arrival_prob=0.1:0.9:3", blocks=100_000, overrides={"devices": 60})
+    assert [len(group) for group in large.groups] == [1, 1, 1]  # 12 million device-blocks each
+
+
+def test_what_an_axis_does_not_touch_is_one_case():
+    todo = small("schemes.priced.answer=0.1,0.2", schemes=["priced", "local"])
+    keys = [cell.key for cell in todo.cells]
+    assert [cell.scheme for cell in todo.cells] == ["priced", "local"] * 2
+    assert keys[1] == keys[3]
+    assert keys[0] != keys[2]
+    assert sum(map(len, todo.groups)) == 3
+
+
+def test_axes_come_after_what_is_set():
+    todo = small("devices=2,3", overrides=["devices=7", "device.arrival_prob=0.2"])
+    found = [
+        (case.todo.scenario.devices, case.todo.scenario.device.arrival_prob) for group in todo.groups for case in group
+    ]
+    assert found == [(2, 0.2), (3, 0.2)]
+    assert todo.base.scenario.devices == 7
+
+
+def test_points_that_are_no_scenario_are_cells_without_a_case():
+    todo = small("device.arrival_prob=0.5,1.5", "queue=conserving,as_printed")
+    assert [cell.key is None for cell in todo.cells] == [False, False, True, True]
+    assert "device.arrival_prob = 1.5: allowed is a number from 0 up to 1" in todo.cells[2].why
+    limited = small("schemes.priced.answer=0.5,7", schemes=["priced", "local"])
+    assert [cell.key is None for cell in limited.cells] == [False, False, True, True]  # as `compare` refuses it
+
+
+@pytest.mark.parametrize(
+    ("over", "how", "message"),
+    [
+        (("device.arival_prob=0.1,0.2",), {}, "unknown field 'device.arival_prob'; did you mean"),
+        (("device.arrival_prob=2,3",), {}, "device.arrival_prob = 2"),
+        (("devices=2,3",), {"schemes": ["pricd"]}, "did you mean 'priced'"),
+        (("devices=2,3",), {"blocks": 0}, "--blocks 0"),
+    ],
+)
+def test_a_sweep_without_a_valid_point_is_refused(over: tuple[str, ...], how: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        small(*over, **how)
+
+
+def test_the_description_says_all_and_is_json():
+    todo = small("devices=2,3")
+    said = todo.description()
+    assert json.loads(json.dumps(said)) == said
+    assert said != small("devices=2,4").description()
+    assert said["axes"] == [["devices", [2, 3]]]
+    assert {"partway", "code", "jax", "numpy"} <= set(said["versions"])

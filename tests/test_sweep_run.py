@@ -1,0 +1,431 @@
+"""Sweeps: the numbers are a comparison's, whoever computes them, and nothing is lost whatever is killed and when."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sweep_toys
+import xarray as xr
+
+import partway
+from partway import sweep_run, sweep_store
+from partway.comparison import compare
+from partway.errors import InputError
+from partway.results import PARTS, Summary, summarise
+from partway.schemes import SCHEMES, Scheme
+from partway.sweep_dataset import cost_of, gap_of, grid
+from partway.sweep_run import Progress, sweep
+from partway.sweep_workers import Workers
+
+NO_BOUND = {"weights.server_queue": 0.0}
+"""A world without a lower bound: half the time to compile."""
+GRID = {"device.arrival_prob": [0.1, 0.3, 0.5, 0.7, 0.9], "devices": [1, 2]}
+TOY: dict[str, Any] = {"over": GRID, "schemes": ["local", "full"], "blocks": 10, "seeds": 2}
+REAL: dict[str, Any] = {
+    "over": {"device.arrival_prob": [0.1, 0.2, 0.3], "devices": [1, 2]},
+    "overrides": NO_BOUND,
+    "schemes": ["local"],
+    "blocks": 12,
+    "seeds": 2,
+}
+
+
+class Here(Executor):
+    """Computes in this thread, and counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls += 1
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sweep REAL, computed in this process."""
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    sweep(**REAL, out=out, executor=Here())
+    return out
+
+
+def same_files(one: Path, two: Path) -> bool:
+    """Bit for bit the same dataset and the same cases."""
+    names = [sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) for out in (one, two)]
+    return names[0] == names[1] and all((one / name).read_bytes() == (two / name).read_bytes() for name in names[0])
+
+
+def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel: float) -> None:
+    """Every number that a comparison and a sweep both have."""
+    here, name = dataset.isel(at).sel(scheme=summary.name), summary.name
+    assert (str(here["status"].values), str(here["reason"].values)) == (summary.status, summary.reason or "")
+    cost = cost_of(dataset, at, name)
+    assert (cost.mean, cost.low, cost.high) == pytest.approx(
+        (summary.cost.mean, summary.cost.low, summary.cost.high), rel
+    )
+    parts = {part: float(here["cost"].sel(part=part).mean()) for part in PARTS}
+    assert parts == pytest.approx(summary.parts, rel, abs=1e-12)
+    for field, whole in (
+        ("cost_with_warmup", summary.cost_full),
+        ("from_empty", summary.from_empty),
+        ("after_warmup", summary.after_warmup),
+    ):
+        assert float(here[field].mean()) == pytest.approx(whole.mean, rel)
+    for field, value in (
+        ("device_energy_j_per_task", summary.device_j),
+        ("server_energy_j_per_task", summary.server_j),
+        ("wasted_energy_j_per_task", summary.wasted_j),
+        ("offloaded_share", summary.offloaded),
+        ("cpu_use", summary.cpu_use),
+        ("radio_use", summary.radio_use),
+        ("server_use", summary.server_use),
+        ("off_command", summary.off_command),
+        ("growth_per_block", np.nan if summary.growth is None else summary.growth),
+        ("converged_after_blocks", np.nan if summary.converged is None else summary.converged),
+    ):
+        assert float(here[field]) == pytest.approx(value, rel, nan_ok=True), field
+    assert summary.gap
+    gap = gap_of(dataset, at, name)
+    whole = summary.gap.whole
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((whole.mean, whole.low, whole.high), rel)
+    losses = [float(here["gap"].sel(loss=loss).mean()) for loss in ("devices", "waiting", "rate")]
+    assert losses == pytest.approx([summary.gap.devices, summary.gap.waiting, summary.gap.rate], rel, abs=1e-12)
+    assert bool(dataset["heavy_tail"].sel(scheme=name)) == summary.heavy_tail
+    assert int(dataset["signals_down"].sel(scheme=name)) == summary.signalling["down"]
+
+
+def test_one_point_is_what_a_comparison_says():
+    how: dict[str, Any] = {"overrides": {"devices": 2}, "schemes": ["priced", "random"], "blocks": 40, "seeds": 3}
+    compared = compare("paper", **how)
+    dataset = sweep("paper", **how, executor=Here())
+    for summary in summarise(compared):
+        check_against(summary, dataset, {}, 1e-6)
+        per_seed = np.asarray(compared["cost"].sel(scheme=summary.name), np.float64)[:, 20:].mean(axis=1)
+        assert (dataset["cost"].sel(scheme=summary.name).values == per_seed).all()  # the same program
+    assert float(dataset["bound"]) == compared.attrs["bound"]
+    assert float(dataset["bound_price"]) == compared.attrs["bound_price"]
+
+
+def test_points_that_are_played_together_are_what_comparisons_say():
+    how: dict[str, Any] = {"schemes": ["priced"], "blocks": 40, "seeds": 2, "precision": "float64"}
+    fixed, values = {"devices": 2, "objective": "discounted"}, [0.2, 0.3]
+    dataset = sweep("paper", {"device.arrival_prob": values}, overrides=fixed, **how, executor=Here())
+    for i, value in enumerate(values):
+        compared = compare("paper", overrides={**fixed, "device.arrival_prob": value}, **how)
+        (summary,) = summarise(compared)
+        check_against(summary, dataset, {"arrival_prob": i}, 1e-9)
+        assert float(dataset["bound"][i]) == compared.attrs["bound"]
+
+
+def test_whoever_computes_it_is_the_same_bit_for_bit(simulated: Path, tmp_path: Path):
+    with ThreadPoolExecutor(2) as threads:
+        sweep(**REAL, out=tmp_path / "threads", executor=threads)
+    sweep(**REAL, out=tmp_path / "one", jobs=1)
+    sweep(**REAL, out=tmp_path / "two", jobs=2)
+    assert same_files(tmp_path / "threads", simulated)
+    assert same_files(tmp_path / "one", tmp_path / "two")
+    assert same_files(tmp_path / "one", simulated)
+
+
+def test_the_dataset_is_labelled(simulated: Path):
+    dataset = xr.load_dataset(simulated / "results.nc")
+    assert dict(dataset["cost"].sizes) == {"arrival_prob": 3, "devices": 2, "scheme": 1, "seed": 2, "part": 4}
+    assert dataset["arrival_prob"].values.tolist() == [0.1, 0.2, 0.3]
+    assert dataset["arrival_prob"].attrs == {"units": "1", "field": "device.arrival_prob"}
+    assert dataset["scheme"].values.tolist() == ["local"]
+    assert all(dataset[name].attrs["units"] for name in ("cost", "gap", "bound", "cpu_use", "from_empty"))
+    assert dataset["bound"].isnull().all()
+    assert "waiting at the server costs nothing" in str(dataset["bound_reason"].values[0, 0])
+    assert (dataset["status"] == "ok").all()
+    assert len(np.unique(dataset["case"])) == 6
+
+
+def test_going_on_computes_only_what_is_missing(toys: None, tmp_path: Path):
+    first, again, third = Here(), Here(), Here()
+    sweep(**TOY, out=tmp_path / "out", executor=first)
+    sweep(**TOY, out=tmp_path / "out", executor=again)
+    assert (first.calls, again.calls) == (4, 0)
+    before = (tmp_path / "out" / "results.nc").read_bytes()
+    cases = sorted((tmp_path / "out" / "cases").iterdir())
+    cases[0].write_bytes(cases[0].read_bytes()[:-3])
+    kept = cases[1].stat().st_mtime_ns
+    sweep(**TOY, out=tmp_path / "out", executor=third)
+    assert third.calls == 1
+    assert cases[1].stat().st_mtime_ns == kept
+    assert (tmp_path / "out" / "results.nc").read_bytes() == before
+
+
+def test_progress_counts_cases(toys: None, tmp_path: Path):
+    seen = list[Progress]()
+    sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=seen.append)
+    assert {progress.cases for progress in seen} == {20}
+    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
+    assert seen[-1] == Progress(20, 20, 0)
+    seen.clear()
+    sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=seen.append)
+    assert seen == [Progress(20, 20, 0)]
+
+
+def test_a_case_that_fails_says_why_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    @partway.record
+    class Fails(partway.DeviceController):
+        def act(self, memory: Any, device: Any, view: Any, key: Any) -> Any:
+            raise RuntimeError("no idea\nwhat to do")
+
+    monkeypatch.setitem(SCHEMES, "fails", Scheme("fails", Fails(), SCHEMES["local"].server))
+    how = REAL | {"over": {"device.arrival_prob": [0.3, 1.5], "queue": ["conserving", "as_printed"]}}
+    how |= {"schemes": ["local", "full", "fails"], "overrides": {**NO_BOUND, "devices": 1}}
+    dataset = sweep(**how, out=tmp_path / "out", executor=Here())
+    status = {
+        (float(dataset["arrival_prob"][i]), str(dataset["queue"][j].values), str(dataset["scheme"][k].values)): str(
+            dataset["status"][i, j, k].values
+        )
+        for i in range(2)
+        for j in range(2)
+        for k in range(3)
+    }
+    assert {value for (load, *_), value in status.items() if load == 1.5} == {"invalid"}
+    assert [status[0.3, "conserving", name] for name in ("local", "full", "fails")] == ["ok", "unstable", "failed"]
+    assert [status[0.3, "as_printed", name] for name in ("local", "full", "fails")] == [
+        "ok",
+        "not_applicable",
+        "failed",
+    ]
+    here = dataset.isel(arrival_prob=0, queue=0).sel(scheme="fails")
+    assert str(here["reason"].values) == "RuntimeError: no idea what to do"
+    assert np.isnan(here["cost"]).all()
+    stuck = dataset.isel(arrival_prob=0, queue=0).sel(scheme="full")  # one task a block at most, 1.5 come
+    assert float(stuck["growth_per_block"]) > 0.1
+    assert np.isnan(stuck["cost"]).all()
+    assert np.isfinite(stuck["from_empty"]).all()
+    monkeypatch.setattr(Fails, "act", type(SCHEMES["local"].device).act)
+    cured = sweep(**how, out=tmp_path / "out", executor=(again := Here()))
+    assert again.calls == 2  # what failed is tried again, and nothing else
+    assert set(cured["status"].sel(scheme="fails", arrival_prob=0.3).values) == {"ok"}
+
+
+@pytest.mark.parametrize("kind", ["unwritable", "full"])
+def test_a_disk_that_refuses_is_one_clear_line(toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device") if kind == "full" else PermissionError(13, "Permission denied")
+
+    def break_disk(progress: Progress) -> None:
+        monkeypatch.setattr(sweep_store.os, "fsync", refuse)
+
+    with pytest.raises(InputError, match="--out .*: cannot be written .*(No space left|Permission denied)"):
+        sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=break_disk)
+    monkeypatch.undo()
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    sweep(**TOY, out=tmp_path / "out", executor=Here())
+    sweep(**TOY, out=tmp_path / "undisturbed", executor=Here())
+    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+
+
+def test_killed_workers_change_nothing(toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setenv("PARTWAY_TOY_MARKS", str(marks))
+    sweep(**TOY, out=tmp_path / "undisturbed", executor=Here())
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play_or_die)
+    dataset = sweep(**TOY, out=tmp_path / "out", jobs=2)
+    assert len(list(marks.iterdir())) == 4  # every group lost a worker
+    assert set(dataset["status"].values.ravel()) == {"ok"}
+    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+
+
+def test_a_group_that_kills_its_workers_is_given_up_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toys: None
+):
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.always_die)
+    dataset = sweep(**TOY, out=tmp_path / "out", jobs=2)
+    assert set(dataset["status"].sel(devices=1).values.ravel()) == {"ok"}
+    assert set(dataset["status"].sel(devices=2).values.ravel()) == {"failed"}
+    assert "its worker died 3 times" in str(dataset["reason"].sel(devices=2).values[0, 0])
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    cured = sweep(**TOY, out=tmp_path / "out", executor=(again := Here()))
+    assert again.calls == 2
+    assert set(cured["status"].values.ravel()) == {"ok"}
+
+
+def test_workers_killed_at_random_moments_change_nothing(toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sweep(**TOY, out=tmp_path / "undisturbed", executor=Here())
+    monkeypatch.setattr(sweep_run, "MOST_TRIES", 1000)
+    done, chance, killed = threading.Event(), random.Random(5), list[int]()
+    workers = Workers(2)
+
+    def havoc() -> None:
+        while not done.wait(chance.uniform(0.2, 0.6)) and len(killed) < 8:
+            for pid in workers.pids()[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=havoc)
+    thread.start()
+    try:
+        sweep(**TOY, out=tmp_path / "out", executor=workers)
+    finally:
+        done.set()
+        thread.join()
+        workers.shutdown(cancel_futures=True)
+    assert killed
+    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+
+
+SCRIPT = """
+import sys
+import sweep_toys
+from partway import sweep_run
+if sys.argv[2] == "toy":
+    sweep_run.play_group = sweep_toys.play
+def tick(progress):
+    print(progress.done, flush=True)
+sweep_run.sweep(**eval(sys.argv[3]), out=sys.argv[1], jobs=2, tick=tick)
+"""
+
+
+def sweeping(out: Path, kind: str, how: dict[str, Any], cache: Path) -> subprocess.Popen[str]:
+    tests, package = Path(__file__).parent, Path(partway.__file__).parents[1]
+    paths = os.pathsep.join(map(str, (tests, package)))
+    environment = os.environ | {"PYTHONPATH": paths, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-c", SCRIPT, str(out), kind, repr(how)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def killed_and_again(tmp_path: Path, kind: str, how: dict[str, Any], waits: Iterator[float]) -> int:
+    """Kill a sweep at those moments after its first cases, one start for each; then let it end. Returns its starts."""
+    starts = 0
+    for delay in waits:
+        starts += 1
+        with sweeping(tmp_path / "out", kind, how, tmp_path / "cache") as started:
+            assert started.stdout
+            started.stdout.readline()  # it has begun
+            time.sleep(delay)
+            started.kill()
+    with sweeping(tmp_path / "out", kind, how, tmp_path / "cache") as last:
+        assert last.wait(300) == 0
+    return starts + 1
+
+
+def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(toys: None, tmp_path: Path):
+    how = TOY | {"over": {"device.arrival_prob": [i / 400 for i in range(1, 301)], "devices": [1, 2]}}
+    sweep(**how, out=tmp_path / "undisturbed", executor=Here())
+    chance = random.Random(11)
+    killed_and_again(tmp_path, "toy", how, iter([chance.uniform(1, 3) for _ in range(2)]))
+    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_simulated_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path: Path):
+    how = REAL | {"over": {"device.arrival_prob": [i / 50 for i in range(1, 41)], "devices": [1, 2]}, "blocks": 400}
+    with sweeping(tmp_path / "undisturbed", "real", how, tmp_path / "cache") as whole:
+        assert whole.wait(300) == 0
+    chance = random.Random(7)
+    killed_and_again(tmp_path, "real", how, iter([chance.uniform(1, 6) for _ in range(6)]))
+    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+
+
+class Broken(Executor):
+    """Takes nothing any more."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+class Forgetful(Here):
+    """Loses every first attempt, as a Dask client does whose scheduler was started anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = set[str]()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        if repr(args) not in self.seen:
+            self.seen.add(repr(args))
+            future = Future()
+            future.set_exception(CancelledError("lost"))
+        return future
+
+
+class WithoutPartway(Here):
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(ModuleNotFoundError("No module named 'partway'"))
+        return future
+
+
+def test_an_executor_that_takes_no_work_is_one_clear_line(toys: None, tmp_path: Path):
+    with pytest.raises(InputError, match="the executor takes no more work .*; what is done is kept"):
+        sweep(**TOY, out=tmp_path / "out", executor=Broken())
+
+
+def test_an_executor_that_loses_work_is_asked_again(toys: None, tmp_path: Path):
+    dataset = sweep(**TOY, out=tmp_path / "out", executor=Forgetful())
+    assert set(dataset["status"].values.ravel()) == {"ok"}
+
+
+def test_workers_without_partway_are_told_so(toys: None, tmp_path: Path):
+    with pytest.raises(InputError, match="No module named 'partway'; install partway"):
+        sweep(**TOY, out=tmp_path / "out", executor=WithoutPartway())
+
+
+def test_ctrl_c_stops_soon_and_what_is_done_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done:
+            monkeypatch.setattr(sweep_run, "play_group", time.sleep)
+            raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(**TOY, out=tmp_path / "out", jobs=1, tick=interrupt)
+    assert time.monotonic() - begun < 60  # it does not hang
+    assert list((tmp_path / "out" / "cases").glob("*.json"))
+    assert not (tmp_path / "out" / "results.nc").exists()
+
+
+def test_schemes_that_only_this_process_knows_need_an_executor_here(monkeypatch: pytest.MonkeyPatch, toys: None):
+    class Mine(partway.DeviceController):
+        pass
+
+    monkeypatch.setitem(SCHEMES, "mine", Scheme("mine", Mine(), SCHEMES["local"].server))
+    with pytest.raises(InputError, match=r"scheme 'mine': .*module:ATTRIBUTE"):
+        sweep(**(TOY | {"schemes": ["mine"]}))
+    sweep(**(TOY | {"schemes": ["mine"]}), executor=Here())
+
+
+def test_jobs_are_checked(toys: None):
+    with pytest.raises(InputError, match="--jobs 0: allowed is a whole number from 1"):
+        sweep(**TOY, jobs=0)
+
+
+def test_positions_cover_the_grid(simulated: Path):
+    at = grid(xr.load_dataset(simulated / "results.nc"))
+    assert at[:3] == [
+        {"arrival_prob": 0, "devices": 0},
+        {"arrival_prob": 0, "devices": 1},
+        {"arrival_prob": 1, "devices": 0},
+    ]
+    assert len(at) == 6
