@@ -1,0 +1,269 @@
+"""What section VI of the paper claims, as data: the text, the windows and points looked at, what must come out.
+
+Written down before anything was run. A claim is a list of orderings; in each one quantity must be smaller than another,
+in the mean of logarithms over replicates (`partway.verdicts`). "proposed" stands for the scheme that takes that part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+PROPOSED = "proposed"
+CANDIDATES = ("printed", "exact", "qlearning", "decoupled", "priced")
+"""Schemes in the role of "the proposed scheme"."""
+BASELINES = ("binary", "even", "random")
+READINGS = ("conserving", "as_printed")
+PHASES = ("from_empty", "after_training")
+"""Figures 8 and 9: the discounted sum from empty queues with nothing learned, and from the end of training on."""
+
+TOLERANCE, QUIET = 1e-3, 10
+"""Figure 6: the relative change counts as below eps once it stays there for so many blocks, as in the stopping rule."""
+ITERATIONS = {"1": 500.0, "2": 200.0}
+"""What the paper reads off Figure 6 for Algorithms 1 and 2."""
+AROUND = 2.0
+""""Around 500" is from a half to twice of it."""
+EARLY, LATE = (20, 120), (1800, 2000)
+"""Figure 7, blocks [first, end): after the empty queues of the start have filled, and the end of the figure."""
+BEFORE, AFTER = (20, 450), (550, 2000)
+"""Figure 7, claim 7c: on either side of block 500, without the blocks around it."""
+TRAINING, HORIZON = 2000, 250
+"""Figures 8 and 9: blocks of training, and blocks of a discounted sum (0.95^250 is 3e-6)."""
+CROSSING = 30
+"""Figure 9, claim 9c: "K <= 30 or so"; the point itself is left out."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One number for each replicate.
+
+    quantity  "iterations" (until Algorithm `at` has settled, Figure 6), "cost" (mean cost of a block in the window
+              `at`, Figure 7) or "sum" (discounted sum cost at the point `at` of the axis, Figures 8 and 9)
+    scheme    a baseline, or PROPOSED
+    """
+
+    quantity: str
+    scheme: str
+    at: str | float | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """`smaller` < `greater`; a number stands for itself."""
+
+    smaller: Term | float
+    greater: Term | float
+
+    def sentence(self) -> str:
+        return f"{_words(self.smaller)} < {_words(self.greater)}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim: the paper's words as a statement, how it is tested, and the orderings that must all hold."""
+
+    id: str
+    figure: str
+    text: str
+    test: str
+    orderings: tuple[Ordering, ...] = ()
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of Figures 8 and 9: arrival probabilities b and numbers of devices K."""
+
+    arrival_probs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    fleets: tuple[int, ...] = (5, 10, 20, 30, 40, 50, 60)
+
+
+QUICK_POINTS = Points((0.1, 0.5, 0.9), (5, 20, 60))
+
+
+def claims(points: Points) -> tuple[Claim, ...]:
+    """All claims of the paper's section on numerical results, and of Proposition 1 and Remark 1, in their order."""
+    return (*_figure_6(), *_figure_7(), *_figure_8(points.arrival_probs), *_figure_9(points.fleets), *_OTHERS)
+
+
+def _figure_6() -> tuple[Claim, ...]:
+    first, second = (Term("iterations", PROPOSED, algorithm) for algorithm in ITERATIONS)
+    settled = f"first block from which the relative change, a mean over devices, is at most {TOLERANCE:g} {QUIET} times"
+    around = "is from a half to twice that number"
+    return (
+        Claim(
+            "6a",
+            "6",
+            "The relative change of Algorithm 1 falls below 1e-3 after around 500 iterations (K = 4)",
+            f"The {settled} in a row, learning without a stopping rule, {around}.",
+            _around(first, ITERATIONS["1"]),
+        ),
+        Claim(
+            "6b",
+            "6",
+            "The relative change of Algorithm 2 falls below 1e-3 after around 200 iterations (K = 4)",
+            f"The same at the server: that block {around}.",
+            _around(second, ITERATIONS["2"]),
+        ),
+        Claim(
+            "6c",
+            "6",
+            "Algorithm 1 needs more iterations than Algorithm 2 (K = 4)",
+            "The block of 6a is later than the block of 6b.",
+            (Ordering(second, first),),
+        ),
+    )
+
+
+def _around(term: Term, count: float) -> tuple[Ordering, ...]:
+    return (Ordering(count / AROUND, term), Ordering(term, count * AROUND))
+
+
+def _figure_7() -> tuple[Claim, ...]:
+    late = {name: Term("cost", name, LATE) for name in (PROPOSED, *BASELINES)}
+    falls = tuple(Ordering(late[name], Term("cost", name, EARLY)) for name in (PROPOSED, "binary", "even"))
+    crossing = (
+        Ordering(Term("cost", "binary", BEFORE), Term("cost", "even", BEFORE)),
+        Ordering(Term("cost", "even", AFTER), Term("cost", "binary", AFTER)),
+    )
+    worst = tuple(Ordering(late[name], late["random"]) for name in (PROPOSED, "binary", "even"))
+    at_end = f"Mean cost of blocks {_blocks(LATE)}"
+    return (
+        Claim(
+            "7a",
+            "7",
+            "The cost per block falls with the block index for proposed, binary and even (K = 20)",
+            f"{at_end} below that of blocks {_blocks(EARLY)}, for each of the three.",
+            falls,
+        ),
+        Claim(
+            "7b",
+            "7",
+            "The proposed scheme has the lowest cost at the end (K = 20)",
+            f"{at_end} below that of binary, even and random.",
+            tuple(Ordering(late[PROPOSED], late[name]) for name in BASELINES),
+        ),
+        Claim(
+            "7c",
+            "7",
+            "Binary costs less than even for t < about 500 and more later (K = 20)",
+            f"Mean cost of blocks {_blocks(BEFORE)}: binary below even; of blocks {_blocks(AFTER)}: above.",
+            crossing,
+        ),
+        Claim(
+            "7d",
+            "7",
+            "Random is the worst (K = 20)",
+            f"{at_end} above that of proposed, binary and even.",
+            worst,
+        ),
+    )
+
+
+def _figure_8(points: Sequence[float]) -> tuple[Claim, ...]:
+    where = f"b = {', '.join(f'{point:g}' for point in points)}"
+    chain = (("even", "binary"), ("binary", "random"))
+    return (
+        Claim(
+            "8a",
+            "8",
+            "The discounted sum cost rises with the arrival probability for all schemes (K = 50)",
+            f"It is larger at each point than at the one before, for proposed, binary, even and random; {where}.",
+            _rising(points),
+        ),
+        Claim(
+            "8b",
+            "8",
+            "The proposed scheme has the lowest discounted sum cost at every arrival probability (K = 50)",
+            f"Below binary, even and random at each point; {where}.",
+            _lowest(points),
+        ),
+        Claim(
+            "8c",
+            "8",
+            "Even costs less than binary, and binary less than random (K = 50)",
+            f"Both at each point; {where}.",
+            tuple(_below(low, high, point) for point in points for low, high in chain),
+        ),
+    )
+
+
+def _figure_9(points: Sequence[int]) -> tuple[Claim, ...]:
+    where = f"K = {', '.join(map(str, points))}"
+    sides = (("binary", "even", point) for point in points if point < CROSSING)
+    other = (("even", "binary", point) for point in points if point > CROSSING)
+    return (
+        Claim(
+            "9a",
+            "9",
+            "The discounted sum cost rises with the number of devices K",
+            f"It is larger at each point than at the one before, for proposed, binary, even and random; {where}.",
+            _rising(points),
+        ),
+        Claim(
+            "9b",
+            "9",
+            "The proposed scheme has the lowest discounted sum cost at every K",
+            f"Below binary, even and random at each point; {where}.",
+            _lowest(points),
+        ),
+        Claim(
+            "9c",
+            "9",
+            "Binary costs less than even for K up to 30 or so, and more for larger K",
+            f"Binary below even at each point below K = {CROSSING}, above at each point above it; {where}.",
+            tuple(_below(*side) for side in (*sides, *other)),
+        ),
+        Claim(
+            "9d",
+            "9",
+            "Random is the worst at every K",
+            f"Above proposed, binary and even at each point; {where}.",
+            tuple(_below(name, "random", point) for point in points for name in (PROPOSED, "binary", "even")),
+        ),
+    )
+
+
+def _rising(points: Sequence[float]) -> tuple[Ordering, ...]:
+    pairs = list(pairwise(points))
+    schemes = (PROPOSED, *BASELINES)
+    return tuple(Ordering(Term("sum", name, low), Term("sum", name, high)) for name in schemes for low, high in pairs)
+
+
+def _lowest(points: Sequence[float]) -> tuple[Ordering, ...]:
+    return tuple(_below(PROPOSED, name, point) for point in points for name in BASELINES)
+
+
+def _below(low: str, high: str, point: float) -> Ordering:
+    return Ordering(Term("sum", low, point), Term("sum", high, point))
+
+
+_OTHERS = (
+    Claim(
+        "P1",
+        "",
+        "Proposition 1: what Algorithms 1 and 2 learn is as near to the true Q as (37) and (38) say, and by Remark 2 "
+        "that is so for discounts near 1 too",
+        "Both sides, as we read them, at blocks of one run and for gamma = 0.9, 0.95, 0.99, 0.999: the right side is "
+        "above the left one, for devices and for the server (`partway.proposition1`).",
+    ),
+    Claim(
+        "R1",
+        "",
+        "Remark 1: the decentralised solution needs less computation and less signalling than the central one",
+        "Both are counted, not timed, for K = 1 to 60: operations a block and party, numbers sent a block and device; "
+        "less of both at every K from 2 on (`partway.remark1`).",
+    ),
+)
+
+
+def _blocks(window: tuple[int, int]) -> str:
+    return f"{window[0]} to {window[1] - 1}"
+
+
+def _words(term: Term | float) -> str:
+    if not isinstance(term, Term):
+        return f"{term:g}"
+    if term.quantity == "iterations":
+        return f"iterations of Algorithm {term.at}"
+    if isinstance(term.at, tuple):
+        return f"cost of {term.scheme} in blocks {_blocks(term.at)}"
+    return f"sum of {term.scheme} at {term.at:g}" if isinstance(term.at, int | float) else f"{term.quantity} {term.at}"

@@ -1,0 +1,163 @@
+"""Parts of a long computation: run by several processes, kept as they are done, found again after a stop.
+
+A part's file has the hash of all it depends on in its name: the part, its scenario with every number, and the source
+of the modules that make its numbers. So a file that is there is right, and one that is not is made.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import multiprocessing
+import os
+import secrets
+import signal
+import threading
+import zipfile
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+from partway.sections import Scenario
+
+Arrays = dict[str, np.ndarray]
+P = TypeVar("P", bound="Computation")
+NUMBERS = (
+    *("task", "sections", "scenario", "model", "choices", "certificate", "world", "simulate", "runs", "schemes"),
+    *("results", "chance", "draws", "reproduction", "proposition1", "remark1", "controllers/*"),
+)
+"""Modules on which the numbers of a part depend."""
+
+
+class Computation(Protocol):
+    """A part: a frozen dataclass, which can be sent to another process."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def label(self) -> str:
+        """Words for a file's name."""
+        ...
+
+    def scenario(self) -> Scenario:
+        """Its scenario, with every number."""
+        ...
+
+    def device_blocks(self) -> int:
+        """How large it is."""
+        ...
+
+    def play(self) -> Arrays:
+        """Compute it."""
+        ...
+
+
+def code_hash() -> str:
+    """Of the source of NUMBERS."""
+    package, found = Path(__file__).parent, hashlib.sha256()
+    for pattern in NUMBERS:
+        for path in sorted(package.glob(f"{pattern}.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def part_name(part: Computation, code: str) -> str:
+    """A file's name: what one would look for, and the hash."""
+    words = repr(dataclasses.astuple(part)) + part.scenario().to_toml() + code
+    digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+    return f"{part.label()}-{digest}.npz"
+
+
+def run_parts(
+    parts: Sequence[P], folder: Path | None, jobs: int, tick: Callable[[P], None] = lambda part: None
+) -> dict[P, Arrays]:
+    """The arrays of every part, from `folder` where they are there, else made by `jobs` processes and kept there.
+
+    tick  called as each part is there
+    """
+    code, found = code_hash(), dict[P, Arrays]()
+
+    def done(part: P, arrays: Arrays) -> None:
+        found[part] = arrays
+        tick(part)
+
+    for part in parts:
+        arrays = read(folder / part_name(part, code)) if folder else None
+        if arrays is not None:
+            done(part, arrays)
+    missing = sorted((part for part in parts if part not in found), key=lambda part: part.device_blocks(), reverse=True)
+    for part, arrays in _played(missing, min(jobs, len(missing))):
+        if folder:
+            write(folder / part_name(part, code), arrays)
+        done(part, arrays)
+    return {part: found[part] for part in parts}
+
+
+def _played(parts: Sequence[P], jobs: int) -> Generator[tuple[P, Arrays]]:
+    if jobs <= 1:
+        yield from ((part, part.play()) for part in parts)
+        return
+    with _processes(jobs) as executor:
+        waiting = {executor.submit(_play, part): part for part in parts}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+
+
+@contextlib.contextmanager
+def _processes(jobs: int) -> Generator[Executor]:
+    """Processes that end with the block, whatever ends it: those of a run that was stopped would stay for ever."""
+    before, context = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]: made at run time
+    executor = ProcessPoolExecutor(jobs, context, _prepare_process, (folder,))
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    executor.shutdown()
+
+
+def _play(part: Computation) -> Arrays:
+    return part.play()
+
+
+def _prepare_process(cache: str | None) -> None:
+    """Leave Ctrl-C to the parent, end with it however it ends, and share the programs it has compiled."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def read(path: Path) -> Arrays | None:
+    """The arrays of a file; None where there is none that can be read."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,72 @@
+"""Section VI of the paper, reproduced: all runs, all verdicts."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partway import judge, proposition1, remark1
+from partway.claims import PHASES, READINGS, Claim, claims
+from partway.judge import Judged
+from partway.parts import run_parts
+from partway.reproduction import Part, Sizes, parts
+
+HEADLINE = (READINGS[0], PHASES[1])
+"""What a table with one verdict for each claim shows: the conserving queue, and in Figures 8 and 9 after training."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A reproduction: what was asked, every part's arrays, and the verdicts."""
+
+    sizes: Sizes
+    preset: str
+    runs: Mapping[Any, Mapping[str, np.ndarray]]
+    claims: tuple[Claim, ...]
+    judged: tuple[Judged, ...]
+    seconds: float
+    command: str
+
+    def of(self, claim: str, candidate: str, reading: str, phase: str = "") -> Judged:
+        """One verdict; raises StopIteration where there is none."""
+        wanted = (claim, candidate, reading, phase)
+        return next(one for one in self.judged if (one.claim, one.candidate, one.reading, one.phase) == wanted)
+
+    def figure_runs(self) -> dict[Part, Mapping[str, np.ndarray]]:
+        """The runs of Figures 6 to 9."""
+        return {part: arrays for part, arrays in self.runs.items() if isinstance(part, Part)}
+
+
+def all_parts(sizes: Sizes, preset: str) -> list[Any]:
+    """All that is computed."""
+    return [*parts(sizes, preset), *proposition1.parts(sizes.seeds, preset), *remark1.parts(preset)]
+
+
+def reproduce(
+    sizes: Sizes,
+    preset: str = "paper",
+    folder: Path | None = None,
+    jobs: int = 1,
+    tick: Callable[[Any], None] = lambda part: None,
+) -> Findings:
+    """Run what is not yet kept in `folder`, and judge.
+
+    jobs  processes        tick  called with each part as it is there
+    """
+    began = time.monotonic()
+    runs = run_parts(all_parts(sizes, preset), folder, jobs, tick)
+    stated = claims(sizes.points)
+    figures = {part: arrays for part, arrays in runs.items() if isinstance(part, Part)}
+    judged = (*judge.judge(stated, figures), *proposition1.judge(runs), *remark1.judge(runs))
+    seconds = time.monotonic() - began
+    return Findings(sizes, preset, runs, stated, judged, seconds, shlex.join(["partway", *sys.argv[1:]]))
+
+
+def phase_shown(claim: Claim) -> str:
+    """The phase of a claim that a table with one verdict for each claim shows."""
+    return HEADLINE[1] if HEADLINE[1] in judge.phases(claim) else ""

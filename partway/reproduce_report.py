@@ -1,0 +1,179 @@
+"""What a reproduction found: a table for the terminal, a table for a document, JSON, and every comparison as CSV."""
+
+import csv
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from partway.claims import CANDIDATES, PHASES, READINGS, Claim
+from partway.comparison import version
+from partway.errors import InputError
+from partway.judge import Judged, bounded_exp, phases
+from partway.parts import code_hash
+from partway.reproduce import HEADLINE, Findings, phase_shown
+from partway.verdicts import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
+
+SCHEMA_VERSION = 1
+TINTS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim"}
+PHASE_WORDS = {"": "", "from_empty": "from empty queues", "after_training": "after training"}
+READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
+LITERAL = ("printed", "exact", "qlearning")
+"""Candidates that are the paper's own algorithms."""
+MARKS = ("<!-- claims: begin, written by `partway reproduce --table` -->", "<!-- claims: end -->")
+"""Lines of a document between which the table of claims is written."""
+
+
+def show(findings: Findings) -> Group:
+    """A row for each claim and phase, a column for each candidate, a table for each reading."""
+    tables = [_table(findings, reading) for reading in READINGS]
+    words = (
+        f"{len(findings.sizes.seeds)} replicates, each with a seed and a placement of its own. "
+        f"A verdict is wrong in any row of a column with a chance of {ALPHA:.0%} at most (Holm)."
+    )
+    return Group(*tables, Text(words, style="dim"))
+
+
+def _table(findings: Findings, reading: str) -> Table:
+    grid = Table(box=None, pad_edge=False, header_style="bold", title=READING_WORDS[reading], title_justify="left")
+    grid.add_column("claim", no_wrap=True)
+    grid.add_column("", ratio=1)
+    for name in CANDIDATES:
+        grid.add_column(name, no_wrap=True)
+    for claim in findings.claims:
+        for phase in phases(claim):
+            cells = [findings.of(claim.id, name, reading, phase).verdict for name in CANDIDATES]
+            shown = [Text("-" if cell == NOT_APPLICABLE else cell, style=TINTS[cell]) for cell in cells]
+            grid.add_row(claim.id, f"{claim.text.split(':')[0]}{', ' * bool(phase)}{PHASE_WORDS[phase]}", *shown)
+    return grid
+
+
+def markdown(findings: Findings) -> str:
+    """The table for a document: verdicts with the interval that decides."""
+    seeds = findings.sizes.seeds
+    lines = [
+        f"`{findings.command}`: {len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario "
+        f"`{findings.preset}`. In brackets: the 95 % interval of the comparison that decides, corrected by Holm's",
+        "method; a ratio above 1 is for the claim. Where only some schemes can play, - stands for the others.",
+    ]
+    for reading in READINGS:
+        lines += ["", f"**{READING_WORDS[reading]}**", "", f"| claim | | {' | '.join(CANDIDATES)} |"]
+        lines.append("|---|---|" + "---|" * len(CANDIDATES))
+        for claim in findings.claims:
+            for phase in phases(claim):
+                cells = [_cell(findings.of(claim.id, name, reading, phase)) for name in CANDIDATES]
+                about = claim.text + (f", {PHASE_WORDS[phase]}" if phase else "")
+                lines.append(f"| {claim.id} | {about} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_failures(findings)])
+
+
+def _failures(findings: Findings) -> list[str]:
+    """A line for each claim that fails with one of the paper's own algorithms: what decides it."""
+    lines = [
+        "What decides the claims that fail with one of the paper's algorithms in the part of the proposed scheme:",
+        "",
+    ]
+    for claim in findings.claims:
+        phase = phase_shown(claim)
+        shown = [findings.of(claim.id, name, HEADLINE[0], phase) for name in LITERAL]
+        words = [f"`{one.candidate}`: {one.why}" for one in shown if one.verdict == FAILS]
+        lines += [f"- **{claim.id}**{f' ({PHASE_WORDS[phase]})' if phase else ''} {' '.join(words)}"] if words else []
+    return lines
+
+
+def _cell(one: Judged) -> str:
+    return "-" if one.verdict == NOT_APPLICABLE else f"{one.verdict} {interval_words(one)}".strip()
+
+
+def interval_words(one: Judged) -> str:
+    """The interval that decides, short."""
+    found = one.interval()
+    if found is None or not all(map(math.isfinite, found)):
+        return ""
+    return f"[{_short(found[0])}, {_short(found[1])}]"
+
+
+def _short(number: float) -> str:
+    return f"{number:.2f}" if 0.1 <= abs(number) < 100 else f"{number:.1e}"
+
+
+def insert(document: Path, findings: Findings) -> None:
+    """Write the table between the two MARKS of a document; raises InputError where each is not there once."""
+    text = document.read_text("utf-8")
+    if any(text.count(mark) != 1 for mark in MARKS):
+        raise InputError(f"--table {document}: must hold each of these lines once: {' and '.join(MARKS)}")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    document.write_text(f"{before}{MARKS[0]}\n{markdown(findings)}\n{MARKS[1]}{after}", "utf-8")
+
+
+def as_json(findings: Findings) -> dict[str, Any]:
+    """For programs; a verdict of `schemes` is that of HEADLINE, all others are in `cases`."""
+    seeds = list(findings.sizes.seeds)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": findings.preset,
+        "seeds": seeds,
+        "placements": seeds,
+        "readings": list(READINGS),
+        "phases": list(PHASES),
+        "headline": {"reading": HEADLINE[0], "phase": HEADLINE[1]},
+        "confidence": 1.0 - ALPHA,
+        "command": findings.command,
+        "seconds": findings.seconds,
+        "code": code_hash(),
+        "versions": {
+            "partway": version(),
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "claims": [_claim(findings, claim) for claim in findings.claims],
+    }
+
+
+def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
+    schemes: dict[str, Any] = {}
+    for name in CANDIDATES:
+        shown = findings.of(claim.id, name, HEADLINE[0], phase_shown(claim))
+        cases = [_case(findings.of(claim.id, name, reading, phase)) for reading in READINGS for phase in phases(claim)]
+        schemes[name] = {**_verdict(shown), "cases": cases}
+    return {"id": claim.id, "figure": claim.figure or None, "text": claim.text, "test": claim.test, "schemes": schemes}
+
+
+def _verdict(one: Judged) -> dict[str, Any]:
+    found = one.interval()
+    return {"verdict": one.verdict, "interval": None if found is None else [finite(value) for value in found]}
+
+
+def _case(one: Judged) -> dict[str, Any]:
+    decided = None if one.deciding is None else one.labels[one.deciding]
+    about = {"reading": one.reading, "phase": one.phase or None, "unit": one.unit}
+    counted = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
+    return {**about, **_verdict(one), **counted}
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON has it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def write_comparisons(findings: Findings, path: Path) -> None:
+    """claims.csv: every comparison of every verdict, with its interval."""
+    head = ("claim", "scheme", "reading", "phase", "comparison", "ratio", "low", "high", "confidence", "p", "says")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        for one in findings.judged:
+            for label, decision in zip(one.labels, one.decisions, strict=True):
+                ratios = [bounded_exp(value) for value in (decision.mean, decision.low, decision.high)]
+                says = {1: "for", -1: "against", 0: "open"}[decision.sign]
+                numbers = ["" if value != value else f"{value:.6g}" for value in ratios]
+                about = (one.claim, one.candidate, one.reading, one.phase, label)
+                writer.writerow((*about, *numbers, f"{1 - decision.level:.6g}", f"{decision.p:.3g}", says))

@@ -1,0 +1,145 @@
+"""Verdicts against numbers worked by hand, SciPy and simulation; claims as the paper states them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from partway.claims import BASELINES, PROPOSED, Ordering, Points, Term, claims
+from partway.judge import judge, phases, value
+from partway.reproduction import Part, settled
+from partway.verdicts import FAILS, HOLDS, UNDECIDED, Decision, decide, deciding, holm_levels, p_value, verdict
+
+ANY = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+def test_holm_by_hand():
+    """Four p values at 5 %: 0.010 <= 0.0125, 0.013 <= 0.0167, 0.030 > 0.025, and there it stops."""
+    p = [0.030, 0.010, 0.040, 0.013]
+    levels = holm_levels(p)
+    assert levels == pytest.approx([0.025, 0.0125, 0.025, 0.05 / 3])
+    assert [a <= b for a, b in zip(p, levels, strict=True)] == [False, True, False, True]
+
+
+@given(ANY)
+def test_holm_rejects_what_bonferroni_rejects_and_nothing_above_the_level(p: list[float]):
+    levels = holm_levels(p)
+    rejected = {i for i, level in enumerate(levels) if p[i] <= level}
+    assert {i for i in range(len(p)) if p[i] <= 0.05 / len(p)} <= rejected <= {i for i in range(len(p)) if p[i] <= 0.05}
+    assert all(p[i] <= p[j] for i in rejected for j in set(range(len(p))) - rejected)
+
+
+def test_p_is_scipys():
+    sample = np.random.default_rng(0).normal(0.3, 1.0, 24)
+    assert p_value(sample) == pytest.approx(stats.ttest_1samp(sample, 0.0).pvalue)
+
+
+def test_an_interval_by_hand():
+    """1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.3027; so 2 -+ 2.4841, which holds 0."""
+    (one,) = decide([np.array([1.0, 2.0, 3.0])])
+    assert (one.mean, one.low, one.high) == pytest.approx((2.0, -0.4841, 4.4841), abs=1e-4)
+    assert (one.sign, one.p) == (0, pytest.approx(0.0742, abs=1e-4))
+
+
+@given(st.lists(st.lists(st.floats(-10, 10), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_an_interval_leaves_out_0_exactly_where_holm_rejects(family: list[list[float]]):
+    for one in decide([np.array(values) for values in family]):
+        if one.low < one.high and min(abs(one.low), abs(one.high)) > 1e-9:
+            assert (one.low > 0 or one.high < 0) == (one.sign != 0)
+
+
+def test_wrong_signs_are_as_rare_as_promised():
+    """Six comparisons of 20 replicates, half of them with no effect: at most 5 % of families decide one of those."""
+    random, wrong = np.random.default_rng(1), 0
+    for _ in range(400):
+        family = [random.normal(mean, 1.0, 20) for mean in (0.0, 0.0, 0.0, 2.0, 2.0, 2.0)]
+        wrong += any(one.sign != 0 for one in decide(family)[:3])
+    assert wrong <= stats.binom.ppf(0.999, 400, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"), [((1, 1), HOLDS), ((1, 0), UNDECIDED), ((1, -1), FAILS), ((0, -1), FAILS), ((0,), UNDECIDED)]
+)
+def test_verdicts(signs: tuple[int, ...], expected: str):
+    assert verdict([Decision(1.0, 0.5, 1.5, 0.01, 0.05, sign) for sign in signs]) == expected
+
+
+def test_a_missing_number_decides_nothing():
+    (one,) = decide([np.array([1.0, np.nan, 1.0])])
+    assert (one.sign, one.p) == (0, 1.0)
+    assert verdict([one]) == UNDECIDED
+
+
+def test_equal_differences_are_decided_and_equal_values_are_not():
+    certain, nothing = decide([np.full(5, 0.2), np.zeros(5)])
+    assert (certain.sign, nothing.sign) == (1, 0)
+
+
+def test_the_comparison_that_decides():
+    fine, open_, worse, worst = (
+        Decision(mean, mean - 1, mean + 1, 0.0, 0.05, sign)
+        for mean, sign in ((3.0, 1), (0.5, 0), (-2.0, -1), (-4.0, -1))
+    )
+    assert deciding([fine, worse, open_, worst]) == 3
+    assert deciding([fine, open_]) == 1
+
+
+def test_every_claim_of_the_paper_is_there_once():
+    ids = [claim.id for claim in claims(Points())]
+    figures = {"6": "abc", "7": "abcd", "8": "abc", "9": "abcd"}
+    assert ids == [f"{number}{letter}" for number, letters in figures.items() for letter in letters] + ["P1", "R1"]
+
+
+def test_claims_as_the_paper_states_them():
+    """8c in full, and the side of 30 devices on which 9c expects binary."""
+    found = {claim.id: claim.orderings for claim in claims(Points((0.4,), (5, 30, 60)))}
+    even, binary, random = (Term("sum", name, 0.4) for name in ("even", "binary", "random"))
+    assert found["8c"] == (Ordering(even, binary), Ordering(binary, random))
+    sides = [(Term("sum", "binary", 5), Term("sum", "even", 5)), (Term("sum", "even", 60), Term("sum", "binary", 60))]
+    assert found["9c"] == tuple(Ordering(*side) for side in sides)
+    assert [one.smaller for one in found["9b"]] == [Term("sum", PROPOSED, k) for k in (5, 30, 60) for _ in BASELINES]
+
+
+def test_the_block_where_learning_settles():
+    """Below from iteration 3 on for two blocks; above again; below for three: that is the first time for three."""
+    change = np.array([[9, 9, 1, 1, 9, 1, 1, 1, 9], [9] * 9, [1] * 9], float)
+    assert settled(change, 1.0, 3).tolist() == [6, 9, 1]
+    assert settled(change, 1.0, 2).tolist() == [3, 9, 1]
+
+
+def made_up(printed: float) -> dict[Part, dict[str, np.ndarray]]:
+    """Figure 8 at one point with 20 replicates: even costs 10, binary 20, random 30, all times a common factor."""
+    common = np.exp(np.random.default_rng(2).normal(0, 1, 20))
+    noise = np.random.default_rng(3).normal(0, 0.01, (4, 20))
+    costs = {"printed": printed, "even": 10.0, "binary": 20.0, "random": 30.0}
+
+    def arrays(i: int, cost: float) -> dict[str, np.ndarray]:
+        own = (cost * common * np.exp(noise[i]))[None]
+        return {"from_empty": own, "after_training": own, "parts": np.full((1, 20, 4), cost / 4)}
+
+    seeds = tuple(range(20))
+    return {
+        Part("8", name, "conserving", 50, (0.4,), seeds, 10, 5): arrays(i, c)
+        for i, (name, c) in enumerate(costs.items())
+    }
+
+
+def test_verdicts_from_runs_that_are_paired(monkeypatch: pytest.MonkeyPatch):
+    """The common factor moves every cost by a factor of ten and no ratio: pairing decides in spite of it."""
+    monkeypatch.setattr("partway.judge.CANDIDATES", ("printed",))
+    monkeypatch.setattr("partway.judge.READINGS", ("conserving",))
+    asked = [claim for claim in claims(Points((0.4,), (5,))) if claim.id in ("8b", "8c")]
+    low, high = ({(one.claim, one.phase): one for one in judge(asked, made_up(cost))} for cost in (9.0, 11.0))
+    assert [one.verdict for one in low.values()] == [HOLDS] * 4
+    assert high["8b", "from_empty"].verdict == FAILS
+    interval = high["8b", "from_empty"].interval()
+    assert interval is not None
+    assert interval[0] < 10.0 / 11.0 < interval[1] < 1
+    assert "printed" in high["8b", "from_empty"].why
+    assert phases(asked[0]) == ("from_empty", "after_training")
+
+
+def test_a_number_stands_for_itself():
+    (claim, *_) = claims(Points())
+    assert value(500.0, {}, (claim, ""), "printed", "conserving").tolist() == [500.0]
