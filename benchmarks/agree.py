@@ -1,0 +1,61 @@
+"""Whether all implementations compute the same: the parts of the cost, block by block, on Partway's own draws.
+
+In a world whose server is dear: where it is cheap, all is served at once and nothing depends on what it learns.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.fleet import Array, Features, RecordedDraws, agreed_features, fleet_of
+from benchmarks.rivals import rival_of
+from benchmarks.worlds import DEAR, pair_of, world_of
+from partway.runs import Run, run
+
+ALLOWED = {"float32": 1e-5, "float64": 1e-9}
+"""Largest relative difference of the cost of a block."""
+PARTS = ("server_queue", "server_energy", "device_queue", "device_energy")
+
+
+def differences(
+    scheme: str, devices: int, runs: int, blocks: int, precision: str, kinds: list[str]
+) -> dict[str, float]:
+    """By rival the largest relative difference of a block's cost, or of a part of it, from Partway's.
+
+    The plain loop computes in Python's own floats, so it is compared in float64 only. A part counts as a tenth of
+    the cost at least: near 0 a relative difference says nothing.
+    """
+    world, pair, seeds = world_of(devices, DEAR), pair_of(scheme), list(range(runs))
+    ours = parts_of(run(world, pair, scheme, seeds, blocks, precision=precision))
+    features = agreed_features(world, pair, scheme, seeds, precision) if scheme == "printed" else None
+    found = {}
+    for kind in kinds:
+        size = runs if kind == "batched" else 1
+        groups = [seeds[i : i + size] for i in range(0, runs, size)]
+        theirs = [_played(kind, scheme, devices, group, blocks, precision, features) for group in groups]
+        found[kind] = farthest(np.concatenate(theirs, axis=1), ours)
+    return found
+
+
+def parts_of(played: Run) -> Array:
+    """(4, S, blocks) the parts of (8)."""
+    return np.stack([getattr(played.sums, part) for part in PARTS])
+
+
+def farthest(theirs: Array, ours: Array) -> float:
+    """The largest relative difference of a cost or of a part of it that is at least a tenth of the cost."""
+    whole, theirs, ours = np.sum(ours, axis=0, dtype=np.float64), theirs.astype(np.float64), ours.astype(np.float64)
+    scale = np.maximum(np.abs(ours), 0.1 * whole)
+    of_whole = np.abs(np.sum(theirs, axis=0) - whole) / np.where(whole > 0, whole, 1.0)
+    of_parts = np.abs(theirs - ours) / np.where(scale > 0, scale, 1.0)
+    return float(max(of_whole.max(), of_parts.max()))
+
+
+def _played(
+    kind: str, scheme: str, devices: int, seeds: list[int], blocks: int, precision: str, features: Features | None
+) -> Array:
+    world = world_of(devices, DEAR)
+    fleet = fleet_of(world, precision)
+    chance = RecordedDraws(world, seeds, blocks, precision)
+    own = features and replace(features, mu=features.mu[seeds], nu=features.nu[seeds])
+    return rival_of(kind, pair_of(scheme), fleet, chance, own, len(seeds)).play(blocks)

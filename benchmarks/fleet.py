@@ -1,0 +1,165 @@
+"""What a NumPy user would write down of a world: one class of devices at many places, and one server.
+
+Legend of the rivals: S runs (seeds), K devices, n slots, M features, C cuts, Q states of a table; runs first, devices
+last.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from partway.controllers.parametric import Algorithm1, Algorithm2
+from partway.draws import draws, gains
+from partway.model import LN2
+from partway.runs import begin
+from partway.simulate import Pair
+from partway.world import World, precise
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Numbers of one class of devices and of its server, all of one precision, in the units of `partway.model`.
+
+    reach  ln 2 times the spectral efficiency of a whole task: sending `rest` takes snr_gap / h (e^(reach rest) - 1) [W]
+    share  (C,) the cuts             mean_gain  (K,) [1/W]             usual_*  the unit of a party's costs
+    """
+
+    devices: int
+    slots: int
+    lag: int
+    most: int
+    dtype: Any
+    arrival_prob: float
+    capacity: Any
+    energy_coef: Any
+    queue_weight: Any
+    energy_weight: Any
+    slot_s: Any
+    snr_gap: Any
+    reach: Any
+    discount: Any
+    server_capacity: Any
+    server_coef: Any
+    server_queue_weight: Any
+    server_energy_weight: Any
+    share: Array
+    mean_gain: Array
+
+
+def fleet_of(world: World, precision: str) -> Fleet:
+    """The numbers of a world of equal devices under the paper's law that hear the server late.
+
+    Raises ValueError for any other world: the rivals leave out what only other worlds need.
+    """
+    one, dtype = _one_class(world), np.dtype(precision).type
+    device, server = one.devices, one.server
+    if (
+        not bool(device.task.proportional)
+        or device.capacity < 1
+        or np.isfinite(device.tx_power_max_w)
+        or server.lag < 1
+    ):
+        raise ValueError("the rivals know equal devices of the preset `paper` only, with broadcast_lag from 1")
+    numbers = {
+        "capacity": device.capacity,
+        "energy_coef": device.energy_coef,
+        "queue_weight": device.queue_weight,
+        "energy_weight": device.energy_weight,
+        "slot_s": device.slot_s,
+        "snr_gap": device.snr_gap,
+        "reach": LN2 * device.task.bits_per_task / (device.slot_s * device.bandwidth_hz),
+        "discount": device.discount,
+        "server_capacity": server.slot_capacity,
+        "server_coef": server.energy_coef,
+        "server_queue_weight": server.queue_weight,
+        "server_energy_weight": server.energy_weight,
+        "share": device.task.share,
+        "mean_gain": world.devices.mean_gain,
+    }
+    return Fleet(
+        devices=world.devices.mean_gain.shape[-1],
+        slots=device.slots,
+        lag=server.lag,
+        most=device.most,
+        dtype=dtype,
+        arrival_prob=float(one.arrival_threshold) / 2.0**32,
+        **{name: np.asarray(value, dtype)[()] for name, value in numbers.items()},
+    )
+
+
+def _one_class(world: World) -> World:
+    """The world of its first device, whose other devices differ in nothing but their gains."""
+    first, last = (jax.tree.map(lambda leaf, at=at: leaf[..., at], world.devices) for at in (0, -1))
+    same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(last), strict=True)]
+    if same.count(False) > 1:
+        raise ValueError("the rivals know fleets of one class of devices only")
+    return World(first, world.server, world.arrival_threshold[0])
+
+
+class Chance(Protocol):
+    """What chance brings: `first` (S, K) gains of block 0; `block(t)` arrivals (S, n, K) and the next gains (S, K)."""
+
+    def first(self) -> Array: ...
+
+    def block(self, t: int) -> tuple[Array, Array]: ...
+
+
+class OwnDraws:
+    """NumPy's generator, as a user would call it: for measuring time, its cost included."""
+
+    def __init__(self, fleet: Fleet, runs: int, seed: int = 0):
+        self.fleet, self.runs, self.random = fleet, runs, np.random.Generator(np.random.SFC64(seed))
+
+    def first(self) -> Array:
+        size = (self.runs, self.fleet.devices)
+        return self.fleet.mean_gain * self.random.standard_exponential(size, dtype=self.fleet.dtype)
+
+    def block(self, t: int) -> tuple[Array, Array]:
+        uniform = self.random.random((self.runs, self.fleet.slots, self.fleet.devices), dtype=np.float32)
+        return (uniform < self.fleet.arrival_prob).astype(self.fleet.dtype), self.first()
+
+
+class RecordedDraws:
+    """What Partway draws for these seeds, made beforehand: for comparing results."""
+
+    def __init__(self, world: World, seeds: list[int], blocks: int, precision: str):
+        with jax.enable_x64(precision == "float64"):
+            concrete, numbers = precise(world, precision), np.asarray(seeds, np.uint32)
+            of_block = jax.jit(jax.vmap(lambda seed, t: draws(concrete, seed, t), in_axes=(0, None)))
+            made = [of_block(numbers, np.uint32(t)) for t in range(blocks)]
+            self.gain_0 = np.asarray(jax.vmap(lambda seed: gains(concrete, seed, 0))(numbers))
+        self.drawn = [(np.asarray(one.arrivals), np.asarray(one.gain)) for one in made]
+
+    def first(self) -> Array:
+        return self.gain_0
+
+    def block(self, t: int) -> tuple[Array, Array]:
+        return self.drawn[t]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Random features of `printed`: mu (S, M, 3 + n) of the devices, nu (S, M, 1 + K + n) of the server."""
+
+    mu: Array
+    nu: Array
+
+
+def own_features(fleet: Fleet, runs: int, seed: int = 0) -> Features:
+    """As many normals from NumPy: for measuring time."""
+    random, m = np.random.Generator(np.random.SFC64(seed)), Algorithm1().features
+    shapes = (runs, m, 3 + fleet.slots), (runs, m, 1 + fleet.devices + fleet.slots)
+    mu, nu = (random.standard_normal(shape, dtype=fleet.dtype) for shape in shapes)
+    return Features(mu, nu)
+
+
+def agreed_features(world: World, pair: Pair, name: str, seeds: list[int], precision: str) -> Features:
+    """What Partway uses for these seeds: for comparing results."""
+    if not isinstance(pair.device, Algorithm1) or not isinstance(pair.server, Algorithm2):
+        raise ValueError(f"'{name}' has no random features")
+    agreed, loop = begin(world, pair, name, seeds, precision)
+    return Features(np.asarray(agreed.device.mu), np.asarray(loop.server_memory.nu))

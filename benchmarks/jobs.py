@@ -1,0 +1,175 @@
+"""What is measured, one job a process: every function here takes plain values and returns plain values.
+
+A measured number is a list, one value a repetition; implementations are measured alternately, A B C A B C, so that
+what disturbs the machine disturbs all of them.
+"""
+
+import gc
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+from benchmarks.agree import differences
+from benchmarks.fleet import OwnDraws, fleet_of, own_features
+from benchmarks.limit import peaks
+from benchmarks.rivals import rival_of
+from benchmarks.worlds import pair_of, world_of
+from partway.runs import begin, go_on, run
+from partway.world import precise
+
+TARGET = 1_000_000
+"""Device-blocks of one measurement of ours, where that is not too few or too many blocks."""
+BLOCKS = (16, 50, 100, 250, 500)
+"""Blocks of one measurement of ours: no more than one compiled call."""
+RIVAL_S = 0.15
+"""Seconds of one measurement of a rival, and at least one block."""
+Play = Callable[[], float]
+"""Plays some blocks; device-blocks a second."""
+
+
+class Ours:
+    """Partway, going on from block to block."""
+
+    def __init__(self, scheme: str, devices: int, runs: int, precision: str):
+        self.scheme, self.seeds, self.precision, self.first = scheme, list(range(runs)), precision, 0
+        with jax.enable_x64(precision == "float64"):
+            self.world = precise(world_of(devices), precision)
+        self.pair, self.loop = begin(self.world, pair_of(scheme), scheme, self.seeds, precision)
+        self.lanes = devices * runs
+        jax.block_until_ready(self.loop)
+
+    def play(self, blocks: int) -> float:
+        """Device-blocks a second."""
+        start = time.perf_counter()
+        how = {"precision": self.precision}
+        played = go_on(self.world, self.pair, self.loop, self.scheme, self.seeds, blocks, self.first, **how)
+        self.loop = jax.block_until_ready(played.loop)
+        took = time.perf_counter() - start
+        self.first += blocks
+        ends = {"waiting": played.sums.waiting, "backlog": played.sums.backlog}
+        self.left = {name: float(work[:, -1].mean()) * len(self.seeds) / self.lanes for name, work in ends.items()}
+        return self.lanes * blocks / took
+
+
+def rates(
+    scheme: str, devices: int, runs: list[int], precision: str, kinds: list[str], repeats: int = 3, blocks: int = 0
+) -> dict[str, Any]:
+    """By number of runs: device-blocks a second of ours and of the rivals named, and what waits a device at the end.
+
+    blocks  of one measurement of ours, 0: `ours_blocks`
+    """
+    measured = dict[str, Any]()
+    for count in runs:
+        ours, length = Ours(scheme, devices, count, precision), blocks or ours_blocks(devices * count)
+        plays: dict[str, Play] = {"ours": partial(ours.play, length)}
+        plays |= {kind: _rival(kind, scheme, devices, count, precision) for kind in kinds}
+        ours.play(length)  # compiles
+        measured[str(count)] = {**alternately(plays, repeats), **ours.left, "blocks": length}
+    return measured
+
+
+def alternately(plays: dict[str, Play], repeats: int) -> dict[str, list[float]]:
+    """A B C A B C ...: what each gives, by name."""
+    measured: dict[str, list[float]] = {name: [] for name in plays}
+    for _ in range(repeats):
+        for name, play in plays.items():
+            measured[name].append(play())
+    return measured
+
+
+def rival_rates(scheme: str, devices: int, kinds: list[str], precision: str) -> dict[str, list[float]]:
+    """Device-blocks a second of the rivals alone, one run."""
+    return alternately({kind: _rival(kind, scheme, devices, 1, precision) for kind in kinds}, 1)
+
+
+def ours_blocks(lanes: int) -> int:
+    """A number of blocks whose compiled call is that long."""
+    return max([blocks for blocks in BLOCKS if blocks * lanes <= TARGET], default=BLOCKS[0])
+
+
+def _rival(kind: str, scheme: str, devices: int, runs: int, precision: str) -> Play:
+    """A rival that has played one block. One run stands for all of those that play one after the other."""
+    at_once = runs if kind == "batched" else 1
+    fleet = fleet_of(world_of(devices), "float64" if kind == "loop" else precision)
+    features = own_features(fleet, at_once) if scheme == "printed" else None
+    rival = rival_of(kind, pair_of(scheme), fleet, OwnDraws(fleet, at_once), features, at_once)
+    rival.block()
+
+    def play() -> float:
+        start, blocks = time.perf_counter(), 0
+        while blocks == 0 or time.perf_counter() - start < RIVAL_S:
+            rival.block()
+            blocks += 1
+        return devices * at_once * blocks / (time.perf_counter() - start)
+
+    return play
+
+
+def memory(scheme: str, devices: int, blocks: int) -> dict[str, Any]:
+    """Peak memory of this process [bytes], of one run, and what importing took of it."""
+    imported = _peak_bytes()
+    run(world_of(devices), pair_of(scheme), scheme, [0], blocks)
+    return {"peak": [_peak_bytes()], "imported": imported}
+
+
+def compiling(scheme: str, devices: int, runs: int) -> dict[str, Any]:
+    """Seconds to compile without a cache: the first call beyond the second."""
+    ours = Ours(scheme, devices, runs, "float32")
+    took = []
+    for _ in range(2):
+        start = time.perf_counter()
+        ours.play(ours_blocks(devices * runs))
+        took.append(time.perf_counter() - start)
+    return {"compile_s": [took[0] - took[1]]}
+
+
+def by_blocks(scheme: str, devices: int, runs: int, blocks: list[int], repeats: int = 3) -> dict[str, Any]:
+    """Seconds of `run` by the number of blocks, compiled before."""
+    took: dict[str, list[float]] = {str(count): [] for count in blocks}
+    for repeat in range(repeats + 1):
+        for count in blocks:
+            start = time.perf_counter()
+            run(world_of(devices), pair_of(scheme), scheme, list(range(runs)), count)
+            if repeat > 0:
+                took[str(count)].append(time.perf_counter() - start)
+    return took
+
+
+def many_runs(scheme: str, devices: int, runs: int, blocks: int) -> dict[str, Any]:
+    """Many runs at once; the caller takes the time of the whole process."""
+    played = run(world_of(devices), pair_of(scheme), scheme, list(range(runs)), blocks)
+    return {"cost": float(played.sums.cost().mean())}
+
+
+def agreement(scheme: str, devices: int, runs: int, blocks: int, precision: str) -> dict[str, float]:
+    """The largest relative differences from ours, by rival; the plain loop computes in float64 only."""
+    kinds = ["loop", "per_run", "batched"] if precision == "float64" else ["per_run", "batched"]
+    return differences(scheme, devices, runs, blocks, precision, kinds)
+
+
+def best_rates(precision: str, seconds: float = 0.3) -> dict[str, Any]:
+    """What the cores of this process can do at best."""
+    return {name: [rate] for name, rate in peaks(precision, seconds).items()}
+
+
+def counted_by_xla(scheme: str, devices: int = 1000) -> dict[str, Any]:
+    """XLA's own count of one block: flops, transcendentals and bytes of a device, of the largest program that ran."""
+    run(world_of(devices), pair_of(scheme), scheme, [0], 1)
+    gc.collect()
+    found = [made.cost_analysis() for made in jax.devices()[0].client.live_executables()]
+    largest = max((one[0] if isinstance(one, list) else one for one in found), key=lambda one: one.get("flops", 0.0))
+    return {name: largest.get(name, 0.0) / devices for name in ("flops", "transcendentals", "bytes accessed")}
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    job.__name__: job
+    for job in (rates, rival_rates, memory, compiling, by_blocks, many_runs, agreement, best_rates, counted_by_xla)
+}

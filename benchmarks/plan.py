@@ -1,0 +1,151 @@
+"""What is measured, in the order of what matters most: when time is up, the rest is left out and the page says so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.process import Job, cores, do, do_together, start_up
+from benchmarks.rivals import RIVALS
+from benchmarks.worlds import MEASURED
+
+FLEETS = (4, 20, 50, 1000, 100_000, 1_000_000)
+RUNS = (1, 32, 128)
+MOST_LANES = 2_000_000
+"""Devices times runs above which nothing is measured: the state alone is gigabytes, one measurement is minutes."""
+ACCELERATED = {1000: (10, 100, 1000), 100_000: (1, 10), 1_000_000: (1,), 10_000_000: (1,)}
+"""Runs by fleet on an accelerator: 1e4 to 1e7 devices of all runs."""
+LOOP_DEVICES = 50
+"""Up to so many devices the plain loop is measured; its time is proportional to device-blocks."""
+MANY = {"devices": 20, "runs": 128, "blocks": 5000}
+BY_BLOCKS = [250, 500, 1000, 2000, 4000]
+COMPILED = (20, 100_000)
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to measure: its group, what it is about, and how. `work` is called `repeats` times."""
+
+    group: str
+    about: dict[str, Any]
+    work: Callable[[], dict[str, Any]]
+    repeats: int = 1
+
+    def words(self) -> str:
+        """What is said while it runs."""
+        return f"{self.group} {' '.join(str(value) for value in self.about.values())}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things run: the device, the folder of compiled programs, the cores."""
+
+    cache: str
+    device: str = "cpu"
+    cores: tuple[int, ...] = field(default_factory=cores)
+
+    def job(self, name: str, how: dict[str, Any], count: int = 0, cached: bool = True) -> Job:
+        """A job on the first `count` cores, or on all."""
+        taken = () if self.device != "cpu" else self.cores[: count or len(self.cores)]
+        return Job(name, how, taken, self.cache if cached else None, self.device)
+
+
+def steps(places: Places) -> list[Step]:
+    """All of them."""
+    return [
+        *_agreement(places),
+        *_peaks(places),
+        *_rates(places, "float32", len(places.cores), list(RIVALS)),
+        *_many(places),
+        *_start(),
+        *_memory(places),
+        *_blocks(places),
+        *_compiling(places),
+        *_rates(places, "float64", len(places.cores), ["batched"]),
+        *(step for p in PRECISIONS if len(places.cores) > 1 for step in _rates(places, p, 1, ["batched"])),
+    ]
+
+
+def sizes(device: str) -> list[tuple[int, list[int]]]:
+    """(K, runs) that are measured."""
+    if device != "cpu":
+        return [(devices, list(runs)) for devices, runs in ACCELERATED.items()]
+    return [(devices, [runs for runs in RUNS if devices * runs <= MOST_LANES]) for devices in FLEETS]
+
+
+def _simple(places: Places, group: str, name: str, about: dict[str, Any], repeats: int = 1, **how: Any) -> Step:
+    return Step(group, about, lambda: do(places.job(name, {**about, **how})), repeats)
+
+
+def _agreement(places: Places) -> list[Step]:
+    size = {"devices": 20, "runs": 3, "blocks": 100}
+    abouts = [{"scheme": scheme, "precision": precision, **size} for scheme in MEASURED for precision in PRECISIONS]
+    return [_simple(places, "agreement", "agreement", about) for about in abouts]
+
+
+def _peaks(places: Places) -> list[Step]:
+    """The machine's best: on a CPU one process a core, side by side; and XLA's own count."""
+    return [
+        *(
+            Step("peaks", {"precision": precision, "cores": count}, lambda p=precision, c=count: _summed(places, p, c))
+            for precision in PRECISIONS
+            for count in sorted({1, len(places.cores)})
+        ),
+        *(_simple(places, "xla", "counted_by_xla", {"scheme": scheme}) for scheme in MEASURED),
+    ]
+
+
+def _summed(places: Places, precision: str, count: int) -> dict[str, Any]:
+    how = {"precision": precision}
+    if places.device != "cpu":
+        return do(places.job("best_rates", how))
+    found = do_together([Job("best_rates", how, (core,)) for core in places.cores[:count]])
+    failed = [one for one in found if "failed" in one]
+    if failed:
+        return failed[0]
+    return {name: [sum(sums) for sums in zip(*(one[name] for one in found), strict=True)] for name in found[0]}
+
+
+def _rates(places: Places, precision: str, count: int, kinds: list[str]) -> list[Step]:
+    made = []
+    for devices, runs in sizes(places.device):
+        own = [kind for kind in kinds if kind != "loop" or devices <= LOOP_DEVICES]
+        how = {"devices": devices, "runs": runs, "precision": precision, "kinds": own}
+        for scheme in MEASURED:
+            about = {"scheme": scheme, "devices": devices, "precision": precision, "cores": count}
+            job = places.job("rates", {"scheme": scheme, **how}, count)
+            made.append(Step("rates", about, lambda job=job: do(job)))
+    return made
+
+
+def _many(places: Places) -> list[Step]:
+    """128 runs, import included, then the rivals, alternately; the first time is for the cache of compiled programs."""
+
+    def work(scheme: str) -> dict[str, Any]:
+        ours = do(places.job("many_runs", {"scheme": scheme, **MANY}))
+        how = {"scheme": scheme, "devices": MANY["devices"], "kinds": ["per_run", "loop"], "precision": "float32"}
+        return {"rivals": do(places.job("rival_rates", how)), **ours}
+
+    return [Step("many", {"scheme": scheme, **MANY}, lambda scheme=scheme: work(scheme), 4) for scheme in MEASURED]
+
+
+def _start() -> list[Step]:
+    return [Step("start", {"scheme": scheme}, lambda scheme=scheme: start_up(scheme)) for scheme in MEASURED]
+
+
+def _memory(places: Places) -> list[Step]:
+    abouts = [{"scheme": scheme, "devices": FLEETS[-1], "blocks": 4} for scheme in MEASURED]
+    return [_simple(places, "memory", "memory", about, 3) for about in abouts]
+
+
+def _blocks(places: Places) -> list[Step]:
+    abouts = [{"scheme": scheme, "devices": 100, "runs": 1} for scheme in MEASURED]
+    return [_simple(places, "blocks", "by_blocks", about, blocks=BY_BLOCKS) for about in abouts]
+
+
+def _compiling(places: Places) -> list[Step]:
+    abouts = [{"scheme": scheme, "devices": devices, "runs": 1} for devices in COMPILED for scheme in MEASURED]
+    return [
+        Step("compile", about, lambda about=about: do(places.job("compiling", about, cached=False)), 3)
+        for about in abouts
+    ]

@@ -1,0 +1,33 @@
+"""Tiny sizes of everything, in seconds: whether all implementations agree. No time is asserted."""
+
+from benchmarks.agree import ALLOWED
+from benchmarks.jobs import JOBS
+from benchmarks.process import Job, cores, do
+from benchmarks.worlds import MEASURED
+
+SIZE = {"devices": 4, "runs": 2, "blocks": 40}
+
+
+def main() -> int:
+    """1 where two implementations differ by more than is allowed, or a job fails."""
+    wrong = [line for scheme in MEASURED for precision in ALLOWED for line in disagreements(scheme, precision)]
+    for scheme in MEASURED:
+        JOBS["rates"](scheme, 4, [2], "float32", ["loop", "per_run", "batched"], repeats=1, blocks=40)
+        JOBS["by_blocks"](scheme, 4, 2, [40], repeats=1)
+        JOBS["many_runs"](scheme, **SIZE)
+    JOBS["counted_by_xla"]("printed", 4)
+    JOBS["best_rates"]("float32", 0.02)
+    found = do(Job("memory", {"scheme": "printed", "devices": 4, "blocks": 4}, cores()[:1]))
+    wrong += [f"a process of its own: {found['failed']}"] if "failed" in found else []
+    print("\n".join(wrong) if wrong else "All implementations agree.")
+    return int(bool(wrong))
+
+
+def disagreements(scheme: str, precision: str) -> list[str]:
+    """A line for every rival that is farther from ours than `ALLOWED`."""
+    found = JOBS["agreement"](scheme, precision=precision, **SIZE)
+    return [
+        f"{scheme}, {precision}: '{kind}' differs by {far:.2g}, allowed is {ALLOWED[precision]:g}"
+        for kind, far in found.items()
+        if not far <= ALLOWED[precision]
+    ]
