@@ -35,10 +35,10 @@ lock: $(DEV)  ## Write the pins anew; newer versions too with PINS=--upgrade
 profiles: $(DEV)  ## Make partway/profiles/*.csv from ONNX models
 	$(BIN)/python scripts/make_profiles.py
 
-results: $(DEV)  ## Write docs/results.md and its pictures from runs made now (minutes)
+results: $(DEV)  ## Write the comparisons of docs/results.md and its pictures from runs made now (minutes)
 	$(BIN)/python scripts/make_results.py
 
-goals: $(DEV)  ## Write docs/goals.md: the gap of priced in every world it is meant for, and Theorem 1 (minutes)
+goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it is meant for, and Theorem 1 (minutes)
 	$(BIN)/python scripts/make_goals.py
 
 clean:  ## Remove all that was made, .venv too

@@ -1,4 +1,6 @@
-"""Write docs/results.md and its pictures: every number in it comes from a run made here. Takes some minutes.
+"""Write a section of docs/results.md and its pictures: every number in it comes from a run made here.
+
+Takes some minutes.
 
 make results
 """
@@ -13,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from pages import write_section
 from rich.console import Console
 
 from partway import profile_report, report
@@ -25,12 +28,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 SCENARIOS = ("paper", "ocr", "camera")
 COMMAND = [sys.executable, "-m", "partway", "compare"]
 COLD_RUNS, WARM_RUNS = 3, 3
-
-HEAD = """# What was measured
-
-Made by `make results`: every number comes from a run it made; only the words between are written by hand. Costs are
-means over 8 seeds of the last half of 2000 blocks, with 95 % intervals; all schemes meet the same world.
-"""
+SHOWN = ("gap", "cost-over-time", "tradeoff")
 
 READING = """
 How to read it. `constant` takes up the same number of tasks in every block, sends the same share of the last one, and
@@ -46,9 +44,9 @@ more.
 
 
 def main() -> None:
-    """Run everything and write the page."""
-    pages = [HEAD, *(_comparison(name) for name in SCENARIOS), READING, _precision(), _times()]
-    (DOCS / "results.md").write_text("\n".join(pages))
+    """Run everything and write the section."""
+    parts = [*(_comparison(name) for name in SCENARIOS), READING, _precision(), _times()]
+    write_section(DOCS / "results.md", "results", "\n".join(parts))
     figure = profile_report.draw(read_profile("mobilenetv2"), "uint8")
     figure.savefig(DOCS / "img" / "mobilenetv2.png")
 
@@ -59,12 +57,14 @@ def _comparison(scenario: str) -> str:
         out = Path(folder) / scenario
         subprocess.run([*COMMAND, "--scenario", scenario, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
         (DOCS / "img").mkdir(exist_ok=True)
-        for name in ("cost-over-time", "cost-parts", "tradeoff"):
+        for name in (*SHOWN, "cost-parts"):
             shutil.copy(out / f"{name}.png", DOCS / "img" / f"{scenario}-{name}.png")
         text = io.StringIO()
         report.show(load_dataset(out), Console(file=text, width=100))
     table = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-    pictures = "\n".join(f"![{scenario}: {name}](img/{scenario}-{name}.png)" for name in ("cost-over-time", "tradeoff"))
+    pictures = "\n".join(
+        f"![{scenario}: {name}](img/{scenario}-{name}.png)" for name in ("gap", "cost-over-time", "tradeoff")
+    )
     return f"## `partway compare --scenario {scenario}`\n\n```\n{table}\n```\n\n{pictures}\n"
 
 
