@@ -1,6 +1,7 @@
 """What the tests share: sane defaults, one small mixed fleet, and every scheme compiled once for it."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from partway.sections import Scenario
 from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, stable_hash
 from partway.world import World, build, place, precise
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier run left on disk
 jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile; the same numbers but for rounding
 settings.register_profile("partway", deadline=None, derandomize=True, database=None, max_examples=100)
@@ -139,7 +141,7 @@ def replay(mixed_world: World) -> Callable[..., tuple[Loop, Sums, Traces]]:
         name: str, run: Run, loop: Loop, world: World = mixed_world, seeds: Sequence[int] = (0, 1)
     ) -> tuple[Loop, Sums, Traces]:
         keys = jax.vmap(controller_keys)(jnp.arange(2, dtype=jnp.uint32), jnp.full(2, stable_hash(name), jnp.uint32))
-        numbers, options = jnp.asarray(seeds, jnp.uint32), Options(CALL, traces=True)
+        numbers, options = jnp.asarray(seeds, jnp.uint32), Options(CALL, CALL, traces=True)
         after, (sums, traces) = runs._play_seeds(
             precise(world, "float32"), run.pair, loop, numbers, keys[:, 2], jnp.uint32(100), options
         )

@@ -31,7 +31,7 @@ def radio_blocks(d: DeviceNumbers, h: float, bits: float) -> float:
 
 def server_blocks(work: float, ahead: float, rate: float) -> float:
     """Time of the server [blocks]: nothing speaks against one that stands still with nothing to do."""
-    if work == 0 or (rate == 0 and ahead == 0):
+    if work == 0 or (rate <= SAFETY and ahead <= SAFETY):
         return 0.0
     return (ahead + work) / max(rate, LEAST_RATE)
 

@@ -100,7 +100,7 @@ def but_for(kept: int | None, run: Run, *names: str, size: float = 1.0) -> Loop:
         new |= {"y": size * (state.y + 20.0), "arrived": size * (state.arrived + 7.0)}
     told = replace(
         state.told,
-        **{f.name: getattr(state.told, f.name) * 1.5 + 1.0 for f in fields(Broadcast) if f.name in names},
+        **{f.name: size * (getattr(state.told, f.name) * 1.5 + 1.0) for f in fields(Broadcast) if f.name in names},
     )
     memory = run.loop.device_memory
     if "memory" in names:
@@ -172,8 +172,8 @@ def test_nobody_sees_probabilities_or_the_future(scheme: str, finished: Run, rep
 
 def test_what_is_seen_does_change_what_is_done(scheme: str, finished: Run, replay: Replay):
     """So that the tests above can fail: what a scheme looks at, made nothing or (much) more, changes an action now, or
-    after a few blocks more."""
-    runs = [finished]
+    after a few blocks more, or where the server was heard to be fast."""
+    runs = [finished, replace(finished, loop=but_for(None, finished, "rate", size=10.0))]
     for _ in range(3):
         runs.append(replace(finished, loop=replay(scheme, finished, runs[-1].loop)[0]))
     untouched = [replay(scheme, finished, run.loop)[2] for run in runs]

@@ -488,7 +488,8 @@ def test_the_tuner_finds_the_share_where_radio_is_free(constant: Pair):
 
 
 def test_the_tuner_sends_nothing_where_radio_is_dear(constant: Pair):
-    tuned = tune_constant(constant, probe(1e-2, **RADIO_DEAR))
+    """A sixteenth, its smallest share, saves 0.18 of a run; at a gain of 1e-4 it costs more than 2.0 to send."""
+    tuned = tune_constant(constant, probe(1e-4, **RADIO_DEAR))
     assert tuned.device.share == 0.0
 
 

@@ -389,7 +389,7 @@ def test_a_real_run():
     """float32 rates of a server that often empties its queue, in the paper's world."""
     scenario = load("paper")
     world = build(scenario, place(scenario))
-    traces = run(world, Pair(Random(), Steady(0.2)), "random", [0, 1], 40, traces=True).traces
+    traces = run(world, Pair(Random(), Steady(0.2)), "random", [0, 1], 200, traces=True).traces
     assert traces is not None
     server_work = np.asarray(world.devices.server_work)
     for seed, tasks in enumerate(finish_times(traces, server_work, scenario.slot_s)):

@@ -67,8 +67,11 @@ def radio_blocks(device: Device, gain: jax.Array, bits: jax.Array) -> jax.Array:
 
 
 def server_blocks(work: jax.Array, ahead: jax.Array, rate: jax.Array) -> jax.Array:
-    """Time of a server that does `rate` a block for `work` [mean tasks] behind `ahead` [blocks]; no work takes none."""
-    known = (rate > 0) | (ahead > 0)
+    """Time of a server that does `rate` a block for `work` behind `ahead` [mean tasks]; no work takes none.
+
+    One that stands still with nothing to do, but for what rounding leaves, says nothing of itself: it is taken as fast.
+    """
+    known = (rate > ROUNDING) | (ahead > ROUNDING)
     return jnp.where((work > 0) & known, (ahead + work) / jnp.maximum(rate, LEAST_RATE), 0.0)
 
 
