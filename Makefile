@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint lock profiles results goals clean
+.PHONY: help compare test test-slow lint lock profiles results goals reproduce clean
 
 help:  ## Say what can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,10 +17,10 @@ compare: $(RUN)  ## Compare all schemes in the paper's world and with a real DNN
 	$(BIN)/partway compare --scenario ocr --out results/ocr --overwrite
 
 test: lint  ## Lint, check types, run the tests that take seconds
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(DEV)  ## Run the tests that take longer
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: $(DEV)  ## Check style, format and types
 	$(BIN)/ruff check
@@ -40,6 +40,9 @@ results: $(DEV)  ## Write the comparisons of docs/results.md and its pictures fr
 
 goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it is meant for, and Theorem 1 (minutes)
 	$(BIN)/python scripts/make_goals.py
+
+reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stopped run has is kept: results/reproduction
+	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite
 
 clean:  ## Remove all that was made, .venv too
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache
