@@ -267,7 +267,7 @@ def transition(devices: Device, state: State, actions: DeviceAction, server: Ser
         arrivals=draws.arrivals,
         y=next_server_queue(state.y, server.rates, brought),
         arrived=brought,
-        told=_push(state.told, server.broadcast),
+        told=push(state.told, server.broadcast),
     )
 
 
@@ -281,7 +281,9 @@ def fleetwise(function: Callable[..., T]) -> Callable[..., T]:
     return jax.vmap(function, in_axes=-1, out_axes=-1)
 
 
-def _push(told: Broadcast, now: Broadcast) -> Broadcast:
+def push(told: Broadcast, now: Broadcast) -> Broadcast:
+    """What the server has said, `now` the newest."""
+
     def shift(old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.concatenate([old[1:], new[None]]) if len(old) else old
 

@@ -6,9 +6,8 @@ Everything is for ONE seed and ONE block; `partway.runs` scans over blocks and p
 """
 
 import zlib
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +15,24 @@ import jax.numpy as jnp
 from partway.certificate import Losses, devices_loss, rate_loss, waiting_loss
 from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
 from partway.draws import gains
+from partway.fleet import Fleet, play_devices
 from partway.model import (
     Broadcast,
     Costs,
     DeviceAction,
     Draws,
     Server,
+    ServerAction,
     State,
-    admit,
     block_costs,
-    device_energy,
-    fleetwise,
     heard,
     local_work,
-    power_for,
+    push,
     server_energy,
     transition,
 )
 from partway.records import record
 from partway.world import World
-
-T = TypeVar("T")
 
 
 @record
@@ -157,6 +153,12 @@ def device_views(state: State, now: Broadcast) -> DeviceView:
     return DeviceView(state.q, state.gain, state.arrivals, each)
 
 
+def heard_next(state: State, commanded: ServerAction) -> Broadcast:
+    """What devices have heard, each, when the block of this state ends."""
+    after = replace(state, told=push(state.told, commanded.broadcast))
+    return device_views(after, commanded.broadcast).heard
+
+
 def server_view(state: State) -> ServerView:
     """What the server sees."""
     return ServerView(state.y, state.arrived, state.q)
@@ -199,30 +201,21 @@ def play_block(
     seen_by_server = server_view(state)
     commanded = pair.server.act(loop.server_memory, server, seen_by_server, key_server)
     seen = device_views(state, commanded.broadcast)
-    each = _as_it_is if pair.device.takes_fleets else fleetwise
-    asked = each(pair.device.act)(loop.device_memory, devices, seen, per_device(key_devices, state.q.shape[-1]))
-    actions = fleetwise(admit)(devices, state.q, state.gain, asked)
+    fleet = Fleet(devices, seen, heard_next(state, commanded), draws, per_device(key_devices, state.q.shape[-1]))
+    device_memory, did = play_devices(pair.device, learning, loop.device_memory, fleet)
 
-    after = transition(devices, state, actions, commanded, draws)
-    power = fleetwise(power_for)(devices, state.gain, actions.rest)
-    device_j = fleetwise(device_energy)(devices, state.q, state.gain, actions)
+    after = transition(devices, state, did.actions, commanded, draws)
     server_j = server_energy(server, commanded.rates)
-    costs = block_costs(devices, server, state, device_j, server_j)
-    played = Played(block, state, actions, commanded.rates, power, device_j, server_j, costs, after)
+    costs = block_costs(devices, server, state, did.joules, server_j)
+    played = Played(block, state, did.actions, commanded.rates, did.power, did.joules, server_j, costs, after)
     if not learning:
-        return Loop(after, loop.device_memory, loop.server_memory), played
+        return Loop(after, device_memory, loop.server_memory), played
 
-    device_cost, server_cost = costs.device_queue + costs.device_energy, costs.server_queue + costs.server_energy
-    next_seen = device_views(after, commanded.broadcast)
-    device_memory = each(pair.device.learn)(loop.device_memory, devices, seen, actions, device_cost, next_seen)
+    server_cost = costs.server_queue + costs.server_energy
     server_memory = pair.server.learn(
         loop.server_memory, server, seen_by_server, commanded, server_cost, server_view(after)
     )
     return Loop(after, device_memory, server_memory), played
-
-
-def _as_it_is(function: Callable[..., T]) -> Callable[..., T]:
-    return function
 
 
 def served_work(y: jax.Array, rates: jax.Array) -> jax.Array:

@@ -31,6 +31,7 @@ ORDER = (
     "controllers.postdecision",
     "controllers.rules",
     "controllers.iao",
+    "fleet",
     "simulate",
     "runs",
     "tuning",
@@ -64,6 +65,28 @@ ORDER = (
     "cut_command",
     "commands",
     "theorem1_command",
+    "workers",
+    "sweep_grid",
+    "sweep_plan",
+    "sweep_cases",
+    "sweep_store",
+    "sweep_dataset",
+    "sweep_cluster",
+    "sweep_run",
+    "figures.sweep",
+    "sweep_command",
+    "claims",
+    "verdicts",
+    "parts",
+    "reproduction",
+    "judge",
+    "proposition1",
+    "remark1",
+    "reproduce",
+    "reproduce_report",
+    "figures.reproduction",
+    "reproduce_page",
+    "reproduce_command",
     "cli",
     "__init__",
     "__main__",
@@ -115,7 +138,7 @@ def test_imports_are_found():
 
 def test_what_is_exported_is_what_users_need():
     """To run and read a comparison, to write a scheme of one's own, and to catch what can go wrong."""
-    compare = {"compare", "summarise", "load", "Scenario", "InputError"}
+    compare = {"compare", "sweep", "summarise", "load", "Scenario", "InputError"}
     write = {
         "SCHEMES",
         "Scheme",

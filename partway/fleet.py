@@ -1,0 +1,100 @@
+"""The devices' part of a block: each acts, moves on, pays and learns for itself; a large fleet part by part."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from partway.controllers.base import DeviceController, DeviceView, Memory
+from partway.model import (
+    Broadcast,
+    Device,
+    DeviceAction,
+    Draws,
+    admit,
+    device_energy,
+    fleetwise,
+    next_device_queue,
+    power_for,
+)
+from partway.records import record
+
+T = TypeVar("T")
+PART = 1024
+"""Devices that are played at a time; results do not depend on it."""
+
+
+@record
+class Fleet:
+    """What a block is played with by the devices; `heard_next` is the last they have heard when it ends."""
+
+    devices: Device
+    seen: DeviceView
+    heard_next: Broadcast
+    draws: Draws
+    keys: jax.Array
+
+
+@record
+class Did:
+    """What the devices did in a block, the power they sent with [W] and the energy they spent [J]."""
+
+    actions: DeviceAction
+    power: jax.Array
+    joules: jax.Array
+
+
+def play_devices(controller: DeviceController, learning: bool, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
+    """One block of all devices: their memories after it, and what they did."""
+    return in_parts(partial(play_each, controller, learning), memory, fleet, PART)
+
+
+def play_each(controller: DeviceController, learning: bool, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
+    """The devices' part of a block: they act, move on, pay and learn, each for itself."""
+    devices, seen, draws = fleet.devices, fleet.seen, fleet.draws
+    each = _as_it_is if controller.takes_fleets else fleetwise
+    asked = each(controller.act)(memory, devices, seen, fleet.keys)
+    actions = fleetwise(admit)(devices, seen.q, seen.gain, asked)
+    power = fleetwise(power_for)(devices, seen.gain, actions.rest)
+    joules = fleetwise(device_energy)(devices, seen.q, seen.gain, actions)
+    if not learning:
+        return memory, Did(actions, power, joules)
+    cost = devices.queue_weight * seen.q + devices.energy_weight * joules
+    next_q = fleetwise(next_device_queue)(devices, actions, draws.arrivals)
+    next_seen = DeviceView(next_q, draws.gain, draws.arrivals, fleet.heard_next)
+    return each(controller.learn)(memory, devices, seen, actions, cost, next_seen), Did(actions, power, joules)
+
+
+def in_parts(
+    play: Callable[[Memory, Fleet], tuple[Memory, Did]], memory: Memory, fleet: Fleet, most: int
+) -> tuple[Memory, Did]:
+    """`play` of a whole fleet, at most `most` devices at a time: what it computes of them then stays in the cache.
+
+    The last part may overlap the one before, which changes nothing: all start from the memory before the block. A part
+    is cut out one turn ahead because XLA would cut it out again in every loop that reads it.
+    """
+    count = fleet.seen.q.shape[-1]
+    if count <= most:
+        return play(memory, fleet)
+    parts = -(-count // most)
+    size = -(-count // parts)
+
+    def part_from(first: int | jax.Array) -> tuple[Memory, Fleet]:
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size, axis=-1), (memory, fleet))
+
+    def turn(part: jax.Array, carried: Any) -> Any:
+        mine, done = carried
+        played = jax.tree.map(
+            lambda all_, new: jax.lax.dynamic_update_slice_in_dim(all_, new, part * size, axis=-1), done, play(*mine)
+        )
+        return part_from((part + 1) * size), played
+
+    _, did = jax.eval_shape(play, memory, fleet)
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), did)
+    return jax.lax.fori_loop(0, parts, turn, (part_from(0), (memory, empty)))[1]
+
+
+def _as_it_is(function: Callable[..., T]) -> Callable[..., T]:
+    return function

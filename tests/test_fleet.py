@@ -1,0 +1,49 @@
+"""A fleet played part by part is the fleet played at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from partway import fleet
+from partway.draws import draws
+from partway.runs import begin
+from partway.scenario import load
+from partway.schemes import pair_for
+from partway.simulate import play_block
+from partway.world import build, place, precise
+
+DEVICES = 11
+
+
+@pytest.mark.parametrize(("name", "most"), [("printed", 5), ("exact", 5), ("priced", 4), ("random", 10), ("ans", 5)])
+def test_results_do_not_depend_on_parts(name: str, most: int, monkeypatch: pytest.MonkeyPatch):
+    """11 = 4 + 4 + 3, 5 + 5 + 1, 10 + 1: the last part overlaps. Not bit for bit: XLA rounds by the shape of a loop."""
+    whole = _played(name)
+    monkeypatch.setattr(fleet, "PART", most)
+    for one, other in zip(jax.tree.leaves(_played(name)), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def _played(name: str, blocks: int = 6) -> Any:
+    """What a few blocks of the scenario `camera` leave, block by block compiled alone, in float64."""
+    scenario = load("camera", {"devices": DEVICES})
+    pair = pair_for(name, scenario, None)
+    with jax.enable_x64(True):
+        world = precise(build(scenario, place(scenario)), "float64")
+        agreed, loops = begin(world, pair, name, [3], "float64")
+        pair, loop = (jax.tree.map(lambda leaf: leaf[0], of_seeds) for of_seeds in (agreed, loops))
+        block: Callable[..., Any] = jax.jit(
+            lambda loop, t: play_block(world, pair, loop, draws(world, 3, t), KEY, t, True)
+        )
+        kept = []
+        for t in range(blocks):
+            loop, played = block(loop, jnp.uint32(t))
+            kept.append(jax.tree.map(np.asarray, (loop.state, loop.device_memory, played.costs)))
+    return kept
+
+
+KEY = jax.random.key(7)
