@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 import platformdirs
 
-from partway import commands, theorem1_command
+from partway import commands, reproduce_command, sweep_command, theorem1_command
 from partway.errors import InputError, closest, nearest, shorten, shown
 from partway.task import CODING_BITS
 
@@ -33,6 +33,12 @@ EXAMPLES = {
   partway bound                                          of the paper's scenario
   partway bound --scenario ocr --set devices=50
   partway bound --json - | jq .value""",
+    "sweep": sweep_command.EXAMPLES,
+    "reproduce": """examples:
+  partway reproduce --quick                              a minute: fewer replicates and points
+  partway reproduce --out results/reproduction           everything; a stopped run goes on
+  partway reproduce --scenario paper-fitted-printed --out results/fitted
+  partway reproduce --quick --json - | jq '.claims[].schemes.exact.verdict'""",
     "cut": """examples:
   partway cut resnet50                                   a shipped network on the devices of the scenario ocr
   partway cut model.onnx --scenario mine.toml --distance-m 80 --out my-cut
@@ -81,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"partway: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("partway: interrupted; nothing was written", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as interrupt:
+        print(f"partway: {str(interrupt) or 'interrupted; nothing was written'}", file=sys.stderr, flush=True)
         if arguments is None:
             os._exit(130)  # XLA may still compute, and crashes where Python is taken down under it
         return 130
@@ -121,7 +127,7 @@ def _cache_compiled_programs() -> None:
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small ones add up to a second
 
 
 def _parser() -> Parser:
@@ -154,6 +160,9 @@ def _parser() -> Parser:
     run.add_argument(
         "--load", metavar="FILE", help="go on where such a file ends, with its scenario unless one is given"
     )
+    sweep = command("sweep", sweep_command.sweep, "compare schemes at every point of a grid; what is done survives a stop")
+    _run_flags(sweep)
+    sweep_command.add_flags(sweep)
     bound = command("bound", commands.bound, "the proven lower bound on the cost of every policy, on its own")
     _scenario_flags(bound)
     _json_flag(bound)
@@ -164,6 +173,10 @@ def _parser() -> Parser:
     theorem.add_argument("--blocks", type=_whole, default=4000, metavar="N", help="blocks to run (default: 4000)")
     theorem.add_argument("--seeds", type=_whole, default=8, metavar="N", help="how many seeds (default: 8)")
     _output_flags(theorem)
+    reproduction = command(
+        "reproduce", reproduce_command.reproduce_paper, "section VI of the paper: its figures, a verdict on every claim"
+    )
+    reproduce_command.add_flags(reproduction, _whole)
     listing = command("schemes", commands.schemes, "list the schemes, or one scheme's hyperparameters")
     listing.add_argument("scheme", nargs="?", metavar="NAME")
     command("scenarios", commands.scenarios, "list the scenarios that ship with Partway")

@@ -14,11 +14,10 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from partway import bound_report, cut_command, cut_report, figures, keep, report, store
+from partway import bound_report, keep, report, store
 from partway.bound import NoBound, lower_bound
 from partway.comparison import Plan, Player, Tick, execute, plan
 from partway.errors import InputError, shown
-from partway.profile_command import profile_network as profile_network
 from partway.runs import Run
 from partway.scenario import load, preset_text, presets
 from partway.schemes import SCHEMES, explanations, find_scheme, hyperparameters
@@ -90,7 +89,7 @@ def compare(options: argparse.Namespace) -> None:
         _say_load(todo, errors)
         with _progress(todo.blocks * len(todo.schemes), errors) as tick:
             dataset = execute(todo, tick)
-        _write(dataset, folder, file, lambda out: figures.write_comparison(dataset, out))
+        _write(dataset, folder, file, lambda out: _figures().write_comparison(dataset, out))
     _show(dataset, options)
 
 
@@ -115,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
         if trained and str(dataset["status"].values[0]) == "not_applicable":
             raise InputError(f"--save {options.save}: {todo.schemes[0]} learned nothing: {dataset['reason'].values[0]}")
         dataset = keep.goes_on(dataset, kept)
-        _write(dataset, folder, file, lambda out: figures.write_run(dataset, out))
+        _write(dataset, folder, file, lambda out: _figures().write_run(dataset, out))
     _show(dataset, options)
 
 
@@ -161,6 +160,13 @@ def bound(options: argparse.Namespace) -> None:
         terminal().print(bound_report.sheet(document, Path(asked).stem))
 
 
+def _figures() -> Any:
+    """`partway.figures`, which brings matplotlib: half a second that only --out has to wait for."""
+    from partway import figures
+
+    return figures
+
+
 def _write(dataset: xr.Dataset, folder: Path | None, file: Path | None, draw: Callable[[Path], Any]) -> None:
     """Write what was asked for."""
     if file:
@@ -202,6 +208,8 @@ def _say_where(options: argparse.Namespace) -> None:
 
 def cut(options: argparse.Namespace) -> None:
     """Where to cut a network now."""
+    from partway import cut_command, cut_report  # with matplotlib, like `_figures`
+
     found, errors = cut_command.question(options), terminal(errors=True)
     with _destinations(options) as (folder, file):
         with _progress(cut_command.blocks(options), errors) as tick:
@@ -244,3 +252,10 @@ def scenarios(options: argparse.Namespace) -> None:
 def scenario(options: argparse.Namespace) -> None:
     """A preset's file."""
     print(preset_text(options.name), end="")
+
+
+def profile_network(options: argparse.Namespace) -> None:
+    """One network: where it can be cut."""
+    from partway import profile_command  # with matplotlib, like `_figures`
+
+    profile_command.profile_network(options)

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from partway import store
 from partway.errors import InputError, shown
-from partway.figures import reproduction as figures
 from partway.reproduce import Findings, all_parts, reproduce
 from partway.reproduce_page import page
 from partway.reproduce_report import as_json, insert, show, write_comparisons
@@ -83,6 +82,8 @@ def write(findings: Findings, text: str, folder: Path) -> None:
     making = folder / ".making"
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
+    from partway.figures import reproduction as figures  # matplotlib takes half a second
+
     names = figures.write(findings, making)
     write_comparisons(findings, making / "claims.csv")
     (making / "report.json").write_text(text, "utf-8")

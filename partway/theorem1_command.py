@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from partway import store
-from partway.figures import theorem1 as figure
 from partway.report import percent
 from partway.scenario import load
 from partway.terminal import terminal
@@ -36,6 +35,8 @@ def theorem1(options: argparse.Namespace) -> None:
             )
         if folder:
             about = f"Theorem 1 in {scenario}: {options.blocks} blocks, {options.seeds} seeds"
+            from partway.figures import theorem1 as figure  # matplotlib takes half a second
+
             figure.write(points, about, folder)
     terminal().print(table(points))
     if options.out:
