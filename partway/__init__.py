@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from partway.scenario import load
     from partway.schemes import SCHEMES, Scheme
     from partway.sections import Scenario
+    from partway.sweep_run import sweep
 
 __all__ = [
     "SCHEMES",
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "record",
     "summarise",
+    "sweep",
 ]
 
 _HOME = {
@@ -44,6 +46,7 @@ _HOME = {
     "load": "scenario",
     "record": "records",
     "summarise": "results",
+    "sweep": "sweep_run",
 }
 
 

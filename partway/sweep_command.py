@@ -19,8 +19,6 @@ from rich.text import Text
 from partway import store
 from partway.commands import INTERRUPTED
 from partway.errors import InputError
-from partway.figures import sweep as figure
-from partway.figures.sheet import short_number
 from partway.report import number, percent, plain
 from partway.sweep_cluster import dask_executor
 from partway.sweep_dataset import axis_names, cost_of, gap_of, grid
@@ -33,7 +31,7 @@ EXAMPLES = """examples:
   partway sweep --over device.arrival_prob=0.1:0.9:9 --schemes priced constant --out results/load
   partway sweep --scenario ocr --over devices=4,20,50 device.bandwidth_hz=1e5:1e7:5:log --out results/fleet
   partway sweep --over schemes.priced.answer=0.1,0.2,0.4 --schemes priced --out results/answer
-  partway sweep --over queue=conserving,as_printed --schemes exact --out results/queue --dask tcp://10.0.0.1:8786
+  partway sweep --over queue=conserving,as_printed --schemes exact --out results/queue --dask tcp://scheduler:8786
 A sweep that was stopped, or killed, goes on when it is started again with the same words."""
 MOST_ROWS = 60
 """Points of the grid that the terminal shows; files hold all."""
@@ -146,6 +144,8 @@ def _progress(console: Console) -> Generator[Tick]:
 
 def _write(dataset: xr.Dataset, text: str, folder: Path) -> None:
     """What stands beside the dataset."""
+    from partway.figures import sweep as figure  # matplotlib takes half a second
+
     write_whole(folder / "results.json", text.encode())
     write_whole(folder / "scenario.toml", str(dataset.attrs["scenario"]).encode())
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
@@ -182,6 +182,8 @@ def _case(dataset: xr.Dataset, at: dict[str, int], scheme: str) -> dict[str, Any
 
 def table(dataset: xr.Dataset, most: int = MOST_ROWS) -> Group:
     """A row for each point, a column for each scheme: cost per block, below it the gap where there is one."""
+    from partway.figures.sheet import short_number  # matplotlib takes half a second
+
     schemes, points = [str(name) for name in dataset["scheme"].values], grid(dataset)
     known = bool(np.isfinite(dataset["gap"]).any())
     made = Table(box=None, pad_edge=False, header_style="bold")

@@ -138,7 +138,7 @@ def versions() -> dict[str, str]:
 
 
 CODE = (
-    *("bound", "certificate", "chance", "choices", "comparison", "draws", "errors", "latency", "model"),
+    *("bound", "certificate", "chance", "choices", "comparison", "draws", "errors", "fleet", "latency", "model"),
     *("program", "records", "results", "runs", "scenario", "schemes", "sections", "simulate", "sweep_cases", "task"),
     *("tuning", "world"),
 )

@@ -8,8 +8,8 @@ another version of XLA may round differently.
 """
 
 import contextlib
-import os
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
@@ -19,19 +19,20 @@ from typing import Any
 
 import xarray as xr
 
+from partway.comparison import Plan
 from partway.errors import InputError, shorten
 from partway.schemes import find_scheme
 from partway.store import DATASET
 from partway.sweep_cases import FAILED, Outcome, failed, play_group
 from partway.sweep_dataset import assemble
-from partway.sweep_plan import Case, SweepPlan, sweep_plan
+from partway.sweep_plan import Case, SweepPlan, sweep_plan, versions
 from partway.sweep_store import Store, opened, refusals, replacing
-from partway.sweep_workers import Workers
+from partway.workers import Workers, cores
 
 MOST_TRIES = 3
 """How often a group may lose its worker."""
 WINDOW = 256
-"""Groups that are handed to the executor at a time."""
+"""Groups that are handed to an executor from outside at a time; to our own processes, two for each."""
 HEARTBEAT_S = 0.5
 """How long Ctrl-C may go unheard."""
 LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError", "FuturesCancelledError")
@@ -92,8 +93,8 @@ def execute(
     todo: SweepPlan, store: Store, jobs: int | None = None, executor: Executor | None = None, tick: Tick = print
 ) -> xr.Dataset:
     """Compute what `store` has not, and write the dataset there."""
-    with _workers(todo, jobs, executor) as chosen:
-        lost = _Computation(todo, store, chosen, tick).run()
+    with _workers(todo, jobs, executor) as (chosen, window):
+        lost = _Computation(todo, store, chosen, window, tick).run()
     dataset = assemble(todo, lambda key: lost.get(key) or store.read(key))
     with refusals(store.given), replacing(store.folder / DATASET) as partial:
         save(dataset, partial)
@@ -124,10 +125,13 @@ def check_processes(todo: SweepPlan, jobs: int | None, executor: Executor | None
 
 
 class _Computation:
-    """One pass over the groups of which a case is missing."""
+    """One pass over the groups of which a case is missing.
 
-    def __init__(self, todo: SweepPlan, store: Store, executor: Executor, tick: Tick):
-        self.store, self.executor, self.tick = store, executor, tick
+    A group that was in flight when a worker died may have killed it: it is tried again with nothing beside it.
+    """
+
+    def __init__(self, todo: SweepPlan, store: Store, executor: Executor, window: int, tick: Tick):
+        self.store, self.executor, self.window, self.tick = store, executor, window, tick
         self.cases = sum(map(len, todo.groups))
         missing = [group for group in todo.groups if any(store.read(case.key) is None for case in group)]
         self.waiting: deque[tuple[Group, int]] = deque((group, 1) for group in missing)
@@ -154,10 +158,10 @@ class _Computation:
         return Progress(self.done, self.cases, len(self.flying))
 
     def _submit(self) -> None:
-        while self.waiting and len(self.flying) < WINDOW:
+        while self.waiting and len(self.flying) < self._room():
             group, tries = self.waiting.popleft()
             try:
-                future = self.executor.submit(play_group, [case.todo for case in group])
+                future = self.executor.submit(_play, play_group, [case.todo for case in group], versions())
             except (RuntimeError, OSError) as error:  # BrokenExecutor is a RuntimeError
                 raise InputError(
                     f"the executor takes no more work ({type(error).__name__}: {shorten(str(error), 100)}); what is "
@@ -165,12 +169,16 @@ class _Computation:
                 ) from None
             self.flying[future] = (group, tries)
 
+    def _room(self) -> int:
+        suspects = [self.waiting[0][1], *(tries for _, tries in self.flying.values())]
+        return 1 if max(suspects) > 1 else self.window
+
     def _finish(self, future: Future[list[Outcome]]) -> None:
         group, tries = self.flying.pop(future)
         try:
             outcomes = future.result()
         except ImportError as error:
-            raise InputError(f"a worker cannot run this: {error}; install partway and your policies there") from None
+            raise InputError(f"a worker cannot run this: {error}; install there what is installed here") from None
         except (Exception, CancelledError) as error:
             if _worker_gone(error) and tries < MOST_TRIES:
                 self.waiting.appendleft((group, tries + 1))
@@ -182,6 +190,15 @@ class _Computation:
             elif self.store.read(case.key) is None:
                 self.store.write(case.key, outcome)
         self.done += len(group)
+
+
+def _play(play: Callable[[list[Plan]], list[Outcome]], todos: list[Plan], expected: Mapping[str, str]) -> list[Outcome]:
+    """`play_group` in a worker. Raises ImportError where other versions would compute than the cases' hashes say."""
+    here = versions()
+    name = next((name for name in expected if here.get(name) != expected[name]), None)
+    if name:
+        raise ImportError(f"{name} is {here.get(name)} there and {expected[name]} here")
+    return play(todos)
 
 
 def _worker_gone(error: BaseException) -> bool:
@@ -196,21 +213,20 @@ def _why(error: BaseException, tries: int) -> str:
 
 
 @contextlib.contextmanager
-def _workers(todo: SweepPlan, jobs: int | None, executor: Executor | None) -> Generator[Executor]:
-    """The given executor, left as it is, or worker processes of our own, which are gone at the end."""
+def _workers(todo: SweepPlan, jobs: int | None, executor: Executor | None) -> Generator[tuple[Executor, int]]:
+    """The given executor, left as it is, or worker processes of our own, which are gone at the end; and its window."""
     if executor is not None:
-        yield executor
+        yield executor, WINDOW
         return
-    made = Workers(min(jobs or _cores(), max(len(todo.groups), 1)))
+    count = min(jobs or cores(), max(len(todo.groups), 1))
+    made = Workers(count)
     try:
-        yield made
+        with warnings.catch_warnings():
+            # a process that has grown a lot, as programs pile up in it, is replaced, and loky says so
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+            yield made, 2 * count
     finally:
         made.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -58,17 +58,6 @@ def chatter(answer: int) -> int:
     return answer
 
 
-class Unsendable(Exception):
-    """Cannot be made anew from what is sent of it."""
-
-    def __init__(self, one: int, two: int):
-        super().__init__(f"{one} and {two}")
-
-
-def raise_unsendable() -> None:
-    raise Unsendable(1, 2)
-
-
 def pid() -> int:
     return os.getpid()
 

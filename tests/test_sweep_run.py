@@ -18,14 +18,14 @@ import sweep_toys
 import xarray as xr
 
 import partway
-from partway import sweep_run, sweep_store
+from partway import sweep_plan, sweep_run, sweep_store
 from partway.comparison import compare
 from partway.errors import InputError
 from partway.results import PARTS, Summary, summarise
 from partway.schemes import SCHEMES, Scheme
 from partway.sweep_dataset import cost_of, gap_of, grid
 from partway.sweep_run import Progress, sweep
-from partway.sweep_workers import Workers
+from partway.workers import Workers
 
 NO_BOUND = {"weights.server_queue": 0.0}
 """A world without a lower bound: half the time to compile."""
@@ -276,7 +276,7 @@ def test_workers_killed_at_random_moments_change_nothing(toys: None, tmp_path: P
 
     def havoc() -> None:
         while not done.wait(chance.uniform(0.2, 0.6)) and len(killed) < 8:
-            for pid in workers.pids()[:1]:
+            for pid in list(workers._pool._processes)[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 
@@ -386,8 +386,15 @@ def test_an_executor_that_loses_work_is_asked_again(toys: None, tmp_path: Path):
 
 
 def test_workers_without_partway_are_told_so(toys: None, tmp_path: Path):
-    with pytest.raises(InputError, match="No module named 'partway'; install partway"):
+    with pytest.raises(InputError, match="No module named 'partway'; install there what is installed here"):
         sweep(**TOY, out=tmp_path / "out", executor=WithoutPartway())
+
+
+def test_workers_of_another_version_are_refused(toys: None):
+    expected = sweep_plan.versions()
+    with pytest.raises(ImportError, match="jax is .* there and 0 here"):
+        sweep_run._play(sweep_toys.play, [], expected | {"jax": "0"})
+    assert sweep_run._play(sweep_toys.play, [], expected) == []
 
 
 def test_ctrl_c_stops_soon_and_what_is_done_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

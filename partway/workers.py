@@ -1,0 +1,86 @@
+"""Worker processes: joblib's, as an executor that goes on when one of them dies.
+
+A process starts as a fresh interpreter, never by fork, which XLA's threads do not survive, and computes on one thread:
+as many as there are cores share the machine without disturbing each other.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+from joblib.externals.loky import ProcessPoolExecutor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ONE_THREAD = {"NPROC": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""NPROC is how many threads XLA takes on a CPU; flags in XLA_FLAGS brought nothing more."""
+SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""No worker takes a GPU's whole memory."""
+JAX_SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_enable_compilation_cache",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_disable_most_optimizations",
+)
+"""What a worker takes over from its parent: programs that are compiled in the same way, and remembered."""
+LOOK_S = 0.5
+"""How long a worker may outlive a parent that was killed."""
+
+
+class Workers(Executor):
+    """So many processes. When one dies, all that was submitted fails with BrokenExecutor; what comes next is computed.
+
+    `fn` must be importable, or picklable by cloudpickle.
+    """
+
+    def __init__(self, count: int):
+        self.count, self._pool = count, _pool(count)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn` in one of them."""
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except BrokenExecutor:
+            self._pool.shutdown(kill_workers=True)
+            self._pool = _pool(self.count)
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Stop: with `cancel_futures` at once, what is being computed included."""
+        self._pool.shutdown(wait, kill_workers=cancel_futures)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pool(count: int) -> Any:
+    return ProcessPoolExecutor(count, initializer=_begin, initargs=(os.getpid(), tuple(sys.path)), env=environment())
+
+
+def environment() -> dict[str, str]:
+    """What a worker's environment has beside ours: our JAX settings, and one thread."""
+    values: Mapping[str, Any] = jax.config.values
+    found = {name.upper(): str(values[name]) for name in JAX_SETTINGS if values.get(name) is not None}
+    return SHARED_GPU | ONE_THREAD | found
+
+
+def _begin(parent: int, path: tuple[str, ...]) -> None:
+    """In a worker: find its parent's modules, print to standard error, leave Ctrl-C to it, end however it ends."""
+    sys.path[:] = path
+    os.dup2(2, 1)  # standard output may be somebody's JSON
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)

@@ -1,0 +1,112 @@
+"""Worker processes: an executor like any other, but for what happens when a worker is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+
+import pytest
+import sweep_toys
+
+from partway.workers import ONE_THREAD, Workers
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    made = Workers(2)
+    yield made
+    made.shutdown(cancel_futures=True)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, or is only not yet fetched by a parent that is not ours."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def within(seconds: float, holds: object) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:  # pyright: ignore[reportCallIssue]
+        time.sleep(0.02)
+    return bool(holds())  # pyright: ignore[reportCallIssue]
+
+
+def pids(workers: Workers) -> list[int]:
+    return list(workers._pool._processes)
+
+
+def test_calls_are_answered_in_order_of_submission(workers: Workers):
+    assert list(workers.map(pow, range(20), range(20))) == [i**i for i in range(20)]
+
+
+def test_exceptions_come_back(workers: Workers):
+    with pytest.raises(ValueError, match="invalid literal"):
+        workers.submit(int, "x").result()
+    assert workers.submit(pow, 2, 3).result() == 8
+
+
+def test_what_a_call_prints_is_not_on_standard_output(workers: Workers, capfd: pytest.CaptureFixture[str]):
+    assert [workers.submit(sweep_toys.chatter, i).result() for i in range(3)] == [0, 1, 2]
+    assert capfd.readouterr().out == ""
+
+
+def test_after_a_killed_worker_it_goes_on(workers: Workers):
+    first = workers.submit(time.sleep, 60)
+    assert within(20, first.running)
+    os.kill(pids(workers)[0], signal.SIGKILL)
+    assert isinstance(first.exception(), BrokenExecutor)
+    assert workers.submit(pow, 2, 5).result() == 32
+
+
+def test_after_a_worker_that_left_by_itself_it_goes_on(workers: Workers):
+    for _ in range(2):
+        with pytest.raises(BrokenExecutor):
+            workers.submit(sweep_toys.exit_at_once).result()
+    assert workers.submit(pow, 2, 5).result() == 32
+
+
+def test_shutting_down_at_once_ends_what_runs_and_what_waits():
+    workers = Workers(1)
+    futures = [workers.submit(time.sleep, 60) for _ in range(2)]
+    assert within(20, futures[0].running)
+    before = pids(workers)
+    workers.shutdown(cancel_futures=True)
+    assert all(future.cancelled() or future.exception() is not None for future in futures)
+    assert within(20, lambda: all(map(gone, before)))
+    with pytest.raises(RuntimeError):
+        workers.submit(pow, 1, 1)
+
+
+def test_leaving_the_block_waits_for_what_was_submitted():
+    with Workers(1) as workers:
+        futures = [workers.submit(pow, 2, i) for i in range(5)]
+    assert [future.result() for future in futures] == [1, 2, 4, 8, 16]
+
+
+def test_no_worker_outlives_a_killed_parent():
+    program = "import os, time; from partway.workers import Workers; w = Workers(2); w.submit(pow, 1, 1).result(); "
+    program += "futures = [w.submit(time.sleep, 60) for _ in range(2)]; "
+    program += "print(*w._pool._processes, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        found = list(map(int, parent.stdout.readline().split()))
+        assert len(found) == 2
+        parent.kill()
+    assert within(20, lambda: all(map(gone, found)))
+
+
+def test_workers_compute_on_one_thread(workers: Workers):
+    assert {name: workers.submit(os.getenv, name).result() for name in ONE_THREAD} == ONE_THREAD
+
+
+def test_ctrl_c_in_the_terminal_is_the_parents_affair(workers: Workers):
+    pid = workers.submit(sweep_toys.pid).result()
+    os.kill(pid, signal.SIGINT)
+    assert workers.submit(pow, 3, 2).result() == 9
+    assert pid in pids(workers)
