@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -46,7 +45,7 @@ def test_killed_dask_workers_change_nothing(cluster: Any, tmp_path: Path, monkey
     with ThreadPoolExecutor(1) as here:
         sweep(**TOY, out=tmp_path / "undisturbed", executor=here)
     monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play_slowly)
-    done, killed = threading.Event(), list[int]()
+    killed = list[int]()
 
     def tick(progress: Progress) -> None:
         if progress.done and not killed:
@@ -56,7 +55,6 @@ def test_killed_dask_workers_change_nothing(cluster: Any, tmp_path: Path, monkey
 
     with dask_executor(cluster.scheduler_address) as executor:
         dataset = sweep(**TOY, out=tmp_path / "out", executor=executor, tick=tick)
-    done.set()
     assert killed
     assert set(dataset["status"].values.ravel()) == {"ok"}
     names = ["results.nc", *(f"cases/{path.name}" for path in (tmp_path / "undisturbed" / "cases").iterdir())]
@@ -68,9 +66,11 @@ def test_killed_dask_workers_change_nothing(cluster: Any, tmp_path: Path, monkey
 def test_nobody_at_the_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("partway.sweep_cluster.PATIENCE_S", 1)
     begun = time.monotonic()
-    with pytest.raises(InputError, match="--dask 'tcp://127.0.0.1:9': no Dask scheduler answers there"):
-        with dask_executor("tcp://127.0.0.1:9"):
-            pass
+    with (
+        pytest.raises(InputError, match=r"'tcp://127\.0\.0\.1:9': no Dask scheduler"),
+        dask_executor("tcp://127.0.0.1:9"),
+    ):
+        pass
     assert time.monotonic() - begun < 60  # it does not hang
     with pytest.raises(InputError, match="no Dask scheduler answers there"), dask_executor("nonsense://"):
         pass

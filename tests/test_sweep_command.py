@@ -145,7 +145,7 @@ def test_ctrl_c_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep_run._Computation, "_submit", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="0 of 12 cases are kept in .*out, the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"0 of 12 cases are kept in .*out, the same command goes on"):
         sweeps(*AXES, "--out", str(out), "--jobs", "1")
 
 

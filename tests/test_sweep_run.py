@@ -233,7 +233,7 @@ def test_a_disk_that_refuses_is_one_clear_line(toys: None, tmp_path: Path, monke
     def break_disk(progress: Progress) -> None:
         monkeypatch.setattr(sweep_store.os, "fsync", refuse)
 
-    with pytest.raises(InputError, match="--out .*: cannot be written .*(No space left|Permission denied)"):
+    with pytest.raises(InputError, match=r"--out .*: cannot be written .*(No space left|Permission denied)"):
         sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=break_disk)
     monkeypatch.undo()
     monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
@@ -376,7 +376,7 @@ class WithoutPartway(Here):
 
 
 def test_an_executor_that_takes_no_work_is_one_clear_line(toys: None, tmp_path: Path):
-    with pytest.raises(InputError, match="the executor takes no more work .*; what is done is kept"):
+    with pytest.raises(InputError, match=r"the executor takes no more work .*; what is done is kept"):
         sweep(**TOY, out=tmp_path / "out", executor=Broken())
 
 
@@ -386,13 +386,13 @@ def test_an_executor_that_loses_work_is_asked_again(toys: None, tmp_path: Path):
 
 
 def test_workers_without_partway_are_told_so(toys: None, tmp_path: Path):
-    with pytest.raises(InputError, match="No module named 'partway'; install there what is installed here"):
+    with pytest.raises(InputError, match=r"No module named 'partway'; install there what is installed here"):
         sweep(**TOY, out=tmp_path / "out", executor=WithoutPartway())
 
 
 def test_workers_of_another_version_are_refused(toys: None):
     expected = sweep_plan.versions()
-    with pytest.raises(ImportError, match="jax is .* there and 0 here"):
+    with pytest.raises(ImportError, match=r"jax is .* there and 0 here"):
         sweep_run._play(sweep_toys.play, [], expected | {"jax": "0"})
     assert sweep_run._play(sweep_toys.play, [], expected) == []
 

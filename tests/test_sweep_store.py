@@ -107,7 +107,7 @@ def test_a_comparisons_folder_is_not_taken_for_a_sweeps(tmp_path: Path):
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path, place: str):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="^--out .*(is not a folder|cannot be written)") as refused:
+    with pytest.raises(InputError, match=r"^--out .*(is not a folder|cannot be written)") as refused:
         filled(tmp_path / place)
     assert "\n" not in str(refused.value)
 
@@ -119,7 +119,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_by_halves(tmp_path: Pa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(sweep_store.os, "fsync", full)
-    with pytest.raises(InputError, match="--out .*: cannot be written .*No space left"):
+    with pytest.raises(InputError, match=r"--out .*: cannot be written .*No space left"):
         store.write("b", {"status": "ok"})
     assert [path.name for path in (tmp_path / "cases").iterdir()] == ["a.json"]
     assert store.read("a") is not None
@@ -136,9 +136,14 @@ def test_what_a_killed_sweep_was_writing_is_cleared_away(tmp_path: Path):
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "file"
     write_whole(path, b"old")
-    with pytest.raises(RuntimeError), replacing(path) as partial:
-        partial.write_text("half of the new")
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"file": "old"}
 
 
