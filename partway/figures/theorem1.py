@@ -28,10 +28,11 @@ def draw(points: Sequence[Point], about: str) -> Drawn:
     figure = Figure(figsize=(WIDTH, 4.2))
     figure.suptitle(about, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
     panels = figure.subplots(1, len(AXES), sharey=True)
+    highest = max((100 * point.gap.mean for point in points if np.isfinite(point.gap.mean)), default=1.0)
     for axes, axis in zip(panels, AXES, strict=True):
-        _panel(axes, axis, [point for point in points if point.axis == axis])
+        _panel(axes, axis, [point for point in points if point.axis == axis], max(highest, 2.0))
     panels[0].set_ylabel("gap to the lower bound [% of it]")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     head = (
         "axis",
         "value",
@@ -53,10 +54,9 @@ def _row(point: Point) -> tuple[str | float, ...]:
     return (*about, point.bound, point.cost.mean, *shares)
 
 
-def _panel(axes: Axes, axis: str, points: Sequence[Point]) -> None:
-    highest = max((100 * point.gap.mean for point in points if np.isfinite(point.gap.mean)), default=1.0)
+def _panel(axes: Axes, axis: str, points: Sequence[Point], highest: float) -> None:
     axes.set_yscale("symlog", linthresh=LINEAR_TO)
-    axes.set_ylim(0, 5 * max(highest, 2.0))
+    axes.set_ylim(0, 5 * highest)
     axes.set(xlabel=AXES[axis], xscale="log")
     axes.yaxis.set_major_formatter(short_number)
     values = sorted({point.value for point in points})
@@ -68,6 +68,6 @@ def _panel(axes: Axes, axis: str, points: Sequence[Point]) -> None:
         label = f"{kind[0]}, {VARIANTS[kind[1]]}"
         axes.plot(x, y, DASHES[kind[1]], color=colour(kind[0]), marker="o", markersize=3.5, label=label)
         lost = [point.value for point in own if point.status != "ok"]
-        axes.plot(lost, [4 * max(highest, 2.0)] * len(lost), "x", color=colour(kind[0]), markersize=7)
+        axes.plot(lost, [4 * highest] * len(lost), "x", color=colour(kind[0]), markersize=7)
     if any(point.status != "ok" for point in points):
         axes.set_title("✕ unstable")
