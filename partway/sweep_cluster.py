@@ -30,3 +30,9 @@ def dask_executor(address: str) -> Generator[Executor]:
         yield client.get_executor(pure=False)
     finally:
         client.close()
+
+
+def scheduler_gone(executor: Executor) -> bool:
+    """Whether a Dask client has given up its scheduler: its futures then never end."""
+    client: Any = getattr(executor, "_client", None)
+    return getattr(client, "status", "running") in ("closing", "closed")

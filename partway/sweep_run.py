@@ -24,6 +24,7 @@ from partway.errors import InputError, shorten
 from partway.schemes import find_scheme
 from partway.store import DATASET
 from partway.sweep_cases import FAILED, Outcome, failed, play_group
+from partway.sweep_cluster import scheduler_gone
 from partway.sweep_dataset import assemble
 from partway.sweep_plan import Case, SweepPlan, sweep_plan, versions
 from partway.sweep_store import Store, opened, refusals, replacing
@@ -146,6 +147,10 @@ class _Computation:
                 self._submit()
                 self.tick(self._progress())
                 finished, _ = wait(self.flying, HEARTBEAT_S, FIRST_COMPLETED)
+                if not finished and scheduler_gone(self.executor):
+                    raise InputError(
+                        "the Dask scheduler is gone; what is done is kept, the same sweep goes on with a new one"
+                    )
                 for future in finished:
                     self._finish(future)
             self.tick(self._progress())

@@ -1,7 +1,10 @@
 """A sweep on a Dask cluster: the same numbers, also when a worker is killed."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -61,6 +64,22 @@ def test_killed_dask_workers_change_nothing(cluster: Any, tmp_path: Path, monkey
     assert all(
         (tmp_path / "out" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes() for name in names
     )
+
+
+def test_a_killed_scheduler_ends_the_sweep_with_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("partway.sweep_cluster.PATIENCE_S", 2)
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    place = tmp_path / "scheduler.json"
+    command += ["--no-dashboard", "--scheduler-file", str(place)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as scheduler:
+        while not place.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        address = json.loads(place.read_text())["address"]
+        with pytest.raises(InputError, match="the Dask scheduler is gone"), dask_executor(address) as executor:
+            sweep(**TOY, out=tmp_path / "out", executor=executor, tick=lambda progress: scheduler.kill())
 
 
 def test_nobody_at_the_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
