@@ -13,6 +13,7 @@ import jax
 import platformdirs
 
 from partway import commands, reproduce_command, sweep_command, theorem1_command
+from partway.comparison import version
 from partway.errors import InputError, closest, nearest, shorten, shown
 from partway.task import CODING_BITS
 
@@ -40,7 +41,7 @@ EXAMPLES = {
   partway reproduce --scenario paper-fitted-printed --out results/fitted
   partway reproduce --quick --json - | jq '.claims[].schemes.exact.verdict'""",
     "cut": """examples:
-  partway cut resnet50                                   a shipped network on the devices of the scenario ocr
+  partway cut resnet50                                   a shipped network in the scenario ocr
   partway cut model.onnx --scenario mine.toml --distance-m 80 --out my-cut
   partway cut ppocr-rec --input-bits 60000 --set device.bandwidth_hz=5e6
   partway cut alexnet --coding fp16 --json - | jq .break_even_hz""",
@@ -134,7 +135,9 @@ def _parser() -> Parser:
     parser = Parser(
         prog="partway", description="How much of each DNN inference to run on a device, how much at the edge."
     )
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"partway {version()}")
+    parser.set_defaults(command=lambda options: parser.print_help())
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, function: Callable[[argparse.Namespace], None], about: str) -> Parser:
         made = subparsers.add_parser(
@@ -160,7 +163,9 @@ def _parser() -> Parser:
     run.add_argument(
         "--load", metavar="FILE", help="go on where such a file ends, with its scenario unless one is given"
     )
-    sweep = command("sweep", sweep_command.sweep, "compare schemes at every point of a grid; what is done survives a stop")
+    sweep = command(
+        "sweep", sweep_command.sweep, "compare schemes at every point of a grid; what is done survives a stop"
+    )
     _run_flags(sweep)
     sweep_command.add_flags(sweep)
     bound = command("bound", commands.bound, "the proven lower bound on the cost of every policy, on its own")

@@ -29,9 +29,9 @@ from partway.terminal import Screen, terminal
 
 EXAMPLES = """examples:
   partway sweep --over device.arrival_prob=0.1:0.9:9 --schemes priced constant --out results/load
-  partway sweep --scenario ocr --over devices=4,20,50 device.bandwidth_hz=1e5:1e7:5:log --out results/fleet
+  partway sweep --scenario ocr --over devices=4,20 device.bandwidth_hz=1e5:1e7:5:log --out ocr
   partway sweep --over schemes.priced.answer=0.1,0.2,0.4 --schemes priced --out results/answer
-  partway sweep --over queue=conserving,as_printed --schemes exact --out results/queue --dask tcp://scheduler:8786
+  partway sweep --over queue=conserving,as_printed --out queue --dask tcp://scheduler:8786
 A sweep that was stopped, or killed, goes on when it is started again with the same words."""
 MOST_ROWS = 60
 """Points of the grid that the terminal shows; files hold all."""

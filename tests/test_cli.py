@@ -18,13 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partway import cli, commands, store
+from partway import cli, commands, reproduce_command, store, sweep_command
 from partway.cli import main
+from partway.comparison import version
 from partway.scenario import load, preset_text, presets
 from partway.schemes import SCHEMES, hyperparameters
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("compare", "run", "schemes", "scenarios", "scenario", "profile")
+COMMANDS = (
+    *("compare", "run", "sweep", "bound", "theorem1", "reproduce"),
+    *("schemes", "scenarios", "scenario", "cut", "profile"),
+)
 TINY = ("--set", "devices=2", "--blocks", "20", "--seeds", "2")
 COMPARE = ("compare", *TINY, "--schemes", "local", "random")
 RUN = ("run", *TINY, "--schemes", "local")
@@ -119,8 +123,13 @@ def test_every_command_helps(command: str):
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: partway {command} ")
     assert lines_fit(out)
-    if command in ("compare", "run", "profile"):
+    if command in ("compare", "run", "sweep", "bound", "reproduce", "cut", "profile"):
         assert "\nexamples:\n  partway " in out
+
+
+def test_alone_it_shows_its_help():
+    assert call() == call("--help")
+    assert call("--version").out == f"partway {version()}\n"
 
 
 def test_help_names_every_command():
@@ -131,11 +140,13 @@ def test_help_names_every_command():
 
 def test_examples_of_the_help_are_commands(monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
-    for name in ("compare", "run", "profile_network"):
+    for name in ("compare", "run", "bound", "cut", "profile_network"):
         monkeypatch.setattr(commands, name, asked.append)
+    monkeypatch.setattr(sweep_command, "sweep", asked.append)
+    monkeypatch.setattr(reproduce_command, "reproduce_paper", asked.append)
     examples = [line for command in COMMANDS for line in call(command, "--help").out.splitlines()]
     examples = [re.split(r"  +|\s\|", line.strip())[0].split() for line in examples if line.startswith("  partway ")]
-    assert len(examples) >= 8
+    assert len(examples) >= 20
     assert [call(*words[1:]).code for words in examples] == [0] * len(examples)
     assert len(asked) == len(examples)
 
@@ -180,7 +191,8 @@ def test_the_scenario_to_start_from_is_the_papers():
 
 SUGGESTED = {
     ("compair",): (
-        "'compair': allowed is compare, run, bound, theorem1, schemes, scenarios, scenario, cut, profile; "
+        "'compair': allowed is compare, run, sweep, bound, theorem1, reproduce, schemes, scenarios, scenario, cut, "
+        "profile; "
         "did you mean 'compare'?"
     ),
     ("compare", "--sede", "3"): "--sede 3; did you mean '--seeds'?",
@@ -206,7 +218,7 @@ def test_a_mistyped_word_suggests_the_nearest(arguments: Sequence[str]):
 
 
 WRONG = {
-    (): ["required: COMMAND"],
+    ("compart",): ["COMMAND 'compart'", "did you mean 'compare'?"],
     ("scenario", "paper", "paper"): ["unrecognized arguments: paper"],
     ("compare", "--trace", "0"): ["unrecognized arguments: --trace 0", "partway compare --help"],
     ("compare", "--set"): ["--set", "expected at least one argument"],
