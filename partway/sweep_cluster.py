@@ -1,6 +1,7 @@
 """A sweep on a running Dask cluster: everything that speaks to Dask."""
 
 import contextlib
+import re
 from collections.abc import Generator
 from concurrent.futures import Executor
 from importlib import import_module
@@ -9,6 +10,7 @@ from typing import Any
 from partway.errors import InputError, shorten, shown
 
 PATIENCE_S = 20
+ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|wss?)://)?[^/\s]+:\d+")
 
 
 @contextlib.contextmanager
@@ -21,6 +23,10 @@ def dask_executor(address: str) -> Generator[Executor]:
         distributed: Any = import_module("distributed")
     except ImportError:
         raise InputError("--dask: needs Dask; install it with pip install 'partway[cluster]'") from None
+    if not ADDRESS.fullmatch(
+        address
+    ):  # distributed leaves a half-made client behind, which complains when it is deleted
+        raise InputError(f"--dask {shown(address)}: expected a scheduler's address, such as tcp://10.0.0.1:8786")
     try:
         client = distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # a TimeoutError is an OSError

@@ -62,9 +62,9 @@ def sweep(options: argparse.Namespace) -> None:
     todo, errors = _plan(options), terminal(errors=True)
     check_processes(todo, options.jobs, None)
     with contextlib.ExitStack() as stack:
+        executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
         kept = stack.enter_context(opened(options.out, todo.description(), options.overwrite))
         file = stack.enter_context(_json_file(options))
-        executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
         dataset = _compute(todo, kept, options.jobs, executor, errors)
         text = json.dumps(as_json(dataset), indent=1, allow_nan=False) + "\n"
         with refusals(kept.given):
@@ -195,10 +195,7 @@ def table(dataset: xr.Dataset, most: int = MOST_ROWS) -> Group:
         values = [dataset[name].values[i] for name, i in at.items()]
         labels = [str(value) if isinstance(value, str) else short_number(float(value)) for value in values]
         made.add_row(*labels, *(_cell(dataset, at, name, known) for name in schemes))
-    notes = [
-        "cost per block after warm-up, ± 95 % over seeds"
-        + "; below it the gap to the lower bound in per cent of it" * known
-    ]
+    notes = ["cost per block after warm-up, ± 95 % over seeds" + "; below it the gap to the lower bound" * known]
     if len(points) > most:
         notes.append(f"{len(points) - most} more points are in the files")
     return Group(made, *(Text(line, style="dim") for line in notes), *_reasons(dataset))

@@ -127,6 +127,7 @@ def test_one_point_is_what_a_comparison_says():
     assert float(dataset["bound_price"]) == compared.attrs["bound_price"]
 
 
+@pytest.mark.slow
 def test_points_that_are_played_together_are_what_comparisons_say():
     how: dict[str, Any] = {"schemes": ["priced"], "blocks": 40, "seeds": 2, "precision": "float64"}
     fixed, values = {"devices": 2, "objective": "discounted"}, [0.2, 0.3]
@@ -268,6 +269,7 @@ def test_a_group_that_kills_its_workers_is_given_up_and_the_rest_goes_on(
     assert set(cured["status"].values.ravel()) == {"ok"}
 
 
+@pytest.mark.slow
 def test_workers_killed_at_random_moments_change_nothing(toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sweep(**TOY, out=tmp_path / "undisturbed", executor=Here())
     monkeypatch.setattr(sweep_run, "MOST_TRIES", 1000)
