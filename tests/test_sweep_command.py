@@ -77,7 +77,7 @@ def test_json_holds_every_case(out: Path, tmp_path: Path, capsys: pytest.Capture
 
 def test_the_figures_numbers_are_the_datasets(out: Path):
     sweeps(*AXES, "--out", str(out), "--jobs", "1")
-    rows = list(csv.DictReader((out / "cost.csv").open()))
+    rows = list(csv.DictReader((out / "cost.csv").read_text().splitlines()))
     dataset = xr.load_dataset(out / "results.nc")
     assert len(rows) == 12
     for row in rows:
