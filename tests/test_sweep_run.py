@@ -139,6 +139,7 @@ def test_points_that_are_played_together_are_what_comparisons_say():
         assert float(dataset["bound"][i]) == compared.attrs["bound"]
 
 
+@pytest.mark.slow
 def test_whoever_computes_it_is_the_same_bit_for_bit(simulated: Path, tmp_path: Path):
     with ThreadPoolExecutor(2) as threads:
         sweep(**REAL, out=tmp_path / "threads", executor=threads)
@@ -255,6 +256,7 @@ def test_killed_workers_change_nothing(toys: None, tmp_path: Path, monkeypatch: 
     assert same_files(tmp_path / "out", tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_group_that_kills_its_workers_is_given_up_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toys: None
 ):
