@@ -303,13 +303,11 @@ def energy_coef(server: Server) -> jax.Array:
 def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:
     """The piecewise linear function through (points, values), constant beyond, at (m,): a sum of ramps.
 
-    Far faster than a search and a gather, and written out ramp by ramp than as a reduction.
+    Far faster than a search and a gather; as a product faster to compile than ramp by ramp.
     """
-    found = jnp.full_like(at, values[0])
-    for i in range(points.shape[0] - 1):
-        length = points[i + 1] - points[i]
-        found = found + jnp.clip(at - points[i], 0.0, length) * ((values[i + 1] - values[i]) / length)
-    return found
+    length = points[1:] - points[:-1]
+    ramps = jnp.clip(at[:, None] - points[:-1], 0.0, length)
+    return values[0] + jnp.dot(ramps, (values[1:] - values[:-1]) / length, precision="highest")
 
 
 @record
