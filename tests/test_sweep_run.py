@@ -115,6 +115,7 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
     assert int(dataset["signals_down"].sel(scheme=name)) == summary.signalling["down"]
 
 
+@pytest.mark.slow
 def test_one_point_is_what_a_comparison_says():
     how: dict[str, Any] = {"overrides": {"devices": 2}, "schemes": ["priced", "random"], "blocks": 40, "seeds": 3}
     compared = compare("paper", **how)
