@@ -26,7 +26,7 @@ PHASE_WORDS = {"": "", "from_empty": "from empty queues", "after_training": "aft
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
 LITERAL = ("printed", "exact", "qlearning")
 """Candidates that are the paper's own algorithms."""
-MARKS = ("<!-- claims: begin, written by `partway reproduce --table` -->", "<!-- claims: end -->")
+MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
 """Lines of a document between which the table of claims is written."""
 
 
