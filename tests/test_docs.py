@@ -53,7 +53,7 @@ def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]):
     assert [line.split(":")[0] for line in printed] == ["constant", "channel-aware"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/paper.md", "docs/cluster.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/paper.md"])
 def test_every_command_shown_is_understood(page: str):
     text = (ROOT / page).read_text()
     commands = re.findall(r"^(partway [^\n#>]*)", text, re.MULTILINE) + re.findall(r"`(partway [^`]*)`", text)
