@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint lock profiles results goals reproduce clean
+.PHONY: help compare test test-slow lint lock profiles results goals bench bench-quick reproduce clean
 
 help:  ## Say what can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,12 @@ profiles: $(DEV)  ## Make partway/profiles/*.csv from ONNX models
 
 results: $(DEV)  ## Write the comparisons of docs/results.md and its pictures from runs made now (minutes)
 	$(BIN)/python scripts/make_results.py
+
+bench: $(DEV)  ## Measure how fast it is, against NumPy and against the machine: docs/benchmarks.md (up to 20 minutes)
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(DEV)  ## Check in a minute that Partway and what it is measured against agree
+	$(BIN)/python -m benchmarks --quick
 
 goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it is meant for, and Theorem 1 (minutes)
 	$(BIN)/python scripts/make_goals.py

@@ -3,11 +3,9 @@
 In a world whose server is dear: where it is cheap, all is served at once and nothing depends on what it learns.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
-from benchmarks.fleet import Array, Features, RecordedDraws, agreed_features, fleet_of
+from benchmarks.fleet import Array, agreed_features, fleet_of, recorded
 from benchmarks.rivals import rival_of
 from benchmarks.worlds import DEAR, pair_of, world_of
 from partway.runs import Run, run
@@ -28,11 +26,14 @@ def differences(
     world, pair, seeds = world_of(devices, DEAR), pair_of(scheme), list(range(runs))
     ours = parts_of(run(world, pair, scheme, seeds, blocks, precision=precision))
     features = agreed_features(world, pair, scheme, seeds, precision) if scheme == "printed" else None
-    found = {}
+    fleet, chance, found = fleet_of(world, precision), recorded(world, seeds, blocks, precision), dict[str, float]()
     for kind in kinds:
         size = runs if kind == "batched" else 1
-        groups = [seeds[i : i + size] for i in range(0, runs, size)]
-        theirs = [_played(kind, scheme, devices, group, blocks, precision, features) for group in groups]
+        groups = [slice(first, first + size) for first in range(0, runs, size)]
+        theirs = [
+            rival_of(kind, pair, fleet, chance.of(group), features and features.of(group), size).play(blocks)
+            for group in groups
+        ]
         found[kind] = farthest(np.concatenate(theirs, axis=1), ours)
     return found
 
@@ -49,13 +50,3 @@ def farthest(theirs: Array, ours: Array) -> float:
     of_whole = np.abs(np.sum(theirs, axis=0) - whole) / np.where(whole > 0, whole, 1.0)
     of_parts = np.abs(theirs - ours) / np.where(scale > 0, scale, 1.0)
     return float(max(of_whole.max(), of_parts.max()))
-
-
-def _played(
-    kind: str, scheme: str, devices: int, seeds: list[int], blocks: int, precision: str, features: Features | None
-) -> Array:
-    world = world_of(devices, DEAR)
-    fleet = fleet_of(world, precision)
-    chance = RecordedDraws(world, seeds, blocks, precision)
-    own = features and replace(features, mu=features.mu[seeds], nu=features.nu[seeds])
-    return rival_of(kind, pair_of(scheme), fleet, chance, own, len(seeds)).play(blocks)

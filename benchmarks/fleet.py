@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from partway.controllers.parametric import Algorithm1, Algorithm2
@@ -123,22 +124,32 @@ class OwnDraws:
         return (uniform < self.fleet.arrival_prob).astype(self.fleet.dtype), self.first()
 
 
+@dataclass(frozen=True)
 class RecordedDraws:
-    """What Partway draws for these seeds, made beforehand: for comparing results."""
+    """What Partway draws, made beforehand: for comparing results. gains (blocks + 1, S, K), arrivals (blocks, S, n, K)."""
 
-    def __init__(self, world: World, seeds: list[int], blocks: int, precision: str):
-        with jax.enable_x64(precision == "float64"):
-            concrete, numbers = precise(world, precision), np.asarray(seeds, np.uint32)
-            of_block = jax.jit(jax.vmap(lambda seed, t: draws(concrete, seed, t), in_axes=(0, None)))
-            made = [of_block(numbers, np.uint32(t)) for t in range(blocks)]
-            self.gain_0 = np.asarray(jax.vmap(lambda seed: gains(concrete, seed, 0))(numbers))
-        self.drawn = [(np.asarray(one.arrivals), np.asarray(one.gain)) for one in made]
+    gains: Array
+    arrivals: Array
 
     def first(self) -> Array:
-        return self.gain_0
+        return self.gains[0]
 
     def block(self, t: int) -> tuple[Array, Array]:
-        return self.drawn[t]
+        return self.arrivals[t], self.gains[t + 1]
+
+    def of(self, runs: slice) -> "RecordedDraws":
+        """Those of some of the runs."""
+        return RecordedDraws(self.gains[:, runs], self.arrivals[:, runs])
+
+
+def recorded(world: World, seeds: list[int], blocks: int, precision: str) -> RecordedDraws:
+    """What Partway draws for these seeds."""
+    with jax.enable_x64(precision == "float64"):
+        concrete, numbers = precise(world, precision), jnp.asarray(seeds, jnp.uint32)
+        of_seeds = jax.vmap(lambda seed, t: draws(concrete, seed, t), in_axes=(0, None))
+        drawn = jax.jit(jax.vmap(of_seeds, in_axes=(None, 0)))(numbers, jnp.arange(blocks, dtype=jnp.uint32))
+        first = jax.vmap(lambda seed: gains(concrete, seed, 0))(numbers)
+        return RecordedDraws(np.concatenate([first[None], drawn.gain]), np.asarray(drawn.arrivals))
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,10 @@ class Features:
 
     mu: Array
     nu: Array
+
+    def of(self, runs: slice) -> "Features":
+        """Those of some of the runs."""
+        return Features(self.mu[runs], self.nu[runs])
 
 
 def own_features(fleet: Fleet, runs: int, seed: int = 0) -> Features:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import quick
 from benchmarks.agree import ALLOWED, PARTS, differences, farthest
-from benchmarks.fleet import Features, OwnDraws, RecordedDraws, fleet_of, own_features
+from benchmarks.fleet import OwnDraws, fleet_of, own_features, recorded
 from benchmarks.found import all_rates, failures, found, measured, ratio, short, slope
 from benchmarks.goals import GOALS, count_of, share
 from benchmarks.jobs import alternately, ours_blocks
@@ -64,7 +64,7 @@ def test_all_implementations_agree(scheme: str, precision: str):
 def test_what_a_rival_learns_is_seen_in_its_costs(scheme: str, changed: dict[str, float], party: str, kind: str):
     """So that agreement can fail: another step size is far outside what is allowed."""
     world, pair = world_of(5), pair_of(scheme)
-    fleet, chance = fleet_of(world, "float64"), RecordedDraws(world, [0], 30, "float64")
+    fleet, chance = fleet_of(world, "float64"), recorded(world, [0], 30, "float64")
     features = own_features(fleet, 1) if scheme == "printed" else None
     other = replace(pair, **{party: replace(getattr(pair, party), **changed)})
     right, wrong = (rival_of(kind, one, fleet, chance, features, 1).play(30) for one in (pair, other))
@@ -74,14 +74,14 @@ def test_what_a_rival_learns_is_seen_in_its_costs(scheme: str, changed: dict[str
 @pytest.mark.parametrize("scheme", MEASURED)
 def test_a_run_does_not_depend_on_what_is_batched_with_it_or_on_tiles(scheme: str, monkeypatch: pytest.MonkeyPatch):
     fleet = fleet_of(world_of(7), "float64")
-    both, alone = (RecordedDraws(world_of(7), seeds, 20, "float64") for seeds in ([0, 1], [1]))
+    both = recorded(world_of(7), [0, 1], 20, "float64")
     features = own_features(fleet, 2) if scheme == "printed" else None
-    last = features and Features(features.mu[1:], features.nu[1:])
+    last = slice(1, 2)
     pair = pair_of(scheme)
     batched = rival_of("batched", pair, fleet, both, features, 2).play(20)
     monkeypatch.setattr("benchmarks.rivals_printed.TILE", 3)
     monkeypatch.setattr("benchmarks.rivals_priced.TILE", 3)
-    single = rival_of("per_run", pair, fleet, alone, last, 1).play(20)
+    single = rival_of("per_run", pair, fleet, both.of(last), features and features.of(last), 1).play(20)
     np.testing.assert_allclose(batched[:, 1:], single, rtol=1e-12)
 
 
