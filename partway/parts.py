@@ -4,31 +4,27 @@ A part's file has the hash of all it depends on in its name: the part, its scena
 of the modules that make its numbers. So a file that is there is right, and one that is not is made.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import io
-import multiprocessing
 import os
 import secrets
-import signal
-import threading
 import zipfile
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import jax
 import numpy as np
 
 from partway.sections import Scenario
+from partway.workers import Workers
 
 Arrays = dict[str, np.ndarray]
 P = TypeVar("P", bound="Computation")
 NUMBERS = (
-    *("task", "sections", "scenario", "model", "choices", "certificate", "world", "simulate", "runs", "schemes"),
-    *("results", "chance", "draws", "reproduction", "proposition1", "remark1", "controllers/*"),
+    *("task", "sections", "scenario", "model", "choices", "certificate", "world", "fleet", "simulate", "runs"),
+    *("schemes", "results", "chance", "draws", "reproduction", "proposition1", "remark1", "controllers/*"),
 )
 """Modules on which the numbers of a part depend."""
 
@@ -100,46 +96,17 @@ def _played(parts: Sequence[P], jobs: int) -> Generator[tuple[P, Arrays]]:
     if jobs <= 1:
         yield from ((part, part.play()) for part in parts)
         return
-    with _processes(jobs) as executor:
-        waiting = {executor.submit(_play, part): part for part in parts}
+    workers = Workers(jobs)
+    try:
+        waiting = {workers.submit(_play, part): part for part in parts}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
-
-
-@contextlib.contextmanager
-def _processes(jobs: int) -> Generator[Executor]:
-    """Processes that end with the block, whatever ends it: those of a run that was stopped would stay for ever."""
-    before, context = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
-    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]: made at run time
-    executor = ProcessPoolExecutor(jobs, context, _prepare_process, (folder,))
-    try:
-        yield executor
-    except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
-    executor.shutdown()
+    finally:
+        workers.shutdown(cancel_futures=True)
 
 
 def _play(part: Computation) -> Arrays:
     return part.play()
-
-
-def _prepare_process(cache: str | None) -> None:
-    """Leave Ctrl-C to the parent, end with it however it ends, and share the programs it has compiled."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def read(path: Path) -> Arrays | None:

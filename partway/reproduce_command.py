@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -16,10 +15,11 @@ from partway import store
 from partway.errors import InputError, shown
 from partway.reproduce import Findings, all_parts, reproduce
 from partway.reproduce_page import page
-from partway.reproduce_report import as_json, insert, show, write_comparisons
+from partway.reproduce_report import as_json, insert, marked, show, write_comparisons
 from partway.reproduction import FULL, QUICK, Sizes
 from partway.scenario import load
 from partway.terminal import terminal
+from partway.workers import cores
 
 PARTS = "parts"
 """Folder of what has been computed, in --out: what makes a stopped run go on."""
@@ -34,29 +34,40 @@ PER_PART = 300_000
 def reproduce_paper(options: argparse.Namespace) -> None:
     """Figures 6 to 9, Proposition 1, Remark 1, and verdicts."""
     sizes = QUICK if options.quick else FULL
-    jobs = min(os.cpu_count() or 1, 2) if options.jobs is None else options.jobs
+    jobs = cores() if options.jobs is None else options.jobs
     if not 1 <= jobs <= MOST_JOBS:
         raise InputError(f"--jobs {jobs}: allowed is a whole number from 1 to {MOST_JOBS}")
     preset = options.scenario or "paper"
     load(preset)
+    if options.table:
+        marked(options.table)
     errors, to_file = terminal(errors=True), options.json not in (None, "-")
     target = store.new_file(Path(options.json), options.overwrite, "--json") if to_file else contextlib.nullcontext()
     folder = prepared(options.out, options.overwrite) if options.out else None
     with target as file:
-        with progress(sizes, preset, errors) as tick:
-            findings = reproduce(sizes, preset, folder / PARTS if folder else None, jobs, tick)
+        findings = _found(sizes, preset, folder, jobs, errors)
         text = json.dumps(as_json(findings), indent=1, allow_nan=False) + "\n"
         if file:
             file.write_text(text, "utf-8")
         if folder:
             write(findings, text, folder)
     if options.table:
-        insert(Path(options.table), findings)
+        insert(options.table, findings)
     if options.json == "-":
         print(text, end="")
     else:
         terminal().print(show(findings))
     errors.print(f"The report is {options.out / 'report.html'}" if folder else "Nothing was kept; --out DIR keeps it.")
+
+
+def _found(sizes: Sizes, preset: str, folder: Path | None, jobs: int, errors: Console) -> Findings:
+    """The findings; on Ctrl-C a word on how to go on."""
+    try:
+        with progress(sizes, preset, errors) as tick:
+            return reproduce(sizes, preset, folder / PARTS if folder else None, jobs, tick)
+    except KeyboardInterrupt:
+        kept = f"what is done is kept in {folder}, the same command goes on" if folder else "nothing was kept"
+        raise KeyboardInterrupt(f"interrupted; {kept}") from None
 
 
 def prepared(out: Path, overwrite: bool) -> Path:
@@ -121,5 +132,5 @@ def add_flags(parser: argparse.ArgumentParser, whole: Callable[[str], int]) -> N
     add("--out", type=Path, metavar="DIR", help="keep the report, figures and parts here; a stopped run goes on")
     add("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
     add("--table", type=Path, metavar="FILE.md", help="write the table of claims between its marks in a document")
-    add("--jobs", type=whole, metavar="N", help="processes (default: 2, or 1 on one core)")
+    add("--jobs", type=whole, metavar="N", help="processes (default: as many as cores)")
     add("--overwrite", action="store_true", help="replace a report that exists; what is computed stays")

@@ -103,11 +103,20 @@ def _short(number: float) -> str:
     return f"{number:.2f}" if 0.1 <= abs(number) < 100 else f"{number:.1e}"
 
 
-def insert(document: Path, findings: Findings) -> None:
-    """Write the table between the two MARKS of a document; raises InputError where each is not there once."""
-    text = document.read_text("utf-8")
+def marked(document: Path) -> str:
+    """What stands in a document that has each of MARKS once; raises InputError for any other."""
+    try:
+        text = document.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--table {document}: cannot be read ({error}); name a document with marks") from None
     if any(text.count(mark) != 1 for mark in MARKS):
         raise InputError(f"--table {document}: must hold each of these lines once: {' and '.join(MARKS)}")
+    return text
+
+
+def insert(document: Path, findings: Findings) -> None:
+    """Write the table between the two MARKS of a document."""
+    text = marked(document)
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
     document.write_text(f"{before}{MARKS[0]}\n{markdown(findings)}\n{MARKS[1]}{after}", "utf-8")
