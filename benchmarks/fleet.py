@@ -126,7 +126,7 @@ class OwnDraws:
 
 @dataclass(frozen=True)
 class RecordedDraws:
-    """What Partway draws, made beforehand: for comparing results. gains (blocks + 1, S, K), arrivals (blocks, S, n, K)."""
+    """What Partway draws, made beforehand, for comparing: gains (blocks + 1, S, K), arrivals (blocks, S, n, K)."""
 
     gains: Array
     arrivals: Array

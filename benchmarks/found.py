@@ -8,6 +8,8 @@ import numpy as np
 
 Record = dict[str, Any]
 NONE = "-"
+FEW = 4
+"""Measurements that are missing for one reason and still named one by one."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,20 @@ def found(records: Sequence[Record], group: str, **about: Any) -> list[dict[str,
 
 
 def failures(records: Sequence[Record]) -> list[str]:
-    """What could not be measured, and why."""
-    return [
-        f"{record['group']} {' '.join(str(value) for value in record['about'].values())}: {one['failed']}"
-        for record in records
-        for one in record["found"][:1]
-        if "failed" in one
-    ]
+    """What could not be measured, and why; many of one group and reason in one line, with what they have in common."""
+    by_reason = dict[tuple[str, str], list[dict[str, Any]]]()
+    for record in records:
+        for one in record["found"][:1]:
+            if "failed" in one:
+                by_reason.setdefault((record["group"], one["failed"]), []).append(record["about"])
+    lines = list[str]()
+    for (group, why), abouts in by_reason.items():
+        if len(abouts) > FEW:
+            shared = [f"{name} {value}" for name, value in abouts[0].items() if all(a[name] == value for a in abouts)]
+            lines.append(f"{len(abouts)} of {' '.join([group, *shared])}: {why}")
+        else:
+            lines += [f"{group} {' '.join(map(str, about.values()))}: {why}" for about in abouts]
+    return lines
 
 
 @dataclass(frozen=True)

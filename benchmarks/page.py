@@ -14,7 +14,8 @@ from benchmarks.worlds import DEAR, overrides
 FIGURE = "benchmarks-rates"
 PAGE = """# How fast
 
-Made by `make bench`: every number comes from a run it made on {machine}. A number is the median of its repetitions
+Made by `make bench`: every number comes from a run it made on
+{machine}. A number is the median of its repetitions
 with the least and the greatest behind it; a ratio is taken between measurements made one after the other, A B C A B
 C, in one process. A device-block is one device for one block, learning included. Times of such a machine vary; ratios
 less.
@@ -51,7 +52,8 @@ results are compared, the rivals are given Partway's draws, made beforehand. A m
 ## The same results
 
 The largest relative difference of a block's cost, and of its parts, from Partway's, 100 blocks of 3 runs of 20
-devices and a dear server (w2 K^2 = {dear:g} per joule), so that its price decides. `make bench-quick` demands 1e-9 in float64 and 1e-5 in float32.
+devices and a dear server (w2 K^2 = {dear:g} per joule), so that its price decides.
+`make bench-quick` demands 1e-9 in float64 and 1e-5 in float32.
 
 {agreement}
 
