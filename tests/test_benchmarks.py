@@ -1,4 +1,4 @@
-"""The benchmark: its rivals compute what Partway computes, its counts and ratios are right, its page says what it found.
+"""The benchmark: its rivals compute what Partway does, its counts and ratios are right, its page says what it found.
 
 No time is asserted.
 """
