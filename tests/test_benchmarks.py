@@ -23,7 +23,7 @@ from benchmarks.plan import FLEETS, MANY, MOST_LANES, RUNS, Places, Step, sizes,
 from benchmarks.process import Job, environment
 from benchmarks.rivals import RIVALS, rival_of
 from benchmarks.rivals_printed import TILE, tiles
-from benchmarks.worlds import MEASURED, overrides, pair_of, scenario_of, world_of
+from benchmarks.worlds import DEAR, MEASURED, overrides, pair_of, scenario_of, world_of
 from partway.scenario import load
 from partway.world import build, load_of, place
 
@@ -63,7 +63,7 @@ def test_all_implementations_agree(scheme: str, precision: str):
 @pytest.mark.parametrize("kind", ["loop", "batched"])
 def test_what_a_rival_learns_is_seen_in_its_costs(scheme: str, changed: dict[str, float], party: str, kind: str):
     """So that agreement can fail: another step size is far outside what is allowed."""
-    world, pair = world_of(5), pair_of(scheme)
+    world, pair = world_of(5, DEAR), pair_of(scheme)
     fleet, chance = fleet_of(world, "float64"), recorded(world, [0], 30, "float64")
     features = own_features(fleet, 1) if scheme == "printed" else None
     other = replace(pair, **{party: replace(getattr(pair, party), **changed)})
