@@ -36,9 +36,9 @@ EXAMPLES = {
   partway bound --json - | jq .value""",
     "sweep": sweep_command.EXAMPLES,
     "reproduce": """examples:
-  partway reproduce --quick                              a minute: fewer replicates and points
+  partway reproduce --quick                              fewer replicates and points
   partway reproduce --out results/reproduction           everything; a stopped run goes on
-  partway reproduce --scenario paper-fitted-printed --out results/fitted
+  partway reproduce --scenario mine.toml --out results/mine   other values for what the paper does not publish
   partway reproduce --quick --json - | jq '.claims[].schemes.exact.verdict'""",
     "cut": """examples:
   partway cut resnet50                                   a shipped network in the scenario ocr

@@ -127,8 +127,8 @@ def _weight(part: Any) -> float:
 def add_flags(parser: argparse.ArgumentParser, whole: Callable[[str], int]) -> None:
     """The flags of `partway reproduce`."""
     add = parser.add_argument
-    add("--quick", action="store_true", help="fewer replicates and points: a minute")
-    add("--scenario", metavar="NAME|FILE", help="instead of the preset paper, such as one of paper-fitted-*")
+    add("--quick", action="store_true", help="fewer replicates and points")
+    add("--scenario", metavar="NAME|FILE", help="instead of the preset paper")
     add("--out", type=Path, metavar="DIR", help="keep the report, figures and parts here; a stopped run goes on")
     add("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
     add("--table", type=Path, metavar="FILE.md", help="write the table of claims between its marks in a document")
