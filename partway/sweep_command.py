@@ -75,7 +75,7 @@ def sweep(options: argparse.Namespace) -> None:
         print(text, end="")
     else:
         terminal().print(table(dataset))
-    errors.print(f"Figures, data and JSON are in {options.out}")
+    errors.print(f"Figures, data and JSON are in {options.out}", soft_wrap=True)
 
 
 def _plan(options: argparse.Namespace) -> SweepPlan:

@@ -40,20 +40,27 @@ class Workers(Executor):
     """
 
     def __init__(self, count: int):
-        self.count, self._pool = count, _pool(count)
+        self.count, self._pool, self._closed = count, _pool(count), False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `fn` in one of them."""
+        if self._closed:
+            raise RuntimeError("cannot submit after shutdown")
         try:
             return self._pool.submit(fn, *args, **kwargs)
         except BrokenExecutor:
-            self._pool.shutdown(kill_workers=True)
+            self._pool.shutdown()
             self._pool = _pool(self.count)
             return self._pool.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stop: with `cancel_futures` at once, what is being computed included."""
-        self._pool.shutdown(wait, kill_workers=cancel_futures)
+        self._closed = True
+        if cancel_futures:
+            # as if they had died: loky's own kill_workers fails in its thread where calls still wait
+            for process in list(self._pool._processes.values()):
+                process.terminate()
+        self._pool.shutdown(wait)
 
 
 def cores() -> int:
