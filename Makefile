@@ -49,6 +49,7 @@ goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it
 
 reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stopped run has is kept: results/reproduction
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite
+	for n in 6 7 8 9; do cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
 
 clean:  ## Remove all that was made, .venv too
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache
