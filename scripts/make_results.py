@@ -38,9 +38,9 @@ A scheme that learns should beat it. The other baselines have the paper's Algori
 rates it commands, work or no work, as (7) says: `--server constant` gives all schemes the steady one. `printed` and
 `exact` are Algorithms 1 and 2, with the gradients the paper prints and with true ones; their stopping rule freezes a
 constant power. On the real networks of `ocr` and `camera` a power is felt only where it changes the cut, so the
-gradient of `exact` does not see its cost. `exact` or a Q-learning scheme is unstable in seeds in which its server settles
-on a rate below the arriving work; its mean then says nothing. `full` can send one task a block. [paper.md](paper.md) says
-more.
+gradient of `exact` does not see its cost. `exact` or a Q-learning scheme is unstable in seeds in which its server
+settles on a rate below the arriving work; its mean then says nothing. `full` can send one task a block.
+[paper.md](paper.md) says more.
 """
 
 
