@@ -38,7 +38,7 @@ EXAMPLES = {
     "reproduce": """examples:
   partway reproduce --quick                              fewer replicates and points
   partway reproduce --out results/reproduction           everything; a stopped run goes on
-  partway reproduce --scenario mine.toml --out results/mine   other values for what the paper does not publish
+  partway reproduce --scenario mine.toml --out mine      other values of what is not published
   partway reproduce --quick --json - | jq '.claims[].schemes.exact.verdict'""",
     "cut": """examples:
   partway cut resnet50                                   a shipped network in the scenario ocr
