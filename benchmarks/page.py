@@ -38,7 +38,8 @@ in the same process.
 {settings}
 
 Not measured: more than {most:,} devices times runs (the state is gigabytes and one measurement takes minutes); the
-Python loop above K = {loop} (its time is proportional to device-blocks).{failures}
+Python loop above K = {loop} (its time is proportional to device-blocks);
+an accelerator (`python -m benchmarks --device gpu` is there and has not been run).{failures}
 
 **What is compared.** *Python loop*: one device after the other, small NumPy vectors inside, in float64, as Python's
 numbers are. *NumPy per run*: vectorised over devices, one run after the other. *NumPy batched*: over all devices of
