@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -138,8 +139,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"partway {version()}")
     parser.set_defaults(command=lambda options: parser.print_help())
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-
-    def command(name: str, function: Callable[[argparse.Namespace], None], about: str) -> Parser:
+    for name, function, about, add_flags in _commands():
         made = subparsers.add_parser(
             name,
             help=about,
@@ -149,47 +149,31 @@ def _parser() -> Parser:
             allow_abbrev=False,
         )
         made.set_defaults(command=function)
-        return made
-
-    _run_flags(command("compare", commands.compare, "compare schemes in one world and print a table"))
-    run = command(
-        "run", commands.run, "run one scheme (exact, unless --schemes names another) and look at single devices"
-    )
-    _run_flags(run)
-    run.add_argument(
-        "--trace", nargs="+", type=_whole, default=[0], metavar="DEVICE", help="devices to trace (default: 0)"
-    )
-    run.add_argument("--save", metavar="FILE", help="keep the trained controllers in this .npz file")
-    run.add_argument(
-        "--load", metavar="FILE", help="go on where such a file ends, with its scenario unless one is given"
-    )
-    sweep = command(
-        "sweep", sweep_command.sweep, "compare schemes at every point of a grid; what is done survives a stop"
-    )
-    _run_flags(sweep)
-    sweep_command.add_flags(sweep)
-    bound = command("bound", commands.bound, "the proven lower bound on the cost of every policy, on its own")
-    _scenario_flags(bound)
-    _json_flag(bound)
-    _overwrite_flag(bound)
-    bound.set_defaults(out=None)
-    theorem = command("theorem1", theorem1_command.theorem1, "what Theorem 1 costs, by fleet size and server energy")
-    _scenario_flags(theorem)
-    theorem.add_argument("--blocks", type=_whole, default=4000, metavar="N", help="blocks to run (default: 4000)")
-    theorem.add_argument("--seeds", type=_whole, default=8, metavar="N", help="how many seeds (default: 8)")
-    _output_flags(theorem)
-    reproduction = command(
-        "reproduce", reproduce_command.reproduce_paper, "section VI of the paper: its figures, a verdict on every claim"
-    )
-    reproduce_command.add_flags(reproduction, _whole)
-    listing = command("schemes", commands.schemes, "list the schemes, or one scheme's hyperparameters")
-    listing.add_argument("scheme", nargs="?", metavar="NAME")
-    command("scenarios", commands.scenarios, "list the scenarios that ship with Partway")
-    single = command("scenario", commands.scenario, "print a scenario's commented file, to start from")
-    single.add_argument("name", nargs="?", default="paper", metavar="NAME")
-    _cut_flags(command("cut", commands.cut, "where to cut a network now, by queue and radio, and what that brings"))
-    _profile_flags(command("profile", commands.profile_network, "where a network can be cut, and what each cut costs"))
+        add_flags(made)
     return parser
+
+
+def _commands() -> list[tuple[str, Callable[[argparse.Namespace], None], str, Callable[[Parser], None]]]:
+    """(name, what does it, what it is for, what adds its flags)."""
+    reproduce = partial(reproduce_command.add_flags, whole=_whole)
+    return [
+        ("compare", commands.compare, "compare schemes in one world and print a table", _run_flags),
+        (
+            "run",
+            commands.run,
+            "run one scheme (exact, unless --schemes says another); see devices",
+            _one_run_flags,
+        ),
+        ("sweep", sweep_command.sweep, "compare schemes at every point of a grid; a stopped one goes on", _sweep_flags),
+        ("bound", commands.bound, "the proven lower bound on the cost of every policy, on its own", _bound_flags),
+        ("theorem1", theorem1_command.theorem1, "what Theorem 1 costs, by fleet and server energy", _theorem1_flags),
+        ("reproduce", reproduce_command.reproduce_paper, "section VI: figures, a verdict on every claim", reproduce),
+        ("schemes", commands.schemes, "list the schemes, or one scheme's hyperparameters", _schemes_flags),
+        ("scenarios", commands.scenarios, "list the scenarios that ship with Partway", lambda parser: None),
+        ("scenario", commands.scenario, "print a scenario's commented file, to start from", _scenario_name),
+        ("cut", commands.cut, "where to cut a network now, by queue and radio, and what that brings", _cut_flags),
+        ("profile", commands.profile_network, "where a network can be cut, and what each cut costs", _profile_flags),
+    ]
 
 
 def _run_flags(parser: Parser) -> None:
@@ -203,6 +187,41 @@ def _run_flags(parser: Parser) -> None:
     add("--precision", choices=["float32", "float64"], help="(default: float32)")
     _output_flags(parser)
     _json_flag(parser)
+
+
+def _one_run_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    _run_flags(parser)
+    add("--trace", nargs="+", type=_whole, default=[0], metavar="DEVICE", help="devices to trace (default: 0)")
+    add("--save", metavar="FILE", help="keep the trained controllers in this .npz file")
+    add("--load", metavar="FILE", help="go on where such a file ends, with its scenario unless one is given")
+
+
+def _sweep_flags(parser: Parser) -> None:
+    _run_flags(parser)
+    sweep_command.add_flags(parser)
+
+
+def _bound_flags(parser: Parser) -> None:
+    _scenario_flags(parser)
+    _json_flag(parser)
+    _overwrite_flag(parser)
+    parser.set_defaults(out=None)
+
+
+def _theorem1_flags(parser: Parser) -> None:
+    _scenario_flags(parser)
+    parser.add_argument("--blocks", type=_whole, default=4000, metavar="N", help="blocks to run (default: 4000)")
+    parser.add_argument("--seeds", type=_whole, default=8, metavar="N", help="how many seeds (default: 8)")
+    _output_flags(parser)
+
+
+def _schemes_flags(parser: Parser) -> None:
+    parser.add_argument("scheme", nargs="?", metavar="NAME")
+
+
+def _scenario_name(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", default="paper", metavar="NAME")
 
 
 def _scenario_flags(parser: Parser, default: str = "paper") -> None:

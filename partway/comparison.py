@@ -193,7 +193,7 @@ def _scheme(todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int
     if played is None:
         tick(name, todo.blocks)
     variables = _series(played, todo) | _latency(played if traced else None, world, todo) | _traces(played, trace)
-    status, reason, growth = ("not_applicable", why, np.nan) if played is None else _status(played.sums)
+    status, reason, growth = ("not_applicable", why, np.nan) if played is None else status_of(played.sums)
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in todo.scenario.device_classes())
     labels = {
         "status": status,
@@ -238,7 +238,7 @@ def _traces(played: Run | None, devices: Sequence[int]) -> dict[str, Any]:
     return series | {"device_arrivals": (("seed", "block", "traced"), new), "traced": ("traced", at)}
 
 
-def _status(sums: Sums) -> tuple[str, str | None, float]:
+def status_of(sums: Sums) -> tuple[str, str | None, float]:
     """(status, reason, growth of the waiting work per block)."""
     if not np.isfinite(sums.cost()).all():
         return "invalid", "a cost became infinite or undefined", np.nan

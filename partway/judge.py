@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -124,7 +125,7 @@ def _found(term: Term, runs: Runs, figure: str, candidate: str, reading: str) ->
         if (part.figure, part.scheme, part.reading) != (figure, scheme, reading):
             continue
         if figure == "8":
-            return arrays, part.arrival_probs.index(float(term.at))  # type: ignore[arg-type]
+            return arrays, part.arrival_probs.index(cast(float, term.at))
         if figure != "9" or part.devices == term.at:
             return arrays, 0
     raise KeyError(f"no run of {scheme} for {term}")

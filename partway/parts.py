@@ -7,8 +7,6 @@ of the modules that make its numbers. So a file that is there is right, and one 
 import dataclasses
 import hashlib
 import io
-import os
-import secrets
 import zipfile
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
@@ -18,7 +16,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from partway.sections import Scenario
-from partway.workers import Workers
+from partway.store import replacing
+from partway.workers import processes
 
 Arrays = dict[str, np.ndarray]
 P = TypeVar("P", bound="Computation")
@@ -96,13 +95,10 @@ def _played(parts: Sequence[P], jobs: int) -> Generator[tuple[P, Arrays]]:
     if jobs <= 1:
         yield from ((part, part.play()) for part in parts)
         return
-    workers = Workers(jobs)
-    try:
+    with processes(jobs) as workers:
         waiting = {workers.submit(_play, part): part for part in parts}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
-    finally:
-        workers.shutdown(cancel_futures=True)
 
 
 def _play(part: Computation) -> Arrays:
@@ -121,10 +117,5 @@ def read(path: Path) -> Arrays | None:
 def write(path: Path, arrays: Arrays) -> None:
     """Write a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

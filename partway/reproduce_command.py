@@ -19,14 +19,13 @@ from partway.reproduce_report import as_json, insert, marked, show, write_compar
 from partway.reproduction import FULL, QUICK, Sizes
 from partway.scenario import load
 from partway.terminal import terminal
-from partway.workers import cores
+from partway.workers import jobs_of
 
 PARTS = "parts"
 """Folder of what has been computed, in --out: what makes a stopped run go on."""
 MARK = "reproduction.txt"
 """A file in --out that says what the folder is."""
 MARK_TEXT = "A reproduction of section VI by Partway; parts/ holds what has been computed.\n"
-MOST_JOBS = 64
 PER_PART = 300_000
 """Device-blocks that take as long as a part's compilation, for the time left."""
 
@@ -34,9 +33,7 @@ PER_PART = 300_000
 def reproduce_paper(options: argparse.Namespace) -> None:
     """Figures 6 to 9, Proposition 1, Remark 1, and verdicts."""
     sizes = QUICK if options.quick else FULL
-    jobs = cores() if options.jobs is None else options.jobs
-    if not 1 <= jobs <= MOST_JOBS:
-        raise InputError(f"--jobs {jobs}: allowed is a whole number from 1 to {MOST_JOBS}")
+    jobs = jobs_of(options.jobs)
     preset = options.scenario or "paper"
     load(preset)
     if options.table:

@@ -58,9 +58,10 @@ def markdown(findings: Findings) -> str:
     """The table for a document: verdicts with the interval that decides."""
     seeds = findings.sizes.seeds
     lines = [
-        f"`{findings.command}`: {len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario "
-        f"`{findings.preset}`. In brackets: the 95 % interval of the comparison that decides, corrected by Holm's",
-        "method; a ratio above 1 is for the claim. Where only some schemes can play, - stands for the others.",
+        f"`{findings.command}`:",
+        f"{len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario `{findings.preset}`. In",
+        "brackets: the 95 % interval of the comparison that decides, corrected by Holm's method; a ratio above 1 is",
+        "for the claim. Where only some schemes can play, - stands for the others.",
     ]
     for reading in READINGS:
         lines += ["", f"**{READING_WORDS[reading]}**", "", f"| claim | | {' | '.join(CANDIDATES)} |"]

@@ -217,3 +217,24 @@ def load_dataset(folder: str | Path) -> xr.Dataset:
         raise InputError(
             f"{shown(str(path), 100)}: cannot be read ({why}); give a folder that `partway compare --out` wrote"
         ) from None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is there with all of `content` or not at all, whenever the process or the machine stops."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A file to write that becomes `path`, on the disk, when the block ends well, and vanishes when it does not."""
+    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise

@@ -11,9 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from partway import comparison
 from partway.bound import Bound
-from partway.comparison import Plan, applicable, bound_attributes, with_bound
+from partway.comparison import Plan, applicable, bound_attributes, status_of, with_bound
 from partway.errors import InputError, shorten
 from partway.results import PARTS, convergence, discounted
 from partway.runs import run, run_worlds
@@ -115,7 +114,7 @@ def _played(together: Sequence[_Ready]) -> list[Outcome]:
 def _numbers(case: _Ready, sums: Sums) -> Outcome:
     """What a case says: status, means after warm-up by seed, and what is only known of all seeds together."""
     todo, warmup = case.todo, case.todo.warmup
-    status, reason, growth = comparison._status(sums)  # pyright: ignore[reportPrivateUsage]  # one rule for both
+    status, reason, growth = status_of(sums)
     cost = np.asarray(sums.cost(), np.float64)
     outcome: Outcome = {
         "status": status,

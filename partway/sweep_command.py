@@ -24,7 +24,7 @@ from partway.sweep_cluster import dask_executor
 from partway.sweep_dataset import axis_names, cost_of, gap_of, grid
 from partway.sweep_plan import SweepPlan, sweep_plan
 from partway.sweep_run import Progress, Tick, check_processes, execute
-from partway.sweep_store import Store, opened, refusals, write_whole
+from partway.sweep_store import Store, opened, refusals
 from partway.terminal import Screen, terminal
 
 EXAMPLES = """examples:
@@ -146,8 +146,8 @@ def _write(dataset: xr.Dataset, text: str, folder: Path) -> None:
     """What stands beside the dataset."""
     from partway.figures import sweep as figure  # matplotlib takes half a second
 
-    write_whole(folder / "results.json", text.encode())
-    write_whole(folder / "scenario.toml", str(dataset.attrs["scenario"]).encode())
+    store.write_whole(folder / "results.json", text.encode())
+    store.write_whole(folder / "scenario.toml", str(dataset.attrs["scenario"]).encode())
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Screen(file=file, width=100).print(table(dataset, most=len(grid(dataset))))
     figure.write(dataset, folder)

@@ -117,7 +117,7 @@ def sweep_plan(
 
 def canonical(value: Any) -> str:
     """JSON with one spelling for one content: sorted names, no spaces, floats as Python repeats them."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=np.generic.item)
 
 
 def key_of(todo: Plan) -> str:
@@ -244,8 +244,3 @@ def _shape(case: Case) -> Any:
 
 def _device_blocks(todo: Plan) -> int:
     return todo.scenario.devices * len(todo.seeds) * todo.blocks
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's."""
-    return value.item()

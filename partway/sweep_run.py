@@ -9,7 +9,6 @@ another version of XLA may round differently.
 
 import contextlib
 import tempfile
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
@@ -22,13 +21,13 @@ import xarray as xr
 from partway.comparison import Plan
 from partway.errors import InputError, shorten
 from partway.schemes import find_scheme
-from partway.store import DATASET
+from partway.store import DATASET, replacing
 from partway.sweep_cases import FAILED, Outcome, failed, play_group
 from partway.sweep_cluster import scheduler_gone
 from partway.sweep_dataset import assemble
 from partway.sweep_plan import Case, SweepPlan, sweep_plan, versions
-from partway.sweep_store import Store, opened, refusals, replacing
-from partway.workers import Workers, cores
+from partway.sweep_store import Store, opened, refusals
+from partway.workers import jobs_of, processes
 
 MOST_TRIES = 3
 """How often a group may lose its worker."""
@@ -90,9 +89,7 @@ def sweep(
         return execute(todo, store, jobs, executor, tick)
 
 
-def execute(
-    todo: SweepPlan, store: Store, jobs: int | None = None, executor: Executor | None = None, tick: Tick = print
-) -> xr.Dataset:
+def execute(todo: SweepPlan, store: Store, jobs: int | None, executor: Executor | None, tick: Tick) -> xr.Dataset:
     """Compute what `store` has not, and write the dataset there."""
     with _workers(todo, jobs, executor) as (chosen, window):
         lost = _Computation(todo, store, chosen, window, tick).run()
@@ -114,8 +111,7 @@ def check_processes(todo: SweepPlan, jobs: int | None, executor: Executor | None
     """Raise InputError for a number of jobs that is none, or schemes that other processes cannot find."""
     if executor is not None:
         return
-    if jobs is not None and not 1 <= jobs <= 1024:
-        raise InputError(f"--jobs {jobs}: allowed is a whole number from 1 to 1024")
+    jobs_of(jobs)
     for name in todo.base.schemes:
         home = type(find_scheme(name).device).__module__
         if ":" not in name and home.partition(".")[0] != "partway":
@@ -223,15 +219,9 @@ def _workers(todo: SweepPlan, jobs: int | None, executor: Executor | None) -> Ge
     if executor is not None:
         yield executor, WINDOW
         return
-    count = min(jobs or cores(), max(len(todo.groups), 1))
-    made = Workers(count)
-    try:
-        with warnings.catch_warnings():
-            # a process that has grown a lot, as programs pile up in it, is replaced, and loky says so
-            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-            yield made, 2 * count
-    finally:
-        made.shutdown(cancel_futures=True)
+    count = min(jobs_of(jobs), max(len(todo.groups), 1))
+    with processes(count) as made:
+        yield made, 2 * count
 
 
 @contextlib.contextmanager

@@ -11,14 +11,13 @@ whole or not at all. What is damaged all the same counts as missing.
 import contextlib
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from partway.errors import InputError, shorten, shown
+from partway.store import write_whole
 
 PLAN, CASES, LOCK = "plan.json", "cases", ".lock"
 RESULTS = ("results.nc", "results.json", "table.txt", "scenario.toml")
@@ -92,27 +91,6 @@ def refusals(given: str) -> Generator[None]:
         raise InputError(
             f"{given}: cannot be written ({why}); what is done is kept, the same command goes on"
         ) from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there with all of `content` or not at all, whenever the process or the machine stops."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """A file to write that becomes `path`, on the disk, when the block ends well, and vanishes when it does not."""
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def _digest(body: str) -> str:

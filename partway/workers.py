@@ -4,17 +4,21 @@ A process starts as a fresh interpreter, never by fork, which XLA's threads do n
 as many as there are cores share the machine without disturbing each other.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 from joblib.externals.loky import ProcessPoolExecutor
+
+from partway.errors import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +33,7 @@ JAX_SETTINGS = (
     "jax_disable_most_optimizations",
 )
 """What a worker takes over from its parent: programs that are compiled in the same way, and remembered."""
+MOST_JOBS = 1024
 LOOK_S = 0.5
 """How long a worker may outlive a parent that was killed."""
 
@@ -63,7 +68,27 @@ class Workers(Executor):
         self._pool.shutdown(wait)
 
 
-def cores() -> int:
+@contextlib.contextmanager
+def processes(count: int) -> Generator[Workers]:
+    """Workers that are gone when the block ends, however it does."""
+    made = Workers(count)
+    try:
+        with warnings.catch_warnings():
+            # a process that has grown a lot, as programs pile up in it, is replaced, and loky says so
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+            yield made
+    finally:
+        made.shutdown(cancel_futures=True)
+
+
+def jobs_of(asked: int | None) -> int:
+    """How many processes: what was asked for, or as many as there are cores. Raises InputError for what is none."""
+    if asked is not None and not 1 <= asked <= MOST_JOBS:
+        raise InputError(f"--jobs {asked}: allowed is a whole number from 1 to {MOST_JOBS}")
+    return asked or _cores()
+
+
+def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -128,7 +128,7 @@ def test_a_scheme_is_unstable_when_most_seeds_are(growing_seeds: int, status: st
     flat = np.ones((4, 2000))
     work = np.where(np.arange(4)[:, None] < growing_seeds, 0.5 * RAMP, 7.0)
     sums = Sums(**dict.fromkeys((field.name for field in fields(Sums)), flat))
-    said, reason, growth = comparison._status(replace(sums, total_work=work, waiting=work))
+    said, reason, growth = comparison.status_of(replace(sums, total_work=work, waiting=work))
     assert said == status
     assert growth == pytest.approx(0.5 * growing_seeds / 4)
     assert (reason is None) == (growing_seeds == 0)
@@ -141,7 +141,7 @@ def test_a_scheme_with_a_cost_that_is_no_number_is_invalid(bad: float):
     sums = Sums(**dict.fromkeys((field.name for field in fields(Sums)), flat))
     spoilt = flat.copy()
     spoilt[1, 3] = bad
-    assert comparison._status(replace(sums, device_energy=spoilt))[0] == "invalid"
+    assert comparison.status_of(replace(sums, device_energy=spoilt))[0] == "invalid"
 
 
 # Comparisons

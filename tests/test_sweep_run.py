@@ -18,7 +18,7 @@ import sweep_toys
 import xarray as xr
 
 import partway
-from partway import sweep_plan, sweep_run, sweep_store
+from partway import sweep_plan, sweep_run
 from partway.comparison import compare
 from partway.errors import InputError
 from partway.results import PARTS, Summary, summarise
@@ -234,7 +234,7 @@ def test_a_disk_that_refuses_is_one_clear_line(toys: None, tmp_path: Path, monke
         raise OSError(28, "No space left on device") if kind == "full" else PermissionError(13, "Permission denied")
 
     def break_disk(progress: Progress) -> None:
-        monkeypatch.setattr(sweep_store.os, "fsync", refuse)
+        monkeypatch.setattr(os, "fsync", refuse)
 
     with pytest.raises(InputError, match=r"--out .*: cannot be written .*(No space left|Permission denied)"):
         sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=break_disk)

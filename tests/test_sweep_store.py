@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partway import sweep_store
 from partway.errors import InputError
-from partway.sweep_store import Store, opened, replacing, write_whole
+from partway.store import replacing, write_whole
+from partway.sweep_store import Store, opened
 
 PLAN = {"scenario": "devices = 2\nslots = 5\n", "blocks": 10, "versions": {"jax": "1"}, "cases": "abc"}
 
@@ -118,7 +118,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_by_halves(tmp_path: Pa
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sweep_store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"--out .*: cannot be written .*No space left"):
         store.write("b", {"status": "ok"})
     assert [path.name for path in (tmp_path / "cases").iterdir()] == ["a.json"]
