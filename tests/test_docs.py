@@ -42,6 +42,13 @@ def test_every_numbered_equation_and_trap_has_a_row():
     assert re.findall(r"^\| (T\d+) ", PAPER, re.MULTILINE) == [f"T{i}" for i in range(1, 17)]
 
 
+def test_the_gaps_of_the_readme_are_measured_ones():
+    said = re.findall(r"\d+\.\d+ ± \d+\.\d+", README)
+    assert said
+    results = (ROOT / "docs" / "results.md").read_text()
+    assert [gap for gap in said if gap not in results] == []
+
+
 def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
