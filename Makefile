@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint lock profiles results goals bench bench-quick reproduce clean
+.PHONY: help compare test test-slow lint lock profiles results goals bench bench-quick reproduce fit sensitivity clean
 
 help:  ## Say what can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -50,6 +50,12 @@ goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it
 reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stopped run has is kept: results/reproduction
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite
 	for n in 6 7 8 9; do cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
+
+fit: $(DEV)  ## Search the parameters the paper does not publish: partway/presets/paper-fitted-* (half an hour)
+	$(BIN)/python scripts/fit_paper.py
+
+sensitivity: $(DEV)  ## Draw over what range of each of them the claims survive: docs/img (half an hour)
+	$(BIN)/python scripts/sensitivity.py
 
 clean:  ## Remove all that was made, .venv too
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,7 @@ INTERRUPTED = threading.Event()
 
 def _plan(options: argparse.Namespace, kept: keep.Kept | None = None) -> Plan:
     """What is asked for; what is not said is as in the file of trained controllers, or the default."""
-    given: list[int] = options.seeds or ([8] if kept is None else list(kept.header.seeds))
-    seeds = given[0] if len(given) == 1 and (kept is None or options.seeds) else given
-    if isinstance(seeds, int) and seeds > MOST_SEEDS:
-        raise InputError(f"--seeds {shown(seeds)}: allowed is a count from 1 up to {MOST_SEEDS}, or several seeds")
+    seeds = seeds_of(options, 8 if kept is None else kept.header.seeds)
     scenario = "paper" if kept is None else kept.scenario()
     todo = plan(
         scenario if options.scenario is None else options.scenario,
@@ -47,6 +44,16 @@ def _plan(options: argparse.Namespace, kept: keep.Kept | None = None) -> Plan:
         precision=options.precision or (kept.header.precision if kept else "float32"),
     )
     return replace(todo, name=kept.header.scenario_name) if kept and options.scenario is None else todo
+
+
+def seeds_of(options: argparse.Namespace, default: int | Sequence[int]) -> int | Sequence[int]:
+    """A count or seeds, from --seed and --seeds."""
+    if options.seed is not None:
+        return [options.seed]
+    given: list[int] = options.seeds or []
+    if len(given) == 1 and given[0] > MOST_SEEDS:
+        raise InputError(f"--seeds {shown(given[0])}: allowed is a count from 1 up to {MOST_SEEDS}, or several seeds")
+    return default if not given else given[0] if len(given) == 1 else given
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def bounded_exp(value: float) -> float:
 
 def judge(claims: Sequence[Claim], runs: Runs) -> list[Judged]:
     """Verdicts of all claims that are orderings; each (candidate, reading) is one family of comparisons."""
-    return [one for reading in READINGS for name in CANDIDATES for one in _column(claims, runs, name, reading)]
+    return [one for reading in READINGS for name in CANDIDATES for one in column(claims, runs, name, reading)]
 
 
 def phases(claim: Claim) -> tuple[str, ...]:
@@ -73,7 +73,8 @@ def phases(claim: Claim) -> tuple[str, ...]:
     return PHASES if claim.figure in ("8", "9") else ("",)
 
 
-def _column(claims: Sequence[Claim], runs: Runs, candidate: str, reading: str) -> list[Judged]:
+def column(claims: Sequence[Claim], runs: Runs, candidate: str, reading: str) -> list[Judged]:
+    """Verdicts of all claims that are orderings, of one candidate under one reading: one family of comparisons."""
     cells = [(claim, phase) for claim in claims if claim.orderings for phase in phases(claim)]
     if not plays(candidate, reading):
         return [Judged(claim.id, candidate, reading, phase, NOT_APPLICABLE) for claim, phase in cells]

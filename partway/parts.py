@@ -1,12 +1,15 @@
 """Parts of a long computation: run by several processes, kept as they are done, found again after a stop.
 
-A part's file has the hash of all it depends on in its name: the part, its scenario with every number, and the source
-of the modules that make its numbers. So a file that is there is right, and one that is not is made.
+A part's file has the hash of all it depends on in its name: the part, its scenario with every number, the source of the
+modules that make its numbers and the versions of the libraries they use. So a file that is there is right, and one that
+is not is made.
 """
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import io
+import time
 import zipfile
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
@@ -22,10 +25,26 @@ from partway.workers import processes
 Arrays = dict[str, np.ndarray]
 P = TypeVar("P", bound="Computation")
 NUMBERS = (
-    *("task", "sections", "scenario", "model", "choices", "certificate", "world", "fleet", "simulate", "runs"),
+    *(
+        "records",
+        "claims",
+        "task",
+        "sections",
+        "scenario",
+        "model",
+        "choices",
+        "certificate",
+        "world",
+        "fleet",
+        "simulate",
+        "runs",
+    ),
     *("schemes", "results", "chance", "draws", "reproduction", "proposition1", "remark1", "controllers/*"),
 )
 """Modules on which the numbers of a part depend."""
+LIBRARIES = ("jax", "jaxlib", "numpy", "scipy")
+SECONDS = "seconds"
+"""Name of the array that says how long a part took to compute."""
 
 
 class Computation(Protocol):
@@ -51,8 +70,9 @@ class Computation(Protocol):
 
 
 def code_hash() -> str:
-    """Of the source of NUMBERS."""
+    """Of the source of NUMBERS, and the versions of LIBRARIES."""
     package, found = Path(__file__).parent, hashlib.sha256()
+    found.update(repr([importlib.metadata.version(name) for name in LIBRARIES]).encode())
     for pattern in NUMBERS:
         for path in sorted(package.glob(f"{pattern}.py")):
             found.update(path.read_bytes())
@@ -93,7 +113,7 @@ def run_parts(
 
 def _played(parts: Sequence[P], jobs: int) -> Generator[tuple[P, Arrays]]:
     if jobs <= 1:
-        yield from ((part, part.play()) for part in parts)
+        yield from ((part, _play(part)) for part in parts)
         return
     with processes(jobs) as workers:
         waiting = {workers.submit(_play, part): part for part in parts}
@@ -102,7 +122,9 @@ def _played(parts: Sequence[P], jobs: int) -> Generator[tuple[P, Arrays]]:
 
 
 def _play(part: Computation) -> Arrays:
-    return part.play()
+    began = time.monotonic()
+    arrays = part.play()
+    return {**arrays, SECONDS: np.array(time.monotonic() - began)}
 
 
 def read(path: Path) -> Arrays | None:

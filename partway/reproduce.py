@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from partway import judge, proposition1, remark1
 from partway.claims import PHASES, READINGS, Claim, claims
 from partway.judge import Judged
-from partway.parts import run_parts
+from partway.parts import SECONDS, run_parts
 from partway.reproduction import Part, Sizes, parts
 
 HEADLINE = (READINGS[0], PHASES[1])
@@ -22,7 +21,7 @@ HEADLINE = (READINGS[0], PHASES[1])
 
 @dataclass(frozen=True)
 class Findings:
-    """A reproduction: what was asked, every part's arrays, and the verdicts."""
+    """A reproduction: what was asked, every part's arrays, and the verdicts; `seconds` all parts took, added up."""
 
     sizes: Sizes
     preset: str
@@ -58,12 +57,11 @@ def reproduce(
 
     jobs  processes        tick  called with each part as it is there
     """
-    began = time.monotonic()
     runs = run_parts(all_parts(sizes, preset), folder, jobs, tick)
     stated = claims(sizes.points)
     figures = {part: arrays for part, arrays in runs.items() if isinstance(part, Part)}
     judged = (*judge.judge(stated, figures), *proposition1.judge(runs), *remark1.judge(runs))
-    seconds = time.monotonic() - began
+    seconds = float(sum(arrays[SECONDS] for arrays in runs.values()))
     return Findings(sizes, preset, runs, stated, judged, seconds, shlex.join(["partway", *sys.argv[1:]]))
 
 

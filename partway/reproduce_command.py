@@ -35,7 +35,11 @@ def reproduce_paper(options: argparse.Namespace) -> None:
     sizes = QUICK if options.quick else FULL
     jobs = jobs_of(options.jobs)
     preset = options.scenario or "paper"
-    load(preset)
+    kinds = {one.task.kind for one in load(preset).device_classes()}
+    if kinds != {"proportional"}:
+        raise InputError(
+            f"--scenario {shown(preset, 100)}: section VI needs tasks of kind 'proportional', the paper's law"
+        )
     if options.table:
         marked(options.table)
     errors, to_file = terminal(errors=True), options.json not in (None, "-")
@@ -125,7 +129,7 @@ def add_flags(parser: argparse.ArgumentParser, whole: Callable[[str], int]) -> N
     """The flags of `partway reproduce`."""
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer replicates and points")
-    add("--scenario", metavar="NAME|FILE", help="instead of the preset paper")
+    add("--scenario", metavar="NAME|FILE", help="instead of the preset paper; its tasks of kind proportional")
     add("--out", type=Path, metavar="DIR", help="keep the report, figures and parts here; a stopped run goes on")
     add("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
     add("--table", type=Path, metavar="FILE.md", help="write the table of claims between its marks in a document")

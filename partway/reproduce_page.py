@@ -68,8 +68,8 @@ placement of its own ({seeds[0]} to {seeds[-1]}). Of {len(findings.judged)} verd
 <p>Each column takes another scheme for "the proposed scheme". A claim <b>holds</b> where every comparison in it surely
 comes out as claimed, <b>fails</b> where one surely comes out the other way, and is <b>undecided</b> otherwise. All
 comparisons of Figures 6 to 9 in a column are corrected together by Holm's method: the chance that any of them is
-decided wrongly is {ALPHA:.0%} at most; those of Proposition 1 are a family of their own. Brackets: the interval of the
-comparison that decides, as a ratio; above 1 is for the claim.</p>"""
+decided wrongly is {ALPHA:.0%} at most; those of Proposition 1 are a family of their own, and Remark 1 is counted.
+Brackets: the interval of the comparison that decides, as a ratio; above 1 is for the claim.</p>"""
 
 
 def _verdict_table(findings: Findings, reading: str) -> str:
@@ -126,11 +126,13 @@ def _origin(findings: Findings) -> str:
     )
     commands = "\n".join(part.command() for part in findings.figure_runs())
     return f"""<h2>Where every number comes from</h2>
-<p>All of it: <code>{_text(findings.command)}</code> ({findings.seconds:.0f} s). Every comparison is in
+<p>All of it: <code>{_text(findings.command)}</code> ({findings.seconds / 60:.0f} minutes,
+all processes together). Every comparison is in
 <code>claims.csv</code>, every curve in the CSV beside its figure, every run's numbers in <code>parts/</code>.</p>
 <p>Seeds, and placement seeds: {seeds}. Replicate i has the i-th of both.</p>
 <details><summary>Code</summary><table><tbody>{sources}</tbody></table></details>
-<details><summary>The first replicate of every run, by itself; for another replace both seeds</summary>
+<details><summary>The first replicate of every run, by itself, at its first arrival probability; for others replace
+both seeds, or device.arrival_prob</summary>
 <pre>{_text(commands)}</pre></details>
 {"".join(_scenarios(findings))}"""
 

@@ -35,7 +35,8 @@ def show(findings: Findings) -> Group:
     tables = [_table(findings, reading) for reading in READINGS]
     words = (
         f"{len(findings.sizes.seeds)} replicates, each with a seed and a placement of its own. "
-        f"A verdict is wrong in any row of a column with a chance of {ALPHA:.0%} at most (Holm)."
+        f"In a column a verdict on Figures 6 to 9 is wrong in any row with a chance of {ALPHA:.0%} at most (Holm); "
+        "P1 is a family of its own."
     )
     return Group(*tables, Text(words, style="dim"))
 
@@ -61,7 +62,8 @@ def markdown(findings: Findings) -> str:
         f"`{findings.command}`:",
         f"{len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario `{findings.preset}`. In",
         "brackets: the 95 % interval of the comparison that decides, corrected by Holm's method; a ratio above 1 is",
-        "for the claim. Where only some schemes can play, - stands for the others.",
+        "for the claim. P1 is a family of its own. R1 is counted, not estimated, and the same under both readings: its",
+        "brackets hold the least and the greatest ratio over K. A scheme that cannot play has a -.",
     ]
     for reading in READINGS:
         lines += ["", f"**{READING_WORDS[reading]}**", "", f"| claim | | {' | '.join(CANDIDATES)} |"]

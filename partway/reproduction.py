@@ -83,14 +83,14 @@ class Part:
         return play(self)
 
     def command(self) -> str:
-        """The command that plays the first replicate by itself."""
+        """The command that plays the first replicate by itself, at the first arrival probability."""
         changed = {**self.overrides(), "placement_seed": self.seeds[0]}
         words = [
             f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in changed.items()
         ]
         return (
             f"partway run --scenario {self.preset} --schemes {self.scheme} --blocks {self.blocks} "
-            f"--seeds {self.seeds[0]} --set {' '.join(words)}"
+            f"--seed {self.seeds[0]} --set {' '.join(words)}"
         )
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from partway import store
-from partway.commands import INTERRUPTED
+from partway.commands import INTERRUPTED, seeds_of
 from partway.errors import InputError
 from partway.report import number, percent, plain
 from partway.sweep_cluster import dask_executor
@@ -79,7 +79,8 @@ def sweep(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> SweepPlan:
-    seeds: list[int] = options.seeds or [8]
+    if not options.over:
+        raise InputError("--over: name an axis, such as device.arrival_prob=0.1:0.9:9; one point is `partway compare`")
     return sweep_plan(
         "paper" if options.scenario is None else options.scenario,
         options.over,
@@ -87,7 +88,7 @@ def _plan(options: argparse.Namespace) -> SweepPlan:
         schemes=options.schemes,
         server=options.server,
         blocks=options.blocks,
-        seeds=seeds[0] if len(seeds) == 1 else seeds,
+        seeds=seeds_of(options, 8),
         warmup=options.warmup,
         precision=options.precision or "float32",
     )

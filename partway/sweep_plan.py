@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from partway.comparison import Plan, plan, version
-from partway.errors import InputError
+from partway.errors import InputError, shown
 from partway.scenario import load, parse_override
 from partway.schemes import find_scheme, hyperparameters, pair_for
 from partway.sections import LayersTask, Scenario
@@ -99,6 +99,7 @@ def sweep_plan(
     """
     base = plan(scenario, overrides=overrides, schemes=schemes, **how)
     axes = axes_of(over)
+    _check_schemes(axes, base.schemes)
     at = points(axes)
     # in a comparison --set comes last; here the axes do
     fixed = dict(overrides) if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
@@ -113,6 +114,14 @@ def sweep_plan(
     if not cases:
         raise InputError(cells[0].why)
     return SweepPlan(base, axes, tuple(at), tuple(cells), _groups(list(cases.values())))
+
+
+def _check_schemes(axes: Sequence[Axis], schemes: Sequence[str]) -> None:
+    """Refuse an axis over a hyperparameter of a scheme that does not play: all its points would be the same."""
+    for axis in axes:
+        first, *rest = axis.field.split(".")
+        if first == "schemes" and rest and rest[0] not in schemes:
+            raise InputError(f"--over {shown(axis.field)}: {shown(rest[0])} is not among --schemes; add it there")
 
 
 def canonical(value: Any) -> str:

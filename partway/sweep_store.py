@@ -144,7 +144,7 @@ def _check_same(before: Any, now: Mapping[str, Any], given: str) -> None:
     for name, value in now.items():
         had = before.get(name) if isinstance(before, dict) else None
         if had != value:
-            what = CHANGED if name == "cases" else f"its {name} {_difference(had, value)}"
+            what = CHANGED if name == "cases" else f"{name} {_difference(had, value)}"
             raise InputError(f"{given}: holds another sweep: {what}; add --overwrite or choose another folder")
 
 

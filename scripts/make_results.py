@@ -58,7 +58,7 @@ def _comparison(scenario: str) -> str:
         out = Path(folder) / scenario
         subprocess.run([*COMMAND, "--scenario", scenario, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
         (DOCS / "img").mkdir(exist_ok=True)
-        for name in (*SHOWN, "cost-parts"):
+        for name in SHOWN:
             shutil.copy(out / f"{name}.png", DOCS / "img" / f"{scenario}-{name}.png")
         text = io.StringIO()
         report.show(load_dataset(out), Console(file=text, width=100))

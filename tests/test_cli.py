@@ -195,7 +195,7 @@ SUGGESTED = {
         "profile; "
         "did you mean 'compare'?"
     ),
-    ("compare", "--sede", "3"): "--sede 3; did you mean '--seeds'?",
+    ("compare", "--sede", "3"): "--sede 3; did you mean '--seed'?",
     ("compare", "--blokcs=3"): "--blokcs=3; did you mean '--blocks'?",
     ("schemes", "exat"): "no scheme 'exat'; did you mean 'exact'?",
     ("scenario", "papre"): "no scenario 'papre'; did you mean 'paper'?",
@@ -243,6 +243,8 @@ WRONG = {
     (*COMPARE, "--seeds", "-1"): ["--seeds -1", "a count from 1"],
     (*COMPARE, "--seeds", "1", "1"): ["--seeds [1, 1]", "different whole numbers from 0 to 4294967295"],
     (*COMPARE, "--seeds", "0", "4294967296"): ["4294967296", "from 0 to 4294967295"],
+    (*COMPARE, "--seed", "4294967296"): ["4294967296", "from 0 to 4294967295"],
+    (*COMPARE, "--seed", "1", "--seeds", "1"): ["--seeds", "--seed"],
     (*COMPARE, "--seeds", "one"): ["--seeds", "'one'", "allowed is a whole number"],
     (*COMPARE, "--set", "device.arrival_prob=1.2"): ["device.arrival_prob = 1.2", "from 0 up to 1"],
     (*COMPARE, "--set", "device.capacitance=-1"): ["device.capacitance = -1", "from 0"],

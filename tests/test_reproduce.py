@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from partway import cli, proposition1, remark1, reproduction
 from partway import parts as kept
-from partway import proposition1, remark1, reproduction
 from partway.claims import CANDIDATES, Points
+from partway.commands import seeds_of
 from partway.errors import InputError
 from partway.judge import shrinking
 from partway.parts import code_hash, part_name, read, run_parts, write
@@ -69,6 +70,9 @@ def test_the_command_of_a_part_is_its_scenario():
     words = part.command().split()
     assert "schemes.printed.stop=false" in words
     assert load("paper", words[words.index("--set") + 1 :]) == part.scenario()
+    asked = cli._parser().parse_args(words[1:])
+    assert seeds_of(asked, 8) == [part.seeds[0]]
+    assert (asked.schemes, asked.blocks) == (["printed"], 2000)
 
 
 def test_alpha_is_what_the_ratio_of_figure_6_is_freed_from():

@@ -88,7 +88,6 @@ def test_the_figures_numbers_are_the_datasets(out: Path):
 @pytest.mark.parametrize(
     ("over", "panels", "label"),
     [
-        ((), 1, ""),
         (("device.arrival_prob=0.1,0.2",), 1, "arrival prob"),
         (("device.bandwidth_hz=1e5:1e7:3:log", "devices=1,2"), 2, "bandwidth hz [Hz]"),
         (("queue=conserving,as_printed", "devices=1,2", "slots=4,5"), 4, "queue"),
@@ -96,7 +95,7 @@ def test_the_figures_numbers_are_the_datasets(out: Path):
     ],
 )
 def test_a_panel_for_every_value_of_the_other_axes(out: Path, over: tuple[str, ...], panels: int, label: str):
-    sweeps("--over", *over, "--out", str(out), "--jobs", "1") if over else sweeps("--out", str(out), "--jobs", "1")
+    sweeps("--over", *over, "--out", str(out), "--jobs", "1")
     dataset = xr.load_dataset(out / "results.nc")
     drawn, rows = figure.draw(dataset, "cost")
     shown = [axes for axes in drawn.axes if axes.get_visible()]
@@ -123,6 +122,8 @@ def test_cases_without_numbers_say_why_below_the_table(out: Path, capsys: pytest
         ((*AXES, "--out", "x", "--jobs", "2", "--dask", "tcp://nowhere:1"), "leave it out with --dask"),
         (("--over", "device.arival_prob=1", "--out", "x"), "did you mean"),
         (("--over", "devices", "--out", "x"), "expected FIELD=SPEC"),
+        (("--out", "x"), "--over: name an axis"),
+        ((*AXES, "schemes.priced.answer=0.1,0.2", "--out", "x"), "'priced' is not among --schemes"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_written(

@@ -70,9 +70,9 @@ def test_a_damaged_case_counts_as_missing(tmp_path: Path, damage: str):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"blocks": 11}, "its blocks is 10, not 11"),
-        ({"versions": {"jax": "2"}}, "its versions of jax is 1, not 2"),
-        ({"scenario": "devices = 3\nslots = 5\n"}, "its scenario differs in devices = 2"),
+        ({"blocks": 11}, "blocks is 10, not 11"),
+        ({"versions": {"jax": "2"}}, "versions of jax is 1, not 2"),
+        ({"scenario": "devices = 3\nslots = 5\n"}, "scenario differs in devices = 2"),
         ({"cases": "xyz"}, "a profile's or a policy's file has changed"),
     ],
 )

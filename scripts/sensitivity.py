@@ -1,0 +1,89 @@
+"""Over what range of each unpublished parameter does each claim of section VI survive? One parameter at a time.
+
+Every other parameter is as in the preset `paper`; seeds, placements and verdicts as in the search of `make fit`. Writes
+docs/img/sensitivity-SCHEME.png and results/fit/sensitivity-SCHEME.csv.
+
+make sensitivity
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+from fit_paper import CANDIDATES, KEPT, ROOT, evaluate, space
+from matplotlib import style
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from partway.figures.sheet import STYLE, short_number
+from partway.judge import Judged
+
+VALUES = 6
+"""Of each parameter, from end to end of its range."""
+COLOURS = ("#c0504d", "#e9e2c8", "#3c8d5a")
+PHASES = {"": "", "from_empty": " empty", "after_training": " trained"}
+
+
+def standing(one: Judged) -> float:
+    """Share of a claim's comparisons that point its way in the mean over replicates."""
+    return sum(decision.mean > 0 for decision in one.decisions) / len(one.decisions)
+
+
+def measure(candidate: str) -> list[tuple[str, float, str, float]]:
+    """(parameter, value, claim, share of its comparisons that point its way), one by one."""
+    rows: list[tuple[str, float, str, float]] = []
+    for name, one in space(candidate).items():
+        for value in one.grid(VALUES):
+            for judged in evaluate(candidate, {name: value}):
+                rows.append((name, value, f"{judged.claim}{PHASES[judged.phase]}", standing(judged)))
+            print(candidate, name, value, file=sys.stderr, flush=True)
+    return rows
+
+
+def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
+    """A panel for each parameter: a row for each claim, a column for each value."""
+    names, claims = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 2))
+    columns = 4
+    figure = Figure(figsize=(11, 2.9 * -(-len(names) // columns) + 0.7), layout="constrained")
+    figure.suptitle(f"Which claims survive, with {candidate} as the proposed scheme: one parameter changed at a time")
+    panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False)
+    for axes, name in zip(panels.flat, names, strict=False):
+        own = [row for row in rows if row[0] == name]
+        values = list(dict.fromkeys(row[1] for row in own))
+        shares = np.array([[next(r[3] for r in own if r[1:3] == (v, c)) for v in values] for c in claims])
+        kinds = np.where(shares == 1, 2, np.where(shares == 0, 0, 1))
+        axes.imshow(kinds, cmap=ListedColormap(COLOURS), vmin=0, vmax=2, aspect="auto")
+        axes.set_title(name.removeprefix("schemes."))
+        axes.set_xticks(range(len(values)), [short_number(value) for value in values], rotation=45, ha="right")
+        axes.set_yticks(range(len(claims)), claims, fontsize=7)
+        axes.grid(visible=False)
+        if axes not in panels[:, 0]:
+            axes.tick_params(labelleft=False)
+    for axes in list(panels.flat)[len(names) :]:
+        axes.set_visible(False)
+    words = ("none of its comparisons", "some of them", "all of them: the claim survives")
+    handles = [Patch(color=colour, label=word) for colour, word in zip(COLOURS, words, strict=True)]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, title="comparisons that point the claim's way")
+    return figure
+
+
+def main() -> None:
+    """Measure and draw."""
+    parser = argparse.ArgumentParser(description="which claims survive which parameters")
+    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="default: printed exact qlearning")
+    for candidate in parser.parse_args().candidates or CANDIDATES:
+        rows = measure(candidate)
+        KEPT.mkdir(parents=True, exist_ok=True)
+        with (KEPT / f"sensitivity-{candidate}.csv").open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("parameter", "value", "claim", "share of comparisons for it"))
+            writer.writerows(rows)
+        with style.context(["default", STYLE]):
+            draw(candidate, rows).savefig(Path(ROOT) / "docs" / "img" / f"sensitivity-{candidate}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The search for what the paper does not publish: its space, its score, and what it has left as presets."""
+
+import tomllib
+
+import fit_paper
+import pytest
+from fit_paper import CANDIDATES, FIRST_SEED, PRESETS, SIZES, WORLD, Range, score, space
+
+from partway.judge import Judged
+from partway.reproduction import FULL, QUICK
+from partway.scenario import load
+from partway.schemes import pair_for
+from partway.verdicts import FAILS, HOLDS, Decision
+
+
+def decisions(*means: float) -> tuple[Decision, ...]:
+    return tuple(Decision(mean, mean - 1, mean + 1, 0.5, 0.05, 0) for mean in means)
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_both_ends_of_every_range_are_scenarios_and_the_preset_paper_is_between(candidate: str):
+    for name, one in space(candidate).items():
+        for value in (one.low, one.high):
+            pair_for(candidate, load("paper", {name: value}))
+    usual = load("paper").model_dump()
+    for name, one in WORLD.items():
+        assert one.low <= fit_paper._field(usual, name) <= one.high
+        assert set(one.choices) <= set(one.grid(6))
+
+
+def test_a_grid_by_hand():
+    assert Range(1.0, 100.0, "").grid(3) == [1, 10, 100]
+    assert Range(0.0, 1.0, "", log=False).grid(3) == [0, 0.5, 1]
+
+
+def test_the_score_by_hand():
+    """A claim all of whose comparisons point its way is 1, one of two a quarter, and a phase counts half."""
+    judged = [
+        Judged("6a", "printed", "conserving", "", HOLDS, decisions=decisions(1.0, 2.0)),
+        Judged("7a", "printed", "conserving", "", FAILS, decisions=decisions(1.0, -2.0)),
+        Judged("8a", "printed", "conserving", "from_empty", FAILS, decisions=decisions(-1.0)),
+        Judged("8a", "printed", "conserving", "after_training", HOLDS, decisions=decisions(1.0)),
+    ]
+    assert score(judged) == 1 + 0.25 + 0 + 0.5
+
+
+def test_no_verdict_uses_a_seed_of_the_search():
+    assert not set(SIZES.seeds) & {*FULL.seeds, *QUICK.seeds}
+    assert min(SIZES.seeds) == FIRST_SEED
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_a_frozen_preset_changes_what_was_searched_and_nothing_else(candidate: str):
+    changed = tomllib.loads((PRESETS / f"paper-fitted-{candidate}.toml").read_text())
+    names = {".".join(path) for path in leaves(changed)}
+    assert names <= set(space(candidate))
+    for name in names:
+        one, value = space(candidate)[name], fit_paper._field(changed, name)
+        assert one.low * 0.999 <= value <= one.high * 1.001
+    pair_for(candidate, load(f"paper-fitted-{candidate}"))
+
+
+def leaves(table: dict, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, value in table.items():
+        found += leaves(value, (*above, name)) if isinstance(value, dict) else [(*above, name)]
+    return found
