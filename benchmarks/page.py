@@ -52,11 +52,11 @@ results are compared, the rivals are given Partway's draws, made beforehand. A m
 
 ## Where the time goes, and what did not help
 
-At K = 20, 32 runs, a block of `priced` is about 260 kernels that XLA starts one after the other. A third of the time is the
-minimum over cuts: XLA does not fuse a reduction with what it reduces, so 33 x 5 numbers a device are written to memory and
-read again, twice. A tenth each is the gather from the value table, the backup of the table, and the server's
-interpolation; each of the 25 sums a block costs as much as it takes to start a kernel. At K = 1e6 the state of the fleet
-streams through memory part by part, once to be copied and once to be computed on; the NumPy rival works in place.
+At K = 20, 32 runs, a block of `priced` is about 260 kernels that XLA starts one after the other. A third of the time is
+the minimum over cuts: XLA does not fuse a reduction with what it reduces, so 33 x 5 numbers a device are written to
+memory and read again, twice. A tenth each is the gather from the value table, the backup of the table, and the server's
+interpolation; each of the 25 sums a block costs as much as it takes to start a kernel. At K = 1e6 the state of the
+fleet streams through memory part by part, once to be copied and once to be computed on; the NumPy rival works in place.
 
 Tried on two cores, and dropped (`jax.profiler` and alternating processes, no command here repeats it):
 

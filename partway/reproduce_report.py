@@ -17,6 +17,7 @@ from partway.comparison import version
 from partway.errors import InputError
 from partway.judge import Judged, bounded_exp, phases
 from partway.parts import code_hash
+from partway.proposition1 import DISCOUNTS, PARTIES, PropositionPart, bounds
 from partway.reproduce import HEADLINE, Findings, phase_shown
 from partway.verdicts import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
 
@@ -73,7 +74,7 @@ def markdown(findings: Findings) -> str:
                 cells = [_cell(findings.of(claim.id, name, reading, phase)) for name in CANDIDATES]
                 about = claim.text + (f", {PHASE_WORDS[phase]}" if phase else "")
                 lines.append(f"| {claim.id} | {about} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_failures(findings)])
+    return "\n".join([*lines, "", *_failures(findings), "", *_sides(findings)])
 
 
 def _failures(findings: Findings) -> list[str]:
@@ -87,6 +88,30 @@ def _failures(findings: Findings) -> list[str]:
         shown = [findings.of(claim.id, name, HEADLINE[0], phase) for name in LITERAL]
         words = [f"`{one.candidate}`: {one.why}" for one in shown if one.verdict == FAILS]
         lines += [f"- **{claim.id}**{f' ({PHASE_WORDS[phase]})' if phase else ''} {' '.join(words)}"] if words else []
+    return lines
+
+
+def _sides(findings: Findings) -> list[str]:
+    """Both sides of (37) and (38) at the end of the run, medians of replicates."""
+    runs = {part: arrays for part, arrays in findings.runs.items() if isinstance(part, PropositionPart)}
+    own = {part.scheme: bounds(arrays) for part, arrays in runs.items() if part.reading == HEADLINE[0]}
+    last = next(iter(runs)).checkpoints[-1]
+    head = [f"`{name}`: left | right | right / (1 - gamma)" for name in own]
+    lines = [
+        f"Both sides of (37) and (38) at block {last}, medians of the replicates, {READING_WORDS[HEADLINE[0]]}; the",
+        "last column is as large as a true bound of this form can be:",
+        "",
+        f"| | gamma | {' | '.join(head)} |",
+        f"|---|---|{'---|' * 3 * len(own)}",
+    ]
+    for party, number in PARTIES.items():
+        for i, gamma in enumerate(DISCOUNTS):
+            sides = [
+                np.median(side[-1])
+                for found in own.values()
+                for side in (found[i].left[party], found[i].right(party), found[i].certain(party))
+            ]
+            lines.append(f"| {number}, {party} | {gamma:g} | {' | '.join(f'{side:.2g}' for side in sides)} |")
     return lines
 
 

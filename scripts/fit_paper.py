@@ -20,17 +20,20 @@ import optuna
 import tomli_w
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from pages import write_section
 
 from partway.claims import BASELINES, QUICK_POINTS, claims
 from partway.judge import Judged, column
-from partway.reproduction import Sizes, parts
+from partway.reproduce_report import PHASE_WORDS, READING_WORDS, interval_words
+from partway.reproduction import FULL, Sizes, parts
 from partway.scenario import load
+from partway.sections import Scenario
 from partway.verdicts import HOLDS
 
 ROOT = Path(__file__).parents[1]
 PRESETS, KEPT = ROOT / "partway" / "presets", ROOT / "results" / "fit"
 CANDIDATES = ("printed", "exact", "qlearning")
-TRIALS = 80
+TRIALS = 50
 READING = "conserving"
 FIRST_SEED = 5000
 SIZES = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 8)), QUICK_POINTS, training=500, horizon=120)
@@ -94,11 +97,11 @@ def space(candidate: str) -> dict[str, Range]:
     return {**WORLD, **{f"schemes.{candidate}.{name}": one for name, one in LEARNING[candidate].items()}}
 
 
-def evaluate(candidate: str, changed: Mapping[str, float], sizes: Sizes = SIZES) -> list[Judged]:
-    """Verdicts of claims 6a to 9d in the scenario `paper` with some of its fields changed."""
+def evaluate(candidate: str, scenario: Scenario, sizes: Sizes = SIZES) -> list[Judged]:
+    """Verdicts of claims 6a to 9d in a scenario."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scenario.toml"
-        path.write_text(load("paper", changed).to_toml(), "utf-8")
+        path.write_text(scenario.to_toml(), "utf-8")
         wanted = [one for one in parts(sizes, str(path)) if one.scheme in (candidate, *BASELINES)]
         runs = {part: part.play() for part in wanted if part.reading == READING}
     return column(claims(sizes.points), runs, candidate, READING)
@@ -129,7 +132,8 @@ def search(candidate: str, trials: int) -> optuna.Study:
 
     def objective(trial: optuna.Trial) -> float:
         began = time.monotonic()
-        judged = evaluate(candidate, {name: one.suggest(trial, name) for name, one in space(candidate).items()})
+        changed = {name: one.suggest(trial, name) for name, one in space(candidate).items()}
+        judged = evaluate(candidate, load("paper", changed))
         held = [f"{one.claim} {one.phase}".strip() for one in judged if one.verdict == HOLDS]
         trial.set_user_attr("holds", held)
         print(f"{candidate} {trial.number}: {score(judged):.3f}, {time.monotonic() - began:.0f} s", flush=True)
@@ -163,6 +167,35 @@ def freeze(candidate: str, study: optuna.Study) -> None:
     (PRESETS / f"paper-fitted-{candidate}.toml").write_text(head + tomli_w.dumps(raw), "utf-8")
 
 
+def page(trials: int) -> str:
+    """The space, and the verdicts in the frozen presets by the seeds and sizes of `make reproduce`."""
+    ranges = {**WORLD, **{name: one for own in LEARNING.values() for name, one in own.items()}}
+    about = f"""`make fit` searched {trials} settings (TPE) for each of the paper's algorithms in the part of the proposed
+scheme, over
+
+| parameter | from | to | why |
+|---|---|---|---|
+{chr(10).join(f"| `{name}` | {one.low:g} | {one.high:g} | {one.why} |" for name, one in ranges.items())}
+
+The last ones are fields of `[schemes.NAME]`; baselines keep theirs. A setting's score counts the claims all of whose
+comparisons point the claim's way in the mean of {len(SIZES.seeds)} replicates (seeds and placements from {FIRST_SEED}
+on, {SIZES.training} blocks of training, three points of each axis). The best are the presets `paper-fitted-*`, here
+judged as above by {len(FULL.seeds)} other replicates, {READING_WORDS[READING]}. The same with all other schemes:
+`partway reproduce --scenario paper-fitted-printed --out DIR`.
+"""
+    found = {candidate: evaluate(candidate, load(f"paper-fitted-{candidate}"), FULL) for candidate in CANDIDATES}
+    lines = [
+        about,
+        f"| claim | | {' | '.join(f'`{name}`, fitted' for name in found)} |",
+        f"|---|---|{'---|' * len(found)}",
+    ]
+    for row in zip(*found.values(), strict=True):
+        words = [f"{one.verdict} {interval_words(one)}" for one in row]
+        lines.append(f"| {row[0].claim} | {PHASE_WORDS[row[0].phase]} | {' | '.join(words)} |")
+    held = [f"{sum(one.verdict == HOLDS for one in judged)} of {len(judged)}" for judged in found.values()]
+    return "\n".join([*lines, f"| hold | | {' | '.join(held)} |"])
+
+
 def main() -> None:
     """Search, and freeze."""
     parser = argparse.ArgumentParser(description="search what the paper does not publish")
@@ -172,6 +205,8 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for candidate in options.candidates or CANDIDATES:
         freeze(candidate, search(candidate, options.trials))
+    if not options.candidates:
+        write_section(ROOT / "docs" / "paper.md", "fit", page(options.trials))
 
 
 if __name__ == "__main__":

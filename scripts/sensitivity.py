@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 
 from partway.figures.sheet import STYLE, short_number
 from partway.judge import Judged
+from partway.scenario import load
 
 VALUES = 6
 """Of each parameter, from end to end of its range."""
@@ -37,7 +38,7 @@ def measure(candidate: str) -> list[tuple[str, float, str, float]]:
     rows: list[tuple[str, float, str, float]] = []
     for name, one in space(candidate).items():
         for value in one.grid(VALUES):
-            for judged in evaluate(candidate, {name: value}):
+            for judged in evaluate(candidate, load("paper", {name: value})):
                 rows.append((name, value, f"{judged.claim}{PHASES[judged.phase]}", standing(judged)))
             print(candidate, name, value, file=sys.stderr, flush=True)
     return rows
