@@ -32,9 +32,9 @@ BINS = 256
 REACHED = 1e-7
 """Probability of a table's last state above which the table is too short."""
 OVERFULL = 1e-3
-"""Probability of the longest table's last state above which a device's queue is taken to grow for ever."""
+"""Probability of the longest table's last state above which the table says too little of a device's queue."""
 MOST_PRICE = 1e6
-"""Multiple of w1 at which devices that still send too much are taken to have no choice."""
+"""Multiple of what a task costs a party that works at its limit: who still sends at it is taken to have no choice."""
 UNSTABLE = "every policy is unstable"
 
 
@@ -48,9 +48,10 @@ class Bound:
 
     certificate  float64, device axis last
     objective    "average" or "discounted"
-    loose        an exact expectation over the fading would add at most so much
+    loose        an exact expectation over the fading would add about so much
     reached      the largest probability of the last state of a device's table; beyond it values go on linearly
     parts        (K,) of the devices           inflow  (K,) work each sends at this price [mean tasks per block]
+    Where gamma < 1, `reached` and `inflow` are means weighed with (1 - gamma) gamma^t.
     """
 
     certificate: Certificate
@@ -75,7 +76,7 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
     if float(np.max(world.devices.capacity)) + ROUNDING >= MOST_PLANNED:
         raise NoBound(f"no bound where a device can run {MOST_PLANNED} tasks or more in a block")
-    if float(world.server.queue_weight) == 0:
+    if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may pile up there for ever")
     most = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
     if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= most).any():
@@ -87,7 +88,7 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         multiplier = dual.best_price() if price is None else price
         solved = dual.at(multiplier)
         if np.max(solved.reached) > OVERFULL:
-            raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks: {UNSTABLE}")
+            raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
         above = _Dual(world, plans(bins), states=dual.states).at(multiplier)
         idle, _ = _server_part(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
@@ -131,8 +132,7 @@ class _Dual:
 
     def slope(self, price: float) -> float:
         """Derivative of the bound by the multiplier, but for a positive factor: work sent minus work served."""
-        sent = float(jnp.sum(self.at(price).inflow)) * (1.0 if self.discount == 1 else 1.0 - self.discount)
-        return sent - _server_part(self.server, self.discount, price)[1]
+        return float(jnp.sum(self.at(price).inflow)) - _server_part(self.server, self.discount, price)[1]
 
     def best_price(self) -> float:
         """The multiplier in [0, cap] where the bound is largest; it is concave."""
@@ -144,11 +144,18 @@ class _Dual:
         while self.slope(high) > 0:
             if high >= cap:
                 return cap
-            if high > MOST_PRICE * float(self.server.queue_weight):
+            if high > MOST_PRICE * self.dearest():
                 raise NoBound(f"more work arrives than can be done: {UNSTABLE}")
             high = min(cap, 4.0 * high)
         found: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
         return float(found.root)
+
+    def dearest(self) -> float:
+        """What the last task of a block costs at its limit, for the dearer party [cost per mean task]."""
+        device, server = self.programs.device, self.server
+        own = device.queue_weight + 3.0 * device.energy_weight * device.energy_coef * device.capacity**2
+        of_device = float(jnp.max(own / jnp.maximum(device.server_work, 1e-30)))
+        return max(of_device, _marginal(server, float(server.slot_capacity) * server.slots))
 
 
 def price_cap(server: Server, discount: float) -> float:

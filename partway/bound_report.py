@@ -15,13 +15,13 @@ from partway.sections import Scenario
 
 ASSUMES = (
     "the queue is conserving: what is sent leaves the device",
-    "arrivals and gains are independent over blocks, and of all that was seen and done before (devices may be "
-    "correlated)",
+    "arrivals and gains are independent over blocks, with one law for all blocks, and of all that was seen and done "
+    "before (devices may be correlated)",
     "a device's arrivals and gain are independent of each other",
     "no cost is negative, and waiting at the server costs something",
     "a block takes up whole tasks and cuts the last one or none; no half-run task is kept",
 )
-"""What its proof needs of the world (docs/bound.md); of the policy nothing."""
+"""What its proof needs of the world (docs/bound.md); of the policy nothing but what the world admits."""
 
 
 def served_at_best(server: Server, price: float, discount: float) -> float:
@@ -34,7 +34,6 @@ def served_at_best(server: Server, price: float, discount: float) -> float:
 def as_json(found: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
     """The bound as JSON types. Work is in mean tasks of the fleet, the price per mean task sent."""
     discount, price = float(found.certificate.discount), float(found.certificate.price)
-    lasting = 1.0 if found.objective == "average" else 1.0 - discount
     devices = float(found.parts.sum())
     document = {
         "schema_version": 1,
@@ -43,7 +42,7 @@ def as_json(found: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
         "value": found.value,
         "price": price,
         "parts": {"devices": devices, "server": found.value - devices, "each_device": found.parts.tolist()},
-        "sent_per_block": float(found.inflow.sum()) * lasting,
+        "sent_per_block": float(found.inflow.sum()),
         "served_per_block": served_at_best(server, price, discount),
         "loose": found.loose,
         "loose_percent": 100.0 * found.loose / found.value if found.value else None,
@@ -73,7 +72,7 @@ def sheet(document: dict[str, Any], name: str) -> Group:
 def _lines(document: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(name, value, unit)."""
     parts, percent = document["parts"], document["loose_percent"]
-    share = "" if percent is None else f"at most {number(percent, 2)} % too low by its arithmetic"
+    share = "" if percent is None else f"about {number(percent, 2)} % too low by its arithmetic"
     return [
         ("lower bound", number(document["value"], 6), "no policy costs less"),
         (

@@ -224,6 +224,7 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     queue = program.device.queue_weight * jnp.arange(len(future))
     after = _over_arrivals(program.arrive, queue + _greedy(program, choices, future).best)
     residual = after - _extended(value, slope, states + most)
+    inflow, reached = jnp.array([inflow, reached]) * jnp.where(discount < 1, 1.0 - discount, 1.0)
     certificate = jnp.min(residual)
     part = jnp.where(
         discount < 1, discount * (value[0] + certificate / (1.0 - jnp.minimum(discount, 1 - 1e-9))), certificate

@@ -139,7 +139,7 @@ def table(dataset: xr.Dataset) -> Group:
         grid.add_column(head, justify="right", no_wrap=True)
     for summary in sorted(summaries, key=lambda one: (one.status != "ok", one.cost.mean)):
         grid.add_row(*_row(summary), style="bold" if summary.name == "constant" else "")
-    return Group(grid, *_legend(summaries))
+    return Group(grid, *_legend(summaries, dataset.attrs.get("bound_reason", "")))
 
 
 def _title(dataset: xr.Dataset) -> str:
@@ -150,11 +150,11 @@ def _title(dataset: xr.Dataset) -> str:
     )
 
 
-def _legend(summaries: Sequence[Summary]) -> list[Text]:
+def _legend(summaries: Sequence[Summary], no_bound: str) -> list[Text]:
     notes = {
         "cost per block": "(8), the weighted waiting and energy of devices and server; the cheapest comes first.",
         "vs constant": "against a fixed share and number of tasks and a steady server, tuned on other seeds; paired.",
-        "gap to bound": "how far above a proven lower bound on the cost of every policy (docs/bound.md).",
+        "gap to bound": no_bound or "how far above a proven lower bound on the cost of every policy (docs/bound.md).",
         "sent": "share of the work taken up that goes to the server.",
         "up/down": "numbers sent per device and block so that the parties can decide.",
     }

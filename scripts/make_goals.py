@@ -21,7 +21,7 @@ from partway.bound import lower_bound
 from partway.comparison import compare
 from partway.figures import theorem1 as figure
 from partway.report import percent
-from partway.results import cost_of, summarise
+from partway.results import Estimate, cost_of, summarise
 from partway.runs import run
 from partway.scenario import load
 from partway.schemes import pair_for
@@ -31,8 +31,8 @@ from partway.world import build, place
 DOCS = Path(__file__).parents[1] / "docs"
 DEAR = "weights.server_energy=2.5e-3"
 PLACES = "examples/ten-places.toml"
-COLD = 200
-"""Blocks after which the running mean should be near its end."""
+COLD, NEAR = 200, 0.05
+"""Blocks after which the running mean should be so near its end."""
 WORLDS: tuple[tuple[str, Sequence[str], str], ...] = (
     *(("paper", (f"devices={count}",), "0.5") for count in (4, 20, 50, 200)),
     *(("paper", (f"devices={count}", DEAR), goal) for count, goal in ((20, "2"), (50, "1"))),
@@ -49,17 +49,20 @@ HEAD = """## How near `priced` is to the bound
 
 `priced`, after the first half of 4000 blocks, 8 seeds, the broadcast heard two blocks late unless the command says
 otherwise. The gap is to a proven lower bound on every policy's average cost ([bound.md](bound.md)); a part of it is
-the bound's own slack, which no policy can take. The last column is the running mean of the cost after 200 blocks, cold
-start included, against its value after 4000.
+the bound's own slack, which no policy can take. The column before the last is the running mean of the cost after
+200 blocks, cold start included, against its value after 4000: the goal is 5 % or less. A goal is met where the whole
+interval is. That a device hears nothing but the price is tested:
+`test_contract.py::test_a_device_does_not_see_the_server` and `test_a_device_does_not_see_other_devices`.
 
-| `partway run --schemes priced --blocks 4000` and | bound | gap % | devices, waiting, rate % | goal % | after 200 |
-|---|---|---|---|---|---|
+| `partway run --schemes priced --blocks 4000` and | bound | gap % | devices, waiting, rate % | goal % | after 200 | |
+|---|---|---|---|---|---|---|
 """
 THEOREM = """
 ### Theorem 1, measured
 
 `partway theorem1`: `decoupled` is what Theorem 1 says is optimal, devices and server on their own; `priced` hears one
-number more. Both learn at gamma = 1 and at the scenario's gamma = 0.95. The average cost is measured in all columns.
+number more. Both learn at gamma = 1 and at the scenario's gamma = 0.95. The average cost is measured in all columns,
+and a learner at 0.95 has another aim: its gap need not be small, nor rise or fall with K.
 
 ![gap against fleet size and server energy](img/theorem1.png)
 
@@ -83,9 +86,20 @@ def row(scenario: str, overrides: Sequence[str], goal: str) -> str:
     command = shlex.join(["--scenario", scenario, *(("--set", *overrides) if overrides else ())])
     print(command, one.gap, cold, flush=True)
     if one.gap is None:
-        return f"| `{command}` | - | {one.no_gap} | - | {goal} | - |"
+        return f"| `{command}` | - | {one.no_gap} | - | {goal} | - | **missed** |"
     parts = ", ".join(f"{100 * part:.2g}" for part in (one.gap.devices, one.gap.waiting, one.gap.rate))
-    return f"| `{command}` | {dataset.attrs['bound']:.5g} | {percent(one.gap.whole)} | {parts} | {goal} | {cold:.3f} |"
+    numbers = f"{dataset.attrs['bound']:.5g} | {percent(one.gap.whole)} | {parts} | {goal} | {cold:.3f}"
+    return f"| `{command}` | {numbers} | {reached(one.gap.whole, goal, cold)} |"
+
+
+def reached(gap: Estimate, goal: str, cold: float) -> str:
+    """Whether a row's goals are met."""
+    said: list[str] = []
+    if goal != "falls" and 100 * gap.high > float(goal):
+        said.append("gap met in the mean only" if 100 * gap.mean <= float(goal) else "gap **missed**")
+    if abs(cold - 1) > NEAR:
+        said.append("cold start **missed**")
+    return ", ".join(said) or "met"
 
 
 def theorem() -> str:

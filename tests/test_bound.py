@@ -217,6 +217,28 @@ def test_a_server_that_cannot_do_what_devices_must_send_has_no_bound(monkeypatch
         lower_bound(world_of(load("paper", overrides)), bins=16)
 
 
+def test_a_server_that_is_nearly_free_but_slow_leaves_the_work_to_the_devices():
+    """Each device can run all its work: no policy need be unstable, however little waiting at the server costs."""
+    overrides = {"devices": 2, "weights.server_queue": 1e-18, "server.cpu_max_hz": 1e10}
+    found = lower_bound(world_of(load("paper", overrides)), bins=64)
+    assert 0 < found.value < np.inf
+    assert float(found.inflow.sum()) == pytest.approx(1e10 * 0.5 / 1e10, rel=0.02)  # what the server can do
+
+
+def test_waiting_that_costs_nothing_has_a_discounted_bound(four: Four):
+    """The price is 0 then: w1 gamma / (1 - gamma)."""
+    found = lower_bound(four({"weights.server_queue": 0.0, "objective": "discounted"}))
+    assert float(found.certificate.price) == 0
+    assert found.value > 0
+
+
+def test_of_a_discounted_program_reached_is_a_probability_and_inflow_a_mean(four: Four):
+    """At most one task is sent a block, and so is its mean weighed with (1 - gamma) gamma^t."""
+    found = lower_bound(four({"objective": "discounted", "discount": 0.99}))
+    assert (found.inflow <= 1).all()
+    assert 0 <= found.reached <= 1
+
+
 def test_a_price_beyond_the_cap_is_refused(four: Four):
     """w1 gamma / (1 - gamma) is 19: with a dear server the formula would go on above the true optimum."""
     world = four({"objective": "discounted"})
