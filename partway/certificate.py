@@ -2,11 +2,12 @@
 
 With the bound's own tables, for any policy (docs/bound.md):
 
-    J - bound = E average of [ sum_k advantage_k + kappa (y - f) + psi(f) - psi* ],   every term >= 0
+    J - bound = E average of [ sum_k (advantage_k + gamma surplus_k) + kappa (y - f) + psi(f) - psi* ],  every term >= 0
 
-advantage_k: what the chosen action costs in device k's exact program more than its best one; f: work served;
+advantage_k: what the chosen action costs in device k's exact program more than its best one; surplus_k: by how much the
+tables miss the tasks it leaves; f: work served;
 psi(f) = w2 E + (w1 - lambda / gamma) f; kappa = w1 - lambda (1 - gamma) / gamma. Averages of these have intervals
-that are a hundred times narrower than those of the cost, and say where the loss is.
+that are some hundred times narrower than those of the cost, and say where the loss is.
 """
 
 import jax

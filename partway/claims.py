@@ -77,7 +77,7 @@ class Points:
     fleets: tuple[int, ...] = (5, 10, 20, 30, 40, 50, 60)
 
 
-QUICK_POINTS = Points((0.1, 0.5, 0.9), (5, 20, 60))
+QUICK_POINTS = Points((0.1, 0.5, 0.9), (5, 60))
 
 
 def claims(points: Points) -> tuple[Claim, ...]:

@@ -199,7 +199,8 @@ def play_block(
     key_devices, key_server = jax.random.split(jax.random.fold_in(key, block))
 
     seen_by_server = server_view(state)
-    commanded = pair.server.act(loop.server_memory, server, seen_by_server, key_server)
+    asked = pair.server.act(loop.server_memory, server, seen_by_server, key_server)
+    commanded = replace(asked, rates=jnp.clip(asked.rates, 0.0, server.slot_capacity))
     seen = device_views(state, commanded.broadcast)
     fleet = Fleet(devices, seen, heard_next(state, commanded), draws, per_device(key_devices, state.q.shape[-1]))
     device_memory, did = play_devices(pair.device, learning, loop.device_memory, fleet)

@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pages import write_section
 
-from partway.claims import BASELINES, QUICK_POINTS, claims
+from partway.claims import BASELINES, Points, claims
 from partway.judge import Judged, column
 from partway.reproduce_report import PHASE_WORDS, READING_WORDS, interval_words
 from partway.reproduction import FULL, Sizes, parts
@@ -35,9 +35,10 @@ PRESETS, KEPT = ROOT / "partway" / "presets", ROOT / "results" / "fit"
 CANDIDATES = ("printed", "exact", "qlearning")
 TRIALS = 50
 READING = "conserving"
-CLAIMS = tuple(claim.id for claim in claims(QUICK_POINTS) if claim.orderings)
+CLAIMS = tuple(claim.id for claim in claims(POINTS) if claim.orderings)
 FIRST_SEED = 5000
-SIZES = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 8)), QUICK_POINTS, training=500, horizon=120)
+POINTS = Points((0.1, 0.5, 0.9), (5, 20, 60))
+SIZES = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 8)), POINTS, training=500, horizon=120)
 
 
 @dataclass(frozen=True)

@@ -502,6 +502,21 @@ class Faster(ServerController):
         return memory + 1.0
 
 
+@record
+class Excessive(ServerController):
+    """Asks for twice what the server can do, and then for less than nothing."""
+
+    def act(self, memory: Any, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        return announce(view, 2.0 * server.slot_capacity * jnp.array([1.0, 1.0, -1.0, 0.1, 0.0]))
+
+
+def test_the_world_keeps_a_servers_rates_within_what_it_can_do(four: Callable[..., World], play: Callable[..., Run]):
+    """The lower bound holds for such rates only, and a negative rate would give work back."""
+    world = four({})
+    rates = np.asarray(play(Pair(Local(), Excessive()), world, blocks=3).traces.rates)
+    np.testing.assert_allclose(rates[0, 0], float(world.server.slot_capacity) * np.array([1, 1, 0, 0.2, 0]), rtol=1e-6)
+
+
 def test_without_a_lag_they_hear_what_is_said_in_this_block(four: Callable[..., World], play: Callable[..., Run]):
     """`even` sends the rate heard over K: the one that the server has just chosen, from the first block on."""
     traces = play(Pair(Even(), Faster()), four({"broadcast_lag": 0, "device.arrival_prob": 0.9}), blocks=50).traces

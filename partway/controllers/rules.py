@@ -11,8 +11,9 @@ at the head of the queue, as their sources do, and take up as many tasks as f_ma
            is 0 too: it tells the work it does. Then nothing speaks against it and its time is 0, or nobody would start.
 
 Who divides that rate among the devices (`Dads`, `Iao`) finds a server slow to which little is sent, sends less, hears
-less, and starts again at silence. A sum of times is linear in the share under the proportional law and so least at an
-end: all or nothing.
+less, and starts again at silence. A sum of times is linear in the share under the proportional law, but for the
+server's queue that is joined at all, and so least at an end of what is possible: all or nothing where both are. On the
+tables of real networks the least one lies inside.
 """
 
 from collections.abc import Mapping
@@ -253,7 +254,8 @@ class CoEdge(DeviceController):
     L. Zeng, X. Chen, Z. Zhou, L. Yang, J. Zhang, "CoEdge: Cooperative DNN Inference With Adaptive Workload Partitioning
     Over Heterogeneous Edge Devices", IEEE/ACM Trans. Netw., 2021. Its split among peers is one share to a server here,
     and each stage has a block: f_max for the device's part, a radio slot, the server for what it is sent. Energy is
-    that of `Neurosurgeon`: cuts lie inside under either law.
+    that of `NeurosurgeonEnergy`, and so is the choice wherever the deadline does not bind, as in all presets: cuts lie
+    inside under either law.
     """
 
     hears = ("rate", "backlog")
