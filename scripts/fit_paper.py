@@ -35,9 +35,9 @@ PRESETS, KEPT = ROOT / "partway" / "presets", ROOT / "results" / "fit"
 CANDIDATES = ("printed", "exact", "qlearning")
 TRIALS = 50
 READING = "conserving"
-CLAIMS = tuple(claim.id for claim in claims(POINTS) if claim.orderings)
 FIRST_SEED = 5000
 POINTS = Points((0.1, 0.5, 0.9), (5, 20, 60))
+CLAIMS = tuple(claim.id for claim in claims(POINTS) if claim.orderings)
 SIZES = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 8)), POINTS, training=500, horizon=120)
 
 
