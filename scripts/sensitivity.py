@@ -1,7 +1,7 @@
 """Over what range of each unpublished parameter does each claim of section VI survive? One parameter at a time.
 
-Every other parameter is as in the preset `paper`; seeds, placements and verdicts as in the search of `make fit`. Writes
-docs/img/sensitivity-SCHEME.png and results/fit/sensitivity-SCHEME.csv.
+Every other parameter is as in the preset `paper`; seeds, placements and sizes are those of the search of `make fit`.
+Writes docs/img/sensitivity-SCHEME.png, results/fit/sensitivity-SCHEME.csv and a section of docs/paper.md.
 
 make sensitivity
 """
@@ -12,16 +12,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from fit_paper import CANDIDATES, KEPT, ROOT, evaluate, space
+from fit_paper import KEPT, POINTS, ROOT, SIZES, evaluate, space
 from matplotlib import style
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from pages import write_section
 
 from partway.figures.sheet import STYLE, short_number
 from partway.judge import Judged
 from partway.scenario import load
 
+PROPOSED = ("printed", "exact")
+"""Schemes in the part of the proposed one: Algorithms 1 and 2."""
 VALUES = 6
 """Of each parameter, from end to end of its range."""
 COLOURS = ("#c0504d", "#e9e2c8", "#3c8d5a")
@@ -74,8 +77,8 @@ def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
 def main() -> None:
     """Measure and draw."""
     parser = argparse.ArgumentParser(description="which claims survive which parameters")
-    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="default: printed exact qlearning")
-    for candidate in parser.parse_args().candidates or CANDIDATES:
+    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="default: printed exact")
+    for candidate in parser.parse_args().candidates or PROPOSED:
         rows = measure(candidate)
         KEPT.mkdir(parents=True, exist_ok=True)
         with (KEPT / f"sensitivity-{candidate}.csv").open("w", newline="") as file:
@@ -84,6 +87,18 @@ def main() -> None:
             writer.writerows(rows)
         with style.context(["default", STYLE]):
             draw(candidate, rows).savefig(Path(ROOT) / "docs" / "img" / f"sensitivity-{candidate}.png")
+    write_section(ROOT / "docs" / "paper.md", "sensitivity", page())
+
+
+def page() -> str:
+    """What the figures show."""
+    points = f"b = {', '.join(f'{one:g}' for one in POINTS.arrival_probs)} and K = {', '.join(map(str, POINTS.fleets))}"
+    pictures = "\n".join(f"![which claims survive with {one}](img/sensitivity-{one}.png)" for one in PROPOSED)
+    return f"""`make sensitivity` changes one parameter at a time, all others as in the preset `paper`: {len(SIZES.seeds)} replicates with the seeds and
+placements of the search, {SIZES.training} blocks of training, {points}. Green: every comparison of the claim points its way
+in the mean of the replicates; whether surely so is another question, see the table above.
+
+{pictures}"""
 
 
 if __name__ == "__main__":
