@@ -94,9 +94,10 @@ def page() -> str:
     """What the figures show."""
     points = f"b = {', '.join(f'{one:g}' for one in POINTS.arrival_probs)} and K = {', '.join(map(str, POINTS.fleets))}"
     pictures = "\n".join(f"![which claims survive with {one}](img/sensitivity-{one}.png)" for one in PROPOSED)
-    return f"""`make sensitivity` changes one parameter at a time, all others as in the preset `paper`: {len(SIZES.seeds)} replicates with the seeds and
-placements of the search, {SIZES.training} blocks of training, {points}. Green: every comparison of the claim points its way
-in the mean of the replicates; whether surely so is another question, see the table above.
+    return f"""`make sensitivity` changes one parameter at a time, others as in the preset `paper`: {len(SIZES.seeds)}
+replicates with the seeds and placements of the search, {SIZES.training} blocks of training,
+{points}. Green: every comparison of the claim points its way in the mean of the
+replicates; whether surely so is another question, see the table above.
 
 {pictures}"""
 
