@@ -42,7 +42,7 @@ class Sizes:
 
 
 FULL = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 24)), Points())
-QUICK = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 6)), QUICK_POINTS, training=300)
+QUICK = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 4)), QUICK_POINTS, training=300)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ Raw = dict[str, Any]
 
 def presets() -> dict[str, str]:
     """Name of every preset and its one-line description (the first line of its file)."""
-    files = sorted(PRESETS.glob("*.toml"))
+    files = sorted(PRESETS.glob("*.toml"), key=lambda path: path.stem)
     return {path.stem: path.read_text("utf-8").split("\n", 1)[0].lstrip("# ") for path in files}
 
 
