@@ -99,7 +99,7 @@ def _sides(findings: Findings) -> list[str]:
     head = [f"`{name}`: left | right | right / (1 - gamma)" for name in own]
     lines = [
         f"Both sides of (37) and (38) at block {last}, medians of the replicates, {READING_WORDS[HEADLINE[0]]}; the",
-        "last column is as large as a true bound of this form can be:",
+        "last column is what a contraction gives, but for the largest error there and the mean one here:",
         "",
         f"| | gamma | {' | '.join(head)} |",
         f"|---|---|{'---|' * 3 * len(own)}",

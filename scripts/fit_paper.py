@@ -3,12 +3,14 @@
 One search for each of the paper's algorithms in the part of the proposed scheme; writes partway/presets/paper-fitted-*.
 The score of a setting is the sum over claims 6a to 9d: 1 where all comparisons point the claim's way in the mean of the
 replicates, else half the share of those that do; Figures 8 and 9 count half from empty queues, half after training.
-Seeds and placements are none that a verdict uses. What is done is kept in results/fit and not done again.
+Seeds and placements are none that a verdict uses. What is done is kept in results/fit and not done again; a search that
+was stopped goes on from its settings, not from its random numbers. docs/data/fit-*.csv holds every setting.
 
 make fit
 """
 
 import argparse
+import csv
 import math
 import tempfile
 import time
@@ -31,7 +33,7 @@ from partway.sections import Scenario
 from partway.verdicts import HOLDS
 
 ROOT = Path(__file__).parents[1]
-PRESETS, KEPT = ROOT / "partway" / "presets", ROOT / "results" / "fit"
+PRESETS, KEPT, DATA = ROOT / "partway" / "presets", ROOT / "results" / "fit", ROOT / "docs" / "data"
 CANDIDATES = ("printed", "exact", "qlearning")
 TRIALS = 50
 READING = "conserving"
@@ -171,6 +173,19 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> None:
     (PRESETS / f"paper-fitted-{candidate}.toml").write_text(head + tomli_w.dumps(raw), "utf-8")
 
 
+def write_settings(candidate: str, study: optuna.Study, trials: int) -> None:
+    """Every setting of a search as CSV: its score, the claims that held, its parameters."""
+    DATA.mkdir(parents=True, exist_ok=True)
+    names = list(space(candidate))
+    with (DATA / f"fit-{candidate}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("setting", "score", "held", "held claims", *names))
+        for one in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])[:trials]:
+            held: list[str] = one.user_attrs["holds"]
+            numbers = [f"{one.params[name]:.6g}" for name in names]
+            writer.writerow((one.number + 1, f"{one.value:.4f}", len(held), "; ".join(held), *numbers))
+
+
 def page(trials: int) -> str:
     """The space, and the verdicts in the frozen presets by the seeds and sizes of `make reproduce`."""
     ranges = {**WORLD, **{name: one for own in LEARNING.values() for name, one in own.items()}}
@@ -181,10 +196,14 @@ proposed scheme, over
 |---|---|---|---|
 {chr(10).join(f"| `{name}` | {one.low:g} | {one.high:g} | {one.why} |" for name, one in ranges.items())}
 
-The last ones are fields of `[schemes.NAME]`; baselines keep theirs. A setting's score counts the claims all of whose
-comparisons point the claim's way in the mean of {len(SIZES.seeds)} replicates (seeds and placements from {FIRST_SEED}
-on, {SIZES.training} blocks of training, three points of each axis). The best are the presets `paper-fitted-*`, here
-judged as above by {len(FULL.seeds)} other replicates, {READING_WORDS[READING]}. The same with all other schemes:
+The last ones are fields of `[schemes.NAME]`; baselines keep theirs. Not searched: w3, which only fixes the unit of the
+cost; mu and nu, which every seed draws anew, and their scale, which belongs to the units of what they weigh; the noise
+(T7). A setting's score is the sum over claims of 1 where all comparisons point the claim's way in the mean of
+{len(SIZES.seeds)} replicates, else of half the share that does; Figures 8 and 9 count half from empty queues, half
+after training. Its seeds and placements are {FIRST_SEED} to {SIZES.seeds[-1]}, with {SIZES.training} blocks of training,
+sums over {SIZES.horizon} blocks (which cuts weight off where gamma is above 0.97), b = 0.1, 0.5, 0.9, K = 5, 20, 60.
+Every setting is in [data](data/). The best score is the preset `paper-fitted-*`, judged here by {len(FULL.seeds)} other
+replicates and all points, {READING_WORDS[READING]}. The same with all other schemes and readings:
 `partway reproduce --scenario paper-fitted-printed --out DIR`.
 """
     found = {candidate: evaluate(candidate, load(f"paper-fitted-{candidate}"), FULL) for candidate in CANDIDATES}
@@ -208,7 +227,9 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for candidate in options.candidates or CANDIDATES:
-        freeze(candidate, search(candidate, options.trials), options.trials)
+        study = search(candidate, options.trials)
+        freeze(candidate, study, options.trials)
+        write_settings(candidate, study, options.trials)
     if not options.candidates:
         write_section(ROOT / "docs" / "paper.md", "fit", page(options.trials))
 

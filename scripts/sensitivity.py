@@ -1,7 +1,7 @@
 """Over what range of each unpublished parameter does each claim of section VI survive? One parameter at a time.
 
 Every other parameter is as in the preset `paper`; seeds, placements and sizes are those of the search of `make fit`.
-Writes docs/img/sensitivity-SCHEME.png, results/fit/sensitivity-SCHEME.csv and a section of docs/paper.md.
+Writes docs/img/sensitivity-SCHEME.png, docs/data/sensitivity-SCHEME.csv and a section of docs/paper.md.
 
 make sensitivity
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from fit_paper import KEPT, POINTS, ROOT, SIZES, evaluate, space
+from fit_paper import DATA, POINTS, ROOT, SIZES, evaluate, space
 from matplotlib import style
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ from partway.scenario import load
 
 PROPOSED = ("printed", "exact")
 """Schemes in the part of the proposed one: Algorithms 1 and 2."""
+SHARE = "share of comparisons for it"
 VALUES = 6
 """Of each parameter, from end to end of its range."""
 COLOURS = ("#c0504d", "#e9e2c8", "#3c8d5a")
@@ -80,26 +81,50 @@ def main() -> None:
     parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="default: printed exact")
     for candidate in parser.parse_args().candidates or PROPOSED:
         rows = measure(candidate)
-        KEPT.mkdir(parents=True, exist_ok=True)
-        with (KEPT / f"sensitivity-{candidate}.csv").open("w", newline="") as file:
+        DATA.mkdir(parents=True, exist_ok=True)
+        with (DATA / f"sensitivity-{candidate}.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("parameter", "value", "claim", "share of comparisons for it"))
+            writer.writerow(("parameter", "value", "claim", SHARE))
             writer.writerows(rows)
         with style.context(["default", STYLE]):
             draw(candidate, rows).savefig(Path(ROOT) / "docs" / "img" / f"sensitivity-{candidate}.png")
     write_section(ROOT / "docs" / "paper.md", "sensitivity", page())
 
 
+def ranges(candidate: str) -> list[str]:
+    """A line for each claim: where it survives, parameter by parameter; from the CSV."""
+    with (DATA / f"sensitivity-{candidate}.csv").open() as file:
+        rows = [
+            (one["parameter"], float(one["value"]), one["claim"], float(one[SHARE])) for one in csv.DictReader(file)
+        ]
+    lines: list[str] = []
+    for claim in dict.fromkeys(row[2] for row in rows):
+        said: list[str] = []
+        for name in dict.fromkeys(row[0] for row in rows):
+            own = [(value, share == 1) for parameter, value, of, share in rows if (parameter, of) == (name, claim)]
+            held = [f"{value:g}" for value, holds in own if holds]
+            if held:
+                where = "everywhere" if len(held) == len(own) else ", ".join(held)
+                said.append(f"`{name.removeprefix('schemes.')}` {where}")
+        always = len(said) == len({row[0] for row in rows}) and all(one.endswith("everywhere") for one in said)
+        lines.append(f"- **{claim}** {'everywhere' if always else '; '.join(said) or 'nowhere'}")
+    return lines
+
+
 def page() -> str:
     """What the figures show."""
+    found = "\n\n".join(f"`{one}`, where each claim survives:\n\n" + "\n".join(ranges(one)) for one in PROPOSED)
     points = f"b = {', '.join(f'{one:g}' for one in POINTS.arrival_probs)} and K = {', '.join(map(str, POINTS.fleets))}"
     pictures = "\n".join(f"![which claims survive with {one}](img/sensitivity-{one}.png)" for one in PROPOSED)
     return f"""`make sensitivity` changes one parameter at a time, others as in the preset `paper`: {len(SIZES.seeds)}
 replicates with the seeds and placements of the search, {SIZES.training} blocks of training,
 {points}. Green: every comparison of the claim points its way in the mean of the
-replicates; whether surely so is another question, see the table above.
+replicates; whether surely so is another question, see the table above. One of the two comparisons of 6a and 6b is
+always true, so they are never red. The numbers are in [data](data/).
 
-{pictures}"""
+{pictures}
+
+{found}"""
 
 
 if __name__ == "__main__":
