@@ -200,7 +200,7 @@ The last ones are fields of `[schemes.NAME]`; baselines keep theirs. Not searche
 cost; mu and nu, which every seed draws anew, and their scale, which belongs to the units of what they weigh; the noise
 (T7). A setting's score is the sum over claims of 1 where all comparisons point the claim's way in the mean of
 {len(SIZES.seeds)} replicates, else of half the share that does; Figures 8 and 9 count half from empty queues, half
-after training. Its seeds and placements are {FIRST_SEED} to {SIZES.seeds[-1]}, with {SIZES.training} blocks of training,
+after training. Seeds and placements are {FIRST_SEED} to {SIZES.seeds[-1]}, with {SIZES.training} blocks of training,
 sums over {SIZES.horizon} blocks (which cuts weight off where gamma is above 0.97), b = 0.1, 0.5, 0.9, K = 5, 20, 60.
 Every setting is in [data](data/). The best score is the preset `paper-fitted-*`, judged here by {len(FULL.seeds)} other
 replicates and all points, {READING_WORDS[READING]}. The same with all other schemes and readings:
