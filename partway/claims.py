@@ -1,8 +1,9 @@
 """What section VI of the paper claims, as data: the text, the windows and points looked at, what must come out.
 
-Written down before it was tested: windows, points and orderings are those of the commit that added this file, before
-the first table in docs/paper.md. A claim is a list of orderings; in each one quantity must be smaller than another,
-in the mean of logarithms over replicates (`partway.verdicts`). "proposed" stands for the scheme that takes that part.
+Written down before it was tested: windows, orderings and the points of the full run are those of the commit that added
+this file, before the first table in docs/paper.md. A claim is a list of orderings; in each one quantity must be smaller
+than another, in the mean of logarithms over replicates (`partway.verdicts`). "proposed" stands for the scheme that takes
+that part.
 """
 
 from collections.abc import Sequence

@@ -111,11 +111,16 @@ def evaluate(candidate: str, scenario: Scenario, sizes: Sizes = SIZES) -> list[J
     return column(claims(sizes.points), runs, candidate, READING)
 
 
+def share_for(one: Judged) -> float:
+    """Share of a claim's comparisons that point its way in the mean over replicates."""
+    return sum(decision.mean > 0 for decision in one.decisions) / len(one.decisions)
+
+
 def score(judged: Sequence[Judged]) -> float:
     """See the top of this file."""
     total = 0.0
     for one in judged:
-        for_it = sum(decision.mean > 0 for decision in one.decisions) / len(one.decisions)
+        for_it = share_for(one)
         total += (0.5 if one.phase else 1.0) * (1.0 if for_it == 1.0 else 0.5 * for_it)
     return total
 
@@ -166,9 +171,10 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> None:
             table = table.setdefault(word, {})  # type: ignore[assignment]
         table[field] = float(f"{value:.4g}")
     head = (
-        f"# Section VI with unpublished parameters searched so that most claims hold with `{candidate}` (make fit)\n"
-        f"# Setting {best.number + 1} of {trials}, score {best.value:.2f} of {len(CLAIMS)}; "
-        "everything else is as in the preset paper.\n\n"
+        f"# Section VI with unpublished parameters searched for its claims on `{candidate}` (make fit)\n"
+        f"# The best of {trials} settings by its score, {best.value:.2f} of {len(CLAIMS)}: "
+        "what holds is in docs/paper.md.\n"
+        "# Everything else is as in the preset paper.\n\n"
     )
     (PRESETS / f"paper-fitted-{candidate}.toml").write_text(head + tomli_w.dumps(raw), "utf-8")
 

@@ -9,10 +9,9 @@ make sensitivity
 import argparse
 import csv
 import sys
-from pathlib import Path
 
 import numpy as np
-from fit_paper import DATA, POINTS, ROOT, SIZES, evaluate, space
+from fit_paper import DATA, POINTS, ROOT, SIZES, evaluate, share_for, space
 from matplotlib import style
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -20,7 +19,6 @@ from matplotlib.patches import Patch
 from pages import write_section
 
 from partway.figures.sheet import STYLE, short_number
-from partway.judge import Judged
 from partway.scenario import load
 
 PROPOSED = ("printed", "exact")
@@ -32,18 +30,13 @@ COLOURS = ("#c0504d", "#e9e2c8", "#3c8d5a")
 PHASES = {"": "", "from_empty": " empty", "after_training": " trained"}
 
 
-def standing(one: Judged) -> float:
-    """Share of a claim's comparisons that point its way in the mean over replicates."""
-    return sum(decision.mean > 0 for decision in one.decisions) / len(one.decisions)
-
-
 def measure(candidate: str) -> list[tuple[str, float, str, float]]:
     """(parameter, value, claim, share of its comparisons that point its way), one by one."""
     rows: list[tuple[str, float, str, float]] = []
     for name, one in space(candidate).items():
         for value in one.grid(VALUES):
             for judged in evaluate(candidate, load("paper", {name: value})):
-                rows.append((name, value, f"{judged.claim}{PHASES[judged.phase]}", standing(judged)))
+                rows.append((name, value, f"{judged.claim}{PHASES[judged.phase]}", share_for(judged)))
             print(candidate, name, value, file=sys.stderr, flush=True)
     return rows
 
@@ -87,7 +80,7 @@ def main() -> None:
             writer.writerow(("parameter", "value", "claim", SHARE))
             writer.writerows(rows)
         with style.context(["default", STYLE]):
-            draw(candidate, rows).savefig(Path(ROOT) / "docs" / "img" / f"sensitivity-{candidate}.png")
+            draw(candidate, rows).savefig(ROOT / "docs" / "img" / f"sensitivity-{candidate}.png")
     write_section(ROOT / "docs" / "paper.md", "sensitivity", page())
 
 
