@@ -2,8 +2,8 @@
 
 Written down before it was tested: windows, orderings and the points of the full run are those of the commit that added
 this file, before the first table in docs/paper.md. A claim is a list of orderings; in each one quantity must be smaller
-than another, in the mean of logarithms over replicates (`partway.verdicts`). "proposed" stands for the scheme that takes
-that part.
+than another, in the mean of logarithms over replicates (`partway.verdicts`). "proposed" stands for the scheme that
+takes that part.
 """
 
 from collections.abc import Sequence
