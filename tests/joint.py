@@ -28,6 +28,7 @@ from scipy import stats
 from partway import bound, simulate
 from partway import draws as drawing
 from partway.bound import Bound, lower_bound
+from partway.controllers.postdecision import PostDecisionServer, Priced
 from partway.program import Fading
 from partway.runs import Options, play_seed
 from partway.scenario import load
@@ -279,6 +280,14 @@ def play(world: World, pair: Pair, gains: np.ndarray, seeds: Sequence[int], bloc
         return jax.tree.map(np.asarray, run(jnp.asarray(seeds, jnp.uint32)))
 
 
+def learned(world: World, found: Bound, gains: np.ndarray, pair: Pair) -> tuple[float, float]:
+    """What a pair costs per block once it has learned, by the certificate `found`; five standard errors over seeds."""
+    certified = replace(world, certificate=jax.tree.map(np.asarray, found.certificate))
+    sums = play(certified, pair, gains, range(32), 2000)
+    above = (sums.loss_devices + sums.loss_waiting + sums.loss_rate)[:, 1000:].mean(axis=1)
+    return found.value + float(above.mean()), 5.0 * float(above.std(ddof=1)) / np.sqrt(32)
+
+
 GAINS = 3
 
 
@@ -308,21 +317,24 @@ def growth() -> None:
 
 
 def worlds_of_all_kinds() -> None:
-    """How far the bound is below the optimum, and selfish devices with the best server above it."""
+    """How far the bound is below the optimum, and above it selfish devices with the best server, and `priced`."""
     print("\nSlack of the bound, and what devices that decide alone cost beyond the optimum; server queue in eighths\n")
     print(
-        "| devices | w2 E(K tasks) / K | lower bound | joint optimum | slack | alone, price 0 | alone, bound's price |"
+        "| devices | w2 E(K tasks) / K | lower bound | joint optimum | slack | alone, price 0 | alone, bound's price "
+        "| `priced`, learned |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for devices in (1, 2):
         for dear in (0.1, 0.5, 2.5, 10.0):
             world, gains = tiny(devices, dear), points_of(GAINS)
             system, found = joint(world, Grid(gains, 6, 2 * devices + 1, 8)), finite_bound(world, gains)
             best = optimum(system)
             costs = [optimum(alone(system, price)) for price in (0.0, float(found.certificate.price))]
+            priced, error = learned(world, found, gains, Pair(Priced(), PostDecisionServer()))
             print(
                 f"| {devices} | {dear} | {found.value:.3f} | {best:.3f} | {best / found.value - 1:.1%} "
-                f"| {costs[0] / best - 1:+.1%} | {costs[1] / best - 1:+.1%} |",
+                f"| {costs[0] / best - 1:+.1%} | {costs[1] / best - 1:+.1%} "
+                f"| {priced / best - 1:+.1%} ± {error / best / 5 * 2:.1%} |",
                 flush=True,
             )
 

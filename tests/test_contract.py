@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import MIXED, world_of
 
+from partway.bound import lower_bound
 from partway.comparison import compare
 from partway.controllers import base
 from partway.controllers.base import (
@@ -29,6 +31,7 @@ from partway.controllers.parametric import Algorithm1
 from partway.draws import arrivals, gains
 from partway.model import Broadcast, Device, DeviceAction, Draws, Server, ServerAction, State, admit, heard, transition
 from partway.records import record
+from partway.results import discounted
 from partway.runs import Options, Run, evaluate, play_seed
 from partway.scenario import load
 from partway.schemes import SCHEMES
@@ -271,6 +274,20 @@ def test_neither_the_split_into_calls_nor_the_number_of_seeds_matters(
     assert np.allclose(alone.sums.cost()[0], both.sums.cost()[1], rtol=1e-4)
 
 
+def test_the_number_of_cores_does_not_matter(
+    play: Callable[..., Run], mixed_world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Two calls of two seeds on one thread and on two, each with a seed of its own: all that a run leaves."""
+    pair, found = Pair(SCHEMES["qlearning"].device, SCHEMES["priced"].server), list[Any]()
+    for cores in ("1", "2"):
+        monkeypatch.setenv("NPROC", cores)
+        run = play(pair, mixed_world, name="qlearning", precision="float64")
+        found.append((run.sums, run.traces, run.loop))
+    one, two = (jax.tree.leaves(each) for each in found)
+    assert len(one) > 30
+    assert all(np.allclose(a, b, rtol=1e-12, atol=1e-11, equal_nan=True) for a, b in zip(one, two, strict=True))
+
+
 @pytest.fixture(scope="module")
 def chance(mixed_world: World) -> tuple[np.ndarray, np.ndarray]:
     """What the world draws for seeds 0 and 1 in 100 blocks, with nobody in it: arrivals, and gains from block 0 on."""
@@ -336,6 +353,22 @@ def test_work_is_conserved(finished: Run, mixed_world: World):
     sent = (rest @ np.asarray(mixed_world.devices.server_work, np.float64)).sum(axis=1)
     assert np.allclose(sent, finished.sums.served.sum(axis=1) + last.y, rtol=1e-4, atol=1e-4)
     assert np.array_equal(traces.q, np.round(traces.q))
+
+
+@pytest.fixture(scope="module")
+def discounted_bound() -> float:
+    return lower_bound(world_of(load(MIXED, {"objective": "discounted", "discount": 0.8})), bins=64).value
+
+
+def test_no_scheme_costs_less_than_the_discounted_bound(
+    scheme: str, play: Callable[..., Run], pair_of: Callable[[str], Pair], discounted_bound: float, mixed_world: World
+):
+    """On real networks too; sixteen runs from empty queues, whose later blocks count for nothing at gamma = 0.8."""
+    pairs_of_seeds = [(seed, seed + 1) for seed in range(0, 16, 2)]
+    runs = [play(pair_of(scheme), mixed_world, name=scheme, seeds=seeds) for seeds in pairs_of_seeds]
+    sums = np.concatenate([discounted(one.sums.cost().astype(np.float64), 0.8) for one in runs])
+    assert sums.mean() > discounted_bound - 5 * sums.std(ddof=1) / np.sqrt(16)
+    assert sums.mean() < 10 * discounted_bound  # which is not the bound of no world at all
 
 
 def test_no_device_does_what_it_cannot(finished: Run, mixed_world: World):
