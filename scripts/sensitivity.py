@@ -1,7 +1,7 @@
 """Over what range of each unpublished parameter does each claim of section VI survive? One parameter at a time.
 
 Every other parameter is as in the preset `paper`; seeds, placements and sizes are those of the search of `make fit`.
-Writes docs/img/sensitivity-SCHEME.png, docs/data/sensitivity-SCHEME.csv and a section of docs/paper.md.
+Writes docs/img/sensitivity-SCHEME.png and .svg, docs/data/sensitivity-SCHEME.csv and a section of docs/paper.md.
 
 make sensitivity
 """
@@ -9,9 +9,10 @@ make sensitivity
 import argparse
 import csv
 import sys
+from pathlib import Path
 
 import numpy as np
-from fit_paper import DATA, POINTS, ROOT, SIZES, evaluate, share_for, space
+from fit_paper import CANDIDATES, DATA, POINTS, ROOT, SIZES, evaluate, share_for, space
 from matplotlib import style
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -21,8 +22,6 @@ from pages import write_section
 from partway.figures.sheet import STYLE, short_number
 from partway.scenario import load
 
-PROPOSED = ("printed", "exact")
-"""Schemes in the part of the proposed one: Algorithms 1 and 2."""
 SHARE = "share of comparisons for it"
 VALUES = 6
 """Of each parameter, from end to end of its range."""
@@ -71,25 +70,38 @@ def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
 def main() -> None:
     """Measure and draw."""
     parser = argparse.ArgumentParser(description="which claims survive which parameters")
-    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="default: printed exact")
-    for candidate in parser.parse_args().candidates or PROPOSED:
+    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="to measure; default: printed exact qlearning")
+    DATA.mkdir(parents=True, exist_ok=True)
+    for candidate in parser.parse_args().candidates or CANDIDATES:
         rows = measure(candidate)
-        DATA.mkdir(parents=True, exist_ok=True)
-        with (DATA / f"sensitivity-{candidate}.csv").open("w", newline="") as file:
+        with kept(candidate).open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("parameter", "value", "claim", SHARE))
             writer.writerows(rows)
+    for candidate in CANDIDATES:
         with style.context(["default", STYLE]):
-            draw(candidate, rows).savefig(ROOT / "docs" / "img" / f"sensitivity-{candidate}.png")
+            figure = draw(candidate, measured(candidate))
+            for kind in ("png", "svg"):
+                figure.savefig(ROOT / "docs" / "img" / f"sensitivity-{candidate}.{kind}")
     write_section(ROOT / "docs" / "paper.md", "sensitivity", page())
 
 
-def ranges(candidate: str) -> list[str]:
-    """A line for each claim: where it survives, parameter by parameter; from the CSV."""
-    with (DATA / f"sensitivity-{candidate}.csv").open() as file:
-        rows = [
+def kept(candidate: str) -> Path:
+    """Where the rows of a candidate are."""
+    return DATA / f"sensitivity-{candidate}.csv"
+
+
+def measured(candidate: str) -> list[tuple[str, float, str, float]]:
+    """The rows of `measure`, as they are kept."""
+    with kept(candidate).open() as file:
+        return [
             (one["parameter"], float(one["value"]), one["claim"], float(one[SHARE])) for one in csv.DictReader(file)
         ]
+
+
+def ranges(candidate: str) -> list[str]:
+    """A line for each claim: where it survives, parameter by parameter."""
+    rows = measured(candidate)
     lines: list[str] = []
     for claim in dict.fromkeys(row[2] for row in rows):
         said: list[str] = []
@@ -106,9 +118,12 @@ def ranges(candidate: str) -> list[str]:
 
 def page() -> str:
     """What the figures show."""
-    found = "\n\n".join(f"`{one}`, where each claim survives:\n\n" + "\n".join(ranges(one)) for one in PROPOSED)
+    found = "\n\n".join(f"`{one}`, where each claim survives:\n\n" + "\n".join(ranges(one)) for one in CANDIDATES)
     points = f"b = {', '.join(f'{one:g}' for one in POINTS.arrival_probs)} and K = {', '.join(map(str, POINTS.fleets))}"
-    pictures = "\n".join(f"![which claims survive with {one}](img/sensitivity-{one}.png)" for one in PROPOSED)
+    pictures = "\n".join(
+        f"![which claims survive with {one}](img/sensitivity-{one}.png) [SVG](img/sensitivity-{one}.svg)"
+        for one in CANDIDATES
+    )
     return f"""`make sensitivity` changes one parameter at a time, others as in the preset `paper`: {len(SIZES.seeds)}
 replicates with the seeds and placements of the search, {SIZES.training} blocks of training,
 {points}. Green: every comparison of the claim points its way in the mean of the
