@@ -1,9 +1,11 @@
-"""Runs: a scan over blocks, a `vmap` over seeds, one compiled call after another.
+"""Runs: a scan over blocks, a `vmap` over seeds, one compiled call after another, seeds spread over the cores.
 
 Results do not depend on how blocks are split into calls, nor on which seeds run together.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -64,7 +66,7 @@ def play_seed(
     return after, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
 
 
-@partial(jax.jit, static_argnames="options")
+@partial(jax.jit, static_argnames="options", donate_argnames="loop")
 def _play_seeds(
     world: World, pair: Pair, loop: Loop, seeds: jax.Array, keys: jax.Array, first: jax.Array, options: Options
 ):
@@ -107,7 +109,9 @@ def run(
     tick  called with the number of blocks after each compiled call
     """
     agreed, loop = begin(world, pair, name, seeds, precision)
-    return go_on(world, agreed, loop, name, seeds, blocks, 0, precision=precision, traces=traces, tick=tick)
+    with jax.enable_x64(precision == "float64"):
+        concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        return _play_calls(concrete, agreed, loop, numbers, keys[:, 2], blocks, 0, True, traces, tick)
 
 
 def begin(world: World, pair: Pair, name: str, seeds: Sequence[int], precision: str) -> tuple[Pair, Loop]:
@@ -133,7 +137,8 @@ def go_on(
     """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
     with jax.enable_x64(precision == "float64"):
         concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
-        return _play_calls(concrete, pair, loop, numbers, keys[:, 2], blocks, first, True, traces, tick)
+        own = jax.tree.map(jnp.copy, loop)
+        return _play_calls(concrete, pair, own, numbers, keys[:, 2], blocks, first, True, traces, tick)
 
 
 def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
@@ -147,7 +152,8 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
     with jax.enable_x64(first.dtype == jnp.float64):
         concrete, numbers, keys = precise(world, str(first.dtype)), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
         states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
-        loop = Loop(states, trained.loop.device_memory, trained.loop.server_memory)
+        memories = jax.tree.map(jnp.copy, (trained.loop.device_memory, trained.loop.server_memory))
+        loop = Loop(states, *memories)
         return _play_calls(
             concrete, trained.pair, loop, numbers, keys[:, 2], blocks, 0, False, traces, lambda blocks: None
         )
@@ -171,16 +177,62 @@ def _play_calls(
     traces: bool,
     tick: Callable[[int], None],
 ) -> Run:
-    """Blocks first .. first + blocks - 1, one compiled call after the other."""
-    length = _call_length(blocks)
+    """Blocks first .. first + blocks - 1, one compiled call after the other; of every call each thread plays a share.
+
+    XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core. `loop` is
+    used up: a call writes what it leaves over what it was given, and a million devices are in memory once.
+    """
+    length, double = _call_length(blocks), loop.state.q.dtype == jnp.float64
     tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // world.devices.mean_gain.shape[-1] // len(seeds)))
     options, parts = Options(length, tile, learning, traces), []
-    for done in range(0, blocks, options.blocks):
-        loop, part = _play_seeds(world, pair, loop, seeds, keys, jnp.uint32(first + done), options)
-        parts.append(jax.tree.map(np.asarray, part))
-        tick(options.blocks)
+    threads = _divisor(len(seeds), cores() if jax.default_backend() == "cpu" else 1)
+    shares = _shares((pair, seeds, keys), threads)
+    loops = _shares(loop, threads)
+
+    def play(share: tuple[Any, Loop], done: int) -> tuple[Loop, Any]:
+        (own, numbers, own_keys), before = share
+        with jax.enable_x64(double):  # which each thread has its own of
+            after, part = _play_seeds(world, own, before, numbers, own_keys, jnp.uint32(first + done), options)
+            return after, jax.tree.map(np.asarray, part)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for done in range(0, blocks, options.blocks):
+            each = map if threads == 1 else pool.map
+            played = list(each(partial(play, done=done), zip(shares, loops, strict=True)))
+            loops = [after for after, _ in played]
+            parts.append(jax.tree.map(lambda *pieces: np.concatenate(pieces), *(part for _, part in played)))
+            tick(options.blocks)
     sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
-    return Run(sums, traced_blocks, pair, loop)
+    return Run(sums, traced_blocks, pair, _together(loops))
+
+
+def cores() -> int:
+    """Cores that this process may use: NPROC, which XLA reads too, or those it may run on."""
+    told = os.environ.get("NPROC", "")
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shares(tree: Any, count: int) -> list[Any]:
+    """A tree cut into equal pieces along the first axis of every leaf; by NumPy, which has nothing to compile."""
+    if count == 1:
+        return [tree]
+    pieces = jax.tree.map(
+        lambda leaf: jnp.split(leaf, count) if _is_key(leaf) else np.split(np.asarray(leaf), count), tree
+    )
+    return list(jax.tree.transpose(jax.tree.structure(tree), jax.tree.structure([0] * count), pieces))
+
+
+def _together(trees: Sequence[Any]) -> Any:
+    """The tree that `_shares` has cut."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: (jnp if _is_key(leaves[0]) else np).concatenate(leaves), *trees)
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def _call_length(blocks: int) -> int:

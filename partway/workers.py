@@ -19,6 +19,7 @@ import jax
 from joblib.externals.loky import ProcessPoolExecutor
 
 from partway.errors import InputError
+from partway.runs import cores
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,12 +86,7 @@ def jobs_of(asked: int | None) -> int:
     """How many processes: what was asked for, or as many as there are cores. Raises InputError for what is none."""
     if asked is not None and not 1 <= asked <= MOST_JOBS:
         raise InputError(f"--jobs {asked}: allowed is a whole number from 1 to {MOST_JOBS}")
-    return asked or _cores()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return asked or cores()
 
 
 def _pool(count: int) -> Any:

@@ -1,6 +1,7 @@
 """A scenario made concrete: who stands where, what every party's constants are, and what chance brings."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import jax
@@ -103,13 +104,19 @@ def build(scenario: Scenario, placement: Placement) -> World:
     rows = np.array([kinds.index(kind) for kind in classes])
     width = max(len(work_of[kind].share) for kind in kinds)
     per_kind = [_device(scenario, kind, work_of[kind], mean_task, width) for kind in kinds]
-    devices = jax.tree.map(lambda *leaves: np.stack(leaves, axis=-1)[..., rows], *per_kind)
+    devices = jax.tree.map(partial(_spread, rows), *per_kind)
     fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MOST_PLANNED - 1)) + 1
     task = replace(devices.task, laws=_laws([work.proportional for work in work_of.values()]))
     devices = replace(devices, mean_gain=_constant(placement.mean_gain_per_w), task=task, most=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
     return World(devices, _server(scenario, mean_task), _constant(threshold))
+
+
+def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
+    """Of every device, along a new last axis, the leaf of its kind; of equal devices no copies are made."""
+    stacked = np.stack(leaves, axis=-1)
+    return np.broadcast_to(stacked, (*stacked.shape[:-1], len(rows))) if len(leaves) == 1 else stacked[..., rows]
 
 
 def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float, width: int) -> Device:

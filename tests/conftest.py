@@ -143,7 +143,13 @@ def replay(mixed_world: World) -> Callable[..., tuple[Loop, Sums, Traces]]:
         keys = jax.vmap(controller_keys)(jnp.arange(2, dtype=jnp.uint32), jnp.full(2, stable_hash(name), jnp.uint32))
         numbers, options = jnp.asarray(seeds, jnp.uint32), Options(CALL, CALL, traces=True)
         after, (sums, traces) = runs._play_seeds(
-            precise(world, "float32"), run.pair, loop, numbers, keys[:, 2], jnp.uint32(100), options
+            precise(world, "float32"),
+            run.pair,
+            jax.tree.map(jnp.copy, loop),
+            numbers,
+            keys[:, 2],
+            jnp.uint32(100),
+            options,
         )
         return after, *jax.tree.map(np.asarray, (sums, traces))
 
