@@ -38,7 +38,7 @@ profiles: $(DEV)  ## Make partway/profiles/*.csv from ONNX models
 results: $(DEV)  ## Write the comparisons of docs/results.md and its pictures from runs made now (minutes)
 	$(BIN)/python scripts/make_results.py
 
-bench: $(DEV)  ## Measure how fast it is, against NumPy and against the machine: docs/benchmarks.md (up to 20 minutes)
+bench: $(DEV)  ## Measure how fast it is, against NumPy and against the machine: docs/benchmarks.md (up to 45 minutes)
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(DEV)  ## Check in a minute that Partway and what it is measured against agree
@@ -49,7 +49,9 @@ goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it
 
 reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stopped run has is kept: results/reproduction
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite
-	for n in 6 7 8 9; do cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
+	for n in 6 7 8 9 6-as-printed 7-as-printed 8-as-printed 9-as-printed; do \
+		cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
+	cp results/reproduction/proposition-1.png docs/img
 
 fit: $(DEV)  ## Search the parameters the paper does not publish: partway/presets/paper-fitted-* (half an hour)
 	$(BIN)/python scripts/fit_paper.py

@@ -1,6 +1,6 @@
 """The command line: measure, keep what was found in results/benchmarks.json, write docs/benchmarks.md and its figure.
 
-python -m benchmarks                    everything, up to a quarter of an hour
+python -m benchmarks                    everything, up to three quarters of an hour
 python -m benchmarks --only memory      one group anew, the rest as it was measured before
 python -m benchmarks --page             nothing anew, only the page
 python -m benchmarks --quick            tiny sizes of everything; says whether results agree, and nothing of time
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--page", action="store_true", help="write the page from what was measured before")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no times")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="(default: cpu)")
-    parser.add_argument("--minutes", type=float, default=13.0, help="begin nothing after so long (default: 13)")
+    parser.add_argument("--minutes", type=float, default=40.0, help="begin nothing after so long (default: 40)")
     return parser
 
 

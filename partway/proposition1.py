@@ -51,8 +51,8 @@ FUTURE_BLOCKS = 4605
 """Of a continuation: what comes after is worth less than 1 % at gamma = 0.999."""
 ERROR_BLOCKS = 200
 """Blocks of a continuation over which delta^2 is averaged."""
-MOST_APART = 1000.0
-"""Replicates enter a comparison with a ratio of the sides of at most this: the left one can be 0."""
+WITHOUT_ERROR = 1000.0
+"""Right side over left one in a replicate whose left side is 0 or, being unbiased, less."""
 PARTIES = {"device": "(37)", "server": "(38)"}
 SCHEMES_MEANT = tuple(name for name in CANDIDATES if isinstance(SCHEMES[name].device, Algorithm1))
 """Candidates that are Algorithms 1 and 2, which the proposition is about."""
@@ -261,8 +261,7 @@ def _judged(part: PropositionPart, arrays: Mapping[str, np.ndarray]) -> Judged:
 
 
 def log_ratio(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(replicates,) log(right / left), at most MOST_APART either way; a left side of 0 or less is that far below."""
-    most = np.log(MOST_APART)
+    """(replicates,) log(right / left), which is that of WITHOUT_ERROR where the left side is not above 0."""
+    above = left > 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(left > 0, np.log(right) - np.log(np.where(left > 0, left, 1.0)), most)
-    return np.clip(ratio, -most, most)
+        return np.where(above, np.log(right) - np.log(np.where(above, left, 1.0)), np.log(WITHOUT_ERROR))

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ HEADLINE = (READINGS[0], PHASES[1])
 
 @dataclass(frozen=True)
 class Findings:
-    """A reproduction: what was asked, every part's arrays, and the verdicts; `seconds` all parts took, added up."""
+    """A reproduction: what was asked, every part's arrays, and the verdicts.
+
+    seconds  all parts took, added up, whenever they were run        wall, jobs  seconds and processes of this call
+    """
 
     sizes: Sizes
     preset: str
@@ -29,6 +33,8 @@ class Findings:
     claims: tuple[Claim, ...]
     judged: tuple[Judged, ...]
     seconds: float
+    wall: float
+    jobs: int
     command: str
 
     def of(self, claim: str, candidate: str, reading: str, phase: str = "") -> Judged:
@@ -57,12 +63,14 @@ def reproduce(
 
     jobs  processes        tick  called with each part as it is there
     """
+    began = time.monotonic()
     runs = run_parts(all_parts(sizes, preset), folder, jobs, tick)
     stated = claims(sizes.points)
     figures = {part: arrays for part, arrays in runs.items() if isinstance(part, Part)}
     judged = (*judge.judge(stated, figures), *proposition1.judge(runs), *remark1.judge(runs))
     seconds = float(sum(arrays[SECONDS] for arrays in runs.values()))
-    return Findings(sizes, preset, runs, stated, judged, seconds, shlex.join(["partway", *sys.argv[1:]]))
+    wall, command = time.monotonic() - began, shlex.join(["partway", *sys.argv[1:]])
+    return Findings(sizes, preset, runs, stated, judged, seconds, wall, jobs, command)
 
 
 def phase_shown(claim: Claim) -> str:

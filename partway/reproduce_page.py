@@ -127,7 +127,8 @@ def _origin(findings: Findings) -> str:
     commands = "\n".join(part.command() for part in findings.figure_runs())
     return f"""<h2>Where every number comes from</h2>
 <p>All of it: <code>{_text(findings.command)}</code> ({findings.seconds / 60:.0f} minutes,
-all processes together). Every comparison is in
+all processes and calls together; this call took {findings.wall / 60:.1f} minutes with {findings.jobs} processes).
+Every comparison is in
 <code>claims.csv</code>, every curve in the CSV beside its figure, every run's numbers in <code>parts/</code>.</p>
 <p>Seeds, and placement seeds: {seeds}. Replicate i has the i-th of both.</p>
 <details><summary>Code</summary><table><tbody>{sources}</tbody></table></details>

@@ -164,6 +164,8 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "confidence": 1.0 - ALPHA,
         "command": findings.command,
         "seconds": findings.seconds,
+        "wall_seconds": findings.wall,
+        "jobs": findings.jobs,
         "code": code_hash(),
         "versions": {
             "partway": version(),
@@ -192,8 +194,9 @@ def _verdict(one: Judged) -> dict[str, Any]:
 def _case(one: Judged) -> dict[str, Any]:
     decided = None if one.deciding is None else one.labels[one.deciding]
     about = {"reading": one.reading, "phase": one.phase or None, "unit": one.unit}
+    confidence = None if one.deciding is None else 1.0 - one.decisions[one.deciding].level
     counted = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
-    return {**about, **_verdict(one), **counted}
+    return {**about, **_verdict(one), "confidence": confidence, **counted}
 
 
 def finite(value: float) -> float | None:

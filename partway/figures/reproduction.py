@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from partway import proposition1
 from partway.claims import BASELINES, CANDIDATES, PHASES, READINGS, TOLERANCE
-from partway.figures.sheet import STYLE, Drawn, Row, colour, count_blocks, highest_shown, log_axis, save
+from partway.figures.sheet import STYLE, Drawn, Row, colour, count_blocks, log_axis, save
 from partway.judge import shrinking
 from partway.reproduce import Findings
 from partway.reproduction import Part
@@ -113,21 +113,23 @@ def _figure_6(runs: Mapping[Part, Mapping[str, np.ndarray]], reading: str) -> Dr
 
 
 def _figure_7(runs: Mapping[Part, Mapping[str, np.ndarray]], reading: str) -> Drawn:
+    """Candidates left, baselines right, on the same logarithmic axis."""
     figure, panels = _sheet("Figure 7: cost per block over time, K = 20", next(iter(runs)), reading)
     rows: list[Row] = [("scheme", "block", *ESTIMATE_COLUMNS)]
+    shown: list[float] = []
     for axes, names in zip(panels[0], (CANDIDATES, BASELINES), strict=True):
-        ends: list[float] = []
         for part, arrays in runs.items():
             if part.scheme not in names:
                 continue
             drawn = line(*_binned(arrays["cost"][0]))
             _draw(axes, part.scheme, drawn)
-            ends += [median for median in drawn.medians if np.isfinite(median)]
+            shown += [one.mean for one in drawn.estimates if np.isfinite(one.mean)]
             rows += _rows((part.scheme,), drawn)
         axes.set(xlabel="block", ylabel="cost per block", title="mean of 20 blocks, with its 95 % band")
-        axes.set_ylim(0, 1.3 * highest_shown(np.array(ends)))
         axes.legend()
         count_blocks(axes)
+    for axes in panels[0]:
+        log_axis(axes, "y", min(shown) / 1.3, max(shown) * 1.5)
     return figure, rows
 
 
