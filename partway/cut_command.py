@@ -11,7 +11,7 @@ from partway.break_even import break_even
 from partway.comparison import Tick
 from partway.cut import Rule, Site, exact_rule, learned_rule, site, with_task
 from partway.cut_report import Answer
-from partway.cut_runs import Measured, measured, play_here
+from partway.cut_runs import Measured, lone_tasks, measured, play_here
 from partway.errors import InputError, shown
 from partway.runs import Run
 from partway.scenario import load
@@ -61,7 +61,7 @@ def solve(options: argparse.Namespace, place: Site, tick: Tick) -> Answer:
     rule, source = _rule(place, found, played, f"{why}learned in {options.blocks} blocks by priced")
     rows = [measured(place, "recommended", played, rule.price)]
     rows += [_extreme(options, place, scheme, rule, tick) for scheme in EXTREMES]
-    return Answer(place, rule, source, break_even(place.own, rule.price), rows)
+    return Answer(place, rule, source, break_even(place.own, rule.price), lone_tasks(place, rule), rows)
 
 
 def _bound(options: argparse.Namespace, place: Site) -> tuple[Bound | None, str]:

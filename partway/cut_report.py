@@ -11,7 +11,7 @@ from rich.text import Text
 
 from partway.break_even import LEAST_HZ, MOST_HZ, BreakEven
 from partway.cut import QUANTILES, QUEUES, Advice, Rule, Site, advise, efficiency, quantile
-from partway.cut_runs import Measured
+from partway.cut_runs import Alone, Measured
 from partway.errors import shorten
 from partway.report import number, plain
 
@@ -20,17 +20,26 @@ CHOICES = (
     "What to do (tasks to take up, cut of the last one, rate of the CPU), by tasks waiting and radio:\n"
     "share of blocks that are worse; gain / mean and, where power is limited, bit/s/Hz at full power."
 )
+ALONE = (
+    "One task alone, by formula: it comes as a block begins, nothing waits, the channel is at its mean.\n"
+    "Latency: a block at the device, a radio slot, the wait for the server's next block, that block; a\n"
+    "task that comes within a block waits for its end first. No policy here runs a lone task at f_max."
+)
 MEASURED = "Simulated: this device, all playing alike (cost: its waiting and energy, the price of work sent)."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """All that `partway cut` found. `source`: where the plan comes from, in words; `measured` may be empty."""
+    """All that `partway cut` found. `source`: where the plan comes from, in words; `measured` may be empty.
+
+    `alone`: one task of each choice, in closed form.
+    """
 
     place: Site
     rule: Rule
     source: str
     even: BreakEven
+    alone: Sequence[Alone]
     measured: Sequence[Measured]
 
     def table(self) -> Advice:
@@ -107,7 +116,8 @@ def _from(value: float | None) -> str:
 def sheet(answer: Answer) -> Group:
     """All of it for the terminal, 100 columns."""
     parts: list[Any] = [Text(sentence(answer), style="bold"), *(Text(note, style="dim") for note in notes(answer))]
-    parts += ["", Text(CHOICES), _choices(answer), "", _cuts_used(answer)]
+    parts += ["", Text(CHOICES), _choices(answer), "", _cuts_used(answer), "", Text(ALONE), _alone(answer)]
+    parts += [Text(f"{one.name}: {one.why}") for one in answer.alone if one.why]
     if answer.measured:
         parts += ["", Text(MEASURED), _measured(answer)]
     parts += [Text(f"{one.name}: work piles up {one.unstable}") for one in answer.measured if one.unstable]
@@ -149,6 +159,29 @@ def _cuts_used(answer: Answer) -> Table:
     return grid
 
 
+def _alone(answer: Answer) -> Table:
+    """One task alone; where it waits or cannot be dealt with, that word instead of numbers."""
+    grid = Table(header_style="bold", box=None, pad_edge=False)
+    grid.add_column("choice", no_wrap=True)
+    heads = ("cut", "CPU", "latency\ns", "device\ns", "radio\ns", "wait\ns", "server\ns", "device\nJ", "server\nJ")
+    for head in heads:
+        grid.add_column(head, justify="right", no_wrap=True)
+    for one in answer.alone:
+        values = (one.latency_s, one.device_s, one.radio_s, one.wait_s, one.server_s, one.device_j, one.server_j)
+        if np.isnan(one.rest):
+            grid.add_row(one.name, "-", "-", "waits", *["-"] * 6)
+            continue
+        numbers = ["impossible", *["-"] * 6] if one.why else map(number, values)
+        cpu = hertz(one.cpu_hz) if one.cpu_hz else "off"
+        grid.add_row(one.name, str(_cut_of(answer.place, one)), cpu, *numbers)
+    return grid
+
+
+def _cut_of(place: Site, one: Alone) -> int:
+    """Number in the profile of the cut that sends so much."""
+    return int(place.cuts[np.argmin(np.abs(np.asarray(place.own.task.share)[: len(place.cuts)] - one.rest))])
+
+
 def _measured(answer: Answer) -> Table:
     grid = Table(header_style="bold", box=None, pad_edge=False)
     grid.add_column("policy", no_wrap=True)
@@ -156,7 +189,7 @@ def _measured(answer: Answer) -> Table:
         grid.add_column(head, justify="right", no_wrap=True)
     for one in answer.measured:
         if one.unstable:
-            grid.add_row(one.name, "unstable", *["-"] * 5)
+            grid.add_row(one.name, *["unstable"] * 6)
             continue
         values = (one.latency_s, one.p95_s, one.device_j, one.server_j, one.cost)
         grid.add_row(one.name, *map(number, values), f"{one.sent:.0%}")
@@ -164,7 +197,11 @@ def _measured(answer: Answer) -> Table:
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """The same for programs: null for what does not exist."""
+    """The same for programs: null for what does not exist.
+
+    `alone` holds what is assumed of the lone task and, for each choice, its cut and the fields of `Alone`: `why` says
+    why latency and energy are null, where they are.
+    """
     place, found = answer.place, answer.table()
     rows = [
         _json_row(found, i, j, answer) | {"worse_share": QUANTILES[j]}
@@ -182,11 +219,17 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "arrivals_factor": place.eased,
         "usual": _json_row(answer.usual(), 0, 0, answer),
         "choices": rows,
+        "alone": {"assumes": ALONE.replace("\n", " "), "choices": [_json_alone(one, place) for one in answer.alone]},
         "measured": [asdict(one) for one in answer.measured],
         "break_even_hz": {"sending": answer.even.sending_hz, "all_remote": answer.even.remote_hz},
         "scenario": place.scenario.model_dump(mode="json", exclude_none=True),
     }
     return plain(document)
+
+
+def _json_alone(one: Alone, place: Site) -> dict[str, Any]:
+    cut = None if np.isnan(one.rest) else _cut_of(place, one)
+    return {"cut": cut, "latency_s": one.latency_s} | asdict(one)
 
 
 def _json_row(found: Advice, i: int, j: int, answer: Answer) -> dict[str, Any]:

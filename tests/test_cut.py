@@ -4,18 +4,23 @@ import contextlib
 import io
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from partway import cut_command
 from partway.bound import lower_bound
-from partway.break_even import MOST_HZ, break_even, one_task_cost
+from partway.break_even import MOST_HZ, BreakEven, break_even, one_task_cost
 from partway.cli import _parser, main
 from partway.comparison import plan
+from partway.controllers.baselines import Constant, Full, Local
+from partway.controllers.postdecision import PostDecisionServer
 from partway.cut import (
     Rule,
     Site,
@@ -28,11 +33,16 @@ from partway.cut import (
     site,
     with_task,
 )
-from partway.cut_runs import measured, play_here
+from partway.cut_report import Answer, sheet
+from partway.cut_runs import Alone, alone, at_full_speed, lone_tasks, measured, play_here
 from partway.errors import InputError
+from partway.latency import finish_times
+from partway.model import Draws
 from partway.scenario import load
+from partway.simulate import Pair, play_block, start, traced
 from partway.task import layer_cuts, read_profile, shipped_profiles, write_profile
-from partway.world import place
+from partway.terminal import terminal
+from partway.world import World, build, place, precise
 
 QUEUES, FADING = np.array([1, 2, 5, 9]), np.array([0.01, 0.3, 1.0, 3.0])
 
@@ -211,6 +221,122 @@ def test_all_local_is_measured_right(here: Site):
     assert found.cost == pytest.approx(cost)
 
 
+# One task alone
+
+
+EASY = ("devices=1", "slots=10", "slot_s=0.1", "radio.snr_gap=2", "radio.shadowing_db=0", "radio.pathloss_db_at_1m=0")
+EASY = (*EASY, "radio.pathloss_slope_db=0", "radio.noise_dbw=-20", "server.capacitance=1e-28", "server.cpu_max_hz=8e9")
+"""Blocks of 1 s, a gain of 100 / W, Gamma = 2: 1 + h p / Gamma = 1 + 50 p."""
+
+
+def parts(one: Alone) -> tuple[float, ...]:
+    return one.device_s, one.radio_s, one.wait_s, one.server_s
+
+
+def test_a_lone_proportional_task_by_hand():
+    """4e9 cycles, 4 Mbit; the device may run at 5 GHz, the radio carries 2.5e5 bit in a slot at 1 bit/s/Hz.
+
+    A quarter sent: 1e6 bit are 4 bit/s/Hz, p = (2^4 - 1) / 50 = 0.3 W, 0.03 J in 0.1 s; the CPU runs 3e9 cycles in 1 s,
+    1e-28 * 27e27 = 2.7 J; the server 1e9 in 1 s, 0.1 J. All of it here: 4 GHz, 6.4 J, or at 5 GHz 0.8 s and 10 J. All
+    of it sent: 16 bit/s/Hz, p = 65535 / 50 W, 131.07 J, and 6.4 J at 4 GHz at the server.
+    """
+    task = 'device.task={kind="proportional", cycles=4e9, bits_per_cycle=1e-3}'
+    device = ("device.cpu_max_hz=5e9", "device.capacitance=1e-28", "device.bandwidth_hz=2.5e6")
+    scenario = load("paper", [*EASY, *device, task])
+    world = build(scenario, place(scenario))
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[..., 0], world.devices)
+    some, none, everything = (alone("", own, world.server, 5e9, rest) for rest in (0.25, 0.0, 1.0))
+    assert (some.why, some.bits, some.cpu_hz) == ("", 1e6, pytest.approx(3e9))
+    assert parts(some) == pytest.approx((1.0, 0.1, 1.0, 1.0))
+    assert (some.latency_s, some.device_j, some.server_j) == pytest.approx((3.1, 2.73, 0.1))
+    assert parts(none) == pytest.approx((1.0, 0.0, 0.0, 0.0))
+    assert (none.device_j, none.server_j) == pytest.approx((6.4, 0.0))
+    hurried = at_full_speed(none, own)
+    assert (hurried.cpu_hz, hurried.latency_s, hurried.device_j) == pytest.approx((5e9, 0.8, 10.0))
+    assert (everything.cpu_hz, everything.latency_s) == pytest.approx((0.0, 3.1))
+    assert (everything.device_j, everything.server_j) == pytest.approx((131.07, 6.4))
+
+
+def site_by_hand(folder: Path, *overrides: str) -> Site:
+    """100 M MACs, of which 20 M come before the only cut; 2 Mbit of input, 0.5 Mbit (62500 bytes) at the cut."""
+    head = "# source: by hand\n# input_shape: 1x3x8x8\n# input_bits: 2e6\ncut,after,macs,elements\n"
+    (folder / "net.csv").write_text(head + "0,x,0,192\n1,mid,20000000,62500\n2,y,100000000,10\n")
+    device = ("macs_per_cycle=0.1", "capacitance=1e-28", "bandwidth_hz=2.5e6", "arrival_prob=0.001")
+    server = ("server.macs_per_cycle=0.1", "server.cpu_max_hz=6e8")
+    scenario = load("ocr", [*EASY, *(f"device.{one}" for one in device), *server, *overrides])
+    task = {"kind": "layers", "profile": str(folder / "net.csv"), "coding": "uint8"}
+    return site(with_task(scenario, task), read_profile(str(folder / "net.csv")))
+
+
+FREE = Rule(np.array([0.0, 100.0]), 100.0, 1.0, 0.0)
+"""Waiting is dear and the server free: the cheapest energy at the device wins."""
+
+
+def test_a_lone_task_with_layers_by_hand(folder: Path):
+    """1e9 cycles here, 0.1 J; at 2 GHz 0.5 s and 0.4 J.
+
+    At the cut 2 bit/s/Hz, p = 3 / 50 = 0.06 W, 0.006 J; the CPU at 0.2 GHz, 0.0008 J; the server 8e8 cycles at its
+    6e8 a second: a block of 6e8 and one of 2e8, 0.0216 + 0.0008 J. The input takes 8 bit/s/Hz, 5.1 W.
+    """
+    here = site_by_hand(folder, "device.tx_power_max_w=1")
+    cut, local, hurried, remote = lone_tasks(here, FREE)
+    assert (cut.name, cut.rest, cut.bits) == ("recommended", pytest.approx(0.8), 5e5)
+    assert parts(cut) == pytest.approx((1.0, 0.1, 1.0, 2.0))
+    assert (cut.cpu_hz, cut.device_j, cut.server_j) == pytest.approx((2e8, 0.0068, 0.0224))
+    assert (local.cpu_hz, local.latency_s, local.device_j) == pytest.approx((1e9, 1.0, 0.1))
+    assert (hurried.cpu_hz, hurried.latency_s, hurried.device_j) == pytest.approx((2e9, 0.5, 0.4))
+    carried = 0.1 * 2.5e6 * np.log2(51) / 1e3
+    assert remote.why == f"radio too slow: 2000 kbit to send, its slot carries {carried:.0f}"
+    assert np.isnan([remote.latency_s, remote.device_j, remote.server_j]).all()
+    strong = site_by_hand(folder, "device.tx_power_max_w=6")
+    assert lone_tasks(strong, FREE)[-1].device_j == pytest.approx(0.1 * 255 / 50)
+
+
+def test_a_cpu_that_is_too_slow_is_named_and_a_plan_may_wait(folder: Path):
+    here = site_by_hand(folder, "device.cpu_max_hz=8e8", "device.tx_power_max_w=1")
+    cut, local, hurried, _ = lone_tasks(here, FREE)
+    assert cut.why == ""
+    assert {local.why, hurried.why} == {"CPU too slow: 1.25 s at f_max, a block has 1"}
+    waits = lone_tasks(here, Rule(np.zeros(2), 0.0, 1.0, 1.0))[0]
+    assert waits.why == "the plan waits for a better moment"
+    assert np.isnan(waits.latency_s)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        terminal().print(sheet(Answer(here, FREE, "", BreakEven(None, None), [waits, local, cut], [])))
+    printed = out.getvalue()
+    assert "recommended  -  -  waits" in re.sub(r" {2,}", "  ", printed)
+    assert "all local  2  1 GHz  impossible" in re.sub(r" {2,}", "  ", printed)
+    assert "all local: CPU too slow: 1.25 s at f_max, a block has 1\n" in printed
+
+
+@pytest.mark.parametrize("profile", ["ppocr-rec", "mobilenetv2"])
+def test_a_lone_task_is_what_a_simulated_one_is(profile: str):
+    """The real device and server; one task comes in the last slot of block 0, the gain is the mean throughout."""
+    here = site_of(profile)
+    rule = Rule(np.array([0.0, 10.0]), 10.0, 1.0, 0.0)
+    cut, local, _, remote = lone_tasks(here, rule)
+    assert cut.rest > 0
+    for one, device in ((cut, Constant(share=cut.rest, tasks=1)), (local, Local()), (remote, Full())):
+        found = simulated_alone(here, Pair(device, PostDecisionServer()))
+        assert found == pytest.approx((one.latency_s, one.device_j, one.server_j), rel=1e-5)
+
+
+def simulated_alone(here: Site, pair: Pair) -> tuple[float, float, float]:
+    """Latency [s] and the energy of devices and server [J] of a run in which only that one task comes."""
+    with jax.enable_x64(True):
+        world: World = precise(here.world, "float64")
+        keys, gain = jax.random.split(jax.random.key(0), 3), world.devices.mean_gain
+        playing, loop = start(world, precise(pair, "float64"), jnp.uint32(0), keys)
+        one = jnp.zeros((world.devices.slots, len(gain))).at[-1, here.device].set(1.0)
+        play = jax.jit(lambda loop, draws, block: play_block(world, playing, loop, draws, keys[2], block, False))
+        seen = []
+        for block in range(5):
+            loop, played = play(loop, Draws(one if block == 0 else jnp.zeros_like(one), gain), jnp.uint32(block))
+            seen.append((traced(played), jnp.sum(played.device_j), played.server_j))
+    traces, device_j, server_j = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *seen)
+    (tasks,) = finish_times(traces, np.asarray(here.world.devices.server_work), here.scenario.slot_s)
+    return float(tasks.finished[0] - tasks.arrived[0]), float(device_j.sum()), float(server_j.sum())
+
+
 # The command
 
 
@@ -234,6 +360,8 @@ def test_the_command_writes_what_it_prints(folder: Path, here: Site, rule: Rule)
     assert all(len(line) <= 100 for line in (out + err).splitlines())
     assert out.startswith("With 2 tasks waiting and the radio at its mean: ")
     assert (folder / "o" / "table.txt").read_text() == out
+    (unstable,) = (line for line in out.splitlines() if line.startswith("all remote   ") and "unstable" in line)
+    assert unstable.split() == ["all", "remote", *["unstable"] * 6]
     written = {path.name for path in (folder / "o").iterdir()}
     assert {"cut-map.png", "cut-map.svg", "cut-map.csv", "cut.json", "ppocr-rec.csv", "scenario.toml"} < written
     document = json.loads((folder / "o" / "cut.json").read_text(), parse_constant=pytest.fail)
@@ -241,6 +369,11 @@ def test_the_command_writes_what_it_prints(folder: Path, here: Site, rule: Rule)
     assert [row["taken"] for row in document["choices"]] == found.taken.astype(int).ravel().tolist()
     assert [row["cut"] for row in document["choices"]] == found.cut.ravel().tolist()
     assert [one["name"] for one in document["measured"]] == ["recommended", "all local", "all remote"]
+    lone = document["alone"]["choices"]
+    assert [one["name"] for one in lone] == ["recommended", "all local", "all local, f_max", "all remote"]
+    assert [one["latency_s"] for one in lone] == [one.latency_s for one in lone_tasks(here, rule)]
+    assert [one["cut"] for one in lone[1:]] == [71, 71, 0]
+    assert document["alone"]["assumes"].startswith("One task alone, by formula")
     assert document["break_even_hz"]["sending"] == break_even(here.own, rule.price).sending_hz
     assert plan("o/scenario.toml").scenario.device.task == load("o/scenario.toml").device.task
 
