@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from partway import bound_report, keep, report, store
 from partway.bound import NoBound, lower_bound
 from partway.comparison import Plan, Player, Tick, execute, plan
+from partway.controllers.base import DeviceController
 from partway.errors import InputError, shown
 from partway.runs import Run
 from partway.scenario import load, preset_text, presets
@@ -25,6 +26,7 @@ from partway.terminal import Screen, listing, terminal
 from partway.world import World, build, load_of, place
 
 MOST_SEEDS = 100_000
+CONSTANT = "constant"
 INTERRUPTED = threading.Event()
 """Ctrl-C was heard where it could not be raised."""
 
@@ -92,12 +94,19 @@ def _progress(blocks: int, console: Console) -> Generator[Tick]:
 def compare(options: argparse.Namespace) -> None:
     """Schemes side by side."""
     todo, errors = _plan(options), terminal(errors=True)
+    if CONSTANT not in todo.schemes and any(map(learns, todo.schemes)):
+        errors.print(f"What learns should beat `{CONSTANT}`, tuned on other seeds: add it to --schemes.", style="dim")
     with _destinations(options) as (folder, file):
         _say_load(todo, errors)
         with _progress(todo.blocks * len(todo.schemes), errors) as tick:
             dataset = execute(todo, tick)
         _write(dataset, folder, file, lambda out: _figures().write_comparison(dataset, out))
     _show(dataset, options)
+
+
+def learns(name: str) -> bool:
+    """Whether a scheme's devices learn."""
+    return type(find_scheme(name).device).learn is not DeviceController.learn
 
 
 def run(options: argparse.Namespace) -> None:

@@ -25,6 +25,9 @@ from partway.world import Placement, World, build, place
 TRACED_LIMIT = 5_000_000
 """Device-blocks up to which latency is computed task by task."""
 
+MOST_BOUNDED = 10_000
+"""Devices above which a comparison goes without its bound, which solves a program for each (about 10 ms)."""
+
 TRACED = {"q": "tasks", "gain": "1/W", "taken": "tasks", "rest": "share", "power": "W", "cost": "cost per block"}
 """Units of what is kept of traced devices."""
 
@@ -138,6 +141,8 @@ def execute(
 
 def with_bound(world: World) -> tuple[World, Bound | str]:
     """The world with its certificate, and its lower bound, or why it has none."""
+    if world.devices.mean_gain.shape[-1] > MOST_BOUNDED:
+        return world, f"more than {MOST_BOUNDED:,} devices: `partway bound` gives the bound in minutes to hours"
     try:
         found = lower_bound(world)
     except NoBound as why:

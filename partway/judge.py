@@ -110,7 +110,8 @@ def value(term: Term | float, runs: Runs, cell: tuple[Claim, str], candidate: st
     if not isinstance(term, Term):
         return np.array([term])
     claim, phase = cell
-    arrays, point = _found(term, runs, claim.figure, candidate, reading)
+    part, point = _found(term, runs, claim.figure, candidate, reading)
+    arrays = runs[part]
     if term.quantity == "iterations":
         change = arrays["device_change" if term.at == "1" else "server_change"][point]
         return settled(change, TOLERANCE, QUIET)
@@ -119,16 +120,16 @@ def value(term: Term | float, runs: Runs, cell: tuple[Claim, str], candidate: st
     return arrays[phase][point]
 
 
-def _found(term: Term, runs: Runs, figure: str, candidate: str, reading: str) -> tuple[Mapping[str, np.ndarray], int]:
-    """The arrays a term is read from, and the index of its arrival probability."""
+def _found(term: Term, runs: Runs, figure: str, candidate: str, reading: str) -> tuple[Part, int]:
+    """The part a term is read from, and the index of its arrival probability."""
     scheme = candidate if term.scheme == PROPOSED else term.scheme
-    for part, arrays in runs.items():
+    for part in runs:
         if (part.figure, part.scheme, part.reading) != (figure, scheme, reading):
             continue
         if figure == "8":
-            return arrays, part.arrival_probs.index(cast(float, term.at))
+            return part, part.arrival_probs.index(cast(float, term.at))
         if figure != "9" or part.devices == term.at:
-            return arrays, 0
+            return part, 0
     raise KeyError(f"no run of {scheme} for {term}")
 
 
@@ -148,24 +149,25 @@ def _why(
     if len(learning) == 1:
         text += f"; {_with_the_first_step(learning[0].at, runs, candidate, reading)}"
     both = [term for term in terms if isinstance(term, Term)]
-    if len(both) == 2 and both[0].at == both[1].at and (cell[1] == PHASES[1] or both[0].at == LATE):
-        text += f"; {_largest_part(both, runs, cell[0].figure, candidate, reading)}"
+    if len(both) == 2 and both[0].at == both[1].at and (cell[1] or both[0].at == LATE):
+        text += f"; {_largest_part(both, runs, cell, candidate, reading)}"
     return text[0].upper() + text[1:] + "."
 
 
-def shrinking(scheme: str, blocks: int) -> np.ndarray:
-    """(blocks,) alpha_t / alpha_0 of a candidate's steps."""
-    given = hyperparameters(scheme)
-    return np.maximum((1.0 + np.arange(blocks)) ** -float(given["decay"]), given.get("least_step", 0.0))
+def shrinking(part: Part) -> np.ndarray:
+    """(blocks,) alpha_t / alpha_0 of the steps of a part's scheme, as its scenario has them."""
+    given = {**hyperparameters(part.scheme), **part.scenario().schemes.get(part.scheme, {})}
+    return np.maximum((1.0 + np.arange(part.blocks)) ** -float(given["decay"]), given.get("least_step", 0.0))
 
 
 def _with_the_first_step(algorithm: object, runs: Runs, candidate: str, reading: str) -> str:
     """How large the relative change is at the end, and would be had the step not shrunk (median of replicates)."""
-    arrays, point = _found(Term("iterations", PROPOSED, str(algorithm)), runs, "6", candidate, reading)
+    part, point = _found(Term("iterations", PROPOSED, str(algorithm)), runs, "6", candidate, reading)
+    arrays = runs[part]
     change = arrays["device_change" if algorithm == "1" else "server_change"][point]
-    end, blocks = slice(-(LATE[1] - LATE[0]), None), change.shape[-1]
+    end = slice(-(LATE[1] - LATE[0]), None)
     last = float(np.median(change[:, end]))
-    unshrunk = float(np.median((change / shrinking(candidate, blocks))[:, end]))
+    unshrunk = float(np.median((change / shrinking(part))[:, end]))
     return f"at the end the relative change is {last:.2g}, with the first step instead of the shrunk one {unshrunk:.2g}"
 
 
@@ -178,14 +180,18 @@ def _typical(values: np.ndarray) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def _largest_part(terms: Sequence[Term], runs: Runs, figure: str, candidate: str, reading: str) -> str:
-    """Which part of (8) differs most between two schemes in the last blocks, by the median of replicates."""
+def _largest_part(terms: Sequence[Term], runs: Runs, cell: tuple[Claim, str], candidate: str, reading: str) -> str:
+    """Which part of (8) makes most of the difference of two schemes, by the medians of replicates.
+
+    Of the cost of the last blocks in Figure 7, of the discounted sum in Figures 8 and 9.
+    """
     medians: list[np.ndarray] = []
     for term in terms:
-        arrays, point = _found(term, runs, figure, candidate, reading)
-        medians.append(np.median(arrays["parts"][point], axis=0))
+        part, point = _found(term, runs, cell[0].figure, candidate, reading)
+        medians.append(np.median(runs[part][f"{cell[1]}_parts" if cell[1] else "parts"][point], axis=0))
     apart = medians[1] - medians[0]
-    largest = int(np.argmax(np.abs(apart)))
+    largest = int(np.argmax(apart * np.sign(apart.sum())))
     return (
-        f"most of it is {WORDS[PARTS[largest]]} ({medians[0][largest]:.4g} against {medians[1][largest]:.4g} a block)"
+        f"the largest part of it is {WORDS[PARTS[largest]]} ({medians[0][largest]:.4g} against "
+        f"{medians[1][largest]:.4g}, medians)"
     )

@@ -86,6 +86,12 @@ def part_name(part: Computation, code: str) -> str:
     return f"{part.label()}-{digest}.npz"
 
 
+def missing(parts: Sequence[P], folder: Path | None) -> list[P]:
+    """Parts that `folder` does not keep."""
+    code = code_hash()
+    return [part for part in parts if folder is None or not (folder / part_name(part, code)).exists()]
+
+
 def run_parts(
     parts: Sequence[P], folder: Path | None, jobs: int, tick: Callable[[P], None] = lambda part: None
 ) -> dict[P, Arrays]:
@@ -103,8 +109,8 @@ def run_parts(
         arrays = read(folder / part_name(part, code)) if folder else None
         if arrays is not None:
             done(part, arrays)
-    missing = sorted((part for part in parts if part not in found), key=lambda part: part.device_blocks(), reverse=True)
-    for part, arrays in _played(missing, min(jobs, len(missing))):
+    left = sorted((part for part in parts if part not in found), key=lambda part: part.device_blocks(), reverse=True)
+    for part, arrays in _played(left, min(jobs, len(left))):
         if folder:
             write(folder / part_name(part, code), arrays)
         done(part, arrays)

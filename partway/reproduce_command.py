@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from partway import store
 from partway.errors import InputError, shown
+from partway.parts import missing
 from partway.reproduce import Findings, all_parts, reproduce
 from partway.reproduce_page import page
 from partway.reproduce_report import as_json, insert, marked, show, write_comparisons
@@ -64,8 +65,9 @@ def reproduce_paper(options: argparse.Namespace) -> None:
 def _found(sizes: Sizes, preset: str, folder: Path | None, jobs: int, errors: Console) -> Findings:
     """The findings; on Ctrl-C a word on how to go on."""
     try:
-        with progress(sizes, preset, errors) as tick:
-            return reproduce(sizes, preset, folder / PARTS if folder else None, jobs, tick)
+        kept = folder / PARTS if folder else None
+        with progress(missing(all_parts(sizes, preset), kept), errors) as tick:
+            return reproduce(sizes, preset, kept, jobs, tick)
     except KeyboardInterrupt:
         kept = f"what is done is kept in {folder}, the same command goes on" if folder else "nothing was kept"
         raise KeyboardInterrupt(f"interrupted; {kept}") from None
@@ -106,8 +108,8 @@ def write(findings: Findings, text: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def progress(sizes: Sizes, preset: str, console: Console) -> Generator[Callable[[Any], None]]:
-    """A bar with the time left, by the size of what is still to be computed."""
+def progress(parts: Sequence[Any], console: Console) -> Generator[Callable[[Any], None]]:
+    """A bar with the time left, by the size of the parts that are still to be computed."""
     columns = (
         TextColumn("{task.description:32}"),
         BarColumn(),
@@ -115,10 +117,10 @@ def progress(sizes: Sizes, preset: str, console: Console) -> Generator[Callable[
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    everything = sum(_weight(part) for part in all_parts(sizes, preset))
+    weights = {part: _weight(part) for part in parts}
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=everything)
-        yield lambda part: bar.update(task, description=part.label(), advance=_weight(part))
+        task = bar.add_task("", total=sum(weights.values()))
+        yield lambda part: bar.update(task, description=part.label(), advance=weights.get(part, 0.0))
 
 
 def _weight(part: Any) -> float:

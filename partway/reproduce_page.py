@@ -3,6 +3,7 @@
 import base64
 import html
 import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from partway import judge, proposition1, remark1, reproduction, verdicts
 from partway.claims import CANDIDATES, READINGS, Claim, claims
 from partway.judge import Judged, phases
+from partway.parts import code_hash, part_name
 from partway.reproduce import Findings
-from partway.reproduce_report import PHASE_WORDS, READING_WORDS, interval_words
+from partway.reproduce_report import ENOUGH, PHASE_WORDS, READING_WORDS, interval_words, made_with
 from partway.reproduction import Part
 from partway.verdicts import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
 
@@ -61,6 +63,7 @@ def _head(findings: Findings) -> str:
     seeds = findings.sizes.seeds
     counts = {word: sum(one.verdict == word for one in findings.judged) for word in CLASSES}
     said = ", ".join(f"{count} {word}" for word, count in counts.items())
+    few = "" if len(seeds) >= ENOUGH else f" With fewer than {ENOUGH} replicates they only show that all of it runs."
     return f"""<h1>Section VI of the paper, reproduced</h1>
 <p>F. Wang, S. Cai, V. K. N. Lau, "Sequential Offloading for Distributed DNN Computation in Multiuser MEC Systems",
 arXiv 2203.01005. Scenario <code>{_text(findings.preset)}</code>; {len(seeds)} replicates, each with a seed and a
@@ -68,8 +71,9 @@ placement of its own ({seeds[0]} to {seeds[-1]}). Of {len(findings.judged)} verd
 <p>Each column takes another scheme for "the proposed scheme". A claim <b>holds</b> where every comparison in it surely
 comes out as claimed, <b>fails</b> where one surely comes out the other way, and is <b>undecided</b> otherwise. All
 comparisons of Figures 6 to 9 in a column are corrected together by Holm's method: the chance that any of them is
-decided wrongly is {ALPHA:.0%} at most; those of Proposition 1 are a family of their own, and Remark 1 is counted.
-Brackets: the interval of the comparison that decides, as a ratio; above 1 is for the claim.</p>"""
+decided wrongly is {ALPHA:.0%} at most; in a column those of Proposition 1 are a family of their own, and Remark 1 is
+counted. Brackets: the interval of the comparison that decides, at its level by Holm's method, as a ratio; above 1 is
+for the claim.{few}</p>"""
 
 
 def _verdict_table(findings: Findings, reading: str) -> str:
@@ -124,28 +128,46 @@ def _origin(findings: Findings) -> str:
     sources = "".join(
         f"<tr><td>{what}</td><td><code>{_place(function)}</code></td></tr>" for what, function in SOURCES.items()
     )
-    commands = "\n".join(part.command() for part in findings.figure_runs())
+    code = code_hash()
+    commands = "\n".join(f"{part.label()}  {part_name(part, code)}\n  {_command(part)}" for part in findings.runs)
+    versions = ", ".join(f"{name} {number}" for name, number in made_with().items())
     return f"""<h2>Where every number comes from</h2>
 <p>All of it: <code>{_text(findings.command)}</code> ({findings.seconds / 60:.0f} minutes,
 all processes and calls together; this call took {findings.wall / 60:.1f} minutes with {findings.jobs} processes).
 Every comparison is in
 <code>claims.csv</code>, every curve in the CSV beside its figure, every run's numbers in <code>parts/</code>.</p>
+<p>Code {code} (a hash of all that makes the numbers), {versions}.</p>
 <p>Seeds, and placement seeds: {seeds}. Replicate i has the i-th of both.</p>
 <details><summary>Code</summary><table><tbody>{sources}</tbody></table></details>
-<details><summary>The first replicate of every run, by itself, at its first arrival probability; for others replace
-both seeds, or device.arrival_prob</summary>
+<details><summary>Every run: its name, its file in <code>parts/</code>, and a command that plays it by itself: of
+Figures 6 to 9 the first replicate at the first arrival probability (for others replace both seeds, or
+device.arrival_prob), of Proposition 1 and Remark 1 all of it</summary>
 <pre>{_text(commands)}</pre></details>
 {"".join(_scenarios(findings))}"""
 
 
+def _command(part: Any) -> str:
+    """A command that plays a part by itself."""
+    if isinstance(part, Part):
+        return part.command()
+    made = f"from {type(part).__module__} import {type(part).__name__}; print({part!r}.play())"
+    return shlex.join(["python", "-c", made])
+
+
 def _scenarios(findings: Findings) -> list[str]:
-    """The complete scenario of each figure; schemes of it share all but their hyperparameters."""
-    found: dict[str, Part] = {}
-    for part in findings.figure_runs():
+    """The complete scenario of each figure, of P1 and of R1; schemes of it share all but their hyperparameters."""
+    found: dict[str, Any] = {}
+    for part in findings.runs:
         found.setdefault(part.figure, part)
-    more = {"8": "; device.arrival_prob is varied", "9": "; devices is varied"}
+    more = {
+        "8": "; device.arrival_prob is varied",
+        "9": "; devices is varied",
+        "P1": "; discount is varied",
+        "R1": "; devices is varied",
+    }
     return [
-        f"<details><summary>Scenario of Figure {figure}{more.get(figure, '')}</summary>"
+        f"<details><summary>Scenario of {figure if figure in ('P1', 'R1') else 'Figure ' + figure}"
+        f"{more.get(figure, '')}</summary>"
         f"<pre>{_text(part.scenario().to_toml())}</pre></details>"
         for figure, part in found.items()
     ]

@@ -4,6 +4,7 @@ A replicate has a seed and a placement of its own. What differs between lanes of
 mean gain, the arrival probability and the seed; every lane is the run that `partway run` makes of the same scenario.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -88,9 +89,9 @@ class Part:
         words = [
             f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in changed.items()
         ]
-        return (
-            f"partway run --scenario {self.preset} --schemes {self.scheme} --blocks {self.blocks} "
-            f"--seed {self.seeds[0]} --set {' '.join(words)}"
+        sizes = ["--blocks", str(self.blocks), "--seed", str(self.seeds[0])]
+        return shlex.join(
+            ["partway", "run", "--scenario", self.preset, "--schemes", self.scheme, *sizes, "--set", *words]
         )
 
 
@@ -126,6 +127,7 @@ def play(part: Part) -> dict[str, np.ndarray]:
     cost     (points, replicates, blocks)  Figure 7     device_change, server_change  the same, Figure 6
     from_empty, after_training  (points, replicates)  discounted sum cost, Figures 8 and 9
     parts    (points, replicates, 4)  mean of each part of the cost, over the last 200 blocks
+    from_empty_parts, after_training_parts  (points, replicates, 4)  the same of the discounted sums
     unstable (points,)  replicates whose waiting work grows without end
     """
     series = {name: values.reshape(_shape(part)) for name, values in lanes(part).items()}
@@ -138,10 +140,11 @@ def play(part: Part) -> dict[str, np.ndarray]:
         return found | {"cost": cost.astype(np.float32)}
     discount = part.scenario().discount
     horizon = part.blocks - part.training
-    return found | {
-        "from_empty": np.array([discounted(each[:, :horizon], discount) for each in cost]),
-        "after_training": np.array([discounted(each[:, part.training :], discount) for each in cost]),
-    }
+    windows = {"from_empty": slice(None, horizon), "after_training": slice(part.training, None)}
+    for phase, window in windows.items():
+        own = [np.array([discounted(each[:, window], discount) for each in series[name]]) for name in PARTS]
+        found |= {phase: np.sum(own, axis=0), f"{phase}_parts": np.stack(own, axis=-1)}
+    return found
 
 
 def _shape(part: Part) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from partway import store
 from partway.report import percent
 from partway.scenario import load
 from partway.terminal import terminal
-from partway.theorem1 import SCHEMES, VARIANTS, Point, cases, measure
+from partway.theorem1 import Point, cases, label, measure
 
 
 def theorem1(options: argparse.Namespace) -> None:
@@ -45,15 +45,20 @@ def theorem1(options: argparse.Namespace) -> None:
 
 def table(points: Sequence[Point]) -> Group:
     """A row for each world, a column for each scheme and discount: gap to the bound in per cent."""
-    kinds = [(scheme, aim) for scheme in SCHEMES for aim in VARIANTS]
+    kinds = list(dict.fromkeys(point.kind for point in points))
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("world", no_wrap=True)
     grid.add_column("bound", justify="right")
-    for scheme, aim in kinds:
-        grid.add_column(f"{scheme}\n{VARIANTS[aim]}", justify="right", no_wrap=True)
+    for kind in kinds:
+        grid.add_column(label(kind).replace(", ", "\n"), justify="right", no_wrap=True)
     for axis, value in dict.fromkeys((point.axis, point.value) for point in points):
-        own = {(point.scheme, point.aim): point for point in points if (point.axis, point.value) == (axis, value)}
-        gaps = [percent(own[kind].gap) if own[kind].status == "ok" else own[kind].status for kind in kinds]
-        grid.add_row(f"{axis}={value:g}", f"{own[kinds[0]].bound:.4g}", *gaps)
+        own = {point.kind: point for point in points if (point.axis, point.value) == (axis, value)}
+        grid.add_row(f"{axis}={value:g}", f"{own[kinds[0]].bound:.4g}", *(shown(own[kind]) for kind in kinds))
     words = "gap to the lower bound in per cent of it, on the average cost after warm-up; gamma: of the learners"
-    return Group(grid, Text(words, style="dim"))
+    reasons = dict.fromkeys(point.no_gap for point in points if point.no_gap and point.status == "ok")
+    return Group(grid, Text("\n".join([words, *reasons]), style="dim"))
+
+
+def shown(point: Point) -> str:
+    """A cell: the gap, or why there is none."""
+    return point.status if point.status != "ok" else "no bound" if point.no_gap else percent(point.gap)

@@ -6,8 +6,8 @@ replicate has a seed and a placement of its own, and every scheme plays in it, s
 are paired, and an interval speaks of placements that were not drawn too.
 
 All comparisons of Figures 6 to 9 in one column of the table (one candidate under one reading of (1)) form a family,
-those of Proposition 1 another, each corrected together by Holm's method: the chance that any comparison of a family is
-decided with the wrong sign is at most 5 %.
+and so do those of Proposition 1 in it, each corrected together by Holm's method: the chance that any comparison of a
+family is decided with the wrong sign is at most 5 %.
 """
 
 from collections.abc import Sequence

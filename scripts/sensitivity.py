@@ -10,13 +10,13 @@ import argparse
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fit_paper import CANDIDATES, DATA, POINTS, ROOT, SIZES, evaluate, share_for, space
 from matplotlib import style
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from pages import write_section
 
 from partway.figures.sheet import STYLE, short_number
@@ -25,7 +25,7 @@ from partway.scenario import load
 SHARE = "share of comparisons for it"
 VALUES = 6
 """Of each parameter, from end to end of its range."""
-COLOURS = ("#c0504d", "#e9e2c8", "#3c8d5a")
+COLOURS = LinearSegmentedColormap.from_list("for and against", ("#c0504d", "#f1ead2", "#3c8d5a"))
 PHASES = {"": "", "from_empty": " empty", "after_training": " trained"}
 
 
@@ -47,12 +47,14 @@ def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
     figure = Figure(figsize=(11, 2.9 * -(-len(names) // columns) + 0.7), layout="constrained")
     figure.suptitle(f"Which claims survive, with {candidate} as the proposed scheme: one parameter changed at a time")
     panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False)
+    image: Any = None
     for axes, name in zip(panels.flat, names, strict=False):
         own = [row for row in rows if row[0] == name]
         values = list(dict.fromkeys(row[1] for row in own))
         shares = np.array([[next(r[3] for r in own if r[1:3] == (v, c)) for v in values] for c in claims])
-        kinds = np.where(shares == 1, 2, np.where(shares == 0, 0, 1))
-        axes.imshow(kinds, cmap=ListedColormap(COLOURS), vmin=0, vmax=2, aspect="auto")
+        image = axes.imshow(shares, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
+        for row, column in np.argwhere(shares == 1):
+            axes.text(column, row, "●", color="white", ha="center", va="center", fontsize=6)
         axes.set_title(name.removeprefix("schemes."))
         axes.set_xticks(range(len(values)), [short_number(value) for value in values], rotation=45, ha="right")
         axes.set_yticks(range(len(claims)), claims, fontsize=7)
@@ -61,9 +63,8 @@ def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
             axes.tick_params(labelleft=False)
     for axes in list(panels.flat)[len(names) :]:
         axes.set_visible(False)
-    words = ("none of its comparisons", "some of them", "all of them: the claim survives")
-    handles = [Patch(color=colour, label=word) for colour, word in zip(COLOURS, words, strict=True)]
-    figure.legend(handles=handles, loc="outside lower left", ncols=3, title="comparisons that point the claim's way")
+    words = "share of a claim's comparisons that point its way in the mean; ● all of them: the claim survives"
+    figure.colorbar(image, ax=panels, location="bottom", shrink=0.5, aspect=50, label=words)
     return figure
 
 
@@ -71,8 +72,10 @@ def main() -> None:
     """Measure and draw."""
     parser = argparse.ArgumentParser(description="which claims survive which parameters")
     parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="to measure; default: printed exact qlearning")
+    parser.add_argument("--page", action="store_true", help="measure nothing, draw and write what is kept")
+    options = parser.parse_args()
     DATA.mkdir(parents=True, exist_ok=True)
-    for candidate in parser.parse_args().candidates or CANDIDATES:
+    for candidate in () if options.page else options.candidates or CANDIDATES:
         rows = measure(candidate)
         with kept(candidate).open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -126,9 +129,9 @@ def page() -> str:
     )
     return f"""`make sensitivity` changes one parameter at a time, others as in the preset `paper`: {len(SIZES.seeds)}
 replicates with the seeds and placements of the search, {SIZES.training} blocks of training,
-{points}. Green: every comparison of the claim points its way in the mean of the
-replicates; whether surely so is another question, see the table above. One of the two comparisons of 6a and 6b is
-always true, so they are never red. The numbers are in [data](data/).
+{points}. The colour is the share of a claim's comparisons that point its way in the
+mean of the replicates, a dot where all do; whether surely so is another question, see the table above. One of the two
+comparisons of 6a and 6b is always true, so they are never red. The numbers are in [data](data/).
 
 {pictures}
 

@@ -116,7 +116,8 @@ def made_up(printed: float) -> dict[Part, dict[str, np.ndarray]]:
 
     def arrays(i: int, cost: float) -> dict[str, np.ndarray]:
         own = (cost * common * np.exp(noise[i]))[None]
-        return {"from_empty": own, "after_training": own, "parts": np.full((1, 20, 4), cost / 4)}
+        each = np.full((1, 20, 4), cost / 4)
+        return {"from_empty": own, "after_training": own, "from_empty_parts": each, "after_training_parts": each}
 
     seeds = tuple(range(20))
     return {

@@ -55,6 +55,8 @@ def test_the_two_sums_of_a_part():
     found = play(part)
     np.testing.assert_allclose(found["from_empty"], [discounted(cost[:, :10], 0.95)], rtol=1e-5)
     np.testing.assert_allclose(found["after_training"], [discounted(cost[:, 20:], 0.95)], rtol=1e-5)
+    for phase in ("from_empty", "after_training"):
+        np.testing.assert_allclose(found[f"{phase}_parts"].sum(axis=-1), found[phase], rtol=1e-9)
 
 
 def test_who_plays_where():
@@ -77,8 +79,14 @@ def test_the_command_of_a_part_is_its_scenario():
 
 def test_alpha_is_what_the_ratio_of_figure_6_is_freed_from():
     """(1 + t)^-0.6 of `printed`; the table of `decoupled` is never moved by less than a hundredth."""
-    np.testing.assert_allclose(shrinking("printed", 4), [1, 2**-0.6, 3**-0.6, 4**-0.6])
-    assert shrinking("decoupled", 10_000)[-1] == 0.01 > shrinking("printed", 10_000)[-1]
+
+    def steps(scheme: str, blocks: int, preset: str = "paper") -> np.ndarray:
+        return shrinking(small(figure="6", scheme=scheme, blocks=blocks, preset=preset))
+
+    np.testing.assert_allclose(steps("printed", 4), [1, 2**-0.6, 3**-0.6, 4**-0.6])
+    assert steps("decoupled", 10_000)[-1] == 0.01 > steps("printed", 10_000)[-1]
+    decay = load("paper-fitted-printed").schemes["printed"]["decay"]
+    np.testing.assert_allclose(steps("printed", 4, "paper-fitted-printed"), np.arange(1, 5) ** -decay)
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -192,7 +200,8 @@ def test_the_command_from_end_to_end(
         shape = (len(part.arrival_probs), len(part.seeds), part.blocks)
         series = {name: random.lognormal(0, 1, shape) for name in ("cost", "device_change", "server_change")}
         sums = {name: random.lognormal(0, 1, shape[:2]) for name in ("from_empty", "after_training")}
-        return series | sums | {"parts": np.ones((*shape[:2], 4))}
+        parts = ("parts", "from_empty_parts", "after_training_parts")
+        return series | sums | {name: np.ones((*shape[:2], 4)) for name in parts}
 
     monkeypatch.setattr("partway.reproduce_command.QUICK", TINY)
     for kind in (Part, PropositionPart, remark1.RemarkPart):

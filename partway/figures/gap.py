@@ -28,6 +28,9 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
         _shares(shares, [gap for _, gap in known])
     else:
         say_instead(points, "no scheme has a gap: " + (dataset.attrs.get("bound_reason") or "none is stable"))
+    without = [one.name for one in summaries if one.gap is None]
+    if known and without:
+        points.set_xlabel(f"gap to the lower bound [% of it]; none: {', '.join(without)} (no average cost)")
     head = ("scheme", "gap [%]", "95 % low [%]", "95 % high [%]", *(f"{name} [%]" for name in LOSERS))
     rows = [[100 * x for x in (gap.whole.mean, gap.whole.low, gap.whole.high, *_parts(gap))] for _, gap in known]
     return figure, [head, *((one.name, *row) for (one, _), row in zip(known, rows, strict=True))]
@@ -38,13 +41,15 @@ def _points(axes: Axes, known: Sequence[tuple[Summary, Gap]]) -> None:
     middle, low, high = (100 * np.array([getattr(gap.whole, of) for _, gap in known]) for of in ("mean", "low", "high"))
     tints = [colour(one.name) for one in schemes]
     axes.hlines(places, np.maximum(low, 0.0), high, colors=tints, linewidth=2.5, alpha=0.5)
+    axes.scatter(np.zeros_like(places)[low < 0], places[low < 0], marker="<", c="0.35", s=16, clip_on=False, zorder=3)
     axes.scatter(middle, places, c=tints, s=28, zorder=3)
     axes.axvline(0.0, color="0.2", linewidth=1.2)
     axes.set_xscale("symlog", linthresh=LINEAR_TO)
     axes.set_xlim(-0.15, max(3.0 * float(np.max(middle)), 2.0))
     axes.xaxis.set_major_formatter(short_number)
     axes.set_yticks(places, [shown_name(one) for one in schemes])
-    axes.set_title(marked("the line at zero is the bound; linear up to 1 %", schemes))
+    wide = "; ◂ the interval goes below it" if (low < 0).any() else ""
+    axes.set_title(marked(f"the line at zero is the bound{wide}; linear up to 1 %", schemes))
     for place, value in zip(places, middle, strict=True):
         text = f"{value:.2g}" if value < 100 else f"{value:.0f}"
         axes.annotate(text, (value, place), (5, 4), textcoords="offset points", fontsize=7.5, color="0.35")

@@ -98,12 +98,12 @@ def _figure_6(runs: Mapping[Part, Mapping[str, np.ndarray]], reading: str) -> Dr
     rows: list[Row] = [("algorithm", "scheme", "step", "iteration", *ESTIMATE_COLUMNS)]
     for column, (number, field) in enumerate((("1", "device_change"), ("2", "server_change"))):
         for part, arrays in runs.items():
-            change, alpha = arrays[field][0], shrinking(part.scheme, part.blocks)
+            change, alpha = arrays[field][0], shrinking(part)
             for row, step in enumerate((1.0, alpha)):
                 drawn = line(*_binned(change / step))
                 _draw(panels[row, column], part.scheme, drawn)
                 rows += _rows((number, part.scheme, "shrinking" if row == 0 else "as at first"), drawn)
-        for row, words in enumerate(("relative change", r"the same with the step $\alpha_0$")):
+        for row, words in enumerate(("relative change", r"$\alpha_0 \Vert$gradient$\Vert / \Vert\theta\Vert$")):
             axes = panels[row, column]
             axes.set(yscale="log", xlabel="iteration", ylabel=words, title=f"Algorithm {number}", ylim=(1e-6, 3))
             axes.axhline(TOLERANCE, color="0.3", linewidth=0.8, linestyle=":")

@@ -1,4 +1,4 @@
-"""Theorem 1, measured: gaps of `decoupled` and `priced` against fleet size and the weight of the server energy."""
+"""Theorem 1, measured: gaps against fleet size and the weight of the server energy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from partway.figures.sheet import STYLE, WIDTH, Drawn, colour, save, short_number
-from partway.theorem1 import VARIANTS, Point
+from partway.theorem1 import CONSTANT, VARIANTS, Point, label
 
 AXES = {"devices": "devices", "weights.server_energy": "weight of the server's energy w2 [1/J]"}
 DASHES = {"average": "-", "discounted": "--"}
@@ -32,7 +32,7 @@ def draw(points: Sequence[Point], about: str) -> Drawn:
     for axes, axis in zip(panels, AXES, strict=True):
         _panel(axes, axis, [point for point in points if point.axis == axis], max(highest, 2.0))
     panels[0].set_ylabel("gap to the lower bound [% of it]")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
     head = (
         "axis",
         "value",
@@ -62,11 +62,11 @@ def _panel(axes: Axes, axis: str, points: Sequence[Point], highest: float) -> No
     values = sorted({point.value for point in points})
     axes.set_xticks(values, [short_number(value) for value in values], rotation=45, ha="right")
     axes.minorticks_off()
-    for kind in dict.fromkeys((point.scheme, point.aim) for point in points):
-        own = [point for point in points if (point.scheme, point.aim) == kind]
+    for kind in dict.fromkeys(point.kind for point in points):
+        own = [point for point in points if point.kind == kind]
         x, y = np.array([[point.value, 100 * point.gap.mean] for point in own]).T
-        label = f"{kind[0]}, {VARIANTS[kind[1]]}"
-        axes.plot(x, y, DASHES[kind[1]], color=colour(kind[0]), marker="o", markersize=3.5, label=label)
+        dashes = ":" if kind[0] == CONSTANT else DASHES[kind[1]]
+        axes.plot(x, y, dashes, color=colour(kind[0]), marker="o", markersize=3.5, label=label(kind))
         lost = [point.value for point in own if point.status != "ok"]
         axes.plot(lost, [4 * highest] * len(lost), "x", color=colour(kind[0]), markersize=7)
     if any(point.status != "ok" for point in points):
