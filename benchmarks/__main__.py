@@ -1,10 +1,11 @@
-"""The command line: measure, keep what was found in results/benchmarks.json, write docs/benchmarks.md and its figure.
+"""The command line: measure, keep what was found in docs/data, write docs/benchmarks.md and its figure.
 
 python -m benchmarks                    everything, up to three quarters of an hour
-python -m benchmarks --only memory      one group anew, the rest as it was measured before
+python -m benchmarks --only memory      one group anew, the rest as it is kept in docs/data/benchmarks-cpu.json
 python -m benchmarks --page             nothing anew, only the page
-python -m benchmarks --quick            tiny sizes of everything; says whether results agree, and nothing of time
-python -m benchmarks --device gpu       the same on an accelerator; says it, writes no page
+python -m benchmarks --quick            tiny sizes; says whether results agree, and nothing of time
+python -m benchmarks --device gpu       the same on an accelerator, kept in docs/data/benchmarks-gpu.json; prints its
+                                        page and writes none. Needs JAX with CUDA: pip install "jax[cuda12]"
 """
 
 import argparse
@@ -12,60 +13,103 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import page, quick
 from benchmarks.plan import Places, Step, steps
-from benchmarks.process import ROOT
+from benchmarks.process import ROOT, do
 
-RESULTS = ROOT / "results"
+DOCS = ROOT / "docs"
+CACHE = ROOT / "results" / "benchmarks-cache"
+CUDA = 'pip install "jax[cuda12]"'
+NO_GPU = f". JAX needs a GPU and CUDA: {CUDA}"
 GROUPS = ("agreement", "peaks", "xla", "rates", "many", "start", "memory", "blocks", "compile")
 Record = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 1 where results do not agree."""
+    """Returns the exit code: 1 where results do not agree, or where there is nothing to make a page of."""
     options = _parser().parse_args(arguments)
     if options.quick:
         return quick.main()
-    kept = RESULTS / f"benchmarks-{options.device}.json"
-    known = json.loads(kept.read_text()) if kept.exists() and (options.only or options.page) else []
-    if not options.page:
-        chosen = [step for step in steps(_places(options.device)) if not options.only or step.group in options.only]
-        known = [
-            *(one for one in known if one["group"] not in (options.only or GROUPS)),
-            *measure(chosen, options.minutes),
-        ]
-        kept.write_text(json.dumps(known, indent=1))
-    print(page.text(known) if options.device != "cpu" else page.write(known, ROOT / "docs"))
+    kept = kept_file(options.device)
+    known = read(kept)
+    if options.page:
+        if not known:
+            return _say(f"{kept} is not there: measure first.")
+        _show(known, options.device, False)
+        return 0
+    places = _places(options.device)
+    told = do(places.job("described", {}))
+    if "failed" in told:
+        return _say(f"Nothing was measured: {told['failed']}{NO_GPU if options.device == 'gpu' else ''}")
+    groups, alone = options.only or GROUPS, bool(options.only) and not known
+    chosen = [step for step in steps(places) if step.group in groups]
+    others = [one for one in known if one["group"] not in groups]
+    known = [*others, *measure(chosen, options.minutes, told["machine"])]
+    if not alone:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(known, indent=1) + "\n")
+    _show(known, options.device, alone)
     return 0
 
 
-def measure(chosen: Sequence[Step], minutes: float) -> list[Record]:
-    """What every step found; steps that would begin after `minutes` are left out and say so."""
+def kept_file(device: str) -> Path:
+    """Where the records of a device are kept."""
+    return DOCS / "data" / f"benchmarks-{device}.json"
+
+
+def read(kept: Path) -> list[Record]:
+    """The records that are kept; none: []."""
+    return json.loads(kept.read_text()) if kept.exists() else []
+
+
+def measure(chosen: Sequence[Step], minutes: float, machine: str) -> list[Record]:
+    """What every step found, with the machine and the day.
+
+    Steps that would begin after `minutes` are left out and say so.
+    """
     end, records = time.monotonic() + 60 * minutes, list[Record]()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=sum(step.repeats for step in chosen))
         for step in chosen:
-            found = list[dict[str, Any]]()
+            found, day = list[dict[str, Any]](), date.today().isoformat()
             for _ in range(step.repeats):
                 progress.update(task, description=step.words())
                 late = time.monotonic() >= end
                 found.append({"failed": "not measured: out of time"} if late else step.work())
                 progress.advance(task)
-            records.append({"group": step.group, "about": step.about, "found": found})
+            about = {"group": step.group, "about": step.about}
+            records.append({**about, "machine": machine, "date": day, "found": found})
             if not sys.stderr.isatty():
                 print(step.words(), found[-1].get("failed", "done"), file=sys.stderr, flush=True)
     return records
 
 
+def _show(known: Sequence[Record], device: str, alone: bool) -> None:
+    """Write the page; print it where it is of an accelerator, or of some groups without the others."""
+    accelerated = known if device == "gpu" else read(kept_file("gpu"))
+    if device == "cpu" and not alone:
+        print(page.write(known, DOCS, accelerated))
+    else:
+        print(page.text(known, device, accelerated))
+    if alone:
+        _say(f"{kept_file(device)} is not there, so the other groups are unknown: nothing was kept, no page written.")
+
+
+def _say(what: str) -> int:
+    print(what, file=sys.stderr)
+    return 1
+
+
 def _places(device: str) -> Places:
-    cache = RESULTS / "benchmarks-cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    return Places(str(cache), device)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return Places(str(CACHE), device)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--page", action="store_true", help="write the page from what was measured before")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no times")
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="(default: cpu)")
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "gpu"],
+        default="cpu",
+        help=f"gpu needs JAX with CUDA: {CUDA} (default: cpu)",
+    )
     parser.add_argument("--minutes", type=float, default=40.0, help="begin nothing after so long (default: 40)")
     return parser
 

@@ -177,4 +177,5 @@ def agreed_features(world: World, pair: Pair, name: str, seeds: list[int], preci
     if not isinstance(pair.device, Algorithm1) or not isinstance(pair.server, Algorithm2):
         raise ValueError(f"'{name}' has no random features")
     agreed, loop = begin(world, pair, name, seeds, precision)
-    return Features(np.asarray(agreed.device.mu), np.asarray(loop.server_memory.nu))
+    device: Any = agreed.device
+    return Features(np.asarray(device.mu), np.asarray(loop.server_memory.nu))

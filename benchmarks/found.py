@@ -26,6 +26,10 @@ class Measured:
         spread = f" ({low} to {high})" if self.low != self.high else ""
         return f"{median}{spread}{unit and ' ' + unit}"
 
+    def times(self, scale: float) -> "Measured":
+        """The same in another unit."""
+        return Measured(self.median * scale, self.low * scale, self.high * scale)
+
 
 def short(value: float) -> str:
     """Three digits, no exponent where it reads well without."""
@@ -82,7 +86,10 @@ def failures(records: Sequence[Record]) -> list[str]:
 
 @dataclass(frozen=True)
 class Rate:
-    """One configuration: device-blocks a second by implementation, and the rest of what its job has found."""
+    """One configuration: device-blocks a second by implementation, and the rest of what its job has found.
+
+    cores  all that were used; 0: an accelerator
+    """
 
     scheme: str
     devices: int
@@ -91,6 +98,12 @@ class Rate:
     cores: int
     by: dict[str, list[float]]
     left: dict[str, float]
+    machine: str
+    date: str
+
+    def place(self) -> str:
+        """K and the number of runs, as a sentence says them."""
+        return f"K = {self.devices:,}, {self.runs:,} run{'s' * (self.runs != 1)}"
 
     def against(self, kind: str) -> Measured | None:
         """How many times as fast ours is."""
@@ -107,8 +120,18 @@ def all_rates(records: Sequence[Record]) -> list[Rate]:
                 if isinstance(values, dict):
                     by = {name: value for name, value in values.items() if isinstance(value, list)}
                     left = {name: values[name] for name in ("waiting", "backlog")}
-                    rates.append(Rate(**about, runs=int(runs), by=by, left=left))
+                    where = {name: record[name] for name in ("machine", "date")}
+                    rates.append(Rate(**about, runs=int(runs), by=by, left=left, **where))
     return rates
+
+
+def origins(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
+    """The groups that were measured on each machine on each day, by (date, machine), in the order of the days."""
+    groups = dict[tuple[str, str], list[str]]()
+    for record in records:
+        own = groups.setdefault((record["date"], record["machine"]), [])
+        own += [record["group"]] * (record["group"] not in own)
+    return dict(sorted(groups.items()))
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -5,7 +5,6 @@ what disturbs the machine disturbs all of them.
 """
 
 import gc
-import resource
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,15 +15,16 @@ import jax
 from benchmarks.agree import differences
 from benchmarks.fleet import OwnDraws, fleet_of, own_features
 from benchmarks.limit import peaks
-from benchmarks.rivals import rival_of
+from benchmarks.machine import peak_bytes, words
+from benchmarks.rivals import ONE_BY_ONE, rival_of
 from benchmarks.worlds import pair_of, world_of
 from partway.runs import begin, go_on, run
 from partway.world import precise
 
-TARGET = 1_000_000
-"""Device-blocks of one measurement of ours, where that is not too few or too many blocks."""
-BLOCKS = (16, 50, 100, 250, 500)
-"""Blocks of one measurement of ours: no more than one compiled call."""
+TARGET = {"cpu": 1_000_000, "gpu": 200_000_000}
+"""Device-blocks of one measurement of ours by device, where that is not too few or too many blocks."""
+BLOCKS = {"cpu": (16, 50, 100, 250, 500), "gpu": (16, 50, 100, 250, 500, 1000, 5000)}
+"""Blocks of one measurement of ours: on a CPU no more than one compiled call."""
 RIVAL_S = 0.15
 """Seconds of one measurement of a rival, and at least one block."""
 Play = Callable[[], float]
@@ -45,8 +45,8 @@ class Ours:
     def play(self, blocks: int) -> float:
         """Device-blocks a second."""
         start = time.perf_counter()
-        how = {"precision": self.precision}
-        played = go_on(self.world, self.pair, self.loop, self.scheme, self.seeds, blocks, self.first, **how)
+        before = (self.world, self.pair, self.loop, self.scheme, self.seeds)
+        played = go_on(*before, blocks, self.first, precision=self.precision)
         self.loop = jax.block_until_ready(played.loop)
         took = time.perf_counter() - start
         self.first += blocks
@@ -64,7 +64,7 @@ def rates(
     """
     measured = dict[str, Any]()
     for count in runs:
-        ours, length = Ours(scheme, devices, count, precision), blocks or ours_blocks(devices * count)
+        ours, length = Ours(scheme, devices, count, precision), blocks or ours_blocks(devices * count, _device())
         plays: dict[str, Play] = {"ours": partial(ours.play, length)}
         plays |= {kind: _rival(kind, scheme, devices, count, precision) for kind in kinds}
         ours.play(length)  # compiles
@@ -86,14 +86,15 @@ def rival_rates(scheme: str, devices: int, kinds: list[str], precision: str) -> 
     return alternately({kind: _rival(kind, scheme, devices, 1, precision) for kind in kinds}, 1)
 
 
-def ours_blocks(lanes: int) -> int:
-    """A number of blocks whose compiled call is that long."""
-    return max([blocks for blocks in BLOCKS if blocks * lanes <= TARGET], default=BLOCKS[0])
+def ours_blocks(lanes: int, device: str) -> int:
+    """The number of blocks of one measurement of ours."""
+    allowed = BLOCKS[device]
+    return max([blocks for blocks in allowed if blocks * lanes <= TARGET[device]], default=allowed[0])
 
 
 def _rival(kind: str, scheme: str, devices: int, runs: int, precision: str) -> Play:
     """A rival that has played one block. One run stands for all of those that play one after the other."""
-    at_once = runs if kind == "batched" else 1
+    at_once = 1 if kind in ONE_BY_ONE else runs
     fleet = fleet_of(world_of(devices), "float64" if kind == "loop" else precision)
     features = own_features(fleet, at_once) if scheme == "printed" else None
     rival = rival_of(kind, pair_of(scheme), fleet, OwnDraws(fleet, at_once), features, at_once)
@@ -110,10 +111,10 @@ def _rival(kind: str, scheme: str, devices: int, runs: int, precision: str) -> P
 
 
 def memory(scheme: str, devices: int, blocks: int) -> dict[str, Any]:
-    """Peak memory of this process [bytes], of one run, and what importing took of it."""
-    imported = _peak_bytes()
+    """Peak memory [bytes] of one run: of this process, or of the accelerator where it says so; `of` names which."""
     run(world_of(devices), pair_of(scheme), scheme, [0], blocks)
-    return {"peak": [_peak_bytes()], "imported": imported}
+    of, peak = peak_bytes()
+    return {"peak": [peak], "of": of}
 
 
 def compiling(scheme: str, devices: int, runs: int) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def compiling(scheme: str, devices: int, runs: int) -> dict[str, Any]:
     took = []
     for _ in range(2):
         start = time.perf_counter()
-        ours.play(ours_blocks(devices * runs))
+        ours.play(ours_blocks(devices * runs, _device()))
         took.append(time.perf_counter() - start)
     return {"compile_s": [took[0] - took[1]]}
 
@@ -165,11 +166,14 @@ def counted_by_xla(scheme: str, devices: int = 1000) -> dict[str, Any]:
     return {name: largest.get(name, 0.0) / devices for name in ("flops", "transcendentals", "bytes accessed")}
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def described() -> dict[str, Any]:
+    """The machine in words; fails where its accelerator is missing."""
+    return {"machine": words()}
 
 
-JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    job.__name__: job
-    for job in (rates, rival_rates, memory, compiling, by_blocks, many_runs, agreement, best_rates, counted_by_xla)
-}
+def _device() -> str:
+    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+MEASUREMENTS = (rates, rival_rates, memory, compiling, by_blocks, many_runs, agreement, best_rates, counted_by_xla)
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {job.__name__: job for job in (described, *MEASUREMENTS)}

@@ -2,6 +2,8 @@
 
     time of a device-block >= max(sum over kinds of count / measured rate, bytes / measured memory rate)
 
+Where the state of the devices stays in the cache from one block to the next, the second is no bound; the first is.
+
 The counts are those of the algorithm as it is written down, for one class of devices, with nothing computed twice in a
 block. A multiply with an add counts once; so do an add, a minimum and a comparison that stand alone.
 """
@@ -24,6 +26,8 @@ LANES = 16_384
 """Numbers of a kernel that stays in the cache."""
 STREAMED = 2**24
 """Numbers of the kernel that does not."""
+MATRIX = {"cpu": 768, "accelerator": 4096}
+"""Rows and columns of the matrices that are multiplied."""
 CHAIN = 16
 """Sigmoids, or words, one after the other in a kernel, so that the arithmetic decides and not the memory."""
 
@@ -86,14 +90,17 @@ def limit_s(count: Count, peaks: Peaks, number_bytes: int) -> tuple[float, float
 
 
 def peaks(precision: str, seconds: float = 0.3) -> dict[str, float]:
-    """The best rates of this process's cores: sums by matrix product or chain, sigmoids by XLA or NumPy."""
+    """The best rates of this process's cores: sums by matrix product or chain, sigmoids by XLA or NumPy.
+
+    Of an accelerator, if JAX has one: NumPy, which would measure the host, is left out.
+    """
     with jax.enable_x64(precision == "float64"):
-        dtype = np.dtype(precision).type
-        lanes = LANES if jax.default_backend() == "cpu" else STREAMED
+        dtype, alone = np.dtype(precision).type, jax.default_backend() == "cpu"
+        lanes, product = (LANES, _matrix) if alone else (STREAMED, _matrix_on_accelerator)
         x, long = np.linspace(-3, 3, lanes, dtype=dtype), np.ones(STREAMED, dtype)
         return {
-            "multiply_adds": max(_matrix(dtype, seconds), _xla(_multiply_add, x, 4 * CHAIN, seconds)),
-            "sigmoids": max(_xla(_sigmoids, x, CHAIN, seconds), _numpy_sigmoid(x, seconds)),
+            "multiply_adds": max(product(dtype, seconds), _xla(_multiply_add, x, 4 * CHAIN, seconds)),
+            "sigmoids": max(_xla(_sigmoids, x, CHAIN, seconds), _numpy_sigmoid(x, seconds) if alone else 0.0),
             "words": _xla(_words, np.arange(lanes, dtype=np.uint32), 2 * CHAIN, seconds),
             "bytes": _xla(lambda y: y * dtype(0.999), long, 2 * long.itemsize, seconds),
         }
@@ -126,9 +133,16 @@ def _xla(kernel: Callable[[Any], Any], x: Any, each: int, seconds: float) -> flo
 
 
 def _matrix(dtype: Any, seconds: float) -> float:
-    a = np.ones((768, 768), dtype)
+    size = MATRIX["cpu"]
+    a = np.ones((size, size), dtype)
     out = np.empty_like(a)
-    return 768**3 * _calls(lambda: np.matmul(a, a, out=out), seconds)
+    return size**3 * _calls(lambda: np.matmul(a, a, out=out), seconds)
+
+
+def _matrix_on_accelerator(dtype: Any, seconds: float) -> float:
+    """In the precision asked for, not in the shorter one that such a device takes by itself."""
+    size = MATRIX["accelerator"]
+    return _xla(lambda a: jnp.matmul(a, a, precision="highest"), np.ones((size, size), dtype), size, seconds)
 
 
 def _numpy_sigmoid(x: Any, seconds: float) -> float:

@@ -1,45 +1,49 @@
-"""docs/benchmarks.md and its figure, from what was measured."""
+"""docs/benchmarks.md and its figure, from what was measured; of an accelerator the page alone."""
 
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import drawing, goals, tables
-from benchmarks.found import Record, failures
+from benchmarks.found import Record, failures, origins
 from benchmarks.jobs import RIVAL_S, TARGET
-from benchmarks.plan import LOOP_DEVICES, MOST_LANES
+from benchmarks.plan import LOOP_DEVICES, MANY, MOST_LANES, PEAK_REPEATS
 from benchmarks.worlds import DEAR, overrides
 
 FIGURE = "benchmarks-rates"
 PAGE = """# How fast
 
-Made by `make bench`: every number comes from a run it made on
-{machine}. A number is the median of its repetitions
-with the least and the greatest behind it; a ratio is taken between measurements made one after the other, A B C A B
-C, in one process. A device-block is one device for one block, learning included. Times of such a machine vary; ratios
-less.
+Made by `{command}`. {origin}
+
+A number is the median of its repetitions with the least and the greatest behind it; a ratio is taken between
+measurements made one after the other, A B C A B C, in one process. A device-block is one device for one block,
+learning included. Times of such a machine vary; ratios less.{by_hand}
 
 ## Goals
 
+{summary}
+
 {goals}
+
+Of the {runs} runs, "NumPy per run" and "plain loop" are extrapolated: one run is measured for at least {seconds:g} s,
+in a process of its own after ours, and multiplied to {runs} runs of {blocks} blocks, import not included. The plain
+loop computes in float64, Partway in float32. What the share of the limit is, and where the share of the arithmetic
+alone is the one to read, stands under [the limit](#the-limit).
 
 ## Device-blocks a second
 
-![device-blocks a second against devices times runs]({figure})
-
-float32, all cores. The world is `paper` with a server that grows with the fleet, such as `--set {overrides}`.
+{figure}float32, {where}. The world is `paper` with a server that grows with the fleet, such as `--set {overrides}`.
 
 {rates}
 
-Other precisions and numbers of cores: millions of device-blocks a second, and in brackets the ratio to NumPy batched
-in the same process.
+"NumPy per run" and "Python loop" play one run after the other. At several runs they are extrapolated: one run is
+measured, for at least {seconds:g} s and at least one block, and its rate stands for all of them. The Python loop
+computes in float64.
+
+{others}: millions of device-blocks a second, and in brackets the ratio to NumPy batched in the same process.
 
 {settings}
 
-Not measured: more than {most:,} devices times runs (the state is gigabytes and one measurement takes minutes); the
-Python loop above K = {loop} (its time is proportional to device-blocks);
-an accelerator (`python -m benchmarks --device gpu` is there and has not been run).{failures}
+{left_out}
 
 **What is compared.** *Python loop*: one device after the other, small NumPy vectors inside, in float64, as Python's
 numbers are. *NumPy per run*: vectorised over devices, one run after the other. *NumPy batched*: over all devices of
@@ -48,29 +52,14 @@ are of one class, which Partway does not use. They return the four parts of the 
 **Draws**: Partway draws with Threefry, every number a function of (seed, block, device), inside the time measured;
 the rivals draw as a NumPy user would, SFC64 uniforms compared with b and standard exponentials, inside theirs. Where
 results are compared, the rivals are given Partway's draws, made beforehand. A measurement of ours is about
-{target:,} device-blocks after one call that compiles; one of a rival at least {seconds:g} s or one block.
-
-## Where the time goes, and what did not help
-
-At K = 20, 32 runs, a block of `priced` is about 260 kernels that XLA starts one after the other. A third of the time is
-the minimum over cuts: XLA does not fuse a reduction with what it reduces, so 33 x 5 numbers a device are written to
-memory and read again, twice. A tenth each is the gather from the value table, the backup of the table, and the server's
-interpolation; each of the 25 sums a block costs as much as it takes to start a kernel. At K = 1e6 the state of the
-fleet streams through memory part by part, once to be copied and once to be computed on; the NumPy rival works in place.
-
-Tried on two cores, and dropped (`jax.profiler` and alternating processes, no command here repeats it):
-
-- the minimum over cuts as one chain of comparisons: XLA fuses the chain into whatever reads it and computes it anew for
-  every state of the table, twelve times as slow; a barrier does not stop it;
-- the same as a loop over cuts: half the time of the minimum, but acting and learning no longer share it;
-- shifting the table by the bits of q instead of a gather; summing fifty blocks at a time: no difference beyond noise;
-- the server's interpolation ramp by ramp: a fifth faster, 1.5 s longer to compile.
-
+{target:,} device-blocks, where that is not too few or too many blocks, after one call that compiles; one of a rival
+at least {seconds:g} s and at least one block.
+{observed}
 ## The same results
 
 The largest relative difference of a block's cost, and of its parts, from Partway's, 100 blocks of 3 runs of 20
 devices and a dear server (w2 K^2 = {dear:g} per joule), so that its price decides.
-`make bench-quick` demands 1e-9 in float64 and 1e-5 in float32.
+`make bench-quick` demands 1e-9 in float64 and 1e-5 in float32, on the CPU.
 
 {agreement}
 
@@ -82,10 +71,12 @@ block.
 
 {limit}
 
-The best this machine does of each kind, one process a core, side by side: multiply-adds by matrix product or chain,
-sigmoids by XLA or NumPy, words by Threefry, a stream read and written. From that the least time of a device-block:
-its arithmetic; and its memory, if no state stays in the cache from one block to the next. The share of the limit is
-that of the arithmetic.
+The best this machine does of each kind, the greatest of {repeats} measurements, {peaks_of}, memory by
+a stream read and written. From that the least time of a device-block: the larger of its arithmetic and of its memory,
+counted as if no state stayed in the cache from one block to the next. The share of the limit is the share of the
+larger. Where the state of all devices of all runs does stay in a cache, those bytes need not move and that share is
+too high: there the share of the arithmetic alone is the one to read. There is no share where rates and peaks are of
+different machines.
 
 {peaks}
 
@@ -99,34 +90,92 @@ Nothing overflows in the measured worlds:
 
 {stable}
 """
+OBSERVED = "Where the time goes, and what did not help"
+OBSERVATIONS = f"""
+## {OBSERVED}
+
+Written by hand, of two shared cores; no command here repeats what this section says.
+
+A block of `priced`, at K = 20 and 32 runs, is about 260 kernels, which XLA starts one after the other. A third of the
+time is the minimum over cuts: XLA does not fuse a reduction with what it reduces, so 33 x 5 numbers a device are
+written to memory and read again, twice. A tenth each is the gather from the value table, the backup of the table, and
+the server's interpolation; each of the 25 sums a block costs as much as it takes to start a kernel.
+
+So small are the kernels that one compiled call uses hardly more than one core: 20 devices x 32 runs took 426 ns a
+device-block with two cores and one call, 496 ns with one core. Now the seeds of a run are spread over the cores: each
+thread makes the calls for its share of them, which took 330 ns with two threads. There are as many threads as cores,
+or fewer, so that all have equally many seeds.
+
+The device axis of one run is not split over cores: a run of a million devices with one seed has one thread.
+`shard_map` over host devices, which would split it, was not tried. Nor is the axis cut into chunks that stay in the
+cache, one after the other; and tiles of blocks per part of the fleet, for schemes whose price is 0 (a part plays some
+blocks, then the server replays them), were not built. So at K = 1e6 the state streams through memory part by part in
+every block, while the NumPy rival works on tiles that stay in the cache.
+
+The state of a run is donated to each call, which writes what it leaves over it, so that it is in memory once; and
+equal devices share one float64 table on the host instead of a copy each.
+
+Tried on two cores with `jax.profiler` and alternating processes, and dropped:
+
+- the minimum over cuts as one chain of comparisons: XLA fuses the chain into whatever reads it and computes it anew for
+  every state of the table, twelve times as slow; a barrier does not stop it;
+- the same as a loop over cuts: half the time of the minimum, but acting and learning no longer share it;
+- shifting the table by the bits of q instead of a gather; summing fifty blocks at a time: no difference beyond noise;
+- the server's interpolation ramp by ramp: a fifth faster, 1.5 s longer to compile.
+"""
+WORDS = {
+    "cpu": {
+        "command": "make bench",
+        "by_hand": f'\nThe section "{OBSERVED}" is written by hand: it holds\n'
+        "observations, which that command does not make.",
+        "figure": f"![device-blocks a second against devices times runs](img/{FIGURE}.png)\n\n"
+        "In the figure, NumPy per run and the Python loop stand where the one run stands that is measured of them.\n\n",
+        "where": "all cores",
+        "others": "Other precisions and numbers of cores",
+        "observed": OBSERVATIONS,
+        "peaks_of": "one process a core, side by side: multiply-adds by\n"
+        "matrix product or chain, sigmoids by XLA or NumPy, words by Threefry",
+    },
+    "gpu": {
+        "command": ".venv/bin/python -m benchmarks --device gpu",
+        "by_hand": "",
+        "figure": "",
+        "where": "on the accelerator; the rivals run on all cores of its host",
+        "others": "Other precisions",
+        "observed": "",
+        "peaks_of": "on the accelerator: multiply-adds by\nmatrix product or chain, sigmoids by XLA, words by Threefry",
+    },
+}
+"""What the pages of the two devices say differently."""
 
 
-def write(records: Sequence[Record], docs: Path) -> str:
-    """Write the page and the figure under `docs`; returns what to say."""
+def write(records: Sequence[Record], docs: Path, accelerated: Sequence[Record] = ()) -> str:
+    """Write the page and the figure under `docs`; returns what to say. `accelerated`: records of an accelerator."""
     drawing.write(records, docs / "img" / f"{FIGURE}.png")
     path = docs / "benchmarks.md"
-    path.write_text(text(records))
-    return f"{path}\n{goals.table(records)}"
+    path.write_text(text(records, "cpu", accelerated))
+    return f"{path}\n{goals.table(records, 'cpu', accelerated)}"
 
 
-def text(records: Sequence[Record]) -> str:
-    """The page."""
-    failed = failures(records)
+def text(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[Record] = ()) -> str:
+    """The page of a device. `accelerated`: records of an accelerator, for the goal that is set for one."""
     return PAGE.format(
-        machine=machine(),
-        goals=goals.table(records),
-        figure=f"img/{FIGURE}.png",
+        **WORDS[device],
+        origin=origin(records),
+        summary=goals.summary(records, device, accelerated),
+        goals=goals.table(records, device, accelerated),
         overrides=" ".join(overrides(1000)),
         rates=tables.rates(records),
         settings=tables.settings(records),
-        most=MOST_LANES,
-        loop=LOOP_DEVICES,
-        failures="".join(f"\n- {line}" for line in failed),
-        target=TARGET,
+        left_out=left_out(records, device, accelerated),
+        runs=MANY["runs"],
+        blocks=MANY["blocks"],
+        target=TARGET[device],
         seconds=RIVAL_S,
         dear=DEAR,
         agreement=tables.agreement(records),
         limit=tables.limit(records),
+        repeats=PEAK_REPEATS,
         peaks=tables.peaks(records),
         growth="\n".join(f"- {line}" for line in tables.growth(records)),
         compiling=tables.compiling(records),
@@ -134,10 +183,24 @@ def text(records: Sequence[Record]) -> str:
     )
 
 
-def machine() -> str:
-    """The processor and the versions of what computes."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    cpu = f"{len(names)} cores of an {names[0]}" if names else platform.processor() or "an unnamed processor"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy"))
-    return f"{cpu}, Python {platform.python_version()}, {versions}"
+def origin(records: Sequence[Record]) -> str:
+    """On which machine the records were measured, and when; a line each where that differs."""
+    known = origins(records)
+    if not known:
+        return "Nothing has been measured."
+    if len(known) == 1:
+        ((date, machine),) = known
+        return f"Every number was measured on {date}, on {machine}."
+    lines = [f"- {', '.join(groups)}: {date}, {machine}" for (date, machine), groups in known.items()]
+    return "\n".join(["Every number was measured, by group (`--only`), on\n", *lines])
+
+
+def left_out(records: Sequence[Record], device: str, accelerated: Sequence[Record]) -> str:
+    """What was not measured, and why."""
+    parts = [f"the Python loop above K = {LOOP_DEVICES} (its time is proportional to device-blocks)"]
+    if device == "cpu":
+        why = "the state is gigabytes and one measurement takes minutes"
+        parts.insert(0, f"more than {MOST_LANES:,} devices times runs ({why})")
+    if device == "cpu" and not accelerated:
+        parts.append("an accelerator (`python -m benchmarks --device gpu` is there and has not been run)")
+    return "\n- ".join([f"Not measured: {'; '.join(parts)}.", *failures(records)])

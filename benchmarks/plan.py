@@ -20,6 +20,8 @@ MANY = {"devices": 20, "runs": 128, "blocks": 5000}
 BY_BLOCKS = [250, 500, 1000, 2000, 4000]
 COMPILED = (20, 100_000)
 PRECISIONS = ("float32", "float64")
+PEAK_REPEATS = 3
+"""Times that the machine's peaks are measured; the greatest of each kind is its best."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Places:
     device: str = "cpu"
     cores: tuple[int, ...] = field(default_factory=cores)
 
+    def counts(self) -> list[int]:
+        """The numbers of cores that are measured, all of them last. On an accelerator 0: the whole of it."""
+        return sorted({1, len(self.cores)}) if self.device == "cpu" else [0]
+
     def job(self, name: str, how: dict[str, Any], count: int = 0, cached: bool = True) -> Job:
         """A job on the first `count` cores, or on all."""
         taken = () if self.device != "cpu" else self.cores[: count or len(self.cores)]
@@ -52,17 +58,18 @@ class Places:
 
 def steps(places: Places) -> list[Step]:
     """All of them."""
+    *fewer, whole = places.counts()
     return [
         *_agreement(places),
         *_peaks(places),
-        *_rates(places, "float32", len(places.cores), list(RIVALS)),
+        *_rates(places, "float32", whole, list(RIVALS)),
         *_many(places),
-        *_start(),
+        *_start(places),
         *_memory(places),
         *_blocks(places),
         *_compiling(places),
-        *_rates(places, "float64", len(places.cores), ["batched"]),
-        *(step for p in PRECISIONS if len(places.cores) > 1 for step in _rates(places, p, 1, ["batched"])),
+        *_rates(places, "float64", whole, ["batched"]),
+        *(step for p in PRECISIONS for count in fewer for step in _rates(places, p, count, ["batched"])),
     ]
 
 
@@ -84,12 +91,12 @@ def _agreement(places: Places) -> list[Step]:
 
 
 def _peaks(places: Places) -> list[Step]:
-    """The machine's best: on a CPU one process a core, side by side; and XLA's own count."""
+    """What the machine can do: on a CPU one process a core, side by side; and XLA's own count."""
     return [
         *(
-            Step("peaks", {"precision": precision, "cores": count}, lambda p=precision, c=count: _summed(places, p, c))
-            for precision in PRECISIONS
-            for count in sorted({1, len(places.cores)})
+            Step("peaks", {"precision": p, "cores": c}, lambda p=p, c=c: _summed(places, p, c), PEAK_REPEATS)
+            for p in PRECISIONS
+            for c in places.counts()
         ),
         *(_simple(places, "xla", "counted_by_xla", {"scheme": scheme}) for scheme in MEASURED),
     ]
@@ -129,8 +136,10 @@ def _many(places: Places) -> list[Step]:
     return [Step("many", {"scheme": scheme, **MANY}, lambda scheme=scheme: work(scheme), 4) for scheme in MEASURED]
 
 
-def _start() -> list[Step]:
-    return [Step("start", {"scheme": scheme}, lambda scheme=scheme: start_up(scheme)) for scheme in MEASURED]
+def _start(places: Places) -> list[Step]:
+    return [
+        Step("start", {"scheme": scheme}, lambda scheme=scheme: start_up(scheme, places.device)) for scheme in MEASURED
+    ]
 
 
 def _memory(places: Places) -> list[Step]:

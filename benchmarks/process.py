@@ -12,6 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TIME_LIMIT_S = 240
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
+"""What JAX is told by device: a GPU that is missing is an error then, not a run on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,8 @@ def start(job: Job) -> subprocess.Popen[str]:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """One thread a core, in XLA and in BLAS."""
-    made = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if job.device == "cpu":
-        made["JAX_PLATFORMS"] = "cpu"
+    """One thread a core, in XLA and in BLAS, and the device and no other."""
+    made = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": PLATFORMS[job.device]}
     if job.cores:
         made |= dict.fromkeys(("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(len(job.cores)))
     if len(job.cores) == 1:
@@ -80,14 +80,14 @@ def do_together(jobs: list[Job]) -> list[dict[str, Any]]:
     return [finish(process) for process in [start(job) for job in jobs]]
 
 
-def start_up(scheme: str, runs: int = 3) -> dict[str, Any]:
+def start_up(scheme: str, device: str = "cpu", runs: int = 3) -> dict[str, Any]:
     """Seconds of `partway run` from start to result, before anything was compiled and right after."""
     took: dict[str, list[float]] = {"cold_s": [], "warm_s": []}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             for times in took.values():
                 begun = time.perf_counter()
-                made = {**os.environ, "XDG_CACHE_HOME": folder, "JAX_PLATFORMS": "cpu"}
+                made = {**os.environ, "XDG_CACHE_HOME": folder, "JAX_PLATFORMS": PLATFORMS[device]}
                 done = subprocess.run(
                     [sys.executable, "-m", *start_command(scheme)], cwd=ROOT, env=made, capture_output=True, text=True
                 )

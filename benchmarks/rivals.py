@@ -17,6 +17,8 @@ from benchmarks.rivals_server import PricedServer, PrintedServer
 from partway.simulate import Pair
 
 RIVALS = ("loop", "per_run", "batched")
+ONE_BY_ONE = ("loop", "per_run")
+"""Those that play one run after the other, so that one run is measured and stands for all."""
 
 
 class Rival:
@@ -70,7 +72,8 @@ class Rival:
 
 def rival_of(kind: str, pair: Pair, fleet: Fleet, chance: Chance, features: Features | None, runs: int) -> Rival:
     """A rival that plays `runs` runs at once; "loop" plays one. `features` of `printed` only."""
-    device, server = pair.device, pair.server
+    device: Any = pair.device
+    server: Any = pair.server
     if features is not None:
         devices = PrintedLoop(fleet, features, device) if kind == "loop" else PrintedDevices(fleet, features, device)
         return Rival(fleet, devices, PrintedServer(fleet, features, server), chance)

@@ -17,7 +17,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def rates(records: Sequence[Record]) -> str:
-    """float32 on all cores against every rival: rates in millions, and ratios."""
+    """float32 on all cores against every rival: rates in millions, ratios, and shares of the limit."""
     head = [
         "scheme",
         "K",
@@ -25,6 +25,7 @@ def rates(records: Sequence[Record]) -> str:
         "Partway, 1e6/s",
         *(f"{NAMES[kind]}: ratio" for kind in reversed(RIVALS)),
         "% of limit",
+        "% of its arithmetic",
     ]
     rows = list[list[str]]()
     for rate in (rate for scheme in MEASURED for rate in best_rates(records, scheme)):
@@ -36,7 +37,7 @@ def rates(records: Sequence[Record]) -> str:
                 *_about(rate),
                 measured(rate.by["ours"]).words(1e-6),
                 *cells,
-                short(100 * reached[0].median) if reached else NONE,
+                *([short(100 * part.median) for part in reached] if reached else [NONE] * 2),
             ]
         )
     return table(head, rows)
@@ -46,7 +47,7 @@ def settings(records: Sequence[Record]) -> str:
     """Medians of ours in every precision and number of cores, and the ratio to NumPy batched there."""
     every = all_rates(records)
     kinds = sorted({(rate.precision, rate.cores) for rate in every}, key=lambda kind: (kind[0], -kind[1]))
-    head = ["scheme", "K", "runs", *(f"{precision}, cores: {cores}" for precision, cores in kinds)]
+    head = ["scheme", "K", "runs", *(f"{precision}, {_of(cores)}" for precision, cores in kinds)]
     known = {(rate.scheme, rate.devices, rate.runs, rate.precision, rate.cores): rate for rate in every}
     places = dict.fromkeys((rate.scheme, rate.devices, rate.runs) for rate in every)
     return table(
@@ -78,18 +79,18 @@ def limit(records: Sequence[Record]) -> str:
 def peaks(records: Sequence[Record]) -> str:
     """The machine's best, and the limit that follows."""
     head = [
-        *("precision", "cores", "multiply-adds, 1e9/s", "sigmoids, 1e9/s", "words, 1e9/s", "memory, 1e9 B/s"),
+        *("precision", "of", "multiply-adds, 1e9/s", "sigmoids, 1e9/s", "words, 1e9/s", "memory, 1e9 B/s"),
         *(f"{scheme}: arithmetic, memory [ns]" for scheme in MEASURED),
     ]
     rows = list[list[str]]()
     for record in of_group(records, "peaks"):
         precision, cores = record["about"]["precision"], record["about"]["cores"]
-        best = peaks_of(records, precision, cores)
+        best = peaks_of(records, precision, cores, record["machine"])
         if best is not None:
             kinds = (best.multiply_adds, best.sigmoids, best.words, best.bytes)
             limits = [limit_s(count_of(scheme), best, LANES[precision]) for scheme in MEASURED]
             times = [", ".join(short(1e9 * value) for value in both) for both in limits]
-            rows.append([precision, str(cores), *(short(1e-9 * kind) for kind in kinds), *times])
+            rows.append([precision, _of(cores), *(short(1e-9 * kind) for kind in kinds), *times])
     return table(head, rows)
 
 
@@ -140,6 +141,10 @@ def stable(records: Sequence[Record]) -> str:
         if rate.runs == 1
     ]
     return table(["scheme", "K", "runs", "tasks at a device", "work at the server, a device"], rows)
+
+
+def _of(cores: int) -> str:
+    return f"cores: {cores}" if cores else "accelerator"
 
 
 def _about(rate: Rate) -> list[str]:
