@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pages import write_section
@@ -27,6 +28,19 @@ from partway.task import read_profile
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCENARIOS = ("paper", "ocr", "camera")
+RULES = (
+    "priced",
+    "decoupled",
+    "constant",
+    "drift",
+    "neurosurgeon",
+    "neurosurgeon-energy",
+    "dads",
+    "ans",
+    "coedge",
+    "iao",
+)
+"""Schemes that are also shown with a server of one speed, whose rate is a capacity."""
 COMMAND = [sys.executable, "-m", "partway", "compare"]
 COLD_RUNS, WARM_RUNS = 3, 3
 SHOWN = ("gap", "cost-over-time", "tradeoff")
@@ -37,7 +51,8 @@ has a server of one speed that rests when its queue is empty; its three numbers 
 A scheme that learns should beat it. `binary`, `even` and `random` have the paper's Algorithm 2 at the server and pay
 for the rates it commands, work or no work, as (7) says; `local`, `full`, `myopic` and the rules from related work have
 the near-optimal server of `priced` (`--server NAME` gives all the same). It tells the rate it runs at, which follows
-what is sent: schemes that share that rate out, `dads` and `iao`, send less and less. `coedge` is `neurosurgeon-energy`
+what is sent: schemes that share that rate out, `dads` and `iao`, send less and less (the table after this has a server
+of one speed). `coedge` is `neurosurgeon-energy`
 with a deadline that never binds here, and `ans` learns the delays that `neurosurgeon` computes. `printed` and
 `exact` are Algorithms 1 and 2, with the gradients the paper prints and with true ones; their stopping rule freezes a
 constant power. On the real networks of `ocr` and `camera` a power is felt only where it changes the cut, so the
@@ -49,27 +64,28 @@ settles on a rate below the arriving work; its mean then says nothing. `full` ca
 
 def main() -> None:
     """Run everything and write the section."""
-    parts = [*(_comparison(name) for name in SCENARIOS), READING, _precision(), _times()]
+    steady = _comparison("paper", ["--server", "constant", "--schemes", *RULES])
+    parts = [*(_comparison(name) for name in SCENARIOS), READING, steady, _precision(), _times()]
     write_section(DOCS / "results.md", "results", "\n".join(parts))
     figure = profile_report.draw(read_profile("mobilenetv2"), "uint8")
     figure.savefig(DOCS / "img" / "mobilenetv2.png")
 
 
-def _comparison(scenario: str) -> str:
-    """The table of one scenario, and its pictures under docs/img."""
+def _comparison(scenario: str, flags: Sequence[str] = ()) -> str:
+    """The table of one scenario; without flags its pictures under docs/img too."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / scenario
-        subprocess.run([*COMMAND, "--scenario", scenario, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+        command = [*COMMAND, "--scenario", scenario, *flags, "--out", str(out)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (DOCS / "img").mkdir(exist_ok=True)
-        for name in SHOWN:
+        for name in () if flags else SHOWN:
             shutil.copy(out / f"{name}.png", DOCS / "img" / f"{scenario}-{name}.png")
         text = io.StringIO()
         report.show(load_dataset(out), Console(file=text, width=100))
     table = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-    pictures = "\n".join(
-        f"![{scenario}: {name}](img/{scenario}-{name}.png)" for name in ("gap", "cost-over-time", "tradeoff")
-    )
-    return f"## `partway compare --scenario {scenario}`\n\n```\n{table}\n```\n\n{pictures}\n"
+    pictures = "\n".join(f"![{scenario}: {name}](img/{scenario}-{name}.png)" for name in (() if flags else SHOWN))
+    words = " ".join(["partway compare --scenario", scenario, *flags])
+    return f"## `{words}`\n\n```\n{table}\n```\n\n{pictures}\n"
 
 
 def _precision() -> str:

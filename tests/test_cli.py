@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from partway import cli, commands, reproduce_command, store, sweep_command
 from partway.cli import main
-from partway.comparison import version
+from partway.comparison import Plan, version
+from partway.errors import InputError
 from partway.scenario import load, preset_text, presets
 from partway.schemes import SCHEMES, hyperparameters
 
@@ -514,3 +515,20 @@ def test_an_interrupt_at_start_up_leaves_nothing(folder: Path):
         interrupted(started)
     assert started.returncode == 130
     assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("schemes", "told"),
+    [(("priced", "local"), True), (("constant", "printed"), False), (("local", "neurosurgeon"), False)],
+)
+def test_what_learns_is_not_compared_without_a_word_on_the_tuned_constant(
+    schemes: Sequence[str], told: bool, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(todo: Plan, *_: Any) -> None:
+        raise InputError(" ".join(todo.schemes))
+
+    monkeypatch.setattr(commands, "execute", stop)
+    code, _, err = call("compare", *TINY, "--schemes", *schemes)
+    assert code == 2
+    assert err.splitlines()[-1] == f"partway: {' '.join(schemes)}"
+    assert ("add it to --schemes" in err) == told

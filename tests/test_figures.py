@@ -241,6 +241,12 @@ def test_schemes_come_by_their_gap_the_best_last(several: Written) -> None:
     assert (np.diff(column(gaps, "gap [%]")) < 0).all()
 
 
+def test_schemes_without_a_gap_are_named(tmp_path: Path) -> None:
+    write_comparison(made_up({"local": ("ok", ""), "exact": ("ok", ""), "full": ("unstable", "grows")}), tmp_path)
+    assert [row["scheme"] for row in table(tmp_path, "gap")] == ["exact", "local"]
+    assert "none: full" in (tmp_path / "gap.svg").read_text(encoding="utf-8")
+
+
 def test_one_seed_has_no_interval(one_seed: Written) -> None:
     assert {row["95 % low [per block]"] for row in table(one_seed.folder, "cost-over-time")} == {""}
     assert "±" not in (one_seed.folder / "cost-parts.svg").read_text(encoding="utf-8")
