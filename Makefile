@@ -52,6 +52,8 @@ reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stop
 	for n in 6 7 8 9 6-as-printed 7-as-printed 8-as-printed 9-as-printed; do \
 		cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
 	cp results/reproduction/proposition-1.png docs/img
+	mkdir -p docs/data/reproduction
+	cp results/reproduction/*.csv results/reproduction/report.json docs/data/reproduction
 
 fit: $(DEV)  ## Search the parameters the paper does not publish: partway/presets/paper-fitted-* (half an hour)
 	$(BIN)/python scripts/fit_paper.py

@@ -1,18 +1,25 @@
 """The documents tell the truth: names exist, examples run, commands are understood."""
 
+import csv
 import importlib
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import partway
+from partway.claims import PHASES, Points, claims
 from partway.cli import _parser
+from partway.judge import phases
+from partway.proposition1 import CHECKPOINTS
+from partway.scenario import load
 
 ROOT = Path(__file__).parents[1]
 PAPER = (ROOT / "docs" / "paper.md").read_text()
 README = (ROOT / "README.md").read_text()
+FITTED = ("printed", "exact", "qlearning")
 
 
 def test_every_function_that_stands_for_the_paper_exists():
@@ -47,6 +54,54 @@ def test_the_gaps_of_the_readme_are_measured_ones():
     assert said
     results = (ROOT / "docs" / "results.md").read_text()
     assert [gap for gap in said if gap not in results] == []
+
+
+def settings_of(candidate: str) -> list[dict[str, str]]:
+    """The settings that `make fit` tried."""
+    with (ROOT / "docs" / "data" / f"fit-{candidate}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("candidate", FITTED)
+def test_a_fitted_preset_is_the_setting_in_which_most_claims_held(candidate: str):
+    best = max(settings_of(candidate), key=lambda row: (int(row["held"]), float(row["score"])))
+    scenario = load(f"paper-fitted-{candidate}").model_dump()
+    for name, value in best.items():
+        found: Any = scenario
+        for word in name.split(".") if name not in ("setting", "score", "held", "held claims") else ():
+            found = found[word]
+        if found is not scenario:
+            assert found == pytest.approx(float(value), rel=1e-3), name
+
+
+def test_what_no_setting_had_is_what_the_paper_page_says():
+    """docs/paper.md: 7a, 8b after training, 8c, 9c, 9d from empty queues; 9b after training but with `printed`."""
+    had = {name: {one for row in settings_of(name) for one in row["held claims"].split("; ")} for name in FITTED}
+    pairs = [(one.id, phase) for one in claims(Points()) if one.orderings for phase in phases(one)]
+    everything = {" ".join(pair).strip() for pair in pairs}
+    assert everything - set().union(*had.values()) == {
+        "7a",
+        "8b after_training",
+        *(f"{claim} {phase}" for claim in ("8c", "9c") for phase in PHASES),
+        "9d from_empty",
+    }
+    assert [name for name in FITTED if "9b after_training" in had[name]] == ["printed"]
+
+
+def test_what_the_paper_page_says_of_proposition_1_is_what_was_found():
+    """The two sentences on (37) and (38) in docs/paper.md, held to docs/data/reproduction/claims.csv."""
+    with (ROOT / "docs" / "data" / "reproduction" / "claims.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["claim"] == "P1"]
+    said = {(row["reading"], row["scheme"], row["comparison"].split(":")[0]): row["says"] for row in rows}
+    assert {says for (_, _, what), says in said.items() if what.startswith("(37)")} == {"against"}
+
+    def at(scheme: str, gamma: float) -> tuple[str, ...]:
+        return tuple(said["conserving", scheme, f"(38) at gamma = {gamma:g}, block {block}"] for block in CHECKPOINTS)
+
+    assert at("exact", 0.9)[1:] == at("exact", 0.95)[1:] == ("for", "for")
+    assert at("exact", 0.999) == at("printed", 0.9) == ("against",) * 3
+    assert at("printed", 0.95)[1:] == at("printed", 0.999)[:2] == ("against", "against")
+    assert at("printed", 0.99)[:2] == ("for", "for")
 
 
 def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]):
