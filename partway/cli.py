@@ -176,7 +176,8 @@ def _commands() -> list[tuple[str, Callable[[argparse.Namespace], None], str, Ca
     ]
 
 
-def _run_flags(parser: Parser) -> None:
+def _run_flags(parser: Parser, **output: str) -> None:
+    """`output`: other words than usual for what `_output_flags` adds."""
     add = parser.add_argument
     _scenario_flags(parser)
     add("--schemes", nargs="+", metavar="NAME", help="schemes, or module:ATTRIBUTE of your own (default: all)")
@@ -187,7 +188,7 @@ def _run_flags(parser: Parser) -> None:
     which.add_argument("--seed", type=_whole, metavar="N", help="this one seed")
     add("--warmup", type=_whole, metavar="N", help="blocks left out of the means (default: half)")
     add("--precision", choices=["float32", "float64"], help="(default: float32)")
-    _output_flags(parser)
+    _output_flags(parser, **output)
     _json_flag(parser)
 
 
@@ -200,7 +201,7 @@ def _one_run_flags(parser: Parser) -> None:
 
 
 def _sweep_flags(parser: Parser) -> None:
-    _run_flags(parser)
+    _run_flags(parser, out=sweep_command.OUT, overwrite=sweep_command.OVERWRITE)
     sweep_command.add_flags(parser)
 
 
@@ -236,13 +237,13 @@ def _json_flag(parser: Parser) -> None:
     parser.add_argument("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
 
 
-def _output_flags(parser: Parser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep data and figures in this new folder")
-    _overwrite_flag(parser)
+def _output_flags(parser: Parser, out: str = "keep data and figures in this new folder", **words: str) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
+    _overwrite_flag(parser, **words)
 
 
-def _overwrite_flag(parser: Parser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+def _overwrite_flag(parser: Parser, overwrite: str = "replace results that exist") -> None:
+    parser.add_argument("--overwrite", action="store_true", help=overwrite)
 
 
 def _profile_flags(parser: Parser) -> None:

@@ -24,7 +24,7 @@ Outcome = dict[str, Any]
 """What became of a case: `status`, `reason`, and where it was played its numbers."""
 LOSSES = ("devices", "waiting", "rate")
 FAILED = "failed"
-"""The status of a case that was not played to its end, for a reason that may pass; it is tried again."""
+"""The status of a case that was not played to its end, for a reason that may pass; the next start tries it again."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def play_group(todos: Sequence[Plan]) -> list[Outcome]:
     """Play plans of one scheme each, as many at once as share a compiled program -> what became of each.
 
     Which cases are played together follows from the plans alone. An exception of one case, such as in a policy from
-    outside, is that case's outcome.
+    outside, is that case's outcome. Raises MemoryError where memory runs out: without the case that it ran out for,
+    the others would be played in another program.
     """
     outcomes: list[Outcome | None] = [None] * len(todos)
     ready = dict[int, _Ready]()
@@ -64,14 +65,16 @@ def failed(reason: str, status: str = FAILED) -> Outcome:
 
 
 def _guarded(work: Callable[[], Any]) -> Any:
-    """What `work` returns, or the outcome that its exception is."""
+    """What `work` returns, or the outcome that its exception is; want of memory is nobody's outcome."""
     try:
         return work()
     except InputError as error:
         return failed(str(error), "invalid")
     except MemoryError:
-        raise  # the whole group is tried again: its cases must be played together
+        raise
     except Exception as error:  # a policy from outside can fail in any way
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            raise MemoryError(str(error)) from None  # as XLA says it
         return failed(f"{type(error).__name__}: {error}")
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ A sweep that was stopped, or killed, goes on when it is started again with the s
 MOST_ROWS = 60
 """Points of the grid that the terminal shows; files hold all."""
 MOST_REASONS = 10
+LINE_S = 30.0
+"""How often progress is said where there is no terminal, such as in a batch job."""
+OUT = "required: the folder of state and results; the same command goes on there where it stopped"
+OVERWRITE = "delete the sweep that is in --out, its cases and results (leave it out to go on); replace --json FILE"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FIELD=SPEC",
-        help="an axis: START:STOP:COUNT, START:STOP:COUNT:log, A,B,C or a TOML array",
+        help="required: an axis, START:STOP:COUNT, START:STOP:COUNT:log, A,B,C or a TOML array",
     )
     add("--jobs", type=int, metavar="N", help="worker processes (default: as many as cores; with a GPU take 1)")
     add("--dask", metavar="ADDRESS", help="send the work to this Dask scheduler instead")
@@ -121,6 +126,51 @@ def _compute(todo: SweepPlan, kept: Store, jobs: int | None, executor: Any, erro
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Generator[Tick]:
+    """Says how far the sweep is, on a terminal and elsewhere, and hears Ctrl-C."""
+    with _bar(console) if console.is_terminal else contextlib.nullcontext(_lines(console)) as show:
+
+        def tick(progress: Progress) -> None:
+            if INTERRUPTED.is_set():
+                raise KeyboardInterrupt
+            show(progress)
+
+        yield tick
+
+
+def _lines(console: Console) -> Tick:
+    """A line every LINE_S seconds, and the last one."""
+    begun = said = time.monotonic()
+    first: Progress | None = None  # what an earlier attempt has left says nothing of speed
+
+    def tick(progress: Progress) -> None:
+        nonlocal first, said
+        first, now = first or progress, time.monotonic()
+        if progress.done == progress.cases or now - said >= LINE_S:
+            said = now
+            console.print(_line(progress, progress.done - first.done, now - begun), soft_wrap=True)
+
+    return tick
+
+
+def _line(progress: Progress, new: int, seconds: float) -> str:
+    """How far a sweep is that has computed `new` cases in so many seconds."""
+    said = f"sweep: {progress.done} of {progress.cases} cases"
+    if progress.done == progress.cases:
+        return f"{said}, {new} of them now, in {_span(seconds)}"
+    said += f", {progress.flying} groups in flight"
+    return f"{said}, about {_span(seconds * (progress.cases - progress.done) / new)} left" if new else said
+
+
+def _span(seconds: float) -> str:
+    """A time in the unit that one would say it in."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextlib.contextmanager
+def _bar(console: Console) -> Generator[Tick]:
     """A bar for the cases, with the groups in flight and the time left."""
     columns = (
         TextColumn("sweep"),
@@ -129,13 +179,11 @@ def _progress(console: Console) -> Generator[Tick]:
         TextColumn("cases, {task.fields[flying]} groups in flight"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         task: Any = None
 
         def tick(progress: Progress) -> None:
             nonlocal task
-            if INTERRUPTED.is_set():
-                raise KeyboardInterrupt
             if task is None:  # what an earlier attempt has left says nothing of speed
                 task = bar.add_task("", total=progress.cases, completed=progress.done, flying=progress.flying)
             bar.update(task, completed=progress.done, flying=progress.flying)

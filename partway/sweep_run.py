@@ -30,7 +30,7 @@ from partway.sweep_store import Store, opened, refusals
 from partway.workers import jobs_of, processes
 
 MOST_TRIES = 3
-"""How often a group may lose its worker."""
+"""How often a group may lose its worker, or run out of memory."""
 WINDOW = 256
 """Groups that are handed to an executor from outside at a time; to our own processes, two for each."""
 HEARTBEAT_S = 0.5
@@ -124,7 +124,8 @@ def check_processes(todo: SweepPlan, jobs: int | None, executor: Executor | None
 class _Computation:
     """One pass over the groups of which a case is missing.
 
-    A group that was in flight when a worker died may have killed it: it is tried again with nothing beside it.
+    A group that was in flight when a worker died may have killed it: it is tried again with nothing beside it. So is
+    one that ran out of memory.
     """
 
     def __init__(self, todo: SweepPlan, store: Store, executor: Executor, window: int, tick: Tick):
@@ -142,13 +143,7 @@ class _Computation:
             while self.waiting or self.flying:
                 self._submit()
                 self.tick(self._progress())
-                finished, _ = wait(self.flying, HEARTBEAT_S, FIRST_COMPLETED)
-                if not finished and scheduler_gone(self.executor):
-                    raise InputError(
-                        "the Dask scheduler is gone; what is done is kept, the same sweep goes on with a new one"
-                    )
-                for future in finished:
-                    self._finish(future)
+                self._receive()
             self.tick(self._progress())
         finally:
             for future in self.flying:
@@ -174,6 +169,14 @@ class _Computation:
         suspects = [self.waiting[0][1], *(tries for _, tries in self.flying.values())]
         return 1 if max(suspects) > 1 else self.window
 
+    def _receive(self) -> None:
+        """Wait a moment for results, and keep them. No future is held on to: Dask computes anew what one stands for."""
+        finished, _ = wait(self.flying, HEARTBEAT_S, FIRST_COMPLETED)
+        if not finished and scheduler_gone(self.executor):
+            raise InputError("the Dask scheduler is gone; what is done is kept, the same sweep goes on with a new one")
+        while finished:
+            self._finish(finished.pop())
+
     def _finish(self, future: Future[list[Outcome]]) -> None:
         group, tries = self.flying.pop(future)
         try:
@@ -181,7 +184,7 @@ class _Computation:
         except ImportError as error:
             raise InputError(f"a worker cannot run this: {error}; install there what is installed here") from None
         except (Exception, CancelledError) as error:
-            if _worker_gone(error) and tries < MOST_TRIES:
+            if (_worker_gone(error) or isinstance(error, MemoryError)) and tries < MOST_TRIES:
                 self.waiting.appendleft((group, tries + 1))
                 return
             outcomes = [failed(_why(error, tries))] * len(group)
@@ -210,6 +213,8 @@ def _worker_gone(error: BaseException) -> bool:
 def _why(error: BaseException, tries: int) -> str:
     if _worker_gone(error):
         return f"its worker died {tries} times, out of memory or killed: {type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        return f"it ran out of memory {tries} times: {error}"
     return f"{type(error).__name__}: {error}"
 
 

@@ -4,20 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Play
 
 from partway import runs
-from partway.runs import Run
+from partway.runs import run
+from partway.schemes import SCHEMES
+from partway.simulate import Pair, Sums
 from partway.world import World
 
 TILES = (1, 7, 50)
 BLOCKS = 350
-"""In one call; all TILES divide it."""
+"""One compiled call, which all TILES divide."""
 
 
 @pytest.fixture
-def drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The tiles of the calls that are made meanwhile."""
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many blocks each compiled call draws at a time, meanwhile."""
     tiles, real = list[int](), runs._play_seeds
 
     def watched(*arguments: Any) -> Any:
@@ -28,22 +29,19 @@ def drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return tiles
 
 
-def numbers(run: Run) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in vars(run.sums).items()}
-
-
 @pytest.mark.parametrize("scheme", ["printed", "priced"])
 def test_results_do_not_depend_on_how_many_blocks_are_drawn_at_a_time(
-    scheme: str, play: Play, mixed_world: World, monkeypatch: pytest.MonkeyPatch, drawn_at_a_time: list[int]
+    scheme: str, mixed_world: World, drawn: list[int], monkeypatch: pytest.MonkeyPatch
 ):
-    played = list[Run]()
-    for tile in TILES:
-        monkeypatch.setattr(runs, "BLOCKS_PER_TILE", tile)
-        played.append(play(scheme, mixed_world, BLOCKS, call=BLOCKS, precision="float64"))
-    assert set(drawn_at_a_time) == {*TILES}
-    first, *others = map(numbers, played)
+    pair, played = Pair(SCHEMES[scheme].device, SCHEMES[scheme].server), list[Sums]()
+    for most in TILES:
+        monkeypatch.setattr(runs, "BLOCKS_PER_TILE", most)
+        drawn.clear()
+        played.append(run(mixed_world, pair, scheme, (0, 1), BLOCKS, precision="float64").sums)
+        assert set(drawn) == {most}
+    first = vars(played[0])
     assert first["arrived"].any()
-    for other in others:
+    for other in map(vars, played[1:]):
         assert (other["arrived"] == first["arrived"]).all()
         for name, values in first.items():
             np.testing.assert_allclose(other[name], values, rtol=1e-12, atol=0, err_msg=name)

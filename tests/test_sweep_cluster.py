@@ -2,33 +2,31 @@
 
 import json
 import os
-import signal
+import re
+import shlex
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sweep_toys
+from test_sweep_run import MANY, Havoc, Here, Witness, killed_and_again, noting, same_files
 
-from partway import sweep_run
+from partway import cli, sweep_run
 from partway.errors import InputError
 from partway.sweep_cluster import dask_executor
-from partway.sweep_run import Progress, sweep
+from partway.sweep_run import sweep
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("default")  # Dask's and Tornado's own are not ours to mend
 
-TOY: dict[str, Any] = {
-    "over": {"device.arrival_prob": [i / 100 for i in range(1, 81)], "devices": [1, 2]},
-    "schemes": ["local", "full"],
-    "blocks": 10,
-    "seeds": 2,
-}
+
+PAGE = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +41,40 @@ def cluster() -> Iterator[Any]:
             yield made
 
 
-@pytest.mark.slow
-def test_killed_dask_workers_change_nothing(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
-    with ThreadPoolExecutor(1) as here:
-        sweep(**TOY, out=tmp_path / "undisturbed", executor=here)
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play_slowly)
-    killed = list[int]()
+    monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
+    sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
+    return tmp_path / "undisturbed"
 
-    def tick(progress: Progress) -> None:
-        if progress.done and not killed:
-            nanny = next(iter(cluster.workers.values()))
-            killed.append(nanny.pid)
-            os.kill(nanny.pid, signal.SIGKILL)
 
+@pytest.mark.slow
+def test_dask_workers_killed_at_random_moments_change_nothing(
+    cluster: Any, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen = Witness(tmp_path, MANY)
+    monkeypatch.setattr(sweep_run, "play_group", noting(sweep_toys.play_slowly, seen.log))
+
+    def pids() -> list[int]:
+        return [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
+
+    havoc = Havoc(seen, pids, kills=4, pause_s=0.5)  # the scheduler hears a moment later that a result has arrived
     with dask_executor(cluster.scheduler_address) as executor:
-        dataset = sweep(**TOY, out=tmp_path / "out", executor=executor, tick=tick)
-    assert killed
-    assert set(dataset["status"].values.ravel()) == {"ok"}
-    names = ["results.nc", *(f"cases/{path.name}" for path in (tmp_path / "undisturbed" / "cases").iterdir())]
-    assert all(
-        (tmp_path / "out" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes() for name in names
-    )
+        sweep(**MANY, out=seen.out, executor=executor, tick=havoc.tick)
+        havoc.is_over()
+        sweep(**MANY, out=seen.out, executor=executor)  # what was given up
+    assert same_files(seen.out, undisturbed)
+    seen.little_was_lost()
+
+
+@pytest.mark.slow
+def test_a_sweep_on_dask_killed_at_random_moments_ends_as_if_undisturbed(
+    cluster: Any, undisturbed: Path, tmp_path: Path
+):
+    seen = killed_and_again(tmp_path / "killed", "sweep_toys.play_slowly", MANY, 3, cluster.scheduler_address)
+    assert same_files(seen.out, undisturbed)
+    seen.little_was_lost()
 
 
 def test_a_killed_scheduler_ends_the_sweep_with_one_clear_line(
@@ -80,7 +90,7 @@ def test_a_killed_scheduler_ends_the_sweep_with_one_clear_line(
             time.sleep(0.1)
         address = json.loads(place.read_text())["address"]
         with pytest.raises(InputError, match="the Dask scheduler is gone"), dask_executor(address) as executor:
-            sweep(**TOY, out=tmp_path / "out", executor=executor, tick=lambda progress: scheduler.kill())
+            sweep(**MANY, out=tmp_path / "out", executor=executor, tick=lambda progress: scheduler.kill())
 
 
 def test_nobody_at_the_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
@@ -94,3 +104,31 @@ def test_nobody_at_the_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - begun < 60  # it does not hang
     with pytest.raises(InputError, match="expected a scheduler's address"), dask_executor("nonsense://"):
         pass
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["local", "slurm", "kubernetes", "ssh"])
+def test_every_snippet_has_one_thread_a_worker_and_starts_a_sweep(snippet: str):
+    compile(snippet, "docs/cluster.md", "exec")
+    one = r"""threads_per_worker": 1|--nthreads 1|"nthreads": 1|cores=(\d+), processes=\1,"""
+    assert len(re.findall(one, snippet)) == 1
+    assert len(re.findall(r"""NPROC": "1"|export NPROC=1""", snippet)) == 1
+    assert "partway.sweep(" in snippet
+    assert ".get_executor(pure=False)" in snippet
+
+
+def test_the_command_shown_is_understood():
+    (command,) = re.findall(r"^partway (sweep(?:.*\\\n)*[^\n#]*)", PAGE, re.MULTILINE)
+    options = cli._parser().parse_args(shlex.split(command.replace("\\\n", " ")))
+    assert options.dask == "tcp://127.0.0.1:8786"
+    assert "NPROC=1 dask worker tcp://127.0.0.1:8786 --nworkers 2 --nthreads 1" in PAGE
+
+
+@pytest.mark.slow
+def test_the_snippet_for_one_machine_runs(tmp_path: Path):
+    (tmp_path / "example.py").write_text(SNIPPETS[0])
+    paths = os.environ | {"PYTHONPATH": str(Path(sweep_run.__file__).parents[1])}
+    command = [sys.executable, "example.py"]
+    found = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    assert "arrival_prob" in found.stdout
+    assert (tmp_path / "results" / "load" / "results.nc").exists()

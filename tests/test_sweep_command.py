@@ -1,6 +1,7 @@
 """`partway sweep` as a user meets it: what it prints, what it writes, how it fails and stops."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -8,17 +9,21 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import sweep_toys
 import xarray as xr
+from rich.console import Console
 
 import partway
 from partway import cli, sweep_command, sweep_run
 from partway.errors import InputError
 from partway.figures import sweep as figure
+from partway.sweep_run import Progress
+from partway.terminal import terminal
 
 WORDS = ("--schemes", "local", "full", "--blocks", "10", "--seeds", "2")
 AXES = ("--over", "device.arrival_prob=0.1:0.3:3", "devices=1,2")
@@ -26,8 +31,7 @@ AXES = ("--over", "device.arrival_prob=0.1:0.3:3", "devices=1,2")
 
 def parsed(*words: str) -> Namespace:
     parser = cli.Parser(prog="partway sweep")
-    cli._run_flags(parser)
-    sweep_command.add_flags(parser)
+    cli._sweep_flags(parser)
     return parser.parse_args(words)
 
 
@@ -49,7 +53,9 @@ def test_a_sweep_prints_a_table_and_keeps_its_results(out: Path, capsys: pytest.
     assert printed.out.splitlines()[0].split() == ["arrival_prob", "devices", "local", "full"]
     assert len([line for line in printed.out.splitlines() if line.startswith("0.")]) == 6
     assert "cost per block after warm-up" in printed.out
-    assert printed.err == f"Figures, data and JSON are in {out}\n"
+    last, where = printed.err.splitlines()
+    assert last.startswith("sweep: 12 of 12 cases, 12 of them now, in ")
+    assert where == f"Figures, data and JSON are in {out}"
     assert {path.name for path in out.iterdir()} == {
         *(".lock", "plan.json", "cases", "results.nc", "results.json", "table.txt", "scenario.toml"),
         *("cost.png", "cost.svg", "cost.csv"),
@@ -133,6 +139,56 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         sweeps(*words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_says_what_out_needs_and_what_overwrite_deletes(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "--out DIR required: the folder of state and results; the same command goes on there where" in words
+    assert "--overwrite delete the sweep that is in --out, its cases and results (leave it out to go on)" in words
+
+
+def test_off_a_terminal_a_line_says_now_and_then_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """100 cases are there from before; 30 more in 31 s leave 270 for 279 s."""
+    clock, said = [0.0], list[str]()
+    monkeypatch.setattr(sweep_command, "time", SimpleNamespace(monotonic=lambda: clock[-1]))
+    with sweep_command._progress(terminal(errors=True)) as show:
+        for now, done in ((1, 100), (15, 100), (29, 120), (31, 130), (60, 180), (62, 200), (62.5, 200), (80, 400)):
+            clock.append(now)
+            show(Progress(done, 400, 4 if done < 400 else 0))
+            printed = capsys.readouterr()
+            said.append(printed.err)
+            assert printed.out == ""
+    assert [line for line in said if line] == [
+        "sweep: 130 of 400 cases, 4 groups in flight, about 5 min left\n",
+        "sweep: 200 of 400 cases, 4 groups in flight, about 2 min left\n",
+        "sweep: 400 of 400 cases, 300 of them now, in 80 s\n",
+    ]
+    assert said[3]
+    assert said[5]
+
+
+def test_no_time_left_is_said_before_anything_is_known_of_it():
+    assert sweep_command._line(Progress(7, 9, 2), 0, 40.0) == "sweep: 7 of 9 cases, 2 groups in flight"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "0 s"), (89.4, "89 s"), (90, "2 min"), (3600, "60 min"), (12_000, "3 h 20 min")]
+)
+def test_a_time_is_said_in_its_unit(seconds: float, words: str):
+    assert sweep_command._span(seconds) == words
+
+
+def test_on_a_terminal_it_is_a_bar():
+    screen = io.StringIO()
+    with sweep_command._progress(Console(file=screen, force_terminal=True, width=100)) as show:
+        show(Progress(3, 12, 2))
+        show(Progress(12, 12, 0))
+    assert "12/12" in screen.getvalue()
+    assert "sweep: " not in screen.getvalue()
 
 
 def test_without_dask_installed_it_says_what_to_install(out: Path, monkeypatch: pytest.MonkeyPatch):

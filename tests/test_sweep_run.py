@@ -1,5 +1,6 @@
 """Sweeps: the numbers are a comparison's, whoever computes them, and nothing is lost whatever is killed and when."""
 
+import contextlib
 import os
 import random
 import signal
@@ -7,25 +8,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import sweep_toys
 import xarray as xr
 
 import partway
-from partway import sweep_plan, sweep_run
+from partway import sweep_cases, sweep_plan, sweep_run
 from partway.comparison import compare
 from partway.errors import InputError
 from partway.results import PARTS, Summary, summarise
 from partway.schemes import SCHEMES, Scheme
 from partway.sweep_dataset import cost_of, gap_of, grid
+from partway.sweep_plan import MOST_WORLDS, key_of
 from partway.sweep_run import Progress, sweep
-from partway.workers import Workers
+from partway.workers import Workers, processes
 
 NO_BOUND = {"weights.server_queue": 0.0}
 """A world without a lower bound: half the time to compile."""
@@ -272,82 +277,182 @@ def test_a_group_that_kills_its_workers_is_given_up_and_the_rest_goes_on(
     assert set(cured["status"].values.ravel()) == {"ok"}
 
 
+MANY: dict[str, Any] = TOY | {"over": {"device.arrival_prob": [i / 200 for i in range(1, 161)], "devices": [1, 2]}}
+"""640 cases in 40 groups."""
+JOBS = 2
+IN_FLIGHT = 2 * JOBS * MOST_WORLDS
+"""Cases at most that are begun and not yet kept: those of the groups handed out at a time, two for each process."""
+
+
+def dice() -> random.Random:
+    """Other moments every time; pytest prints the seed when a test fails."""
+    seed = int(os.environ.get("PARTWAY_KILLS") or random.SystemRandom().randrange(2**32))
+    print(f"once more: PARTWAY_KILLS={seed}")
+    return random.Random(seed)
+
+
+def noting(play: Callable[[Any], Any], log: Path) -> Callable[[Any], Any]:
+    """`play` that first writes into `log` which cases it is about to compute. It travels to workers by value."""
+
+    def noted(todos: Any) -> Any:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(file, "".join(f"{key_of(todo)}\n" for todo in todos).encode())  # at once: nobody writes in between
+        os.close(file)
+        return play(todos)
+
+    return noted
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What was kept when something was killed, and how many cases had been begun."""
+
+    kept: set[str]
+    begun: int
+
+
+class Witness:
+    """Sees from outside which cases a sweep into `folder` begins to compute, and which it has kept."""
+
+    def __init__(self, folder: Path, how: dict[str, Any]):
+        self.out, self.log, self.kills = folder / "out", folder / "begun", list[Kill]()
+        self.groups = [{case.key for case in group} for group in sweep_plan.sweep_plan("paper", **how).groups]
+        self.cases = sum(map(len, self.groups))
+
+    def begun(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+    def kept(self) -> set[str]:
+        """Cases whose group is kept to the last one; a group that is not is in flight."""
+        there = {path.stem for path in (self.out / "cases").glob("*.json")}
+        return {key for group in self.groups if group <= there for key in group}
+
+    def sees_a_kill(self) -> None:
+        kept = self.kept()  # first: what is kept was begun before
+        self.kills.append(Kill(kept, len(self.begun())))
+
+    def little_was_lost(self) -> None:
+        """Every case is kept in the end; none was begun again once it was kept, and no more than were in flight."""
+        begun = self.begun()
+        assert self.kept() == set(begun) == {key for group in self.groups for key in group}
+        assert any(kill.kept for kill in self.kills)  # or there was nothing to lose
+        for kill in self.kills:
+            assert kill.kept.isdisjoint(begun[kill.begun :])
+        assert len(begun) - self.cases <= IN_FLIGHT * len(self.kills)
+
+
+class Havoc:
+    """Kills workers at random moments of a sweep; `tick` hears from the sweep how far it is.
+
+    pause_s  between the moment from which nothing that is kept may be computed again and the kill
+    """
+
+    def __init__(self, seen: Witness, pids: Callable[[], list[int]], kills: int, pause_s: float = 0.0):
+        self.seen, self.pids, self.pause_s, self.chance = seen, pids, pause_s, dice()
+        self.moments = sorted(self.chance.sample(range(seen.cases * 3 // 4), kills))
+        self.threads = list[threading.Thread]()
+
+    def tick(self, progress: Progress) -> None:
+        if self.moments and progress.done >= self.moments[0] and progress.flying:
+            self.moments.pop(0)
+            self.threads.append(threading.Thread(target=self._kill, args=(self.chance.uniform(0, 0.2),)))
+            self.threads[-1].start()
+
+    def _kill(self, delay: float) -> None:
+        time.sleep(delay)
+        self.seen.sees_a_kill()
+        time.sleep(self.pause_s)
+        while not (pids := self.pids()):
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.chance.choice(pids), signal.SIGKILL)
+
+    def is_over(self) -> None:
+        assert self.moments == []
+        for thread in self.threads:
+            thread.join(20)
+
+
 @pytest.mark.slow
 def test_workers_killed_at_random_moments_change_nothing(toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    sweep(**TOY, out=tmp_path / "undisturbed", executor=Here())
-    monkeypatch.setattr(sweep_run, "MOST_TRIES", 1000)
-    done, chance, killed = threading.Event(), random.Random(5), list[int]()
-    workers = Workers(2)
+    sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
+    seen, pools = Witness(tmp_path, MANY), list[Workers]()
+    monkeypatch.setattr(sweep_run, "play_group", noting(sweep_toys.play, seen.log))
 
-    def havoc() -> None:
-        while not done.wait(chance.uniform(0.2, 0.6)) and len(killed) < 8:
-            for pid in list(workers._pool._processes)[:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+    @contextlib.contextmanager
+    def watched(count: int) -> Generator[Workers]:
+        with processes(count) as made:
+            pools.append(made)
+            yield made
 
-    thread = threading.Thread(target=havoc)
-    thread.start()
-    try:
-        sweep(**TOY, out=tmp_path / "out", executor=workers)
-    finally:
-        done.set()
-        thread.join()
-        workers.shutdown(cancel_futures=True)
-    assert killed
-    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+    monkeypatch.setattr(sweep_run, "processes", watched)
+    havoc = Havoc(seen, lambda: list(pools[-1]._pool._processes), kills=6)
+    sweep(**MANY, out=seen.out, jobs=JOBS, tick=havoc.tick)
+    havoc.is_over()
+    sweep(**MANY, out=seen.out, jobs=JOBS)  # what was given up, having lost its worker three times
+    assert same_files(seen.out, tmp_path / "undisturbed")
+    seen.little_was_lost()
 
 
 SCRIPT = """
-import sys
+import contextlib, sys
+from pathlib import Path
 import sweep_toys
 from partway import sweep_run
-if sys.argv[2] == "toy":
-    sweep_run.play_group = sweep_toys.play
+from partway.sweep_cluster import dask_executor
+from test_sweep_run import JOBS, noting
+play, how, out, log, address = sys.argv[1:]
+sweep_run.play_group = noting(eval(play), Path(log))
 def tick(progress):
     print(progress.done, flush=True)
-sweep_run.sweep(**eval(sys.argv[3]), out=sys.argv[1], jobs=2, tick=tick)
+with dask_executor(address) if address else contextlib.nullcontext() as executor:
+    sweep_run.sweep(**eval(how), out=out, jobs=JOBS, executor=executor, tick=tick)
 """
 
 
-def sweeping(out: Path, kind: str, how: dict[str, Any], cache: Path) -> subprocess.Popen[str]:
-    tests, package = Path(__file__).parent, Path(partway.__file__).parents[1]
-    paths = os.pathsep.join(map(str, (tests, package)))
-    environment = os.environ | {"PYTHONPATH": paths, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-c", SCRIPT, str(out), kind, repr(how)]
+def sweeping(folder: Path, play: str, how: dict[str, Any], address: str = "") -> subprocess.Popen[str]:
+    """A sweep in a process of its own, which prints how many cases are done."""
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(partway.__file__).parents[1])))
+    environment = os.environ | {"PYTHONPATH": paths, "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache")}
+    command = [sys.executable, "-c", SCRIPT, play, repr(how), str(folder / "out"), str(folder / "begun"), address]
+    folder.mkdir(exist_ok=True)
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def killed_and_again(tmp_path: Path, kind: str, how: dict[str, Any], waits: Iterator[float]) -> int:
-    """Kill a sweep at those moments after its first cases, one start for each; then let it end. Returns its starts."""
-    starts = 0
-    for delay in waits:
-        starts += 1
-        with sweeping(tmp_path / "out", kind, how, tmp_path / "cache") as started:
+def killed_and_again(folder: Path, play: str, how: dict[str, Any], kills: int, address: str = "") -> Witness:
+    """Kill a sweep at random moments, start it again each time, and at last let it end."""
+    seen, chance = Witness(folder, how), dice()
+    for moment in sorted(chance.sample(range(seen.cases // 2), kills)):
+        with sweeping(folder, play, how, address) as started:
             assert started.stdout
-            started.stdout.readline()  # it has begun
-            time.sleep(delay)
+            while int(started.stdout.readline()) < moment:
+                pass
+            time.sleep(chance.uniform(0, 0.1))
             started.kill()
-    with sweeping(tmp_path / "out", kind, how, tmp_path / "cache") as last:
-        assert last.wait(300) == 0
-    return starts + 1
+        assert not (seen.out / "results.nc").exists()  # the kill was in time
+        seen.sees_a_kill()
+    with sweeping(folder, play, how, address) as last:
+        last.communicate(timeout=300)
+    assert last.returncode == 0
+    return seen
 
 
 def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(toys: None, tmp_path: Path):
-    how = TOY | {"over": {"device.arrival_prob": [i / 400 for i in range(1, 301)], "devices": [1, 2]}}
-    sweep(**how, out=tmp_path / "undisturbed", executor=Here())
-    chance = random.Random(11)
-    killed_and_again(tmp_path, "toy", how, iter([chance.uniform(1, 3) for _ in range(2)]))
-    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+    sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
+    seen = killed_and_again(tmp_path / "killed", "sweep_toys.play", MANY, 2)
+    assert same_files(seen.out, tmp_path / "undisturbed")
+    seen.little_was_lost()
 
 
 @pytest.mark.slow
 def test_a_simulated_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path: Path):
-    how = REAL | {"over": {"device.arrival_prob": [i / 50 for i in range(1, 41)], "devices": [1, 2]}, "blocks": 400}
-    with sweeping(tmp_path / "undisturbed", "real", how, tmp_path / "cache") as whole:
-        assert whole.wait(300) == 0
-    chance = random.Random(7)
-    killed_and_again(tmp_path, "real", how, iter([chance.uniform(1, 6) for _ in range(6)]))
-    assert same_files(tmp_path / "out", tmp_path / "undisturbed")
+    how = REAL | {"over": {"device.arrival_prob": [i / 80 for i in range(1, 65)], "devices": [1, 2]}, "blocks": 400}
+    with sweeping(tmp_path / "undisturbed", "sweep_run.play_group", how) as whole:
+        whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    seen = killed_and_again(tmp_path / "killed", "sweep_run.play_group", how, 4)
+    assert same_files(seen.out, tmp_path / "undisturbed" / "out")
+    seen.little_was_lost()
 
 
 class Broken(Executor):
@@ -388,6 +493,61 @@ def test_an_executor_that_takes_no_work_is_one_clear_line(toys: None, tmp_path: 
 def test_an_executor_that_loses_work_is_asked_again(toys: None, tmp_path: Path):
     dataset = sweep(**TOY, out=tmp_path / "out", executor=Forgetful())
     assert set(dataset["status"].values.ravel()) == {"ok"}
+
+
+class Full(Here):
+    """Runs out of memory as often as `times` says, for every group."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times, self.seen = times, dict[str, int]()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        self.seen[repr(args)] = self.seen.get(repr(args), 0) + 1
+        if self.seen[repr(args)] <= self.times:
+            future = Future()
+            future.set_exception(MemoryError("too much"))
+        return future
+
+
+def test_a_group_that_runs_out_of_memory_is_tried_again(toys: None, tmp_path: Path):
+    for times in (2, 3):
+        dataset = sweep(**TOY, out=tmp_path / "out", executor=(full := Full(times)), overwrite=True)
+        assert full.calls == 12
+        assert set(dataset["status"].values.ravel()) == {"ok" if times == 2 else "failed"}
+    assert str(dataset["reason"].values[0, 0, 0]) == "it ran out of memory 3 times: too much"
+    assert set(sweep(**TOY, out=tmp_path / "out", executor=Here())["status"].values.ravel()) == {"ok"}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_want_of_memory_is_no_cases_outcome(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    """Of a group that lacks a case the others would be played in another program, and kept."""
+
+    def prepared(todo: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(sweep_cases, "_prepared", prepared)
+    group = sweep_plan.sweep_plan("paper", **TOY).groups[0]
+    with pytest.raises(MemoryError):
+        sweep_cases.play_group([case.todo for case in group])
+
+
+def test_no_future_outlives_its_group(toys: None, tmp_path: Path):
+    """Dask computes again what a future stands for when a worker dies that held it."""
+    futures, alive = list["weakref.ref[Future[Any]]"](), list[tuple[int, int]]()
+
+    class Listed(Here):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kwargs)
+            futures.append(weakref.ref(future))
+            return future
+
+    def tick(progress: Progress) -> None:
+        alive.append((sum(future() is not None for future in futures), progress.flying))
+
+    sweep(**TOY, out=tmp_path / "out", executor=Listed(), tick=tick)
+    assert alive == [(4, 4), (0, 0)]
 
 
 def test_workers_without_partway_are_told_so(toys: None, tmp_path: Path):
