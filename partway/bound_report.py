@@ -48,7 +48,7 @@ def as_json(found: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
         "sent_per_block": float(found.inflow.sum()),
         "served_per_block": served_at_best(server, price, discount),
         "loose": found.loose,
-        "loose_percent": 100.0 * found.loose / found.value if found.value else None,
+        "loose_percent": 100.0 * found.loose / found.value if found.value > abs(found.loose) else None,
         "table_end_probability": found.reached,
         "assumes": [*ASSUMES, ASSUMES_TOO[found.objective]],
     }

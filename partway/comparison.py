@@ -28,6 +28,9 @@ TRACED_LIMIT = 5_000_000
 MOST_BOUNDED = 10_000
 """Devices above which a comparison goes without its bound, which solves a program for each (about 10 ms)."""
 
+NOTHING = 1e-9
+"""A bound of less than this, where a task waiting for a block at every device costs 1, is 0 but for rounding."""
+
 TRACED = {"q": "tasks", "gain": "1/W", "taken": "tasks", "rest": "share", "power": "W", "cost": "cost per block"}
 """Units of what is kept of traced devices."""
 
@@ -147,6 +150,8 @@ def with_bound(world: World) -> tuple[World, Bound | str]:
         found = lower_bound(world)
     except NoBound as why:
         return world, str(why)
+    if found.value <= NOTHING * float(np.sum(world.devices.queue_weight)):
+        return world, "the bound is 0: no task ever comes, or tasks cost nothing"
     return dataclasses.replace(world, certificate=found.certificate), found
 
 

@@ -181,7 +181,8 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> int:
     head = (
         f"# Section VI with unpublished parameters searched for its claims on `{candidate}` (make fit)\n"
         f"# Of {trials} settings the one in which most claims held, {held} of {VERDICTS}, "
-        "on the search's own replicates: docs/paper.md has the verdicts on others.\n"
+        "on the search's own replicates;\n"
+        "# docs/paper.md has the verdicts on others.\n"
         "# Everything else is as in the preset paper.\n\n"
     )
     (PRESETS / f"paper-fitted-{candidate}.toml").write_text(head + tomli_w.dumps(raw), "utf-8")

@@ -10,8 +10,9 @@ from conftest import MIXED, Play, world_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partway import bound
+from partway import bound, comparison
 from partway.bound import Bound, NoBound, lower_bound
+from partway.comparison import with_bound
 from partway.controllers.baselines import Constant, Steady
 from partway.scenario import load
 from partway.simulate import Pair
@@ -201,7 +202,6 @@ def test_tables_grow_until_their_end_is_not_reached(four: Four):
         ({"queue": "as_printed"}, "as printed"),
         ({"device.cpu_max_hz": 1.28e12}, "64 tasks or more"),
         ({"weights.server_queue": 0.0}, "w1 = 0"),
-        ({"device.arrival_prob": 0.0}, "the bound is 0"),
         ({"device.arrival_prob": 1.0, "device.cpu_max_hz": 1e9}, "more tasks than it can take up"),
     ],
 )
@@ -250,6 +250,19 @@ def test_a_price_beyond_the_cap_is_refused(four: Four):
         with pytest.raises(ValueError, match="0 to 19"):
             lower_bound(world, price=price)
     assert lower_bound(world, price=18.99).value < lower_bound(world).value
+
+
+def test_a_comparison_has_no_gap_where_the_bound_is_nothing_or_takes_too_long(
+    four: Four, monkeypatch: pytest.MonkeyPatch
+):
+    """In the words of the table of docs/bound.md."""
+    world = four({"device.arrival_prob": 0.0})
+    assert with_bound(world) == (world, "the bound is 0: no task ever comes, or tasks cost nothing")
+    monkeypatch.setattr(comparison, "MOST_BOUNDED", 3)
+    assert str(with_bound(world)[1]).startswith("more than 3 devices")
+    table = (Path(__file__).parents[1] / "docs" / "bound.md").read_text("utf-8").split("## 8.")[1]
+    assert "the bound is 0" in table
+    assert "more than 10,000 devices" in table
 
 
 # No policy costs less

@@ -357,9 +357,9 @@ def test_work_is_conserved(finished: Run, mixed_world: World):
 
 @pytest.fixture(scope="module")
 def bounded_worlds() -> list[tuple[World, float]]:
-    """Worlds of four unequal devices, two with real networks, drawn at random, and their discounted bounds."""
+    """Two worlds of four unequal devices, two of them with real networks, drawn at random; their discounted bounds."""
     drawn, found = np.random.default_rng(0), list[tuple[World, float]]()
-    for _ in range(4):
+    for _ in range(2):
         changed: dict[str, Any] = {
             "placement_seed": int(drawn.integers(1000)),
             "weights.server_queue": 10.0 ** drawn.uniform(-11, -9),
