@@ -2,6 +2,7 @@
 
 python -m benchmarks                    everything, up to three quarters of an hour
 python -m benchmarks --only memory      one group anew, the rest as it is kept in docs/data/benchmarks-cpu.json
+python -m benchmarks --missing          what there was no time for, or failed; the rest as it is kept
 python -m benchmarks --page             nothing anew, only the page
 python -m benchmarks --quick            tiny sizes; says whether results agree, and nothing of time
 python -m benchmarks --device gpu       the same on an accelerator, kept in docs/data/benchmarks-gpu.json; prints its
@@ -48,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "failed" in told:
         return _say(f"Nothing was measured: {told['failed']}{NO_GPU if options.device == 'gpu' else ''}")
     groups, alone = options.only or GROUPS, bool(options.only) and not known
-    chosen = [step for step in steps(places) if step.group in groups]
-    others = [one for one in known if one["group"] not in groups]
+    others = [one for one in known if one["group"] not in groups or (options.missing and whole(one))]
+    there = [(one["group"], one["about"]) for one in others]
+    chosen = [step for step in steps(places) if step.group in groups and (step.group, step.about) not in there]
     known = [*others, *measure(chosen, options.minutes, told["machine"])]
     if not alone:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +68,11 @@ def kept_file(device: str) -> Path:
 def read(kept: Path) -> list[Record]:
     """The records that are kept; none: []."""
     return json.loads(kept.read_text()) if kept.exists() else []
+
+
+def whole(record: Record) -> bool:
+    """Whether all of it was measured."""
+    return not any("failed" in found for found in record["found"])
 
 
 def measure(chosen: Sequence[Step], minutes: float, machine: str) -> list[Record]:
@@ -117,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)}")
+    parser.add_argument("--missing", action="store_true", help="measure only what is not there yet")
     parser.add_argument("--page", action="store_true", help="write the page from what was measured before")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no times")
     parser.add_argument(

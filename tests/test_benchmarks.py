@@ -331,6 +331,17 @@ def test_one_group_is_measured_anew_and_the_others_are_kept_with_their_machine(m
     assert kept.read_text() == before
 
 
+def test_what_is_missing_is_measured_and_what_is_there_is_not(measure: Command, tmp_path: Path):
+    kept = tmp_path / "data" / "benchmarks-cpu.json"
+    assert measure(peak=1e9, on="a machine") == 0
+    known = json.loads(kept.read_text())
+    known[0]["found"] = [{"failed": "not measured: out of time"}]
+    kept.write_text(json.dumps(known))
+    assert measure("--missing", peak=2e9, on="a machine") == 0
+    now = {one["group"]: one["found"][0]["peak"] for one in json.loads(kept.read_text())}
+    assert now == {"memory": [2e9], "xla": [1e9]}
+
+
 def test_a_group_alone_is_no_page(measure: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert measure("--only", "memory", peak=2e9, on="a machine") == 0
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
