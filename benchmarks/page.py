@@ -107,10 +107,9 @@ thread makes the calls for its share of them, which took 330 ns with two threads
 or fewer, so that all have equally many seeds.
 
 The device axis of one run is not split over cores: a run of a million devices with one seed has one thread.
-`shard_map` over host devices, which would split it, was not tried. Nor is the axis cut into chunks that stay in the
-cache, one after the other; and tiles of blocks per part of the fleet, for schemes whose price is 0 (a part plays some
-blocks, then the server replays them), were not built. So at K = 1e6 the state streams through memory part by part in
-every block, while the NumPy rival works on tiles that stay in the cache.
+`shard_map` over host devices, which would split it, was not tried; nor were tiles of several blocks per part of the
+fleet, for schemes whose price is 0 (a part plays some blocks, then the server replays them). So at K = 1e6 the state
+streams through memory, 1024 devices at a time, in every block, while the NumPy rival works in place.
 
 The state of a run is donated to each call, which writes what it leaves over it, so that it is in memory once; and
 equal devices share one float64 table on the host instead of a copy each.

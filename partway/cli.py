@@ -180,7 +180,12 @@ def _run_flags(parser: Parser, **output: str) -> None:
     """`output`: other words than usual for what `_output_flags` adds."""
     add = parser.add_argument
     _scenario_flags(parser)
-    add("--schemes", nargs="+", metavar="NAME", help="schemes, or module:ATTRIBUTE of your own (default: all)")
+    add(
+        "--schemes",
+        nargs="+",
+        metavar="NAME",
+        help="schemes, or module:ATTRIBUTE of your own (default: all; run: exact)",
+    )
     add("--server", metavar="NAME", help="take this scheme's server for all")
     add("--blocks", type=_whole, default=2000, metavar="N", help="blocks to run (default: 2000)")
     which = parser.add_mutually_exclusive_group()
