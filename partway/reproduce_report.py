@@ -94,20 +94,22 @@ def _held(findings: Findings, candidate: str, reading: str) -> str:
 
 
 def _failures(findings: Findings) -> list[str]:
-    """A line for each claim, reading and phase that fails: what decides it, once for candidates that share it."""
-    lines = ["What decides the claims that fail, candidate by candidate:", ""]
-    for reading in READINGS:
-        for claim in findings.claims:
-            for phase in phases(claim):
-                shown = [findings.of(claim.id, name, reading, phase) for name in CANDIDATES]
-                by_reason: dict[str, list[str]] = {}
-                for one in shown:
-                    if one.verdict == FAILS:
-                        by_reason.setdefault(one.why, []).append(f"`{one.candidate}`")
-                words = [f"{', '.join(names)}: {why}" for why, names in by_reason.items()]
-                about = ", ".join(word for word in (READING_WORDS[reading], PHASE_WORDS[phase]) if word)
-                lines += [f"- **{claim.id}** ({about}) {' '.join(words)}"] if words else []
-    return lines
+    """A line for each claim, reading and phase that fails with any candidate."""
+    cells = [(claim, reading, phase) for reading in READINGS for claim in findings.claims for phase in phases(claim)]
+    lines = [_failure(findings, *cell) for cell in cells]
+    return ["What decides the claims that fail, candidate by candidate:", "", *filter(None, lines)]
+
+
+def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
+    """What decides it, once for candidates that share it; "" where it fails with none."""
+    by_reason: dict[str, list[str]] = {}
+    for name in CANDIDATES:
+        one = findings.of(claim.id, name, reading, phase)
+        if one.verdict == FAILS:
+            by_reason.setdefault(one.why, []).append(f"`{name}`")
+    words = [f"{', '.join(names)}: {why}" for why, names in by_reason.items()]
+    about = ", ".join(word for word in (READING_WORDS[reading], PHASE_WORDS[phase]) if word)
+    return f"- **{claim.id}** ({about}) {' '.join(words)}" if words else ""
 
 
 def _sides(findings: Findings) -> list[str]:
