@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 from partway.certificate import Certificate
 from partway.model import ROUNDING, Device, Server
@@ -111,7 +111,8 @@ class _Dual:
         self.discount = 1.0 if device.objective == "average" else float(np.max(device.discount))
         self.server_weight = 1.0 if self.discount == 1 else self.discount**2 / (1.0 - self.discount)
         chance = np.asarray(world.arrival_threshold) / 2.0**32
-        arrive = stats.binom.pmf(np.arange(device.slots + 1), device.slots, chance[:, None])
+        came = np.arange(device.slots + 1)
+        arrive = special.binom(device.slots, came) * chance[:, None] ** came * (1 - chance[:, None]) ** came[::-1]
         own: Device = jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (count, len(leaf))), fading)
         self.programs = Program(own, jnp.asarray(arrive), points, jnp.full(count, self.discount))
@@ -147,6 +148,8 @@ class _Dual:
             if high > MOST_PRICE * self.dearest():
                 raise NoBound(f"more work arrives than can be done: {UNSTABLE}")
             high = min(cap, 4.0 * high)
+        from scipy import optimize  # a quarter of a second, for this alone
+
         found: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
         return float(found.root)
 

@@ -72,13 +72,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Points:
-    """The points of Figures 8 and 9: arrival probabilities b and numbers of devices K."""
+    """Of Figures 8 and 9: arrival probabilities b and numbers of devices K; blocks at which P1's sides are measured."""
 
     arrival_probs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     fleets: tuple[int, ...] = (5, 10, 20, 30, 40, 50, 60)
+    checkpoints: tuple[int, ...] = (100, 500, 2000)
 
 
-QUICK_POINTS = Points((0.1, 0.5, 0.9), (5, 60))
+QUICK_POINTS = Points((0.1, 0.5, 0.9), (5, 60), (500,))
 
 
 def claims(points: Points) -> tuple[Claim, ...]:

@@ -192,7 +192,7 @@ def server_energy(server: Server, rates: jax.Array) -> jax.Array:
 def next_device_queue(device: Device, action: DeviceAction, arrivals: jax.Array) -> jax.Array:
     """(1) whole + arrivals, or whole + rest + arrivals as the paper prints it (trap T1)."""
     kept = action.rest if device.queue == "as_printed" else 0.0
-    return action.whole + kept + jnp.sum(arrivals)
+    return action.whole + kept + jnp.sum(arrivals, axis=0)
 
 
 def power_for(device: Device, gain: jax.Array, rest: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ of its own and without learning. A product of two continuations has no bias, whe
 sampling that (41)-(45) overlook). All in the learner's units, costs by `usual_device_cost`, `usual_server_cost`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import gcd
@@ -21,18 +21,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.claims import CANDIDATES, READINGS
+from partway.claims import CANDIDATES, READINGS, Points
 from partway.controllers.base import agreed
 from partway.controllers.parametric import (
     Algorithm1,
-    device_inputs,
-    server_inputs,
-    sigmoid_features,
+    device_features,
+    server_features,
     usual_device_cost,
     usual_server_cost,
 )
 from partway.draws import brought, drawn
 from partway.judge import Judged
+from partway.reproduction import Sizes
 from partway.runs import BLOCKS_PER_TILE, Options, play_seed
 from partway.scenario import load
 from partway.schemes import SCHEMES, pair_for
@@ -42,8 +42,6 @@ from partway.verdicts import NOT_APPLICABLE, decide, deciding, verdict
 from partway.world import World, build, place, precise
 
 DISCOUNTS = (0.9, 0.95, 0.99, 0.999)
-CHECKPOINTS = (100, 500, 2000)
-"""Blocks of the run at which both sides are measured."""
 DEVICES = 4
 FUTURES = 4
 """Continuations from each state."""
@@ -84,7 +82,7 @@ class PropositionPart:
     reading: str
     seeds: tuple[int, ...]
     preset: str = "paper"
-    checkpoints: tuple[int, ...] = CHECKPOINTS
+    checkpoints: tuple[int, ...] = Points().checkpoints
     future_blocks: int = FUTURE_BLOCKS
 
     figure = "P1"
@@ -209,16 +207,17 @@ def _values(world: World, pair: Pair, loop: Loop) -> Values:
     heard = device_views(state, jax.tree.map(lambda told: told[-1], state.told))
 
     def own(device: Any, view: Any, action: jax.Array, theta: jax.Array) -> jax.Array:
-        return theta @ sigmoid_features(mu, device_inputs(device, view, action))
+        return theta @ device_features(mu, device, view)(action, view.q)
 
     devices = jax.vmap(own, in_axes=-1, out_axes=-1)(world.devices, heard, memory.action, memory.theta)
-    inputs = server_inputs(server_view(state), served.learned.action)
-    return {"device": devices, "server": served.learned.theta @ sigmoid_features(served.nu, inputs)}
+    features = server_features(served.nu, server_view(state))(served.learned.action, state.y)
+    return {"device": devices, "server": served.learned.theta @ features}
 
 
-def parts(seeds: Sequence[int], preset: str = "paper") -> list[PropositionPart]:
+def parts(sizes: Sizes, preset: str = "paper") -> list[PropositionPart]:
     """What has to be run."""
-    return [PropositionPart(name, reading, tuple(seeds), preset) for reading in READINGS for name in SCHEMES_MEANT]
+    how = sizes.seeds, preset, sizes.points.checkpoints
+    return [PropositionPart(name, reading, *how) for reading in READINGS for name in SCHEMES_MEANT]
 
 
 def bounds(arrays: Mapping[str, np.ndarray]) -> list[Bounds]:

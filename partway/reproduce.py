@@ -49,7 +49,7 @@ class Findings:
 
 def all_parts(sizes: Sizes, preset: str) -> list[Any]:
     """All that is computed."""
-    return [*parts(sizes, preset), *proposition1.parts(sizes.seeds, preset), *remark1.parts(preset)]
+    return [*parts(sizes, preset), *proposition1.parts(sizes, preset), *remark1.parts(preset)]
 
 
 def reproduce(

@@ -5,11 +5,10 @@ world. An unstable scheme has a growth rate and no average.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 PARTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 LATENCY = ("mean", "p50", "p95", "p99")
@@ -117,7 +116,7 @@ def estimate(per_seed: np.ndarray) -> Estimate:
     mean, count = float(np.mean(per_seed)), len(per_seed)
     if count < 2:
         return Estimate(mean, np.nan, np.nan)
-    half = float(stats.t.ppf(0.975, count - 1) * np.std(per_seed, ddof=1) / np.sqrt(count))
+    half = float(special.stdtrit(count - 1, 0.975) * np.std(per_seed, ddof=1) / np.sqrt(count))
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -131,10 +130,10 @@ def growing(total_work: np.ndarray, arriving: float) -> tuple[int, float]:
     if count < 3:
         return 0, 0.0
     pieces = np.array([np.mean(piece, axis=1) for piece in np.array_split(half, count, axis=1)])
-    fits: list[Any] = [stats.linregress(np.arange(count) * half.shape[1] / count, piece) for piece in pieces.T]
-    quantile = stats.t.ppf(0.99, count - 2)
-    surely = [fit.slope - quantile * fit.stderr > 0.01 * arriving for fit in fits]
-    return sum(surely), float(np.mean([fit.slope for fit in fits]))
+    lines, covariances = np.polyfit(np.arange(count) * half.shape[1] / count, pieces, 1, cov=True)
+    slopes, errors = lines[0], np.sqrt(covariances[0, 0])
+    surely = slopes - special.stdtrit(count - 2, 0.99) * errors > 0.01 * arriving
+    return int(np.sum(surely)), float(np.mean(slopes))
 
 
 def discounted(cost: np.ndarray, discount: float) -> np.ndarray:

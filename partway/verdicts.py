@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 HOLDS, FAILS, UNDECIDED, NOT_APPLICABLE = "holds", "fails", "undecided", "not applicable"
 ALPHA = 0.05
@@ -43,7 +43,7 @@ def p_value(difference: np.ndarray) -> float:
     mean, error = _moments(difference)
     if error == 0.0:
         return 1.0 if mean == 0.0 else 0.0
-    return float(2.0 * stats.t.sf(abs(mean) / error, len(difference) - 1))
+    return float(2.0 * special.stdtr(len(difference) - 1, -abs(mean) / error))
 
 
 def holm_levels(p: Sequence[float], alpha: float = ALPHA) -> list[float]:
@@ -93,7 +93,7 @@ def _decision(difference: np.ndarray, p: float, level: float) -> Decision:
     if len(difference) < 2 or not np.isfinite(difference).all():
         return Decision(np.nan, np.nan, np.nan, p, level, 0)
     mean, error = _moments(difference)
-    half = float(stats.t.ppf(1.0 - level / 2.0, len(difference) - 1)) * error
+    half = float(special.stdtrit(len(difference) - 1, 1.0 - level / 2.0)) * error
     sign = int(np.sign(mean)) if p <= level else 0
     return Decision(mean, mean - half, mean + half, p, level, sign)
 

@@ -13,7 +13,6 @@ import partway
 from partway.claims import PHASES, Points, claims
 from partway.cli import _parser
 from partway.judge import phases
-from partway.proposition1 import CHECKPOINTS
 from partway.scenario import load
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +95,8 @@ def test_what_the_paper_page_says_of_proposition_1_is_what_was_found():
     assert {says for (_, _, what), says in said.items() if what.startswith("(37)")} == {"against"}
 
     def at(scheme: str, gamma: float) -> tuple[str, ...]:
-        return tuple(said["conserving", scheme, f"(38) at gamma = {gamma:g}, block {block}"] for block in CHECKPOINTS)
+        blocks = Points().checkpoints
+        return tuple(said["conserving", scheme, f"(38) at gamma = {gamma:g}, block {block}"] for block in blocks)
 
     assert at("exact", 0.9)[1:] == at("exact", 0.95)[1:] == ("for", "for")
     assert at("exact", 0.999) == at("printed", 0.9) == ("against",) * 3

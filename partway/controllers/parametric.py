@@ -12,6 +12,7 @@ Legend: a is the power p at a device (Algorithm 1), the rates f at the server (A
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import jax
@@ -78,14 +79,9 @@ class Learned:
     quiet: jax.Array
 
 
-def sigmoid_features(mu: jax.Array, inputs: jax.Array) -> jax.Array:
-    """phi (M,) from mu (M, inputs) and a vector of inputs."""
-    return jax.nn.sigmoid(mu @ inputs)
-
-
 def step_size(first: float | jax.Array, decay: float | jax.Array, block: jax.Array) -> jax.Array:
-    """alpha_t = first / (1 + t)^decay. (36), sum alpha = inf and sum alpha^2 < inf, holds for 1/2 < decay <= 1."""
-    return first * (1.0 + block) ** -decay
+    """first / (1 + t)^decay. (36), sum alpha = inf and sum alpha^2 < inf, holds for 1/2 < decay <= 1."""
+    return first / jnp.maximum((1.0 + block) ** decay, 1.0)  # never below 1: XLA would make a power -decay of it
 
 
 def half_power(device: Device) -> jax.Array:
@@ -105,51 +101,70 @@ def usual_server_cost(server: Server, view: ServerView) -> jax.Array:
     return server.queue_weight * waiting + server.energy_weight * server_energy(server, slot)
 
 
-def device_inputs(device: Device, view: DeviceView, power: jax.Array, log_scaled: bool = False) -> jax.Array:
-    """[q, h, p, beta_1..beta_n] of order one: q in tasks, h by its mean, p by `half_power` (T6, T11).
+def device_features(
+    mu: jax.Array, device: Device, view: DeviceView, log_scaled: bool = False
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """(22), (23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action moves.
 
+    phi is (M,) of one device or (M, K) of a fleet. All inputs are of order one: q in tasks, h by its mean, p by
+    `half_power` (T6, T11). What h and beta add is computed once, for all p and q.
     log_scaled: h and p enter as log(h), log(1 + p) instead.
     """
     gain = view.gain / device.mean_gain
-    h, p = (jnp.log(gain), jnp.log1p(power)) if log_scaled else (gain, power)
-    return jnp.concatenate([jnp.stack([view.q, h, p]), view.arrivals])
+    by = partial(jnp.tensordot, axes=0)
+    fixed = by(mu[:, 1], jnp.log(gain) if log_scaled else gain) + mu[:, 3:] @ view.arrivals
+
+    def features(power: jax.Array, q: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(fixed + by(mu[:, 0], q) + by(mu[:, 2], jnp.log1p(power) if log_scaled else power))
+
+    return features
 
 
-def server_inputs(view: ServerView, rates: jax.Array, log_scaled: bool = False) -> jax.Array:
-    """[y / K, q / sqrt(K), f_1..f_n] of order one: nu . q would grow with the fleet otherwise (T11).
+def server_features(
+    nu: jax.Array, view: ServerView, log_scaled: bool = False
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """(29), (30): phi (M,) = sigmoid(nu . [y / K, q / sqrt(K), f_1..f_n]) as a function of f (n,) and y.
 
+    Without the root nu . q would grow with the fleet (T11). What the devices' queues add is computed once.
     log_scaled: y enters as log(1 + y / K), which does not saturate the sigmoids when work piles up.
     """
     devices = view.queues.shape[-1]
-    y = view.y[None] / devices
-    return jnp.concatenate([jnp.log1p(y) if log_scaled else y, view.queues / jnp.sqrt(devices), rates])
+    fixed = nu[:, 1 : 1 + devices] @ (view.queues / jnp.sqrt(devices))
+
+    def features(rates: jax.Array, y: jax.Array) -> jax.Array:
+        own = jnp.log1p(y / devices) if log_scaled else y / devices
+        return jax.nn.sigmoid(fixed + nu[:, 0] * own + nu[:, 1 + devices :] @ rates)
+
+    return features
 
 
 Terms = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
-"""(action, theta) -> r, Q(s, a), Q(s', a)."""
+"""(action, theta) -> r, Q(s, a), Q(s', a), of one learner or of each of a fleet (K,)."""
+
+
+def q_value(theta: jax.Array, phi: jax.Array) -> jax.Array:
+    """Q = theta . phi, both (M,) of one learner or (M, K) of a fleet."""
+    return jnp.sum(theta * phi, axis=0)
 
 
 def gradients(
     terms: Terms, action: jax.Array, theta: jax.Array, discount: jax.Array, gradient: str
-) -> tuple[jax.Array, jax.Array]:
-    """(d/da, d/dtheta) of delta^2, exact or as printed.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(e, x, z): the derivatives of delta^2, exact or as printed, are e x by the action and e z by theta.
 
-    Printed: the factor 2 is missing, and the sum in the derivative by the action has the opposite sign:
-    delta (dr/da - sum_m theta_m mu_m [gamma phi'(1 - phi') - phi (1 - phi)]), phi' being phi(s', a).
+    Exact: e = 2 delta, x = d delta/da, z = d delta/dtheta. Printed: the factor 2 is missing, and the sum in the
+    derivative by the action has the opposite sign, phi' being phi(s', a):
+    x = dr/da - sum_m theta_m mu_m [gamma phi'(1 - phi') - phi (1 - phi)].
     """
+    factor, sign = (2.0, 1.0) if gradient == "exact" else (1.0, -1.0)
 
-    def delta(a: jax.Array, parameters: jax.Array) -> jax.Array:
+    def delta(a: jax.Array, parameters: jax.Array, sign: float = 1.0) -> jax.Array:
         r, now, after = terms(a, parameters)
-        return r + discount * after - now
+        return r + sign * (discount * after - now)
 
-    def delta_with_a_minus(a: jax.Array) -> jax.Array:
-        r, now, after = terms(a, theta)
-        return r - (discount * after - now)
-
-    if gradient == "exact":
-        return jax.grad(lambda a, parameters: delta(a, parameters) ** 2, argnums=(0, 1))(action, theta)
-    error = delta(action, theta)
-    return error * jax.grad(delta_with_a_minus)(action), error * jax.grad(delta, argnums=1)(action, theta)
+    by_action = jax.grad(lambda a: jnp.sum(delta(a, theta, sign)))(action)
+    by_theta = jax.grad(lambda parameters: jnp.sum(delta(action, parameters)))(theta)
+    return factor * delta(action, theta), by_action, by_theta
 
 
 @record
@@ -174,18 +189,19 @@ class _Learner:
 
     def fresh(self, action: jax.Array, discount: jax.Array) -> Learned:
         """Memory before the first block: all theta_m equal; a feature is 1/2 on average."""
-        zero = jnp.zeros((), action.dtype)
-        theta = jnp.ones((self.features,), action.dtype) * 2.0 * self.start_value / (self.features * (1.0 - discount))
+        zero = jnp.zeros_like(discount)
+        each = 2.0 * self.start_value / (self.features * (1.0 - discount))
+        theta = jnp.full((self.features, *jnp.shape(discount)), each, action.dtype)
         return Learned(theta, action, zero, zero + jnp.inf, zero)
 
     def improve(self, memory: Learned, terms: Terms, discount: jax.Array, most: float) -> Learned:
         """One step of (28) or (35), the action kept in [0, most]; none once the learner has stopped."""
-        by_action, by_theta = gradients(terms, memory.action, memory.theta, discount, self.gradient)
-        alpha = step_size(self.step, self.decay, memory.block)
-        theta = memory.theta - alpha * by_theta
-        change = jnp.linalg.norm(theta - memory.theta) / jnp.linalg.norm(memory.theta)
+        error, by_action, by_theta = gradients(terms, memory.action, memory.theta, discount, self.gradient)
+        step = step_size(self.step * error, self.decay, memory.block)  # what ends in a division XLA computes once
+        theta = memory.theta - step * by_theta
+        change = jnp.abs(step) * jnp.linalg.norm(by_theta, axis=0) / jnp.linalg.norm(memory.theta, axis=0)
         quiet = jnp.where(change <= self.tolerance, memory.quiet + 1, 0.0)
-        action = jnp.clip(memory.action - alpha * by_action, 0.0, most)
+        action = jnp.clip(memory.action - step * by_action, 0.0, most)
         learned = Learned(theta, action, memory.block + 1, change, quiet)
         stopped = self.stopped(memory)
         return jax.tree.map(lambda new, old: jnp.where(stopped, old, new), learned, memory)
@@ -206,6 +222,7 @@ class Algorithm1(_Learner, DeviceController):
     start_power: p before the first block, in units of `half_power`.
     """
 
+    takes_fleets = True
     limits = LEARNING_LIMITS
     start_power: float = 1.0
     mu: jax.Array | None = None
@@ -233,14 +250,14 @@ class Algorithm1(_Learner, DeviceController):
         next_view: DeviceView,
     ) -> Learned:
         del cost
-        mu = agreed(self.mu)
+        now = device_features(agreed(self.mu), device, view)
+        after = device_features(agreed(self.mu), device, next_view)
 
         def terms(power: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             energy, next_q = self._consequences(device, view, action, next_view, power * half_power(device))
             r = device.queue_weight * view.q + device.energy_weight * energy
-            now = sigmoid_features(mu, device_inputs(device, view, power))
-            after = sigmoid_features(mu, device_inputs(device, replace(next_view, q=next_q), power))
-            return r / usual_device_cost(device), theta @ now, theta @ after
+            values = q_value(theta, now(power, view.q)), q_value(theta, after(power, next_q))
+            return r / usual_device_cost(device), *values
 
         return self.improve(memory, terms, device.discount, MAX_POWER)
 
@@ -300,6 +317,7 @@ class Algorithm2(_Learner, ServerController):
         next_view: ServerView,
     ) -> ServerLearned:
         del action, cost
+        now, after = server_features(memory.nu, view), server_features(memory.nu, next_view)
 
         def terms(rates: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             commanded = rates * server.slot_capacity
@@ -307,9 +325,8 @@ class Algorithm2(_Learner, ServerController):
             next_y = next_view.y
             if self.gradient == "exact":
                 next_y = next_server_queue(view.y, commanded, next_view.arrived)
-            now = sigmoid_features(memory.nu, server_inputs(view, rates))
-            after = sigmoid_features(memory.nu, server_inputs(replace(next_view, y=next_y), rates))
-            return r / usual_server_cost(server, view), theta @ now, theta @ after
+            values = q_value(theta, now(rates, view.y)), q_value(theta, after(rates, next_y))
+            return r / usual_server_cost(server, view), *values
 
         return replace(memory, learned=self.improve(memory.learned, terms, server.discount, 1.0))
 

@@ -25,10 +25,9 @@ from partway.controllers.base import (
 )
 from partway.controllers.parametric import (
     LEARNING_LIMITS,
-    device_inputs,
+    device_features,
     half_power,
-    server_inputs,
-    sigmoid_features,
+    server_features,
     step_size,
     usual_device_cost,
     usual_server_cost,
@@ -122,7 +121,7 @@ class QLearningDevice(_QLearner, DeviceController):
         next_view: DeviceView,
     ) -> QLearned:
         taken = self._taken(device, action)
-        phi = sigmoid_features(agreed(self.mu), device_inputs(device, view, taken, self.log_scaled))
+        phi = device_features(agreed(self.mu), device, view, self.log_scaled)(taken, view.q)
         after = self._values(memory, device, next_view)
         return self.improve(memory, phi, cost / usual_device_cost(device), after, device.discount)
 
@@ -140,12 +139,9 @@ class QLearningDevice(_QLearner, DeviceController):
 
     def _values(self, memory: QLearned, device: Device, view: DeviceView) -> jax.Array:
         """Q(s, a) of every choice a."""
-
-        def value(choice: jax.Array) -> jax.Array:
-            inputs = device_inputs(device, view, choice, self.log_scaled)
-            return memory.theta @ sigmoid_features(agreed(self.mu), inputs)
-
-        return jax.vmap(value)(jnp.asarray(self._choices(), view.q.dtype))
+        features = device_features(agreed(self.mu), device, view, self.log_scaled)
+        choices = jnp.asarray(self._choices(), view.q.dtype)
+        return jax.vmap(lambda choice: memory.theta @ features(choice, view.q))(choices)
 
 
 @record
@@ -200,7 +196,7 @@ class QLearningServer(_QLearner, ServerController):
         next_view: ServerView,
     ) -> ServerQLearned:
         taken = action.rates[:1] / server.slot_capacity
-        phi = sigmoid_features(memory.nu, server_inputs(view, taken, self.log_scaled))
+        phi = server_features(memory.nu, view, self.log_scaled)(taken, view.y)
         after = self._values(memory, next_view)
         scaled = cost / usual_server_cost(server, view)
         return replace(memory, learned=self.improve(memory.learned, phi, scaled, after, server.discount))
@@ -209,7 +205,5 @@ class QLearningServer(_QLearner, ServerController):
         return memory.learned.change
 
     def _values(self, memory: ServerQLearned, view: ServerView) -> jax.Array:
-        def value(rate: jax.Array) -> jax.Array:
-            return memory.learned.theta @ sigmoid_features(memory.nu, server_inputs(view, rate[None], self.log_scaled))
-
-        return jax.vmap(value)(jnp.asarray(RATES, view.y.dtype))
+        features, rates = server_features(memory.nu, view, self.log_scaled), jnp.asarray(RATES, view.y.dtype)
+        return jax.vmap(lambda rate: memory.learned.theta @ features(rate[None], view.y))(rates)
