@@ -130,8 +130,11 @@ def growing(total_work: np.ndarray, arriving: float) -> tuple[int, float]:
     if count < 3:
         return 0, 0.0
     pieces = np.array([np.mean(piece, axis=1) for piece in np.array_split(half, count, axis=1)])
-    lines, covariances = np.polyfit(np.arange(count) * half.shape[1] / count, pieces, 1, cov=True)
-    slopes, errors = lines[0], np.sqrt(covariances[0, 0])
+    times = (np.arange(count) - (count - 1) / 2) * half.shape[1] / count
+    risen = pieces - pieces[0]  # exactly 0 where nothing moves
+    slopes = times @ risen / (times @ times)
+    left = risen - risen.mean(axis=0) - np.outer(times, slopes)
+    errors = np.sqrt(np.sum(left**2, axis=0) / (count - 2) / (times @ times))
     surely = slopes - special.stdtrit(count - 2, 0.99) * errors > 0.01 * arriving
     return int(np.sum(surely)), float(np.mean(slopes))
 

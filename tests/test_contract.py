@@ -274,14 +274,15 @@ def test_neither_the_split_into_calls_nor_the_number_of_seeds_matters(
     assert np.allclose(alone.sums.cost()[0], both.sums.cost()[1], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("device", "server"), [("qlearning", "priced"), ("exact", "printed")])
 def test_the_number_of_cores_does_not_matter(
-    play: Callable[..., Run], mixed_world: World, monkeypatch: pytest.MonkeyPatch
+    device: str, server: str, play: Callable[..., Run], mixed_world: World, monkeypatch: pytest.MonkeyPatch
 ):
     """Two calls of two seeds on one thread and on two, each with a seed of its own: all that a run leaves."""
-    pair, found = Pair(SCHEMES["qlearning"].device, SCHEMES["priced"].server), list[Any]()
+    pair, found = Pair(SCHEMES[device].device, SCHEMES[server].server), list[Any]()
     for cores in ("1", "2"):
         monkeypatch.setenv("NPROC", cores)
-        run = play(pair, mixed_world, name="qlearning", precision="float64")
+        run = play(pair, mixed_world, name=device, precision="float64")
         found.append((run.sums, run.traces, run.loop))
     one, two = (jax.tree.leaves(each) for each in found)
     assert len(one) > 30

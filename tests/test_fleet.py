@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from partway import fleet
+from partway.controllers.base import DeviceController
+from partway.controllers.parametric import Algorithm1
+from partway.controllers.postdecision import Priced
 from partway.draws import draws
 from partway.runs import begin
 from partway.scenario import load
@@ -26,6 +29,23 @@ def test_results_do_not_depend_on_parts(name: str, most: int, monkeypatch: pytes
     monkeypatch.setattr(fleet, "PART", most)
     for one, other in zip(jax.tree.leaves(_played(name)), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("base", [Algorithm1, Priced])
+def test_a_function_of_ones_own_is_mapped_over_the_fleet(base: type[DeviceController]):
+    """It may be written for one device: a mixin's and a helper's too. New numbers alone change nothing."""
+
+    class Own(base):
+        def stopped(self, memory: Any) -> jax.Array:
+            return jnp.all(memory.block > 0)
+
+    class Mixin:
+        def act(self, memory: Any, device: Any, view: Any, key: Any) -> Any: ...
+
+    assert base.takes_fleets
+    assert not Own.takes_fleets
+    assert not type("Mixed", (Mixin, base), {}).takes_fleets
+    assert type("Same", (base,), {"patience": 3}).takes_fleets
 
 
 def _played(name: str, blocks: int = 6) -> Any:

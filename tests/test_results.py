@@ -14,6 +14,7 @@ from partway import bound, comparison, runs
 from partway.comparison import compare
 from partway.report import as_json, plain
 from partway.results import (
+    BATCHES,
     PARTS,
     Summary,
     convergence,
@@ -110,6 +111,24 @@ def test_growth_is_the_mean_slope_of_the_last_half():
     seeds, growth = growing(np.stack([series, 3 * series]), 10.0)
     assert seeds == 2
     assert growth == pytest.approx((0.5 + 1.5) / 2, rel=1e-9)
+
+
+def test_work_that_does_not_move_does_not_grow():
+    """Whatever is left over, where nothing arrives; a seed that is lost has no say in the others."""
+    left = np.random.default_rng(7).uniform(0.0, 1e3, (100, 1))
+    assert growing(np.tile(left, (1, 2000)), 0.0) == (0, 0.0)
+    lost = np.vstack([np.full((1, 2000), np.nan), np.tile(np.arange(2000.0), (2, 1))])
+    assert growing(lost, 10.0)[0] == 2
+
+
+def test_growth_is_that_of_linear_regression():
+    """SciPy's, on the means of ten pieces of the last half: as many seeds surely above 1 % of what arrives, and the mean slope."""
+    work = autocorrelated(200, 2000, 0.9, 8) + np.linspace(0.0, 20.0, 2000) * np.linspace(0.0, 2.0, 200)[:, None]
+    means = work[:, 1000:].reshape(200, BATCHES, -1).mean(axis=2)
+    fits = [stats.linregress(np.arange(BATCHES) * 1000 / BATCHES, each) for each in means]
+    surely = [fit.slope - stats.t.ppf(0.99, BATCHES - 2) * fit.stderr > 0.004 for fit in fits]
+    assert 20 < sum(surely) < 180
+    assert growing(work, 0.4) == (sum(surely), pytest.approx(np.mean([fit.slope for fit in fits]), rel=1e-9))
 
 
 def test_stationary_noise_is_rarely_called_growth():

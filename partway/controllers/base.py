@@ -14,6 +14,7 @@ A controller is a record of hyperparameters, for ONE party. The loop (`partway.s
 """
 
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, ClassVar, Self, TypeVar
 
 import jax
@@ -68,9 +69,11 @@ class DeviceController:
     takes_fleets: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Nobody inherits `takes_fleets` with an `act` or `learn` of its own: it may be for one device only."""
+        """Nobody inherits `takes_fleets` with a function of its own: it may be for one device only."""
         super().__init_subclass__()
-        if {"act", "learn"} & cls.__dict__.keys() and "takes_fleets" not in cls.__dict__:
+        since = takewhile(lambda base: "takes_fleets" not in base.__dict__, cls.__mro__)
+        own = (item for base in since for item in base.__dict__.items())
+        if any(callable(value) and not name.startswith("__") for name, value in own):
             cls.takes_fleets = False
 
     limits: ClassVar[Mapping[str, Limits]] = {}

@@ -131,6 +131,7 @@ class PostDecision(DeviceController):
 class Priced(PostDecision):
     """The same, at the price the server tells: what a unit of work sent in the block it is heard in will cost there."""
 
+    takes_fleets = True
     hears = ("price",)
 
     def price(self, view: DeviceView) -> jax.Array:
