@@ -122,7 +122,7 @@ def test_work_that_does_not_move_does_not_grow():
 
 
 def test_growth_is_that_of_linear_regression():
-    """SciPy's, on the means of ten pieces of the last half: as many seeds surely above 1 % of what arrives, and the mean slope."""
+    """SciPy's, on ten means of the last half: how many seeds are surely above 1 % of what arrives, the mean slope."""
     work = autocorrelated(200, 2000, 0.9, 8) + np.linspace(0.0, 20.0, 2000) * np.linspace(0.0, 2.0, 200)[:, None]
     means = work[:, 1000:].reshape(200, BATCHES, -1).mean(axis=2)
     fits = [stats.linregress(np.arange(BATCHES) * 1000 / BATCHES, each) for each in means]
