@@ -136,7 +136,8 @@ def _origin(findings: Findings) -> str:
 all processes and calls together; this call took {findings.wall / 60:.1f} minutes with {findings.jobs} processes).
 Every comparison is in
 <code>claims.csv</code>, every curve in the CSV beside its figure, every run's numbers in <code>parts/</code>.</p>
-<p>Code {code} (a hash of all that makes the numbers), {versions}.</p>
+<p>Code {code} (a hash of all modules that the runs depend on; verdicts and figures follow from the runs),
+{versions}.</p>
 <p>Seeds, and placement seeds: {seeds}. Replicate i has the i-th of both.</p>
 <details><summary>Code</summary><table><tbody>{sources}</tbody></table></details>
 <details><summary>Every run: its name, its file in <code>parts/</code>, and a command that plays it by itself: of
@@ -155,19 +156,25 @@ def _command(part: Any) -> str:
 
 
 def _scenarios(findings: Findings) -> list[str]:
-    """The complete scenario of each figure, of P1 and of R1; schemes of it share all but their hyperparameters."""
+    """The complete scenario of each figure, of P1 and of R1; schemes of it share all but their hyperparameters.
+
+    Under (1) as printed the one field `queue` differs.
+    """
     found: dict[str, Any] = {}
     for part in findings.runs:
         found.setdefault(part.figure, part)
+    both = "; (1) as printed: queue = 'as_printed'"
     more = {
-        "8": "; device.arrival_prob is varied",
-        "9": "; devices is varied",
-        "P1": "; discount is varied",
+        "6": both,
+        "7": both,
+        "8": f"; device.arrival_prob is varied{both}",
+        "9": f"; devices is varied{both}",
+        "P1": f"; discount is varied{both}",
         "R1": "; devices is varied",
     }
     return [
         f"<details><summary>Scenario of {figure if figure in ('P1', 'R1') else 'Figure ' + figure}"
-        f"{more.get(figure, '')}</summary>"
+        f"{more[figure]}</summary>"
         f"<pre>{_text(part.scenario().to_toml())}</pre></details>"
         for figure, part in found.items()
     ]
