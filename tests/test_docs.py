@@ -104,6 +104,28 @@ def test_what_the_paper_page_says_of_proposition_1_is_what_was_found():
     assert at("printed", 0.99)[:2] == ("for", "for")
 
 
+def test_the_sides_of_proposition_1_on_the_paper_page_are_those_found():
+    """The medians in that section; with one more factor 1 / (1 - gamma) the devices are within the bound everywhere."""
+    with (ROOT / "docs" / "data" / "reproduction" / "proposition-1.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(row["left"]) < float(row["right / (1 - gamma)"]) for row in rows if row["side of"] == "(37)")
+
+    def at_server(scheme: str, gamma: str, name: str) -> list[float]:
+        wanted = ("conserving", scheme, "(38)", gamma)
+        keys = ("reading", "scheme", "side of", "gamma")
+        return [float(row[name]) for row in rows if tuple(row[key] for key in keys) == wanted]
+
+    left, right = (at_server("exact", "0.999", name)[1] for name in ("left", "right / (1 - gamma)"))
+    page = (ROOT / "docs" / "paper.md").read_text()
+    for words in (", ".join(map(short, at_server("printed", "0.9", "left"))), f"{short(left)} against {short(right)}"):
+        assert words in page
+
+
+def short(number: float) -> str:
+    """9.6e4"""
+    return f"{number:.1e}".replace("e+0", "e").replace("e+", "e")
+
+
 def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
