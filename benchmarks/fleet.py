@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partway.controllers.features import ServerWeights
 from partway.controllers.parametric import Algorithm1, Algorithm2
 from partway.draws import draws, gains
 from partway.model import LN2
@@ -178,4 +179,5 @@ def agreed_features(world: World, pair: Pair, name: str, seeds: list[int], preci
         raise ValueError(f"'{name}' has no random features")
     agreed, loop = begin(world, pair, name, seeds, precision)
     device: Any = agreed.device
-    return Features(np.asarray(device.mu), np.asarray(loop.server_memory.nu))
+    nu: ServerWeights = loop.server_memory.nu
+    return Features(np.asarray(device.mu), np.concatenate([nu.own[..., None], nu.queues, nu.rates], axis=-1))

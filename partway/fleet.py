@@ -1,4 +1,8 @@
-"""The devices' part of a block: each acts, moves on, pays and learns for itself; a large fleet part by part."""
+"""The devices' part of a block: each acts, moves on, pays and learns for itself; a large fleet part by part.
+
+A fleet is cut twice. On a mesh (`mesh_for`) each core, or each GPU, plays a share of it; and of its share each plays
+PART devices at a time, so that what it computes of them stays in the cache.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, PartitionSpec, get_abstract_mesh
 
 from partway.controllers.base import DeviceController, DeviceView, Memory
 from partway.model import (
@@ -24,6 +29,8 @@ from partway.records import record
 T = TypeVar("T")
 PART = 1024
 """Devices that are played at a time; results do not depend on it."""
+AXIS = "devices"
+"""The axis of the mesh."""
 
 
 @record
@@ -47,8 +54,27 @@ class Did:
 
 
 def play_devices(controller: DeviceController, learning: bool, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
-    """One block of all devices: their memories after it, and what they did."""
-    return in_parts(partial(play_each, controller, learning), memory, fleet, PART)
+    """One block of all devices: their memories after it, and what they did; on the mesh that is set, if one is."""
+
+    def play(controller: DeviceController, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
+        return in_parts(partial(play_each, controller, learning), memory, fleet, PART)
+
+    if get_abstract_mesh().empty:
+        return play(controller, memory, fleet)
+    whole, own = PartitionSpec(), jax.tree.map(_last_axis, (memory, fleet))
+    shared = jax.shard_map(play, in_specs=(whole, *own), out_specs=(own[0], PartitionSpec(AXIS)), check_vma=False)
+    return shared(controller, memory, fleet)
+
+
+def mesh_for(devices: int) -> Mesh | None:
+    """As many JAX devices as can have equal shares, of at least PART, of so large a fleet; None for only one."""
+    local = jax.local_devices()
+    count = max((n for n in range(1, len(local) + 1) if devices % n == 0 and devices // n >= PART), default=1)
+    return jax.make_mesh((count,), (AXIS,), (AxisType.Auto,), devices=local[:count]) if count > 1 else None
+
+
+def _last_axis(leaf: jax.Array) -> PartitionSpec:
+    return PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
 
 
 def play_each(controller: DeviceController, learning: bool, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:

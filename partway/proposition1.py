@@ -23,13 +23,8 @@ import numpy as np
 
 from partway.claims import CANDIDATES, READINGS, Points
 from partway.controllers.base import agreed
-from partway.controllers.parametric import (
-    Algorithm1,
-    device_features,
-    server_features,
-    usual_device_cost,
-    usual_server_cost,
-)
+from partway.controllers.features import device_features, server_features, usual_device_cost, usual_server_cost
+from partway.controllers.parametric import Algorithm1
 from partway.draws import brought, drawn
 from partway.judge import Judged
 from partway.reproduction import Sizes

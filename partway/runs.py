@@ -3,6 +3,7 @@
 Results do not depend on how blocks are split into calls, nor on which seeds run together.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.draws import Drawn, brought, drawn
+from partway.fleet import mesh_for
 from partway.simulate import (
     Loop,
     Pair,
@@ -182,8 +184,9 @@ def _play_calls(
 ) -> Run:
     """Blocks first .. first + blocks - 1, one compiled call after the other; of every call each thread plays a share.
 
-    XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core. `loop` is
-    used up: a call writes what it leaves over what it was given, and a million devices are in memory once.
+    XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core. Where
+    there is only one thread for all seeds, a large fleet is shared by all JAX devices instead. `loop` is used up: a
+    call writes what it leaves over what it was given, and a million devices are in memory once.
     """
     length, double = _call_length(blocks), loop.state.q.dtype == jnp.float64
     tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // world.devices.mean_gain.shape[-1] // len(seeds)))
@@ -191,10 +194,12 @@ def _play_calls(
     threads = _divisor(len(seeds), cores() if jax.default_backend() == "cpu" else 1)
     shares = _shares((pair, seeds, keys), threads)
     loops = _shares(loop, threads)
+    mesh = mesh_for(world.devices.mean_gain.shape[-1]) if threads == 1 else None
 
     def play(share: tuple[Any, Loop], done: int) -> tuple[Loop, Any]:
         (own, numbers, own_keys), before = share
-        with jax.enable_x64(double):  # which each thread has its own of
+        # each thread has its own precision and mesh
+        with jax.enable_x64(double), jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
             after, part = _play_seeds(world, own, before, numbers, own_keys, jnp.uint32(first + done), options)
             return after, jax.tree.map(np.asarray, part)
 

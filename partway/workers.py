@@ -23,7 +23,9 @@ from partway.runs import cores
 
 P = ParamSpec("P")
 T = TypeVar("T")
-ONE_THREAD = {"NPROC": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ONE_THREAD = dict.fromkeys(
+    ("NPROC", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
 """NPROC is how many threads XLA takes on a CPU; flags in XLA_FLAGS brought nothing more."""
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """No worker takes a GPU's whole memory."""

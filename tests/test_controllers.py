@@ -12,16 +12,8 @@ from scipy.special import expit, logit
 
 from partway.controllers.base import DeviceView, ServerView, announce, silence
 from partway.controllers.baselines import Constant, Steady
-from partway.controllers.parametric import (
-    Algorithm1,
-    Algorithm2,
-    Learned,
-    ServerLearned,
-    device_features,
-    half_power,
-    server_features,
-    step_size,
-)
+from partway.controllers.features import ServerWeights, device_features, half_power, server_features
+from partway.controllers.parametric import Algorithm1, Algorithm2, Learned, ServerLearned, step_size
 from partway.controllers.qlearning import (
     POWERS,
     RATES,
@@ -196,7 +188,7 @@ def server_step(y: float, rates: np.ndarray, gradient: str) -> tuple[np.ndarray,
         for waiting, queues in ((y, QUEUES), (next_y, NEXT_QUEUES))
     )
     rule = Algorithm2(gradient=gradient, step=1e-4, decay=1.0, stop=False)
-    before = ServerLearned(learner(rates, THETA), jnp.asarray(NU))
+    before = ServerLearned(learner(rates, THETA), ServerWeights.of(jnp.asarray(NU), 4))
     action = announce(view, jnp.asarray(20 * rates))
     learned = jax.jit(Algorithm2.learn)(rule, before, server, view, action, jnp.asarray(0.0), after).learned
     moved = (before.learned.action - learned.action, before.learned.theta - learned.theta)
@@ -303,7 +295,9 @@ def test_qlearning_at_a_device_against_a_loop(log_scaled: bool):
 def test_qlearning_at_the_server_against_a_loop():
     theta, server = np.random.default_rng(5).normal(size=30), jax.tree.map(jnp.asarray, paper_world().server)
     rule, nu = QLearningServer(explore=0.0), NU[:, :6]
-    memory = ServerQLearned(replace(rule.fresh(jnp.float64), theta=jnp.asarray(theta)), jnp.asarray(nu))
+    memory = ServerQLearned(
+        replace(rule.fresh(jnp.float64), theta=jnp.asarray(theta)), ServerWeights.of(jnp.asarray(nu), 4)
+    )
     view, after = (
         ServerView(jnp.asarray(y), jnp.asarray(BROUGHT), jnp.asarray(q)) for y, q in ((9.0, QUEUES), (3.5, NEXT_QUEUES))
     )
@@ -373,7 +367,9 @@ def test_features_do_not_saturate_in_a_large_fleet(devices: int):
     """
     view = ServerView(jnp.asarray(2.0 * devices), jnp.asarray(0.0), jnp.full(devices, 2.0))
     nu = np.random.default_rng(6).normal(size=(20000, 1 + devices + 5))
-    before_sigmoid = logit(np.asarray(server_features(jnp.asarray(nu), view)(jnp.full(5, 0.3), view.y)))
+    before_sigmoid = logit(
+        np.asarray(server_features(ServerWeights.of(jnp.asarray(nu), devices), view)(jnp.full(5, 0.3), view.y))
+    )
     assert before_sigmoid.var() == pytest.approx(8.45, rel=0.05)
     assert (np.abs(before_sigmoid) > 4.6).mean() == pytest.approx(0.114, abs=0.015)
 

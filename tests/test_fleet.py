@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import fleet
+from partway import fleet, runs
 from partway.controllers.base import DeviceController
 from partway.controllers.parametric import Algorithm1
 from partway.controllers.postdecision import Priced
 from partway.draws import draws
-from partway.runs import begin
+from partway.fleet import mesh_for
+from partway.runs import Run, begin, run
 from partway.scenario import load
 from partway.schemes import pair_for
 from partway.simulate import play_block
@@ -29,6 +30,25 @@ def test_results_do_not_depend_on_parts(name: str, most: int, monkeypatch: pytes
     monkeypatch.setattr(fleet, "PART", most)
     for one, other in zip(jax.tree.leaves(_played(name)), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("printed", [3]), ("priced", [1, 2, 3])])
+def test_results_do_not_depend_on_cores(name: str, seeds: list[int], monkeypatch: pytest.MonkeyPatch):
+    """Two JAX devices play six devices each, in parts of five, or one plays all twelve."""
+    scenario = load("camera", {"devices": 12})
+    world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
+    alone = run(world, pair, name, seeds, 20, precision="float64", traces=True)
+    monkeypatch.setattr(fleet, "PART", 5)
+    monkeypatch.setattr(runs, "cores", lambda: 1)  # else three seeds would have three threads on three cores
+    shared = run(world, pair, name, seeds, 20, precision="float64", traces=True)
+    assert len(shared.loop.state.q.sharding.device_set) == 2
+    for one, other in zip(jax.tree.leaves(_kept(shared)), jax.tree.leaves(_kept(alone)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_as_many_cores_as_have_equal_shares():
+    """Two JAX devices here (`conftest`): both for a large even fleet, one for an odd one or one that is small."""
+    assert [mesh and mesh.size for mesh in map(mesh_for, (2048, 2047, 2049, 2050, 1000))] == [2, None, None, 2, None]
 
 
 @pytest.mark.parametrize("base", [Algorithm1, Priced])
@@ -64,6 +84,10 @@ def _played(name: str, blocks: int = 6) -> Any:
             loop, played = block(loop, jnp.uint32(t))
             kept.append(jax.tree.map(np.asarray, (loop.state, loop.device_memory, played.costs)))
     return kept
+
+
+def _kept(played: Run) -> Any:
+    return played.sums, played.traces, played.loop.state, played.loop.device_memory, played.loop.server_memory
 
 
 KEY = jax.random.key(7)

@@ -25,6 +25,7 @@ ORDER = (
     "latency",
     "controllers",
     "controllers.base",
+    "controllers.features",
     "controllers.parametric",
     "controllers.qlearning",
     "controllers.baselines",

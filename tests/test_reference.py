@@ -142,7 +142,7 @@ def chance_of(name: str, pair: Pair, world: World, played: Run, row: int) -> ref
             own["server_explores"], own["server_index"] = explored(pair.server.explore, server_keys, len(RATES))
     mu, nu = getattr(played.pair.device, "mu", None), getattr(played.loop.server_memory, "nu", None)
     own |= {} if mu is None else {"mu": mu[row]}
-    own |= {} if nu is None else {"nu": nu[row]}
+    own |= {} if nu is None else {"nu": np.concatenate([nu.own[row, :, None], nu.queues[row], nu.rates[row]], axis=-1)}
     return reference.Chance(np.asarray(arrivals), np.asarray(gain), **{key: np.asarray(own[key]) for key in own})
 
 

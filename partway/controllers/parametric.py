@@ -12,7 +12,6 @@ Legend: a is the power p at a device (Algorithm 1), the rates f at the server (A
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Self
 
 import jax
@@ -28,6 +27,14 @@ from partway.controllers.base import (
     announce,
     normal,
 )
+from partway.controllers.features import (
+    ServerWeights,
+    device_features,
+    half_power,
+    server_features,
+    usual_device_cost,
+    usual_server_cost,
+)
 from partway.model import (
     Device,
     DeviceAction,
@@ -39,7 +46,6 @@ from partway.model import (
     local_work,
     next_device_queue,
     next_server_queue,
-    power_for,
     radio_energy,
     server_energy,
     share_for_power,
@@ -84,60 +90,6 @@ def step_size(first: float | jax.Array, decay: float | jax.Array, block: jax.Arr
     return first / jnp.maximum((1.0 + block) ** decay, 1.0)  # never below 1: XLA would make a power -decay of it
 
 
-def half_power(device: Device) -> jax.Array:
-    """The power that sends half a task (or the next larger cut) at mean gain [W], the unit of powers (T11)."""
-    return power_for(device, device.mean_gain, jnp.full_like(device.mean_gain, 0.5))
-
-
-def usual_device_cost(device: Device) -> jax.Array:
-    """Cost of a block in which one task waits and is run locally: the unit of a device's costs (T11)."""
-    return device.queue_weight + device.energy_weight * device.energy_coef
-
-
-def usual_server_cost(server: Server, view: ServerView) -> jax.Array:
-    """Cost of a block in which one task of every device waits and is served: the unit of the server's costs (T11)."""
-    waiting = 1.0 * view.queues.shape[-1]
-    slot = jnp.full((server.slots,), waiting / server.slots, view.y.dtype)
-    return server.queue_weight * waiting + server.energy_weight * server_energy(server, slot)
-
-
-def device_features(
-    mu: jax.Array, device: Device, view: DeviceView, log_scaled: bool = False
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(22), (23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action moves.
-
-    phi is (M,) of one device or (M, K) of a fleet. All inputs are of order one: q in tasks, h by its mean, p by
-    `half_power` (T6, T11). What h and beta add is computed once, for all p and q.
-    log_scaled: h and p enter as log(h), log(1 + p) instead.
-    """
-    gain = view.gain / device.mean_gain
-    by = partial(jnp.tensordot, axes=0)
-    fixed = by(mu[:, 1], jnp.log(gain) if log_scaled else gain) + mu[:, 3:] @ view.arrivals
-
-    def features(power: jax.Array, q: jax.Array) -> jax.Array:
-        return jax.nn.sigmoid(fixed + by(mu[:, 0], q) + by(mu[:, 2], jnp.log1p(power) if log_scaled else power))
-
-    return features
-
-
-def server_features(
-    nu: jax.Array, view: ServerView, log_scaled: bool = False
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(29), (30): phi (M,) = sigmoid(nu . [y / K, q / sqrt(K), f_1..f_n]) as a function of f (n,) and y.
-
-    Without the root nu . q would grow with the fleet (T11). What the devices' queues add is computed once.
-    log_scaled: y enters as log(1 + y / K), which does not saturate the sigmoids when work piles up.
-    """
-    devices = view.queues.shape[-1]
-    fixed = nu[:, 1 : 1 + devices] @ (view.queues / jnp.sqrt(devices))
-
-    def features(rates: jax.Array, y: jax.Array) -> jax.Array:
-        own = jnp.log1p(y / devices) if log_scaled else y / devices
-        return jax.nn.sigmoid(fixed + nu[:, 0] * own + nu[:, 1 + devices :] @ rates)
-
-    return features
-
-
 Terms = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 """(action, theta) -> r, Q(s, a), Q(s', a), of one learner or of each of a fleet (K,)."""
 
@@ -156,13 +108,13 @@ def gradients(
     derivative by the action has the opposite sign, phi' being phi(s', a):
     x = dr/da - sum_m theta_m mu_m [gamma phi'(1 - phi') - phi (1 - phi)].
     """
-    factor, sign = (2.0, 1.0) if gradient == "exact" else (1.0, -1.0)
+    factor, direction = (2.0, 1.0) if gradient == "exact" else (1.0, -1.0)
 
     def delta(a: jax.Array, parameters: jax.Array, sign: float = 1.0) -> jax.Array:
         r, now, after = terms(a, parameters)
         return r + sign * (discount * after - now)
 
-    by_action = jax.grad(lambda a: jnp.sum(delta(a, theta, sign)))(action)
+    by_action = jax.grad(lambda a: jnp.sum(delta(a, theta, direction)))(action)
     by_theta = jax.grad(lambda parameters: jnp.sum(delta(action, parameters)))(theta)
     return factor * delta(action, theta), by_action, by_theta
 
@@ -278,10 +230,10 @@ class Algorithm1(_Learner, DeviceController):
 
 @record
 class ServerLearned:
-    """Memory of Algorithm 2: the learner, and nu (M, 1 + K + n)."""
+    """Memory of Algorithm 2: the learner, and its features' weights."""
 
     learned: Learned
-    nu: jax.Array
+    nu: ServerWeights
 
 
 @record
@@ -299,7 +251,7 @@ class Algorithm2(_Learner, ServerController):
     start_rate: float = 0.3
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearned:
-        nu = normal(key, (self.features, 1 + view.queues.shape[-1] + server.slots), view.y.dtype)
+        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], server.slots, view.y.dtype)
         rates = jnp.full((server.slots,), self.start_rate, view.y.dtype)
         return ServerLearned(self.fresh(rates, server.discount), nu)
 

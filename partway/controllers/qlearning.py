@@ -23,15 +23,15 @@ from partway.controllers.base import (
     normal,
     uniform,
 )
-from partway.controllers.parametric import (
-    LEARNING_LIMITS,
+from partway.controllers.features import (
+    ServerWeights,
     device_features,
     half_power,
     server_features,
-    step_size,
     usual_device_cost,
     usual_server_cost,
 )
+from partway.controllers.parametric import LEARNING_LIMITS, step_size
 from partway.model import Device, DeviceAction, Server, ServerAction, drain, share_for_power
 from partway.records import record
 
@@ -161,10 +161,10 @@ class Binary(QLearningDevice):
 
 @record
 class ServerQLearned:
-    """Memory of the server's Q-learning: the learner, and nu (M, 2 + K)."""
+    """Memory of the server's Q-learning: the learner, and its features' weights, for one rate."""
 
     learned: QLearned
-    nu: jax.Array
+    nu: ServerWeights
 
 
 @record
@@ -179,7 +179,7 @@ class QLearningServer(_QLearner, ServerController):
     log_scaled: bool = False
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerQLearned:
-        nu = normal(key, (self.features, 2 + view.queues.shape[-1]), view.y.dtype)
+        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], 1, view.y.dtype)
         return ServerQLearned(self.fresh(view.y.dtype), nu)
 
     def act(self, memory: ServerQLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
