@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from partway.runs import cores
-
 ROOT = Path(__file__).parents[1]
 TIME_LIMIT_S = 240
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
@@ -50,7 +48,7 @@ def start(job: Job) -> subprocess.Popen[str]:
 def environment(job: Job) -> dict[str, str]:
     """One thread a core, in XLA and in BLAS, and the device and no other."""
     made = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": PLATFORMS[job.device]}
-    threads = str(len(job.cores) or cores())
+    threads = str(len(job.cores or cores()))
     made |= dict.fromkeys(("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "JAX_NUM_CPU_DEVICES"), threads)
     if len(job.cores) == 1:
         made["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()

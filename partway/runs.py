@@ -38,6 +38,8 @@ MOST_DRAWN = 2**22
 """Device-blocks of draws that are kept at a time (8 bytes each)."""
 BLOCKS_PER_TILE = 50
 """Blocks that are drawn at a time, where MOST_DRAWN allows it."""
+LANES = 1024
+"""Devices, of all seeds of a call, from which on a CPU computes faster what fewer seeds need: it stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -182,19 +184,20 @@ def _play_calls(
     traces: bool,
     tick: Callable[[int], None],
 ) -> Run:
-    """Blocks first .. first + blocks - 1, one compiled call after the other; of every call each thread plays a share.
+    """Blocks first .. first + blocks - 1, one compiled call after the other, the seeds in shares, side by side.
 
-    XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core. Where
-    there is only one thread for all seeds, a large fleet is shared by all JAX devices instead. `loop` is used up: a
-    call writes what it leaves over what it was given, and a million devices are in memory once.
+    XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core: there are
+    as many threads as cores. Where there are fewer shares, a large fleet is cut up among JAX devices instead. `loop` is
+    used up: a call writes what it leaves over what it was given, and a million devices are in memory once.
     """
-    length, double = _call_length(blocks), loop.state.q.dtype == jnp.float64
-    tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // world.devices.mean_gain.shape[-1] // len(seeds)))
+    length, double, fleet = _call_length(blocks), loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
+    together = _seeds_together(len(seeds), fleet)
+    tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // fleet // together))
     options, parts = Options(length, tile, learning, traces), []
-    threads = _divisor(len(seeds), cores() if jax.default_backend() == "cpu" else 1)
-    shares = _shares((pair, seeds, keys), threads)
-    loops = _shares(loop, threads)
-    mesh = mesh_for(world.devices.mean_gain.shape[-1]) if threads == 1 else None
+    count = len(seeds) // together
+    mesh = mesh_for(fleet) if count < cores() else None
+    threads = 1 if mesh else min(count, cores())
+    shares, loops = _shares((pair, seeds, keys), count), _shares(loop, count)
 
     def play(share: tuple[Any, Loop], done: int) -> tuple[Loop, Any]:
         (own, numbers, own_keys), before = share
@@ -212,6 +215,15 @@ def _play_calls(
             tick(options.blocks)
     sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
     return Run(sums, traced_blocks, pair, _together(loops))
+
+
+def _seeds_together(seeds: int, fleet: int) -> int:
+    """How many seeds a compiled call plays: equally many in each, all of them where there is a GPU."""
+    if jax.default_backend() != "cpu":
+        return seeds
+    for_each_core, most = seeds // _divisor(seeds, cores()), max(LANES // fleet, 1)
+    together = _divisor(for_each_core, most)
+    return together if 2 * together >= min(for_each_core, most) else for_each_core
 
 
 def cores() -> int:

@@ -39,7 +39,7 @@ def test_results_do_not_depend_on_cores(name: str, seeds: list[int], monkeypatch
     world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
     alone = run(world, pair, name, seeds, 20, precision="float64", traces=True)
     monkeypatch.setattr(fleet, "PART", 5)
-    monkeypatch.setattr(runs, "cores", lambda: 1)  # else three seeds would have three threads on three cores
+    monkeypatch.setattr(runs, "cores", lambda: 2)  # three seeds would have three threads on three cores
     shared = run(world, pair, name, seeds, 20, precision="float64", traces=True)
     assert len(shared.loop.state.q.sharding.device_set) == 2
     for one, other in zip(jax.tree.leaves(_kept(shared)), jax.tree.leaves(_kept(alone)), strict=True):
@@ -49,6 +49,16 @@ def test_results_do_not_depend_on_cores(name: str, seeds: list[int], monkeypatch
 def test_as_many_cores_as_have_equal_shares():
     """Two JAX devices here (`conftest`): both for a large even fleet, one for an odd one or one that is small."""
     assert [mesh and mesh.size for mesh in map(mesh_for, (2048, 2047, 2049, 2050, 1000))] == [2, None, None, 2, None]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "devices", "together"),
+    [(128, 4, 64), (128, 20, 32), (128, 50, 16), (7, 20, 7), (62, 50, 31), (3, 600, 1), (32, 100_000, 1)],
+)
+def test_seeds_that_a_call_plays(seeds: int, devices: int, together: int, monkeypatch: pytest.MonkeyPatch):
+    """A core's share, cut where it is too large for the cache, not into crumbs; large fleets each alone."""
+    monkeypatch.setattr(runs, "cores", lambda: 2)
+    assert runs._seeds_together(seeds, devices) == together
 
 
 @pytest.mark.parametrize("base", [Algorithm1, Priced])
