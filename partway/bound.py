@@ -111,7 +111,7 @@ class _Dual:
         self.discount = 1.0 if device.objective == "average" else float(np.max(device.discount))
         self.server_weight = 1.0 if self.discount == 1 else self.discount**2 / (1.0 - self.discount)
         chance = np.asarray(world.arrival_threshold) / 2.0**32
-        came = np.arange(device.slots + 1)
+        came = np.arange(device.slots + 1)  # the binomial distribution, without half a second for scipy.stats
         arrive = special.binom(device.slots, came) * chance[:, None] ** came * (1 - chance[:, None]) ** came[::-1]
         own: Device = jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (count, len(leaf))), fading)

@@ -126,18 +126,18 @@ def play(part: Part) -> dict[str, np.ndarray]:
 
     cost     (points, replicates, blocks)  Figure 7     device_change, server_change  the same, Figure 6
     from_empty, after_training  (points, replicates)  discounted sum cost, Figures 8 and 9
-    parts    (points, replicates, 4)  mean of each part of the cost, over the last 200 blocks
+    parts    (points, replicates, 4)  mean of each part of the cost, over the last 200 blocks, Figure 7
     from_empty_parts, after_training_parts  (points, replicates, 4)  the same of the discounted sums
     unstable (points,)  replicates whose waiting work grows without end
     """
     series = {name: values.reshape(_shape(part)) for name, values in lanes(part).items()}
     cost: np.ndarray = np.stack([series[name] for name in PARTS]).sum(axis=0, dtype=np.float64)
-    late = np.stack([series[name][..., -(LATE[1] - LATE[0]) :].mean(axis=-1) for name in PARTS], axis=-1)
-    found: dict[str, np.ndarray] = {"parts": late, "unstable": _unstable(series)}
+    found: dict[str, np.ndarray] = {"unstable": _unstable(series)}
     if part.figure == "6":
         return found | {name: series[name] for name in ("device_change", "server_change")}
     if part.figure == "7":
-        return found | {"cost": cost.astype(np.float32)}
+        late = np.stack([series[name][..., -(LATE[1] - LATE[0]) :].mean(axis=-1) for name in PARTS], axis=-1)
+        return found | {"cost": cost.astype(np.float32), "parts": late}
     discount = part.scenario().discount
     horizon = part.blocks - part.training
     windows = {"from_empty": slice(None, horizon), "after_training": slice(part.training, None)}
