@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partway.chance import folded
 from partway.draws import Drawn, brought, drawn
 from partway.fleet import mesh_for
 from partway.simulate import (
@@ -22,7 +23,6 @@ from partway.simulate import (
     Pair,
     Sums,
     Traces,
-    controller_keys,
     first_state,
     play_block,
     stable_hash,
@@ -40,6 +40,8 @@ BLOCKS_PER_TILE = 50
 """Blocks that are drawn at a time, where MOST_DRAWN allows it."""
 LANES = 1024
 """Devices, of all seeds of a call, from which on a CPU computes faster what fewer seeds need: it stays in the cache."""
+ACTS = 2
+"""Which of `controller_keys` is that of the actions."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,14 @@ def run(
     """
     agreed, loop = begin(world, pair, name, seeds, precision)
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
-        return _play_calls(concrete, agreed, loop, numbers, keys[:, 2], blocks, 0, True, traces, tick)
+        concrete, numbers, keys = precise(world, precision), np.asarray(seeds, np.uint32), _keys(name, seeds, ACTS)
+        return _play_calls(concrete, agreed, loop, numbers, keys, blocks, 0, True, traces, tick)
 
 
 def begin(world: World, pair: Pair, name: str, seeds: Sequence[int], precision: str) -> tuple[Pair, Loop]:
     """The pair after what is agreed beforehand, and the loop before block 0, both with the seed axis first."""
     with jax.enable_x64(precision == "float64"):
-        numbers, keys = jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        numbers, keys = np.asarray(seeds, np.uint32), _keys(name, seeds)
         return _start_seeds(precise(world, precision), precise(pair, precision), numbers, keys)
 
 
@@ -143,9 +145,9 @@ def go_on(
 ) -> Run:
     """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers, keys = precise(world, precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        concrete, numbers, keys = precise(world, precision), np.asarray(seeds, np.uint32), _keys(name, seeds, ACTS)
         own = jax.tree.map(jnp.copy, loop)
-        return _play_calls(concrete, pair, own, numbers, keys[:, 2], blocks, first, True, traces, tick)
+        return _play_calls(concrete, pair, own, numbers, keys, blocks, first, True, traces, tick)
 
 
 def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
@@ -157,19 +159,20 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
     if len(seeds) != len(first):
         raise ValueError(f"{len(first)} policies were trained, one a seed; {len(seeds)} seeds were given")
     with jax.enable_x64(first.dtype == jnp.float64):
-        concrete, numbers, keys = precise(world, str(first.dtype)), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        concrete, numbers = precise(world, str(first.dtype)), np.asarray(seeds, np.uint32)
         states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
         memories = jax.tree.map(jnp.copy, (trained.loop.device_memory, trained.loop.server_memory))
         loop = Loop(states, *memories)
-        return _play_calls(
-            concrete, trained.pair, loop, numbers, keys[:, 2], blocks, 0, False, traces, lambda blocks: None
-        )
+        keys = _keys(name, seeds, ACTS)
+        return _play_calls(concrete, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
 
 
-def _keys(name: str, seeds: Sequence[int]) -> jax.Array:
-    """(seeds, 3) keys of `controller_keys`."""
-    numbers = jnp.asarray(seeds, jnp.uint32)
-    return jax.vmap(controller_keys)(numbers, jnp.full(numbers.shape, stable_hash(name), jnp.uint32))
+def _keys(name: str, seeds: Sequence[int], which: int | slice = slice(None)) -> jax.Array:
+    """(seeds, 3) keys of `controller_keys`, or one of the three (seeds,); by NumPy, which has nothing to compile."""
+    numbers = np.asarray(seeds, np.uint32)
+    own = folded((np.zeros_like(numbers), numbers), stable_hash(name))
+    words = np.stack([np.stack(folded(own, i), axis=-1) for i in range(3)], axis=1)
+    return jax.random.wrap_key_data(words[:, which], impl="threefry2x32")
 
 
 def _play_calls(
@@ -203,7 +206,7 @@ def _play_calls(
         (own, numbers, own_keys), before = share
         # each thread has its own precision and mesh
         with jax.enable_x64(double), jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
-            after, part = _play_seeds(world, own, before, numbers, own_keys, jnp.uint32(first + done), options)
+            after, part = _play_seeds(world, own, before, numbers, own_keys, np.uint32(first + done), options)
             return after, jax.tree.map(np.asarray, part)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -298,7 +301,7 @@ def run_worlds(
         stacked: tuple[World, Pair] = jax.tree.map(
             lambda *leaves: np.stack([_typed(leaf, precision) for leaf in leaves]), *zip(worlds, pairs, strict=True)
         )
-        concrete, numbers, keys = precise(stacked[0], precision), jnp.asarray(seeds, jnp.uint32), _keys(name, seeds)
+        concrete, numbers, keys = precise(stacked[0], precision), np.asarray(seeds, np.uint32), _keys(name, seeds)
         agreed, loops = _start_worlds(concrete, precise(stacked[1], precision), numbers, keys)
         lanes = concrete.devices.mean_gain.size * len(seeds)
         length = _call_length(blocks)

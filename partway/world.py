@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from partway.certificate import Certificate
+from partway.chance import folded, rounds
 from partway.errors import InputError
 from partway.model import ROUNDING, Device, Server
 from partway.records import record
@@ -51,8 +52,9 @@ def gain_from_db(loss_db: np.ndarray, noise_dbw: float) -> np.ndarray:
 def place(scenario: Scenario) -> Placement:
     """Devices evenly over the ring between `min_distance_m` and `cell_radius_m`, with log-normal shadowing."""
     radio = scenario.radio
-    key = jax.random.fold_in(jax.random.key(scenario.placement_seed, impl="threefry2x32"), 0)
-    uniform = [_uniform(jax.random.bits(jax.random.fold_in(key, i), (scenario.devices,), jnp.uint32)) for i in range(2)]
+    zero, device = np.zeros(1, np.uint32), np.arange(scenario.devices, dtype=np.uint32)
+    key = folded((zero, zero + np.uint32(scenario.placement_seed)), 0)
+    uniform = [_uniform(np.bitwise_xor(*rounds(folded(key, i), (zero, device)))) for i in range(2)]
     near, far = radio.min_distance_m**2, radio.cell_radius_m**2
     distance = np.sqrt(near + uniform[0] * (far - near))
     fixed = [device.distance_m for device in scenario.device_classes()]
@@ -66,8 +68,8 @@ def pathloss_db(radio: Radio, distance_m: np.ndarray) -> np.ndarray:
     return radio.pathloss_db_at_1m + radio.pathloss_slope_db * np.log10(distance_m)
 
 
-def _uniform(random_words: jax.Array) -> np.ndarray:
-    return (np.asarray(random_words, dtype=np.float64) + 0.5) / 2.0**32
+def _uniform(random_words: np.ndarray) -> np.ndarray:
+    return (random_words.astype(np.float64) + 0.5) / 2.0**32
 
 
 @dataclass(frozen=True)

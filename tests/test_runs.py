@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from partway import runs
 from partway.runs import run
 from partway.schemes import SCHEMES
-from partway.simulate import Pair, Sums
+from partway.simulate import Pair, Sums, controller_keys, stable_hash
 from partway.world import World
 
 TILES = (1, 7, 50)
@@ -45,3 +47,11 @@ def test_results_do_not_depend_on_how_many_blocks_are_drawn_at_a_time(
         assert (other["arrived"] == first["arrived"]).all()
         for name, values in first.items():
             np.testing.assert_allclose(other[name], values, rtol=1e-12, atol=0, err_msg=name)
+
+
+def test_a_run_has_the_keys_of_its_seeds():
+    seeds = [0, 3, 2**32 - 1]
+    theirs = [controller_keys(jnp.uint32(seed), jnp.uint32(stable_hash("priced"))) for seed in seeds]
+    expected = np.stack([jax.random.key_data(keys) for keys in theirs])
+    np.testing.assert_array_equal(jax.random.key_data(runs._keys("priced", seeds)), expected)
+    np.testing.assert_array_equal(jax.random.key_data(runs._keys("priced", seeds, runs.ACTS)), expected[:, 2])

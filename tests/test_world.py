@@ -185,6 +185,24 @@ def test_the_words_are_those_of_threefry(numbers: list[int]):
     assert np.array_equal(ours, jax_random.threefry_2x32(key, counter))
 
 
+def test_keys_in_numpy_are_those_of_jax():
+    seeds = np.array([0, 3, 2**32 - 1], np.uint32)
+    key = chance.folded((np.zeros_like(seeds), seeds), 7)
+    for i, seed in enumerate(seeds):
+        theirs = jax.random.fold_in(jax.random.key(jnp.uint32(seed), impl="threefry2x32"), 7)
+        assert [int(word[i]) for word in key] == jax.random.key_data(theirs).tolist()
+        split = [[int(word[i]) for word in chance.folded(key, number)] for number in range(3)]
+        assert split == jax.random.key_data(jax.random.split(theirs, 3)).tolist()
+
+
+def test_places_are_drawn_by_threefry():
+    scenario = load("paper", {"devices": 5, "placement_seed": 11})
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11, impl="threefry2x32"), 0), 0)
+    uniform = (np.asarray(jax.random.bits(key, (5,), jnp.uint32), np.float64) + 0.5) / 2.0**32
+    near, far = scenario.radio.min_distance_m**2, scenario.radio.cell_radius_m**2
+    np.testing.assert_array_equal(place(scenario).distance_m, np.sqrt(near + uniform * (far - near)))
+
+
 # Place and radio
 
 
