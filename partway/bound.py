@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
 from partway.certificate import Certificate
 from partway.model import ROUNDING, Device, Server
 from partway.program import Fading, Program, Solved, chords, plans, solve_fleet
+from partway.records import constant
 from partway.world import MOST_PLANNED, World
 
 STATES = 32
@@ -93,10 +93,11 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         idle, _ = _server_part(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * idle
-        tables = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), 0, -1), solved.tables)
-        best, bound, discount = jnp.float64(multiplier), jnp.float64(value), jnp.float64(dual.discount)
-        certificate = Certificate(best, tables, jnp.float64(idle), bound, discount)
-        loose = float(np.sum(np.asarray(above.part) - parts))
+        tables = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, -1), solved.tables)
+        certificate = Certificate(
+            constant(multiplier), tables, constant(idle), constant(value), constant(dual.discount)
+        )
+        loose = float(np.sum(above.part - parts))
         return Bound(
             certificate, world.devices.objective, loose, float(np.max(solved.reached)), parts, np.asarray(solved.inflow)
         )
@@ -113,27 +114,31 @@ class _Dual:
         chance = np.asarray(world.arrival_threshold) / 2.0**32
         came = np.arange(device.slots + 1)  # the binomial distribution, without half a second for scipy.stats
         arrive = special.binom(device.slots, came) * chance[:, None] ** came * (1 - chance[:, None]) ** came[::-1]
-        own: Device = jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf), -1, 0), device)
-        points: Fading = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (count, len(leaf))), fading)
-        self.programs = Program(own, jnp.asarray(arrive), points, jnp.full(count, self.discount))
+        own: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), device)
+        points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, len(leaf))), fading)
+        self.programs = Program(own, constant(arrive), points, constant(np.full(count, self.discount)))
         self.cap = price_cap(self.server, self.discount)
         self.value = self._first_guess()
 
     def _first_guess(self) -> jax.Array:
-        return self.programs.device.queue_weight[:, None] * jnp.arange(self.states) ** 2.0
+        return self.programs.device.queue_weight[:, None] * np.arange(self.states) ** 2.0
 
     def at(self, price: float) -> Solved:
         """The devices' programs, with tables long enough (up to MOST_STATES)."""
-        solved = solve_fleet(self.programs, jnp.float64(price), self.value)
-        while float(jnp.max(solved.reached)) > REACHED and self.states < MOST_STATES:
+        solved = self._solved(price, self.value)
+        while np.max(solved.reached) > REACHED and self.states < MOST_STATES:
             self.states *= 2
-            solved = solve_fleet(self.programs, jnp.float64(price), self._first_guess())
+            solved = self._solved(price, self._first_guess())
         self.value = solved.tables.value
         return solved
 
+    def _solved(self, price: float, guess: jax.Array) -> Solved:
+        """The programs solved, as NumPy's arrays: what follows is a few numbers, and JAX would compile each step."""
+        return jax.tree.map(np.asarray, solve_fleet(self.programs, constant(price), guess))
+
     def slope(self, price: float) -> float:
         """Derivative of the bound by the multiplier, but for a positive factor: work sent minus work served."""
-        return float(jnp.sum(self.at(price).inflow)) - _server_part(self.server, self.discount, price)[1]
+        return float(np.sum(self.at(price).inflow)) - _server_part(self.server, self.discount, price)[1]
 
     def best_price(self) -> float:
         """The multiplier in [0, cap] where the bound is largest; it is concave."""
@@ -157,7 +162,7 @@ class _Dual:
         """What the last task of a block costs at its limit, for the dearer party [cost per mean task]."""
         device, server = self.programs.device, self.server
         own = device.queue_weight + 3.0 * device.energy_weight * device.energy_coef * device.capacity**2
-        of_device = float(jnp.max(own / jnp.maximum(device.server_work, 1e-30)))
+        of_device = float(np.max(own / np.maximum(device.server_work, 1e-30)))
         return max(of_device, _marginal(server, float(server.slot_capacity) * server.slots))
 
 

@@ -15,7 +15,7 @@ from scipy import special
 from partway.certificate import Tables
 from partway.choices import Choices, exact_choices
 from partway.model import ROUNDING, Device, affordable_bits
-from partway.records import record
+from partway.records import constant, record
 
 ROUNDS = 60
 """Most improvements of a policy; a handful is usual."""
@@ -59,7 +59,7 @@ def plans(bins: int) -> Fading:
 
 
 def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
-    return Fading(jnp.asarray(loss), jnp.asarray(limit), jnp.asarray(weight))
+    return Fading(constant(loss), constant(limit), constant(weight))
 
 
 def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,8 +6,10 @@ field is a leaf or a subtree, so that floats and arrays can be traced, different
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, TypeVar, dataclass_transform, get_type_hints
+from typing import Any, TypeVar, cast, dataclass_transform, get_type_hints
 
+import jax
+import numpy as np
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 T = TypeVar("T")
@@ -42,3 +44,8 @@ def record(cls: type[T]) -> type[T]:
 
     register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
     return made
+
+
+def constant(value: float | np.ndarray) -> jax.Array:
+    """A NumPy value in a field: until `partway.world.precise`, nothing is rounded to float32 and nothing compiled."""
+    return cast(jax.Array, np.asarray(value))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from partway.certificate import Certificate
 from partway.chance import folded, rounds
 from partway.errors import InputError
 from partway.model import ROUNDING, Device, Server
-from partway.records import record
+from partway.records import constant, record
 from partway.sections import DeviceClass, Radio, Scenario
 from partway.task import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts, read_profile
 
@@ -109,10 +109,10 @@ def build(scenario: Scenario, placement: Placement) -> World:
     devices = jax.tree.map(partial(_spread, rows), *per_kind)
     fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MOST_PLANNED - 1)) + 1
     task = replace(devices.task, laws=_laws([work.proportional for work in work_of.values()]))
-    devices = replace(devices, mean_gain=_constant(placement.mean_gain_per_w), task=task, most=fastest)
+    devices = replace(devices, mean_gain=constant(placement.mean_gain_per_w), task=task, most=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-    return World(devices, _server(scenario, mean_task), _constant(threshold))
+    return World(devices, _server(scenario, mean_task), constant(threshold))
 
 
 def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float
         "discount": scenario.discount,
         "fleet_size": float(scenario.devices),
     }
-    arrays = {name: _constant(value) for name, value in numbers.items()}
+    arrays = {name: constant(value) for name, value in numbers.items()}
     task = _task(work, width, scenario.slot_s * kind.bandwidth_hz)
     slots, queue, objective = scenario.slots, scenario.queue, scenario.objective
     return Device(**arrays, task=task, slots=slots, most=0, queue=queue, objective=objective)
@@ -148,11 +148,11 @@ def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float
 def _task(work: _Work, width: int, bits_per_efficiency: float) -> Task:
     padding = (0, width - len(work.share))
     return Task(
-        share=_constant(np.pad(work.share, padding, constant_values=1.0)),
-        bits=_constant(np.pad(work.bits, padding, constant_values=work.bits[-1])),
-        feasible=_constant(np.pad(work.bits <= MAX_EFFICIENCY * bits_per_efficiency, padding, constant_values=False)),
-        proportional=_constant(work.proportional),
-        bits_per_task=_constant(work.bits[-1]),
+        share=constant(np.pad(work.share, padding, constant_values=1.0)),
+        bits=constant(np.pad(work.bits, padding, constant_values=work.bits[-1])),
+        feasible=constant(np.pad(work.bits <= MAX_EFFICIENCY * bits_per_efficiency, padding, constant_values=False)),
+        proportional=constant(work.proportional),
+        bits_per_task=constant(work.bits[-1]),
     )
 
 
@@ -170,13 +170,8 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
         "energy_weight": weights.server_energy,
         "discount": scenario.discount,
     }
-    arrays = {name: _constant(value) for name, value in numbers.items()}
+    arrays = {name: constant(value) for name, value in numbers.items()}
     return Server(**arrays, slots=scenario.slots, lag=scenario.broadcast_lag, objective=scenario.objective)
-
-
-def _constant(value: float | np.ndarray) -> jax.Array:
-    """A NumPy value, typed as what `precise` makes of it: until then nothing is rounded to float32."""
-    return cast(jax.Array, np.asarray(value))
 
 
 def precise(tree: T, precision: str) -> T:
@@ -185,7 +180,8 @@ def precise(tree: T, precision: str) -> T:
     def convert(leaf: Any) -> Any:
         if not hasattr(leaf, "dtype"):
             return leaf  # a hyperparameter
-        return jnp.asarray(leaf, precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
+        kind = precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype
+        return jnp.asarray(leaf.astype(kind), kind)  # NumPy's arrays are rounded by NumPy: nothing is compiled
 
     return jax.tree.map(convert, tree)
 
