@@ -44,6 +44,6 @@ def stream(seed: int | jax.Array, part: int = 0) -> Words:
 
 
 def words(key: Words, block: int | jax.Array, count: int) -> Words:
-    """Two independent words (count,) each; the first ones do not depend on `count`."""
+    """Two independent words (..., count) each of block (...); the first ones do not depend on `count`."""
     device = jnp.arange(count, dtype=jnp.uint32)
-    return threefry(key, (jnp.asarray(block, jnp.uint32), device))
+    return threefry(key, (jnp.asarray(block, jnp.uint32)[..., None], device))

@@ -14,14 +14,15 @@ SLOTS_PER_WORD = 8
 
 @record
 class Drawn:
-    """`Draws` as they are kept for many blocks: `came` (words, K) uint32, a bit a slot; `gain` (K,)."""
+    """`Draws` as they are kept, of one block or of many (...): `came` (..., words, K) uint32, a bit a slot; `gain`
+    (..., K)."""
 
     came: jax.Array
     gain: jax.Array
 
 
 def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(K,) h of a block: mean gain times Exp(1) fading, drawn in the block before.
+    """(..., K) h of blocks (...): mean gain times Exp(1) fading, drawn in the block before.
 
     The exponential comes from 23 bits, so that float32 and float64 hold the same uniform number in (0, 1) exactly.
     """
@@ -37,7 +38,7 @@ def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax
 
 
 def drawn(world: World, seed: int | jax.Array, block: int | jax.Array) -> Drawn:
-    """What block t brings: its arrivals, and the gain of block t + 1."""
+    """What block t, or each of many (...), brings: its arrivals, and the gain of block t + 1."""
     return Drawn(_came(world, seed, block), gains(world, seed, jnp.asarray(block, jnp.uint32) + 1))
 
 
@@ -52,7 +53,7 @@ def draws(world: World, seed: int | jax.Array, block: int | jax.Array) -> Draws:
 
 
 def _came(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(words, K) the arrivals of eight slots in a word.
+    """(..., words, K) the arrivals of eight slots in a word.
 
     One random word decides them: it is a point in an interval that each slot splits at b and keeps one side of, in
     whole numbers, so that float32, float64, CPU and GPU draw the same. b = 1 fails once in 2^31 slots.
@@ -67,7 +68,7 @@ def _came(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Ar
             point, width = jnp.where(arrives, point, point - split), jnp.where(arrives, split, width - split)
             bits = bits | arrives.astype(jnp.uint32) << slot
         came.append(bits)
-    return jnp.stack(came)
+    return jnp.stack(came, axis=-2)
 
 
 def _by_slot(world: World, came: jax.Array) -> jax.Array:
@@ -77,6 +78,7 @@ def _by_slot(world: World, came: jax.Array) -> jax.Array:
     return (bits & 1).astype(world.devices.mean_gain.dtype)
 
 
+@jax.jit
 def _product_high(a: jax.Array, b: jax.Array) -> jax.Array:
     """The upper 32 bits of the 64-bit product of two uint32."""
     a_high, a_low, b_high, b_low = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF

@@ -65,7 +65,7 @@ def play_seed(
         return after, (summed(world, pair, after, played), traced(played) if options.traces else None)
 
     def tile_of(before: Loop, blocks: jax.Array):
-        return jax.lax.scan(block_of, before, (blocks, jax.vmap(partial(drawn, world, seed))(blocks)))
+        return jax.lax.scan(block_of, before, (blocks, drawn(world, seed, blocks)))
 
     tiles = (first + jnp.arange(options.blocks)).reshape(-1, options.tile)
     after, parts = jax.lax.scan(tile_of, loop, tiles)
