@@ -16,7 +16,6 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-from joblib.externals.loky import ProcessPoolExecutor
 
 from partway.errors import InputError
 from partway.runs import cores
@@ -92,6 +91,8 @@ def jobs_of(asked: int | None) -> int:
 
 
 def _pool(count: int) -> Any:
+    from joblib.externals.loky import ProcessPoolExecutor  # which no other command has to wait for
+
     return ProcessPoolExecutor(count, initializer=_begin, initargs=(os.getpid(), tuple(sys.path)), env=environment())
 
 
