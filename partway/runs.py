@@ -18,6 +18,7 @@ import numpy as np
 from partway.chance import folded
 from partway.draws import Drawn, brought, drawn
 from partway.fleet import mesh_for
+from partway.records import constant
 from partway.simulate import (
     Loop,
     Pair,
@@ -119,14 +120,14 @@ def run(
     """
     agreed, loop = begin(world, pair, name, seeds, precision)
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers, keys = precise(world, precision), np.asarray(seeds, np.uint32), _keys(name, seeds, ACTS)
+        concrete, numbers, keys = precise(world, precision), _numbers(seeds), _keys(name, seeds, ACTS)
         return _play_calls(concrete, agreed, loop, numbers, keys, blocks, 0, True, traces, tick)
 
 
 def begin(world: World, pair: Pair, name: str, seeds: Sequence[int], precision: str) -> tuple[Pair, Loop]:
     """The pair after what is agreed beforehand, and the loop before block 0, both with the seed axis first."""
     with jax.enable_x64(precision == "float64"):
-        numbers, keys = np.asarray(seeds, np.uint32), _keys(name, seeds)
+        numbers, keys = _numbers(seeds), _keys(name, seeds)
         return _start_seeds(precise(world, precision), precise(pair, precision), numbers, keys)
 
 
@@ -145,7 +146,7 @@ def go_on(
 ) -> Run:
     """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers, keys = precise(world, precision), np.asarray(seeds, np.uint32), _keys(name, seeds, ACTS)
+        concrete, numbers, keys = precise(world, precision), _numbers(seeds), _keys(name, seeds, ACTS)
         own = jax.tree.map(jnp.copy, loop)
         return _play_calls(concrete, pair, own, numbers, keys, blocks, first, True, traces, tick)
 
@@ -159,7 +160,7 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
     if len(seeds) != len(first):
         raise ValueError(f"{len(first)} policies were trained, one a seed; {len(seeds)} seeds were given")
     with jax.enable_x64(first.dtype == jnp.float64):
-        concrete, numbers = precise(world, str(first.dtype)), np.asarray(seeds, np.uint32)
+        concrete, numbers = precise(world, str(first.dtype)), _numbers(seeds)
         states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
         memories = jax.tree.map(jnp.copy, (trained.loop.device_memory, trained.loop.server_memory))
         loop = Loop(states, *memories)
@@ -167,12 +168,16 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
         return _play_calls(concrete, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
 
 
+def _numbers(seeds: Sequence[int]) -> jax.Array:
+    return constant(np.asarray(seeds, np.uint32))
+
+
 def _keys(name: str, seeds: Sequence[int], which: int | slice = slice(None)) -> jax.Array:
     """(seeds, 3) keys of `controller_keys`, or one of the three (seeds,); by NumPy, which has nothing to compile."""
-    numbers = np.asarray(seeds, np.uint32)
+    numbers = _numbers(seeds)
     own = folded((np.zeros_like(numbers), numbers), stable_hash(name))
     words = np.stack([np.stack(folded(own, i), axis=-1) for i in range(3)], axis=1)
-    return jax.random.wrap_key_data(words[:, which], impl="threefry2x32")
+    return jax.random.wrap_key_data(constant(words[:, which]), impl="threefry2x32")
 
 
 def _play_calls(
@@ -301,7 +306,7 @@ def run_worlds(
         stacked: tuple[World, Pair] = jax.tree.map(
             lambda *leaves: np.stack([_typed(leaf, precision) for leaf in leaves]), *zip(worlds, pairs, strict=True)
         )
-        concrete, numbers, keys = precise(stacked[0], precision), np.asarray(seeds, np.uint32), _keys(name, seeds)
+        concrete, numbers, keys = precise(stacked[0], precision), _numbers(seeds), _keys(name, seeds)
         agreed, loops = _start_worlds(concrete, precise(stacked[1], precision), numbers, keys)
         lanes = concrete.devices.mean_gain.size * len(seeds)
         length = _call_length(blocks)
