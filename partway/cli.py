@@ -1,6 +1,7 @@
 """The command line. Errors are one line on stderr and exit code 2; Ctrl-C leaves nothing behind and exits with 130."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import platformdirs
 from partway import commands, reproduce_command, sweep_command, theorem1_command
 from partway.comparison import version
 from partway.errors import InputError, closest, nearest, shorten, shown
+from partway.runs import cores
 from partway.task import CODING_BITS
 
 EXAMPLES = {
@@ -83,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _heed_interrupts()
         options = _parser().parse_args(arguments)
         _cache_compiled_programs()
+        _use_all_cores()
         options.command(options)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
@@ -130,6 +133,13 @@ def _cache_compiled_programs() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small ones add up to a second
+
+
+def _use_all_cores() -> None:
+    """A large fleet is shared by JAX devices: as many as there are cores, where nobody has said how many."""
+    if jax.config.values["jax_num_cpu_devices"] < 0:
+        with contextlib.suppress(RuntimeError):  # JAX computes already: then it stays as it is
+            jax.config.update("jax_num_cpu_devices", cores())
 
 
 def _parser() -> Parser:
