@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, PartitionSpec, get_abstract_mesh
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh
 
 from partway.controllers.base import DeviceController, DeviceView, Memory
 from partway.model import (
@@ -71,6 +72,19 @@ def mesh_for(devices: int) -> Mesh | None:
     local = jax.local_devices()
     count = max((n for n in range(1, len(local) + 1) if devices % n == 0 and devices // n >= PART), default=1)
     return jax.make_mesh((count,), (AXIS,), (AxisType.Auto,), devices=local[:count]) if count > 1 else None
+
+
+def put(mesh: Mesh, devices: int, leaf: Any) -> jax.Array:
+    """An array on the mesh, cut up along its last axis where that is a fleet's."""
+    spec = _last_axis(leaf) if np.shape(leaf)[-1:] == (devices,) else PartitionSpec()
+    return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+
+def move(mesh: Mesh, devices: int, leaf: jax.Array) -> jax.Array:
+    """`put` of an array that is used up: never in two places for longer than it takes."""
+    moved = jax.block_until_ready(jnp.copy(put(mesh, devices, leaf)))  # a copy, or both may be one buffer
+    leaf.delete()
+    return moved
 
 
 def _last_axis(leaf: jax.Array) -> PartitionSpec:

@@ -17,7 +17,7 @@ import numpy as np
 
 from partway.chance import folded
 from partway.draws import Drawn, brought, drawn
-from partway.fleet import mesh_for
+from partway.fleet import mesh_for, move, put
 from partway.records import constant
 from partway.simulate import (
     Loop,
@@ -120,8 +120,8 @@ def run(
     """
     agreed, loop = begin(world, pair, name, seeds, precision)
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers, keys = precise(world, precision), _numbers(seeds), _keys(name, seeds, ACTS)
-        return _play_calls(concrete, agreed, loop, numbers, keys, blocks, 0, True, traces, tick)
+        numbers, keys = _numbers(seeds), _keys(name, seeds, ACTS)
+        return _play_calls(world, agreed, loop, numbers, keys, blocks, 0, True, traces, tick)
 
 
 def begin(world: World, pair: Pair, name: str, seeds: Sequence[int], precision: str) -> tuple[Pair, Loop]:
@@ -146,9 +146,8 @@ def go_on(
 ) -> Run:
     """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers, keys = precise(world, precision), _numbers(seeds), _keys(name, seeds, ACTS)
-        own = jax.tree.map(jnp.copy, loop)
-        return _play_calls(concrete, pair, own, numbers, keys, blocks, first, True, traces, tick)
+        numbers, keys, own = _numbers(seeds), _keys(name, seeds, ACTS), jax.tree.map(jnp.copy, loop)
+        return _play_calls(world, pair, own, numbers, keys, blocks, first, True, traces, tick)
 
 
 def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
@@ -165,7 +164,7 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
         memories = jax.tree.map(jnp.copy, (trained.loop.device_memory, trained.loop.server_memory))
         loop = Loop(states, *memories)
         keys = _keys(name, seeds, ACTS)
-        return _play_calls(concrete, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
+        return _play_calls(world, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
 
 
 def _numbers(seeds: Sequence[int]) -> jax.Array:
@@ -204,6 +203,9 @@ def _play_calls(
     options, parts = Options(length, tile, learning, traces), []
     count = len(seeds) // together
     mesh = mesh_for(fleet) if count < cores() else None
+    world = precise(world, "float64" if double else "float32", partial(put, mesh, fleet) if mesh else jnp.asarray)
+    if mesh:
+        loop = jax.tree.map(partial(move, mesh, fleet), loop)
     threads = 1 if mesh else min(count, cores())
     shares, loops = _shares((pair, seeds, keys), count), _shares(loop, count)
 

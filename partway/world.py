@@ -1,5 +1,6 @@
 """A scenario made concrete: who stands where, what every party's constants are, and what chance brings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -174,14 +175,17 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
     return Server(**arrays, slots=scenario.slots, lag=scenario.broadcast_lag, objective=scenario.objective)
 
 
-def precise(tree: T, precision: str) -> T:
-    """A world, or anything else, with its arrays of floating numbers as JAX arrays of "float32" or "float64"."""
+def precise(tree: T, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> T:
+    """A world, or anything else, with its arrays of floating numbers as JAX arrays of "float32" or "float64".
+
+    `put` makes JAX's of NumPy's.
+    """
 
     def convert(leaf: Any) -> Any:
         if not hasattr(leaf, "dtype"):
             return leaf  # a hyperparameter
         kind = precision if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype
-        return jnp.asarray(leaf.astype(kind), kind)  # NumPy's arrays are rounded by NumPy: nothing is compiled
+        return put(leaf.astype(kind))  # NumPy's arrays are rounded by NumPy: nothing is compiled
 
     return jax.tree.map(convert, tree)
 
