@@ -73,7 +73,9 @@ class PricedServer:
         even = np.arange(own.points, dtype=dtype) / dtype(own.points - 1)
         self.grid = dtype(own.reach * fleet.devices) * even * even
         self.coef = fleet.server_energy_weight * fleet.server_coef / dtype(fleet.slots**2)
-        slope = fleet.server_queue_weight + 3.0 * self.coef * self.grid**2
+        slope = (
+            fleet.server_queue_weight + 3.0 * self.coef * ((self.grid + dtype(fleet.devices)) / dtype(own.reach)) ** 2
+        )
         self.slope, self.usual = np.tile(slope, (runs, 1)), np.zeros(runs, dtype)
         self.t = 0
 

@@ -215,10 +215,14 @@ class PostDecisionServer(ServerController):
     least_step: float = 0.01
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearner:
-        """u at first: of a server that empties its queue in every block."""
+        """u at first: as if every device had sent a mean task more, and f, what waits over `reach` blocks.
+
+        Too high for a price, so that not all send before there is one; not as steep as for a server that empties its
+        queue in every block, which would run through what first comes at the highest rate, and ask for as much.
+        """
         del key
         grid, zero = self.grid(view), jnp.zeros_like(view.y)
-        slope = server.queue_weight + 3.0 * energy_coef(server) * grid**2
+        slope = server.queue_weight + 3.0 * energy_coef(server) * ((grid + view.queues.shape[-1]) / self.reach) ** 2
         return ServerLearner(slope, zero, zero, zero + jnp.inf)
 
     def act(self, memory: ServerLearner, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
