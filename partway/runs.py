@@ -39,7 +39,7 @@ MOST_DRAWN = 2**22
 """Device-blocks of draws that are kept at a time (8 bytes each)."""
 BLOCKS_PER_TILE = 50
 """Blocks that are drawn at a time, where MOST_DRAWN allows it."""
-LANES = 1024
+LANES = 1280
 """Devices, of all seeds of a call, from which on a CPU computes faster what fewer seeds need: it stays in the cache."""
 ACTS = 2
 """Which of `controller_keys` is that of the actions."""

@@ -53,7 +53,7 @@ def test_as_many_cores_as_have_equal_shares():
 
 @pytest.mark.parametrize(
     ("seeds", "devices", "together"),
-    [(128, 4, 64), (128, 20, 32), (128, 50, 16), (7, 20, 7), (62, 50, 31), (3, 600, 1), (32, 100_000, 1)],
+    [(128, 4, 64), (128, 20, 64), (128, 50, 16), (7, 20, 7), (62, 50, 31), (3, 600, 1), (32, 100_000, 1)],
 )
 def test_seeds_that_a_call_plays(seeds: int, devices: int, together: int, monkeypatch: pytest.MonkeyPatch):
     """A core's share, cut where it is too large for the cache, not into crumbs; large fleets each alone."""
