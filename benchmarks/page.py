@@ -102,9 +102,12 @@ written to memory and read again, twice. A tenth each is the gather from the val
 the server's interpolation; each of the 25 sums a block costs as much as it takes to start a kernel.
 
 So small are the kernels that one compiled call uses hardly more than one core: 20 devices x 32 runs took 426 ns a
-device-block with two cores and one call, 496 ns with one core. Now the seeds of a run are spread over the cores: each
-thread makes the calls for its share of them, which took 330 ns with two threads. There are as many threads as cores,
-or fewer, so that all have equally many seeds.
+device-block with two cores and one call, 496 ns with one core. So the seeds of a run are cut into shares, and there
+is a thread for every core that makes the calls for one share after the other. How many seeds share a call decides
+whether what is computed stays in the cache: `printed` at 20 devices x 128 runs took 200 ns with 64 seeds in a call
+and 295 with 32, too few to fill a kernel; at 1000 devices x 16 runs, on one core, 230 with one and 640 with all 16,
+too many for the cache. The rule is about 1280 devices in a call, seeds together, and one seed where a fleet is
+larger.
 
 `printed` and `exact` were two to three times as slow until three things were found, each in a profile, and the same
 formulas written otherwise. Alternating processes of two trees, ns a device-block, before and after: K = 1000 with one
@@ -118,17 +121,23 @@ seed 470 and 210, 20 devices x 128 runs 720 and 320, `exact` at 20 x 32 930 and 
   of (30, K): a single seed has no axis of its own now. Without that library (`--xla_cpu_experimental_ynn_fusion_type=`)
   `printed` is about as fast, `priced` at 20 x 32 a tenth slower.
 
-The device axis of one run is not split over cores: a run of a million devices with one seed has one thread. Two loops
-over halves of a fleet in one program do not run side by side: XLA starts one when the other has ended.
-`shard_map` over host devices, which would split it, was not tried; nor were tiles of several blocks per part of the
-fleet, for schemes whose price is 0 (a part plays some blocks, then the server replays them). So at K = 1e6 the state
-streams through memory, 1024 devices at a time, in every block, while the NumPy rival works in place.
+A large fleet of fewer seeds than cores is cut up by `shard_map` among JAX's host devices, one a core (the command
+asks for them; from Python: `JAX_NUM_CPU_DEVICES`). All else in a block, draws and sums, XLA cuts up by itself, with
+one exchange a block. Of K = 1e6, one run, two cores against one: `priced` 440 and 780 ns a device-block, `printed`
+300 and 370. `printed` gains little because its state, 30 parameters and 30 weights of the server's features a device,
+streams through memory in every block, 1024 devices at a time, while the NumPy rival works in place. Not tried: tiles
+of several blocks per part of the fleet, for schemes whose price is 0 (a part plays some blocks, then the server
+replays them).
 
 The state of a run is donated to each call, which writes what it leaves over it, so that it is in memory once; and
 equal devices share one float64 table on the host instead of a copy each.
 
 Tried on two cores with `jax.profiler` and alternating processes, and dropped:
 
+- the fleets of all seeds as one long fleet (a rule of `custom_vmap`): at 20 devices x 64 runs `printed` two to three
+  times and `priced` four times as slow; each seed's features are repeated for each device, the state is transposed in
+  every block;
+- the sum over 30 features as a product, by halves or term by term: none faster than XLA's sum;
 - the minimum over cuts as one chain of comparisons: XLA fuses the chain into whatever reads it and computes it anew for
   every state of the table, twelve times as slow; a barrier does not stop it;
 - the same as a loop over cuts: half the time of the minimum, but acting and learning no longer share it;

@@ -37,6 +37,9 @@ PLACES = "examples/ten-places.toml"
 COLD = 200
 """Block from which the running mean of the cost should stay within 5 % of its end."""
 NOTHING = Estimate(np.nan, np.nan, np.nan)
+IN_MEAN = "gap met in the mean only"
+MORE_SEEDS = 32
+"""Measured beside the eight where their interval is too wide to say."""
 LEAST = "0.4"
 """Goal of the last of the gaps that are to fall."""
 WORLDS: tuple[tuple[str, Sequence[str], str], ...] = (
@@ -106,7 +109,12 @@ def row(scenario: str, overrides: Sequence[str], goal: str, before: Estimate) ->
     parts = ", ".join(f"{100 * part:.2g}" for part in (one.gap.devices, one.gap.waiting, one.gap.rate))
     numbers = f"{dataset.attrs['bound']:.5g} | {percent(one.gap.whole)} | {parts} | {goal} | {one.converged}"
     tuned = percent(constant.gap.whole) if constant.gap else constant.status
-    return f"| `{command}` | {numbers} | {reached(one, goal, before)} | {tuned} |", one.gap.whole
+    said = reached(one, goal, before)
+    if IN_MEAN in said:
+        more = compare(scenario, overrides=overrides, schemes=["priced"], blocks=4000, seeds=MORE_SEEDS)
+        gap = summarise(more, reference=None)[0].gap
+        said += f"; with {MORE_SEEDS} seeds {percent(gap.whole)}" if gap else ""
+    return f"| `{command}` | {numbers} | {said} | {tuned} |", one.gap.whole
 
 
 def reached(one: Summary, goal: str, before: Estimate) -> str:
@@ -115,7 +123,7 @@ def reached(one: Summary, goal: str, before: Estimate) -> str:
     if goal in ("falls", LEAST) and gap.high > before.low:  # NaN where there is none before
         said.append("does not fall: **missed**")
     if goal != "falls" and 100 * gap.high > float(goal):
-        said.append("gap met in the mean only" if 100 * gap.mean <= float(goal) else "gap **missed**")
+        said.append(IN_MEAN if 100 * gap.mean <= float(goal) else "gap **missed**")
     if one.converged is None or one.converged > COLD:
         said.append("cold start **missed**")
     return ", ".join(said) or "met"

@@ -14,7 +14,7 @@ from partway.controllers.parametric import Algorithm1
 from partway.controllers.postdecision import Priced
 from partway.draws import draws
 from partway.fleet import mesh_for
-from partway.runs import Run, begin, run
+from partway.runs import Run, begin, evaluate, run
 from partway.scenario import load
 from partway.schemes import pair_for
 from partway.simulate import play_block
@@ -44,6 +44,8 @@ def test_results_do_not_depend_on_cores(name: str, seeds: list[int], monkeypatch
     assert len(shared.loop.state.q.sharding.device_set) == 2
     for one, other in zip(jax.tree.leaves(_kept(shared)), jax.tree.leaves(_kept(alone)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    frozen = evaluate(world, shared, name, seeds, 20)  # played without learning, from where the two have left it
+    assert np.isfinite(frozen.sums.cost()).all()
 
 
 def test_as_many_cores_as_have_equal_shares():
