@@ -1,6 +1,6 @@
 """The devices' part of a block: each acts, moves on, pays and learns for itself; a large fleet part by part.
 
-A fleet is cut twice. On a mesh (`mesh_for`) each core, or each GPU, plays a share of it; and of its share each plays
+A fleet is cut twice. On a mesh (`mesh_for`) each core, or each GPU, plays a share of it; and of its share a core plays
 PART devices at a time, so that what it computes of them stays in the cache.
 """
 
@@ -29,7 +29,7 @@ from partway.records import record
 
 T = TypeVar("T")
 PART = 1024
-"""Devices that are played at a time; results do not depend on it."""
+"""Devices that a core plays at a time; results do not depend on it."""
 AXIS = "devices"
 """The axis of the mesh."""
 
@@ -58,7 +58,8 @@ def play_devices(controller: DeviceController, learning: bool, memory: Memory, f
     """One block of all devices: their memories after it, and what they did; on the mesh that is set, if one is."""
 
     def play(controller: DeviceController, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
-        return in_parts(partial(play_each, controller, learning), memory, fleet, PART)
+        most = PART if jax.default_backend() == "cpu" else fleet.seen.q.shape[-1]  # a GPU wants all it can get
+        return in_parts(partial(play_each, controller, learning), memory, fleet, most)
 
     if get_abstract_mesh().empty:
         return play(controller, memory, fleet)
