@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.fleet import Array, Features, Fleet
 from partway.controllers.parametric import Algorithm2
-from partway.controllers.postdecision import SERVER_DISCOUNT, PostDecisionServer
+from partway.controllers.postdecision import SERVER_DISCOUNT, UNHURRIED, PostDecisionServer
 
 
 def sigmoid(x: Array) -> Array:
@@ -73,9 +73,8 @@ class PricedServer:
         even = np.arange(own.points, dtype=dtype) / dtype(own.points - 1)
         self.grid = dtype(own.reach * fleet.devices) * even * even
         self.coef = fleet.server_energy_weight * fleet.server_coef / dtype(fleet.slots**2)
-        slope = (
-            fleet.server_queue_weight + 3.0 * self.coef * ((self.grid + dtype(fleet.devices)) / dtype(own.reach)) ** 2
-        )
+        first = (self.grid + dtype(fleet.devices)) / dtype(UNHURRIED)
+        slope = fleet.server_queue_weight + 3.0 * self.coef * first**2
         self.slope, self.usual = np.tile(slope, (runs, 1)), np.zeros(runs, dtype)
         self.t = 0
 

@@ -137,7 +137,8 @@ def _cache_compiled_programs() -> None:
 
 def _use_all_cores() -> None:
     """A large fleet is shared by JAX devices: as many as there are cores, where nobody has said how many."""
-    if jax.config.values["jax_num_cpu_devices"] < 0:
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.values["jax_num_cpu_devices"] < 0 and not told:
         with contextlib.suppress(RuntimeError):  # JAX computes already: then it stays as it is
             jax.config.update("jax_num_cpu_devices", cores())
 

@@ -30,6 +30,8 @@ from partway.records import record
 T = TypeVar("T")
 PART = 1024
 """Devices that a core plays at a time; results do not depend on it."""
+GPU_PART = 2**20
+"""Devices that a GPU plays at a time: as many as it can, but for the memory of what is computed of them."""
 AXIS = "devices"
 """The axis of the mesh."""
 
@@ -58,10 +60,10 @@ def play_devices(controller: DeviceController, learning: bool, memory: Memory, f
     """One block of all devices: their memories after it, and what they did; on the mesh that is set, if one is."""
 
     def play(controller: DeviceController, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
-        most = PART if jax.default_backend() == "cpu" else fleet.seen.q.shape[-1]  # a GPU wants all it can get
+        most = PART if jax.default_backend() == "cpu" else GPU_PART
         return in_parts(partial(play_each, controller, learning), memory, fleet, most)
 
-    if get_abstract_mesh().empty:
+    if AXIS not in get_abstract_mesh().axis_names:
         return play(controller, memory, fleet)
     whole, own = PartitionSpec(), jax.tree.map(_last_axis, (memory, fleet))
     shared = jax.shard_map(play, in_specs=(whole, *own), out_specs=(own[0], PartitionSpec(AXIS)), check_vma=False)
@@ -76,13 +78,15 @@ def mesh_for(devices: int) -> Mesh | None:
 
 
 def put(mesh: Mesh, devices: int, leaf: Any) -> jax.Array:
-    """An array on the mesh, cut up along its last axis where that is a fleet's."""
+    """An array on the mesh, cut up along its last axis where that is as long as the fleet is large."""
     spec = _last_axis(leaf) if np.shape(leaf)[-1:] == (devices,) else PartitionSpec()
     return jax.device_put(leaf, NamedSharding(mesh, spec))
 
 
-def move(mesh: Mesh, devices: int, leaf: jax.Array) -> jax.Array:
-    """`put` of an array that is used up: never in two places for longer than it takes."""
+def move(mesh: Mesh, devices: int, leaf: Any) -> jax.Array:
+    """`put` of an array that is used up: JAX has it in two places no longer than it takes."""
+    if not isinstance(leaf, jax.Array):
+        return put(mesh, devices, leaf)
     moved = jax.block_until_ready(jnp.copy(put(mesh, devices, leaf)))  # a copy, or both may be one buffer
     leaf.delete()
     return moved

@@ -1,6 +1,7 @@
 """Runs: a scan over blocks, a `vmap` over seeds, one compiled call after another, seeds spread over the cores.
 
-Results do not depend on how blocks are split into calls, nor on which seeds run together.
+Results do not depend on how blocks are split into calls, nor on which seeds run together, but for rounding: a last
+digit can decide which action Q-learning takes. Equal bits need as many cores (`NPROC`).
 """
 
 import contextlib
@@ -35,12 +36,14 @@ from partway.world import World, precise
 
 BLOCKS_PER_CALL = 500
 """Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
+MOST_PLAYED = 20_000_000
+"""Device-blocks in one compiled call on a CPU, for the same reason: some seconds."""
 MOST_DRAWN = 2**22
 """Device-blocks of draws that are kept at a time (8 bytes each)."""
 BLOCKS_PER_TILE = 50
 """Blocks that are drawn at a time, where MOST_DRAWN allows it."""
 LANES = 1280
-"""Devices, of all seeds of a call, from which on a CPU computes faster what fewer seeds need: it stays in the cache."""
+"""Devices of all seeds together that a call on a CPU plays at most, if not of one seed: more leave the cache."""
 ACTS = 2
 """Which of `controller_keys` is that of the actions."""
 
@@ -194,20 +197,22 @@ def _play_calls(
     """Blocks first .. first + blocks - 1, one compiled call after the other, the seeds in shares, side by side.
 
     XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core: there are
-    as many threads as cores. Where there are fewer shares, a large fleet is cut up among JAX devices instead. `loop` is
-    used up: a call writes what it leaves over what it was given, and a million devices are in memory once.
+    as many threads as cores. Where more JAX devices than shares can have a part of a large fleet, they do instead.
+    `loop` is used up: a call writes what it leaves over what it was given, and of one share all is in memory once.
     """
-    length, double, fleet = _call_length(blocks), loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
+    double, fleet = loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
     together = _seeds_together(len(seeds), fleet)
-    tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // fleet // together))
-    options, parts = Options(length, tile, learning, traces), []
-    count = len(seeds) // together
-    mesh = mesh_for(fleet) if count < cores() else None
-    world = precise(world, "float64" if double else "float32", partial(put, mesh, fleet) if mesh else jnp.asarray)
-    if mesh:
-        loop = jax.tree.map(partial(move, mesh, fleet), loop)
+    count, mesh = len(seeds) // together, mesh_for(fleet)
+    if mesh and mesh.size <= min(count, cores()):
+        mesh = None
     threads = 1 if mesh else min(count, cores())
+    length = _call_length(blocks, fleet * together)
+    tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // (fleet * together * threads)))
+    options, parts = Options(length, tile, learning, traces), []
+    world = precise(world, "float64" if double else "float32", partial(put, mesh, fleet) if mesh else jnp.asarray)
     shares, loops = _shares((pair, seeds, keys), count), _shares(loop, count)
+    if mesh:
+        loops = [jax.tree.map(partial(move, mesh, fleet), each) for each in loops]
 
     def play(share: tuple[Any, Loop], done: int) -> tuple[Loop, Any]:
         (own, numbers, own_keys), before = share
@@ -265,10 +270,15 @@ def _is_key(leaf: jax.Array) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
-def _call_length(blocks: int) -> int:
-    """The largest divisor of `blocks` up to BLOCKS_PER_CALL, so that one program serves all; all if that is small."""
-    length = _divisor(blocks, BLOCKS_PER_CALL)
-    return length if 10 * length >= min(blocks, BLOCKS_PER_CALL) else blocks
+def _call_length(blocks: int, lanes: int) -> int:
+    """The largest divisor of `blocks` that is not too long for a call, so that one program serves all.
+
+    All of them if that divisor is small.
+    """
+    played = MOST_PLAYED // lanes if jax.default_backend() == "cpu" else BLOCKS_PER_CALL
+    most = max(min(blocks, BLOCKS_PER_CALL, played), 1)
+    length = _divisor(blocks, most)
+    return length if 10 * length >= most else blocks
 
 
 def _divisor(number: int, most: int) -> int:
@@ -311,10 +321,10 @@ def run_worlds(
         concrete, numbers, keys = precise(stacked[0], precision), _numbers(seeds), _keys(name, seeds)
         agreed, loops = _start_worlds(concrete, precise(stacked[1], precision), numbers, keys)
         lanes = concrete.devices.mean_gain.size * len(seeds)
-        length = _call_length(blocks)
+        length = _call_length(blocks, lanes)
         options, parts = Options(length, _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // lanes))), list[Sums]()
         for done in range(0, blocks, options.blocks):
-            loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, 2], jnp.uint32(done), options)
+            loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, ACTS], jnp.uint32(done), options)
             parts.append(jax.tree.map(np.asarray, part))
         sums: Sums = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=2), *parts)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], sums) for i in range(len(worlds))]

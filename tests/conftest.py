@@ -26,7 +26,7 @@ from partway.world import World, build, place, precise
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier run left on disk
 jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile; the same numbers but for rounding
-jax.config.update("jax_num_cpu_devices", 2)  # that a large fleet is shared by
+jax.config.update("jax_num_cpu_devices", 4)  # that a large fleet is shared by
 settings.register_profile("partway", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("partway")
 

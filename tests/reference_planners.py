@@ -182,7 +182,7 @@ class PostDecisionServer(Serving):
         self.gamma = 0.9999 if s.average else s.discount
         self.coef = s.w2 * s.xi * s.mean_task**3 / (s.slots * s.slot_s) ** 2  # w2 E(f) = coef f^3
         self.grid = [REACH * s.fleet * (i / (POINTS - 1)) ** 2 for i in range(POINTS)]
-        self.u = [s.w1 * s.mean_task + 3 * self.coef * ((x + s.fleet) / REACH) ** 2 for x in self.grid]
+        self.u = [s.w1 * s.mean_task + 3 * self.coef * ((x + s.fleet) / 4) ** 2 for x in self.grid]
 
     def best_rates(self) -> tuple[list[float], list[float]]:
         """(y, f) of every x of the grid: the f at which leaving x is best, and the work y = x + f it starts from."""

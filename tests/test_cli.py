@@ -532,3 +532,15 @@ def test_what_learns_is_not_compared_without_a_word_on_the_tuned_constant(
     assert code == 2
     assert err.splitlines()[-1] == f"partway: {' '.join(schemes)}"
     assert ("add it to --schemes" in err) == told
+
+
+@pytest.mark.parametrize(
+    ("told", "devices"),
+    [({}, 3), ({"JAX_NUM_CPU_DEVICES": "2"}, 2), ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 5)],
+)
+def test_a_large_fleet_may_use_all_cores(told: dict[str, str], devices: int):
+    """As many JAX devices as cores (NPROC), unless the user has said how many."""
+    code = "from partway import cli; cli._use_all_cores(); import jax; print(len(jax.local_devices()))"
+    made = {**os.environ, "NPROC": "3", **told}
+    done = subprocess.run([sys.executable, "-c", code], env=made, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(devices)]

@@ -32,25 +32,48 @@ def test_results_do_not_depend_on_parts(name: str, most: int, monkeypatch: pytes
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("printed", [3]), ("priced", [1, 2, 3])])
-def test_results_do_not_depend_on_cores(name: str, seeds: list[int], monkeypatch: pytest.MonkeyPatch):
-    """Two JAX devices play six devices each, in parts of five, or one plays all twelve."""
+@pytest.mark.parametrize(
+    ("name", "seeds", "part", "meshes"),
+    [("printed", [3], 2, {4}), ("priced", [1, 2, 3], 2, {4}), ("exact", [1, 2, 3], 1024, set[int]())],
+)
+def test_results_do_not_depend_on_cores(
+    name: str, seeds: list[int], part: int, meshes: set[int], monkeypatch: pytest.MonkeyPatch
+):
+    """Of twelve devices four JAX devices play three each, in parts of two, seed after seed; or two threads a seed."""
     scenario = load("camera", {"devices": 12})
     world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
+    monkeypatch.setattr(runs, "cores", lambda: 1)
     alone = run(world, pair, name, seeds, 20, precision="float64", traces=True)
-    monkeypatch.setattr(fleet, "PART", 5)
-    monkeypatch.setattr(runs, "cores", lambda: 2)  # three seeds would have three threads on three cores
+    frozen = evaluate(world, alone, name, seeds, 20)
+    monkeypatch.setattr(runs, "cores", lambda: 2)
+    monkeypatch.setattr(runs, "LANES", 12)
+    monkeypatch.setattr(fleet, "PART", part)
+    used = set[int]()
+    monkeypatch.setattr(runs, "move", lambda mesh, *rest: used.add(mesh.size) or fleet.move(mesh, *rest))
     shared = run(world, pair, name, seeds, 20, precision="float64", traces=True)
-    assert len(shared.loop.state.q.sharding.device_set) == 2
+    assert used == meshes
     for one, other in zip(jax.tree.leaves(_kept(shared)), jax.tree.leaves(_kept(alone)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
-    frozen = evaluate(world, shared, name, seeds, 20)  # played without learning, from where the two have left it
-    assert np.isfinite(frozen.sums.cost()).all()
+    np.testing.assert_allclose(evaluate(world, shared, name, seeds, 20).sums.cost(), frozen.sums.cost(), rtol=1e-12)
 
 
 def test_as_many_cores_as_have_equal_shares():
-    """Two JAX devices here (`conftest`): both for a large even fleet, one for an odd one or one that is small."""
-    assert [mesh and mesh.size for mesh in map(mesh_for, (2048, 2047, 2049, 2050, 1000))] == [2, None, None, 2, None]
+    """Of four JAX devices (`conftest`)."""
+    fleets = {2048: 2, 2047: None, 2049: None, 2050: 2, 1000: None, 4096: 4, 3072: 3}
+    assert {count: mesh and mesh.size for count, mesh in zip(fleets, map(mesh_for, fleets), strict=True)} == fleets
+
+
+def test_a_gpu_plays_a_fleet_at_once(monkeypatch: pytest.MonkeyPatch):
+    """And all seeds in one call, which is not cut into seconds of a CPU."""
+    seen = list[int]()
+    monkeypatch.setattr(fleet, "in_parts", lambda *rest: seen.append(rest[-1]))
+    scenario = load("paper")
+    controller: Any = pair_for("priced", scenario).device
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        fleet.play_devices(controller, True, None, Any)
+        seen += [runs._seeds_together(128, 100_000), runs._call_length(500, 10_000_000)]
+    assert seen == [1024, 1, 2, 2**20, 128, 500]
 
 
 @pytest.mark.parametrize(

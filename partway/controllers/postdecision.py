@@ -31,6 +31,8 @@ AIMS = frozenset({"objective", "average", "discounted"})
 TABLE_LIMITS: Mapping[str, Limits] = {"aim": AIMS, "decay": (0.0, 10.0), "least_step": (0.0, 1.0)}
 SERVER_DISCOUNT = 0.9999
 """gamma of the server where the average cost is to be small: it learns slopes, which have no constant to subtract."""
+UNHURRIED = 4.0
+"""Blocks in which a server that has learned nothing would work off what waits."""
 
 
 def aims_at_average(aim: str, party: Device | Server) -> bool:
@@ -215,14 +217,14 @@ class PostDecisionServer(ServerController):
     least_step: float = 0.01
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearner:
-        """u at first: as if every device had sent a mean task more, and f, what waits over `reach` blocks.
+        """u(x) at first: w1 + w2 E'(f), f working off x and a mean task of every device in UNHURRIED blocks.
 
-        Too high for a price, so that not all send before there is one; not as steep as for a server that empties its
-        queue in every block, which would run through what first comes at the highest rate, and ask for as much.
+        A price too high, so that not all send before there is one. A server that emptied its queue in every block would
+        rush through what comes first, and ask a price for it that keeps everybody away for long.
         """
         del key
         grid, zero = self.grid(view), jnp.zeros_like(view.y)
-        slope = server.queue_weight + 3.0 * energy_coef(server) * ((grid + view.queues.shape[-1]) / self.reach) ** 2
+        slope = server.queue_weight + 3.0 * energy_coef(server) * ((grid + view.queues.shape[-1]) / UNHURRIED) ** 2
         return ServerLearner(slope, zero, zero, zero + jnp.inf)
 
     def act(self, memory: ServerLearner, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
