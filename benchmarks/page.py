@@ -27,7 +27,8 @@ learning included. Times of such a machine vary; ratios less.{by_hand}
 Of the {runs} runs, "NumPy per run" and "plain loop" are extrapolated: one run is measured for at least {seconds:g} s,
 in a process of its own after ours, and multiplied to {runs} runs of {blocks} blocks, import not included. The plain
 loop computes in float64, Partway in float32. What the share of the limit is, and where the share of the arithmetic
-alone is the one to read, stands under [the limit](#the-limit).
+alone is the one to read, stands under [the limit](#the-limit). `partway run` is timed as its users have it, without
+Dask, which xarray imports where it is installed, as it is for development.
 
 ## Device-blocks a second
 
@@ -103,11 +104,11 @@ the server's interpolation; each of the 25 sums a block costs as much as it take
 
 So small are the kernels that one compiled call uses hardly more than one core: 20 devices x 32 runs took 426 ns a
 device-block with two cores and one call, 496 ns with one core. So the seeds of a run are cut into shares, and there
-is a thread for every core that makes the calls for one share after the other. How many seeds share a call decides
-whether what is computed stays in the cache: `printed` at 20 devices x 128 runs took 200 ns with 64 seeds in a call
-and 295 with 32, too few to fill a kernel; at 1000 devices x 16 runs, on one core, 230 with one and 640 with all 16,
-too many for the cache. The rule is about 1280 devices in a call, seeds together, and one seed where a fleet is
-larger.
+is a thread for every core that makes the calls for one share after the other; all shares have equally many seeds, so
+that a prime number of them has one thread. How many seeds share a call decides whether what is computed stays in the
+cache: `printed` at 20 devices x 128 runs took 200 ns with 64 seeds in a call and 295 with 32, too few to fill a
+kernel; at 1000 devices x 16 runs, on one core, 230 with one and 640 with all 16, too many for the cache. The rule is
+about 1280 devices in a call, seeds together, and one seed where a fleet is larger.
 
 `printed` and `exact` were two to three times as slow until three things were found, each in a profile, and the same
 formulas written otherwise. Alternating processes of two trees, ns a device-block, before and after: K = 1000 with one
@@ -121,16 +122,16 @@ seed 470 and 210, 20 devices x 128 runs 720 and 320, `exact` at 20 x 32 930 and 
   of (30, K): a single seed has no axis of its own now. Without that library (`--xla_cpu_experimental_ynn_fusion_type=`)
   `printed` is about as fast, `priced` at 20 x 32 a tenth slower.
 
-A large fleet of fewer seeds than cores is cut up by `shard_map` among JAX's host devices, one a core (the command
-asks for them; from Python: `JAX_NUM_CPU_DEVICES`). All else in a block, draws and sums, XLA cuts up by itself, with
-one exchange a block. Of K = 1e6, one run, two cores against one: `priced` 440 and 780 ns a device-block, `printed`
-300 and 370. `printed` gains little because its state, 30 parameters and 30 weights of the server's features a device,
-streams through memory in every block, 1024 devices at a time, while the NumPy rival works in place. Not tried: tiles
-of several blocks per part of the fleet, for schemes whose price is 0 (a part plays some blocks, then the server
-replays them).
+A large fleet of fewer seeds than cores is cut up, if its number can be divided so that each core has 1024 devices or
+more, by `shard_map` among JAX's host devices, one a core (the command asks for them; from Python:
+`JAX_NUM_CPU_DEVICES`). All else in a block, draws and sums, XLA cuts up by itself, with one exchange a block. Of K =
+1e6, one run, two cores against one: `priced` 440 and 780 ns a device-block, `printed` 300 and 370. `printed` gains
+little because its state, 30 parameters and 30 weights of the server's features a device, streams through memory in
+every block, 1024 devices at a time, while the NumPy rival works in place. Not tried: tiles of several blocks per part
+of the fleet, for schemes whose price is 0 (a part plays some blocks, then the server replays them).
 
-The state of a run is donated to each call, which writes what it leaves over it, so that it is in memory once; and
-equal devices share one float64 table on the host instead of a copy each.
+The state of a run in one share is donated to each call, which writes what it leaves over it, so that it is in memory
+once; and equal devices share one float64 table on the host instead of a copy each.
 
 Tried on two cores with `jax.profiler` and alternating processes, and dropped:
 

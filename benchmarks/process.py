@@ -92,7 +92,7 @@ def start_up(scheme: str, device: str = "cpu", runs: int = 3) -> dict[str, Any]:
             for times in took.values():
                 begun = time.perf_counter()
                 made = {**os.environ, "XDG_CACHE_HOME": folder, "JAX_PLATFORMS": PLATFORMS[device]}
-                made.pop("PYTHONDONTWRITEBYTECODE", None)  # set where tests run, and 45 modules are compiled each time
+                made.pop("PYTHONDONTWRITEBYTECODE", None)  # set where tests run: modules would be compiled each time
                 command = [sys.executable, "-c", WITHOUT_DASK, *start_command(scheme)[1:]]
                 done = subprocess.run(command, cwd=ROOT, env=made, capture_output=True, text=True)
                 if done.returncode != 0:

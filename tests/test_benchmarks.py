@@ -236,7 +236,8 @@ def test_an_accelerator_is_measured_as_a_whole_and_not_by_cores():
 def test_a_job_has_as_many_threads_as_cores(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XLA_FLAGS", "--kept")
     one, two = (environment(Job("rates", cores=cores)) for cores in ((0,), (0, 1)))
-    assert (one["OMP_NUM_THREADS"], two["OMP_NUM_THREADS"]) == ("1", "2")
+    for name in ("NPROC", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES"):
+        assert (one[name], two[name]) == ("1", "2")
     assert one["XLA_FLAGS"] == "--kept --xla_cpu_multi_thread_eigen=false"
     assert two["XLA_FLAGS"] == "--kept"
     assert one["JAX_PLATFORMS"] == "cpu"
