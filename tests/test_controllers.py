@@ -340,7 +340,8 @@ def device_inputs(device: Device, view: DeviceView, power: float, log_scaled: bo
 
 def server_inputs(view: ServerView, rates: Sequence[float], log_scaled: bool = False) -> np.ndarray:
     """(1 + K + n,) the same at the server."""
-    features = server_features(jnp.eye(1 + len(view.queues) + len(rates)), view, log_scaled)
+    each = ServerWeights.of(jnp.eye(1 + len(view.queues) + len(rates)), len(view.queues))
+    features = server_features(each, view, log_scaled)
     return logit(np.asarray(features(jnp.asarray(rates), view.y)))
 
 
