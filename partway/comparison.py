@@ -108,6 +108,9 @@ def compare(
     warmup     blocks left out of the means; half of them if not given
     tick       called as blocks are done
 
+    All cores play the seeds; a fleet of thousands with one seed only where JAX_NUM_CPU_DEVICES was set to their number
+    before JAX started.
+
     Returns a dataset with the dimensions scheme, seed, block, part, device, statistic; see `partway.results.summarise`.
     """
     return execute(
