@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 from pages import write_section
 
@@ -24,7 +25,7 @@ from partway.controllers.postdecision import SERVER_DISCOUNT
 from partway.figures import theorem1 as figure
 from partway.report import percent
 from partway.results import Estimate, Summary, summarise
-from partway.runs import run
+from partway.runs import cores, run
 from partway.scenario import load
 from partway.schemes import pair_for
 from partway.theorem1 import label, measure
@@ -92,6 +93,7 @@ sends less.
 
 def main() -> None:
     """Run everything and write the section."""
+    jax.config.update("jax_num_cpu_devices", cores())  # as the command does
     rows, before = list[str](), NOTHING
     for world in WORLDS:
         text, gap = row(*world, before)
@@ -169,7 +171,7 @@ def times() -> str:
         scenario = load("paper", {"devices": devices})
         world, pair = build(scenario, place(scenario)), pair_for("priced", scenario)
         each = _seconds(partial(run, world, pair, "priced", range(seeds), blocks)) / (devices * seeds * blocks)
-        words = f"`priced`, {devices} devices x {seeds} seeds, for each device and block"
+        words = f"`priced`, {devices} devices x {seeds} seed{'s' if seeds > 1 else ''}, for each device and block"
         lines.append(f"| {words} | {1e9 * each:.0f} ns | 400 ns | {'met' if each <= 4e-7 else '**missed**'} |")
     scenario = load("paper", {"devices": 50})
     world = build(scenario, place(scenario))
