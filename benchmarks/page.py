@@ -126,9 +126,10 @@ A large fleet of fewer seeds than cores is cut up, if its number can be divided 
 more, by `shard_map` among JAX's host devices, one a core (the command asks for them; from Python:
 `JAX_NUM_CPU_DEVICES`). All else in a block, draws and sums, XLA cuts up by itself, with one exchange a block. Of K =
 1e6, one run, two cores against one: `priced` 440 and 780 ns a device-block, `printed` 300 and 370. `printed` gains
-little because its state, 30 parameters and 30 weights of the server's features a device, streams through memory in
-every block, 1024 devices at a time, while the NumPy rival works in place. Not tried: tiles of several blocks per part
-of the fleet, for schemes whose price is 0 (a part plays some blocks, then the server replays them).
+little, as we think because its state, 30 parameters and 30 weights of the server's features a device, streams through
+memory in every block (not measured by itself), 1024 devices at a time, while the NumPy rival works in place. Not
+tried: tiles of several blocks per part of the fleet, for schemes whose price is 0 (a part plays some blocks, then the
+server replays them).
 
 The state of a run in one share is donated to each call, which writes what it leaves over it, so that it is in memory
 once; and equal devices share one float64 table on the host instead of a copy each.
