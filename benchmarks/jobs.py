@@ -19,7 +19,6 @@ from benchmarks.machine import peak_bytes, words
 from benchmarks.rivals import ONE_BY_ONE, rival_of
 from benchmarks.worlds import pair_of, world_of
 from partway.runs import begin, go_on, run
-from partway.world import precise
 
 TARGET = {"cpu": 1_000_000, "gpu": 200_000_000}
 """Device-blocks of one measurement of ours by device, where that is not too few or too many blocks."""
@@ -36,8 +35,7 @@ class Ours:
 
     def __init__(self, scheme: str, devices: int, runs: int, precision: str):
         self.scheme, self.seeds, self.precision, self.first = scheme, list(range(runs)), precision, 0
-        with jax.enable_x64(precision == "float64"):
-            self.world = precise(world_of(devices), precision)
+        self.world = world_of(devices)
         self.pair, self.loop = begin(self.world, pair_of(scheme), scheme, self.seeds, precision)
         self.lanes = devices * runs
         jax.block_until_ready(self.loop)

@@ -10,7 +10,7 @@ from benchmarks.worlds import MEASURED
 
 FLEETS = (4, 20, 50, 1000, 100_000, 1_000_000)
 RUNS = (1, 32, 128)
-MOST_LANES = 2_000_000
+MOST_LANES = 3_200_000
 """Devices times runs above which nothing is measured: the state alone is gigabytes, one measurement is minutes."""
 ACCELERATED = {1000: (10, 100, 1000), 100_000: (1, 10), 1_000_000: (1,), 10_000_000: (1,)}
 """Runs by fleet on an accelerator: 1e4 to 1e7 devices of all runs."""

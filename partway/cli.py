@@ -17,7 +17,7 @@ import platformdirs
 from partway import commands, reproduce_command, sweep_command, theorem1_command
 from partway.comparison import version
 from partway.errors import InputError, closest, nearest, shorten, shown
-from partway.runs import cores
+from partway.layout import cores
 from partway.task import CODING_BITS
 
 EXAMPLES = {

@@ -34,7 +34,7 @@ def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Ar
 
 def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
     """(n, K) 0 or 1: a task arrives with probability b in every slot, independently."""
-    return _by_slot(world, _came(world, seed, block))
+    return draws(world, seed, block).arrivals
 
 
 def drawn(world: World, seed: int | jax.Array, block: int | jax.Array) -> Drawn:
@@ -42,14 +42,16 @@ def drawn(world: World, seed: int | jax.Array, block: int | jax.Array) -> Drawn:
     return Drawn(_came(world, seed, block), gains(world, seed, jnp.asarray(block, jnp.uint32) + 1))
 
 
-def brought(world: World, kept: Drawn) -> Draws:
-    """The block's draws as the system sees them."""
-    return Draws(_by_slot(world, kept.came), kept.gain)
+def brought(slots: int, kept: Drawn) -> Draws:
+    """The draws of one block of `slots` slots as the system sees them."""
+    slot = jnp.arange(slots, dtype=jnp.uint32)
+    bits = kept.came[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
+    return Draws((bits & 1).astype(kept.gain.dtype), kept.gain)
 
 
 def draws(world: World, seed: int | jax.Array, block: int | jax.Array) -> Draws:
     """What block t brings: its arrivals, and the gain of block t + 1."""
-    return brought(world, drawn(world, seed, block))
+    return brought(world.devices.slots, drawn(world, seed, block))
 
 
 def _came(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
@@ -69,13 +71,6 @@ def _came(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Ar
             bits = bits | arrives.astype(jnp.uint32) << slot
         came.append(bits)
     return jnp.stack(came, axis=-2)
-
-
-def _by_slot(world: World, came: jax.Array) -> jax.Array:
-    """(n, K) 0 or 1."""
-    slot = jnp.arange(world.devices.slots, dtype=jnp.uint32)
-    bits = came[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
-    return (bits & 1).astype(world.devices.mean_gain.dtype)
 
 
 @jax.jit

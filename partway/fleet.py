@@ -1,10 +1,15 @@
 """The devices' part of a block: each acts, moves on, pays and learns for itself; a large fleet part by part.
 
 A fleet is cut twice. On a mesh (`mesh_for`) each core, or each GPU, plays a share of it; and of its share a core plays
-PART devices at a time, so that what it computes of them stays in the cache.
+PART devices at a time, so that what it computes of them stays in the cache. If they hear nothing, a part plays several
+blocks before the next part begins (`play_ahead`).
+
+What is the same for all devices is kept once on its way there, with a last axis of 1 (`compact`, `expand`): the 33 cuts
+of a task are three numbers each, more than all else that a device reads.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,6 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh
 
 from partway.controllers.base import DeviceController, DeviceView, Memory
+from partway.draws import Drawn, brought
 from partway.model import (
     Broadcast,
     Device,
@@ -48,26 +54,83 @@ class Fleet:
 
 
 @record
+class Ahead:
+    """What T blocks are played with by devices that hear nothing: `seen` at first, `kept` and `keys` (T, ...)."""
+
+    devices: Device
+    seen: DeviceView
+    kept: Drawn
+    keys: jax.Array
+
+
+AnyFleet = TypeVar("AnyFleet", Fleet, Ahead)
+
+
+@record
 class Did:
-    """What the devices did in a block, the power they sent with [W] and the energy they spent [J]."""
+    """What the devices did in a block (K,), or in several (T, K).
+
+    power, joules  they sent with [W], spent [J]        change  of what they have learned (`DeviceController.change`)
+    """
 
     actions: DeviceAction
     power: jax.Array
     joules: jax.Array
+    change: jax.Array
 
 
 def play_devices(controller: DeviceController, learning: bool, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
     """One block of all devices: their memories after it, and what they did; on the mesh that is set, if one is."""
+    return _on_mesh(play_each, PartitionSpec(AXIS), controller, learning, memory, fleet)
 
-    def play(controller: DeviceController, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
-        most = PART if jax.default_backend() == "cpu" else GPU_PART
-        return in_parts(partial(play_each, controller, learning), memory, fleet, most)
+
+def play_ahead(controller: DeviceController, learning: bool, memory: Memory, fleet: Ahead) -> tuple[Memory, Did]:
+    """T blocks of all devices."""
+    return _on_mesh(_play_blocks, PartitionSpec(None, AXIS), controller, learning, memory, fleet)
+
+
+def plays_ahead(controller: DeviceController, devices: int) -> bool:
+    """Whether several blocks a part are worth it: all of a smaller fleet is in the cache anyway."""
+    return not controller.hears and devices > _most()
+
+
+def _most() -> int:
+    return PART if jax.default_backend() == "cpu" else GPU_PART
+
+
+def _on_mesh(
+    play: Callable[[DeviceController, bool, Memory, AnyFleet], tuple[Memory, Did]],
+    cut_did: PartitionSpec,
+    controller: DeviceController,
+    learning: bool,
+    memory: Memory,
+    fleet: AnyFleet,
+) -> tuple[Memory, Did]:
+    def play_own(controller: DeviceController, memory: Memory, fleet: AnyFleet) -> tuple[Memory, Did]:
+        return in_parts(partial(play, controller, learning), memory, fleet, _most())
 
     if AXIS not in get_abstract_mesh().axis_names:
-        return play(controller, memory, fleet)
+        return play_own(controller, memory, fleet)
     whole, own = PartitionSpec(), jax.tree.map(_last_axis, (memory, fleet))
-    shared = jax.shard_map(play, in_specs=(whole, *own), out_specs=(own[0], PartitionSpec(AXIS)), check_vma=False)
+    shared = jax.shard_map(play_own, in_specs=(whole, *own), out_specs=(own[0], cut_did), check_vma=False)
     return shared(controller, memory, fleet)
+
+
+def compact(devices: Device) -> Device:
+    """Devices on the host with what is the same for all of them once: (..., 1) where NumPy repeats it, see `build`.
+
+    All but `mean_gain`, which says how many there are.
+    """
+
+    def once(leaf: Any) -> Any:
+        return leaf[..., :1] if isinstance(leaf, np.ndarray) and leaf.ndim and leaf.strides[-1] == 0 else leaf
+
+    return replace(jax.tree.map(once, devices), mean_gain=devices.mean_gain)
+
+
+def expand(devices: Device, count: int) -> Device:
+    """The devices that `compact` was given, K = `count`: every leaf (..., K). In a program nothing is copied."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*leaf.shape[:-1], count)), devices)
 
 
 def mesh_for(devices: int) -> Mesh | None:
@@ -93,27 +156,46 @@ def move(mesh: Mesh, devices: int, leaf: Any) -> jax.Array:
 
 
 def _last_axis(leaf: jax.Array) -> PartitionSpec:
-    return PartitionSpec(*[None] * (leaf.ndim - 1), AXIS)
+    return PartitionSpec(*[None] * (leaf.ndim - 1), AXIS) if leaf.shape[-1] > 1 else PartitionSpec()
 
 
 def play_each(controller: DeviceController, learning: bool, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
     """The devices' part of a block: they act, move on, pay and learn, each for itself."""
-    devices, seen, draws = fleet.devices, fleet.seen, fleet.draws
+    seen, draws = replace(fleet.seen, heard=controller.heard(fleet.seen.heard)), fleet.draws
+    devices = expand(fleet.devices, seen.q.shape[-1])
+    change = jax.vmap(controller.change, -1, axis_size=seen.q.shape[-1])
     each = _as_it_is if controller.takes_fleets else fleetwise
     asked = each(controller.act)(memory, devices, seen, fleet.keys)
     actions = fleetwise(admit)(devices, seen.q, seen.gain, asked)
     power = fleetwise(power_for)(devices, seen.gain, actions.rest)
     joules = fleetwise(device_energy)(devices, seen.q, seen.gain, actions)
     if not learning:
-        return memory, Did(actions, power, joules)
+        return memory, Did(actions, power, joules, change(memory))
     cost = devices.queue_weight * seen.q + devices.energy_weight * joules
     next_q = fleetwise(next_device_queue)(devices, actions, draws.arrivals)
-    next_seen = DeviceView(next_q, draws.gain, draws.arrivals, fleet.heard_next)
-    return each(controller.learn)(memory, devices, seen, actions, cost, next_seen), Did(actions, power, joules)
+    next_seen = DeviceView(next_q, draws.gain, draws.arrivals, controller.heard(fleet.heard_next))
+    learned = each(controller.learn)(memory, devices, seen, actions, cost, next_seen)
+    return learned, Did(actions, power, joules, change(learned))
+
+
+def _play_blocks(controller: DeviceController, learning: bool, memory: Memory, fleet: Ahead) -> tuple[Memory, Did]:
+    """`play_each` of T blocks; what the devices see of the next one follows from what they did."""
+    nothing = fleet.seen.heard
+
+    def block(before: tuple[Memory, DeviceView], at: tuple[Drawn, jax.Array]) -> tuple[tuple[Memory, DeviceView], Did]:
+        (memory, seen), (kept, keys) = before, at
+        draws = brought(fleet.devices.slots, kept)
+        memory, did = play_each(controller, learning, memory, Fleet(fleet.devices, seen, nothing, draws, keys))
+        devices = expand(fleet.devices, seen.q.shape[-1])
+        next_q = fleetwise(next_device_queue)(devices, did.actions, draws.arrivals)
+        return (memory, DeviceView(next_q, draws.gain, draws.arrivals, nothing)), did
+
+    (memory, _), did = jax.lax.scan(block, (memory, fleet.seen), (fleet.kept, fleet.keys))
+    return memory, did
 
 
 def in_parts(
-    play: Callable[[Memory, Fleet], tuple[Memory, Did]], memory: Memory, fleet: Fleet, most: int
+    play: Callable[[Memory, AnyFleet], tuple[Memory, Did]], memory: Memory, fleet: AnyFleet, most: int
 ) -> tuple[Memory, Did]:
     """`play` of a whole fleet, at most `most` devices at a time: what it computes of them then stays in the cache.
 
@@ -126,8 +208,8 @@ def in_parts(
     parts = -(-count // most)
     size = -(-count // parts)
 
-    def part_from(first: int | jax.Array) -> tuple[Memory, Fleet]:
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size, axis=-1), (memory, fleet))
+    def part_from(first: int | jax.Array) -> tuple[Memory, AnyFleet]:
+        return jax.tree.map(partial(_cut, first, size), (memory, fleet))
 
     def turn(part: jax.Array, carried: Any) -> Any:
         mine, done = carried
@@ -139,6 +221,10 @@ def in_parts(
     _, did = jax.eval_shape(play, memory, fleet)
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), did)
     return jax.lax.fori_loop(0, parts, turn, (part_from(0), (memory, empty)))[1]
+
+
+def _cut(first: int | jax.Array, size: int, leaf: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(leaf, first, size, axis=-1) if leaf.shape[-1] > 1 else leaf
 
 
 def _as_it_is(function: Callable[..., T]) -> Callable[..., T]:

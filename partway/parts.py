@@ -37,6 +37,7 @@ NUMBERS = (
         "world",
         "fleet",
         "simulate",
+        "layout",
         "runs",
     ),
     *("schemes", "results", "chance", "draws", "reproduction", "proposition1", "remark1", "controllers/*"),

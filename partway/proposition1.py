@@ -25,10 +25,11 @@ from partway.claims import CANDIDATES, READINGS, Points
 from partway.controllers.base import agreed
 from partway.controllers.features import device_features, server_features, usual_device_cost, usual_server_cost
 from partway.controllers.parametric import Algorithm1
-from partway.draws import brought, drawn
+from partway.draws import drawn
 from partway.judge import Judged
+from partway.layout import BLOCKS_PER_TILE
 from partway.reproduction import Sizes
-from partway.runs import BLOCKS_PER_TILE, Options, play_seed
+from partway.runs import Options, play_seed
 from partway.scenario import load
 from partway.schemes import SCHEMES, pair_for
 from partway.sections import Scenario
@@ -170,7 +171,7 @@ def _future(
 
     def body(carry: tuple[Loop, Values, jax.Array], at: jax.Array):
         before, total, weight = carry
-        after, played = play_block(world, pair, before, brought(world, drawn(world, seed, at)), key, at, False)
+        after, played = play_block(world, pair, before, drawn(world, seed, at), key, at, False)
         costs = scaled_costs(world, before, played.costs)
         now, later = _values(world, pair, before), _values(world, pair, after)
         errors = {party: costs[party] + gamma * later[party] - now[party] for party in PARTIES}

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.claims import BASELINES, CANDIDATES, HORIZON, LATE, QUICK_POINTS, READINGS, TRAINING, Points
+from partway.layout import BLOCKS_PER_TILE
 from partway.results import PARTS, discounted, growing
-from partway.runs import BLOCKS_PER_TILE, Options, play_seed
+from partway.runs import Options, play_seed
 from partway.scenario import load
 from partway.schemes import find_scheme, pair_for
 from partway.sections import Scenario

@@ -5,10 +5,9 @@ digit can decide which action Q-learning takes. Equal bits need as many cores (`
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.chance import folded
-from partway.draws import Drawn, brought, drawn
-from partway.fleet import mesh_for, move, put
+from partway.draws import Drawn, drawn
+from partway.fleet import Did, compact, move, plays_ahead, put
+from partway.layout import call_length, layout_of, tile_length
 from partway.records import constant
 from partway.simulate import (
     Loop,
@@ -27,6 +27,7 @@ from partway.simulate import (
     Traces,
     first_state,
     play_block,
+    play_devices_ahead,
     stable_hash,
     start,
     summed,
@@ -34,16 +35,6 @@ from partway.simulate import (
 )
 from partway.world import World, precise
 
-BLOCKS_PER_CALL = 500
-"""Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
-MOST_PLAYED = 20_000_000
-"""Device-blocks in one compiled call on a CPU, for the same reason: some seconds."""
-MOST_DRAWN = 2**22
-"""Device-blocks of draws that are kept at a time (8 bytes each)."""
-BLOCKS_PER_TILE = 50
-"""Blocks that are drawn at a time, where MOST_DRAWN allows it."""
-LANES = 1280
-"""Devices of all seeds together that a call on a CPU plays at most, if not of one seed: more leave the cache."""
 ACTS = 2
 """Which of `controller_keys` is that of the actions."""
 
@@ -63,13 +54,17 @@ def play_seed(
 ):
     """`options.blocks` blocks of one seed -> loop, Sums (blocks,), Traces (blocks,) or None."""
 
-    def block_of(before: Loop, at: tuple[jax.Array, Drawn]):
-        block, kept = at
-        after, played = play_block(world, pair, before, brought(world, kept), key, block, options.learning)
+    def block_of(before: Loop, at: tuple[jax.Array, Drawn, Did | None]):
+        block, kept, did = at
+        after, played = play_block(world, pair, before, kept, key, block, options.learning, did)
         return after, (summed(world, pair, after, played), traced(played) if options.traces else None)
 
     def tile_of(before: Loop, blocks: jax.Array):
-        return jax.lax.scan(block_of, before, (blocks, drawn(world, seed, blocks)))
+        kept, did = drawn(world, seed, blocks), None
+        if plays_ahead(pair.device, before.state.q.shape[-1]):
+            memory, did = play_devices_ahead(world, pair, before, kept, key, blocks, options.learning)
+            before = replace(before, device_memory=memory)
+        return jax.lax.scan(block_of, before, (blocks, kept, did))
 
     tiles = (first + jnp.arange(options.blocks)).reshape(-1, options.tile)
     after, parts = jax.lax.scan(tile_of, loop, tiles)
@@ -131,7 +126,7 @@ def begin(world: World, pair: Pair, name: str, seeds: Sequence[int], precision: 
     """The pair after what is agreed beforehand, and the loop before block 0, both with the seed axis first."""
     with jax.enable_x64(precision == "float64"):
         numbers, keys = _numbers(seeds), _keys(name, seeds)
-        return _start_seeds(precise(world, precision), precise(pair, precision), numbers, keys)
+        return _start_seeds(_concrete(world, precision), precise(pair, precision), numbers, keys)
 
 
 def go_on(
@@ -162,12 +157,17 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
     if len(seeds) != len(first):
         raise ValueError(f"{len(first)} policies were trained, one a seed; {len(seeds)} seeds were given")
     with jax.enable_x64(first.dtype == jnp.float64):
-        concrete, numbers = precise(world, str(first.dtype)), _numbers(seeds)
+        concrete, numbers = _concrete(world, str(first.dtype)), _numbers(seeds)
         states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
         memories = jax.tree.map(jnp.copy, (trained.loop.device_memory, trained.loop.server_memory))
         loop = Loop(states, *memories)
         keys = _keys(name, seeds, ACTS)
         return _play_calls(world, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
+
+
+def _concrete(world: World, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> World:
+    """The world as the compiled calls take it."""
+    return precise(replace(world, devices=compact(world.devices)), precision, put)
 
 
 def _numbers(seeds: Sequence[int]) -> jax.Array:
@@ -196,21 +196,13 @@ def _play_calls(
 ) -> Run:
     """Blocks first .. first + blocks - 1, one compiled call after the other, the seeds in shares, side by side.
 
-    XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core: there are
-    as many threads as cores. Where more JAX devices than shares can have a part of a large fleet, they do instead.
     `loop` is used up: a call writes what it leaves over what it was given, and of one share all is in memory once.
     """
     double, fleet = loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
-    together = _seeds_together(len(seeds), fleet)
-    count, mesh = len(seeds) // together, mesh_for(fleet)
-    if mesh and mesh.size <= min(count, cores()):
-        mesh = None
-    threads = 1 if mesh else min(count, cores())
-    length = _call_length(blocks, fleet * together)
-    tile = _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // (fleet * together * threads)))
-    options, parts = Options(length, tile, learning, traces), []
-    world = precise(world, "float64" if double else "float32", partial(put, mesh, fleet) if mesh else jnp.asarray)
-    shares, loops = _shares((pair, seeds, keys), count), _shares(loop, count)
+    layout, parts = layout_of(len(seeds), fleet, blocks), []
+    mesh, options = layout.mesh, Options(layout.call, layout.tile, learning, traces)
+    world = _concrete(world, "float64" if double else "float32", partial(put, mesh, fleet) if mesh else jnp.asarray)
+    shares, loops = _shares((pair, seeds, keys), layout.shares), _shares(loop, layout.shares)
     if mesh:
         loops = [jax.tree.map(partial(move, mesh, fleet), each) for each in loops]
 
@@ -221,32 +213,15 @@ def _play_calls(
             after, part = _play_seeds(world, own, before, numbers, own_keys, np.uint32(first + done), options)
             return after, jax.tree.map(np.asarray, part)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(layout.threads) as pool:
         for done in range(0, blocks, options.blocks):
-            each = map if threads == 1 else pool.map
+            each = map if layout.threads == 1 else pool.map
             played = list(each(partial(play, done=done), zip(shares, loops, strict=True)))
             loops = [after for after, _ in played]
             parts.append(jax.tree.map(lambda *pieces: np.concatenate(pieces), *(part for _, part in played)))
             tick(options.blocks)
     sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
     return Run(sums, traced_blocks, pair, _together(loops))
-
-
-def _seeds_together(seeds: int, fleet: int) -> int:
-    """How many seeds a compiled call plays: equally many in each, all of them where there is a GPU."""
-    if jax.default_backend() != "cpu":
-        return seeds
-    for_each_core, most = seeds // _divisor(seeds, cores()), max(LANES // fleet, 1)
-    together = _divisor(for_each_core, most)
-    return together if 2 * together >= min(for_each_core, most) else for_each_core
-
-
-def cores() -> int:
-    """Cores that this process may use: NPROC, which XLA reads too, or those it may run on."""
-    told = os.environ.get("NPROC", "")
-    if told.isdigit() and int(told) > 0:
-        return int(told)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shares(tree: Any, count: int) -> list[Any]:
@@ -268,22 +243,6 @@ def _together(trees: Sequence[Any]) -> Any:
 
 def _is_key(leaf: jax.Array) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _call_length(blocks: int, lanes: int) -> int:
-    """The largest divisor of `blocks` that is not too long for a call, so that one program serves all.
-
-    All of them if that divisor is small.
-    """
-    played = MOST_PLAYED // lanes if jax.default_backend() == "cpu" else BLOCKS_PER_CALL
-    most = max(min(blocks, BLOCKS_PER_CALL, played), 1)
-    length = _divisor(blocks, most)
-    return length if 10 * length >= most else blocks
-
-
-def _divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` up to `most`, at least 1."""
-    return max(d for d in range(1, max(most, 1) + 1) if number % d == 0)
 
 
 @partial(jax.jit, static_argnames="options")
@@ -321,8 +280,8 @@ def run_worlds(
         concrete, numbers, keys = precise(stacked[0], precision), _numbers(seeds), _keys(name, seeds)
         agreed, loops = _start_worlds(concrete, precise(stacked[1], precision), numbers, keys)
         lanes = concrete.devices.mean_gain.size * len(seeds)
-        length = _call_length(blocks, lanes)
-        options, parts = Options(length, _divisor(length, min(BLOCKS_PER_TILE, MOST_DRAWN // lanes))), list[Sums]()
+        length = call_length(blocks, lanes)
+        options, parts = Options(length, tile_length(length, lanes)), list[Sums]()
         for done in range(0, blocks, options.blocks):
             loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, ACTS], jnp.uint32(done), options)
             parts.append(jax.tree.map(np.asarray, part))

@@ -14,13 +14,12 @@ import jax.numpy as jnp
 
 from partway.certificate import Losses, devices_loss, rate_loss, waiting_loss
 from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
-from partway.draws import gains
-from partway.fleet import Fleet, play_devices
+from partway.draws import Drawn, brought, gains
+from partway.fleet import Ahead, Did, Fleet, expand, play_ahead, play_devices
 from partway.model import (
     Broadcast,
     Costs,
     DeviceAction,
-    Draws,
     Server,
     ServerAction,
     State,
@@ -166,7 +165,8 @@ def server_view(state: State) -> ServerView:
 
 def start(world: World, pair: Pair, seed: jax.Array, keys: jax.Array) -> tuple[Pair, Loop]:
     """The pair after what is agreed beforehand, and the loop before block 0."""
-    state, devices = first_state(world, seed), world.devices
+    state = first_state(world, seed)
+    devices = expand(world.devices, state.q.shape[-1])
     controller = pair.device.setup(keys[0], devices)
     key_devices, key_server = jax.random.split(keys[1])
     views = device_views(state, silence(state.q.shape[-1], state.q.dtype))
@@ -182,33 +182,54 @@ class Played:
 
     block: jax.Array
     before: State
-    actions: DeviceAction
+    did: Did
     rates: jax.Array
-    power: jax.Array
-    device_j: jax.Array
     server_j: jax.Array
     costs: Costs
     after: State
 
 
+def play_devices_ahead(
+    world: World, pair: Pair, loop: Loop, kept: Drawn, key: jax.Array, blocks: jax.Array, learning: bool
+) -> tuple[Memory, Did]:
+    """What devices that hear nothing do in `blocks` (T,), and their memories then: before the server plays them."""
+    count = loop.state.q.shape[-1]
+    keys = jax.vmap(lambda block: per_device(_block_keys(key, block)[0], count))(blocks)
+    seen = device_views(loop.state, silence(count, loop.state.q.dtype))
+    return play_ahead(pair.device, learning, loop.device_memory, Ahead(world.devices, seen, kept, keys))
+
+
 def play_block(
-    world: World, pair: Pair, loop: Loop, draws: Draws, key: jax.Array, block: jax.Array, learning: bool
+    world: World,
+    pair: Pair,
+    loop: Loop,
+    kept: Drawn,
+    key: jax.Array,
+    block: jax.Array,
+    learning: bool,
+    did: Did | None = None,
 ) -> tuple[Loop, Played]:
-    """One block: see, act, move on, pay, learn. A frozen policy is one with `learning` off."""
-    devices, server, state = world.devices, world.server, loop.state
-    key_devices, key_server = jax.random.split(jax.random.fold_in(key, block))
+    """One block: see, act, move on, pay, learn. A frozen policy is one with `learning` off.
+
+    did  of the devices, if `play_devices_ahead` has played them
+    """
+    server, state, draws = world.server, loop.state, brought(world.devices.slots, kept)
+    devices = expand(world.devices, state.q.shape[-1])
+    key_devices, key_server = _block_keys(key, block)
 
     seen_by_server = server_view(state)
     asked = pair.server.act(loop.server_memory, server, seen_by_server, key_server)
     commanded = replace(asked, rates=jnp.clip(asked.rates, 0.0, server.slot_capacity))
-    seen = device_views(state, commanded.broadcast)
-    fleet = Fleet(devices, seen, heard_next(state, commanded), draws, per_device(key_devices, state.q.shape[-1]))
-    device_memory, did = play_devices(pair.device, learning, loop.device_memory, fleet)
+    device_memory = loop.device_memory
+    if did is None:
+        seen, keys = device_views(state, commanded.broadcast), per_device(key_devices, state.q.shape[-1])
+        fleet = Fleet(world.devices, seen, heard_next(state, commanded), draws, keys)
+        device_memory, did = play_devices(pair.device, learning, device_memory, fleet)
 
     after = transition(devices, state, did.actions, commanded, draws)
     server_j = server_energy(server, commanded.rates)
     costs = block_costs(devices, server, state, did.joules, server_j)
-    played = Played(block, state, did.actions, commanded.rates, did.power, did.joules, server_j, costs, after)
+    played = Played(block, state, did, commanded.rates, server_j, costs, after)
     if not learning:
         return Loop(after, device_memory, loop.server_memory), played
 
@@ -217,6 +238,12 @@ def play_block(
         loop.server_memory, server, seen_by_server, commanded, server_cost, server_view(after)
     )
     return Loop(after, device_memory, server_memory), played
+
+
+def _block_keys(key: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The devices' and the server's key of a block."""
+    key_devices, key_server = jax.random.split(jax.random.fold_in(key, block))
+    return key_devices, key_server
 
 
 def served_work(y: jax.Array, rates: jax.Array) -> jax.Array:
@@ -233,15 +260,16 @@ def wasted_energy(server: Server, y: jax.Array, rates: jax.Array) -> jax.Array:
 
 def summed(world: World, pair: Pair, loop: Loop, played: Played) -> Sums:
     """The block's totals; `loop` is the one after it."""
-    devices, server, state, costs, actions = world.devices, world.server, played.before, played.costs, played.actions
+    server, state, costs, actions = world.server, played.before, played.costs, played.did.actions
+    devices = expand(world.devices, state.q.shape[-1])
     taken, served = state.q - actions.whole, jnp.sum(served_work(state.y, played.rates))
-    lost = _losses(world, played, served)
+    lost = _losses(replace(world, devices=devices), played, served)
     return Sums(
         server_queue=costs.server_queue,
         server_energy=costs.server_energy,
         device_queue=jnp.sum(costs.device_queue),
         device_energy=jnp.sum(costs.device_energy),
-        device_energy_j=jnp.sum(played.device_j),
+        device_energy_j=jnp.sum(played.did.joules),
         server_energy_j=played.server_j,
         wasted_energy_j=wasted_energy(server, state.y, played.rates),
         waiting=jnp.sum(state.q),
@@ -256,9 +284,9 @@ def summed(world: World, pair: Pair, loop: Loop, played: Played) -> Sums:
         cpu_use=jnp.mean(local_work(state.q, actions) / devices.capacity),
         radio_use=jnp.mean(jnp.where(actions.rest > 0, 1.0, 0.0)),
         server_use=served / (server.slot_capacity * server.slots),
-        device_change=jnp.mean(jax.vmap(pair.device.change, -1, axis_size=taken.shape[-1])(loop.device_memory)),
+        device_change=jnp.mean(played.did.change),
         server_change=pair.server.change(loop.server_memory),
-        off_command=_off_command(actions, played.power),
+        off_command=_off_command(actions, played.did.power),
         loss_devices=lost.devices,
         loss_waiting=lost.waiting,
         loss_rate=lost.rate,
@@ -272,7 +300,7 @@ def _losses(world: World, played: Played, served: jax.Array) -> Losses:
         return Losses(nothing, nothing, nothing)
     state = played.before
     return Losses(
-        devices=devices_loss(world.certificate, world.devices, state.q, state.gain, played.actions),
+        devices=devices_loss(world.certificate, world.devices, state.q, state.gain, played.did.actions),
         waiting=waiting_loss(world.certificate, world.server, state.y, served),
         rate=rate_loss(world.certificate, world.server, served, played.rates, played.block),
     )
@@ -292,9 +320,9 @@ def traced(played: Played) -> Traces:
         arrivals=played.after.arrivals,
         q=state.q,
         gain=state.gain,
-        taken=state.q - played.actions.whole,
-        rest=played.actions.rest,
-        power=played.power,
+        taken=state.q - played.did.actions.whole,
+        rest=played.did.actions.rest,
+        power=played.did.power,
         cost=costs.device_queue + costs.device_energy,
         rates=played.rates,
     )

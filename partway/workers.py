@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 
 from partway.errors import InputError
-from partway.runs import cores
+from partway.layout import cores
 
 P = ParamSpec("P")
 T = TypeVar("T")

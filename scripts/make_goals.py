@@ -23,9 +23,10 @@ from partway.bound_report import served_at_best
 from partway.comparison import compare
 from partway.controllers.postdecision import SERVER_DISCOUNT
 from partway.figures import theorem1 as figure
+from partway.layout import cores
 from partway.report import percent
 from partway.results import Estimate, Summary, summarise
-from partway.runs import cores, run
+from partway.runs import run
 from partway.scenario import load
 from partway.schemes import pair_for
 from partway.theorem1 import label, measure

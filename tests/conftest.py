@@ -14,7 +14,7 @@ from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
 
-from partway import runs
+from partway import layout, runs
 from partway.comparison import with_bound
 from partway.runs import Options, Run, run
 from partway.scenario import load
@@ -102,7 +102,7 @@ def four() -> Callable[..., World]:
 @pytest.fixture
 def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are split into calls of CALL blocks, so that they share compiled programs with the other tests."""
-    monkeypatch.setattr(runs, "BLOCKS_PER_CALL", CALL)
+    monkeypatch.setattr(layout, "BLOCKS_PER_CALL", CALL)
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +111,7 @@ def play() -> Play:
         pair = Pair(SCHEMES[scheme].device, SCHEMES[scheme].server) if isinstance(scheme, str) else scheme
         name = how.pop("name", scheme if isinstance(scheme, str) else "probe")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runs, "BLOCKS_PER_CALL", how.pop("call", CALL))
+            patch.setattr(layout, "BLOCKS_PER_CALL", how.pop("call", CALL))
             return run(world, pair, name, how.pop("seeds", (0, 1)), blocks, traces=True, **how)
 
     return played

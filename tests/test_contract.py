@@ -33,6 +33,7 @@ from partway.model import Broadcast, Device, DeviceAction, Draws, Server, Server
 from partway.records import record
 from partway.results import discounted
 from partway.runs import Options, Run, evaluate, play_seed
+from partway.runs import run as play_run
 from partway.scenario import load
 from partway.schemes import SCHEMES
 from partway.simulate import Loop, Pair, controller_keys, first_state, per_device, stable_hash, start
@@ -149,6 +150,24 @@ def test_a_device_does_not_see_the_server(scheme: str, finished: Run, replay: Re
     assert same(untouched, inside, how_long(scheme))
     words = replay(scheme, finished, but_for(None, finished, *undeclared(scheme)))[2]
     assert same(untouched, words)
+
+
+def test_to_use_a_word_without_declaring_it_is_an_error(mixed_world: World):
+    """In any fleet: of a large one, devices that hear nothing play ahead of the server."""
+
+    class Deaf(DeviceController):
+        def act(self, memory: Any, device: Any, view: Any, key: Any) -> DeviceAction:
+            return DeviceAction(whole=view.q * 0.0, rest=view.heard.price * 0.5)
+
+    class Hearing(Deaf):
+        hears = ("price",)
+
+    def play(controller: type[Deaf]) -> Run:
+        return play_run(mixed_world, Pair(record(controller)(), SCHEMES["priced"].server), "own", [0], 2)
+
+    with pytest.raises(TypeError, match="NoneType"):
+        play(Deaf)
+    assert np.all(play(Hearing).sums.taken > -1)
 
 
 def test_the_server_does_not_see_the_devices(scheme: str, finished: Run, replay: Replay):

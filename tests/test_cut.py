@@ -35,9 +35,9 @@ from partway.cut import (
 )
 from partway.cut_report import Answer, sheet
 from partway.cut_runs import Alone, alone, at_full_speed, lone_tasks, measured, play_here
+from partway.draws import Drawn
 from partway.errors import InputError
 from partway.latency import finish_times
-from partway.model import Draws
 from partway.scenario import load
 from partway.simulate import Pair, play_block, start, traced
 from partway.task import layer_cuts, read_profile, shipped_profiles, write_profile
@@ -326,12 +326,12 @@ def simulated_alone(here: Site, pair: Pair) -> tuple[float, float, float]:
         world: World = precise(here.world, "float64")
         keys, gain = jax.random.split(jax.random.key(0), 3), world.devices.mean_gain
         playing, loop = start(world, precise(pair, "float64"), jnp.uint32(0), keys)
-        one = jnp.zeros((world.devices.slots, len(gain))).at[-1, here.device].set(1.0)
-        play = jax.jit(lambda loop, draws, block: play_block(world, playing, loop, draws, keys[2], block, False))
+        one = jnp.zeros((1, len(gain)), jnp.uint32).at[0, here.device].set(1 << (world.devices.slots - 1))
+        play = jax.jit(lambda loop, kept, block: play_block(world, playing, loop, kept, keys[2], block, False))
         seen = []
         for block in range(5):
-            loop, played = play(loop, Draws(one if block == 0 else jnp.zeros_like(one), gain), jnp.uint32(block))
-            seen.append((traced(played), jnp.sum(played.device_j), played.server_j))
+            loop, played = play(loop, Drawn(one if block == 0 else jnp.zeros_like(one), gain), jnp.uint32(block))
+            seen.append((traced(played), jnp.sum(played.did.joules), played.server_j))
     traces, device_j, server_j = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *seen)
     (tasks,) = finish_times(traces, np.asarray(here.world.devices.server_work), here.scenario.slot_s)
     return float(tasks.finished[0] - tasks.arrived[0]), float(device_j.sum()), float(server_j.sum())

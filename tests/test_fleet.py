@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import fleet, runs
+from partway import fleet, layout, runs, simulate
 from partway.controllers.base import DeviceController
 from partway.controllers.parametric import Algorithm1
 from partway.controllers.postdecision import Priced
-from partway.draws import draws
-from partway.fleet import mesh_for
+from partway.draws import drawn
+from partway.fleet import compact, expand, mesh_for, plays_ahead
 from partway.runs import Run, begin, evaluate, run
 from partway.scenario import load
 from partway.schemes import pair_for
@@ -42,11 +42,11 @@ def test_results_do_not_depend_on_cores(
     """Of twelve devices four JAX devices play three each, in parts of two, seed after seed; or two threads a seed."""
     scenario = load("camera", {"devices": 12})
     world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
-    monkeypatch.setattr(runs, "cores", lambda: 1)
+    monkeypatch.setattr(layout, "cores", lambda: 1)
     alone = run(world, pair, name, seeds, 20, precision="float64", traces=True)
     frozen = evaluate(world, alone, name, seeds, 20)
-    monkeypatch.setattr(runs, "cores", lambda: 2)
-    monkeypatch.setattr(runs, "LANES", 12)
+    monkeypatch.setattr(layout, "cores", lambda: 2)
+    monkeypatch.setattr(layout, "LANES", 12)
     monkeypatch.setattr(fleet, "PART", part)
     used = set[int]()
     monkeypatch.setattr(runs, "move", lambda mesh, *rest: used.add(mesh.size) or fleet.move(mesh, *rest))
@@ -55,6 +55,59 @@ def test_results_do_not_depend_on_cores(
     for one, other in zip(jax.tree.leaves(_kept(shared)), jax.tree.leaves(_kept(alone)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(evaluate(world, shared, name, seeds, 20).sums.cost(), frozen.sums.cost(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["printed", "exact", "qlearning", "random", "decoupled"])
+def test_results_do_not_depend_on_blocks_played_ahead(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Eleven devices that hear nothing play tiles of three blocks in parts of 4 + 4 + 3, or each block all together."""
+    scenario, lengths = load("camera", {"devices": DEVICES}), list[int]()
+    world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
+    play_ahead = simulate.play_ahead
+
+    def watched(controller: Any, learning: bool, memory: Any, fleet: Any) -> Any:
+        lengths.append(len(fleet.keys))
+        return play_ahead(controller, learning, memory, fleet)
+
+    def played() -> Any:
+        runs._play_seeds.clear_cache()
+        trained = run(world, pair, name, [3, 4], 12, precision="float64", traces=True)
+        return _kept(trained), evaluate(world, trained, name, [3, 4], 12).sums
+
+    monkeypatch.setattr(simulate, "play_ahead", watched)
+    together = played()
+    assert not lengths
+    monkeypatch.setattr(fleet, "PART", 4)
+    monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 3)
+    in_tiles = played()
+    assert set(lengths) == {3}
+    assert np.any(together[0][0].taken)
+    for one, other in zip(jax.tree.leaves(in_tiles), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_only_devices_that_hear_nothing_play_ahead():
+    """And only a fleet that is not played at once: all of it is in the cache anyway."""
+    ahead = {name: plays_ahead(pair_for(name, load("paper")).device, 1025) for name in ("printed", "random", "priced")}
+    assert ahead == {"printed": True, "random": True, "priced": False}
+    assert not plays_ahead(pair_for("printed", load("paper")).device, 1024)
+
+
+@pytest.mark.parametrize("name", ["printed", "priced", "ans"])
+def test_what_is_the_same_for_all_devices_is_kept_once(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Not the gains, nor anything of a fleet of two kinds; expanded again it is what it was, and so are the results."""
+    scenario = load("paper", {"devices": 5})
+    world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
+    small = compact(world.devices)
+    assert {np.shape(leaf)[-1] for leaf in jax.tree.leaves(small)} == {1, 5}
+    for one, other in zip(jax.tree.leaves(expand(small, 5)), jax.tree.leaves(world.devices), strict=True):
+        np.testing.assert_array_equal(one, np.asarray(other, one.dtype))
+    kinds = load("paper", {"devices": 5, "group": [{"count": 2, "cpu_max_hz": 2e9}, {"count": 3}]})
+    assert {np.shape(leaf)[-1] for leaf in jax.tree.leaves(compact(build(kinds, place(kinds)).devices))} == {5}
+    once = run(world, pair, name, [3], 12, precision="float64")
+    monkeypatch.setattr(runs, "compact", lambda devices: devices)
+    repeated = run(world, pair, name, [3], 12, precision="float64")
+    for one, other in zip(jax.tree.leaves(_kept(once)), jax.tree.leaves(_kept(repeated)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_as_many_cores_as_have_equal_shares():
@@ -72,7 +125,7 @@ def test_a_gpu_plays_a_fleet_at_once(monkeypatch: pytest.MonkeyPatch):
     for backend in ("cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         fleet.play_devices(controller, True, None, Any)
-        seen += [runs._seeds_together(128, 100_000), runs._call_length(500, 10_000_000)]
+        seen += [layout.seeds_together(128, 100_000), layout.call_length(500, 10_000_000)]
     assert seen == [1024, 1, 2, 2**20, 128, 500]
 
 
@@ -82,8 +135,8 @@ def test_a_gpu_plays_a_fleet_at_once(monkeypatch: pytest.MonkeyPatch):
 )
 def test_seeds_that_a_call_plays(seeds: int, devices: int, together: int, monkeypatch: pytest.MonkeyPatch):
     """A core's share, cut where it is too large for the cache, not into crumbs; large fleets each alone."""
-    monkeypatch.setattr(runs, "cores", lambda: 2)
-    assert runs._seeds_together(seeds, devices) == together
+    monkeypatch.setattr(layout, "cores", lambda: 2)
+    assert layout.seeds_together(seeds, devices) == together
 
 
 @pytest.mark.parametrize("base", [Algorithm1, Priced])
@@ -112,7 +165,7 @@ def _played(name: str, blocks: int = 6) -> Any:
         agreed, loops = begin(world, pair, name, [3], "float64")
         pair, loop = (jax.tree.map(lambda leaf: leaf[0], of_seeds) for of_seeds in (agreed, loops))
         block: Callable[..., Any] = jax.jit(
-            lambda loop, t: play_block(world, pair, loop, draws(world, 3, t), KEY, t, True)
+            lambda loop, t: play_block(world, pair, loop, drawn(world, 3, t), KEY, t, True)
         )
         kept = []
         for t in range(blocks):

@@ -167,7 +167,7 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_save_and_load_on_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("partway.runs.BLOCKS_PER_CALL", 10)
+    monkeypatch.setattr("partway.layout.BLOCKS_PER_CALL", 10)
     tiny = ("--set", "devices=2", "--seeds", "2", "--blocks")
     run = ("run", "--schemes", "local")
     assert call(*run, *tiny, "10", "--save", "a.npz")[0] == 0

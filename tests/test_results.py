@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from partway import bound, comparison, runs
+from partway import bound, comparison
 from partway.comparison import compare
 from partway.report import as_json, plain
 from partway.results import (
@@ -197,7 +197,7 @@ def test_versus_by_hand():
 def compared() -> Iterator[Compared]:
     """`compare` for four of the paper's devices and the server that compiles fastest, all in the same calls."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "BLOCKS_PER_CALL", 50)
+        patch.setattr("partway.layout.BLOCKS_PER_CALL", 50)
 
         patch.setattr(bound, "MOST_STATES", bound.STATES)  # an overloaded device has no use for a longer table
         known: dict[str, xr.Dataset] = {}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import runs
+from partway import layout, runs
 from partway.runs import run
 from partway.schemes import SCHEMES
 from partway.simulate import Pair, Sums, controller_keys, stable_hash
@@ -37,7 +37,7 @@ def test_results_do_not_depend_on_how_many_blocks_are_drawn_at_a_time(
 ):
     pair, played = Pair(SCHEMES[scheme].device, SCHEMES[scheme].server), list[Sums]()
     for most in TILES:
-        monkeypatch.setattr(runs, "BLOCKS_PER_TILE", most)
+        monkeypatch.setattr(layout, "BLOCKS_PER_TILE", most)
         drawn.clear()
         played.append(run(mixed_world, pair, scheme, (0, 1), BLOCKS, precision="float64").sums)
         assert set(drawn) == {most}

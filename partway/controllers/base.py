@@ -14,6 +14,7 @@ A controller is a record of hyperparameters, for ONE party. The loop (`partway.s
 """
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from itertools import takewhile
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -59,7 +60,7 @@ class ServerView:
 class DeviceController:
     """Base of device controllers.
 
-    hears   the fields of the broadcast it uses; signalling counts them
+    hears   the fields of the broadcast it uses, which signalling counts: the others are None in what it sees
     limits  what its hyperparameters may be when a scenario sets them
     takes_fleets  `act`, `learn` and `change` work on a fleet as well, device axis last, without being mapped over it:
             faster on a CPU, and the same numbers
@@ -77,6 +78,11 @@ class DeviceController:
             cls.takes_fleets = False
 
     limits: ClassVar[Mapping[str, Limits]] = {}
+
+    def heard(self, words: Broadcast) -> Broadcast:
+        """What is left of a broadcast: the words in `hears`. To use any other is a TypeError, in any fleet."""
+        unheard: Any = {field.name: None for field in fields(words) if field.name not in self.hears}
+        return replace(words, **unheard)
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
         """The controller with what all devices agree on before a run, such as shared random features."""
