@@ -147,9 +147,9 @@ def versions() -> dict[str, str]:
 
 
 CODE = (
-    *("bound", "certificate", "chance", "choices", "comparison", "draws", "errors", "fleet", "latency", "model"),
-    *("program", "records", "results", "runs", "scenario", "schemes", "sections", "simulate", "sweep_cases", "task"),
-    *("tuning", "world"),
+    *("bound", "certificate", "chance", "choices", "comparison", "draws", "errors", "fleet", "latency", "layout"),
+    *("model", "program", "records", "results", "runs", "scenario", "schemes", "sections", "simulate"),
+    *("sweep_cases", "task", "tuning", "world"),
 )
 """The modules, beside the controllers, that a case's numbers come from."""
 

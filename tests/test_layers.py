@@ -34,6 +34,7 @@ ORDER = (
     "controllers.iao",
     "fleet",
     "simulate",
+    "layout",
     "runs",
     "tuning",
     "schemes",
