@@ -180,13 +180,12 @@ def play_each(controller: DeviceController, learning: bool, memory: Memory, flee
 
 def _play_blocks(controller: DeviceController, learning: bool, memory: Memory, fleet: Ahead) -> tuple[Memory, Did]:
     """`play_each` of T blocks; what the devices see of the next one follows from what they did."""
-    nothing = fleet.seen.heard
+    devices, nothing = expand(fleet.devices, fleet.seen.q.shape[-1]), fleet.seen.heard
 
     def block(before: tuple[Memory, DeviceView], at: tuple[Drawn, jax.Array]) -> tuple[tuple[Memory, DeviceView], Did]:
         (memory, seen), (kept, keys) = before, at
-        draws = brought(fleet.devices.slots, kept)
-        memory, did = play_each(controller, learning, memory, Fleet(fleet.devices, seen, nothing, draws, keys))
-        devices = expand(fleet.devices, seen.q.shape[-1])
+        draws = brought(devices.slots, kept)
+        memory, did = play_each(controller, learning, memory, Fleet(devices, seen, nothing, draws, keys))
         next_q = fleetwise(next_device_queue)(devices, did.actions, draws.arrivals)
         return (memory, DeviceView(next_q, draws.gain, draws.arrivals, nothing)), did
 
