@@ -124,18 +124,41 @@ seed 470 and 210, 20 devices x 128 runs 720 and 320, `exact` at 20 x 32 930 and 
 
 A large fleet of fewer seeds than cores is cut up, if its number can be divided so that each core has 1024 devices or
 more, by `shard_map` among JAX's host devices, one a core (the command asks for them; from Python:
-`JAX_NUM_CPU_DEVICES`). All else in a block, draws and sums, XLA cuts up by itself, with one exchange a block. Of K =
-1e6, one run, two cores against one: `priced` 440 and 780 ns a device-block, `printed` 300 and 370. `printed` gains
-little, as we think because its state, 30 parameters and 30 weights of the server's features a device, streams through
-memory in every block (not measured by itself), 1024 devices at a time, while the NumPy rival works in place. Not
-tried: tiles of several blocks per part of the fleet, for schemes whose price is 0 (a part plays some blocks, then the
-server replays them).
+`JAX_NUM_CPU_DEVICES`). All else in a block, draws and sums, XLA cuts up by itself, with one exchange a block. A core
+plays its share 1024 devices at a time, so that what is computed of them stays in the cache. What is left is that all
+that devices remember streams through memory in every block. Two things help; alternating processes of the trees before
+and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of cache each:
 
-The state of a run in one share is donated to each call, which writes what it leaves over it, so that it is in memory
-once; and equal devices share one float64 table on the host instead of a copy each.
+| scheme | K | cores | before | after |
+| --- | --- | --- | --- | --- |
+| `printed` | 1e6 | 2 | 120 | 82 |
+| `printed` | 1e5 | 2 | 107 | 71 |
+| `printed` | 1e5 | 1 | 168 | 111 |
+| `priced` | 1e6 | 2 | 199 | 139 |
+| `priced` | 1e5 | 2 | 184 | 133 |
+| `priced` | 1e5 | 1 | 375 | 229 |
+| `printed` | 1e3 | 2 | 65 | 67 |
+| `priced` | 1e3 | 2 | 141 | 117 |
+
+- Devices that hear nothing need not wait for the server. 1024 of them play a tile of blocks, then the next 1024, then
+  the server replays the tile. It needs what they did, six numbers a device-block instead of the 60 that they remember.
+  As many blocks as MOST_DRAWN allows are in a tile: 4 at K = 1e6 (8 or 16 were no faster), 20 to 50 at 1e5. A fleet of
+  no more than 1024 is in the cache anyway, and slower with tiles.
+- What is the same for all devices is a single column in memory, (33, 1) for the cuts of a task, which were 300 bytes a
+  device and block. A fleet of several classes does not have that.
+
+A device-block of a million devices is then a quarter dearer than one of a thousand. Most of the rest is arithmetic, and
+of that 60 sigmoids; ten times as fast as NumPy batched would be beyond [the limit](#the-limit).
+
+Of the memory at K = 1e6, 0.3 GB are there before a run begins, 0.3 are the state, 0.5 for a moment the server's random
+weights while they are drawn, 0.3 what a call needs besides. The state of a run in one share is donated to each call,
+which writes what it leaves over it, so that it is in memory once.
 
 Tried on two cores with `jax.profiler` and alternating processes, and dropped:
 
+- parts of a fleet written in place, not into a copy of what all devices remember: XLA then cuts a part out again in
+  every loop that reads it, `priced` takes three times as long; with tiles it is no faster;
+- parts of 512, 2048 and 4096 devices: within a tenth, but for `priced`, twice as slow with 4096;
 - the fleets of all seeds as one long fleet (a rule of `custom_vmap`): at 20 devices x 64 runs `printed` two to three
   times and `priced` four times as slow; each seed's features are repeated for each device, the state is transposed in
   every block;
