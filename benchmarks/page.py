@@ -76,8 +76,8 @@ The best this machine does of each kind, the greatest of {repeats} measurements,
 a stream read and written. From that the least time of a device-block: the larger of its arithmetic and of its memory,
 counted as if no state stayed in the cache from one block to the next. The share of the limit is the share of the
 larger. Where the state of all devices of all runs does stay in a cache, those bytes need not move and that share is
-too high: there the share of the arithmetic alone is the one to read. There is no share where rates and peaks are of
-different machines.
+too high: there the share of the arithmetic alone is the one to read. So it is for `printed` in a large fleet, whose
+state moves once in several blocks. There is no share where rates and peaks are of different machines.
 
 {peaks}
 
@@ -148,7 +148,8 @@ and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of ca
   device and block. A fleet of several classes does not have that.
 
 A device-block of a million devices is then a quarter dearer than one of a thousand. Most of the rest is arithmetic, and
-of that 60 sigmoids; ten times as fast as NumPy batched would be beyond [the limit](#the-limit).
+of that 60 sigmoids. Ten times as fast as NumPy batched at K = 1e6 is beyond [the limit](#the-limit) of that machine:
+28.0 ns for `printed`, arithmetic alone, are 4.6 times NumPy's rate, 38.9 ns for `priced`, memory, 6.8 times.
 
 Of the memory at K = 1e6, 0.3 GB are there before a run begins, 0.3 are the state, 0.5 for a moment the server's random
 weights while they are drawn, 0.3 what a call needs besides. The state of a run in one share is donated to each call,
