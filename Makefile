@@ -45,7 +45,7 @@ bench-quick: $(DEV)  ## Check in a minute that Partway and what it is measured a
 	$(BIN)/python -m benchmarks --quick
 
 goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it is meant for, and Theorem 1 (minutes)
-	$(BIN)/python scripts/make_goals.py
+	PYTHONPATH=. $(BIN)/python scripts/make_goals.py
 
 reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stopped run has is kept: results/reproduction
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite

@@ -5,7 +5,6 @@ Takes some minutes.
 make goals
 """
 
-import os
 import shlex
 import statistics
 import tempfile
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 from pages import write_section
 
+from benchmarks.machine import words
 from partway.bound import lower_bound, price_cap
 from partway.bound_report import served_at_best
 from partway.comparison import compare
@@ -172,8 +172,8 @@ def times() -> str:
         scenario = load("paper", {"devices": devices})
         world, pair = build(scenario, place(scenario)), pair_for("priced", scenario)
         each = _seconds(partial(run, world, pair, "priced", range(seeds), blocks)) / (devices * seeds * blocks)
-        words = f"`priced`, {devices} devices x {seeds} seed{'s' if seeds > 1 else ''}, for each device and block"
-        lines.append(f"| {words} | {1e9 * each:.0f} ns | 400 ns | {'met' if each <= 4e-7 else '**missed**'} |")
+        what = f"`priced`, {devices} devices x {seeds} seed{'s' if seeds > 1 else ''}, for each device and block"
+        lines.append(f"| {what} | {1e9 * each:.0f} ns | 400 ns | {'met' if each <= 4e-7 else '**missed**'} |")
     scenario = load("paper", {"devices": 50})
     world = build(scenario, place(scenario))
     took = _seconds(partial(lower_bound, world))
@@ -181,7 +181,7 @@ def times() -> str:
     return f"""
 ### How long `priced` and the bound take
 
-Medians of five on {os.cpu_count()} shared cores, compiled before, by `make goals`:
+Medians of five, compiled before, by `make goals` on {words()}:
 
 | what | time | goal | |
 |---|---|---|---|
