@@ -49,7 +49,7 @@ computes in float64.
 **What is compared.** *Python loop*: one device after the other, small NumPy vectors inside, in float64, as Python's
 numbers are. *NumPy per run*: vectorised over devices, one run after the other. *NumPy batched*: over all devices of
 all runs. They work in place, in tiles that stay in the cache, with BLAS for the features, and know that all devices
-are of one class, which Partway does not use. They return the four parts of the cost; Partway returns 25 sums a block.
+are of one class. They return the four parts of the cost; Partway returns 25 sums a block.
 **Draws**: Partway draws with Threefry, every number a function of (seed, block, device), inside the time measured;
 the rivals draw as a NumPy user would, SFC64 uniforms compared with b and standard exponentials, inside theirs. Where
 results are compared, the rivals are given Partway's draws, made beforehand. A measurement of ours is about
@@ -142,18 +142,19 @@ and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of ca
 
 - Devices that hear nothing need not wait for the server. 1024 of them play a tile of blocks, then the next 1024, then
   the server replays the tile. It needs what they did, six numbers a device-block instead of the 60 that they remember.
-  As many blocks as MOST_DRAWN allows are in a tile: 4 at K = 1e6 (8 or 16 were no faster), 20 to 50 at 1e5. A fleet of
-  no more than 1024 is in the cache anyway, and slower with tiles.
+  A tile has as many blocks as MOST_DRAWN allows and divide those of a call: 4 at K = 1e6 (8 or 16 were no faster), up
+  to 41 at 1e5, 25 for 500 blocks. A fleet of no more than 1024 is in the cache anyway, and slower with tiles.
 - What is the same for all devices is a single column in memory, (33, 1) for the cuts of a task, which were 300 bytes a
   device and block. A fleet of several classes does not have that.
 
-A device-block of a million devices is then a quarter dearer than one of a thousand. Most of the rest is arithmetic, and
-of that 60 sigmoids. Ten times as fast as NumPy batched at K = 1e6 is beyond [the limit](#the-limit) of that machine:
+By that table a device-block of a million devices is then a fifth dearer than one of a thousand. Most of the rest is
+arithmetic, and of that 60 sigmoids. Ten times as fast as NumPy batched at K = 1e6 is beyond [the limit](#the-limit) of
+that machine:
 28.0 ns for `printed`, arithmetic alone, are 4.6 times NumPy's rate, 38.9 ns for `priced`, memory, 6.8 times.
 
 Of the memory at K = 1e6, 0.3 GB are there before a run begins, 0.3 are the state, 0.5 for a moment the server's random
 weights while they are drawn, 0.3 what a call needs besides. The state of a run in one share is donated to each call,
-which writes what it leaves over it, so that it is in memory once.
+which writes what it leaves over it; inside a call a large fleet's memory is there twice, before and after.
 
 Tried on two cores with `jax.profiler` and alternating processes, and dropped:
 

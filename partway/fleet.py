@@ -4,8 +4,8 @@ A fleet is cut twice. On a mesh (`mesh_for`) each core, or each GPU, plays a sha
 PART devices at a time, so that what it computes of them stays in the cache. If they hear nothing, a part plays several
 blocks before the next part begins (`play_ahead`).
 
-What is the same for all devices is kept once on its way there, with a last axis of 1 (`compact`, `expand`): the 33 cuts
-of a task are three numbers each, more than all else that a device reads.
+What is the same for all devices, as most is in a fleet of one class, is kept once on its way there, with a last axis of
+1 (`compact`, `expand`): the 33 cuts of a task are three numbers each, more than all else that a device reads.
 """
 
 from collections.abc import Callable
@@ -90,8 +90,9 @@ def play_ahead(controller: DeviceController, learning: bool, memory: Memory, fle
 
 
 def plays_ahead(controller: DeviceController, devices: int) -> bool:
-    """Whether several blocks a part are worth it: all of a smaller fleet is in the cache anyway."""
-    return not controller.hears and devices > _most()
+    """Whether several blocks a part are worth it: all of a smaller fleet, or share of it, is in the cache anyway."""
+    shares = dict(get_abstract_mesh().shape).get(AXIS, 1)
+    return not controller.hears and devices // shares > _most()
 
 
 def _most() -> int:
@@ -198,7 +199,7 @@ def in_parts(
 ) -> tuple[Memory, Did]:
     """`play` of a whole fleet, at most `most` devices at a time: what it computes of them then stays in the cache.
 
-    The last part may overlap the one before, which changes nothing: all start from the memory before the block. A part
+    The last part may overlap the one before, which changes nothing: all start from the same memory. A part
     is cut out one turn ahead because XLA would cut it out again in every loop that reads it.
     """
     count = fleet.seen.q.shape[-1]

@@ -16,7 +16,7 @@ BLOCKS_PER_CALL = 500
 MOST_PLAYED = 20_000_000
 """Device-blocks in one compiled call on a CPU, for the same reason: some seconds."""
 MOST_DRAWN = 2**22
-"""Device-blocks of draws that are kept at a time (8 bytes each)."""
+"""Device-blocks of draws that are kept at a time: 8 bytes each, and some 30 more where devices play ahead."""
 BLOCKS_PER_TILE = 50
 """Blocks that are drawn at a time, where MOST_DRAWN allows it."""
 LANES = 1280

@@ -170,6 +170,7 @@ def start(world: World, pair: Pair, seed: jax.Array, keys: jax.Array) -> tuple[P
     controller = pair.device.setup(keys[0], devices)
     key_devices, key_server = jax.random.split(keys[1])
     views = device_views(state, silence(state.q.shape[-1], state.q.dtype))
+    views = replace(views, heard=controller.heard(views.heard))
     own = per_device(key_devices, state.q.shape[-1])
     device_memory = controller.memories(devices, views, own)
     server_memory = pair.server.init(world.server, server_view(state), key_server)

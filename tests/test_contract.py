@@ -167,7 +167,26 @@ def test_to_use_a_word_without_declaring_it_is_an_error(mixed_world: World):
 
     with pytest.raises(TypeError, match="NoneType"):
         play(Deaf)
-    assert np.all(play(Hearing).sums.taken > -1)
+    assert np.all(play(Hearing).sums.taken >= 0)
+    with pytest.raises(TypeError, match=r"Misspelt.hears names \['prize'\]: the server says \['price'"):
+        type("Misspelt", (Hearing,), {"hears": ("prize",)})
+
+
+def test_what_is_heard_can_be_remembered(mixed_world: World):
+    @record
+    class Remembering(DeviceController):
+        hears = ("price",)
+
+        def init(self, device: Any, view: Any, key: Any) -> Any:
+            return view.heard
+
+        def act(self, memory: Any, device: Any, view: Any, key: Any) -> DeviceAction:
+            return DeviceAction(whole=view.q * 0.0, rest=jnp.where(view.heard.price > memory.price, 0.0, 1.0))
+
+        def learn(self, memory: Any, device: Any, view: Any, action: Any, cost: Any, next_view: Any) -> Any:
+            return next_view.heard
+
+    assert np.all(play_run(mixed_world, Pair(Remembering(), SCHEMES["priced"].server), "own", [0], 2).sums.taken >= 0)
 
 
 def test_the_server_does_not_see_the_devices(scheme: str, finished: Run, replay: Replay):

@@ -70,8 +70,14 @@ class DeviceController:
     takes_fleets: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Nobody inherits `takes_fleets` with a function of its own: it may be for one device only."""
+        """Nobody inherits `takes_fleets` with a function of its own: it may be for one device only.
+
+        Raises TypeError for a word in `hears` that the server does not say.
+        """
         super().__init_subclass__()
+        words = [field.name for field in fields(Broadcast)]
+        if unknown := [word for word in cls.hears if word not in words]:
+            raise TypeError(f"{cls.__name__}.hears names {unknown}: the server says {words}, give a tuple of these")
         since = takewhile(lambda base: "takes_fleets" not in base.__dict__, cls.__mro__)
         own = (item for base in since for item in base.__dict__.items())
         if any(callable(value) and not name.startswith("__") for name, value in own):
@@ -80,7 +86,7 @@ class DeviceController:
     limits: ClassVar[Mapping[str, Limits]] = {}
 
     def heard(self, words: Broadcast) -> Broadcast:
-        """What is left of a broadcast: the words in `hears`. To use any other is a TypeError, in any fleet."""
+        """What is left of a broadcast: the words in `hears`. To use any other is an error, in any fleet."""
         unheard: Any = {field.name: None for field in fields(words) if field.name not in self.hears}
         return replace(words, **unheard)
 
