@@ -95,7 +95,8 @@ OBSERVED = "Where the time goes, and what did not help"
 OBSERVATIONS = f"""
 ## {OBSERVED}
 
-Written by hand, of two shared cores; no command here repeats what this section says.
+Written by hand, of two shared cores, on several days and machines, an Intel Xeon where no other is named; no command
+here repeats what this section says.
 
 A block of `priced`, at K = 20 and 32 runs, is about 260 kernels, which XLA starts one after the other. A third of the
 time is the minimum over cuts: XLA does not fuse a reduction with what it reduces, so 33 x 5 numbers a device are
@@ -141,15 +142,16 @@ and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of ca
 | `priced` | 1e3 | 2 | 141 | 117 |
 
 - Devices that hear nothing need not wait for the server. 1024 of them play a tile of blocks, then the next 1024, then
-  the server replays the tile. It needs what they did, six numbers a device-block instead of the 60 that they remember.
+  the server replays the tile. It needs what they did, six numbers a device-block instead of the 34 that they
+  remember.
   A tile has as many blocks as MOST_DRAWN allows and divide those of a call: 4 at K = 1e6 (8 or 16 were no faster), up
   to 41 at 1e5, 25 for 500 blocks. A fleet of no more than 1024 is in the cache anyway, and slower with tiles.
 - What is the same for all devices is a single column in memory, (33, 1) for the cuts of a task, which were 300 bytes a
   device and block. A fleet of several classes does not have that.
 
-By that table a device-block of a million devices is then a fifth dearer than one of a thousand. Most of the rest is
-arithmetic, and of that 60 sigmoids. Ten times as fast as NumPy batched at K = 1e6 is beyond [the limit](#the-limit) of
-that machine:
+By that table (not by the rates above, where the one run of K = 1000 is noisy) a device-block of a million devices is
+then a fifth dearer than one of a thousand. Most of the rest is arithmetic, and of that 60 sigmoids. Ten times as fast
+as NumPy batched at K = 1e6 is beyond [the limit](#the-limit) of that machine:
 28.0 ns for `printed`, arithmetic alone, are 4.6 times NumPy's rate, 38.9 ns for `priced`, memory, 6.8 times.
 
 Of the memory at K = 1e6, 0.3 GB are there before a run begins, 0.3 are the state, 0.5 for a moment the server's random
