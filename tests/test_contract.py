@@ -163,16 +163,18 @@ def test_to_use_a_word_without_declaring_it_is_an_error(mixed_world: World):
         hears = ("price",)
 
     def play(controller: type[Deaf]) -> Run:
-        return play_run(mixed_world, Pair(record(controller)(), SCHEMES["priced"].server), "own", [0], 2)
+        return play_run(mixed_world, Pair(record(controller)(), SCHEMES["priced"].server), "own", [0], 10)
 
     with pytest.raises(TypeError, match="NoneType"):
         play(Deaf)
-    assert np.all(play(Hearing).sums.taken >= 0)
+    assert np.any(play(Hearing).sums.sent > 0)  # it has heard a price
     with pytest.raises(TypeError, match=r"Misspelt.hears names \['prize'\]: the server says \['price'"):
         type("Misspelt", (Hearing,), {"hears": ("prize",)})
 
 
 def test_what_is_heard_can_be_remembered(mixed_world: World):
+    """It sends when the price is higher than the one it heard in the block before: sometimes."""
+
     @record
     class Remembering(DeviceController):
         hears = ("price",)
@@ -181,12 +183,13 @@ def test_what_is_heard_can_be_remembered(mixed_world: World):
             return view.heard
 
         def act(self, memory: Any, device: Any, view: Any, key: Any) -> DeviceAction:
-            return DeviceAction(whole=view.q * 0.0, rest=jnp.where(view.heard.price > memory.price, 0.0, 1.0))
+            return DeviceAction(whole=view.q * 0.0, rest=jnp.where(view.heard.price > memory.price, 1.0, 0.0))
 
         def learn(self, memory: Any, device: Any, view: Any, action: Any, cost: Any, next_view: Any) -> Any:
-            return next_view.heard
+            return view.heard
 
-    assert np.all(play_run(mixed_world, Pair(Remembering(), SCHEMES["priced"].server), "own", [0], 2).sums.taken >= 0)
+    sent = play_run(mixed_world, Pair(Remembering(), SCHEMES["priced"].server), "own", [0], 20).sums.sent[0]
+    assert 0 < np.count_nonzero(sent) < 20
 
 
 def test_the_server_does_not_see_the_devices(scheme: str, finished: Run, replay: Replay):
