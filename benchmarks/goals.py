@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from benchmarks.found import NONE, Measured, Rate, Record, all_rates, found, measured, ratio
 from benchmarks.limit import Count, Peaks, counts, limit_s
-from benchmarks.plan import MANY
-from benchmarks.worlds import MEASURED, world_of
+from benchmarks.plan import FLEETS, MANY
+from benchmarks.worlds import MEASURED, pair_of, world_of
 
 LANES = {"float32": 4, "float64": 8}
+LARGE = FLEETS[-1]
 PER_RUN, LOOP, WARM, COLD = "NumPy per run", "plain loop", "warm", "cold"
 """Parts of goals."""
 
@@ -147,8 +148,27 @@ def share(records: Sequence[Record], rate: Rate) -> tuple[Measured, Measured] | 
     return reached.times(max(arithmetic, memory)), reached.times(arithmetic)
 
 
+def ceiling(records: Sequence[Record]) -> str:
+    """What the limit allows of the first goal, as a paragraph: the most any program could reach on this machine.
+
+    Of devices that hear nothing by the arithmetic alone, since their state moves once in several blocks.
+    """
+    parts = list[str]()
+    for scheme in MEASURED:
+        for rate in best_rates(records, scheme):
+            peaks = peaks_of(records, rate.precision, rate.cores, rate.machine)
+            if rate.devices == LARGE and rate.runs == 1 and peaks and "batched" in rate.by:
+                arithmetic, memory = limit_s(count_of(scheme), peaks, LANES[rate.precision])
+                least = max(arithmetic, memory) if pair_of(scheme).device.hears else arithmetic
+                most = 1 / (least * measured(rate.by["batched"]).median)
+                parts.append(f"{most:.1f} x for `{scheme}` ({1e9 * least:.1f} ns a device-block)")
+    if not parts:
+        return ""
+    return f"By [the limit](#the-limit) of this machine the first goal could be met up to {' and '.join(parts)}.\n\n"
+
+
 def _large(records: Sequence[Record], scheme: str) -> list[Value]:
-    own = [rate for rate in best_rates(records, scheme) if rate.devices == 1_000_000 and rate.runs == 1]
+    own = [rate for rate in best_rates(records, scheme) if rate.devices == LARGE and rate.runs == 1]
     against = own[0].against("batched") if own else None
     return [Value(against, "x")] if against else []
 

@@ -5,6 +5,7 @@ what disturbs the machine disturbs all of them.
 """
 
 import gc
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,16 +17,18 @@ from benchmarks.agree import differences
 from benchmarks.fleet import OwnDraws, fleet_of, own_features
 from benchmarks.limit import peaks
 from benchmarks.machine import peak_bytes, words
-from benchmarks.rivals import ONE_BY_ONE, rival_of
+from benchmarks.rivals import LOOP_DEVICES, ONE_BY_ONE, rival_of
 from benchmarks.worlds import pair_of, world_of
 from partway.runs import begin, go_on, run
 
-TARGET = {"cpu": 1_000_000, "gpu": 200_000_000}
-"""Device-blocks of one measurement of ours by device, where that is not too few or too many blocks."""
-BLOCKS = {"cpu": (16, 50, 100, 250, 500), "gpu": (16, 50, 100, 250, 500, 1000, 5000)}
-"""Blocks of one measurement of ours: on a CPU no more than one compiled call."""
-RIVAL_S = 0.15
-"""Seconds of one measurement of a rival, and at least one block."""
+BLOCKS = {"cpu": (20, 50, 125, 250, 500), "gpu": (20, 50, 125, 250, 500, 1000, 5000)}
+"""Blocks of a compiled call of ours, by device: all divide those of a long run."""
+TARGET = {"cpu": 5_000_000, "gpu": 200_000_000}
+"""Device-blocks of a compiled call of ours at most, if it has more than the fewest blocks."""
+MEASURED_S = 0.15
+"""Seconds of one measurement at least: of ours whole compiled calls, of a rival whole blocks."""
+REPEATS, FEWER, LONG_S = 5, 3, 60.0
+"""How often a rate is measured; fewer times where that takes long."""
 Play = Callable[[], float]
 """Plays some blocks; device-blocks a second."""
 
@@ -54,26 +57,45 @@ class Ours:
 
 
 def rates(
-    scheme: str, devices: int, runs: list[int], precision: str, kinds: list[str], repeats: int = 3, blocks: int = 0
+    scheme: str,
+    devices: int,
+    runs: list[int],
+    precision: str,
+    kinds: list[str],
+    repeats: int = REPEATS,
+    blocks: int = 0,
 ) -> dict[str, Any]:
     """By number of runs: device-blocks a second of ours and of the rivals named, and what waits a device at the end.
 
-    blocks  of one measurement of ours, 0: `ours_blocks`
+    blocks  of one measurement of ours, 0: as many calls as take long enough
     """
     measured = dict[str, Any]()
     for count in runs:
-        ours, length = Ours(scheme, devices, count, precision), blocks or ours_blocks(devices * count, _device())
+        ours = Ours(scheme, devices, count, precision)
+        length = blocks or enough_blocks(ours)
         plays: dict[str, Play] = {"ours": partial(ours.play, length)}
         plays |= {kind: _rival(kind, scheme, devices, count, precision) for kind in kinds}
-        ours.play(length)  # compiles
+        ours.play(length)  # compiles, where nothing has before
         measured[str(count)] = {**alternately(plays, repeats), **ours.left, "blocks": length}
     return measured
 
 
+def enough_blocks(ours: Ours) -> int:
+    """Blocks of so many compiled calls of ours as take MEASURED_S; of one, not timed, of many device-blocks."""
+    call, most = call_blocks(ours.lanes, _device()), TARGET[_device()]
+    if ours.lanes * call >= most:
+        return call
+    ours.play(call)  # compiles
+    return call * math.ceil(MEASURED_S * ours.play(call) / (ours.lanes * call))
+
+
 def alternately(plays: dict[str, Play], repeats: int) -> dict[str, list[float]]:
-    """A B C A B C ...: what each gives, by name."""
+    """A B C A B C ...: what each gives, by name; after LONG_S no more than FEWER times."""
     measured: dict[str, list[float]] = {name: [] for name in plays}
-    for _ in range(repeats):
+    start = time.perf_counter()
+    for repeat in range(repeats):
+        if repeat >= FEWER and time.perf_counter() - start > LONG_S:
+            break
         for name, play in plays.items():
             measured[name].append(play())
     return measured
@@ -84,8 +106,8 @@ def rival_rates(scheme: str, devices: int, kinds: list[str], precision: str) -> 
     return alternately({kind: _rival(kind, scheme, devices, 1, precision) for kind in kinds}, 1)
 
 
-def ours_blocks(lanes: int, device: str) -> int:
-    """The number of blocks of one measurement of ours."""
+def call_blocks(lanes: int, device: str) -> int:
+    """The number of blocks of a compiled call of ours."""
     allowed = BLOCKS[device]
     return max([blocks for blocks in allowed if blocks * lanes <= TARGET[device]], default=allowed[0])
 
@@ -100,7 +122,7 @@ def _rival(kind: str, scheme: str, devices: int, runs: int, precision: str) -> P
 
     def play() -> float:
         start, blocks = time.perf_counter(), 0
-        while blocks == 0 or time.perf_counter() - start < RIVAL_S:
+        while blocks == 0 or time.perf_counter() - start < MEASURED_S:
             rival.block()
             blocks += 1
         return devices * at_once * blocks / (time.perf_counter() - start)
@@ -121,7 +143,7 @@ def compiling(scheme: str, devices: int, runs: int) -> dict[str, Any]:
     took = []
     for _ in range(2):
         start = time.perf_counter()
-        ours.play(ours_blocks(devices * runs, _device()))
+        ours.play(call_blocks(devices * runs, _device()))
         took.append(time.perf_counter() - start)
     return {"compile_s": [took[0] - took[1]]}
 
@@ -145,8 +167,8 @@ def many_runs(scheme: str, devices: int, runs: int, blocks: int) -> dict[str, An
 
 
 def agreement(scheme: str, devices: int, runs: int, blocks: int, precision: str) -> dict[str, float]:
-    """The largest relative differences from ours, by rival; the plain loop computes in float64 only."""
-    kinds = ["loop", "per_run", "batched"] if precision == "float64" else ["per_run", "batched"]
+    """The largest relative differences from ours, by rival; the plain loop of small fleets, and in float64, only."""
+    kinds = ["loop"] * (precision == "float64" and devices <= LOOP_DEVICES) + ["per_run", "batched"]
     return differences(scheme, devices, runs, blocks, precision, kinds)
 
 

@@ -19,6 +19,8 @@ from partway.simulate import Pair
 RIVALS = ("loop", "per_run", "batched")
 ONE_BY_ONE = ("loop", "per_run")
 """Those that play one run after the other, so that one run is measured and stands for all."""
+LOOP_DEVICES = 50
+"""Up to so many devices the plain loop is measured; its time is proportional to device-blocks."""
 
 
 class Rival:

@@ -134,8 +134,9 @@ def agreement(records: Sequence[Record]) -> str:
     for record in of_group(records, "agreement"):
         one = found([record], "agreement")
         cells = [f"{one[0][kind]:.1e}" if one and kind in one[0] else NONE for kind in reversed(RIVALS)]
-        rows.append([record["about"]["scheme"], record["about"]["precision"], *cells])
-    return table(["scheme", "precision", *(NAMES[kind] for kind in reversed(RIVALS))], rows)
+        size = [str(record["about"][name]) for name in ("devices", "runs", "blocks")]
+        rows.append([record["about"]["scheme"], *size, record["about"]["precision"], *cells])
+    return table(["scheme", "K", "runs", "blocks", "precision", *(NAMES[kind] for kind in reversed(RIVALS))], rows)
 
 
 def stable(records: Sequence[Record]) -> str:

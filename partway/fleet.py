@@ -2,7 +2,7 @@
 
 A fleet is cut twice. On a mesh (`mesh_for`) each core, or each GPU, plays a share of it; and of its share a core plays
 PART devices at a time, so that what it computes of them stays in the cache. If they hear nothing, a part plays several
-blocks before the next part begins (`play_ahead`).
+blocks before the next part begins (`play_tile`).
 
 What is the same for all devices, as most is in a fleet of one class, is kept once on its way there, with a last axis of
 1 (`compact`, `expand`): the 33 cuts of a task are three numbers each, more than all else that a device reads.
@@ -54,7 +54,7 @@ class Fleet:
 
 
 @record
-class Ahead:
+class Tile:
     """What T blocks are played with by devices that hear nothing: `seen` at first, `kept` and `keys` (T, ...)."""
 
     devices: Device
@@ -63,7 +63,7 @@ class Ahead:
     keys: jax.Array
 
 
-AnyFleet = TypeVar("AnyFleet", Fleet, Ahead)
+AnyFleet = TypeVar("AnyFleet", Fleet, Tile)
 
 
 @record
@@ -84,9 +84,9 @@ def play_devices(controller: DeviceController, learning: bool, memory: Memory, f
     return _on_mesh(play_each, PartitionSpec(AXIS), controller, learning, memory, fleet)
 
 
-def play_ahead(controller: DeviceController, learning: bool, memory: Memory, fleet: Ahead) -> tuple[Memory, Did]:
-    """T blocks of all devices."""
-    return _on_mesh(_play_blocks, PartitionSpec(None, AXIS), controller, learning, memory, fleet)
+def play_tile(controller: DeviceController, learning: bool, memory: Memory, tile: Tile) -> tuple[Memory, Did]:
+    """The same for T blocks and devices that hear nothing."""
+    return _on_mesh(_play_each_for, PartitionSpec(None, AXIS), controller, learning, memory, tile)
 
 
 def plays_ahead(controller: DeviceController, devices: int) -> bool:
@@ -162,7 +162,7 @@ def _last_axis(leaf: jax.Array) -> PartitionSpec:
 
 def play_each(controller: DeviceController, learning: bool, memory: Memory, fleet: Fleet) -> tuple[Memory, Did]:
     """The devices' part of a block: they act, move on, pay and learn, each for itself."""
-    seen, draws = replace(fleet.seen, heard=controller.heard(fleet.seen.heard)), fleet.draws
+    seen, draws = replace(fleet.seen, heard=controller.listen(fleet.seen.heard)), fleet.draws
     devices = expand(fleet.devices, seen.q.shape[-1])
     change = jax.vmap(controller.change, -1, axis_size=seen.q.shape[-1])
     each = _as_it_is if controller.takes_fleets else fleetwise
@@ -174,14 +174,14 @@ def play_each(controller: DeviceController, learning: bool, memory: Memory, flee
         return memory, Did(actions, power, joules, change(memory))
     cost = devices.queue_weight * seen.q + devices.energy_weight * joules
     next_q = fleetwise(next_device_queue)(devices, actions, draws.arrivals)
-    next_seen = DeviceView(next_q, draws.gain, draws.arrivals, controller.heard(fleet.heard_next))
+    next_seen = DeviceView(next_q, draws.gain, draws.arrivals, controller.listen(fleet.heard_next))
     learned = each(controller.learn)(memory, devices, seen, actions, cost, next_seen)
     return learned, Did(actions, power, joules, change(learned))
 
 
-def _play_blocks(controller: DeviceController, learning: bool, memory: Memory, fleet: Ahead) -> tuple[Memory, Did]:
-    """`play_each` of T blocks; what the devices see of the next one follows from what they did."""
-    devices, nothing = expand(fleet.devices, fleet.seen.q.shape[-1]), fleet.seen.heard
+def _play_each_for(controller: DeviceController, learning: bool, memory: Memory, tile: Tile) -> tuple[Memory, Did]:
+    """`play_each` for T blocks; what the devices see of the next one follows from what they did."""
+    devices, nothing = expand(tile.devices, tile.seen.q.shape[-1]), tile.seen.heard
 
     def block(before: tuple[Memory, DeviceView], at: tuple[Drawn, jax.Array]) -> tuple[tuple[Memory, DeviceView], Did]:
         (memory, seen), (kept, keys) = before, at
@@ -190,7 +190,7 @@ def _play_blocks(controller: DeviceController, learning: bool, memory: Memory, f
         next_q = fleetwise(next_device_queue)(devices, did.actions, draws.arrivals)
         return (memory, DeviceView(next_q, draws.gain, draws.arrivals, nothing)), did
 
-    (memory, _), did = jax.lax.scan(block, (memory, fleet.seen), (fleet.kept, fleet.keys))
+    (memory, _), did = jax.lax.scan(block, (memory, tile.seen), (tile.kept, tile.keys))
     return memory, did
 
 

@@ -15,10 +15,10 @@ BLOCKS_PER_CALL = 500
 """Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
 MOST_PLAYED = 20_000_000
 """Device-blocks in one compiled call on a CPU, for the same reason: some seconds."""
-MOST_DRAWN = 2**22
-"""Device-blocks of draws that are kept at a time: 8 bytes each, and some 30 more where devices play ahead."""
 BLOCKS_PER_TILE = 50
-"""Blocks that are drawn at a time, where MOST_DRAWN allows it."""
+"""Blocks of a tile: drawn at a time, and if the devices of a large fleet hear nothing, played ahead of the server."""
+MOST_DRAWN = 2**22
+"""Device-blocks of a tile, which may make it shorter: 8 bytes each, and some 30 more where devices play ahead."""
 LANES = 1280
 """Devices of all seeds together that a call on a CPU plays at most, if not of one seed: more leave the cache."""
 
@@ -27,14 +27,13 @@ LANES = 1280
 class Layout:
     """How a run is played: its seeds in equal `shares`, `threads` of which play side by side, or each on a `mesh`.
 
-    call, tile  blocks of a compiled call, and of those that are drawn at a time
+    calls  blocks of each compiled call, and of each of its tiles
     """
 
     shares: int
     threads: int
     mesh: Mesh | None
-    call: int
-    tile: int
+    calls: list[tuple[int, int]]
 
 
 def layout_of(seeds: int, fleet: int, blocks: int) -> Layout:
@@ -48,8 +47,7 @@ def layout_of(seeds: int, fleet: int, blocks: int) -> Layout:
     if mesh and mesh.size <= min(shares, cores()):
         mesh = None
     threads = 1 if mesh else min(shares, cores())
-    call = call_length(blocks, fleet * together)
-    return Layout(shares, threads, mesh, call, tile_length(call, fleet * together * threads))
+    return Layout(shares, threads, mesh, calls_of(blocks, fleet * together, threads))
 
 
 def seeds_together(seeds: int, fleet: int) -> int:
@@ -69,20 +67,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def call_length(blocks: int, lanes: int) -> int:
-    """The largest divisor of `blocks` that is not too long for a call, so that one program serves all.
+def calls_of(blocks: int, lanes: int, threads: int = 1) -> list[tuple[int, int]]:
+    """Blocks of each compiled call and of each of its tiles, for so many devices of all its seeds.
 
-    All of them if that divisor is small.
+    Equally many in each call, so that one program serves all; where they cannot be divided well the last one has fewer,
+    or there is one call of them all if it is short enough.
     """
     played = MOST_PLAYED // lanes if jax.default_backend() == "cpu" else BLOCKS_PER_CALL
     most = max(min(blocks, BLOCKS_PER_CALL, played), 1)
     length = divisor(blocks, most)
-    return length if 10 * length >= most else blocks
-
-
-def tile_length(blocks: int, lanes: int) -> int:
-    """The largest divisor of `blocks` of which the draws of so many devices may be kept at a time."""
-    return divisor(blocks, min(BLOCKS_PER_TILE, MOST_DRAWN // lanes))
+    if 10 * length >= most:
+        calls = [length] * (blocks // length)
+    elif blocks * lanes <= MOST_PLAYED:
+        calls = [blocks]
+    else:
+        calls = [*[most] * (blocks // most), blocks % most]
+    in_tile = min(BLOCKS_PER_TILE, MOST_DRAWN // (lanes * threads))
+    return [(call, divisor(call, in_tile)) for call in calls]
 
 
 def divisor(number: int, most: int) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from partway.chance import folded
 from partway.draws import Drawn, drawn
 from partway.fleet import Did, compact, move, plays_ahead, put
-from partway.layout import call_length, layout_of, tile_length
+from partway.layout import calls_of, layout_of
 from partway.records import constant
 from partway.simulate import (
     Loop,
@@ -26,8 +26,8 @@ from partway.simulate import (
     Sums,
     Traces,
     first_state,
+    play_ahead,
     play_block,
-    play_devices_ahead,
     stable_hash,
     start,
     summed,
@@ -41,7 +41,7 @@ ACTS = 2
 
 @dataclass(frozen=True)
 class Options:
-    """What a compiled call is specialised to. Chance draws `tile` blocks at a time; results do not depend on it."""
+    """What a compiled call is specialised to. Results do not depend on `tile`, see `layout.BLOCKS_PER_TILE`."""
 
     blocks: int
     tile: int = 1
@@ -61,8 +61,8 @@ def play_seed(
 
     def tile_of(before: Loop, blocks: jax.Array):
         kept, did = drawn(world, seed, blocks), None
-        if plays_ahead(pair.device, before.state.q.shape[-1]):
-            memory, did = play_devices_ahead(world, pair, before, kept, key, blocks, options.learning)
+        if options.tile > 1 and plays_ahead(pair.device, before.state.q.shape[-1]):
+            memory, did = play_ahead(world, pair, before, kept, key, blocks, options.learning)
             before = replace(before, device_memory=memory)
         return jax.lax.scan(block_of, before, (blocks, kept, did))
 
@@ -144,7 +144,7 @@ def go_on(
 ) -> Run:
     """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
     with jax.enable_x64(precision == "float64"):
-        numbers, keys, own = _numbers(seeds), _keys(name, seeds, ACTS), jax.tree.map(jnp.copy, loop)
+        numbers, keys, own = _numbers(seeds), _keys(name, seeds, ACTS), _copied(loop)
         return _play_calls(world, pair, own, numbers, keys, blocks, first, True, traces, tick)
 
 
@@ -159,10 +159,15 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
     with jax.enable_x64(first.dtype == jnp.float64):
         concrete, numbers = _concrete(world, str(first.dtype)), _numbers(seeds)
         states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
-        memories = jax.tree.map(jnp.copy, (trained.loop.device_memory, trained.loop.server_memory))
+        memories = _copied((trained.loop.device_memory, trained.loop.server_memory))
         loop = Loop(states, *memories)
         keys = _keys(name, seeds, ACTS)
         return _play_calls(world, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
+
+
+def _copied(tree: Any) -> Any:
+    """A tree to be used up in the place of this one. NumPy's arrays stay such: JAX would compile a copy of each."""
+    return jax.tree.map(lambda leaf: leaf.copy(), tree)
 
 
 def _concrete(world: World, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> World:
@@ -196,30 +201,32 @@ def _play_calls(
 ) -> Run:
     """Blocks first .. first + blocks - 1, one compiled call after the other, the seeds in shares, side by side.
 
-    `loop` is used up: a call writes what it leaves over what it was given, and of one share all is in memory once.
+    `loop` is used up: a call writes what it leaves over what it was given. Between calls all is in memory once if there
+    is one share, twice if there are several; so are, inside a call, the memories of a fleet that is played in parts.
     """
     double, fleet = loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
     layout, parts = layout_of(len(seeds), fleet, blocks), []
-    mesh, options = layout.mesh, Options(layout.call, layout.tile, learning, traces)
+    mesh = layout.mesh
     world = _concrete(world, "float64" if double else "float32", partial(put, mesh, fleet) if mesh else jnp.asarray)
     shares, loops = _shares((pair, seeds, keys), layout.shares), _shares(loop, layout.shares)
     if mesh:
         loops = [jax.tree.map(partial(move, mesh, fleet), each) for each in loops]
 
-    def play(share: tuple[Any, Loop], done: int) -> tuple[Loop, Any]:
+    def play(share: tuple[Any, Loop], first: int, options: Options) -> tuple[Loop, Any]:
         (own, numbers, own_keys), before = share
         # each thread has its own precision and mesh
         with jax.enable_x64(double), jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
-            after, part = _play_seeds(world, own, before, numbers, own_keys, np.uint32(first + done), options)
+            after, part = _play_seeds(world, own, before, numbers, own_keys, np.uint32(first), options)
             return after, jax.tree.map(np.asarray, part)
 
     with ThreadPoolExecutor(layout.threads) as pool:
-        for done in range(0, blocks, options.blocks):
-            each = map if layout.threads == 1 else pool.map
-            played = list(each(partial(play, done=done), zip(shares, loops, strict=True)))
+        for call, tile in layout.calls:
+            each, options = map if layout.threads == 1 else pool.map, Options(call, tile, learning, traces)
+            played = list(each(partial(play, first=first, options=options), zip(shares, loops, strict=True)))
             loops = [after for after, _ in played]
             parts.append(jax.tree.map(lambda *pieces: np.concatenate(pieces), *(part for _, part in played)))
-            tick(options.blocks)
+            first += call
+            tick(call)
     sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
     return Run(sums, traced_blocks, pair, _together(loops))
 
@@ -279,12 +286,12 @@ def run_worlds(
         )
         concrete, numbers, keys = precise(stacked[0], precision), _numbers(seeds), _keys(name, seeds)
         agreed, loops = _start_worlds(concrete, precise(stacked[1], precision), numbers, keys)
-        lanes = concrete.devices.mean_gain.size * len(seeds)
-        length = call_length(blocks, lanes)
-        options, parts = Options(length, tile_length(length, lanes)), list[Sums]()
-        for done in range(0, blocks, options.blocks):
-            loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, ACTS], jnp.uint32(done), options)
+        first, parts = 0, list[Sums]()
+        for call, tile in calls_of(blocks, concrete.devices.mean_gain.size * len(seeds)):
+            at, options = np.uint32(first), Options(call, tile)
+            loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, ACTS], at, options)
             parts.append(jax.tree.map(np.asarray, part))
+            first += call
         sums: Sums = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=2), *parts)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], sums) for i in range(len(worlds))]
 

@@ -2,7 +2,8 @@
 
     State --views--> K x DeviceView, ServerView --act--> actions --(1)-(8)--> State', Costs --learn--> memories
 
-Everything is for ONE seed and ONE block; `partway.runs` scans over blocks and puts the seed axis first.
+Everything is for ONE seed and, but for `play_ahead`, for ONE block; `partway.runs` scans over blocks and puts the seed
+axis first.
 """
 
 import zlib
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from partway.certificate import Losses, devices_loss, rate_loss, waiting_loss
 from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView, silence
 from partway.draws import Drawn, brought, gains
-from partway.fleet import Ahead, Did, Fleet, expand, play_ahead, play_devices
+from partway.fleet import Did, Fleet, Tile, expand, play_devices, play_tile
 from partway.model import (
     Broadcast,
     Costs,
@@ -170,7 +171,7 @@ def start(world: World, pair: Pair, seed: jax.Array, keys: jax.Array) -> tuple[P
     controller = pair.device.setup(keys[0], devices)
     key_devices, key_server = jax.random.split(keys[1])
     views = device_views(state, silence(state.q.shape[-1], state.q.dtype))
-    views = replace(views, heard=controller.heard(views.heard))
+    views = replace(views, heard=controller.listen(views.heard))
     own = per_device(key_devices, state.q.shape[-1])
     device_memory = controller.memories(devices, views, own)
     server_memory = pair.server.init(world.server, server_view(state), key_server)
@@ -190,14 +191,14 @@ class Played:
     after: State
 
 
-def play_devices_ahead(
+def play_ahead(
     world: World, pair: Pair, loop: Loop, kept: Drawn, key: jax.Array, blocks: jax.Array, learning: bool
 ) -> tuple[Memory, Did]:
     """What devices that hear nothing do in `blocks` (T,), and their memories then: before the server plays them."""
     count = loop.state.q.shape[-1]
     keys = jax.vmap(lambda block: per_device(_block_keys(key, block)[0], count))(blocks)
     seen = device_views(loop.state, silence(count, loop.state.q.dtype))
-    return play_ahead(pair.device, learning, loop.device_memory, Ahead(world.devices, seen, kept, keys))
+    return play_tile(pair.device, learning, loop.device_memory, Tile(world.devices, seen, kept, keys))
 
 
 def play_block(
@@ -212,7 +213,7 @@ def play_block(
 ) -> tuple[Loop, Played]:
     """One block: see, act, move on, pay, learn. A frozen policy is one with `learning` off.
 
-    did  of the devices, if `play_devices_ahead` has played them
+    did  of the devices, if `play_ahead` has played them
     """
     server, state, draws = world.server, loop.state, brought(world.devices.slots, kept)
     devices = expand(world.devices, state.q.shape[-1])

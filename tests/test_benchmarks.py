@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import limit, machine, quick
+from benchmarks import jobs, limit, machine, quick
 from benchmarks.agree import ALLOWED, PARTS, differences, farthest
 from benchmarks.drawing import lines
 from benchmarks.fleet import OwnDraws, fleet_of, own_features, recorded
 from benchmarks.found import Rate, all_rates, failures, found, measured, ratio, short, slope
 from benchmarks.goals import GOALS, Wanted, count_of, share, summary, table
-from benchmarks.jobs import alternately, ours_blocks
+from benchmarks.jobs import alternately, call_blocks, enough_blocks
 from benchmarks.jobs import memory as memory_job
 from benchmarks.limit import Count, Peaks, counts, limit_s
 from benchmarks.page import text, write
@@ -131,9 +131,9 @@ def test_a_difference_is_relative_and_of_small_parts_to_the_cost():
 def test_a_disagreement_is_told(monkeypatch: pytest.MonkeyPatch):
     told = {"loop": 1e-12, "batched": 2e-9, "per_run": float("nan")}
     monkeypatch.setitem(quick.JOBS, "agreement", lambda *given, **how: told)
-    lines = quick.disagreements("priced", "float64")
+    lines = quick.disagreements("priced", "float64", quick.SIZE)
     assert [line.split("'")[1] for line in lines] == ["batched", "per_run"]
-    assert lines[0] == "priced, float64: 'batched' differs by 2e-09, allowed is 1e-09"
+    assert lines[0] == "priced, K = 4, float64: 'batched' differs by 2e-09, allowed 1e-09"
 
 
 # Counts and the limit, by hand
@@ -191,9 +191,26 @@ def test_implementations_are_measured_in_turn():
     assert order == list("abcabc")
 
 
-def test_a_measurement_is_some_calls_long_and_no_longer():
-    assert [ours_blocks(lanes, "cpu") for lanes in (4, 2560, 10_000, 1_000_000)] == [500, 250, 100, 16]
-    assert [ours_blocks(lanes, "gpu") for lanes in (10_000, 100_000, 1_000_000, 10_000_000)] == [5000, 1000, 100, 16]
+def test_what_takes_long_is_measured_fewer_times(monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(jobs.time, "perf_counter", lambda: float(next(clock)))
+    assert alternately({"a": lambda: 1.0}, 9) == {"a": [1.0] * 6}  # asked after 3, at 20, 40, 60 and 80 s
+    assert alternately({"a": lambda: 1.0}, 2) == {"a": [1.0] * 2}
+
+
+def test_a_measurement_is_whole_calls_and_long_enough():
+    assert [call_blocks(lanes, "cpu") for lanes in (4, 12_800, 32_000, 128_000, 3_200_000)] == [500, 250, 125, 20, 20]
+    assert [call_blocks(lanes, "gpu") for lanes in (10_000, 100_000, 1_000_000, 10_000_000)] == [5000, 1000, 125, 20]
+    played = list[int]()
+
+    def ours(lanes: int, rate: float) -> Any:
+        return SimpleNamespace(lanes=lanes, play=lambda blocks: played.append(blocks) or rate)
+
+    assert enough_blocks(ours(4, 2e4)) == 1000  # 500 blocks take 0.1 s, and 0.15 are wanted
+    assert enough_blocks(ours(4, 2e3)) == 500
+    assert played == [500] * 4
+    assert enough_blocks(ours(1_000_000, 1.0)) == 20
+    assert played == [500] * 4
 
 
 # The plan
@@ -277,8 +294,12 @@ def test_the_machine_is_named_with_its_accelerator(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(machine, "CPU_INFO", info)
     monkeypatch.setattr(machine, "cores", lambda: (0, 1, 2))
     assert machine.words().startswith("3 cores of an Fast(R) 9, Python 3.")
+    info.write_text("model name : Fast(R) 9\nflags : fpu avx avx2 avx512f\n")
+    assert machine.words().startswith("3 cores of an Fast(R) 9 with AVX-512, Python 3.")
+    info.write_text("model name : Fast(R) 9\nflags : fpu avx avx2\n")
+    assert machine.words().startswith("3 cores of an Fast(R) 9 with AVX2, Python 3.")
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu", device_kind="H100")])
-    assert machine.words().startswith("1 H100, 3 cores of an Fast(R) 9, Python 3.")
+    assert machine.words().startswith("1 H100, 3 cores of an Fast(R) 9 with AVX2, Python 3.")
 
 
 def test_peak_memory_is_the_accelerators_where_it_tells(monkeypatch: pytest.MonkeyPatch):
@@ -388,7 +409,7 @@ def records(cores: int = 2, on: str = "a machine", scale: float = 1.0) -> list[d
 
     rivals = {"per_run": [1e5] * 3, "loop": [1e4] * 3}
     for scheme in MEASURED:
-        add("agreement", {"scheme": scheme, "precision": "float64"}, dict.fromkeys(RIVALS, 1e-15))
+        add("agreement", {"scheme": scheme, "precision": "float64", **quick.SIZE}, dict.fromkeys(RIVALS, 1e-15))
         for devices, ours in ((4, 1e6 * scale), (1_000_000, 8e6 * scale)):
             values = {"ours": [ours, 1.1 * ours, 1.2 * ours], "batched": [5e5] * 3, **rivals}
             about = {"scheme": scheme, "devices": devices, "precision": "float32", "cores": cores}
@@ -433,6 +454,13 @@ def test_the_verdict_is_that_of_the_median():
     assert line.count("2.10 (1.00 to 2.20) s warm **missed**; 5.90 (5.00 to 9.00) s cold met |") == 1
     assert [Wanted("<=", 2.0, "s").met(value) for value in (1.9, 2.0, 2.1)] == [True, True, False]
     assert [Wanted(">=", 2.0, "x").met(value) for value in (1.9, 2.0, 2.1)] == [False, True, True]
+
+
+def test_what_the_limit_allows_of_a_goal_is_told():
+    """NumPy's 5e5 a second against 73.8 ns of arithmetic of `printed`, and 384 bytes of `priced` at 5e9 a second."""
+    page = text(records())
+    assert "be met up to 27.1 x for `printed` (73.8 ns a device-block) and 26.0 x for `priced` (76.8 ns" in page
+    assert "could be met" not in text([one for one in records() if one["group"] != "peaks"])
 
 
 def test_the_goals_are_counted_in_parts():

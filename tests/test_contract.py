@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -153,11 +153,13 @@ def test_a_device_does_not_see_the_server(scheme: str, finished: Run, replay: Re
 
 
 def test_to_use_a_word_without_declaring_it_is_an_error(mixed_world: World):
-    """In any fleet: of a large one, devices that hear nothing play ahead of the server."""
+    """Whatever is done with it, in any fleet: of a large one, devices that hear nothing play ahead of the server."""
 
     class Deaf(DeviceController):
+        use: ClassVar[Callable[[Any], Any]] = staticmethod(lambda price: price * 0.5)
+
         def act(self, memory: Any, device: Any, view: Any, key: Any) -> DeviceAction:
-            return DeviceAction(whole=view.q * 0.0, rest=view.heard.price * 0.5)
+            return DeviceAction(whole=view.q * 0.0, rest=view.q * 0.0 + self.use(view.heard.price))
 
     class Hearing(Deaf):
         hears = ("price",)
@@ -165,7 +167,21 @@ def test_to_use_a_word_without_declaring_it_is_an_error(mixed_world: World):
     def play(controller: type[Deaf]) -> Run:
         return play_run(mixed_world, Pair(record(controller)(), SCHEMES["priced"].server), "own", [0], 10)
 
-    with pytest.raises(TypeError, match="NoneType"):
+    uses: list[Callable[[Any], Any]] = [
+        lambda price: price == 0,
+        lambda price: price or 0.0,
+        lambda price: 0.5 if price else 0.0,
+        float,
+        lambda price: jnp.where(True, price, 0.0),
+        lambda price: jnp.ones(()) * price,
+        lambda price: np.float32(1) * price,
+        jnp.sqrt,
+        np.sqrt,
+    ]
+    for use in uses:
+        with pytest.raises(TypeError, match=r"`heard.price` is used and not declared: name 'price' in .* `hears`"):
+            play(type("Deafer", (Deaf,), {"use": staticmethod(use)}))
+    with pytest.raises(TypeError, match="Unheard"):
         play(Deaf)
     assert np.any(play(Hearing).sums.sent > 0)  # it has heard a price
     with pytest.raises(TypeError, match=r"Misspelt.hears names \['prize'\]: the server says \['price'"):

@@ -57,26 +57,41 @@ def test_results_do_not_depend_on_cores(
     np.testing.assert_allclose(evaluate(world, shared, name, seeds, 20).sums.cost(), frozen.sums.cost(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["printed", "qlearning", "random"])
-def test_results_do_not_depend_on_blocks_played_ahead(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Eleven devices that hear nothing play tiles of three blocks in parts of 4 + 4 + 3, or each block all together."""
-    scenario, lengths = load("camera", {"devices": DEVICES}), list[int]()
+@pytest.mark.parametrize(
+    ("name", "seeds", "preset", "queue"),
+    [
+        ("printed", [3], "camera", "conserving"),
+        ("exact", [1, 2, 3], "paper", "as_printed"),
+        ("qlearning", [3], "camera", "conserving"),
+        ("random", [1, 2], "camera", "conserving"),
+    ],
+)
+def test_results_do_not_depend_on_blocks_played_ahead(
+    name: str, seeds: list[int], preset: str, queue: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Eleven devices that hear nothing, of four classes in `camera`, play tiles of three blocks in parts of 4 + 4 + 3,
+    or each block all together; one seed, or some in one call. The functions of `random` are mapped over the devices."""
+    scenario, lengths = load(preset, {"devices": DEVICES, "queue": queue}), list[int]()
+    monkeypatch.setattr(layout, "cores", lambda: 1)
     world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
-    play_ahead = simulate.play_ahead
+    play_tile = simulate.play_tile
 
     def watched(controller: Any, learning: bool, memory: Any, fleet: Any) -> Any:
         lengths.append(len(fleet.keys))
-        return play_ahead(controller, learning, memory, fleet)
+        return play_tile(controller, learning, memory, fleet)
 
     def played() -> Any:
         runs._play_seeds.clear_cache()
-        trained = run(world, pair, name, [3], 12, precision="float64", traces=True)
-        return _kept(trained), evaluate(world, trained, name, [3], 12).sums if name == "printed" else None
+        trained = run(world, pair, name, seeds, 12, precision="float64", traces=True)
+        return _kept(trained), evaluate(world, trained, name, seeds, 12).sums if name == "printed" else None
 
-    monkeypatch.setattr(simulate, "play_ahead", watched)
+    monkeypatch.setattr(simulate, "play_tile", watched)
     together = played()
     assert not lengths
     monkeypatch.setattr(fleet, "PART", 4)
+    monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 1)
+    played()
+    assert not lengths  # a tile of one block is a block
     monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 3)
     in_tiles = played()
     assert set(lengths) == {3}
@@ -125,8 +140,8 @@ def test_a_gpu_plays_a_fleet_at_once(monkeypatch: pytest.MonkeyPatch):
     for backend in ("cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         fleet.play_devices(controller, True, None, Any)
-        seen += [layout.seeds_together(128, 100_000), layout.call_length(500, 10_000_000)]
-    assert seen == [1024, 1, 2, 2**20, 128, 500]
+        seen += [layout.seeds_together(128, 100_000), layout.calls_of(500, 10_000_000)]
+    assert seen == [1024, 1, [(2, 1)] * 250, 2**20, 128, [(500, 1)]]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +152,24 @@ def test_seeds_that_a_call_plays(seeds: int, devices: int, together: int, monkey
     """A core's share, cut where it is too large for the cache, not into crumbs; large fleets each alone."""
     monkeypatch.setattr(layout, "cores", lambda: 2)
     assert layout.seeds_together(seeds, devices) == together
+
+
+@pytest.mark.parametrize(
+    ("blocks", "devices", "threads", "calls"),
+    [
+        (5000, 20, 2, [(500, 50)] * 10),
+        (997, 20, 1, [(997, 1)]),  # a prime number, of few devices: some milliseconds
+        (1000, 1_000_000, 1, [(20, 4)] * 50),
+        (997, 1_000_000, 1, [*[(20, 4)] * 49, (17, 1)]),
+        (22, 1_000_000, 1, [(11, 1), (11, 1)]),
+        (100, 100_000, 2, [(100, 20)]),
+        (3, 30_000_000, 1, [(1, 1)] * 3),
+    ],
+)
+def test_how_many_blocks_a_call_plays(blocks: int, devices: int, threads: int, calls: list[tuple[int, int]]):
+    """At most some seconds of a CPU, of one program if their number can be divided."""
+    assert layout.calls_of(blocks, devices, threads) == calls
+    assert sum(call for call, _ in calls) == blocks
 
 
 @pytest.mark.parametrize("base", [Algorithm1, Priced])

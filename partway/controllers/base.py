@@ -1,7 +1,8 @@
 """The contract: what a controller may see, what it returns, what it may learn from.
 
 A controller is a record of hyperparameters, for ONE party. The loop (`partway.simulate`) runs all devices at once by
-`vmap`; live, the same three functions run on one device with a clock. A new device policy is a record with an `act`:
+`vmap`; live, the same three functions run on one device with a clock. What a policy uses of the server's words it
+names, `hears = ("price",)`. A new device policy is a record with an `act`:
 
     @record
     class Half(DeviceController):
@@ -32,13 +33,27 @@ Limits = tuple[float, float] | frozenset[str]
 
 
 @record
+class Unheard:
+    """In the place of a word that a controller does not name in `hears`: to use it, even to compare it, is an error."""
+
+    word: str
+
+    def refuse(self, *_: Any) -> Any:
+        """Raises TypeError, whatever it is asked."""
+        raise TypeError(f"`heard.{self.word}` is used and not declared: name '{self.word}' in the controller's `hears`")
+
+    __jax_array__ = __array__ = __bool__ = __float__ = __eq__ = refuse
+
+
+@record
 class DeviceView:
     """All a device sees at the start of a block.
 
     q         tasks waiting (a whole number while the queue is conserving)
     gain      h of this block [1/W]; assumed known before the block, as in the paper (trap T13)
     arrivals  (n,) 0 or 1, own arrivals in the slots of the block just ended, already in q (trap T6)
-    heard     the server's last words that have reached the device; `heard.share` is the device's own
+    heard     the server's last words that have reached the device, if the controller `hears` them: `heard.share` is the
+              device's own
     """
 
     q: jax.Array
@@ -60,7 +75,7 @@ class ServerView:
 class DeviceController:
     """Base of device controllers.
 
-    hears   the fields of the broadcast it uses, which signalling counts: the others are None in what it sees
+    hears   the fields of the broadcast it uses, which signalling counts, such as ("price",): others are `Unheard`
     limits  what its hyperparameters may be when a scenario sets them
     takes_fleets  `act`, `learn` and `change` work on a fleet as well, device axis last, without being mapped over it:
             faster on a CPU, and the same numbers
@@ -85,9 +100,10 @@ class DeviceController:
 
     limits: ClassVar[Mapping[str, Limits]] = {}
 
-    def heard(self, words: Broadcast) -> Broadcast:
+    def listen(self, words: Broadcast) -> Broadcast:
         """What is left of a broadcast: the words in `hears`. To use any other is an error, in any fleet."""
-        unheard: Any = {field.name: None for field in fields(words) if field.name not in self.hears}
+        others = [field.name for field in fields(words) if field.name not in self.hears]
+        unheard: Any = {word: Unheard(word) for word in others}
         return replace(words, **unheard)
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
