@@ -1,6 +1,6 @@
 """The command line: measure, keep what was found in docs/data, write docs/benchmarks.md and its figure.
 
-python -m benchmarks                    everything, up to three quarters of an hour
+python -m benchmarks                    everything, up to three quarters of an hour, on at most two cores
 python -m benchmarks --only memory      one group anew, the rest as it is kept in docs/data/benchmarks-cpu.json
 python -m benchmarks --missing          what there was no time for, or failed; the rest as it is kept
 python -m benchmarks --page             nothing anew, only the page

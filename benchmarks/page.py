@@ -17,7 +17,7 @@ Made by `{command}`. {origin}
 
 A number is the median of its repetitions with the least and the greatest behind it; a ratio is taken between
 measurements made one after the other, A B C A B C, in one process. A device-block is one device for one block,
-learning included. Times of such a machine vary; ratios less.{by_hand}
+learning included. Times of such a machine vary; ratios less. Peak memory is that of a process that compiles.{by_hand}
 
 ## Goals
 
@@ -53,9 +53,11 @@ all runs. They work in place, in tiles that stay in the cache, with BLAS for the
 are of one class. They return the four parts of the cost; Partway returns 25 sums a block.
 **Draws**: Partway draws with Threefry, every number a function of (seed, block, device), inside the time measured;
 the rivals draw as a NumPy user would, SFC64 uniforms compared with b and standard exponentials, inside theirs. Where
-results are compared, the rivals are given Partway's draws, made beforehand. A measurement takes at least {seconds:g} s:
-of ours one compiled call or several, compiled before; of a rival one block or several. There are {times}
+results are compared, the rivals are given Partway's draws, made beforehand. A measurement takes about {seconds:g} s or
+more: of ours one compiled call or several, compiled before; of a rival one block or several. There are {times}
 of each, {fewer} where these take more than {long:g} s together.
+**Cores**: Partway's seeds, or a large fleet's devices, are spread over all cores; NumPy uses more than one only inside
+BLAS, which the features of `printed` need and `priced` does not. Ratios of one core are in the table above.
 {observed}
 ## The same results
 
@@ -75,11 +77,11 @@ block.
 {limit}
 
 The best this machine does of each kind, the greatest of {repeats} measurements, {peaks_of}, memory by
-a stream read and written. From that the least time of a device-block: the larger of its arithmetic and of its memory,
-counted as if no state stayed in the cache from one block to the next. The share of the limit is the share of the
-larger. Where the state of all devices of all runs does stay in a cache, those bytes need not move and that share is
-too high: there the share of the arithmetic alone is the one to read. So it is for `printed` in a large fleet, whose
-state moves once in several blocks. There is no share where rates and peaks are of different machines.
+a stream read and written in place. From that the least time of a device-block: the larger of its arithmetic and of
+its memory, counted as if no state stayed in the cache from one block to the next. The share of the limit is the share
+of the larger. Where the state of all devices of all runs does stay in a cache, or moves once in several blocks as that
+of `printed` in a large fleet, those bytes need not move: there the share of the arithmetic alone is the one to read.
+There is no share where rates and peaks are of different machines.
 
 {peaks}
 
@@ -154,10 +156,11 @@ and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of ca
 A device-block of a million devices is then a fifth dearer than one of a thousand. Most of the rest is arithmetic, and
 of that 60 sigmoids.
 
-Of the memory at K = 1e6, 0.3 GB are there before a run begins, 0.3 are the state, 0.5 the server's random weights while
-they are drawn, and later, when those are gone, 0.3 what a call needs besides. The state of a run in one share is
-donated to each call, which writes what it leaves over it; inside a call a large fleet's memory is there twice, before
-and after.
+Of the memory of `printed` at K = 1e6, about 1 GB, a quarter is there before a run begins, 0.3 GB are the state, 0.3 what
+a call needs: what devices remember before and after, and of a tile the draws and what devices did. The rest is the
+compiler's, and what was used and not given back to the system. The server's random weights were 0.5 GB while they were
+drawn at once; they are drawn feature by feature. The state of a run in one share is donated to each call, which writes
+what it leaves over it.
 
 Tried on two cores with `jax.profiler` and alternating processes, and dropped:
 

@@ -43,6 +43,19 @@ def stream(seed: int | jax.Array, part: int = 0) -> Words:
     return threefry((jnp.uint32(0), jnp.asarray(seed, jnp.uint32)), (jnp.uint32(0), jnp.uint32(part)))
 
 
+def normals(key: Words, first: int | jax.Array, count: int) -> jax.Array:
+    """(count,) of the float32 numbers that `jax.random.normal` makes of a key, from number `first` on.
+
+    A piece at a time of what does not fit into memory four times, as `jax.random` has it on a CPU.
+    """
+    number = jnp.asarray(first, jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
+    x, y = threefry(key, (jnp.zeros_like(number), number))
+    lowest = np.nextafter(np.float32(-1), np.float32(0))
+    uniform = ((x ^ y) >> 9).astype(jnp.float32) * np.float32(2.0**-23)
+    inside = jnp.maximum(lowest, uniform * (np.float32(1) - lowest) + lowest)
+    return np.float32(np.sqrt(2)) * jax.scipy.special.erfinv(inside)
+
+
 def words(key: Words, block: int | jax.Array, count: int) -> Words:
     """Two independent words (..., count) each of block (...); the first ones do not depend on `count`."""
     device = jnp.arange(count, dtype=jnp.uint32)

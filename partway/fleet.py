@@ -96,6 +96,7 @@ def plays_ahead(controller: DeviceController, devices: int) -> bool:
 
 
 def _most() -> int:
+    """Devices that a JAX device plays at a time."""
     return PART if jax.default_backend() == "cpu" else GPU_PART
 
 
@@ -135,9 +136,9 @@ def expand(devices: Device, count: int) -> Device:
 
 
 def mesh_for(devices: int) -> Mesh | None:
-    """As many JAX devices as can have equal shares, of at least PART, of so large a fleet; None for only one."""
+    """As many JAX devices as can have equal shares, of a part at least, of so large a fleet; None for only one."""
     local = jax.local_devices()
-    count = max((n for n in range(1, len(local) + 1) if devices % n == 0 and devices // n >= PART), default=1)
+    count = max((n for n in range(1, len(local) + 1) if devices % n == 0 and devices // n >= _most()), default=1)
     return jax.make_mesh((count,), (AXIS,), (AxisType.Auto,), devices=local[:count]) if count > 1 else None
 
 

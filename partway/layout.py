@@ -70,19 +70,21 @@ def cores() -> int:
 def calls_of(blocks: int, lanes: int, threads: int = 1) -> list[tuple[int, int]]:
     """Blocks of each compiled call and of each of its tiles, for so many devices of all its seeds.
 
-    Equally many in each call, so that one program serves all; where they cannot be divided well the last one has fewer,
-    or there is one call of them all if it is short enough.
+    Equally many in each call, so that one program serves all. Where that would make calls or tiles short, there is one
+    call of all blocks if they are few; else the last call is shorter.
     """
     played = MOST_PLAYED // lanes if jax.default_backend() == "cpu" else BLOCKS_PER_CALL
     most = max(min(blocks, BLOCKS_PER_CALL, played), 1)
+    in_tile = min(max(MOST_DRAWN // (lanes * threads), 1), BLOCKS_PER_TILE, most)
+    few = blocks <= 10 * BLOCKS_PER_CALL and blocks * lanes <= MOST_PLAYED
     length = divisor(blocks, most)
-    if 10 * length >= most:
+    if 10 * length >= most and (few or 2 * divisor(length, in_tile) >= in_tile):
         calls = [length] * (blocks // length)
-    elif blocks * lanes <= MOST_PLAYED:
+    elif few:
         calls = [blocks]
     else:
-        calls = [*[most] * (blocks // most), blocks % most]
-    in_tile = min(BLOCKS_PER_TILE, MOST_DRAWN // (lanes * threads))
+        length = most // in_tile * in_tile
+        calls = [*[length] * (blocks // length), *[blocks % length] * (blocks % length > 0)]
     return [(call, divisor(call, in_tile)) for call in calls]
 
 

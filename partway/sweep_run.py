@@ -25,7 +25,7 @@ from partway.store import DATASET, replacing
 from partway.sweep_cases import FAILED, Outcome, failed, play_group
 from partway.sweep_cluster import scheduler_gone
 from partway.sweep_dataset import assemble
-from partway.sweep_plan import Case, SweepPlan, sweep_plan, versions
+from partway.sweep_plan import Case, SweepPlan, key_of, sweep_plan, versions
 from partway.sweep_store import Store, opened, refusals
 from partway.workers import jobs_of, processes
 
@@ -157,7 +157,7 @@ class _Computation:
         while self.waiting and len(self.flying) < self._room():
             group, tries = self.waiting.popleft()
             try:
-                future = self.executor.submit(_play, play_group, [case.todo for case in group], versions())
+                future = self.executor.submit(_play, play_group, group, versions())
             except (RuntimeError, OSError) as error:  # BrokenExecutor is a RuntimeError
                 raise InputError(
                     f"the executor takes no more work ({type(error).__name__}: {shorten(str(error), 100)}); what is "
@@ -196,13 +196,20 @@ class _Computation:
         self.done += len(group)
 
 
-def _play(play: Callable[[list[Plan]], list[Outcome]], todos: list[Plan], expected: Mapping[str, str]) -> list[Outcome]:
-    """`play_group` in a worker. Raises ImportError where other versions would compute than the cases' hashes say."""
+def _play(play: Callable[[list[Plan]], list[Outcome]], group: Group, expected: Mapping[str, str]) -> list[Outcome]:
+    """`play_group` in a worker. Raises ImportError where it would compute something else than the cases' hashes say."""
     here = versions()
     name = next((name for name in expected if here.get(name) != expected[name]), None)
     if name:
         raise ImportError(f"{name} is {here.get(name)} there and {expected[name]} here")
-    return play(todos)
+    for case in group:
+        try:
+            key = key_of(case.todo)
+        except InputError as error:  # a policy or a profile that is not there
+            raise ImportError(str(error)) from None
+        if key != case.key:
+            raise ImportError(f"the files of '{case.todo.schemes[0]}', or of its profiles, are not the same as here")
+    return play([case.todo for case in group])
 
 
 def _worker_gone(error: BaseException) -> bool:

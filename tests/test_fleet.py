@@ -89,9 +89,10 @@ def test_results_do_not_depend_on_blocks_played_ahead(
     together = played()
     assert not lengths
     monkeypatch.setattr(fleet, "PART", 4)
-    monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 1)
-    played()
-    assert not lengths  # a tile of one block is a block
+    if name == "random":
+        monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 1)
+        played()
+        assert not lengths  # a tile of one block is a block
     monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 3)
     in_tiles = played()
     assert set(lengths) == {3}
@@ -161,13 +162,15 @@ def test_seeds_that_a_call_plays(seeds: int, devices: int, together: int, monkey
         (997, 20, 1, [(997, 1)]),  # a prime number, of few devices: some milliseconds
         (1000, 1_000_000, 1, [(20, 4)] * 50),
         (997, 1_000_000, 1, [*[(20, 4)] * 49, (17, 1)]),
-        (22, 1_000_000, 1, [(11, 1), (11, 1)]),
+        (22, 1_000_000, 1, [(20, 4), (2, 2)]),  # not twice 11, of tiles of one block
+        (1900, 1_050_000, 1, [*[(18, 3)] * 105, (10, 2)]),  # not a hundred times 19
+        (4_999_999, 4, 1, [*[(500, 50)] * 9999, (499, 1)]),
         (100, 100_000, 2, [(100, 20)]),
         (3, 30_000_000, 1, [(1, 1)] * 3),
     ],
 )
 def test_how_many_blocks_a_call_plays(blocks: int, devices: int, threads: int, calls: list[tuple[int, int]]):
-    """At most some seconds of a CPU, of one program if their number can be divided."""
+    """At most some seconds of a CPU, of one program if their number can be divided so that tiles are long."""
     assert layout.calls_of(blocks, devices, threads) == calls
     assert sum(call for call, _ in calls) == blocks
 

@@ -1,5 +1,6 @@
-"""Runs: how many blocks are drawn at a time changes no result."""
+"""Runs: how many blocks are drawn at a time, or played in a call, changes no result."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import layout, runs
-from partway.runs import run
+from partway import fleet, layout, runs
+from partway.controllers.baselines import Random, Steady
+from partway.runs import begin, go_on, run, run_worlds
 from partway.schemes import SCHEMES
 from partway.simulate import Pair, Sums, controller_keys, stable_hash
 from partway.world import World
@@ -47,6 +49,48 @@ def test_results_do_not_depend_on_how_many_blocks_are_drawn_at_a_time(
         assert (other["arrived"] == first["arrived"]).all()
         for name, values in first.items():
             np.testing.assert_allclose(other[name], values, rtol=1e-12, atol=0, err_msg=name)
+
+
+def dear(world: World) -> World:
+    """The same with a server whose energy costs nine times as much."""
+    return replace(world, server=replace(world.server, energy_weight=world.server.energy_weight * 9))
+
+
+def test_results_do_not_depend_on_calls_that_are_not_equally_long(mixed_world: World, monkeypatch: pytest.MonkeyPatch):
+    """23 blocks in a call, or in calls of 10, 10 and 3: of a world, of two at once, and gone on with from block 5."""
+    pair, seeds, how = Pair(Random(), Steady()), (0, 1), {"precision": "float64"}
+    worlds, ticks = [mixed_world, dear(mixed_world)], list[int]()
+
+    def played() -> tuple[Any, ...]:
+        whole = run(mixed_world, pair, "own", seeds, 23, tick=ticks.append, **how)
+        agreed, loop = begin(mixed_world, pair, "own", seeds, **how)
+        early = go_on(mixed_world, agreed, loop, "own", seeds, 5, 0, **how)
+        late = go_on(mixed_world, agreed, early.loop, "own", seeds, 23, 5, **how)
+        return whole.sums, whole.loop.state, late.sums, run_worlds(worlds, [pair, pair], "own", seeds, 23, **how)
+
+    monkeypatch.setattr(layout, "cores", lambda: 1)
+    in_one = played()
+    monkeypatch.setattr(layout, "BLOCKS_PER_CALL", 10)
+    monkeypatch.setattr(layout, "MOST_PLAYED", 100)
+    in_three = played()
+    assert ticks == [23, 10, 10, 3]
+    np.testing.assert_allclose(in_one[2].cost()[:, :18], in_one[0].cost()[:, 5:], rtol=1e-12)
+    for one, other in zip(jax.tree.leaves(in_three), jax.tree.leaves(in_one), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_worlds_played_at_once_do_not_depend_on_parts_and_blocks_played_ahead(
+    mixed_world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Two worlds of four devices and two seeds, in parts of 2 and tiles of 3 blocks, are what each is alone."""
+    pair, how = Pair(SCHEMES["printed"].device, SCHEMES["printed"].server), {"precision": "float64"}
+    worlds = [mixed_world, dear(mixed_world)]
+    alone = [run(world, pair, "printed", (0, 1), 12, **how).sums for world in worlds]
+    monkeypatch.setattr(fleet, "PART", 2)
+    monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 3)
+    together = run_worlds(worlds, [pair, pair], "printed", (0, 1), 12, **how)
+    for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_a_run_has_the_keys_of_its_seeds():

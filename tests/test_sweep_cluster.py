@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -14,12 +15,12 @@ from typing import Any
 
 import pytest
 import sweep_toys
-from test_sweep_run import MANY, Havoc, Here, Witness, killed_and_again, noting, same_files
+from test_sweep_run import MANY, REAL, Havoc, Here, Witness, dice, killed_and_again, noting, same_files
 
 from partway import cli, sweep_run
 from partway.errors import InputError
 from partway.sweep_cluster import dask_executor
-from partway.sweep_run import sweep
+from partway.sweep_run import Progress, sweep
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("default")  # Dask's and Tornado's own are not ours to mend
@@ -35,6 +36,7 @@ def cluster() -> Iterator[Any]:
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setenv("PYTHONPATH", paths)
+        patch.setenv("NPROC", "1")
         with distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
         ) as made:
@@ -47,6 +49,29 @@ def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
     sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
     return tmp_path / "undisturbed"
+
+
+def test_simulated_numbers_are_those_of_one_process_though_dask_workers_are_killed(cluster: Any, tmp_path: Path):
+    """All of them at a random moment, while groups are in flight; bit for bit."""
+    how, chance, killed = (
+        REAL | {"over": {"device.arrival_prob": [0.1, 0.3], "devices": [1, 2, 3]}},
+        dice(),
+        list[int](),
+    )
+
+    def tick(progress: Progress) -> None:
+        if progress.done and progress.flying and not killed:
+            time.sleep(chance.uniform(0, 1))
+            for nanny in cluster.workers.values():
+                killed.append(nanny.pid)
+                os.kill(nanny.pid, signal.SIGKILL)
+
+    with dask_executor(cluster.scheduler_address) as executor:
+        dataset = sweep(**how, out=tmp_path / "dask", executor=executor, tick=tick)
+    assert len(killed) == 2
+    assert set(dataset["status"].values.ravel()) == {"ok"}
+    sweep(**how, out=tmp_path / "alone", jobs=1)
+    assert same_files(tmp_path / "dask", tmp_path / "alone")
 
 
 @pytest.mark.slow

@@ -558,8 +558,39 @@ def test_workers_without_partway_are_told_so(toys: None, tmp_path: Path):
 def test_workers_of_another_version_are_refused(toys: None):
     expected = sweep_plan.versions()
     with pytest.raises(ImportError, match=r"jax is .* there and 0 here"):
-        sweep_run._play(sweep_toys.play, [], expected | {"jax": "0"})
-    assert sweep_run._play(sweep_toys.play, [], expected) == []
+        sweep_run._play(sweep_toys.play, (), expected | {"jax": "0"})
+    assert sweep_run._play(sweep_toys.play, (), expected) == []
+
+
+def test_workers_without_the_same_policy_are_refused_and_the_sweep_goes_on_when_they_have_it(
+    toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker whose file is another, or is not there: no case is taken to be invalid."""
+    mine = "import partway\n\n\n@partway.record\nclass Mine(partway.DeviceController):\n    pass\n"
+    (tmp_path / "own_policy.py").write_text(mine)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    how = TOY | {"schemes": ["own_policy:Mine"]}
+
+    def elsewhere(error: str, **there: Any) -> None:
+        class Elsewhere(Here):
+            def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+                with monkeypatch.context() as patch:
+                    for name, value in there.items():
+                        patch.setattr(sweep_plan, name, value)
+                    return super().submit(fn, *args, **kwargs)
+
+        with pytest.raises(InputError, match=rf"a worker cannot run this: {error}.*; install there what is installed"):
+            sweep(**how, out=tmp_path / "out", executor=Elsewhere())
+
+    def missing(name: str) -> Any:
+        raise InputError(f"scheme '{name}': there is no module 'own_policy'")
+
+    others = "the files of 'own_policy:Mine', or of its profiles, are not the same as here"
+    elsewhere(others, _outside=lambda name: "another source")
+    elsewhere("scheme 'own_policy:Mine': there is no module", _outside=missing)
+    assert not list((tmp_path / "out" / "cases").glob("*.json"))
+    assert set(sweep(**how, out=tmp_path / "out", executor=Here())["status"].values.ravel()) == {"ok"}
 
 
 def test_ctrl_c_stops_soon_and_what_is_done_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -195,6 +195,20 @@ def test_keys_in_numpy_are_those_of_jax():
         assert split == jax.random.key_data(jax.random.split(theirs, 3)).tolist()
 
 
+@pytest.mark.parametrize("seed", [0, 3, 2**32 - 1])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_normals_drawn_in_pieces_are_jaxs_to_the_bit(seed: int, precision: str):
+    """The first of 1000, and three rows of 7 x 1000 that begin anywhere, in a compiled program."""
+    key = jax.random.key(jnp.uint32(seed), impl="threefry2x32")
+    with jax.enable_x64(precision == "float64"):
+        theirs = np.asarray(jax.random.normal(key, (7, 1000), jnp.float32))
+        high, low = jax.random.key_data(key)
+        drawn = jax.jit(lambda first: jax.lax.map(lambda at: chance.normals((high, low), at, 1000), first))
+        ours = drawn(jnp.array([0, 2000, 6000], jnp.uint32))
+    assert ours.dtype == jnp.float32
+    assert np.array_equal(ours, theirs[[0, 2, 6]])
+
+
 def test_places_are_drawn_by_threefry():
     scenario = load("paper", {"devices": 5, "placement_seed": 11})
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11, impl="threefry2x32"), 0), 0)

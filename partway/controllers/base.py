@@ -42,7 +42,8 @@ class Unheard:
         """Raises TypeError, whatever it is asked."""
         raise TypeError(f"`heard.{self.word}` is used and not declared: name '{self.word}' in the controller's `hears`")
 
-    __jax_array__ = __array__ = __bool__ = __float__ = __eq__ = refuse
+    __jax_array__ = __array__ = __bool__ = __float__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = refuse
 
 
 @record

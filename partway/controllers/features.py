@@ -7,7 +7,8 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from partway.controllers.base import DeviceView, ServerView, normal
+from partway.chance import normals
+from partway.controllers.base import DeviceView, ServerView
 from partway.model import Device, Server, power_for, server_energy
 from partway.records import record
 
@@ -22,13 +23,18 @@ class ServerWeights:
 
     @classmethod
     def drawn(cls, key: jax.Array, features: int, devices: int, rates: int, dtype: Any) -> Self:
-        """Standard normals for M = `features`, K = `devices` and n = `rates`."""
-        return cls.of(normal(key, (features, 1 + devices + rates), dtype), devices)
+        """Standard normals for M = `features`, K = `devices` and n = `rates`; feature by feature: K may be large."""
+        first, second = jax.random.key_data(key)
+        count = 1 + devices + rates
+        return jax.lax.map(
+            lambda feature: cls.of(normals((first, second), feature * count, count).astype(dtype), devices),
+            jnp.arange(features, dtype=jnp.uint32),
+        )
 
     @classmethod
     def of(cls, nu: jax.Array, devices: int) -> Self:
-        """nu (M, 1 + K + n) cut up."""
-        return cls(nu[:, 0], nu[:, 1 : 1 + devices], nu[:, 1 + devices :])
+        """nu (M, 1 + K + n), or one feature's (1 + K + n), cut up."""
+        return cls(nu[..., 0], nu[..., 1 : 1 + devices], nu[..., 1 + devices :])
 
 
 def half_power(device: Device) -> jax.Array:
