@@ -156,11 +156,11 @@ and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of ca
 A device-block of a million devices is then a fifth dearer than one of a thousand. Most of the rest is arithmetic, and
 of that 60 sigmoids.
 
-Of the memory of `printed` at K = 1e6, about 1 GB, a quarter is there before a run begins, 0.3 GB are the state, 0.3 what
-a call needs: what devices remember before and after, and of a tile the draws and what devices did. The rest is the
-compiler's, and what was used and not given back to the system. The server's random weights were 0.5 GB while they were
-drawn at once; they are drawn feature by feature. The state of a run in one share is donated to each call, which writes
-what it leaves over it.
+Of the memory of `printed` at K = 1e6, about 1 GB, a quarter is there before a run begins, 0.3 GB are the state, 0.3
+what a call needs: what devices remember before and after, and of a tile the draws and what devices did. The rest is
+the compiler's, and what was used and not given back to the system. The server's random weights were 0.5 GB while they
+were drawn at once; they are drawn feature by feature. The state of a run in one share is donated to each call, which
+writes what it leaves over it.
 
 Tried on two cores with `jax.profiler` and alternating processes, and dropped:
 
