@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     others = [one for one in known if one["group"] not in groups or (options.missing and whole(one))]
     there = [(one["group"], one["about"]) for one in others]
     chosen = [step for step in steps(places) if step.group in groups and (step.group, step.about) not in there]
-    known = [*others, *measure(chosen, options.minutes, told["machine"])]
-    if not alone:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(known, indent=1) + "\n")
-    _show(known, options.device, alone)
+
+    def keep(found: Sequence[Record]) -> None:
+        if not alone:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps([*others, *found], indent=1) + "\n")
+
+    try:
+        found = measure(chosen, options.minutes, told["machine"], keep)
+    except KeyboardInterrupt:
+        return _say(f"Stopped; what was measured is kept in {kept}. --missing goes on." if not alone else "Stopped.")
+    _show([*others, *found], options.device, alone)
     return 0
 
 
@@ -75,8 +81,10 @@ def whole(record: Record) -> bool:
     return not any("failed" in found for found in record["found"])
 
 
-def measure(chosen: Sequence[Step], minutes: float, machine: str) -> list[Record]:
-    """What every step found, with the machine and the day.
+def measure(
+    chosen: Sequence[Step], minutes: float, machine: str, keep: Callable[[Sequence[Record]], None]
+) -> list[Record]:
+    """What every step found, with the machine and the day, given to `keep` step by step.
 
     Steps that would begin after `minutes` are left out and say so.
     """
@@ -93,6 +101,7 @@ def measure(chosen: Sequence[Step], minutes: float, machine: str) -> list[Record
                 progress.advance(task)
             about = {"group": step.group, "about": step.about}
             records.append({**about, "machine": machine, "date": day, "found": found})
+            keep(records)
             if not sys.stderr.isatty():
                 print(step.words(), found[-1].get("failed", "done"), file=sys.stderr, flush=True)
     return records

@@ -54,8 +54,8 @@ are of one class. They return the four parts of the cost; Partway returns 25 sum
 **Draws**: Partway draws with Threefry, every number a function of (seed, block, device), inside the time measured;
 the rivals draw as a NumPy user would, SFC64 uniforms compared with b and standard exponentials, inside theirs. Where
 results are compared, the rivals are given Partway's draws, made beforehand. A measurement takes about {seconds:g} s or
-more: of ours one compiled call or several, compiled before; of a rival one block or several. There are {times}
-of each, {fewer} where these take more than {long:g} s together.
+more: of ours 20 to 500 blocks, or several times that, compiled before; of a rival one block or several. There are
+{times} of each, {fewer} where these take more than {long:g} s together.
 **Cores**: Partway's seeds, or a large fleet's devices, are spread over all cores; NumPy uses more than one only inside
 BLAS, which the features of `printed` need and `priced` does not. Ratios of one core are in the table above.
 {observed}
@@ -63,7 +63,8 @@ BLAS, which the features of `printed` need and `priced` does not. Ratios of one 
 
 The largest relative difference of a block's cost, and of its parts, from Partway's, with a dear server
 (w2 K^2 = {dear:g} per joule), so that its price decides. A fleet of more than 1024 is played in parts, of `printed`
-some blocks ahead of the server. The Python loop is left out there, and in float32, since it computes in float64.
+some blocks ahead of the server. The Python loop is left out there, for it takes long, and in float32, for it
+computes in float64.
 `make bench-quick` demands 1e-9 in float64 and 1e-5 in float32, on the CPU.
 
 {agreement}
@@ -258,7 +259,7 @@ def left_out(records: Sequence[Record], device: str, accelerated: Sequence[Recor
     """What was not measured, and why."""
     parts = [f"the Python loop above K = {LOOP_DEVICES} (its time is proportional to device-blocks)"]
     if device == "cpu":
-        why = "100,000 devices times 128 runs take more than 18 GB"
+        why = "100,000 devices times 128 runs took more than 18 GB when they were tried"
         parts.insert(0, f"more than {MOST_LANES:,} devices times runs ({why})")
     if device == "cpu" and not accelerated:
         parts.append("an accelerator (`python -m benchmarks --device gpu` is there and has not been run)")

@@ -11,7 +11,7 @@ from benchmarks.worlds import MEASURED
 FLEETS = (4, 20, 50, 1000, 100_000, 1_000_000)
 RUNS = (1, 32, 128)
 MOST_LANES = 3_200_000
-"""Devices times runs above which nothing is measured: 100,000 x 128 take more than 18 GB."""
+"""Devices times runs above which nothing is measured: 100,000 x 128 took more than 18 GB."""
 ACCELERATED = {1000: (10, 100, 1000), 100_000: (1, 10), 1_000_000: (1,), 10_000_000: (1,)}
 """Runs by fleet on an accelerator: 1e4 to 1e7 devices of all runs."""
 MANY = {"devices": 20, "runs": 128, "blocks": 5000}
@@ -141,7 +141,8 @@ def _many(places: Places) -> list[Step]:
 
 def _start(places: Places) -> list[Step]:
     return [
-        Step("start", {"scheme": scheme}, lambda scheme=scheme: start_up(scheme, places.device)) for scheme in MEASURED
+        Step("start", {"scheme": scheme}, lambda scheme=scheme: start_up(scheme, places.device, places.cores))
+        for scheme in MEASURED
     ]
 
 

@@ -44,9 +44,9 @@ def stream(seed: int | jax.Array, part: int = 0) -> Words:
 
 
 def normals(key: Words, first: int | jax.Array, count: int) -> jax.Array:
-    """(count,) of the float32 numbers that `jax.random.normal` makes of a key, from number `first` on.
+    """(count,) of the float32 numbers that `jax.random.normal` makes of a key, from number `first` on, below 2^32.
 
-    A piece at a time of what does not fit into memory four times, as `jax.random` has it on a CPU.
+    On a CPU `jax.random` has four times the memory of what it draws; this can draw piece by piece.
     """
     number = jnp.asarray(first, jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
     x, y = threefry(key, (jnp.zeros_like(number), number))

@@ -15,6 +15,8 @@ BLOCKS_PER_CALL = 500
 """Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
 MOST_PLAYED = 20_000_000
 """Device-blocks in one compiled call on a CPU, for the same reason: some seconds."""
+FEW = 2_000_000
+"""Device-blocks that are played in less time than it takes to compile a second program."""
 BLOCKS_PER_TILE = 50
 """Blocks of a tile: drawn at a time, and if the devices of a large fleet hear nothing, played ahead of the server."""
 MOST_DRAWN = 2**22
@@ -70,13 +72,13 @@ def cores() -> int:
 def calls_of(blocks: int, lanes: int, threads: int = 1) -> list[tuple[int, int]]:
     """Blocks of each compiled call and of each of its tiles, for so many devices of all its seeds.
 
-    Equally many in each call, so that one program serves all. Where that would make calls or tiles short, there is one
-    call of all blocks if they are few; else the last call is shorter.
+    Equally many in each call, so that one program serves all. Where that would make calls or tiles short, the last call
+    is shorter; but FEW device-blocks are played in equal calls, or one, whatever their tiles.
     """
     played = MOST_PLAYED // lanes if jax.default_backend() == "cpu" else BLOCKS_PER_CALL
     most = max(min(blocks, BLOCKS_PER_CALL, played), 1)
     in_tile = min(max(MOST_DRAWN // (lanes * threads), 1), BLOCKS_PER_TILE, most)
-    few = blocks <= 10 * BLOCKS_PER_CALL and blocks * lanes <= MOST_PLAYED
+    few = blocks <= 10 * BLOCKS_PER_CALL and blocks * lanes <= FEW
     length = divisor(blocks, most)
     if 10 * length >= most and (few or 2 * divisor(length, in_tile) >= in_tile):
         calls = [length] * (blocks // length)

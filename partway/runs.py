@@ -166,7 +166,7 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
 
 
 def _copied(tree: Any) -> Any:
-    """A tree to be used up in the place of this one. NumPy's arrays stay such: JAX would compile a copy of each."""
+    """A copy that may be used up. NumPy's arrays stay such: JAX would compile a program for each."""
     return jax.tree.map(lambda leaf: leaf.copy(), tree)
 
 
@@ -201,8 +201,8 @@ def _play_calls(
 ) -> Run:
     """Blocks first .. first + blocks - 1, one compiled call after the other, the seeds in shares, side by side.
 
-    `loop` is used up: a call writes what it leaves over what it was given. Between calls all is in memory once if there
-    is one share, twice if there are several; so are, inside a call, the memories of a fleet that is played in parts.
+    `loop` is used up: a call writes what it leaves over what it was given. What is in memory twice: all, between calls,
+    if there are several shares; inside a call, what the devices of a fleet that is played in parts remember.
     """
     double, fleet = loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
     layout, parts = layout_of(len(seeds), fleet, blocks), []

@@ -185,6 +185,8 @@ def _imported(name: str) -> Scheme:
     try:
         found = getattr(importlib.import_module(module), attribute)
         made = found() if isinstance(found, type) else found
+    except MemoryError:
+        raise
     except Exception as error:  # a user's module can fail in any way; the command line owes it one clear line
         raise InputError(f"scheme '{name}': {type(error).__name__}: {error}") from error
     if isinstance(made, DeviceController):

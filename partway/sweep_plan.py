@@ -208,12 +208,11 @@ def _profile(name: str) -> str:
 
 @cache
 def _outside(name: str) -> str:
-    """The source of a policy from outside; nothing for what ships."""
-    scheme, found = find_scheme(name), list[str]()
-    for kind in (type(scheme.device), type(scheme.server)):
-        if kind.__module__.partition(".")[0] != "partway":
-            found.append(_source(kind))
-    return "".join(found)
+    """The sources of a policy from outside, those of its base classes too; nothing for what ships."""
+    scheme = find_scheme(name)
+    kinds = [*type(scheme.device).__mro__, *type(scheme.server).__mro__]
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("partway", "builtins")]
+    return "".join(dict.fromkeys(map(_source, own)))
 
 
 def _source(kind: type) -> str:

@@ -182,7 +182,10 @@ class _Computation:
         try:
             outcomes = future.result()
         except ImportError as error:
-            raise InputError(f"a worker cannot run this: {error}; install there what is installed here") from None
+            raise InputError(
+                f"a worker cannot run this: {error}; it needs what is installed here and the same files, and is to be "
+                "started again when they have changed"
+            ) from None
         except (Exception, CancelledError) as error:
             if (_worker_gone(error) or isinstance(error, MemoryError)) and tries < MOST_TRIES:
                 self.waiting.appendleft((group, tries + 1))
@@ -208,7 +211,8 @@ def _play(play: Callable[[list[Plan]], list[Outcome]], group: Group, expected: M
         except InputError as error:  # a policy or a profile that is not there
             raise ImportError(str(error)) from None
         if key != case.key:
-            raise ImportError(f"the files of '{case.todo.schemes[0]}', or of its profiles, are not the same as here")
+            names = " and ".join(filter(None, (*case.todo.schemes, case.todo.server)))
+            raise ImportError(f"the files of {names}, or of the profiles, are not the same there as here")
     return play([case.todo for case in group])
 
 

@@ -160,6 +160,8 @@ def test_seeds_that_a_call_plays(seeds: int, devices: int, together: int, monkey
     [
         (5000, 20, 2, [(500, 50)] * 10),
         (997, 20, 1, [(997, 1)]),  # a prime number, of few devices: some milliseconds
+        (997, 20_000, 1, [(500, 50), (497, 7)]),
+        (998, 20, 2, [(499, 1), (499, 1)]),
         (1000, 1_000_000, 1, [(20, 4)] * 50),
         (997, 1_000_000, 1, [*[(20, 4)] * 49, (17, 1)]),
         (22, 1_000_000, 1, [(20, 4), (2, 2)]),  # not twice 11, of tiles of one block

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import fleet, layout, runs
+from partway import fleet, layout, runs, simulate
 from partway.controllers.baselines import Random, Steady
 from partway.runs import begin, go_on, run, run_worlds
 from partway.schemes import SCHEMES
@@ -72,6 +72,7 @@ def test_results_do_not_depend_on_calls_that_are_not_equally_long(mixed_world: W
     in_one = played()
     monkeypatch.setattr(layout, "BLOCKS_PER_CALL", 10)
     monkeypatch.setattr(layout, "MOST_PLAYED", 100)
+    monkeypatch.setattr(layout, "FEW", 0)
     in_three = played()
     assert ticks == [23, 10, 10, 3]
     np.testing.assert_allclose(in_one[2].cost()[:, :18], in_one[0].cost()[:, 5:], rtol=1e-12)
@@ -86,9 +87,12 @@ def test_worlds_played_at_once_do_not_depend_on_parts_and_blocks_played_ahead(
     pair, how = Pair(SCHEMES["printed"].device, SCHEMES["printed"].server), {"precision": "float64"}
     worlds = [mixed_world, dear(mixed_world)]
     alone = [run(world, pair, "printed", (0, 1), 12, **how).sums for world in worlds]
+    lengths, play_tile = list[int](), simulate.play_tile
+    monkeypatch.setattr(simulate, "play_tile", lambda *given: lengths.append(len(given[-1].keys)) or play_tile(*given))
     monkeypatch.setattr(fleet, "PART", 2)
     monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 3)
     together = run_worlds(worlds, [pair, pair], "printed", (0, 1), 12, **how)
+    assert set(lengths) == {3}
     for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 

@@ -19,6 +19,7 @@ from test_sweep_run import MANY, REAL, Havoc, Here, Witness, dice, killed_and_ag
 
 from partway import cli, sweep_run
 from partway.errors import InputError
+from partway.sweep_cases import play_group
 from partway.sweep_cluster import dask_executor
 from partway.sweep_run import Progress, sweep
 
@@ -51,26 +52,25 @@ def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "undisturbed"
 
 
-def test_simulated_numbers_are_those_of_one_process_though_dask_workers_are_killed(cluster: Any, tmp_path: Path):
-    """All of them at a random moment, while groups are in flight; bit for bit."""
-    how, chance, killed = (
-        REAL | {"over": {"device.arrival_prob": [0.1, 0.3], "devices": [1, 2, 3]}},
-        dice(),
-        list[int](),
-    )
+def test_simulated_numbers_are_those_of_one_process_though_dask_workers_are_killed(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All of them, at a random moment after they have begun; bit for bit."""
+    log, chance, killed = tmp_path / "begun", dice(), list[int]()
 
     def tick(progress: Progress) -> None:
-        if progress.done and progress.flying and not killed:
-            time.sleep(chance.uniform(0, 1))
-            for nanny in cluster.workers.values():
-                killed.append(nanny.pid)
-                os.kill(nanny.pid, signal.SIGKILL)
+        if log.exists() and not killed:
+            time.sleep(chance.uniform(0, 1))  # a group takes seconds: it has to be compiled
+            killed.extend(nanny.pid for nanny in cluster.workers.values() if nanny.pid)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
 
-    with dask_executor(cluster.scheduler_address) as executor:
-        dataset = sweep(**how, out=tmp_path / "dask", executor=executor, tick=tick)
-    assert len(killed) == 2
+    with monkeypatch.context() as patch, dask_executor(cluster.scheduler_address) as executor:
+        patch.setattr(sweep_run, "play_group", noting(play_group, log))
+        dataset = sweep(**REAL, out=tmp_path / "dask", executor=executor, tick=tick)
     assert set(dataset["status"].values.ravel()) == {"ok"}
-    sweep(**how, out=tmp_path / "alone", jobs=1)
+    assert len(log.read_text().split()) > dataset["status"].size  # some were begun twice
+    sweep(**REAL, out=tmp_path / "alone", jobs=1)
     assert same_files(tmp_path / "dask", tmp_path / "alone")
 
 

@@ -551,7 +551,7 @@ def test_no_future_outlives_its_group(toys: None, tmp_path: Path):
 
 
 def test_workers_without_partway_are_told_so(toys: None, tmp_path: Path):
-    with pytest.raises(InputError, match=r"No module named 'partway'; install there what is installed here"):
+    with pytest.raises(InputError, match=r"No module named 'partway'; it needs what is installed here"):
         sweep(**TOY, out=tmp_path / "out", executor=WithoutPartway())
 
 
@@ -580,13 +580,13 @@ def test_workers_without_the_same_policy_are_refused_and_the_sweep_goes_on_when_
                         patch.setattr(sweep_plan, name, value)
                     return super().submit(fn, *args, **kwargs)
 
-        with pytest.raises(InputError, match=rf"a worker cannot run this: {error}.*; install there what is installed"):
+        with pytest.raises(InputError, match=rf"a worker cannot run this: {error}.*; it needs what is installed"):
             sweep(**how, out=tmp_path / "out", executor=Elsewhere())
 
     def missing(name: str) -> Any:
         raise InputError(f"scheme '{name}': there is no module 'own_policy'")
 
-    others = "the files of 'own_policy:Mine', or of its profiles, are not the same as here"
+    others = "the files of own_policy:Mine, or of the profiles, are not the same there as here"
     elsewhere(others, _outside=lambda name: "another source")
     elsewhere("scheme 'own_policy:Mine': there is no module", _outside=missing)
     assert not list((tmp_path / "out" / "cases").glob("*.json"))

@@ -34,12 +34,12 @@ Limits = tuple[float, float] | frozenset[str]
 
 @record
 class Unheard:
-    """In the place of a word that a controller does not name in `hears`: to use it, even to compare it, is an error."""
+    """Stands for a word that a controller does not name in `hears`: computing with it, or comparing, is an error."""
 
     word: str
 
     def refuse(self, *_: Any) -> Any:
-        """Raises TypeError, whatever it is asked."""
+        """Raises TypeError."""
         raise TypeError(f"`heard.{self.word}` is used and not declared: name '{self.word}' in the controller's `hears`")
 
     __jax_array__ = __array__ = __bool__ = __float__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
