@@ -161,8 +161,8 @@ def ceiling(records: Sequence[Record]) -> str:
     if not parts:
         return ""
     return (
-        "Arithmetic alone, at the best rates of [the limit](#the-limit), is as fast as NumPy batched at K = 1e6 times\n"
-        f"{' and '.join(parts)}: no program of such kernels is faster.\n\n"
+        "By arithmetic alone, at the best rates of [the limit](#the-limit), no program of such kernels could be\n"
+        f"faster than NumPy batched at K = 1e6 by more than {' and '.join(parts)}.\n\n"
     )
 
 
