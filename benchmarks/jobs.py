@@ -22,11 +22,11 @@ from benchmarks.worlds import pair_of, world_of
 from partway.runs import begin, go_on, run
 
 BLOCKS = {"cpu": (20, 50, 125, 250, 500), "gpu": (20, 50, 125, 250, 500, 1000, 5000)}
-"""Blocks that ours plays without a stop at least, by device: all divide those of a long run."""
+"""What the fewest blocks of a measurement of ours are chosen from, by device: all divide those of a long run."""
 TARGET = {"cpu": 5_000_000, "gpu": 200_000_000}
-"""Device-blocks of these at most, if they are more than the fewest blocks."""
+"""Device-blocks that these may be, where more than the first of BLOCKS are chosen."""
 MEASURED_S = 0.15
-"""Seconds of one measurement, about: of ours several times BLOCKS, of a rival whole blocks."""
+"""Seconds of one measurement, about: of ours some times the fewest blocks, of a rival some blocks."""
 REPEATS, FEWER, LONG_S = 5, 3, 60.0
 """How often a rate is measured; fewer times where that takes long."""
 Play = Callable[[], float]
@@ -108,7 +108,7 @@ def rival_rates(scheme: str, devices: int, kinds: list[str], precision: str) -> 
 
 
 def least_blocks(lanes: int, device: str) -> int:
-    """How many blocks ours plays without a stop at least."""
+    """The fewest blocks of a measurement of ours: the most of BLOCKS that TARGET allows."""
     allowed = BLOCKS[device]
     return max([blocks for blocks in allowed if blocks * lanes <= TARGET[device]], default=allowed[0])
 
