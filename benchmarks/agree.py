@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.fleet import Array, agreed_features, fleet_of, recorded
 from benchmarks.rivals import rival_of
 from benchmarks.worlds import DEAR, pair_of, world_of
-from partway.runs import Run, run
+from partway.simulation.rollout import Run, run
 
 ALLOWED = {"float32": 1e-5, "float64": 1e-9}
 """Largest relative difference of the cost of a block."""

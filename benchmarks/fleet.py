@@ -13,11 +13,12 @@ import numpy as np
 
 from partway.controllers.features import ServerWeights
 from partway.controllers.parametric import Algorithm1, Algorithm2
-from partway.draws import draws, gains
-from partway.model import LN2
-from partway.runs import begin
-from partway.simulate import Pair
-from partway.world import World, precise
+from partway.pytree import precise
+from partway.simulation.rollout import begin
+from partway.simulation.step import Pair
+from partway.system.equations import LN2
+from partway.system.exogenous import draws, gains
+from partway.system.world import World
 
 Array = np.ndarray[Any, Any]
 

@@ -19,7 +19,7 @@ from benchmarks.limit import peaks
 from benchmarks.machine import peak_bytes, words
 from benchmarks.rivals import LOOP_DEVICES, ONE_BY_ONE, rival_of
 from benchmarks.worlds import pair_of, world_of
-from partway.runs import begin, go_on, run
+from partway.simulation.rollout import begin, go_on, run
 
 BLOCKS = {"cpu": (20, 50, 125, 250, 500), "gpu": (20, 50, 125, 250, 500, 1000, 5000)}
 """What the fewest blocks of a measurement of ours are chosen from, by device: all divide those of a long run."""

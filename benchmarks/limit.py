@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.chance import threefry
 from partway.controllers.parametric import Algorithm1
 from partway.controllers.postdecision import Priced
-from partway.task import CONTINUOUS_CUTS
+from partway.dnn.cuts import CONTINUOUS_CUTS
+from partway.rng import threefry
 
 LANES = 16_384
 """Numbers of a kernel that stays in the cache."""

@@ -14,7 +14,7 @@ from benchmarks.rivals_loop import PricedLoop, PrintedLoop
 from benchmarks.rivals_priced import PricedDevices
 from benchmarks.rivals_printed import PrintedDevices
 from benchmarks.rivals_server import PricedServer, PrintedServer
-from partway.simulate import Pair
+from partway.simulation.step import Pair
 
 RIVALS = ("loop", "per_run", "batched")
 ONE_BY_ONE = ("loop", "per_run")

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.fleet import Array, Features, Fleet
 from partway.controllers.parametric import MAX_POWER, Algorithm1
 from partway.controllers.postdecision import Priced
-from partway.model import ROUNDING
+from partway.system.types import ROUNDING
 
 
 class PrintedLoop:

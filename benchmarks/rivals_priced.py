@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.fleet import Array, Fleet
 from partway.controllers.postdecision import Priced
-from partway.model import ROUNDING
+from partway.system.types import ROUNDING
 
 TILE = 4096
 """Lanes that are worked on at once. Found by trying."""

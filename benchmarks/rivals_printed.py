@@ -8,7 +8,8 @@ import numpy as np
 from benchmarks.fleet import Array, Features, Fleet
 from benchmarks.rivals_server import sigmoid
 from partway.controllers.parametric import MAX_POWER, Algorithm1
-from partway.model import LN2, ROUNDING
+from partway.system.equations import LN2
+from partway.system.types import ROUNDING
 
 TILE = 4096
 """Devices of all runs that are worked on at once: 30 features of them are 0.5 MB in float32. Found by trying."""

@@ -6,11 +6,12 @@ proportional to K. No time is spent on queues that overflow, and a device-block 
 
 from functools import cache
 
-from partway.scenario import load
+from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES
-from partway.sections import Scenario
-from partway.simulate import Pair
-from partway.world import World, build, place
+from partway.simulation.step import Pair
+from partway.system.placement import place
+from partway.system.world import World, build
 
 MEASURED = ("printed", "priced")
 """The schemes that are measured: the paper's learner and ours."""

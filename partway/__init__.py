@@ -4,16 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from partway.comparison import compare
     from partway.controllers.base import DeviceController, ServerController
     from partway.errors import InputError
-    from partway.model import DeviceAction, ServerAction, drain
-    from partway.records import record
-    from partway.results import summarise
-    from partway.scenario import load
+    from partway.experiments.comparison import compare
+    from partway.experiments.summary import summarise
+    from partway.experiments.sweep.run import sweep
+    from partway.pytree import record
+    from partway.scenario.loading import load
+    from partway.scenario.schema import Scenario
     from partway.schemes import SCHEMES, Scheme
-    from partway.sections import Scenario
-    from partway.sweep_run import sweep
+    from partway.system.equations import drain
+    from partway.system.types import DeviceAction, ServerAction
 
 __all__ = [
     "SCHEMES",
@@ -34,19 +35,19 @@ __all__ = [
 
 _HOME = {
     "SCHEMES": "schemes",
-    "DeviceAction": "model",
+    "DeviceAction": "system.types",
     "DeviceController": "controllers.base",
     "InputError": "errors",
-    "Scenario": "sections",
+    "Scenario": "scenario.schema",
     "Scheme": "schemes",
-    "ServerAction": "model",
+    "ServerAction": "system.types",
     "ServerController": "controllers.base",
-    "compare": "comparison",
-    "drain": "model",
-    "load": "scenario",
-    "record": "records",
-    "summarise": "results",
-    "sweep": "sweep_run",
+    "compare": "experiments.comparison",
+    "drain": "system.equations",
+    "load": "scenario.loading",
+    "record": "pytree",
+    "summarise": "experiments.summary",
+    "sweep": "experiments.sweep.run",
 }
 
 

@@ -12,7 +12,7 @@ def main() -> int:
     if usual is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     gc.disable()  # a sixth of the time went into looking for garbage in modules, where there is none
-    from partway import cli  # slow: here, where Ctrl-C is heard and nothing has been written yet
+    from partway.cli import main as cli  # slow: here, where Ctrl-C is heard and nothing has been written yet
 
     gc.freeze()
     gc.enable()

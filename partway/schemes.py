@@ -18,12 +18,12 @@ from partway.controllers.iao import Iao, IaoServer
 from partway.controllers.parametric import Algorithm1, Algorithm2
 from partway.controllers.postdecision import Oracle, PostDecision, PostDecisionServer, Priced
 from partway.controllers.qlearning import Binary, QLearningDevice, QLearningServer
-from partway.controllers.rules import Ans, CoEdge, Dads, Drift, Myopic, Neurosurgeon, NeurosurgeonEnergy
+from partway.controllers.related_work import Ans, CoEdge, Dads, Drift, Myopic, Neurosurgeon, NeurosurgeonEnergy
 from partway.errors import InputError, nearest, shown
-from partway.sections import Scenario
-from partway.simulate import Pair
-from partway.tuning import tune_constant
-from partway.world import World
+from partway.experiments.preparation import tune_constant
+from partway.scenario.schema import Scenario
+from partway.simulation.step import Pair
+from partway.system.world import World
 
 Prepare = Callable[[Pair, World], Pair]
 

@@ -18,7 +18,6 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 
 from partway.errors import InputError
-from partway.layout import cores
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,3 +114,11 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK_S)
     os._exit(1)
+
+
+def cores() -> int:
+    """Cores that this process may use: NPROC, which XLA reads too, or those it may run on."""
+    told = os.environ.get("NPROC", "")
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

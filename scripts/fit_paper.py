@@ -26,13 +26,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pages import write_section
 
-from partway.claims import BASELINES, Points, claims
-from partway.judge import Judged, column, phases
-from partway.reproduce_report import PHASE_WORDS, READING_WORDS, interval_words
-from partway.reproduction import FULL, Sizes, parts
-from partway.scenario import load
-from partway.sections import Scenario
-from partway.verdicts import HOLDS
+from partway.paper.claims import BASELINES, Points, claims
+from partway.paper.figure_runs import FULL, Sizes, parts
+from partway.paper.report import PHASE_WORDS, READING_WORDS, interval_words
+from partway.paper.statistics import HOLDS
+from partway.paper.verdicts import Judged, column, phases
+from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
 
 ROOT = Path(__file__).parents[1]
 PRESETS, KEPT, DATA = ROOT / "partway" / "presets", ROOT / "results" / "fit", ROOT / "docs" / "data"

@@ -18,20 +18,22 @@ import numpy as np
 from pages import write_section
 
 from benchmarks.machine import words
-from partway.bound import lower_bound, price_cap
-from partway.bound_report import served_at_best
-from partway.comparison import compare
+from partway.bound.lower_bound import lower_bound, price_cap
+from partway.bound.report import served_at_best
+from partway.cli.theorem1 import shown
 from partway.controllers.postdecision import SERVER_DISCOUNT
+from partway.experiments.comparison import compare
+from partway.experiments.statistics import Estimate
+from partway.experiments.summary import Summary, summarise
 from partway.figures import theorem1 as figure
-from partway.layout import cores
-from partway.report import percent
-from partway.results import Estimate, Summary, summarise
-from partway.runs import run
-from partway.scenario import load
+from partway.formatting import percent
+from partway.paper.theorem1 import label, measure
+from partway.scenario.loading import load
 from partway.schemes import pair_for
-from partway.theorem1 import label, measure
-from partway.theorem1_command import shown
-from partway.world import build, place
+from partway.simulation.rollout import run
+from partway.system.placement import place
+from partway.system.world import build
+from partway.workers import cores
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEAR = "weights.server_energy=2.5e-3"

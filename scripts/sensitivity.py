@@ -19,8 +19,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from pages import write_section
 
-from partway.figures.sheet import STYLE, short_number
-from partway.scenario import load
+from partway.figures.style import STYLE, short_number
+from partway.scenario.loading import load
 
 SHARE = "share of comparisons for it"
 VALUES = 6

@@ -14,14 +14,19 @@ from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
 
-from partway import layout, runs
-from partway.comparison import with_bound
-from partway.runs import Options, Run, run
-from partway.scenario import load
+from partway.experiments.comparison import with_bound
+from partway.measurement.metrics import Sums, Traces
+from partway.pytree import precise
+from partway.rng import controller_keys, stable_hash
+from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, consult_bound
-from partway.sections import Scenario
-from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, stable_hash
-from partway.world import World, build, place, precise
+from partway.simulation import rollout as runs
+from partway.simulation import schedule as layout
+from partway.simulation.rollout import Options, Run, run
+from partway.simulation.step import Loop, Pair
+from partway.system.placement import place
+from partway.system.world import World, build
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier run left on disk

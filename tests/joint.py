@@ -25,16 +25,20 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from partway import bound, simulate
-from partway import draws as drawing
-from partway.bound import Bound, lower_bound
+from partway.bound import lower_bound as bound
+from partway.bound.device_program import Fading
+from partway.bound.lower_bound import Bound, lower_bound
 from partway.controllers.postdecision import PostDecisionServer, Priced
-from partway.program import Fading
-from partway.runs import Options, play_seed
-from partway.scenario import load
-from partway.simulate import Pair, Sums
-from partway.task import Task
-from partway.world import Placement, World, build, precise
+from partway.dnn.cuts import Task
+from partway.measurement.metrics import Sums
+from partway.pytree import precise
+from partway.scenario.loading import load
+from partway.simulation import step as simulate
+from partway.simulation.rollout import Options, play_seed
+from partway.simulation.step import Pair
+from partway.system import exogenous as drawing
+from partway.system.placement import Placement
+from partway.system.world import World, build
 
 MEAN_GAIN = 0.05
 HALVES = 2

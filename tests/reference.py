@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import expit
 
-from partway.sections import DeviceClass, Scenario
-from partway.task import read_profile
+from partway.dnn.profile import read_profile
+from partway.scenario.schema import DeviceClass, Scenario
 
 SAFETY = 1e-4
 MAX_EFFICIENCY = 40.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from partway.comparison import Plan
+    from partway.experiments.comparison import Plan
 
 DELAY_S = 0.03
 

@@ -31,8 +31,10 @@ from benchmarks.process import Job, environment, start_up
 from benchmarks.rivals import RIVALS, rival_of
 from benchmarks.rivals_printed import TILE, tiles
 from benchmarks.worlds import DEAR, MEASURED, overrides, pair_of, scenario_of, world_of
-from partway.scenario import load
-from partway.world import build, load_of, place
+from partway.scenario.loading import load
+from partway.system.load import load_of
+from partway.system.placement import place
+from partway.system.world import build
 
 PLACES = Places("cache", cores=(0, 1))
 

@@ -10,13 +10,14 @@ from conftest import MIXED, Play, world_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partway import bound, comparison
-from partway.bound import Bound, NoBound, lower_bound
-from partway.comparison import with_bound
+from partway.bound import lower_bound as bound
+from partway.bound.lower_bound import Bound, NoBound, lower_bound
 from partway.controllers.baselines import Constant, Steady
-from partway.scenario import load
-from partway.simulate import Pair
-from partway.world import World
+from partway.experiments import comparison
+from partway.experiments.comparison import with_bound
+from partway.scenario.loading import load
+from partway.simulation.step import Pair
+from partway.system.world import World
 
 DEAR = {"weights.server_energy": 2.5e-3}
 """A server at which the price is about 3.6 of a task that waits a block."""

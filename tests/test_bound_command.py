@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partway.bound import Bound, lower_bound
-from partway.bound_report import served_at_best
-from partway.cli import main
+from partway.bound.lower_bound import Bound, lower_bound
+from partway.bound.report import served_at_best
+from partway.cli.main import main
 from partway.controllers.postdecision import energy_coef
-from partway.scenario import load
-from partway.sections import Scenario
-from partway.world import World, build, place
+from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
+from partway.system.placement import place
+from partway.system.world import World, build
 
 
 @pytest.fixture(autouse=True)

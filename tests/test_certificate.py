@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from conftest import MIXED, Play, world_of
 
-from partway.bound import Bound
-from partway.certificate import Certificate
-from partway.comparison import compare, with_bound
+from partway.bound.certificate import Certificate
+from partway.bound.lower_bound import Bound
 from partway.controllers.baselines import Constant, Steady
-from partway.results import Summary, cost_of, summarise
-from partway.runs import Run
-from partway.scenario import load
+from partway.experiments.comparison import compare, with_bound
+from partway.experiments.summary import Summary, cost_of, summarise
+from partway.scenario.loading import load
 from partway.schemes import SCHEMES, consult_bound
-from partway.simulate import Pair
-from partway.world import World
+from partway.simulation.rollout import Run
+from partway.simulation.step import Pair
+from partway.system.world import World
 
 LAYERS: dict[str, Any] = {
     **MIXED,

@@ -14,11 +14,15 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from partway.choices import best_cuts, exact_choices, table_value
-from partway.model import Device, affordable_bits
-from partway.scenario import load
-from partway.task import layer_cuts, read_profile
-from partway.world import build, place, precise
+from partway.dnn.cuts import layer_cuts
+from partway.dnn.profile import read_profile
+from partway.pytree import precise
+from partway.scenario.loading import load
+from partway.system.equations import affordable_bits
+from partway.system.placement import place
+from partway.system.stage_cost import best_cuts, exact_choices, table_value
+from partway.system.types import Device
+from partway.system.world import build
 
 MOST = 5
 """Tasks up to which choices are listed: the fastest device of the fleet runs 4.5 a block."""

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from partway.claims import BASELINES, PROPOSED, Ordering, Points, Term, claims
-from partway.judge import judge, phases, value
-from partway.reproduction import Part, settled
-from partway.verdicts import FAILS, HOLDS, UNDECIDED, Decision, decide, deciding, holm_levels, p_value, verdict
+from partway.paper.claims import BASELINES, PROPOSED, Ordering, Points, Term, claims
+from partway.paper.figure_runs import Part, settled
+from partway.paper.statistics import FAILS, HOLDS, UNDECIDED, Decision, decide, deciding, holm_levels, p_value, verdict
+from partway.paper.verdicts import judge, phases, value
 
 ANY = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 

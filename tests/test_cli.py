@@ -18,11 +18,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partway import cli, commands, reproduce_command, store, sweep_command
-from partway.cli import main
-from partway.comparison import Plan, version
+from partway import files as store
+from partway.cli import commands
+from partway.cli import main as cli
+from partway.cli import reproduce as reproduce_command
+from partway.cli import sweep as sweep_command
+from partway.cli.main import main
 from partway.errors import InputError
-from partway.scenario import load, preset_text, presets
+from partway.experiments.comparison import Plan
+from partway.provenance import version
+from partway.scenario.loading import load, preset_text, presets
 from partway.schemes import SCHEMES, hyperparameters
 
 ROOT = Path(__file__).parent.parent

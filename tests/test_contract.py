@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from conftest import MIXED, world_of
 
-from partway.bound import lower_bound
-from partway.comparison import compare
+from partway.bound.lower_bound import lower_bound
 from partway.controllers import base
 from partway.controllers.base import (
     DeviceController,
@@ -28,16 +27,21 @@ from partway.controllers.base import (
 )
 from partway.controllers.baselines import Constant, Even, Local, Random, Steady
 from partway.controllers.parametric import Algorithm1
-from partway.draws import arrivals, gains
-from partway.model import Broadcast, Device, DeviceAction, Draws, Server, ServerAction, State, admit, heard, transition
-from partway.records import record
-from partway.results import discounted
-from partway.runs import Options, Run, evaluate, play_seed
-from partway.runs import run as play_run
-from partway.scenario import load
+from partway.experiments.comparison import compare
+from partway.experiments.statistics import discounted
+from partway.pytree import precise, record
+from partway.rng import controller_keys, per_device, stable_hash
+from partway.scenario.loading import load
 from partway.schemes import SCHEMES
-from partway.simulate import Loop, Pair, controller_keys, first_state, per_device, stable_hash, start
-from partway.world import World, build, place, precise
+from partway.simulation.rollout import Options, Run, evaluate, play_seed
+from partway.simulation.rollout import run as play_run
+from partway.simulation.step import Loop, Pair, first_state, start
+from partway.system.equations import admit, transition
+from partway.system.exogenous import arrivals, gains
+from partway.system.placement import place
+from partway.system.signalling import heard
+from partway.system.types import Broadcast, Device, DeviceAction, Draws, Server, ServerAction, State
+from partway.system.world import World, build
 
 Replay = Callable[..., Any]
 DEVICE_TRACES = ("q", "taken", "rest", "power", "cost")

@@ -14,21 +14,15 @@ from partway.controllers.base import DeviceView, ServerView, announce, silence
 from partway.controllers.baselines import Constant, Steady
 from partway.controllers.features import ServerWeights, device_features, half_power, server_features
 from partway.controllers.parametric import Algorithm1, Algorithm2, Learned, ServerLearned, step_size
-from partway.controllers.qlearning import (
-    POWERS,
-    RATES,
-    QLearned,
-    QLearningDevice,
-    QLearningServer,
-    ServerQLearned,
-)
-from partway.model import Device, DeviceAction
-from partway.runs import Run
-from partway.scenario import load
+from partway.controllers.qlearning import POWERS, RATES, QLearned, QLearningDevice, QLearningServer, ServerQLearned
+from partway.experiments.preparation import HELD_OUT_SEEDS, SHARES, SPEEDS, TUNING_BLOCKS, tune_constant
+from partway.scenario.loading import load
 from partway.schemes import SCHEMES
-from partway.simulate import Pair
-from partway.tuning import HELD_OUT_SEEDS, SHARES, SPEEDS, TUNING_BLOCKS, tune_constant
-from partway.world import Placement, World, build
+from partway.simulation.rollout import Run
+from partway.simulation.step import Pair
+from partway.system.placement import Placement
+from partway.system.types import Device, DeviceAction
+from partway.system.world import World, build
 
 GAIN = 3e3
 """Mean gain of the devices worked by hand: a whole task takes 0.5115 W, half a task 1.5 / 3e3 x 31 = 0.0155 W."""

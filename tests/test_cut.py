@@ -14,14 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import cut_command
-from partway.bound import lower_bound
-from partway.break_even import MOST_HZ, BreakEven, break_even, one_task_cost
-from partway.cli import _parser, main
-from partway.comparison import plan
+from partway.bound.lower_bound import lower_bound
+from partway.cli import cut as cut_command
+from partway.cli.main import _parser, main
+from partway.cli.terminal import terminal
 from partway.controllers.baselines import Constant, Full, Local
 from partway.controllers.postdecision import PostDecisionServer
-from partway.cut import (
+from partway.dnn.cuts import layer_cuts
+from partway.dnn.profile import read_profile, shipped_profiles, write_profile
+from partway.errors import InputError
+from partway.experiments.comparison import plan
+from partway.measurement.latency import finish_times
+from partway.measurement.metrics import traced
+from partway.planner.break_even import MOST_HZ, BreakEven, break_even, one_task_cost
+from partway.planner.evaluation import Alone, alone, at_full_speed, lone_tasks, measured, play_here
+from partway.planner.plan import (
     Rule,
     Site,
     advise,
@@ -33,16 +40,13 @@ from partway.cut import (
     site,
     with_task,
 )
-from partway.cut_report import Answer, sheet
-from partway.cut_runs import Alone, alone, at_full_speed, lone_tasks, measured, play_here
-from partway.draws import Drawn
-from partway.errors import InputError
-from partway.latency import finish_times
-from partway.scenario import load
-from partway.simulate import Pair, play_block, start, traced
-from partway.task import layer_cuts, read_profile, shipped_profiles, write_profile
-from partway.terminal import terminal
-from partway.world import World, build, place, precise
+from partway.planner.report import Answer, sheet
+from partway.pytree import precise
+from partway.scenario.loading import load
+from partway.simulation.step import Pair, play_block, start
+from partway.system.exogenous import Drawn
+from partway.system.placement import place
+from partway.system.world import World, build
 
 QUEUES, FADING = np.array([1, 2, 5, 9]), np.array([0.01, 0.3, 1.0, 3.0])
 

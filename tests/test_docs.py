@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import partway
-from partway.claims import PHASES, Points, claims
-from partway.cli import _parser
-from partway.judge import phases
-from partway.scenario import load
+from partway.cli.main import _parser
+from partway.paper.claims import PHASES, Points, claims
+from partway.paper.verdicts import phases
+from partway.scenario.loading import load
 
 ROOT = Path(__file__).parents[1]
 PAPER = (ROOT / "docs" / "paper.md").read_text()

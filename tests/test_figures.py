@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from partway.comparison import execute, plan
+from partway.experiments.comparison import execute, plan
+from partway.experiments.statistics import estimate
+from partway.experiments.summary import LATENCY, PARTS, summarise
 from partway.figures import write_comparison, write_run
-from partway.figures.sheet import FOREIGN, PALETTE, colour
-from partway.results import LATENCY, PARTS, estimate, summarise
+from partway.figures.style import FOREIGN, PALETTE, colour
 from partway.schemes import SCHEMES
 
 COMPARISON, RUN = ("gap", "cost-over-time", "cost-parts", "tradeoff"), ("cost-over-time", "devices")

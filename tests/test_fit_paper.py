@@ -6,11 +6,11 @@ import fit_paper
 import pytest
 from fit_paper import CANDIDATES, FIRST_SEED, PRESETS, SIZES, WORLD, Range, score, space
 
-from partway.judge import Judged
-from partway.reproduction import FULL, QUICK
-from partway.scenario import load
+from partway.paper.figure_runs import FULL, QUICK
+from partway.paper.statistics import FAILS, HOLDS, Decision
+from partway.paper.verdicts import Judged
+from partway.scenario.loading import load
 from partway.schemes import pair_for
-from partway.verdicts import FAILS, HOLDS, Decision
 
 
 def decisions(*means: float) -> tuple[Decision, ...]:

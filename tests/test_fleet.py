@@ -8,17 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import fleet, layout, runs, simulate
 from partway.controllers.base import DeviceController
 from partway.controllers.parametric import Algorithm1
 from partway.controllers.postdecision import Priced
-from partway.draws import drawn
-from partway.fleet import compact, expand, mesh_for, plays_ahead
-from partway.runs import Run, begin, evaluate, run
-from partway.scenario import load
+from partway.pytree import precise
+from partway.scenario.loading import load
 from partway.schemes import pair_for
-from partway.simulate import play_block
-from partway.world import build, place, precise
+from partway.simulation import fleet
+from partway.simulation import rollout as runs
+from partway.simulation import schedule as layout
+from partway.simulation import step as simulate
+from partway.simulation.fleet import compact, expand, mesh_for, plays_ahead
+from partway.simulation.rollout import Run, begin, evaluate, run
+from partway.simulation.step import play_block
+from partway.system.exogenous import drawn
+from partway.system.placement import place
+from partway.system.world import build
 
 DEVICES = 11
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from partway.runs import Run, evaluate
-from partway.world import World
+from partway.simulation.rollout import Run, evaluate
+from partway.system.world import World
 
 
 @pytest.mark.parametrize("name", ["printed", "exact"])

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partway.comparison import compare
-from partway.results import cost_of, gap
+from partway.experiments.comparison import compare
+from partway.experiments.summary import cost_of, gap
 
 
 @pytest.mark.parametrize("objective", ["average", pytest.param("discounted", marks=pytest.mark.slow)])

@@ -25,12 +25,13 @@ from joint import (
 )
 from scipy.optimize import fminbound
 
-from partway import bound
-from partway.bound import Bound
+from partway.bound import lower_bound as bound
+from partway.bound.lower_bound import Bound
 from partway.controllers.baselines import Steady
 from partway.controllers.postdecision import Oracle, PostDecision, PostDecisionServer, Priced
-from partway.simulate import Pair, Sums
-from partway.world import World
+from partway.measurement.metrics import Sums
+from partway.simulation.step import Pair
+from partway.system.world import World
 
 GAINS = points_of(3)
 DEAR = (0.1, 0.5, 2.5, 10.0)

@@ -11,13 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-from partway import keep
-from partway.cli import main
-from partway.comparison import Plan, plan, play
-from partway.draws import gains
+from partway.cli.main import main
 from partway.errors import InputError
-from partway.runs import Run
-from partway.world import World, build, place, precise
+from partway.experiments import checkpoint as keep
+from partway.experiments.comparison import Plan, plan, play
+from partway.pytree import precise
+from partway.simulation.rollout import Run
+from partway.system.exogenous import gains
+from partway.system.placement import place
+from partway.system.world import World, build
 
 BLOCKS = 50
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from partway.controllers.baselines import Random, Steady
-from partway.latency import TOLERANCE, Tasks, finish_times, latency
-from partway.runs import run
-from partway.scenario import load
-from partway.simulate import Pair
-from partway.world import build, place
+from partway.measurement.latency import TOLERANCE, Tasks, finish_times, latency
+from partway.scenario.loading import load
+from partway.simulation.rollout import run
+from partway.simulation.step import Pair
+from partway.system.placement import place
+from partway.system.world import build
 
 TAU = 0.1
 

@@ -16,19 +16,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from partway.controllers.base import silence
-from partway.draws import draws
-from partway.model import (
-    Device,
-    DeviceAction,
-    Draws,
-    ServerAction,
-    State,
+from partway.measurement.metrics import served_work
+from partway.pytree import fleetwise, precise
+from partway.scenario.loading import load
+from partway.simulation.step import first_state
+from partway.system.equations import (
     admit,
     affordable_bits,
     block_costs,
     device_energy,
     drain,
-    fleetwise,
     inflow,
     local_energy,
     local_work,
@@ -42,9 +39,10 @@ from partway.model import (
     transition,
     transmit_power,
 )
-from partway.scenario import load
-from partway.simulate import first_state, served_work
-from partway.world import Placement, World, build, precise
+from partway.system.exogenous import draws
+from partway.system.placement import Placement
+from partway.system.types import Device, DeviceAction, Draws, ServerAction, State
+from partway.system.world import World, build
 
 GAINS = np.array([3e3, 3e4])
 TWO = load("paper", {"devices": 2})

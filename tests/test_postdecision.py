@@ -16,8 +16,7 @@ from conftest import Play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partway.bound import lower_bound
-from partway.choices import best_cuts
+from partway.bound.lower_bound import lower_bound
 from partway.controllers.base import DeviceView, Memory, ServerController, ServerView, announce, silence
 from partway.controllers.baselines import Steady
 from partway.controllers.postdecision import (
@@ -33,12 +32,14 @@ from partway.controllers.postdecision import (
     table_step,
     value_left,
 )
-from partway.model import Device, DeviceAction, Server, ServerAction
-from partway.records import record
-from partway.runs import Run
-from partway.scenario import load
-from partway.simulate import Pair
-from partway.world import Placement, World, build, place, precise
+from partway.pytree import precise, record
+from partway.scenario.loading import load
+from partway.simulation.rollout import Run
+from partway.simulation.step import Pair
+from partway.system.placement import Placement, place
+from partway.system.stage_cost import best_cuts
+from partway.system.types import Device, DeviceAction, Server, ServerAction
+from partway.system.world import World, build
 
 pytestmark = pytest.mark.usefixtures("float64")
 GAIN = 30.0

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from partway.dnn.graph import load_network, profile_model, profile_network
+from partway.dnn.profile import CODING_BITS, Profile, read_profile, shipped_profiles, write_profile
+from partway.dnn.runtime import check, measure, random_inputs
 from partway.errors import InputError
-from partway.profile import load_network, profile_model, profile_network
-from partway.profile_report import draw, report, sentences
-from partway.profile_run import check, measure, random_inputs
-from partway.task import CODING_BITS, Profile, read_profile, shipped_profiles, write_profile
+from partway.figures.profile import draw, report, sentences
 
 Shape = tuple[int, ...]
 RNG = np.random.default_rng(0)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from partway.model import Device
-from partway.program import Fading, Program, Solved, chords, plans, solve
-from partway.task import Task
-from partway.world import precise
+from partway.bound.device_program import Fading, Program, Solved, chords, plans, solve
+from partway.dnn.cuts import Task
+from partway.pytree import precise
+from partway.system.types import Device
 
 SHARE, BITS = np.array([0.0, 0.25, 0.5, 1.0]), np.array([0.0, 1e5, 4e5, 6e5])
 RADIO = np.array([0.0, 0.05, 0.75, 3.15])

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from partway.records import record
+from partway.pytree import record
 
 
 @record

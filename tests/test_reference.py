@@ -15,15 +15,18 @@ import reference_rules
 
 from partway.controllers.base import DeviceController, ServerController, announce, uniform
 from partway.controllers.qlearning import POWERS, RATES, SHARES, QLearningDevice
-from partway.draws import draws, gains
-from partway.model import DeviceAction
-from partway.records import record
-from partway.runs import Options, Run, play_seed, run
-from partway.scenario import load
+from partway.measurement.metrics import Sums, Traces
+from partway.pytree import precise, record
+from partway.rng import controller_keys, per_device, stable_hash
+from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, pair_for
-from partway.sections import Scenario
-from partway.simulate import Loop, Pair, Sums, Traces, controller_keys, first_state, per_device, stable_hash
-from partway.world import World, build, place, precise
+from partway.simulation.rollout import Options, Run, play_seed, run
+from partway.simulation.step import Loop, Pair, first_state
+from partway.system.exogenous import draws, gains
+from partway.system.placement import place
+from partway.system.types import DeviceAction
+from partway.system.world import World, build
 
 BLOCKS = 60
 SEEDS = (6, 14)

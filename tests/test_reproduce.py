@@ -10,23 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import cli, proposition1, remark1, reproduction
-from partway import parts as kept
-from partway.claims import CANDIDATES, Points
-from partway.commands import seeds_of
+from partway.cli import main as cli
+from partway.cli.commands import seeds_of
+from partway.cli.reproduce import prepared, reproduce_paper
 from partway.errors import InputError
-from partway.judge import shrinking
-from partway.parts import code_hash, part_name, read, run_parts, write
-from partway.proposition1 import DISCOUNTS, PARTIES, PropositionPart, unbiased_square
-from partway.remark1 import central
-from partway.reproduce_command import prepared, reproduce_paper
-from partway.reproduce_report import MARKS, insert
-from partway.reproduction import Part, Sizes, lanes, parts, play
-from partway.results import discounted
-from partway.runs import run
-from partway.scenario import load
+from partway.experiments.statistics import discounted
+from partway.paper import figure_runs as reproduction
+from partway.paper import jobs as kept
+from partway.paper import proposition1, remark1
+from partway.paper.claims import CANDIDATES, Points
+from partway.paper.figure_runs import Part, Sizes, lanes, parts, play
+from partway.paper.jobs import part_name, read, run_parts, write
+from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionPart, unbiased_square
+from partway.paper.remark1 import central
+from partway.paper.report import MARKS, insert
+from partway.paper.verdicts import shrinking
+from partway.scenario.loading import load
 from partway.schemes import pair_for
-from partway.world import build, place
+from partway.simulation.rollout import run
+from partway.system.placement import place
+from partway.system.world import build
 
 TINY = Sizes((3, 4), Points((0.1, 0.5), (2, 3)), training=20, horizon=10, blocks=2000)
 
@@ -98,7 +101,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     again = run_parts(made, tmp_path, 1)
     assert played == made[1:]
     assert all(np.array_equal(again[made[0]][name], values) for name, values in first[made[0]].items())
-    path = tmp_path / part_name(made[0], code_hash())
+    path = tmp_path / part_name(made[0])
     path.write_bytes(path.read_bytes()[:-20])
     run_parts(made, tmp_path, 1)
     assert played == [*made[1:], made[0]]

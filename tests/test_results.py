@@ -10,22 +10,14 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from partway import bound, comparison
-from partway.comparison import compare
-from partway.report import as_json, plain
-from partway.results import (
-    BATCHES,
-    PARTS,
-    Summary,
-    convergence,
-    cost_of,
-    discounted,
-    estimate,
-    growing,
-    summarise,
-    versus,
-)
-from partway.simulate import Sums
+from partway.bound import lower_bound as bound
+from partway.experiments import comparison
+from partway.experiments.comparison import compare
+from partway.experiments.report import as_json
+from partway.experiments.statistics import BATCHES, convergence, discounted, estimate, growing
+from partway.experiments.summary import PARTS, Summary, cost_of, summarise, versus
+from partway.formatting import plain
+from partway.measurement.metrics import Sums
 
 Compared = Callable[..., xr.Dataset]
 

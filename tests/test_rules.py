@@ -16,7 +16,7 @@ import pytest
 from partway.controllers.base import DeviceController, DeviceView, ServerView
 from partway.controllers.baselines import Steady
 from partway.controllers.iao import Iao, IaoServer, exchange
-from partway.controllers.rules import (
+from partway.controllers.related_work import (
     Ans,
     CoEdge,
     Dads,
@@ -27,10 +27,13 @@ from partway.controllers.rules import (
     NeurosurgeonEnergy,
     contexts,
 )
-from partway.model import Broadcast, Device, DeviceAction, admit, fleetwise
-from partway.scenario import load
-from partway.task import Task
-from partway.world import World, build, place, precise
+from partway.dnn.cuts import Task
+from partway.pytree import fleetwise, precise
+from partway.scenario.loading import load
+from partway.system.equations import admit
+from partway.system.placement import place
+from partway.system.types import Broadcast, Device, DeviceAction
+from partway.system.world import World, build
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -8,12 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import fleet, layout, runs, simulate
 from partway.controllers.baselines import Random, Steady
-from partway.runs import begin, go_on, run, run_worlds
+from partway.measurement.metrics import Sums
+from partway.rng import controller_keys, stable_hash
 from partway.schemes import SCHEMES
-from partway.simulate import Pair, Sums, controller_keys, stable_hash
-from partway.world import World
+from partway.simulation import fleet
+from partway.simulation import rollout as runs
+from partway.simulation import schedule as layout
+from partway.simulation import step as simulate
+from partway.simulation.rollout import begin, go_on, run, run_worlds
+from partway.simulation.step import Pair
+from partway.system.world import World
 
 TILES = (1, 7, 50)
 BLOCKS = 350

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partway.errors import InputError
-from partway.scenario import LARGEST_FILE, load, preset_text, presets
-from partway.sections import (
+from partway.scenario.loading import LARGEST_FILE, load, preset_text, presets
+from partway.scenario.schema import (
     DeviceClass,
     Group,
     LayersTask,
@@ -28,7 +28,9 @@ from partway.sections import (
     ServerClass,
     Weights,
 )
-from partway.world import Placement, build, load_of, place
+from partway.system.load import load_of
+from partway.system.placement import Placement, place
+from partway.system.world import build
 
 TABLES: dict[str, type[Section]] = {"weights": Weights, "device": DeviceClass, "server": ServerClass, "radio": Radio}
 LAYERS = {"kind": "layers", "profile": "resnet50", "coding": "uint8"}

@@ -3,7 +3,7 @@
 import pytest
 
 from partway.errors import InputError
-from partway.scenario import load
+from partway.scenario.loading import load
 from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, hyperparameters, pair_for
 
 

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 from partway.errors import InputError
-from partway.store import DATASET, MARK, load_dataset, new_file, new_folder, save_dataset
+from partway.files import DATASET, MARK, load_dataset, new_file, new_folder, save_dataset
 
 Open = Callable[[Path, bool], AbstractContextManager[Path]]
 

@@ -17,11 +17,12 @@ import pytest
 import sweep_toys
 from test_sweep_run import MANY, REAL, Havoc, Here, Witness, dice, killed_and_again, noting, same_files
 
-from partway import cli, sweep_run
+from partway.cli import main as cli
 from partway.errors import InputError
-from partway.sweep_cases import play_group
-from partway.sweep_cluster import dask_executor
-from partway.sweep_run import Progress, sweep
+from partway.experiments.sweep import run as sweep_run
+from partway.experiments.sweep.dask import dask_executor
+from partway.experiments.sweep.group import play_group
+from partway.experiments.sweep.run import Progress, sweep
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("default")  # Dask's and Tornado's own are not ours to mend

@@ -19,11 +19,13 @@ import xarray as xr
 from rich.console import Console
 
 import partway
-from partway import cli, sweep_command, sweep_run
+from partway.cli import main as cli
+from partway.cli import sweep as sweep_command
+from partway.cli.terminal import terminal
 from partway.errors import InputError
+from partway.experiments.sweep import run as sweep_run
+from partway.experiments.sweep.run import Progress
 from partway.figures import sweep as figure
-from partway.sweep_run import Progress
-from partway.terminal import terminal
 
 WORDS = ("--schemes", "local", "full", "--blocks", "10", "--seeds", "2")
 AXES = ("--over", "device.arrival_prob=0.1:0.3:3", "devices=1,2")

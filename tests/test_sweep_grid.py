@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partway.errors import InputError
-from partway.sweep_grid import Axis, axes_of, dimensions, parse_values, points
+from partway.experiments.sweep.axes import Axis, axes_of, dimensions, parse_values, points
 
 numbers = st.floats(1e-6, 1e6).map(lambda value: float(f"{value:.6g}"))
 

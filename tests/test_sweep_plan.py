@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import partway
-from partway import sweep_plan as module
-from partway.comparison import plan
 from partway.errors import InputError
-from partway.sweep_plan import CODE, MOST_WORLDS, SweepPlan, key_of, sweep_plan
+from partway.experiments.comparison import plan
+from partway.experiments.sweep import plan as module
+from partway.experiments.sweep.plan import CODE, MOST_WORLDS, SweepPlan, key_of, sweep_plan
 
 PACKAGE = Path(partway.__file__).parent
 BASE: dict[str, Any] = {"schemes": ["priced"], "blocks": 20, "seeds": 2}

@@ -22,14 +22,16 @@ import sweep_toys
 import xarray as xr
 
 import partway
-from partway import sweep_cases, sweep_plan, sweep_run
-from partway.comparison import compare
 from partway.errors import InputError
-from partway.results import PARTS, Summary, summarise
+from partway.experiments.comparison import compare
+from partway.experiments.summary import PARTS, Summary, summarise
+from partway.experiments.sweep import group as sweep_cases
+from partway.experiments.sweep import plan as sweep_plan
+from partway.experiments.sweep import run as sweep_run
+from partway.experiments.sweep.dataset import cost_of, gap_of, grid
+from partway.experiments.sweep.plan import MOST_WORLDS, key_of
+from partway.experiments.sweep.run import Progress, sweep
 from partway.schemes import SCHEMES, Scheme
-from partway.sweep_dataset import cost_of, gap_of, grid
-from partway.sweep_plan import MOST_WORLDS, key_of
-from partway.sweep_run import Progress, sweep
 from partway.workers import Workers, processes
 
 NO_BOUND = {"weights.server_queue": 0.0}

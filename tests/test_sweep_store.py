@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partway.errors import InputError
-from partway.store import replacing, write_whole
-from partway.sweep_store import Store, opened
+from partway.experiments.sweep.store import Store, opened
+from partway.files import replacing, write_whole
 
 PLAN = {"scenario": "devices = 2\nslots = 5\n", "blocks": 10, "versions": {"jax": "1"}, "cases": "abc"}
 

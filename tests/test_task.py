@@ -10,21 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partway.dnn.cuts import Task, largest_share, layer_cuts, nearest_affordable, proportional_cuts, sent_bits
+from partway.dnn.profile import CODING_BITS, Cut, Profile, read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
-from partway.task import (
-    CODING_BITS,
-    Cut,
-    Profile,
-    Task,
-    largest_share,
-    layer_cuts,
-    nearest_affordable,
-    proportional_cuts,
-    read_profile,
-    sent_bits,
-    shipped_profiles,
-    write_profile,
-)
 
 WIDTH = 9
 """Rows of a random table with its padding, the same for all, so that one compiled function serves them."""

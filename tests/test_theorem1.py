@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from partway import theorem1
+from partway.cli.theorem1 import table
 from partway.figures import theorem1 as figure
-from partway.report import percent
-from partway.theorem1 import Point, measure
-from partway.theorem1_command import table
+from partway.formatting import percent
+from partway.paper import theorem1
+from partway.paper.theorem1 import Point, measure
 
 
 @pytest.fixture(scope="module")

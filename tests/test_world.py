@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from jax.extend import random as jax_random
 from scipy import stats
 
-from partway import chance
-from partway import draws as drawing
-from partway.draws import arrivals, draws, gains
-from partway.scenario import load
-from partway.world import World, build, gain_from_db, load_of, pathloss_db, place, precise
+from partway import rng as chance
+from partway.pytree import precise
+from partway.scenario.loading import load
+from partway.system import exogenous as drawing
+from partway.system.exogenous import arrivals, draws, gains
+from partway.system.load import load_of
+from partway.system.placement import gain_from_db, pathloss_db, place
+from partway.system.world import World, build
 
 SIGMAS = 5.0
 BLOCKS = 200

@@ -22,8 +22,8 @@ from typing import Any, ClassVar, Self, TypeVar
 import jax
 import jax.numpy as jnp
 
-from partway.model import Broadcast, Device, DeviceAction, Server, ServerAction, fleetwise
-from partway.records import record
+from partway.pytree import fleetwise, record
+from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 
 T = TypeVar("T")
 Memory = Any

@@ -16,8 +16,9 @@ from partway.controllers.base import (
     announce,
     uniform,
 )
-from partway.model import Device, DeviceAction, Server, ServerAction, drain
-from partway.records import record
+from partway.pytree import record
+from partway.system.equations import drain
+from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 
 def offload(device: Device, view: DeviceView, rest: jax.Array) -> DeviceAction:

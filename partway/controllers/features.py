@@ -7,10 +7,11 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from partway.chance import normals
 from partway.controllers.base import DeviceView, ServerView
-from partway.model import Device, Server, power_for, server_energy
-from partway.records import record
+from partway.pytree import record
+from partway.rng import normals
+from partway.system.equations import power_for, server_energy
+from partway.system.types import Device, Server
 
 
 @record

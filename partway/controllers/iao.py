@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from partway.controllers.base import DeviceController, DeviceView, Limits, Memory, ServerController, ServerView
 from partway.controllers.baselines import Steady
-from partway.controllers.rules import latencies, possible_cuts, server_blocks, take_cut
-from partway.model import Device, DeviceAction, Server, ServerAction
-from partway.records import record
+from partway.controllers.related_work import latencies, possible_cuts, server_blocks, take_cut
+from partway.pytree import record
+from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 
 @record

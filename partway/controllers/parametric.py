@@ -35,11 +35,8 @@ from partway.controllers.features import (
     usual_device_cost,
     usual_server_cost,
 )
-from partway.model import (
-    Device,
-    DeviceAction,
-    Server,
-    ServerAction,
+from partway.pytree import record
+from partway.system.equations import (
     device_energy,
     drain,
     local_energy,
@@ -50,7 +47,7 @@ from partway.model import (
     server_energy,
     share_for_power,
 )
-from partway.records import record
+from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 LEARNING_LIMITS: Mapping[str, Limits] = {
     "gradient": frozenset({"exact", "printed"}),

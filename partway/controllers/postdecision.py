@@ -13,8 +13,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from partway.certificate import Certificate, Tables
-from partway.choices import best_cuts, column, table_value, where_least
+from partway.bound.certificate import Certificate, Tables
 from partway.controllers.base import (
     DeviceController,
     DeviceView,
@@ -24,8 +23,10 @@ from partway.controllers.base import (
     agreed,
     announce,
 )
-from partway.model import Device, DeviceAction, Server, ServerAction, local_energy
-from partway.records import record
+from partway.pytree import record
+from partway.system.equations import local_energy
+from partway.system.stage_cost import best_cuts, column, table_value, where_least
+from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 AIMS = frozenset({"objective", "average", "discounted"})
 TABLE_LIMITS: Mapping[str, Limits] = {"aim": AIMS, "decay": (0.0, 10.0), "least_step": (0.0, 1.0)}

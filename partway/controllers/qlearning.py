@@ -32,8 +32,9 @@ from partway.controllers.features import (
     usual_server_cost,
 )
 from partway.controllers.parametric import LEARNING_LIMITS, step_size
-from partway.model import Device, DeviceAction, Server, ServerAction, drain, share_for_power
-from partway.records import record
+from partway.pytree import record
+from partway.system.equations import drain, share_for_power
+from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 LEVELS = 16
 POWERS = np.concatenate([[0.0], np.logspace(-2, 3, LEVELS)])

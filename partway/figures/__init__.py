@@ -6,9 +6,10 @@ from pathlib import Path
 import xarray as xr
 from matplotlib import style
 
-from partway.figures import cost_parts, devices, gap, over_time, tradeoff
-from partway.figures.sheet import STYLE, Drawn, save
-from partway.results import Summary, summarise
+from partway.experiments.summary import Summary, summarise
+from partway.figures import cost_components as cost_parts
+from partway.figures import devices, gap, over_time, tradeoff
+from partway.figures.style import STYLE, Drawn, save
 
 Draw = Callable[[xr.Dataset, Sequence[Summary]], Drawn | None]
 """From a dataset and its schemes' summaries to a figure, or to None if the dataset has nothing for it."""

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from partway.figures.sheet import PART_COLOURS, WIDTH, Drawn, Row, count_blocks, log_axis, new_sheet, say_instead
-from partway.results import Summary
+from partway.experiments.summary import Summary
+from partway.figures.style import PART_COLOURS, WIDTH, Drawn, Row, count_blocks, log_axis, new_sheet, say_instead
 
 LAST_BLOCKS, MOST_DEVICES = 100, 4
 """What is drawn of traced devices; the dataset has the rest."""

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from partway.figures.sheet import LINE, Drawn, colour, marked, new_sheet, say_instead, short_number, shown_name
-from partway.results import Gap, Summary
+from partway.experiments.summary import Gap, Summary
+from partway.figures.style import LINE, Drawn, colour, marked, new_sheet, say_instead, short_number, shown_name
 
 LOSERS = {"devices": "#8cb8e6", "waiting": "#1b4f8a", "rate": "#a8480a"}
 """Whose loss it is: the devices' choices, work left waiting at the server, the server's rate."""

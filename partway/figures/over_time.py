@@ -7,7 +7,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from partway.figures.sheet import (
+from partway.experiments.statistics import Estimate, estimate
+from partway.experiments.summary import PARTS, Summary
+from partway.figures.style import (
     COST_COLUMNS,
     LINE,
     PART_COLOURS,
@@ -25,7 +27,6 @@ from partway.figures.sheet import (
     shown_name,
     wide,
 )
-from partway.results import PARTS, Estimate, Summary, estimate
 
 MOST_BANDS = 10
 """Schemes up to which intervals are drawn: more of them hide the lines."""

@@ -12,7 +12,9 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from partway.figures.sheet import (
+from partway.experiments.statistics import Estimate
+from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
+from partway.figures.style import (
     COST_COLUMNS,
     LINE,
     STYLE,
@@ -25,8 +27,6 @@ from partway.figures.sheet import (
     short_number,
     wide,
 )
-from partway.results import Estimate
-from partway.sweep_dataset import axis_names, cost_of, gap_of, grid
 
 MOST_PANELS = 12
 MOST_COLUMNS = 3

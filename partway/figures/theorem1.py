@@ -8,8 +8,8 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from partway.figures.sheet import STYLE, WIDTH, Drawn, colour, save, short_number
-from partway.theorem1 import CONSTANT, VARIANTS, Point, label
+from partway.figures.style import STYLE, WIDTH, Drawn, colour, save, short_number
+from partway.paper.theorem1 import CONSTANT, VARIANTS, Point, label
 
 AXES = {"devices": "devices", "weights.server_energy": "weight of the server's energy w2 [1/J]"}
 DASHES = {"average": "-", "discounted": "--"}

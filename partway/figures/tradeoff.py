@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from partway.figures.sheet import (
+from partway.experiments.summary import Summary
+from partway.figures.style import (
     COST_COLUMNS,
     LINE,
     Drawn,
@@ -22,7 +23,6 @@ from partway.figures.sheet import (
     shown_name,
     wide,
 )
-from partway.results import Summary
 
 
 def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:

@@ -1,0 +1,241 @@
+"""The exact dynamic program of one device that pays a price for what it sends, in float64.
+
+    (T U)(m) = E_A E_h [ w3 W (m + A) + min_j ( c(j; h, lambda) + gamma U(m + A - j) ) ]
+
+U(m) is the value of m tasks left after the decision (gamma = 1: relative, for the average cost), A the arrivals of a
+block, c the cost of taking up j tasks at the best cut (`partway.choices`). Solved by policy iteration; the expectation
+over the fading errs downward. For any U, min_m (T U - U)(m) is a certificate (docs/bound.md).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+
+from partway.bound.certificate import Tables
+from partway.pytree import constant, record
+from partway.system.equations import affordable_bits
+from partway.system.stage_cost import Choices, exact_choices
+from partway.system.types import ROUNDING, Device
+
+ROUNDS = 60
+"""Most improvements of a policy; a handful is usual."""
+
+
+@record
+class Fading:
+    """Points that an expectation over the gain h = mean x, x ~ Exp(1), is taken over; per device.
+
+    loss (points,) 1/x     limit (points,) the x that says which cuts are affordable     weight (points,)
+    """
+
+    loss: jax.Array
+    limit: jax.Array
+    weight: jax.Array
+
+
+def chords(bins: int, merge: bool) -> Fading:
+    """An expectation from below, over `bins` + 1 intervals: chords of a function that is concave in y = 1/x.
+
+    For one fixed cut the cost is linear in y, so the minimum over the cuts that are affordable all over an interval is
+    concave there; an interval takes the cuts affordable at its better end, and both its ends are points of their own,
+    but for `merge`, where all cuts are always affordable. The worst channels, where E[1/x] is infinite, are held at
+    their better end.
+    """
+    x, p, m = _intervals(bins)
+    y = np.append(1.0 / x, 0.0)
+    worse = (m - p * y[1:]) / (y[:-1] - y[1:])
+    better = np.append(-np.expm1(-x[0]), p - worse)
+    if merge:
+        return _fading(y, np.full_like(y, np.inf), better + np.append(worse, 0.0))
+    limit = np.append(x, np.inf)
+    return _fading(np.append(y, y[:-1]), np.append(limit, limit[1:]), np.append(better, worse))
+
+
+def plans(bins: int) -> Fading:
+    """The same from above: a device that chooses by the interval alone, among the cuts affordable all over it."""
+    x, p, m = _intervals(bins)
+    loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
+    return _fading(loss, np.append(0.0, x), np.append(-np.expm1(-x[0]), p))
+
+
+def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
+    return Fading(constant(loss), constant(limit), constant(weight))
+
+
+def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes x (bins,), and p = P, m = E[1/x] of the intervals above each, the last one open.
+
+    Half the nodes are even in log x, where channels are bad and costs bend, half in probability.
+    """
+    count = bins // 2
+    x = np.append(np.geomspace(1e-4, 30.0, bins - count), -np.log1p(-(np.arange(count) + 0.5) / count))
+    x = np.unique(x)
+    p = np.append(-np.diff(np.exp(-x)), np.exp(-x[-1]))
+    m = np.append(-np.diff(special.exp1(x)), special.exp1(x[-1]))
+    return x, p, m
+
+
+@record
+class Solved:
+    """One device's program at a price: `tables`, `part` of the bound, mean `inflow` of its best policy, how often
+    the last state was `reached`."""
+
+    tables: Tables
+    part: jax.Array
+    inflow: jax.Array
+    reached: jax.Array
+
+
+@record
+class Program:
+    """What a device's program is made of: the device, `arrive` (n + 1,) probabilities of 0..n tasks, fading, gamma."""
+
+    device: Device
+    arrive: jax.Array
+    fading: Fading
+    discount: jax.Array
+
+
+def _extended(value: jax.Array, slope: jax.Array, length: int) -> jax.Array:
+    """U on 0..length-1, the table first, then its linear continuation."""
+    beyond = jnp.arange(1, length - value.shape[0] + 1, dtype=value.dtype)
+    return jnp.concatenate([value, value[-1] + slope * beyond])
+
+
+def _point_choices(program: Program, price: jax.Array) -> Choices:
+    """c(j) at every point of the fading, (points, most + 1)."""
+    device, fading = program.device, program.fading
+
+    def at(loss: jax.Array, limit: jax.Array) -> Choices:
+        bits = affordable_bits(device, jnp.maximum(limit, 1e-30) * device.mean_gain, device.tx_power_max_w)
+        return exact_choices(device, loss / device.mean_gain, jnp.where(limit > 0, bits, 0.0), price)
+
+    return jax.vmap(at)(fading.loss, fading.limit)
+
+
+@record
+class Greedy:
+    """The best choice at every queue and fading point for some U: the mean over the fading of the `best` value (q,),
+    `taken` (q, most + 1) the probability of taking up j tasks, `sent` (q,) mean share."""
+
+    best: jax.Array
+    taken: jax.Array
+    sent: jax.Array
+
+
+def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
+    """`future` (q,): gamma U of every number of tasks left."""
+    queues, weight = future.shape[0], program.fading.weight
+    points = weight.shape[0]
+    numbers = jnp.arange(choices.cost.shape[1], dtype=jnp.int32)
+    padded = jnp.concatenate([jnp.full(len(numbers) - 1, jnp.inf), future])
+
+    count = jnp.minimum(program.device.capacity + ROUNDING, len(numbers) - 2).astype(jnp.int32) + 2
+
+    def better(j: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        best, chosen = found
+        left = jax.lax.dynamic_slice(padded, (len(numbers) - 1 - j,), (queues,))
+        value = left[:, None] + choices.cost[:, j]
+        return jnp.minimum(best, value), jnp.where(value < best, j, chosen)
+
+    start = jnp.full((queues, points), jnp.inf), jnp.zeros((queues, points), jnp.int32)
+    best, chosen = jax.lax.fori_loop(0, count, better, start)
+
+    def shares(j: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        mine = jnp.where(chosen == j, weight, 0.0)
+        return found[0].at[:, j].set(jnp.sum(mine, axis=1)), found[1] + mine @ choices.rest[:, j]
+
+    empty = jnp.zeros((queues, len(numbers))), jnp.zeros(queues)
+    taken, sent = jax.lax.fori_loop(0, count, shares, empty)
+    return Greedy(best @ weight, taken, sent)
+
+
+def _over_arrivals(arrive: jax.Array, function: jax.Array) -> jax.Array:
+    """E function(m + A) for every m whose m + n is still in the table."""
+    return jnp.convolve(function, arrive[::-1], mode="valid")
+
+
+def _evaluated(program: Program, greedy: Greedy, future: jax.Array, slope: jax.Array, states: int) -> jax.Array:
+    """(states + 1, 3): the last row is the gain (average cost only), above it the values of a policy kept for ever,
+    for cost, inflow, and visits of the last state. What lies beyond the table is worth its end and `slope` a task."""
+    arrive, discount = program.arrive, program.discount
+    m = jnp.arange(states)[:, None, None]
+    a = jnp.arange(arrive.shape[0])[:, None]
+    j = jnp.arange(greedy.taken.shape[1])
+    chance = arrive[:, None] * greedy.taken[m[..., 0] + a[:, 0]]
+    left = jnp.maximum(m + a - j, 0)
+    moves = jnp.zeros((states, states)).at[m, jnp.minimum(left, states - 1)].add(chance)
+    queue = program.device.queue_weight * jnp.arange(len(future))
+    kept = jnp.sum(greedy.taken * jnp.where(left_of(len(future), j) >= 0, future[left_of(len(future), j)], 0.0), axis=1)
+    paid = _over_arrivals(arrive, queue + greedy.best - kept)[:states]
+    paid = paid + discount * slope * jnp.sum(chance * jnp.maximum(left - states + 1, 0), axis=(1, 2))
+    sent = program.device.server_work * _over_arrivals(arrive, greedy.sent)[:states]
+    last = jnp.zeros(states).at[-1].set(1.0)
+    gains = jnp.stack([paid, sent, last], axis=1)
+    return _stationary(moves, gains, discount)
+
+
+def left_of(queues: int, j: jax.Array) -> jax.Array:
+    return jnp.arange(queues)[:, None] - j
+
+
+def _stationary(moves: jax.Array, gains: jax.Array, discount: jax.Array) -> jax.Array:
+    """Values (states,) and, last, the gain of each column: relative to state 0 where gamma is 1."""
+    states = moves.shape[0]
+    bare = jnp.eye(states) - discount * moves
+    relative = jnp.where(discount < 1, bare, bare.at[:, 0].set(1.0))
+    found = jnp.linalg.solve(relative, gains)
+    gain = jnp.where(discount < 1, 0.0, found[0])
+    return jnp.concatenate([jnp.where(discount < 1, found, found.at[0].set(0.0)), gain[None]])
+
+
+def _steep_enough(choices: Choices, guess: jax.Array) -> jax.Array:
+    """The guess, tilted until its best policy takes up a task at least on the best channel: without arrivals, one that
+    keeps a task for ever has no values."""
+    least = jnp.min(choices.cost[:, 1])
+    missing = 1.01 * jnp.where(jnp.isfinite(least), least, 0.0) - (guess[1] - guess[0])
+    return guess + jnp.maximum(missing, 0.0) * jnp.arange(guess.shape[0])
+
+
+def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
+    """The exact program of one device by policy iteration from the value table `guess` (states,)."""
+    states, most, slots = guess.shape[0], program.device.most, program.arrive.shape[0] - 1
+    choices, discount = _point_choices(program, price), program.discount
+    steepest = program.device.queue_weight / jnp.where(discount < 1, 1.0 - discount, 1e-9)
+
+    def slope_of(value: jax.Array) -> jax.Array:
+        return jnp.clip(value[-1] - value[-2], 0.0, steepest)
+
+    def improve(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        value, _, _, rounds = carry
+        slope = slope_of(value)
+        future = discount * _extended(value, slope, states + slots)
+        found = _evaluated(program, _greedy(program, choices, future), future, slope, states)
+        change = jnp.max(jnp.abs(found[:-1, 0] - value)) / jnp.max(jnp.abs(found[:-1, 0]))
+        return found[:-1, 0], found[jnp.where(discount < 1, 0, -1), 1:], change, rounds + 1
+
+    def unsettled(carry: tuple[jax.Array, ...]) -> jax.Array:
+        return (carry[2] > 1e-11) & (carry[3] < ROUNDS)
+
+    first = (_steep_enough(choices, guess), jnp.zeros(2), jnp.array(jnp.inf), jnp.array(0))
+    value, (inflow, reached), _, _ = jax.lax.while_loop(unsettled, improve, first)
+    slope = slope_of(value)
+    future = discount * _extended(value, slope, states + most + slots)
+    queue = program.device.queue_weight * jnp.arange(len(future))
+    after = _over_arrivals(program.arrive, queue + _greedy(program, choices, future).best)
+    residual = after - _extended(value, slope, states + most)
+    inflow, reached = jnp.array([inflow, reached]) * jnp.where(discount < 1, 1.0 - discount, 1.0)
+    certificate = jnp.min(residual)
+    part = jnp.where(
+        discount < 1, discount * (value[0] + certificate / (1.0 - jnp.minimum(discount, 1 - 1e-9))), certificate
+    )
+    return Solved(
+        Tables(value, slope, residual - certificate, residual[-1] - residual[-2], certificate), part, inflow, reached
+    )
+
+
+@jax.jit
+def solve_fleet(programs: Program, price: jax.Array, guess: jax.Array) -> Solved:
+    """`solve` for every device, one after the other, for as many rounds as it needs; the device axis comes first."""
+    return jax.lax.map(lambda one: solve(one[0], price, one[1]), (programs, guess))

@@ -1,0 +1,189 @@
+"""A proven lower bound on the cost of every policy, and how far a policy is above it: mathematics in docs/bound.md.
+
+The server's queue recursion, weighed with a multiplier lambda >= 0, splits the system: each device pays lambda for a
+unit of work sent, the server gets it for a unit served. What each does best on its own adds up to a bound:
+
+    average     J >= sum_k g_k(lambda) + min_f [(w1 - lambda) f + w2 E(f)]
+    discounted  J >= sum_k V_k(0; lambda) + gamma^2 / (1 - gamma) min_f [(w1 - lambda / gamma) f + w2 E(f)],
+                lambda <= w1 gamma / (1 - gamma)
+
+g_k and V_k, a device's cost when it does its best and pays lambda for what it sends, come from `partway.program`. Every
+numerical step errs downward. Legend as in `partway.model`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import special
+
+from partway.bound.certificate import Certificate
+from partway.bound.device_program import Fading, Program, Solved, chords, plans, solve_fleet
+from partway.pytree import constant
+from partway.system.types import ROUNDING, Device, Server
+from partway.system.world import MOST_PLANNED, World
+
+STATES = 32
+"""States of a device's table at first; doubled while the best policy reaches its end."""
+MOST_STATES = 512
+BINS = 256
+"""Intervals of the fading that an expectation is taken over."""
+REACHED = 1e-7
+"""Probability of a table's last state above which the table is too short."""
+OVERFULL = 1e-3
+"""Probability of the longest table's last state above which the table says too little of a device's queue."""
+MOST_PRICE = 1e6
+"""Multiple of what a task costs a party that works at its limit: who still sends at it is taken to have no choice."""
+UNSTABLE = "every policy is unstable"
+
+
+class NoBound(Exception):
+    """Why a world has no bound."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The bound of a world.
+
+    certificate  float64, device axis last
+    objective    "average" or "discounted"
+    loose        an exact expectation over the fading would add about so much
+    reached      the largest probability of the last state of a device's table; beyond it values go on linearly
+    parts        (K,) of the devices           inflow  (K,) work each sends at this price [mean tasks per block]
+    Where gamma < 1, `reached` and `inflow` are means weighed with (1 - gamma) gamma^t.
+    """
+
+    certificate: Certificate
+    objective: str
+    loose: float
+    reached: float
+    parts: np.ndarray
+    inflow: np.ndarray
+
+    @property
+    def value(self) -> float:
+        """The bound itself."""
+        return float(self.certificate.bound)
+
+
+def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> Bound:
+    """The bound with the multiplier that makes it largest, or with `price` [cost per mean task sent].
+
+    Raises NoBound where there is none, ValueError where `price` is not from 0 to w1 gamma / (1 - gamma).
+    """
+    if world.devices.queue != "conserving":
+        raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
+    if float(np.max(world.devices.capacity)) + ROUNDING >= MOST_PLANNED:
+        raise NoBound(f"no bound where a device can run {MOST_PLANNED} tasks or more in a block")
+    if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
+        raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may pile up there for ever")
+    most = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
+    if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= most).any():
+        raise NoBound(f"no bound: a device gets more tasks than it can take up: {UNSTABLE}")
+    with jax.enable_x64(True):
+        dual = _Dual(world, chords(bins, bool(np.isinf(world.devices.tx_power_max_w).all())))
+        if price is not None and not 0 <= price <= dual.cap:
+            raise ValueError(f"price {price}: a bound is proven for 0 to {dual.cap:g}")
+        multiplier = dual.best_price() if price is None else price
+        solved = dual.at(multiplier)
+        if np.max(solved.reached) > OVERFULL:
+            raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
+        above = _Dual(world, plans(bins), states=dual.states).at(multiplier)
+        idle, _ = _server_part(world.server, dual.discount, multiplier)
+        parts = np.asarray(solved.part)
+        value = float(parts.sum()) + dual.server_weight * idle
+        tables = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, -1), solved.tables)
+        certificate = Certificate(
+            constant(multiplier), tables, constant(idle), constant(value), constant(dual.discount)
+        )
+        loose = float(np.sum(above.part - parts))
+        return Bound(
+            certificate, world.devices.objective, loose, float(np.max(solved.reached)), parts, np.asarray(solved.inflow)
+        )
+
+
+class _Dual:
+    """The bound as a function of the multiplier. Remembers the last tables, from which the next are found sooner."""
+
+    def __init__(self, world: World, fading: Fading, states: int = STATES):
+        device, count = world.devices, world.devices.mean_gain.shape[-1]
+        self.server, self.states = world.server, states
+        self.discount = 1.0 if device.objective == "average" else float(np.max(device.discount))
+        self.server_weight = 1.0 if self.discount == 1 else self.discount**2 / (1.0 - self.discount)
+        chance = np.asarray(world.arrival_threshold) / 2.0**32
+        came = np.arange(device.slots + 1)  # the binomial distribution, without half a second for scipy.stats
+        arrive = special.binom(device.slots, came) * chance[:, None] ** came * (1 - chance[:, None]) ** came[::-1]
+        own: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), device)
+        points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, len(leaf))), fading)
+        self.programs = Program(own, constant(arrive), points, constant(np.full(count, self.discount)))
+        self.cap = price_cap(self.server, self.discount)
+        self.value = self._first_guess()
+
+    def _first_guess(self) -> jax.Array:
+        return self.programs.device.queue_weight[:, None] * np.arange(self.states) ** 2.0
+
+    def at(self, price: float) -> Solved:
+        """The devices' programs, with tables long enough (up to MOST_STATES)."""
+        solved = self._solved(price, self.value)
+        while np.max(solved.reached) > REACHED and self.states < MOST_STATES:
+            self.states *= 2
+            solved = self._solved(price, self._first_guess())
+        self.value = solved.tables.value
+        return solved
+
+    def _solved(self, price: float, guess: jax.Array) -> Solved:
+        """The programs solved, as NumPy's arrays: what follows is a few numbers, and JAX would compile each step."""
+        return jax.tree.map(np.asarray, solve_fleet(self.programs, constant(price), guess))
+
+    def slope(self, price: float) -> float:
+        """Derivative of the bound by the multiplier, but for a positive factor: work sent minus work served."""
+        return float(np.sum(self.at(price).inflow)) - _server_part(self.server, self.discount, price)[1]
+
+    def best_price(self) -> float:
+        """The multiplier in [0, cap] where the bound is largest; it is concave."""
+        discount, cap = self.discount, self.cap
+        free = self.slope(0.0)
+        if free <= 0:
+            return 0.0
+        high = min(cap, discount * _marginal(self.server, free))
+        while self.slope(high) > 0:
+            if high >= cap:
+                return cap
+            if high > MOST_PRICE * self.dearest():
+                raise NoBound(f"more work arrives than can be done: {UNSTABLE}")
+            high = min(cap, 4.0 * high)
+        from scipy import optimize  # a quarter of a second, for this alone
+
+        found: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
+        return float(found.root)
+
+    def dearest(self) -> float:
+        """What the last task of a block costs at its limit, for the dearer party [cost per mean task]."""
+        device, server = self.programs.device, self.server
+        own = device.queue_weight + 3.0 * device.energy_weight * device.energy_coef * device.capacity**2
+        of_device = float(np.max(own / np.maximum(device.server_work, 1e-30)))
+        return max(of_device, _marginal(server, float(server.slot_capacity) * server.slots))
+
+
+def price_cap(server: Server, discount: float) -> float:
+    """w1 gamma / (1 - gamma), up to which the bound is proven; none for the average cost."""
+    return np.inf if discount == 1 else float(server.queue_weight) * discount / (1.0 - discount)
+
+
+def _energy_coef(server: Server) -> float:
+    """w2 xi_ser / (n tau)^2 in work units: E(f) = coef f^3 at equal rates over the slots."""
+    return float(server.energy_weight * server.energy_coef) / server.slots**2
+
+
+def _marginal(server: Server, f: float) -> float:
+    """w1 + w2 E'(f): what a unit of work costs that is served in the block after it came, at f a block."""
+    return float(server.queue_weight) + 3.0 * _energy_coef(server) * f**2
+
+
+def _server_part(server: Server, discount: float, price: float) -> tuple[float, float]:
+    """min over f in [0, F] of (w1 - lambda / gamma) f + w2 E(f), and its f."""
+    gain, coef = price / discount - float(server.queue_weight), _energy_coef(server)
+    most = float(server.slot_capacity) * server.slots
+    f = 0.0 if gain <= 0 else min(float(np.sqrt(gain / (3.0 * coef))), most) if coef > 0 else most
+    return coef * f**3 - gain * f, f

@@ -1,0 +1,100 @@
+"""`partway cut`: from its flags to an answer, and the files of the answer."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from partway.bound.lower_bound import Bound, NoBound, lower_bound
+from partway.cli.terminal import Screen
+from partway.dnn.profile import Profile, read_profile, write_profile
+from partway.errors import InputError, shown
+from partway.experiments.comparison import Tick
+from partway.figures import cut_map
+from partway.planner import report as cut_report
+from partway.planner.break_even import break_even
+from partway.planner.evaluation import Measured, lone_tasks, measured, play_here
+from partway.planner.plan import Rule, Site, exact_rule, learned_rule, site, with_task
+from partway.planner.report import Answer
+from partway.scenario.loading import load
+from partway.simulation.rollout import Run
+
+EXTREMES = {"local": "all local", "full": "all remote"}
+"""What the recommendation is measured against, by scheme."""
+
+
+def question(options: argparse.Namespace) -> Site:
+    """The device in its world. An ONNX file becomes a profile on the way."""
+    for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
+        if not low <= value <= high:
+            raise InputError(f"--{flag} {value}: allowed is a whole number from {low} to {high}")
+    with tempfile.TemporaryDirectory() as folder:
+        profile, name = _profile(options, Path(folder))
+        task = {"kind": "layers", "profile": name, "coding": options.coding, "input_bits": options.input_bits}
+        asked = with_task(load(options.scenario, options.set), {key: one for key, one in task.items() if one})
+        return site(asked, profile, options.device, options.distance_m)
+
+
+def _profile(options: argparse.Namespace, folder: Path) -> tuple[Profile, str]:
+    """The network, and the name under which a scenario finds its profile."""
+    if Path(options.model).suffix.lower() != ".onnx":
+        if options.shape:
+            raise InputError(f"{shown(options.model)}: --shape needs an .onnx file")
+        return read_profile(options.model), options.model
+    from partway.dnn import graph as profile  # the rest works without the extra `onnx`
+
+    found = profile.profile_model(options.model, shapes=dict(options.shape))
+    path = folder / "network.csv"
+    path.write_text(write_profile(found), encoding="utf-8")
+    return found, str(path)
+
+
+def blocks(options: argparse.Namespace) -> int:
+    """Blocks to play, of all policies together."""
+    return options.blocks * (1 + len(EXTREMES))
+
+
+def solve(options: argparse.Namespace, place: Site, tick: Tick) -> Answer:
+    """Plan, measure, and look for the bandwidths where sending pays."""
+    found, why = _bound(options, place)
+    scheme, seeds = ("priced" if found is None else "oracle"), range(options.seeds)
+    played = play_here(place, scheme, seeds, options.blocks, found, tick)
+    rule, source = _rule(place, found, played, f"{why}learned in {options.blocks} blocks by priced")
+    rows = [measured(place, "recommended", played, rule.price)]
+    rows += [_extreme(options, place, scheme, rule, tick) for scheme in EXTREMES]
+    return Answer(place, rule, source, break_even(place.own, rule.price), lone_tasks(place, rule), rows)
+
+
+def _bound(options: argparse.Namespace, place: Site) -> tuple[Bound | None, str]:
+    """The exact solution, or None and why it is not used."""
+    if options.learn:
+        return None, ""
+    try:
+        return lower_bound(place.world), ""
+    except NoBound as why:
+        return None, f"{why}: "
+
+
+def _rule(place: Site, found: Bound | None, played: Run, learned: str) -> tuple[Rule, str]:
+    if found is None:
+        return learned_rule(place, played), learned
+    return exact_rule(place, found), "planned with the scenario's statistics, by the lower bound's price and tables"
+
+
+def _extreme(options: argparse.Namespace, place: Site, scheme: str, rule: Rule, tick: Tick) -> Measured:
+    played = play_here(place, scheme, range(options.seeds), options.blocks, None, tick)
+    return measured(place, EXTREMES[scheme], played, rule.price)
+
+
+def write(options: argparse.Namespace, answer: Answer, text: str, folder: Path) -> None:
+    """Map, profile, table, JSON, and the scenario to go on with."""
+    name = f"{answer.place.profile.name}.csv"
+    (folder / name).write_text(write_profile(answer.place.profile), encoding="utf-8")
+    (folder / "cut.json").write_text(text, "utf-8")
+    task: dict[str, Any] = {"kind": "layers", "profile": str(options.out / name), "coding": options.coding}
+    if options.input_bits:
+        task["input_bits"] = options.input_bits
+    (folder / "scenario.toml").write_text(with_task(answer.place.scenario, task).to_toml(), "utf-8")
+    with (folder / "table.txt").open("w", encoding="utf-8") as table:
+        Screen(file=table, width=100).print(cut_report.sheet(answer))
+    cut_map.write(answer, folder)

@@ -1,0 +1,37 @@
+"""TODO formatting."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from partway.experiments.statistics import Estimate
+
+
+def plain(value: Any) -> Any:
+    """`value` with every number that JSON has no word for replaced by None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in cast(Sequence[Any], value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for a table: `digits` significant ones, a dash where there is none."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
+def with_interval(value: Estimate, digits: int) -> str:
+    half = (value.high - value.low) / 2
+    text = number(value.mean, digits)
+    return f"{text} ± {number(half, 2)}" if math.isfinite(half) and math.isfinite(value.mean) else text
+
+
+def percent(share: Estimate) -> str:
+    """A share with its interval, in per cent, two digits of the interval."""
+    half = 50.0 * (share.high - share.low)
+    digits = 2 if not math.isfinite(half) else min(3, max(0, 1 - math.floor(math.log10(max(half, 1e-3)))))
+    text = f"{100 * share.mean:.{digits}f}"
+    return f"{text} ± {half:.{digits}f}" if math.isfinite(half) else text

@@ -1,0 +1,80 @@
+"""Random words that depend on (seed, block, device) only.
+
+Every scheme meets the same world, whatever it does ((10), (18)), and the first 20 devices of a fleet of 50 meet what a
+fleet of 20 meets. Threefry is written out here because `jax.random` runs it as a loop on a CPU, one key after another:
+of a block of 20 devices that was half the time.
+"""
+
+import zlib
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+PARITY = 0x1BD11BDA
+Words = tuple[Any, Any]
+"""Two uint32 arrays, of JAX or of NumPy: a key, a counter, or what is drawn."""
+
+
+def rounds(key: Words, counter: Words) -> Words:
+    """Threefry-2x32 with 20 rounds: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011."""
+    keys = (*key, key[0] ^ key[1] ^ np.uint32(PARITY))
+    x, y = counter[0] + keys[0], counter[1] + keys[1]
+    for turn in range(5):
+        for rotation in ROTATIONS[:4] if turn % 2 == 0 else ROTATIONS[4:]:
+            x = x + y
+            y = x ^ (y << rotation | y >> (32 - rotation))
+        x, y = x + keys[(turn + 1) % 3], y + keys[(turn + 2) % 3] + np.uint32(turn + 1)
+    return x, y
+
+
+threefry = jax.jit(rounds)
+"""`rounds` of JAX's arrays, traced once for each shape."""
+
+
+def folded(key: Words, number: int) -> Words:
+    """`jax.random.fold_in`, or that number of `jax.random.split`, of keys in NumPy: nothing has to be compiled."""
+    return rounds(key, (np.zeros_like(key[0]), np.full_like(key[1], number)))
+
+
+def stream(seed: int | jax.Array, part: int = 0) -> Words:
+    """The key of one part of what a seed draws."""
+    return threefry((jnp.uint32(0), jnp.asarray(seed, jnp.uint32)), (jnp.uint32(0), jnp.uint32(part)))
+
+
+def normals(key: Words, first: int | jax.Array, count: int) -> jax.Array:
+    """(count,) of the float32 numbers that `jax.random.normal` makes of a key, from number `first` on, below 2^32.
+
+    On a CPU `jax.random` has four times the memory of what it draws; this can draw piece by piece.
+    """
+    number = jnp.asarray(first, jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
+    x, y = threefry(key, (jnp.zeros_like(number), number))
+    lowest = np.nextafter(np.float32(-1), np.float32(0))
+    uniform = ((x ^ y) >> 9).astype(jnp.float32) * np.float32(2.0**-23)
+    inside = jnp.maximum(lowest, uniform * (np.float32(1) - lowest) + lowest)
+    return np.float32(np.sqrt(2)) * jax.scipy.special.erfinv(inside)
+
+
+def words(key: Words, block: int | jax.Array, count: int) -> Words:
+    """Two independent words (..., count) each of block (...); the first ones do not depend on `count`."""
+    device = jnp.arange(count, dtype=jnp.uint32)
+    return threefry(key, (jnp.asarray(block, jnp.uint32)[..., None], device))
+
+
+def stable_hash(name: str) -> int:
+    """A number for a scheme's name that is the same in every process."""
+    return zlib.crc32(name.encode())
+
+
+def controller_keys(seed: jax.Array, name_hash: jax.Array) -> jax.Array:
+    """(3,) keys of a scheme's own randomness: what is agreed, memories, actions."""
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), name_hash)
+    return jax.random.split(key, 3)
+
+
+def per_device(key: jax.Array, devices: int) -> jax.Array:
+    """(K,) keys, the first ones the same for any K."""
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(devices))

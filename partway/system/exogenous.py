@@ -1,0 +1,82 @@
+"""What chance brings to a world, block by block: arrivals and gains, the same for every scheme."""
+
+import jax
+import jax.numpy as jnp
+
+from partway.pytree import record
+from partway.rng import stream, words
+from partway.system.types import Draws
+from partway.system.world import World
+
+SLOTS_PER_WORD = 8
+"""Slots that share a random word: 32 bits hold eight Bernoullis to a part in 2^24 or better."""
+
+
+@record
+class Drawn:
+    """`Draws` as they are kept, of one block or of many (...): `came` (..., words, K) uint32, a bit a slot; `gain`
+    (..., K)."""
+
+    came: jax.Array
+    gain: jax.Array
+
+
+def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
+    """(..., K) h of blocks (...): mean gain times Exp(1) fading, drawn in the block before.
+
+    The exponential comes from 23 bits, so that float32 and float64 hold the same uniform number in (0, 1) exactly.
+    """
+    mean = world.devices.mean_gain
+    word, _ = words(stream(seed), jnp.asarray(block, jnp.uint32) - 1, mean.shape[-1])
+    uniform = ((word >> 9).astype(mean.dtype) + 0.5) * 2.0**-23
+    return -mean * jnp.log(uniform)
+
+
+def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
+    """(n, K) 0 or 1: a task arrives with probability b in every slot, independently."""
+    return draws(world, seed, block).arrivals
+
+
+def drawn(world: World, seed: int | jax.Array, block: int | jax.Array) -> Drawn:
+    """What block t, or each of many (...), brings: its arrivals, and the gain of block t + 1."""
+    return Drawn(_came(world, seed, block), gains(world, seed, jnp.asarray(block, jnp.uint32) + 1))
+
+
+def brought(slots: int, kept: Drawn) -> Draws:
+    """The draws of one block of `slots` slots as the system sees them."""
+    slot = jnp.arange(slots, dtype=jnp.uint32)
+    bits = kept.came[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
+    return Draws((bits & 1).astype(kept.gain.dtype), kept.gain)
+
+
+def draws(world: World, seed: int | jax.Array, block: int | jax.Array) -> Draws:
+    """What block t brings: its arrivals, and the gain of block t + 1."""
+    return brought(world.devices.slots, drawn(world, seed, block))
+
+
+def _came(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
+    """(..., words, K) the arrivals of eight slots in a word.
+
+    One random word decides them: it is a point in an interval that each slot splits at b and keeps one side of, in
+    whole numbers, so that float32, float64, CPU and GPU draw the same. b = 1 fails once in 2^31 slots.
+    """
+    slots, threshold, came = world.devices.slots, world.arrival_threshold, []
+    for first in range(0, slots, SLOTS_PER_WORD):
+        _, point = words(stream(seed, first // SLOTS_PER_WORD), block, threshold.shape[-1])
+        width, bits = jnp.full_like(point, 2**32 - 1), jnp.zeros_like(point)
+        for slot in range(min(SLOTS_PER_WORD, slots - first)):
+            split = _product_high(width, threshold)
+            arrives = point < split
+            point, width = jnp.where(arrives, point, point - split), jnp.where(arrives, split, width - split)
+            bits = bits | arrives.astype(jnp.uint32) << slot
+        came.append(bits)
+    return jnp.stack(came, axis=-2)
+
+
+@jax.jit
+def _product_high(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The upper 32 bits of the 64-bit product of two uint32."""
+    a_high, a_low, b_high, b_low = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
+    middle = a_high * b_low + ((a_low * b_low) >> 16)
+    carry = a_low * b_high + (middle & 0xFFFF)
+    return a_high * b_high + (middle >> 16) + (carry >> 16)

@@ -1,0 +1,119 @@
+"""What one block can cost a device: for every number j of tasks taken up, the cheapest cut of the last one.
+
+    c(j) = min over rest of  w4 [xi ((j - rest) W)^3 / (n tau)^2 + tau p(rest)] + price rest W_ser
+           over the cuts that f_max and the radio allow, with rest <= 1 and (j - rest) W <= n tau f_max;  c(0) = 0
+
+It is the inner problem of every controller that plans (`partway.controllers.postdecision`, `partway.controllers.rules`)
+and of the exact solution (`partway.program`). Numbers of tasks and cuts come first in every shape, so that the same
+code serves one device and, with the device axis last, a fleet: several times as fast on a CPU as mapping it over them.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from partway.pytree import record
+from partway.system.equations import LN2, affordable_bits, local_energy, spectral_efficiency
+from partway.system.types import ROUNDING, Device
+
+NEWTON_STEPS = 3
+"""Steps from the best of the cuts that stand for the paper's law to the best share: the third changes 1e-9 of it."""
+
+
+@record
+class Choices:
+    """For j = 0..device.most tasks taken up: `cost` (most + 1,), infinite where impossible, and the cut's `rest`."""
+
+    cost: jax.Array
+    rest: jax.Array
+
+
+def radio_cost_of_cuts(device: Device) -> jax.Array:
+    """(cuts,) w4 tau p h of (4) and (5): radio cost at a cut, but for the factor 1/h."""
+    reach = jnp.expm1(LN2 * spectral_efficiency(device, device.task.bits))
+    return device.energy_weight * device.slot_s * device.snr_gap * reach
+
+
+def best_cuts(device: Device, gain: jax.Array, price: jax.Array | float) -> Choices:
+    """c(j) over the cuts of the task's table, which for the paper's law is 33 even shares."""
+    bits = affordable_bits(device, gain, device.tx_power_max_w)
+    return at_table_cuts(device, 1.0 / gain, bits, price)
+
+
+def at_table_cuts(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
+    """c(j) over the table's cuts of at most `max_bits`; `loss` is 1/h [W]."""
+    task = device.task
+    sending = radio_cost_of_cuts(device) * loss + price * device.server_work * task.share
+    sending = jnp.where(task.feasible & (task.bits <= max_bits), sending, jnp.inf)[:, None]
+    share = task.share[:, None]
+    local = column(1, device.most + 1, loss) - share
+    running = device.energy_weight * local_energy(device, local)
+    total = jnp.where(local <= device.capacity + ROUNDING, running + sending, jnp.inf)
+    return _with_none(jnp.min(total, axis=0), where_least(total, share))
+
+
+def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
+    """c(j) from below over all shares under the paper's law; over the table's cuts elsewhere.
+
+    The cost is convex in the share, so the minimum over an interval is the free one clipped to it, and the last tangent
+    bounds it from below.
+    """
+    at_cuts = at_table_cuts(device, loss, max_bits, price)
+    slope_of_radio = LN2 * spectral_efficiency(device, device.task.bits_per_task)
+    radio = device.energy_weight * device.slot_s * device.snr_gap * loss
+    taken = column(1, device.most + 1, loss)
+    per_share = price * device.server_work
+
+    coef = 3.0 * device.energy_weight * device.energy_coef
+
+    def paid(rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the last bit of share costs in price and radio energy, and its derivative."""
+        grown = radio * slope_of_radio * jnp.exp(slope_of_radio * rest)
+        return per_share + grown, slope_of_radio * grown
+
+    unlimited = replace(device, capacity=jnp.full_like(device.capacity, jnp.inf))
+    rest = at_table_cuts(unlimited, loss, jnp.full_like(max_bits, jnp.inf), price).rest[1:]
+    least = jnp.finfo(rest.dtype).tiny
+    for _ in range(NEWTON_STEPS):  # on taken - rest = sqrt(paid / coef): no double root where sending is free
+        worth, grows = paid(rest)
+        local = jnp.sqrt(worth / jnp.maximum(coef, least))
+        slope = 1.0 + grows / jnp.maximum(2.0 * coef * local, least)
+        rest = jnp.clip(rest - (rest - taken + local) / slope, 0.0, 1.0)
+    low = jnp.maximum(taken - device.capacity - ROUNDING, 0.0)
+    high = jnp.minimum(1.0, max_bits / device.task.bits_per_task)
+    rest = jnp.clip(rest, low, jnp.maximum(high, low))
+    cost = device.energy_weight * local_energy(device, taken - rest) + per_share * rest
+    cost = cost + radio * jnp.expm1(slope_of_radio * rest)
+    steepness = paid(rest)[0] - coef * (taken - rest) ** 2
+    tangent = jnp.where(steepness > 0, steepness * (rest - low), -steepness * (high - rest))
+    on_line = _with_none(jnp.where(low <= high, cost - tangent, jnp.inf), rest)
+    proportional = device.task.proportional
+    return jax.tree.map(lambda line, table: jnp.where(proportional, line, table), on_line, at_cuts)
+
+
+def column(first: int, end: int, like: jax.Array) -> jax.Array:
+    """first .. end - 1 on a new first axis, to be combined with arrays of the shape of `like`."""
+    return jnp.arange(first, end, dtype=like.dtype).reshape(-1, *(1,) * like.ndim)
+
+
+def _with_none(cost: jax.Array, rest: jax.Array) -> Choices:
+    """With the choice to take up no task, which costs nothing and sends nothing, in front."""
+    nothing = jnp.zeros_like(cost[:1])
+    return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, rest]))
+
+
+def where_least(total: jax.Array, of: jax.Array) -> jax.Array:
+    """The smallest `of` at the least `total` (>= 0) of the first axis; far faster on a CPU than argmin and a gather.
+
+    A compiler may compute `total` twice and round it differently, so what differs by rounding alone counts as equal.
+    """
+    least = jnp.min(total, axis=0) * (1.0 + 16.0 * jnp.finfo(total.dtype).eps)
+    return jnp.min(jnp.where(total <= least, of, jnp.inf), axis=0)
+
+
+def table_value(value: jax.Array, slope: jax.Array, left: jax.Array) -> jax.Array:
+    """U at any numbers of tasks (any, ...): the table (states, ...), and `slope` a task beyond."""
+    last = value.shape[0] - 1
+    inside = jnp.take_along_axis(value, jnp.clip(left, 0, last).astype(jnp.int32), axis=0)
+    return inside + jnp.maximum(left - last, 0.0) * slope

@@ -1,0 +1,139 @@
+"""A scenario made concrete: who stands where, what every party's constants are, and what chance brings."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from partway.bound.certificate import Certificate
+from partway.dnn.cuts import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts
+from partway.dnn.profile import read_profile
+from partway.errors import InputError
+from partway.pytree import constant, record
+from partway.scenario.schema import DeviceClass, Scenario
+from partway.system.placement import Placement
+from partway.system.types import ROUNDING, Device, Server
+
+T = TypeVar("T")
+
+
+MOST_PLANNED = 64
+"""Tasks a block up to which plans are made; a device that could run more is planned for as if it could not."""
+
+
+@record
+class World:
+    """The fleet, the server, and the probabilities nobody in it knows.
+
+    arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it
+    certificate  with which a run measures how far it is from the lower bound (`partway.bound`); no controller sees it
+    """
+
+    devices: Device
+    server: Server
+    arrival_threshold: jax.Array
+    certificate: Certificate | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One device class's task: cycles at the device and at the server, its cuts, and whether the paper's law holds."""
+
+    device_cycles: float
+    server_cycles: float
+    share: np.ndarray
+    bits: np.ndarray
+    proportional: bool
+
+
+def _work(scenario: Scenario, device: DeviceClass) -> _Work:
+    task = device.task
+    if task.kind == "proportional":
+        cuts = proportional_cuts(task.cycles * task.bits_per_cycle)
+        return _Work(task.cycles, task.cycles, *cuts, True)
+    try:
+        profile = read_profile(task.profile)
+    except InputError as error:
+        raise InputError(f"device.task.profile: {error}") from None
+    cuts = layer_cuts(profile, task.coding, task.input_bits)
+    server = scenario.server.macs_per_cycle
+    return _Work(profile.macs / device.macs_per_cycle, profile.macs / server, *cuts, False)
+
+
+def build(scenario: Scenario, placement: Placement) -> World:
+    """The scenario's parties in the units of `partway.model`, float64 NumPy arrays with the device axis last."""
+    classes = scenario.device_classes()
+    kinds = list(dict.fromkeys(classes))
+    work_of = {kind: _work(scenario, kind) for kind in kinds}
+    mean_task = float(np.mean([work_of[kind].server_cycles for kind in classes]))
+    rows = np.array([kinds.index(kind) for kind in classes])
+    width = max(len(work_of[kind].share) for kind in kinds)
+    per_kind = [_device(scenario, kind, work_of[kind], mean_task, width) for kind in kinds]
+    devices = jax.tree.map(partial(_spread, rows), *per_kind)
+    fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MOST_PLANNED - 1)) + 1
+    task = replace(devices.task, laws=_laws([work.proportional for work in work_of.values()]))
+    devices = replace(devices, mean_gain=constant(placement.mean_gain_per_w), task=task, most=fastest)
+    probability = np.array([kind.arrival_prob for kind in classes])
+    threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
+    return World(devices, _server(scenario, mean_task), constant(threshold))
+
+
+def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
+    """Of every device, along a new last axis, the leaf of its kind; of equal devices no copies are made."""
+    stacked = np.stack(leaves, axis=-1)
+    return np.broadcast_to(stacked, (*stacked.shape[:-1], len(rows))) if len(leaves) == 1 else stacked[..., rows]
+
+
+def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float, width: int) -> Device:
+    weights, block_s, cycles = scenario.weights, scenario.slots * scenario.slot_s, work.device_cycles
+    queue_weight = weights.device_queue if kind.queue_weight is None else kind.queue_weight
+    energy_weight = weights.device_energy if kind.energy_weight is None else kind.energy_weight
+    numbers = {
+        "capacity": block_s * kind.cpu_max_hz / cycles,
+        "energy_coef": kind.capacitance * cycles**3 / block_s**2,
+        "queue_weight": queue_weight * cycles,
+        "energy_weight": energy_weight,
+        "server_work": work.server_cycles / mean_task,
+        "mean_gain": 1.0,  # replaced by the placement's
+        "snr_gap": scenario.radio.snr_gap,
+        "bandwidth_hz": kind.bandwidth_hz,
+        "slot_s": scenario.slot_s,
+        "tx_power_max_w": kind.tx_power_max_w,
+        "discount": scenario.discount,
+        "fleet_size": float(scenario.devices),
+    }
+    arrays = {name: constant(value) for name, value in numbers.items()}
+    task = _task(work, width, scenario.slot_s * kind.bandwidth_hz)
+    slots, queue, objective = scenario.slots, scenario.queue, scenario.objective
+    return Device(**arrays, task=task, slots=slots, most=0, queue=queue, objective=objective)
+
+
+def _task(work: _Work, width: int, bits_per_efficiency: float) -> Task:
+    padding = (0, width - len(work.share))
+    return Task(
+        share=constant(np.pad(work.share, padding, constant_values=1.0)),
+        bits=constant(np.pad(work.bits, padding, constant_values=work.bits[-1])),
+        feasible=constant(np.pad(work.bits <= MAX_EFFICIENCY * bits_per_efficiency, padding, constant_values=False)),
+        proportional=constant(work.proportional),
+        bits_per_task=constant(work.bits[-1]),
+    )
+
+
+def _laws(proportional: list[bool]) -> str:
+    """Which laws a fleet's tasks follow, so that what no device needs is not computed."""
+    return ("line" if all(proportional) else "both") if any(proportional) else "table"
+
+
+def _server(scenario: Scenario, mean_task: float) -> Server:
+    server, weights, slot_s = scenario.server, scenario.weights, scenario.slot_s
+    numbers = {
+        "slot_capacity": slot_s * server.cpu_max_hz / mean_task,
+        "energy_coef": server.capacitance * mean_task**3 / slot_s**2,
+        "queue_weight": weights.server_queue * mean_task,
+        "energy_weight": weights.server_energy,
+        "discount": scenario.discount,
+    }
+    arrays = {name: constant(value) for name, value in numbers.items()}
+    return Server(**arrays, slots=scenario.slots, lag=scenario.broadcast_lag, objective=scenario.objective)
