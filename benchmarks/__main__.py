@@ -28,7 +28,7 @@ DOCS = ROOT / "docs"
 CACHE = ROOT / "results" / "benchmarks-cache"
 CUDA = 'pip install "jax[cuda12]"'
 NO_GPU = f". JAX needs a GPU and CUDA: {CUDA}"
-GROUPS = ("agreement", "peaks", "xla", "rates", "many", "start", "memory", "blocks", "compile")
+GROUPS = ("agreement", "peaks", "xla", "service_per_slot", "many", "start", "memory", "blocks", "compile")
 Record = dict[str, Any]
 
 

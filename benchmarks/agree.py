@@ -12,7 +12,7 @@ from partway.simulation.rollout import Run, run
 
 ALLOWED = {"float32": 1e-5, "float64": 1e-9}
 """Largest relative difference of the cost of a block."""
-PARTS = ("server_queue", "server_energy", "device_queue", "device_energy")
+COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 
 
 def differences(
@@ -40,7 +40,7 @@ def differences(
 
 def parts_of(played: Run) -> Array:
     """(4, S, blocks) the parts of (8)."""
-    return np.stack([getattr(played.sums, part) for part in PARTS])
+    return np.stack([getattr(played.sums, part) for part in COST_COMPONENTS])
 
 
 def farthest(theirs: Array, ours: Array) -> float:

@@ -29,7 +29,7 @@ class Line:
     kind: str
     runs: int
     lanes: list[int]
-    rates: list[Measured]
+    service_per_slot: list[Measured]
 
 
 def write(records: Sequence[Record], path: Path) -> None:
@@ -71,9 +71,12 @@ def _panel(axes: Axes, records: Sequence[Record], scheme: str) -> None:
     axes.set(title=f"{scheme}, float32", xscale="log", yscale="log", xlabel="devices times runs")
     looks = dict(zip(sorted({line.runs for line in drawn}), LOOKS, strict=False))
     for line in drawn:
-        ends = [[one.median - one.low for one in line.rates], [one.high - one.median for one in line.rates]]
+        ends = [
+            [one.median - one.low for one in line.service_per_slot],
+            [one.high - one.median for one in line.service_per_slot],
+        ]
         how = _look(*looks[line.runs], COLOURS[line.kind])
-        axes.errorbar(line.lanes, [one.median for one in line.rates], ends, elinewidth=0.8, **how)
+        axes.errorbar(line.lanes, [one.median for one in line.service_per_slot], ends, elinewidth=0.8, **how)
     for kind in dict.fromkeys(line.kind for line in drawn):
         axes.plot([], [], color=COLOURS[kind], label=NAMES[kind])
     for runs, look in looks.items():

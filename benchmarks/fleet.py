@@ -13,11 +13,11 @@ import numpy as np
 
 from partway.controllers.features import ServerWeights
 from partway.controllers.parametric import Algorithm1, Algorithm2
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.simulation.rollout import begin
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 from partway.system.equations import LN2
-from partway.system.exogenous import draws, gains
+from partway.system.exogenous import exogenous, gains
 from partway.system.world import World
 
 Array = np.ndarray[Any, Any]
@@ -27,14 +27,14 @@ Array = np.ndarray[Any, Any]
 class Fleet:
     """Numbers of one class of devices and of its server, all of one precision, in the units of `partway.model`.
 
-    reach  ln 2 times the spectral efficiency of a whole task: sending `rest` takes snr_gap / h (e^(reach rest) - 1) [W]
+    reach  ln 2 times the spectral efficiency of a whole task: sending `offload` takes snr_gap / h (e^(reach rest) - 1) [W]
     share  (C,) the cuts             mean_gain  (K,) [1/W]             usual_*  the unit of a party's costs
     """
 
     devices: int
     slots: int
-    lag: int
-    most: int
+    broadcast_delay_blocks: int
+    max_tasks_per_block: int
     dtype: Any
     arrival_prob: float
     capacity: Any
@@ -43,7 +43,7 @@ class Fleet:
     energy_weight: Any
     slot_s: Any
     snr_gap: Any
-    reach: Any
+    grid_max: Any
     discount: Any
     server_capacity: Any
     server_coef: Any
@@ -64,7 +64,7 @@ def fleet_of(world: World, precision: str) -> Fleet:
         not bool(device.task.proportional)
         or device.capacity < 1
         or np.isfinite(device.tx_power_max_w)
-        or server.lag < 1
+        or server.broadcast_delay_blocks < 1
     ):
         raise ValueError("the rivals know equal devices of the preset `paper` only, with broadcast_lag from 1")
     numbers = {
@@ -74,7 +74,7 @@ def fleet_of(world: World, precision: str) -> Fleet:
         "energy_weight": device.energy_weight,
         "slot_s": device.slot_s,
         "snr_gap": device.snr_gap,
-        "reach": LN2 * device.task.bits_per_task / (device.slot_s * device.bandwidth_hz),
+        "grid_max": LN2 * device.task.bits_per_task / (device.slot_s * device.bandwidth_hz),
         "discount": device.discount,
         "server_capacity": server.slot_capacity,
         "server_coef": server.energy_coef,
@@ -86,8 +86,8 @@ def fleet_of(world: World, precision: str) -> Fleet:
     return Fleet(
         devices=world.devices.mean_gain.shape[-1],
         slots=device.slots,
-        lag=server.lag,
-        most=device.most,
+        broadcast_delay_blocks=server.broadcast_delay_blocks,
+        max_tasks_per_block=device.max_tasks_per_block,
         dtype=dtype,
         arrival_prob=float(one.arrival_threshold) / 2.0**32,
         **{name: np.asarray(value, dtype)[()] for name, value in numbers.items()},
@@ -147,8 +147,8 @@ class RecordedDraws:
 def recorded(world: World, seeds: list[int], blocks: int, precision: str) -> RecordedDraws:
     """What Partway draws for these seeds."""
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers = precise(world, precision), jnp.asarray(seeds, jnp.uint32)
-        of_seeds = jax.vmap(lambda seed, t: draws(concrete, seed, t), in_axes=(0, None))
+        concrete, numbers = cast_floats(world, precision), jnp.asarray(seeds, jnp.uint32)
+        of_seeds = jax.vmap(lambda seed, t: exogenous(concrete, seed, t), in_axes=(0, None))
         drawn = jax.jit(jax.vmap(of_seeds, in_axes=(None, 0)))(numbers, jnp.arange(blocks, dtype=jnp.uint32))
         first = jax.vmap(lambda seed: gains(concrete, seed, 0))(numbers)
         return RecordedDraws(np.concatenate([first[None], drawn.gain]), np.asarray(drawn.arrivals))
@@ -174,11 +174,11 @@ def own_features(fleet: Fleet, runs: int, seed: int = 0) -> Features:
     return Features(mu, nu)
 
 
-def agreed_features(world: World, pair: Pair, name: str, seeds: list[int], precision: str) -> Features:
+def agreed_features(world: World, pair: ControllerPair, name: str, seeds: list[int], precision: str) -> Features:
     """What Partway uses for these seeds: for comparing results."""
     if not isinstance(pair.device, Algorithm1) or not isinstance(pair.server, Algorithm2):
         raise ValueError(f"'{name}' has no random features")
     agreed, loop = begin(world, pair, name, seeds, precision)
     device: Any = agreed.device
-    nu: ServerWeights = loop.server_memory.nu
-    return Features(np.asarray(device.mu), np.concatenate([nu.own[..., None], nu.queues, nu.rates], axis=-1))
+    nu: ServerWeights = loop.server_state.nu
+    return Features(np.asarray(device.mu), np.concatenate([nu.own[..., None], nu.queues, nu.service_per_slot], axis=-1))

@@ -127,7 +127,7 @@ def best_rates(records: Sequence[Record], scheme: str, precision: str = "float32
 def count_of(scheme: str) -> Count:
     """What a device-block of the measured worlds needs."""
     devices = world_of(4).devices
-    return counts(devices.slots, devices.most)[scheme]
+    return counts(devices.slots, devices.max_tasks_per_block)[scheme]
 
 
 def peaks_of(records: Sequence[Record], precision: str, cores: int, machine: str) -> Peaks | None:

@@ -234,7 +234,7 @@ def text(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[R
         goals=goals.table(records, device, accelerated),
         ceiling=goals.ceiling(records) if device == "cpu" else "",
         overrides=" ".join(overrides(1000)),
-        rates=tables.rates(records),
+        service_per_slot=tables.service_per_slot(records),
         settings=tables.settings(records),
         left_out=left_out(records, device, accelerated),
         runs=MANY["runs"],

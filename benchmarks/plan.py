@@ -50,8 +50,8 @@ class Places:
 
     def job(self, name: str, how: dict[str, Any], count: int = 0, cached: bool = True) -> Job:
         """A job on the first `count` cores, or on all."""
-        taken = () if self.device != "cpu" else self.cores[: count or len(self.cores)]
-        return Job(name, how, taken, self.cache if cached else None, self.device)
+        started = () if self.device != "cpu" else self.cores[: count or len(self.cores)]
+        return Job(name, how, started, self.cache if cached else None, self.device)
 
 
 def steps(places: Places) -> list[Step]:
@@ -123,8 +123,8 @@ def _rates(places: Places, precision: str, count: int, kinds: list[str]) -> list
         how = {"devices": devices, "runs": runs, "precision": precision, "kinds": own}
         for scheme in MEASURED:
             about = {"scheme": scheme, "devices": devices, "precision": precision, "cores": count}
-            job = places.job("rates", {"scheme": scheme, **how}, count)
-            made.append(Step("rates", about, lambda job=job: do(job)))
+            job = places.job("service_per_slot", {"scheme": scheme, **how}, count)
+            made.append(Step("service_per_slot", about, lambda job=job: do(job)))
     return made
 
 

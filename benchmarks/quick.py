@@ -22,7 +22,7 @@ def main() -> int:
     every = [(scheme, precision, SIZE) for scheme in MEASURED for precision in ALLOWED]
     wrong = [line for how in [*every, ("printed", "float32", LARGE)] for line in disagreements(*how)]
     for scheme in MEASURED:
-        JOBS["rates"](scheme, 4, [2], "float32", ["loop", "per_run", "batched"], repeats=1, blocks=40)
+        JOBS["service_per_slot"](scheme, 4, [2], "float32", ["loop", "per_run", "batched"], repeats=1, blocks=40)
         JOBS["by_blocks"](scheme, 4, 2, [40], repeats=1)
         JOBS["many_runs"](scheme, **SIZE)
     JOBS["counted_by_xla"]("printed", 4)

@@ -14,7 +14,7 @@ from benchmarks.rivals_loop import PricedLoop, PrintedLoop
 from benchmarks.rivals_priced import PricedDevices
 from benchmarks.rivals_printed import PrintedDevices
 from benchmarks.rivals_server import PricedServer, PrintedServer
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 
 RIVALS = ("loop", "per_run", "batched")
 ONE_BY_ONE = ("loop", "per_run")
@@ -32,8 +32,8 @@ class Rival:
         self.q = np.zeros_like(self.gain)
         runs = len(self.q)
         self.arrivals = np.zeros((runs, fleet.slots, fleet.devices), fleet.dtype)
-        self.y, self.t = np.zeros(runs, fleet.dtype), 0
-        self.told = [np.zeros(runs, fleet.dtype)] * fleet.lag
+        self.backlog, self.t = np.zeros(runs, fleet.dtype), 0
+        self.broadcast_queue = [np.zeros(runs, fleet.dtype)] * fleet.broadcast_delay_blocks
 
     def play(self, blocks: int) -> Array:
         """(4, S, blocks) server_queue, server_energy, device_queue, device_energy: the parts of (8)."""
@@ -41,30 +41,30 @@ class Rival:
 
     def block(self) -> Array:
         """One block, learning; (4, S) the parts of its cost."""
-        q, gain, y = self.q, self.gain, self.y
+        q, gain, y = self.q, self.gain, self.backlog
         rates, price = self.server.act(y)
-        taken, rest = self.devices.act(q, gain, self.told[0])
-        local = taken - rest
-        cost = self._cost(local, rest, rates)
+        started, offload = self.devices.act(q, gain, self.broadcast_queue[0])
+        local = started - offload
+        cost = self._cost(local, offload, rates)
         arrivals, next_gain = self.chance.block(self.t)
-        next_q = q - taken + np.sum(arrivals, axis=1)
-        inflow = np.sum(rest, axis=1)
+        next_q = q - started + np.sum(arrivals, axis=1)
+        inflow = np.sum(offload, axis=1)
         next_y = np.maximum(y - np.sum(rates, axis=1), 0.0) + inflow
-        self.told = [*self.told[1:], price]
+        self.broadcast_queue = [*self.broadcast_queue[1:], price]
         seen, then = (q, gain, self.arrivals), (next_q, next_gain, arrivals)
         with np.errstate(over="ignore"):  # e^-x of a saturated sigmoid
             self.devices.learn(seen, then, local, self.t)
             self.server.learn(y, q, next_y, next_q, inflow, self.t)
-        self.q, self.gain, self.arrivals, self.y, self.t = next_q, next_gain, arrivals, next_y, self.t + 1
+        self.q, self.gain, self.arrivals, self.backlog, self.t = next_q, next_gain, arrivals, next_y, self.t + 1
         return cost
 
-    def _cost(self, local: Array, rest: Array, rates: Array) -> Array:
+    def _cost(self, local: Array, offload: Array, rates: Array) -> Array:
         fleet = self.fleet
-        power = fleet.snr_gap / self.gain * np.expm1(fleet.reach * rest)
+        power = fleet.snr_gap / self.gain * np.expm1(fleet.grid_max * offload)
         joules = fleet.energy_coef * local * local * local + fleet.slot_s * power
         return np.stack(
             [
-                fleet.server_queue_weight * self.y,
+                fleet.server_queue_weight * self.backlog,
                 fleet.server_energy_weight * fleet.server_coef * np.sum(rates * rates * rates, axis=1),
                 fleet.queue_weight * np.sum(self.q, axis=1),
                 fleet.energy_weight * np.sum(joules, axis=1),
@@ -72,7 +72,9 @@ class Rival:
         )
 
 
-def rival_of(kind: str, pair: Pair, fleet: Fleet, chance: Chance, features: Features | None, runs: int) -> Rival:
+def rival_of(
+    kind: str, pair: ControllerPair, fleet: Fleet, chance: Chance, features: Features | None, runs: int
+) -> Rival:
     """A rival that plays `runs` runs at once; "loop" plays one. `features` of `printed` only."""
     device: Any = pair.device
     server: Any = pair.server

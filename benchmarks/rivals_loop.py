@@ -19,20 +19,22 @@ class PrintedLoop:
         start = 2.0 * own.start_value / (m * (1.0 - fleet.discount))
         self.theta = [np.full(m, start, fleet.dtype) for _ in range(fleet.devices)]
         self.power, self.quiet = [float(own.start_power)] * fleet.devices, [0] * fleet.devices
-        self.half = [float(fleet.snr_gap) / h * math.expm1(0.5 * float(fleet.reach)) for h in fleet.mean_gain.tolist()]
+        self.half = [
+            float(fleet.snr_gap) / h * math.expm1(0.5 * float(fleet.grid_max)) for h in fleet.mean_gain.tolist()
+        ]
         self.usual = float(fleet.queue_weight + fleet.energy_weight * fleet.energy_coef)
 
     def act(self, q: Array, gain: Array, price: Array) -> tuple[Array, Array]:
         del price
         chosen = [self._act(k, *seen) for k, seen in enumerate(zip(q[0].tolist(), gain[0].tolist(), strict=True))]
-        taken, rest = zip(*chosen, strict=True)
-        return np.array([taken], q.dtype), np.array([rest], q.dtype)
+        started, offload = zip(*chosen, strict=True)
+        return np.array([started], q.dtype), np.array([offload], q.dtype)
 
     def _act(self, k: int, q: float, gain: float) -> tuple[float, float]:
         fleet = self.fleet
-        carried = math.log1p(gain * self.power[k] * self.half[k] / float(fleet.snr_gap)) / float(fleet.reach)
-        rest = min(carried, 1.0) if q >= 1 else 0.0
-        return q - max(math.ceil(q - rest - float(fleet.capacity) - ROUNDING), 0.0), rest
+        carried = math.log1p(gain * self.power[k] * self.half[k] / float(fleet.snr_gap)) / float(fleet.grid_max)
+        offload = min(carried, 1.0) if q >= 1 else 0.0
+        return q - max(math.ceil(q - offload - float(fleet.capacity) - ROUNDING), 0.0), offload
 
     def learn(self, before: tuple[Array, ...], after: tuple[Array, ...], local: Array, t: int) -> None:
         alpha = self.own.step * (1.0 + t) ** -self.own.decay
@@ -69,11 +71,11 @@ class PricedLoop:
         run = np.minimum(left, fleet.capacity)
         beyond = 3.0 * fleet.energy_coef * fleet.capacity**2 * (left - run)
         value = fleet.queue_weight * left + fleet.energy_weight * (fleet.energy_coef * run**3 + beyond)
-        self.fleet, self.own, self.tasks = fleet, own, np.arange(fleet.most + 1, dtype=fleet.dtype)
+        self.fleet, self.own, self.tasks = fleet, own, np.arange(fleet.max_tasks_per_block + 1, dtype=fleet.dtype)
         self.value = [value.copy() for _ in range(fleet.devices)]
         self.target: list[Array] = [value] * fleet.devices
         self.arrive = [(np.arange(fleet.slots + 1) == 0).astype(fleet.dtype) for _ in range(fleet.devices)]
-        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.reach * fleet.share)
+        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.grid_max * fleet.share)
         local = self.tasks[1:, None] - fleet.share
         running = fleet.energy_weight * fleet.energy_coef * local**3
         self.running = np.where(local <= fleet.capacity + ROUNDING, running, np.inf)
@@ -84,8 +86,8 @@ class PricedLoop:
     def act(self, q: Array, gain: Array, price: Array) -> tuple[Array, Array]:
         cost = float(price[0])
         chosen = [self._act(k, *seen, cost) for k, seen in enumerate(zip(q[0].tolist(), gain[0].tolist(), strict=True))]
-        taken, rest = zip(*chosen, strict=True)
-        return np.array([taken], q.dtype), np.array([rest], q.dtype)
+        started, offload = zip(*chosen, strict=True)
+        return np.array([started], q.dtype), np.array([offload], q.dtype)
 
     def _act(self, k: int, q: float, gain: float, price: float) -> tuple[float, float]:
         total = self.running + (self.radio / gain + price * self.fleet.share)
@@ -93,7 +95,7 @@ class PricedLoop:
         self.target[k] = self._backup(cost, left)
         last, slope = self.own.states - 1, self.value[k][-1] - self.value[k][-2]
         future = []
-        for j in range(int(min(q, self.fleet.most)) + 1):
+        for j in range(int(min(q, self.fleet.max_tasks_per_block)) + 1):
             stay = int(q) - j
             future.append(cost[j] + float(left[stay] if stay <= last else left[last] + (stay - last) * slope))
         least = min(future) * self.slack
@@ -112,13 +114,13 @@ class PricedLoop:
     def _backup(self, cost: list[float], left: Array) -> Array:
         """(Q,) w3 W q + min_j c(j) + U(q - j)."""
         best = left.copy()
-        for j in range(1, self.fleet.most + 1):
+        for j in range(1, self.fleet.max_tasks_per_block + 1):
             np.minimum(best[j:], left[:-j] + cost[j], out=best[j:])
         return best + self.waiting
 
     def learn(self, before: tuple[Array, ...], after: tuple[Array, ...], local: Array, t: int) -> None:
         del before, local
-        step, came = max((1.0 + t) ** -self.own.decay, self.own.least_step), after[2][0].sum(axis=0)
+        step, came = max((1.0 + t) ** -self.own.decay, self.own.min_step), after[2][0].sum(axis=0)
         for k in range(self.fleet.devices):
             value, arrive = self.value[k], self.arrive[k]
             value += step * (self.target[k] - value)

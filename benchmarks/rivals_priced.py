@@ -28,28 +28,28 @@ class PricedDevices:
         self.value = np.repeat(value.astype(dtype)[:, None], lanes, axis=1)
         self.arrive = np.zeros((fleet.slots + 1, lanes), dtype)
         self.arrive[0] = 1.0
-        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.reach * fleet.share)
-        local = np.arange(fleet.most + 1, dtype=dtype)[:, None] - fleet.share
+        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.grid_max * fleet.share)
+        local = np.arange(fleet.max_tasks_per_block + 1, dtype=dtype)[:, None] - fleet.share
         running = fleet.energy_weight * fleet.energy_coef * local * local * local
         self.running = np.where(local <= fleet.capacity + dtype(ROUNDING), running, np.inf).astype(dtype)
         self.target = np.empty_like(self.value)
 
     def act(self, q: Array, gain: Array, price: Array) -> tuple[Array, Array]:
         """(taken, rest) (S, K) of least cost; the target of V is found on the way."""
-        taken, rest, prices = np.empty(q.size, q.dtype), np.empty(q.size, q.dtype), np.repeat(price, q.shape[1])
+        started, offload, prices = np.empty(q.size, q.dtype), np.empty(q.size, q.dtype), np.repeat(price, q.shape[1])
         for part in self.tiles:
             sending = self.radio[:, None] / gain.reshape(-1)[part]
             sending += self.fleet.share[:, None] * prices[part]
             cost, left = self._choices(sending), self._left(part)
-            taken[part] = self._planned(q.reshape(-1)[part], cost, left, self.value[-2:, part])
-            rest[part] = self._cut(taken[part], sending)
+            started[part] = self._planned(q.reshape(-1)[part], cost, left, self.value[-2:, part])
+            offload[part] = self._cut(started[part], sending)
             self.target[:, part] = self._backup(cost, left)
-        return taken.reshape(q.shape), rest.reshape(q.shape)
+        return started.reshape(q.shape), offload.reshape(q.shape)
 
     def learn(self, before: tuple[Array, ...], after: tuple[Array, ...], local: Array, t: int) -> None:
         """V += a_t (target - V), then V(0) is subtracted; `after`: queues, gains, arrivals (S, n, K) that follow."""
         del before, local
-        step = self.fleet.dtype(max((1.0 + t) ** -self.own.decay, self.own.least_step))
+        step = self.fleet.dtype(max((1.0 + t) ** -self.own.decay, self.own.min_step))
         counts = np.arange(self.fleet.slots + 1, dtype=self.fleet.dtype)[:, None]
         came = np.sum(after[2], axis=1).reshape(-1)
         for part in self.tiles:
@@ -63,8 +63,8 @@ class PricedDevices:
     def _choices(self, sending: Array) -> Array:
         """(most + 1, N) the least cost of taking up j tasks, from what sending costs at each cut (C, N)."""
         buffer = np.empty_like(sending)
-        cost = np.zeros((self.fleet.most + 1, sending.shape[1]), sending.dtype)
-        for j in range(1, self.fleet.most + 1):
+        cost = np.zeros((self.fleet.max_tasks_per_block + 1, sending.shape[1]), sending.dtype)
+        for j in range(1, self.fleet.max_tasks_per_block + 1):
             low = int(np.argmax(np.isfinite(self.running[j])))  # the cuts from there on are within f_max
             np.add(sending[low:], self.running[j, low:, None], out=buffer[low:])
             np.min(buffer[low:], axis=0, out=cost[j])
@@ -83,27 +83,27 @@ class PricedDevices:
     def _planned(self, q: Array, cost: Array, left: Array, ends: Array) -> Array:
         """(N,) the number of tasks to take up; `ends` (2, N) the last two of V."""
         last = self.own.states - 1
-        taken = np.arange(self.fleet.most + 1, dtype=q.dtype)[:, None]
-        stay = q - taken
+        started = np.arange(self.fleet.max_tasks_per_block + 1, dtype=q.dtype)[:, None]
+        stay = q - started
         future = np.take_along_axis(left, np.clip(stay, 0, last).astype(np.intp), axis=0)
         if q.max() > last:
             future += np.maximum(stay - last, 0.0) * (ends[1] - ends[0])
         future += cost
-        return _where_least(np.where(stay >= 0, future, np.inf), taken)
+        return _where_least(np.where(stay >= 0, future, np.inf), started)
 
-    def _cut(self, taken: Array, sending: Array) -> Array:
-        """(N,) the share sent of the last of `taken` tasks; `sending` is used up."""
+    def _cut(self, started: Array, sending: Array) -> Array:
+        """(N,) the share sent of the last of `started` tasks; `sending` is used up."""
         fleet, share = self.fleet, self.fleet.share[:, None]
-        local = taken - share
+        local = started - share
         sending += fleet.energy_weight * fleet.energy_coef * local * local * local
-        if np.any(taken > fleet.capacity):
+        if np.any(started > fleet.capacity):
             sending[local > fleet.capacity + fleet.dtype(ROUNDING)] = np.inf
-        return np.where(taken > 0, _where_least(sending, share), 0.0)
+        return np.where(started > 0, _where_least(sending, share), 0.0)
 
     def _backup(self, cost: Array, left: Array) -> Array:
         """(Q, N) w3 W q + min_j c(j) + U(q - j)."""
         best, buffer, states = left.copy(), np.empty_like(left), len(left)
-        for j in range(1, self.fleet.most + 1):
+        for j in range(1, self.fleet.max_tasks_per_block + 1):
             np.minimum(best[j:], np.add(left[: states - j], cost[j], out=buffer[j:]), out=best[j:])
         best += (self.fleet.queue_weight * np.arange(states, dtype=left.dtype))[:, None]
         return best

@@ -35,7 +35,7 @@ class PrintedDevices:
         self.fleet, self.own, self.mu = fleet, own, features.mu
         self.theta = np.full((runs, m, fleet.devices), 2.0 * own.start_value / (m * (1.0 - fleet.discount)), dtype)
         self.power, self.quiet = np.full(shape, own.start_power, dtype), np.zeros(shape, dtype)
-        self.half = fleet.snr_gap / fleet.mean_gain * np.expm1(fleet.reach * dtype(0.5))
+        self.half = fleet.snr_gap / fleet.mean_gain * np.expm1(fleet.grid_max * dtype(0.5))
         self.usual = fleet.queue_weight + fleet.energy_weight * fleet.energy_coef
         self.tiles = tiles(runs, fleet.devices)
 
@@ -44,10 +44,10 @@ class PrintedDevices:
         del price
         fleet = self.fleet
         efficiency = np.log1p(gain * (self.power * self.half) / fleet.snr_gap) / fleet.dtype(LN2)
-        rest = np.minimum(efficiency * fleet.dtype(LN2) / fleet.reach, 1.0)
-        rest[q < 1] = 0.0
-        whole = np.maximum(np.ceil(q - rest - fleet.capacity - fleet.dtype(ROUNDING)), 0.0)
-        return q - whole, rest
+        offload = np.minimum(efficiency * fleet.dtype(LN2) / fleet.grid_max, 1.0)
+        offload[q < 1] = 0.0
+        whole = np.maximum(np.ceil(q - offload - fleet.capacity - fleet.dtype(ROUNDING)), 0.0)
+        return q - whole, offload
 
     def learn(self, before: tuple[Array, ...], after: tuple[Array, ...], local: Array, t: int) -> None:
         """`before`, `after`: queues (S, K), gains (S, K), arrivals (S, n, K) of the two blocks; `local` work (S, K)."""

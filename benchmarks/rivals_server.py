@@ -26,7 +26,7 @@ class PrintedServer:
         self.fleet, self.own, self.root = fleet, own, dtype(np.sqrt(fleet.devices))
         self.nu_y, self.nu_q, self.nu_f = features.nu[:, :, 0], features.nu[:, :, 1:at], features.nu[:, :, at:]
         self.theta = np.full((runs, m), 2.0 * own.start_value / (m * (1.0 - fleet.discount)), dtype)
-        self.rates, self.quiet = np.full((runs, n), own.start_rate, dtype), np.zeros(runs)
+        self.service_per_slot, self.quiet = np.full((runs, n), own.start_rate, dtype), np.zeros(runs)
         slot = dtype(fleet.devices / n)
         energy = fleet.server_energy_weight * fleet.server_coef * n * slot**3
         self.usual = fleet.server_queue_weight * fleet.devices + energy
@@ -34,13 +34,13 @@ class PrintedServer:
 
     def act(self, y: Array) -> tuple[Array, Array]:
         """(rates (S, n) [mean tasks], price (S,)) of this block."""
-        return self.rates * self.fleet.server_capacity, np.zeros_like(y)
+        return self.service_per_slot * self.fleet.server_capacity, np.zeros_like(y)
 
     def learn(self, y: Array, q: Array, next_y: Array, next_q: Array, inflow: Array, t: int) -> None:
         del inflow
         before = self._see(y, q) if self.seen is None else self.seen
         self.seen = self._see(next_y, next_q)
-        by_rates = (self.nu_f @ self.rates[:, :, None])[:, :, 0]
+        by_rates = (self.nu_f @ self.service_per_slot[:, :, None])[:, :, 0]
         now, after = sigmoid(before + by_rates), sigmoid(self.seen + by_rates)
         self._improve(y, now, after, t)
 
@@ -50,7 +50,7 @@ class PrintedServer:
 
     def _improve(self, y: Array, now: Array, after: Array, t: int) -> None:
         fleet, own = self.fleet, self.own
-        commanded, unit = self.rates * fleet.server_capacity, fleet.server_energy_weight * fleet.server_coef
+        commanded, unit = self.service_per_slot * fleet.server_capacity, fleet.server_energy_weight * fleet.server_coef
         paid = fleet.server_queue_weight * y + unit * np.sum(commanded * commanded * commanded, axis=1)
         moved = fleet.discount * after - now
         error = paid / self.usual + np.sum(self.theta * moved, axis=1)
@@ -62,7 +62,7 @@ class PrintedServer:
         theta = self.theta - step * error[:, None] * moved
         change = np.linalg.norm(theta - self.theta, axis=1) / np.linalg.norm(self.theta, axis=1)
         self.quiet = np.where(step[:, 0] == 0, self.quiet, np.where(change <= own.tolerance, self.quiet + 1, 0))
-        self.theta, self.rates = theta, np.clip(self.rates - step * by_rates, 0.0, 1.0)
+        self.theta, self.service_per_slot = theta, np.clip(self.service_per_slot - step * by_rates, 0.0, 1.0)
 
 
 class PricedServer:
@@ -71,7 +71,7 @@ class PricedServer:
     def __init__(self, fleet: Fleet, runs: int, own: PostDecisionServer):
         self.fleet, self.own, dtype = fleet, own, fleet.dtype
         even = np.arange(own.points, dtype=dtype) / dtype(own.points - 1)
-        self.grid = dtype(own.reach * fleet.devices) * even * even
+        self.grid = dtype(own.grid_max * fleet.devices) * even * even
         self.coef = fleet.server_energy_weight * fleet.server_coef / dtype(fleet.slots**2)
         first = (self.grid + dtype(fleet.devices)) / dtype(UNHURRIED)
         slope = fleet.server_queue_weight + 3.0 * self.coef * first**2
@@ -85,8 +85,8 @@ class PricedServer:
         self.best = np.minimum(np.sqrt(self.worth / (3.0 * self.coef)), most)
         served = np.minimum(y, interpolate(y[:, None], self.grid + self.best, self.best)[:, 0])
         now = interpolate((y - served)[:, None], self.grid[None], self.worth)[:, 0]
-        self.usual = self.usual + _step(self.t, 0.7, own.usual_step) * (now - self.usual)
-        price = self.usual + own.answer / (1.0 + fleet.lag / 2.0) * (now - self.usual)
+        self.usual = self.usual + _step(self.t, 0.7, own.mean_price_step) * (now - self.usual)
+        price = self.usual + own.price_gain / (1.0 + fleet.broadcast_delay_blocks / 2.0) * (now - self.usual)
         return np.repeat(served[:, None] / fleet.slots, fleet.slots, axis=1).astype(fleet.dtype), price
 
     def learn(self, y: Array, q: Array, next_y: Array, next_q: Array, inflow: Array, t: int) -> None:
@@ -94,7 +94,7 @@ class PricedServer:
         at, work = self.grid + inflow[:, None], self.grid + self.best
         left = np.where(at < work[:, :1], 3.0 * self.coef * at * at, interpolate(at, work, self.worth))
         target = self.fleet.server_queue_weight + left
-        self.slope = self.slope + _step(t, self.own.decay, self.own.least_step) * (target - self.slope)
+        self.slope = self.slope + _step(t, self.own.decay, self.own.min_step) * (target - self.slope)
         self.t = t + 1
 
 

@@ -9,8 +9,8 @@ from functools import cache
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES
-from partway.simulation.step import Pair
-from partway.system.placement import place
+from partway.simulation.step import ControllerPair
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 MEASURED = ("printed", "priced")
@@ -38,9 +38,9 @@ def scenario_of(devices: int, weight: float = CHEAP) -> Scenario:
 def world_of(devices: int, weight: float = CHEAP) -> World:
     """The same made concrete."""
     scenario = scenario_of(devices, weight)
-    return build(scenario, place(scenario))
+    return build(scenario, sample_placement(scenario))
 
 
-def pair_of(scheme: str) -> Pair:
+def pair_of(scheme: str) -> ControllerPair:
     """The scheme's two controllers."""
-    return Pair(SCHEMES[scheme].device, SCHEMES[scheme].server)
+    return ControllerPair(SCHEMES[scheme].device, SCHEMES[scheme].server)

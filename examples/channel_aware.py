@@ -15,8 +15,8 @@ class ChannelAware(partway.DeviceController):
     otherwise: float = 0.0
 
     def act(self, memory, device, view, key):
-        rest = jnp.where(view.gain > device.mean_gain, 1.0, self.otherwise)
-        return partway.DeviceAction(whole=partway.drain(device, view.q, rest), rest=rest)
+        offload = jnp.where(view.gain > device.mean_gain, 1.0, self.otherwise)
+        return partway.DeviceAction(whole=partway.drain(device, view.q, offload), offload=offload)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from partway.scenario.loading import load
     from partway.scenario.schema import Scenario
     from partway.schemes import SCHEMES, Scheme
-    from partway.system.equations import drain
+    from partway.system.equations import most_startable
     from partway.system.types import DeviceAction, ServerAction
 
 __all__ = [

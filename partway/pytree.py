@@ -47,7 +47,7 @@ def record(cls: type[T]) -> type[T]:
     return made
 
 
-def constant(value: float | np.ndarray) -> jax.Array:
+def host_array(value: float | np.ndarray) -> jax.Array:
     """A NumPy value in a field: until `partway.world.precise`, nothing is rounded to float32 and nothing compiled."""
     return cast(jax.Array, np.asarray(value))
 
@@ -57,7 +57,7 @@ def fleetwise(function: Callable[..., T]) -> Callable[..., T]:
     return jax.vmap(function, in_axes=-1, out_axes=-1)
 
 
-def precise(tree: T, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> T:
+def cast_floats(tree: T, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> T:
     """A world, or anything else, with its arrays of floating numbers as JAX arrays of "float32" or "float64".
 
     `put` makes JAX's of NumPy's.

@@ -22,10 +22,10 @@ from partway.controllers.related_work import Ans, CoEdge, Dads, Drift, Myopic, N
 from partway.errors import InputError, nearest, shown
 from partway.experiments.preparation import tune_constant
 from partway.scenario.schema import Scenario
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 from partway.system.world import World
 
-Prepare = Callable[[Pair, World], Pair]
+Prepare = Callable[[ControllerPair, World], ControllerPair]
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Scheme:
 
     def signalling(self) -> dict[str, int]:
         """Scalars that go up and down per device and block."""
-        return {"up": int(self.server.sees_queues), "down": len(self.device.hears)}
+        return {"up": int(self.server.sees_queues), "down": len(self.device.uses_broadcast)}
 
 
-def consult_bound(pair: Pair, world: World) -> Pair:
+def consult_bound(pair: ControllerPair, world: World) -> ControllerPair:
     """The pair whose devices know the bound's multiplier and tables."""
     return replace(pair, device=replace(pair.device, certificate=world.certificate))
 
@@ -196,12 +196,12 @@ def _imported(name: str) -> Scheme:
     return made
 
 
-def pair_for(name: str, scenario: Scenario, server: str | None = None) -> Pair:
+def pair_for(name: str, scenario: Scenario, server: str | None = None) -> ControllerPair:
     """The scheme's two controllers with the scenario's hyperparameters; `server` takes another scheme's server."""
     scheme = find_scheme(name)
     serving = scheme.server if server is None else find_scheme(server).server
     given = scenario.schemes.get(name, {})
-    pair = Pair(_with(scheme.device, given, name), _with(serving, given, name))
+    pair = ControllerPair(_with(scheme.device, given, name), _with(serving, given, name))
     unknown = [field for field in given if field not in {**_settable(pair.device), **_settable(pair.server)}]
     if unknown:
         known = {**_settable(pair.device), **_settable(pair.server)}

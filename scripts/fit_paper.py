@@ -30,7 +30,7 @@ from partway.paper.claims import BASELINES, Points, claims
 from partway.paper.figure_runs import FULL, Sizes, parts
 from partway.paper.report import PHASE_WORDS, READING_WORDS, interval_words
 from partway.paper.statistics import HOLDS
-from partway.paper.verdicts import Judged, column, phases
+from partway.paper.verdicts import Verdict, column, phases
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 
@@ -103,7 +103,7 @@ def space(candidate: str) -> dict[str, Range]:
     return {**WORLD, **{f"schemes.{candidate}.{name}": one for name, one in LEARNING[candidate].items()}}
 
 
-def evaluate(candidate: str, scenario: Scenario, sizes: Sizes = SIZES) -> list[Judged]:
+def evaluate(candidate: str, scenario: Scenario, sizes: Sizes = SIZES) -> list[Verdict]:
     """Verdicts of claims 6a to 9d in a scenario."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scenario.toml"
@@ -113,15 +113,15 @@ def evaluate(candidate: str, scenario: Scenario, sizes: Sizes = SIZES) -> list[J
     return column(claims(sizes.points), runs, candidate, READING)
 
 
-def share_for(one: Judged) -> float:
+def share_for(one: Verdict) -> float:
     """Share of a claim's comparisons that point its way in the mean over replicates."""
     return sum(decision.mean > 0 for decision in one.decisions) / len(one.decisions)
 
 
-def score(judged: Sequence[Judged]) -> float:
+def score(verdicts: Sequence[Verdict]) -> float:
     """See the top of this file."""
     total = 0.0
-    for one in judged:
+    for one in verdicts:
         for_it = share_for(one)
         total += (0.5 if one.phase else 1.0) * (1.0 if for_it == 1.0 else 0.5 * for_it)
     return total
@@ -144,11 +144,11 @@ def search(candidate: str, trials: int) -> optuna.Study:
     def objective(trial: optuna.Trial) -> float:
         began = time.monotonic()
         changed = {name: one.suggest(trial, name) for name, one in space(candidate).items()}
-        judged = evaluate(candidate, load("paper", changed))
-        held = [f"{one.claim} {one.phase}".strip() for one in judged if one.verdict == HOLDS]
+        verdicts = evaluate(candidate, load("paper", changed))
+        held = [f"{one.claim} {one.phase}".strip() for one in verdicts if one.verdict == HOLDS]
         trial.set_user_attr("holds", held)
-        print(f"{candidate} {trial.number}: {score(judged):.3f}, {time.monotonic() - began:.0f} s", flush=True)
-        return score(judged)
+        print(f"{candidate} {trial.number}: {score(verdicts):.3f}, {time.monotonic() - began:.0f} s", flush=True)
+        return score(verdicts)
 
     done = len([one for one in study.trials if one.state == optuna.trial.TrialState.COMPLETE])
     study.optimize(objective, n_trials=max(trials - done, 0))
@@ -233,7 +233,7 @@ and Proposition 1: `partway reproduce --scenario paper-fitted-printed --out DIR`
     for row in zip(*found.values(), strict=True):
         words = [f"{one.verdict} {interval_words(one)}" for one in row]
         lines.append(f"| {row[0].claim} | {PHASE_WORDS[row[0].phase]} | {' | '.join(words)} |")
-    held = [f"{sum(one.verdict == HOLDS for one in judged)} of {len(judged)}" for judged in found.values()]
+    held = [f"{sum(one.verdict == HOLDS for one in verdicts)} of {len(verdicts)}" for verdicts in found.values()]
     return "\n".join([*lines, f"| hold | | {' | '.join(held)} |"])
 
 

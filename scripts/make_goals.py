@@ -31,7 +31,7 @@ from partway.paper.theorem1 import label, measure
 from partway.scenario.loading import load
 from partway.schemes import pair_for
 from partway.simulation.rollout import run
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.world import build
 from partway.workers import cores
 
@@ -111,11 +111,11 @@ def row(scenario: str, overrides: Sequence[str], goal: str, before: Estimate) ->
     dataset = compare(scenario, overrides=overrides, schemes=["priced", "constant"], blocks=4000)
     one, constant = summarise(dataset, reference=None)
     command = shlex.join(["--scenario", scenario, *(("--set", *overrides) if overrides else ())])
-    print(command, one.gap, one.converged, flush=True)
+    print(command, one.gap, one.settling_block, flush=True)
     if one.gap is None:
         return f"| `{command}` | - | {one.no_gap} | - | {goal} | - | **missed** | - |", before
-    parts = ", ".join(f"{100 * part:.2g}" for part in (one.gap.devices, one.gap.waiting, one.gap.rate))
-    numbers = f"{dataset.attrs['bound']:.5g} | {percent(one.gap.whole)} | {parts} | {goal} | {one.converged}"
+    parts = ", ".join(f"{100 * part:.2g}" for part in (one.gap.devices, one.gap.waiting, one.gap.service))
+    numbers = f"{dataset.attrs['bound']:.5g} | {percent(one.gap.whole)} | {parts} | {goal} | {one.settling_block}"
     tuned = percent(constant.gap.whole) if constant.gap else constant.status
     said = reached(one, goal, before)
     if IN_MEAN in said:
@@ -132,7 +132,7 @@ def reached(one: Summary, goal: str, before: Estimate) -> str:
         said.append("does not fall: **missed**")
     if goal != "falls" and 100 * gap.high > float(goal):
         said.append(IN_MEAN if 100 * gap.mean <= float(goal) else "gap **missed**")
-    if one.converged is None or one.converged > COLD:
+    if one.settling_block is None or one.settling_block > COLD:
         said.append("cold start **missed**")
     return ", ".join(said) or "met"
 
@@ -160,7 +160,7 @@ def theorem() -> str:
 def flows(axis: str, value: float) -> list[str]:
     """What devices send that pay nothing, and the most that a server of each discount serves [mean tasks a block]."""
     scenario = load("paper", {axis: int(value) if axis == "devices" else value})
-    world = build(scenario, place(scenario))
+    world = build(scenario, sample_placement(scenario))
     sent = float(lower_bound(world, price=0.0).inflow.sum())
     discounts = (SERVER_DISCOUNT, scenario.discount)
     most = [served_at_best(world.server, price_cap(world.server, gamma), gamma) for gamma in discounts]
@@ -172,12 +172,12 @@ def times() -> str:
     lines = list[str]()
     for devices, seeds, blocks in TIMED:
         scenario = load("paper", {"devices": devices})
-        world, pair = build(scenario, place(scenario)), pair_for("priced", scenario)
+        world, pair = build(scenario, sample_placement(scenario)), pair_for("priced", scenario)
         each = _seconds(partial(run, world, pair, "priced", range(seeds), blocks)) / (devices * seeds * blocks)
         what = f"`priced`, {devices} devices x {seeds} seed{'s' if seeds > 1 else ''}, for each device and block"
         lines.append(f"| {what} | {1e9 * each:.0f} ns | 400 ns | {'met' if each <= 4e-7 else '**missed**'} |")
     scenario = load("paper", {"devices": 50})
-    world = build(scenario, place(scenario))
+    world = build(scenario, sample_placement(scenario))
     took = _seconds(partial(lower_bound, world))
     lines.append(f"| the bound for 50 devices | {took:.1f} s | 5 s | {'met' if took <= 5 else '**missed**'} |")
     return f"""
@@ -192,12 +192,12 @@ Medians of five, compiled before, by `make goals` on {words()}:
 
 def _seconds(work: Callable[[], object]) -> float:
     """The median of five, after one that compiles."""
-    taken = []
+    started = []
     for _ in range(6):
         begin = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken[1:])
+        started.append(time.perf_counter() - begin)
+    return statistics.median(started[1:])
 
 
 if __name__ == "__main__":

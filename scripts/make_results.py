@@ -21,7 +21,7 @@ from rich.console import Console
 
 from partway.dnn.profile import read_profile
 from partway.experiments import report
-from partway.experiments.comparison import execute, plan
+from partway.experiments.comparison import execute, make_plan
 from partway.experiments.summary import Summary, summarise
 from partway.figures import profile as profile_report
 from partway.files import load_dataset
@@ -81,7 +81,7 @@ def _comparison(scenario: str, flags: Sequence[str] = ()) -> str:
 
 def _precision() -> str:
     """Mean costs in both precisions."""
-    rows = [summarise(execute(plan("paper", precision=precision))) for precision in ("float32", "float64")]
+    rows = [summarise(execute(make_plan("paper", precision=precision))) for precision in ("float32", "float64")]
     lines = [
         "| "
         + " | ".join([single.name, _said(single), _said(double), "yes" if _within(single, double) else "no"])

@@ -26,7 +26,7 @@ SHARE = "share of comparisons for it"
 VALUES = 6
 """Of each parameter, from end to end of its range."""
 COLOURS = LinearSegmentedColormap.from_list("for and against", ("#c0504d", "#f1ead2", "#3c8d5a"))
-PHASES = {"": "", "from_empty": " empty", "after_training": " trained"}
+PHASES = {"": "", "discounted_from_start": " empty", "after_training": " trained"}
 
 
 def measure(candidate: str) -> list[tuple[str, float, str, float]]:
@@ -34,8 +34,8 @@ def measure(candidate: str) -> list[tuple[str, float, str, float]]:
     rows: list[tuple[str, float, str, float]] = []
     for name, one in space(candidate).items():
         for value in one.grid(VALUES):
-            for judged in evaluate(candidate, load("paper", {name: value})):
-                rows.append((name, value, f"{judged.claim}{PHASES[judged.phase]}", share_for(judged)))
+            for verdicts in evaluate(candidate, load("paper", {name: value})):
+                rows.append((name, value, f"{verdicts.claim}{PHASES[verdicts.phase]}", share_for(verdicts)))
             print(candidate, name, value, file=sys.stderr, flush=True)
     return rows
 

@@ -15,8 +15,8 @@ from hypothesis import settings
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
 
 from partway.experiments.comparison import with_bound
-from partway.measurement.metrics import Sums, Traces
-from partway.pytree import precise
+from partway.measurement.metrics import BlockMetrics, DeviceTraces
+from partway.pytree import cast_floats
 from partway.rng import controller_keys, stable_hash
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
@@ -24,8 +24,8 @@ from partway.schemes import SCHEMES, consult_bound
 from partway.simulation import rollout as runs
 from partway.simulation import schedule as layout
 from partway.simulation.rollout import Options, Run, run
-from partway.simulation.step import Loop, Pair
-from partway.system.placement import place
+from partway.simulation.step import Carry, ControllerPair
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
@@ -58,7 +58,7 @@ MIXED: dict[str, Any] = {
             "macs_per_cycle": 0.05,
             "bandwidth_hz": 2e6,
             "tx_power_max_w": 0.2,
-            "task": {"kind": "layers", "profile": "alexnet", "coding": "uint8"},
+            "task": {"kind": "layers", "profile": "alexnet", "tensor_dtype": "uint8"},
         },
         {
             "count": 1,
@@ -67,7 +67,7 @@ MIXED: dict[str, Any] = {
             "macs_per_cycle": 0.4,
             "bandwidth_hz": 3e6,
             "energy_weight": 4e-3,
-            "task": {"kind": "layers", "profile": "resnet50", "coding": "fp16"},
+            "task": {"kind": "layers", "profile": "resnet50", "tensor_dtype": "fp16"},
         },
     ],
 }
@@ -75,13 +75,13 @@ MIXED: dict[str, Any] = {
 
 
 def world_of(scenario: Scenario) -> World:
-    return build(scenario, place(scenario))
+    return build(scenario, sample_placement(scenario))
 
 
 class Play(Protocol):
     """`run` in calls of CALL blocks; worlds of four devices and worlds like MIXED share the compiled programs."""
 
-    def __call__(self, scheme: str | Pair, world: World, blocks: int = 100, **how: Any) -> Run: ...
+    def __call__(self, scheme: str | ControllerPair, world: World, blocks: int = 100, **how: Any) -> Run: ...
 
 
 @pytest.fixture(scope="session")
@@ -112,8 +112,8 @@ def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def play() -> Play:
-    def played(scheme: str | Pair, world: World, blocks: int = 100, **how: Any) -> Run:
-        pair = Pair(SCHEMES[scheme].device, SCHEMES[scheme].server) if isinstance(scheme, str) else scheme
+    def played(scheme: str | ControllerPair, world: World, blocks: int = 100, **how: Any) -> Run:
+        pair = ControllerPair(SCHEMES[scheme].device, SCHEMES[scheme].server) if isinstance(scheme, str) else scheme
         name = how.pop("name", scheme if isinstance(scheme, str) else "probe")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(layout, "BLOCKS_PER_CALL", how.pop("call", CALL))
@@ -123,33 +123,33 @@ def play() -> Play:
 
 
 @pytest.fixture(scope="session")
-def pair_of(mixed_world: World) -> Callable[[str], Pair]:
+def pair_of(mixed_world: World) -> Callable[[str], ControllerPair]:
     """A scheme's pair for the mixed world: the oracle's with the bound's tables; no constant is tuned."""
 
-    def made(name: str) -> Pair:
-        pair = Pair(SCHEMES[name].device, SCHEMES[name].server)
+    def made(name: str) -> ControllerPair:
+        pair = ControllerPair(SCHEMES[name].device, SCHEMES[name].server)
         return consult_bound(pair, with_bound(mixed_world)[0]) if SCHEMES[name].prepare is consult_bound else pair
 
     return cache(made)
 
 
 @pytest.fixture(scope="session")
-def played(play: Play, mixed_world: World, pair_of: Callable[[str], Pair]) -> Callable[[str], Run]:
+def played(play: Play, mixed_world: World, pair_of: Callable[[str], ControllerPair]) -> Callable[[str], Run]:
     """A scheme's run of 100 blocks and two seeds in the mixed world, made once."""
     return cache(lambda name: play(pair_of(name), mixed_world, name=name))
 
 
 @pytest.fixture(scope="session")
-def replay(mixed_world: World) -> Callable[..., tuple[Loop, Sums, Traces]]:
+def replay(mixed_world: World) -> Callable[..., tuple[Carry, BlockMetrics, DeviceTraces]]:
     """CALL more blocks of a finished run of `played`, from another loop, world or seeds."""
 
     def again(
-        name: str, run: Run, loop: Loop, world: World = mixed_world, seeds: Sequence[int] = (0, 1)
-    ) -> tuple[Loop, Sums, Traces]:
+        name: str, run: Run, loop: Carry, world: World = mixed_world, seeds: Sequence[int] = (0, 1)
+    ) -> tuple[Carry, BlockMetrics, DeviceTraces]:
         keys = jax.vmap(controller_keys)(jnp.arange(2, dtype=jnp.uint32), jnp.full(2, stable_hash(name), jnp.uint32))
         numbers, options = jnp.asarray(seeds, jnp.uint32), Options(CALL, CALL, traces=True)
         after, (sums, traces) = runs._play_seeds(
-            precise(world, "float32"),
+            cast_floats(world, "float32"),
             run.pair,
             jax.tree.map(jnp.copy, loop),
             numbers,

@@ -30,12 +30,12 @@ from partway.bound.device_program import Fading
 from partway.bound.lower_bound import Bound, lower_bound
 from partway.controllers.postdecision import PostDecisionServer, Priced
 from partway.dnn.cuts import Task
-from partway.measurement.metrics import Sums
-from partway.pytree import precise
+from partway.measurement.metrics import BlockMetrics
+from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.simulation import step as simulate
 from partway.simulation.rollout import Options, play_seed
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 from partway.system import exogenous as drawing
 from partway.system.placement import Placement
 from partway.system.world import World, build
@@ -58,7 +58,7 @@ def tiny(devices: int, dear: float, **overrides: Any) -> World:
             "devices": devices,
             "slots": 2,
             "slot_s": 0.25,
-            "broadcast_lag": 0,
+            "broadcast_delay_blocks": 0,
             "weights.server_energy": dear / (40.0 * devices**2),
             "device.cpu_max_hz": 40e9,
             "server.cpu_max_hz": 40e9 * devices,
@@ -172,7 +172,7 @@ def alone(system: Joint, price: float) -> Joint:
 
 
 def steady(system: Joint, most: int) -> Joint:
-    """The system whose server serves `most` steps in every block, or what there is; more at the end of the table."""
+    """The system whose server serves `max_tasks_per_block` steps in every block, or what there is; more at the end of the table."""
     y, f = np.ogrid[: system.effort.shape[0], : system.effort.shape[1]]
     full = len(y) - 1 - HALVES * system.half * len(system.parties)
     wanted = np.maximum(np.minimum(y, most), y - full)
@@ -210,9 +210,9 @@ def _served(system: Joint, value: np.ndarray) -> np.ndarray:
 
 def _chosen(one: Party, after: np.ndarray) -> np.ndarray:
     """(earlier m, m, s, rest) -> (earlier m, s, q x gain x rest), s being what earlier devices send."""
-    earlier, _, sent, rest = after.shape
+    earlier, _, sent, offload = after.shape
     kept, (queues, gains, _) = sent - HALVES, one.cost.shape
-    best = np.full((earlier, kept, queues, gains, rest), np.inf)
+    best = np.full((earlier, kept, queues, gains, offload), np.inf)
     for a, halves in enumerate(one.sent):
         part = after[:, one.left[:, a], halves : halves + kept].swapaxes(1, 2)
         np.minimum(best, part[:, :, :, None] + one.cost[:, :, a, None], out=best)
@@ -256,11 +256,11 @@ def no_server(system: Joint, price: float) -> Joint:
 def finite_bound(world: World, gains: np.ndarray, price: float | None = None) -> Bound:
     """partway's lower bound for the world whose gains are these points: nothing is rounded down any more."""
     points = Fading(1.0 / gains, np.full_like(gains, np.inf), np.full_like(gains, 1.0 / len(gains)))  # pyright: ignore
-    with mock.patch.multiple(bound, chords=lambda *_: points, plans=lambda _: points):
+    with mock.patch.multiple(bound, fading_below=lambda *_: points, fading_above=lambda _: points):
         return lower_bound(world, price=price)
 
 
-def play(world: World, pair: Pair, gains: np.ndarray, seeds: Sequence[int], blocks: int) -> Sums:
+def play(world: World, pair: ControllerPair, gains: np.ndarray, seeds: Sequence[int], blocks: int) -> BlockMetrics:
     """partway's own loop in the world whose gains are these points, float64; (seed, block)."""
     exp_gains, points = drawing.gains, jnp.asarray(gains)
 
@@ -269,7 +269,7 @@ def play(world: World, pair: Pair, gains: np.ndarray, seeds: Sequence[int], bloc
         part = jnp.exp(-exp_gains(world, seed, block) / mean) * len(gains)
         return mean * points[jnp.clip(part, 0, len(gains) - 1).astype(jnp.int32)]
 
-    def one(world: World, seed: jax.Array) -> Sums:
+    def one(world: World, seed: jax.Array) -> BlockMetrics:
         keys = simulate.controller_keys(seed, jnp.uint32(1))
         ready, loop = simulate.start(world, pair, seed, keys)
         return play_seed(world, ready, loop, seed, keys[2], jnp.uint32(0), Options(blocks))[1][0]
@@ -280,15 +280,15 @@ def play(world: World, pair: Pair, gains: np.ndarray, seeds: Sequence[int], bloc
         jax.enable_x64(True),
     ):
         points = jnp.asarray(gains)
-        run = jax.jit(jax.vmap(partial(one, precise(world, "float64"))))
+        run = jax.jit(jax.vmap(partial(one, cast_floats(world, "float64"))))
         return jax.tree.map(np.asarray, run(jnp.asarray(seeds, jnp.uint32)))
 
 
-def learned(world: World, found: Bound, gains: np.ndarray, pair: Pair) -> tuple[float, float]:
+def learned(world: World, found: Bound, gains: np.ndarray, pair: ControllerPair) -> tuple[float, float]:
     """What a pair costs per block once it has learned, by the certificate `found`; five standard errors over seeds."""
     certified = replace(world, certificate=jax.tree.map(np.asarray, found.certificate))
     sums = play(certified, pair, gains, range(32), 2000)
-    above = (sums.loss_devices + sums.loss_waiting + sums.loss_rate)[:, 1000:].mean(axis=1)
+    above = (sums.loss_devices + sums.loss_waiting + sums.loss_service)[:, 1000:].mean(axis=1)
     return found.value + float(above.mean()), 5.0 * float(above.std(ddof=1)) / np.sqrt(32)
 
 
@@ -334,7 +334,7 @@ def worlds_of_all_kinds() -> None:
             system, found = joint(world, Grid(gains, 6, 2 * devices + 1, 8)), finite_bound(world, gains)
             best = optimum(system)
             costs = [optimum(alone(system, price)) for price in (0.0, float(found.certificate.price))]
-            priced, error = learned(world, found, gains, Pair(Priced(), PostDecisionServer()))
+            priced, error = learned(world, found, gains, ControllerPair(Priced(), PostDecisionServer()))
             print(
                 f"| {devices} | {dear} | {found.value:.3f} | {best:.3f} | {best / found.value - 1:.1%} "
                 f"| {costs[0] / best - 1:+.1%} | {costs[1] / best - 1:+.1%} "

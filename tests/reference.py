@@ -3,7 +3,7 @@
 Written from the equations and not from the package, of which only facts are taken: the scenario's numbers and a
 profile's cuts. All chance is given (`Chance`). Learners of post-decision values are in `reference_planners`, rules of
 related work in `reference_rules`. Legend: q tasks at a device, y work at the server in mean tasks (the
-mean over devices of W_ser,k), h gain over noise [1/W], p power [W]; `whole` tasks stay, `rest` of one is sent.
+mean over devices of W_ser,k), h gain over noise [1/W], p power [W]; `whole` tasks stay, `offload` of one is sent.
 """
 
 import math
@@ -25,7 +25,7 @@ AT_KINK = 0.5
 """Slope of [x]^+ at x = 0: a choice, met in every block in which the server is empty and stands still."""
 SAME = 1e-9
 """Relative difference below which two values are one. Large powers saturate every sigmoid: they all look alike."""
-DEVICE_ENTRIES = ("q", "whole", "rest", "device_queue", "device_local", "device_radio")
+DEVICE_ENTRIES = ("q", "whole", "offload", "device_queue", "device_local", "device_radio")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ServerNumbers:
     fleet: int
     discount: float
     average: bool
-    lag: int
+    broadcast_delay_blocks: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Words:
     """What the server says in a block: price, work it does, work that waits, and every device's share of its rate."""
 
     price: float
-    rate: float
+    service_rate: float
     backlog: float
     shares: list[float]
 
@@ -107,14 +107,14 @@ class DeviceSees:
     q: float
     h: float
     arrivals: list[float]
-    heard: Words
+    broadcast: Words
 
 
 @dataclass(frozen=True)
 class ServerSees:
     """What the server sees; `inflow` is the work that came in the block just ended."""
 
-    y: float
+    backlog: float
     inflow: float
     q: list[float]
 
@@ -124,10 +124,10 @@ class History:
     """What happened, one entry a block; the last five are the parts of (8), in units of cost."""
 
     q: list[list[float]] = field(default_factory=list)
-    y: list[float] = field(default_factory=list)
+    backlog: list[float] = field(default_factory=list)
     whole: list[list[float]] = field(default_factory=list)
-    rest: list[list[float]] = field(default_factory=list)
-    rates: list[list[float]] = field(default_factory=list)
+    offload: list[list[float]] = field(default_factory=list)
+    service_per_slot: list[list[float]] = field(default_factory=list)
     server_queue: list[float] = field(default_factory=list)
     server_energy: list[float] = field(default_factory=list)
     device_queue: list[list[float]] = field(default_factory=list)
@@ -155,7 +155,7 @@ def cuts_of(kind: DeviceClass) -> list[tuple[float, float]] | None:
     profile = read_profile(task.profile)
     cheapest: dict[int, float] = {}
     for i, cut in enumerate(profile.cuts):
-        bits = BITS_PER_NUMBER[task.coding] * cut.elements
+        bits = BITS_PER_NUMBER[task.tensor_dtype] * cut.elements
         if i == 0:
             bits = profile.input_bits if task.input_bits is None else task.input_bits
         if i == len(profile.cuts) - 1:
@@ -205,7 +205,7 @@ def numbers(scenario: Scenario, mean_gain: np.ndarray) -> tuple[list[DeviceNumbe
         fleet=len(kinds),
         discount=scenario.discount,
         average=scenario.objective == "average",
-        lag=scenario.broadcast_lag,
+        broadcast_delay_blocks=scenario.broadcast_delay_blocks,
     )
     return devices, server
 
@@ -223,11 +223,11 @@ def affordable_bits(d: DeviceNumbers, h: float, p: float) -> float:
     return d.slot_s * d.bandwidth_hz * min(math.log2(1 + h * p / d.gap), MAX_EFFICIENCY)
 
 
-def bits_of(d: DeviceNumbers, rest: float) -> float:
+def bits_of(d: DeviceNumbers, offload: float) -> float:
     """D of a share that can be sent."""
     if d.cuts is None:
-        return d.bits_per_task * rest
-    return next(bits for share, bits in d.cuts if share == rest)
+        return d.bits_per_task * offload
+    return next(bits for share, bits in d.cuts if share == offload)
 
 
 def power(d: DeviceNumbers, h: float, bits: float) -> float:
@@ -259,25 +259,25 @@ def share_slope(d: DeviceNumbers, h: float, p: float) -> float:
     return d.slot_s * d.bandwidth_hz / d.bits_per_task * (h / d.gap) / ((1 + snr) * math.log(2))
 
 
-def drain(d: DeviceNumbers, q: float, rest: float) -> float:
+def drain(d: DeviceNumbers, q: float, offload: float) -> float:
     """The fewest whole tasks that f_max allows to leave (T5)."""
-    return max(0.0, math.ceil(q - rest - capacity(d) - SAFETY))
+    return max(0.0, math.ceil(q - offload - capacity(d) - SAFETY))
 
 
-def admit(d: DeviceNumbers, q: float, h: float, whole: float, rest: float) -> tuple[float, float]:
+def feasible_action(d: DeviceNumbers, q: float, h: float, whole: float, offload: float) -> tuple[float, float]:
     """What the world makes of an asked action."""
-    rest = min(max(rest, 0.0), min(q, 1.0))
+    offload = min(max(offload, 0.0), min(q, 1.0))
     bits = affordable_bits(d, h, d.power_max)
     if d.cuts is None:
-        rest = min(rest, bits / d.bits_per_task)
+        offload = min(offload, bits / d.bits_per_task)
     else:
         shares = affordable_shares(d, bits)
-        above = [share for share in shares if share >= rest]
-        rest = min(above) if above else max(share for share in shares if share < rest)
-    whole = min(max(whole, drain(d, q, rest)), math.floor(q))
-    if q - whole < rest:
-        rest = 0.0
-    return max(whole, drain(d, q, rest)), rest
+        above = [share for share in shares if share >= offload]
+        offload = min(above) if above else max(share for share in shares if share < offload)
+    whole = min(max(whole, drain(d, q, offload)), math.floor(q))
+    if q - whole < offload:
+        offload = 0.0
+    return max(whole, drain(d, q, offload)), offload
 
 
 def local_energy(d: DeviceNumbers, tasks: float) -> float:
@@ -285,14 +285,14 @@ def local_energy(d: DeviceNumbers, tasks: float) -> float:
     return d.xi * (tasks * d.cycles) ** 3 / (d.slots * d.slot_s) ** 2
 
 
-def radio_energy(d: DeviceNumbers, h: float, rest: float) -> float:
+def radio_energy(d: DeviceNumbers, h: float, offload: float) -> float:
     """(5) [J]."""
-    return d.slot_s * power(d, h, bits_of(d, rest))
+    return d.slot_s * power(d, h, bits_of(d, offload))
 
 
-def next_queue(d: DeviceNumbers, whole: float, rest: float, arrivals: list[float]) -> float:
+def next_queue(d: DeviceNumbers, whole: float, offload: float, arrivals: list[float]) -> float:
     """(1), conserving or as printed (T1)."""
-    return whole + sum(arrivals) + (0.0 if d.conserving else rest)
+    return whole + sum(arrivals) + (0.0 if d.conserving else offload)
 
 
 def device_unit(d: DeviceNumbers) -> float:
@@ -396,20 +396,20 @@ class Algorithm1(Descent):
 
     def act(self, sees: DeviceSees, chance: Chance, t: int, k: int) -> tuple[float, float]:
         """(whole, rest) of this block's power."""
-        rest = share_for_power(self.d, sees.h, self.a[0] * half_power(self.d))
-        return drain(self.d, sees.q, rest), rest
+        offload = share_for_power(self.d, sees.h, self.a[0] * half_power(self.d))
+        return drain(self.d, sees.q, offload), offload
 
-    def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
+    def learn(self, sees: DeviceSees, whole: float, offload: float, cost: float, then: DeviceSees) -> None:
         """One step; (whole, rest) are the admitted ones."""
         if self.gradient == "printed":
-            self.learn_printed(sees, whole, rest, then)
+            self.learn_printed(sees, whole, offload, then)
         else:
             self.learn_exact(sees, whole, then)
 
-    def learn_printed(self, sees: DeviceSees, whole: float, rest: float, then: DeviceSees) -> None:
+    def learn_printed(self, sees: DeviceSees, whole: float, offload: float, then: DeviceSees) -> None:
         """r charges the power commanded, and depends on p through it alone (T15)."""
         d = self.d
-        energy = local_energy(d, sees.q - whole - rest) + d.slot_s * self.a[0] * half_power(d)
+        energy = local_energy(d, sees.q - whole - offload) + d.slot_s * self.a[0] * half_power(d)
         r = (d.w3 * d.cycles * sees.q + d.w4 * energy) / device_unit(d)
         r_slope = np.array([d.w4 * d.slot_s * half_power(d) / device_unit(d)])
         phi = self.phi(self.inputs(sees.q, sees.h, sees.arrivals))
@@ -419,16 +419,16 @@ class Algorithm1(Descent):
     def learn_exact(self, sees: DeviceSees, whole: float, then: DeviceSees) -> None:
         """rest, L, the energies and the next queue are functions of p; `whole` is held (T14)."""
         d, p = self.d, self.a[0] * half_power(self.d)
-        rest, slope = share_for_power(d, sees.h, p), share_slope(d, sees.h, p) * half_power(d)
-        if rest >= sees.q - whole:  # no more than there is
-            rest, slope = sees.q - whole, 0.0
-        tasks = sees.q - whole - rest
-        energy = local_energy(d, tasks) + radio_energy(d, sees.h, rest)
+        offload, slope = share_for_power(d, sees.h, p), share_slope(d, sees.h, p) * half_power(d)
+        if offload >= sees.q - whole:  # no more than there is
+            offload, slope = sees.q - whole, 0.0
+        tasks = sees.q - whole - offload
+        energy = local_energy(d, tasks) + radio_energy(d, sees.h, offload)
         local_slope = -3 * d.xi * d.cycles**3 * tasks**2 / (d.slots * d.slot_s) ** 2 * slope
         radio_slope = d.slot_s * half_power(d) if slope > 0 else 0.0  # where all of p is spent
         r = (d.w3 * d.cycles * sees.q + d.w4 * energy) / device_unit(d)
         r_slope = np.array([d.w4 * (local_slope + radio_slope) / device_unit(d)])
-        q_then = next_queue(d, whole, rest, then.arrivals)
+        q_then = next_queue(d, whole, offload, then.arrivals)
         phi = self.phi(self.inputs(sees.q, sees.h, sees.arrivals))
         phi_then = self.phi(self.inputs(q_then, then.h, then.arrivals))
         self.exact(r, r_slope, phi, phi_then, slice(2, 3), np.array([0.0 if d.conserving else slope]))
@@ -454,16 +454,16 @@ class Algorithm2(Descent, Serving):
         """One step."""
         s, columns = self.s, slice(1 + self.s.fleet, None)
         rates = [rate * s.slot_capacity for rate in self.a]
-        r = (s.w1 * s.mean_task * sees.y + s.w2 * server_energy(s, rates)) / server_unit(s)
+        r = (s.w1 * s.mean_task * sees.backlog + s.w2 * server_energy(s, rates)) / server_unit(s)
         per_rate = [3 * s.slot_s * s.xi * rate**2 * (s.mean_task / s.slot_s) ** 3 for rate in rates]
         r_slope = s.w2 * np.array(per_rate) * s.slot_capacity / server_unit(s)
-        phi = self.phi(self.inputs(sees.y, sees.q))
-        y_then = next_backlog(sees.y, rates, then.inflow)
+        phi = self.phi(self.inputs(sees.backlog, sees.q))
+        y_then = next_backlog(sees.backlog, rates, then.inflow)
         phi_then = self.phi(self.inputs(y_then, then.q))
         if self.gradient == "printed":
             self.printed(r, r_slope, phi, phi_then, columns)
         else:
-            left = sees.y - sum(rates)
+            left = sees.backlog - sum(rates)
             served = 1.0 if left > 0 else AT_KINK if left == 0 else 0.0
             queue_slope = np.full(s.slots, -served * s.slot_capacity / s.fleet)
             self.exact(r, r_slope, phi, phi_then, columns, queue_slope)
@@ -498,9 +498,9 @@ class QTable:
             raise ArithmeticError("two choices differ by rounding only, so nobody can say which is right: other draws!")
         return self.choices[values.index(best)]
 
-    def step(self, r: float, taken: list[float], states_then: list[list[float]]) -> None:
+    def step(self, r: float, started: list[float], states_then: list[list[float]]) -> None:
         """(20) with its minimum."""
-        phi = self.phi(taken)
+        phi = self.phi(started)
         error = r + self.gamma * min(self.values(states_then)) - self.theta @ phi
         self.theta = self.theta + 0.1 * (1 + self.learned) ** -0.6 * error * phi
         self.learned += 1
@@ -531,7 +531,7 @@ class QLearningDevice(QTable):
         """What the commanded power sends."""
         return share_for_power(self.d, sees.h, self.commanded * half_power(self.d))
 
-    def taken(self, rest: float) -> float:
+    def started(self, offload: float) -> float:
         """The choice that is learned about."""
         return self.commanded
 
@@ -539,12 +539,12 @@ class QLearningDevice(QTable):
         """(whole, rest) of the best choice or a random one."""
         explores, index = bool(chance.device_explores[t, k]), int(chance.device_index[t, k])
         self.commanded = self.choose(self.all_inputs(sees), explores, index)
-        rest = self.share(sees)
-        return drain(self.d, sees.q, rest), rest
+        offload = self.share(sees)
+        return drain(self.d, sees.q, offload), offload
 
-    def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
+    def learn(self, sees: DeviceSees, whole: float, offload: float, cost: float, then: DeviceSees) -> None:
         """One step, with the cost charged."""
-        self.step(cost / device_unit(self.d), self.inputs(sees, self.taken(rest)), self.all_inputs(then))
+        self.step(cost / device_unit(self.d), self.inputs(sees, self.started(offload)), self.all_inputs(then))
 
 
 class Binary(QLearningDevice):
@@ -556,9 +556,9 @@ class Binary(QLearningDevice):
         """The choice itself."""
         return self.commanded
 
-    def taken(self, rest: float) -> float:
+    def started(self, offload: float) -> float:
         """The share admitted."""
-        return rest
+        return offload
 
 
 class QLearningServer(QTable, Serving):
@@ -572,7 +572,7 @@ class QLearningServer(QTable, Serving):
     def inputs(self, sees: ServerSees, choice: float) -> list[float]:
         """The state and the choice."""
         fleet = self.s.fleet
-        backlog = math.log(1 + sees.y / fleet) if self.log_scaled else sees.y / fleet
+        backlog = math.log(1 + sees.backlog / fleet) if self.log_scaled else sees.backlog / fleet
         return [backlog, *(own / math.sqrt(fleet) for own in sees.q), choice]
 
     def all_inputs(self, sees: ServerSees) -> list[list[float]]:
@@ -605,10 +605,10 @@ class Baseline:
 
     def act(self, sees: DeviceSees, chance: Chance, t: int, k: int) -> tuple[float, float]:
         """(whole, rest)."""
-        rest = self.share(sees, chance, t, k)
-        return drain(self.d, sees.q, rest), rest
+        offload = self.share(sees, chance, t, k)
+        return drain(self.d, sees.q, offload), offload
 
-    def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
+    def learn(self, sees: DeviceSees, whole: float, offload: float, cost: float, then: DeviceSees) -> None:
         """Nothing."""
 
 
@@ -625,7 +625,7 @@ class Even(Baseline):
 
     def share(self, sees: DeviceSees, chance: Chance, t: int, k: int) -> float:
         """A K-th of the rate heard."""
-        return min(1.0, sees.heard.rate / self.d.fleet / (self.d.server_cycles / self.d.mean_task))
+        return min(1.0, sees.broadcast.service_rate / self.d.fleet / (self.d.server_cycles / self.d.mean_task))
 
 
 class Local(Baseline):
@@ -664,7 +664,7 @@ class Steady(Serving):
 
     def act(self, sees: ServerSees, chance: Chance, t: int) -> list[float]:
         """Rates [mean tasks per slot]."""
-        return [min(self.speed * self.s.slot_capacity, sees.y / self.s.slots)] * self.s.slots
+        return [min(self.speed * self.s.slot_capacity, sees.backlog / self.s.slots)] * self.s.slots
 
     def learn(self, sees: ServerSees, rates: list[float], cost: float, then: ServerSees) -> None:
         """Nothing."""
@@ -684,25 +684,25 @@ def play(scenario: Scenario, mean_gain: np.ndarray, chance: Chance, make_device,
     said: list[Words] = []
     history = History()
     for t in range(blocks):
-        q, y = server_sees.q, server_sees.y
+        q, y = server_sees.q, server_sees.backlog
         rates = server.act(server_sees, chance, t)
         said.append(Words(server.price(server_sees, rates), sum(rates), y, server.shares(server_sees)))
-        heard = heard_at(t, said, scenario.broadcast_lag)
-        device_sees = [DeviceSees(k, q[k], float(chance.gain[t, k]), arrivals[k], heard) for k in fleet]
+        broadcast = heard_at(t, said, scenario.broadcast_delay_blocks)
+        device_sees = [DeviceSees(k, q[k], float(chance.gain[t, k]), arrivals[k], broadcast) for k in fleet]
         play_devices(history, device_numbers, devices, device_sees, chance, t)
         charge_server(history, server_numbers, y, rates)
 
-        whole, rest = history.whole[-1], history.rest[-1]
+        whole, offload = history.whole[-1], history.offload[-1]
         arrivals = [[float(chance.arrivals[t, i, k]) for i in range(scenario.slots)] for k in fleet]
-        inflow = sum(rest[k] * d.server_cycles / d.mean_task for k, d in enumerate(device_numbers))
-        q_then = [next_queue(d, whole[k], rest[k], arrivals[k]) for k, d in enumerate(device_numbers)]
+        inflow = sum(offload[k] * d.server_cycles / d.mean_task for k, d in enumerate(device_numbers))
+        q_then = [next_queue(d, whole[k], offload[k], arrivals[k]) for k, d in enumerate(device_numbers)]
         server_then = ServerSees(next_backlog(y, rates, inflow), inflow, q_then)
 
-        heard = heard_at(t + 1, said, scenario.broadcast_lag)
+        broadcast = heard_at(t + 1, said, scenario.broadcast_delay_blocks)
         for k in fleet:
             cost = history.device_queue[-1][k] + history.device_local[-1][k] + history.device_radio[-1][k]
-            then = DeviceSees(k, q_then[k], float(chance.gain[t + 1, k]), arrivals[k], heard)
-            devices[k].learn(device_sees[k], whole[k], rest[k], cost, then)
+            then = DeviceSees(k, q_then[k], float(chance.gain[t + 1, k]), arrivals[k], broadcast)
+            devices[k].learn(device_sees[k], whole[k], offload[k], cost, then)
         server.learn(server_sees, rates, history.server_queue[-1] + history.server_energy[-1], server_then)
         server_sees = server_then
     return history
@@ -722,20 +722,20 @@ def play_devices(
     rows: dict[str, list[float]] = {name: [] for name in DEVICE_ENTRIES}
     for k, d in enumerate(numbers):
         q, h = sees[k].q, sees[k].h
-        whole, rest = admit(d, q, h, *devices[k].act(sees[k], chance, t, k))
+        whole, offload = feasible_action(d, q, h, *devices[k].act(sees[k], chance, t, k))
         rows["q"].append(q)
         rows["whole"].append(whole)
-        rows["rest"].append(rest)
+        rows["offload"].append(offload)
         rows["device_queue"].append(d.w3 * d.cycles * q)
-        rows["device_local"].append(d.w4 * local_energy(d, q - whole - rest))
-        rows["device_radio"].append(d.w4 * radio_energy(d, h, rest))
+        rows["device_local"].append(d.w4 * local_energy(d, q - whole - offload))
+        rows["device_radio"].append(d.w4 * radio_energy(d, h, offload))
     for name, row in rows.items():
         getattr(history, name).append(row)
 
 
 def charge_server(history: History, s: ServerNumbers, y: float, rates: list[float]) -> None:
     """The server's parts of (8)."""
-    history.y.append(y)
-    history.rates.append(list(rates))
+    history.backlog.append(y)
+    history.service_per_slot.append(list(rates))
     history.server_queue.append(s.w1 * s.mean_task * y)
     history.server_energy.append(s.w2 * server_energy(s, rates))

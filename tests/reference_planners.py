@@ -51,13 +51,13 @@ def affordable_cuts(d: DeviceNumbers, h: float) -> list[tuple[float, float]]:
     return [(share, bits) for share, bits in cut_list(d) if bits <= limit]
 
 
-def work_of_share(d: DeviceNumbers, rest: float) -> float:
+def work_of_share(d: DeviceNumbers, offload: float) -> float:
     """rest W_ser [mean tasks]."""
-    return rest * d.server_cycles / d.mean_task
+    return offload * d.server_cycles / d.mean_task
 
 
-def plans(d: DeviceNumbers, h: float, price: float) -> list[tuple[int, float, float]]:
-    """All (j, rest, c(j, rest; h, price)) that a block can do: take up j tasks, send `rest` of the last."""
+def fading_above(d: DeviceNumbers, h: float, price: float) -> list[tuple[int, float, float]]:
+    """All (j, rest, c(j, rest; h, price)) that a block can do: take up j tasks, send `offload` of the last."""
     found = [(0, 0.0, 0.0)]
     for share, bits in affordable_cuts(d, h):
         sending = d.w4 * d.slot_s * power(d, h, bits) + price * work_of_share(d, share)
@@ -69,7 +69,7 @@ def plans(d: DeviceNumbers, h: float, price: float) -> list[tuple[int, float, fl
 def cheapest(d: DeviceNumbers, h: float, price: float) -> dict[int, float]:
     """c(j), the least over the cuts."""
     best: dict[int, float] = {}
-    for j, _, cost in plans(d, h, price):
+    for j, _, cost in fading_above(d, h, price):
         best[j] = min(cost, best.get(j, math.inf))
     return best
 
@@ -95,11 +95,11 @@ class Planner:
 
     def act(self, sees: DeviceSees, chance: Chance, t: int, k: int) -> tuple[float, float]:
         """(whole, rest)."""
-        possible = [plan for plan in plans(self.d, sees.h, self.price(sees)) if plan[0] <= sees.q]
-        j, rest, _ = possible[least([self.measure(sees, j, cost) for j, _, cost in possible])]
-        return sees.q - j, rest
+        possible = [plan for plan in fading_above(self.d, sees.h, self.price(sees)) if plan[0] <= sees.q]
+        j, offload, _ = possible[least([self.measure(sees, j, cost) for j, _, cost in possible])]
+        return sees.q - j, offload
 
-    def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
+    def learn(self, sees: DeviceSees, whole: float, offload: float, cost: float, then: DeviceSees) -> None:
         """Nothing."""
 
 
@@ -118,7 +118,7 @@ class Drift(Planner):
 
     def price(self, sees: DeviceSees) -> float:
         """Y / (K V), so that V times it is the pressure of the server's queue."""
-        return sees.heard.backlog / self.d.fleet / self.v
+        return sees.broadcast.backlog / self.d.fleet / self.v
 
     def measure(self, sees: DeviceSees, j: int, cost: float) -> float:
         """V w4 E + Y / K rest W_ser - q j."""
@@ -153,7 +153,7 @@ class PostDecision(Planner):
         """c + gamma U(q - j)."""
         return cost + self.gamma * self.value(sees.q - j)
 
-    def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
+    def learn(self, sees: DeviceSees, whole: float, offload: float, cost: float, then: DeviceSees) -> None:
         """Every entry of the table at the gain just met; then the arrivals are counted."""
         d, best = self.d, cheapest(self.d, sees.h, self.price(sees))
         step, moved = step_size(self.t, 0.6, 0.01), []
@@ -171,14 +171,14 @@ class Priced(PostDecision):
 
     def price(self, sees: DeviceSees) -> float:
         """As heard."""
-        return sees.heard.price
+        return sees.broadcast.price
 
 
 class PostDecisionServer(Serving):
     """The server that learns u, the marginal value of work left, on a grid that is denser near 0."""
 
     def __init__(self, s: ServerNumbers):
-        self.s, self.t, self.usual = s, 0, 0.0
+        self.s, self.t, self.mean_price = s, 0, 0.0
         self.gamma = 0.9999 if s.average else s.discount
         self.coef = s.w2 * s.xi * s.mean_task**3 / (s.slots * s.slot_s) ** 2  # w2 E(f) = coef f^3
         self.grid = [REACH * s.fleet * (i / (POINTS - 1)) ** 2 for i in range(POINTS)]
@@ -193,7 +193,7 @@ class PostDecisionServer(Serving):
     def act(self, sees: ServerSees, chance: Chance, t: int) -> list[float]:
         """f(y), a straight line between the points, never more than there is."""
         work, rates = self.best_rates()
-        return [min(sees.y, float(np.interp(sees.y, work, rates))) / self.s.slots] * self.s.slots
+        return [min(sees.backlog, float(np.interp(sees.backlog, work, rates))) / self.s.slots] * self.s.slots
 
     def marginal(self, y: float) -> float:
         """V'(y)."""
@@ -204,21 +204,21 @@ class PostDecisionServer(Serving):
 
     def cost_of_more(self, sees: ServerSees, rates: list[float]) -> float:
         """gamma u at what is left."""
-        return self.gamma * float(np.interp(max(sees.y - sum(rates), 0.0), self.grid, self.u))
+        return self.gamma * float(np.interp(max(sees.backlog - sum(rates), 0.0), self.grid, self.u))
 
     def usual_with(self, now: float) -> float:
         """The running mean of the cost of more."""
-        return self.usual + step_size(self.t, 0.7, 0.005) * (now - self.usual)
+        return self.mean_price + step_size(self.t, 0.7, 0.005) * (now - self.mean_price)
 
     def price(self, sees: ServerSees, rates: list[float]) -> float:
         """From the usual a part of the way to what it is now."""
         now = self.cost_of_more(sees, rates)
         usual = self.usual_with(now)
-        return usual + ANSWER / (1 + self.s.lag / 2) * (now - usual)
+        return usual + ANSWER / (1 + self.s.broadcast_delay_blocks / 2) * (now - usual)
 
     def learn(self, sees: ServerSees, rates: list[float], cost: float, then: ServerSees) -> None:
         """Every point of the grid, with the work that has just come."""
-        self.usual = self.usual_with(self.cost_of_more(sees, rates))
+        self.mean_price = self.usual_with(self.cost_of_more(sees, rates))
         step, targets = step_size(self.t, 0.6, 0.01), [self.marginal(x + then.inflow) for x in self.grid]
         self.u = [u + step * (target - u) for u, target in zip(self.u, targets, strict=True)]
         self.t += 1

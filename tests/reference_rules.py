@@ -42,7 +42,7 @@ class Rule:
     def __init__(self, d: DeviceNumbers):
         self.d = d
 
-    def weight(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def weight(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """What is to be small."""
         raise NotImplementedError
 
@@ -59,53 +59,55 @@ class Rule:
     def act(self, sees: DeviceSees, chance: Chance, t: int, k: int) -> tuple[float, float]:
         """(whole, rest)."""
         cuts = self.allowed(sees)
-        rest = cuts[least([self.weight(sees, *cut) for cut in cuts])][0] if cuts else 0.0
-        return drain(self.d, sees.q, rest), rest
+        offload = cuts[least([self.weight(sees, *cut) for cut in cuts])][0] if cuts else 0.0
+        return drain(self.d, sees.q, offload), offload
 
-    def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
+    def learn(self, sees: DeviceSees, whole: float, offload: float, cost: float, then: DeviceSees) -> None:
         """Nothing."""
 
-    def compute(self, rest: float) -> float:
+    def compute(self, offload: float) -> float:
         """Time of the device's part at f_max [blocks]."""
-        return (1 - rest) / capacity(self.d)
+        return (1 - offload) / capacity(self.d)
 
-    def in_turn(self, heard: Words, rest: float) -> float:
+    def in_turn(self, broadcast: Words, offload: float) -> float:
         """Time at the server behind what its block leaves of the backlog."""
-        return server_blocks(work_of_share(self.d, rest), max(heard.backlog - heard.rate, 0.0), heard.rate)
+        return server_blocks(
+            work_of_share(self.d, offload), max(broadcast.backlog - broadcast.service_rate, 0.0), broadcast.service_rate
+        )
 
-    def own_time(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def own_time(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """Device and radio [blocks]."""
-        return self.compute(rest) + radio_blocks(self.d, sees.h, bits)
+        return self.compute(offload) + radio_blocks(self.d, sees.h, bits)
 
-    def energy(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def energy(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """xi f_max^2 (1 - rest) W + tau p [J]."""
         d = self.d
-        return d.xi * d.cpu_max_hz**2 * (1 - rest) * d.cycles + d.slot_s * power(d, sees.h, bits)
+        return d.xi * d.cpu_max_hz**2 * (1 - offload) * d.cycles + d.slot_s * power(d, sees.h, bits)
 
 
 class Neurosurgeon(Rule):
     """Least latency."""
 
-    def weight(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def weight(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """The sum of the times."""
-        return self.own_time(sees, rest, bits) + self.in_turn(sees.heard, rest)
+        return self.own_time(sees, offload, bits) + self.in_turn(sees.broadcast, offload)
 
 
 class NeurosurgeonEnergy(Rule):
     """Least energy."""
 
-    def weight(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def weight(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """Of the device, for the head task."""
-        return self.energy(sees, rest, bits)
+        return self.energy(sees, offload, bits)
 
 
 class Dads(Rule):
     """The slowest stage is fastest."""
 
-    def weight(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def weight(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """The largest of the times; the server gives every device a K-th."""
-        server = server_blocks(work_of_share(self.d, rest), 0.0, sees.heard.rate / self.d.fleet)
-        return max(self.compute(rest), radio_blocks(self.d, sees.h, bits), server)
+        server = server_blocks(work_of_share(self.d, offload), 0.0, sees.broadcast.service_rate / self.d.fleet)
+        return max(self.compute(offload), radio_blocks(self.d, sees.h, bits), server)
 
 
 class CoEdge(Rule):
@@ -113,26 +115,26 @@ class CoEdge(Rule):
 
     def in_time(self, sees: DeviceSees) -> list[tuple[float, float]]:
         """The cuts that the server finishes in a block."""
-        return [cut for cut in self.possible(sees) if self.in_turn(sees.heard, cut[0]) <= 1]
+        return [cut for cut in self.possible(sees) if self.in_turn(sees.broadcast, cut[0]) <= 1]
 
     def allowed(self, sees: DeviceSees) -> list[tuple[float, float]]:
         """Those, if there are any."""
         return self.in_time(sees) or self.possible(sees)
 
-    def weight(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def weight(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """Energy, or latency."""
         if self.in_time(sees):
-            return self.energy(sees, rest, bits)
-        return self.own_time(sees, rest, bits) + self.in_turn(sees.heard, rest)
+            return self.energy(sees, offload, bits)
+        return self.own_time(sees, offload, bits) + self.in_turn(sees.broadcast, offload)
 
 
 class Iao(Rule):
     """Least latency at the own share of the server's rate."""
 
-    def weight(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def weight(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """The sum of the times."""
-        rate = sees.heard.shares[sees.k] * sees.heard.rate
-        return self.own_time(sees, rest, bits) + server_blocks(work_of_share(self.d, rest), 0.0, rate)
+        rate = sees.broadcast.shares[sees.k] * sees.broadcast.service_rate
+        return self.own_time(sees, offload, bits) + server_blocks(work_of_share(self.d, offload), 0.0, rate)
 
 
 class Ans(Rule):
@@ -144,12 +146,12 @@ class Ans(Rule):
         super().__init__(d)
         self.matrix, self.vector, self.frames = self.ridge * np.eye(4), np.zeros(4), 0
 
-    def context(self, sees: DeviceSees, rest: float, bits: float) -> np.ndarray:
+    def context(self, sees: DeviceSees, offload: float, bits: float) -> np.ndarray:
         """x: 1, work sent, radio time in slots, backlog heard / K."""
-        if rest == 0:
+        if offload == 0:
             return np.zeros(4)
         radio = self.d.slots * radio_blocks(self.d, sees.h, bits)
-        return np.array([1.0, work_of_share(self.d, rest), radio, sees.heard.backlog / self.d.fleet])
+        return np.array([1.0, work_of_share(self.d, offload), radio, sees.broadcast.backlog / self.d.fleet])
 
     def allowed(self, sees: DeviceSees) -> list[tuple[float, float]]:
         """In every ceil(T^sampling)-th frame only cuts that send."""
@@ -158,17 +160,17 @@ class Ans(Rule):
         sending = [cut for cut in possible if cut[0] > 0]
         return sending if forced and sending else possible
 
-    def weight(self, sees: DeviceSees, rest: float, bits: float) -> float:
+    def weight(self, sees: DeviceSees, offload: float, bits: float) -> float:
         """Own compute + theta . x - alpha sqrt(x A^-1 x)."""
-        x = self.context(sees, rest, bits)
+        x = self.context(sees, offload, bits)
         theta = np.linalg.solve(self.matrix, self.vector)
-        return self.compute(rest) + float(theta @ x) - self.alpha * math.sqrt(x @ np.linalg.solve(self.matrix, x))
+        return self.compute(offload) + float(theta @ x) - self.alpha * math.sqrt(x @ np.linalg.solve(self.matrix, x))
 
-    def learn(self, sees: DeviceSees, whole: float, rest: float, cost: float, then: DeviceSees) -> None:
+    def learn(self, sees: DeviceSees, whole: float, offload: float, cost: float, then: DeviceSees) -> None:
         """The delay of what was sent, as far as it is known when the block ends."""
-        bits = bits_of(self.d, rest)
-        x = self.context(sees, rest, bits)
-        delay = radio_blocks(self.d, sees.h, bits) + self.in_turn(then.heard, rest)
+        bits = bits_of(self.d, offload)
+        x = self.context(sees, offload, bits)
+        delay = radio_blocks(self.d, sees.h, bits) + self.in_turn(then.broadcast, offload)
         self.matrix, self.vector = self.matrix + np.outer(x, x), self.vector + delay * x
         self.frames += sees.q > whole
         if self.frames >= self.horizon:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 DELAY_S = 0.03
 
 
-def outcome(todo: "Plan") -> dict[str, Any]:
+def outcome(plan: "Plan") -> dict[str, Any]:
     """Numbers that hang on the whole content of a case and on nothing else."""
-    digest = hashlib.sha256(repr(todo).encode()).digest()
+    digest = hashlib.sha256(repr(plan).encode()).digest()
     numbers = [byte / 7 for byte in digest]
-    seeds = len(todo.seeds)
+    seeds = len(plan.seeds)
     return {
         "status": "ok",
         "reason": "",
@@ -29,25 +29,25 @@ def outcome(todo: "Plan") -> dict[str, Any]:
     }
 
 
-def play(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+def play(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
     time.sleep(DELAY_S)
-    return [outcome(todo) for todo in todos]
+    return [outcome(plan) for plan in plans]
 
 
-def play_or_die(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+def play_or_die(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
     """Kills its process the first time, as the system does when memory runs out."""
-    mark = Path(os.environ["PARTWAY_TOY_MARKS"]) / hashlib.sha256(repr(todos).encode()).hexdigest()
+    mark = Path(os.environ["PARTWAY_TOY_MARKS"]) / hashlib.sha256(repr(plans).encode()).hexdigest()
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), 9)
-    return play(todos)
+    return play(plans)
 
 
-def always_die(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+def always_die(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
     """Two devices are too many for this machine."""
-    if todos[0].scenario.devices == 2:
+    if plans[0].scenario.devices == 2:
         os.kill(os.getpid(), 9)
-    return play(todos)
+    return play(plans)
 
 
 def chatter(answer: int) -> int:
@@ -66,6 +66,6 @@ def exit_at_once() -> None:
     os._exit(3)
 
 
-def play_slowly(todos: Sequence["Plan"]) -> list[dict[str, Any]]:
+def play_slowly(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
     time.sleep(0.3)
-    return play(todos)
+    return play(plans)

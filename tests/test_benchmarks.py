@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import jobs, limit, machine, quick
-from benchmarks.agree import ALLOWED, PARTS, differences, farthest
+from benchmarks.agree import ALLOWED, COST_COMPONENTS, differences, farthest
 from benchmarks.drawing import lines
 from benchmarks.fleet import OwnDraws, fleet_of, own_features, recorded
 from benchmarks.found import Rate, all_rates, failures, found, measured, ratio, short, slope
@@ -33,7 +33,7 @@ from benchmarks.rivals_printed import TILE, tiles
 from benchmarks.worlds import DEAR, MEASURED, overrides, pair_of, scenario_of, world_of
 from partway.scenario.loading import load
 from partway.system.load import load_of
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.world import build
 
 PLACES = Places("cache", cores=(0, 1))
@@ -104,13 +104,13 @@ def test_tiles_cover_everything_once_and_are_small(runs: int, devices: int):
 
 
 def test_a_world_the_rivals_do_not_know_is_refused():
-    for overriding in ({"broadcast_lag": 0}, {"device.tx_power_max_w": 0.2}):
+    for overriding in ({"broadcast_delay_blocks": 0}, {"device.tx_power_max_w": 0.2}):
         scenario = load("paper", {"devices": 4, **overriding})
         with pytest.raises(ValueError, match="`paper` only"):
-            fleet_of(build(scenario, place(scenario)), "float32")
+            fleet_of(build(scenario, sample_placement(scenario)), "float32")
     mixed = load({"devices": 2, "group": [{"count": 1}, {"count": 1, "capacitance": 2e-28, "arrival_prob": 0.1}]})
     with pytest.raises(ValueError, match="one class"):
-        fleet_of(build(mixed, place(mixed)), "float32")
+        fleet_of(build(mixed, sample_placement(mixed)), "float32")
 
 
 def test_the_rivals_own_draws_have_the_worlds_law():
@@ -123,8 +123,8 @@ def test_the_rivals_own_draws_have_the_worlds_law():
 
 
 def test_a_difference_is_relative_and_of_small_parts_to_the_cost():
-    ours = np.array([8.0, 1e-9, 1.0, 1.0]).reshape(len(PARTS), 1, 1)
-    theirs = ours + np.array([0.0, 0.5e-3, 0.0, 0.0]).reshape(len(PARTS), 1, 1)
+    ours = np.array([8.0, 1e-9, 1.0, 1.0]).reshape(len(COST_COMPONENTS), 1, 1)
+    theirs = ours + np.array([0.0, 0.5e-3, 0.0, 0.0]).reshape(len(COST_COMPONENTS), 1, 1)
     assert farthest(theirs, ours) == pytest.approx(0.5e-3 / 1.0)  # a tenth of the cost of 10
     assert farthest(1.1 * ours, ours) == pytest.approx(0.1)
     assert np.isnan(farthest(np.full_like(ours, np.nan), ours))
@@ -143,7 +143,7 @@ def test_a_disagreement_is_told(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_counts_by_hand():
     """n = 5 slots, at most 5 tasks a block, M = 30 features, 33 cuts, 32 states."""
-    own = counts(slots=5, most=5)
+    own = counts(slots=5, max_tasks_per_block=5)
     assert own["printed"].multiply_adds == 2 * 30 * 8 + 10 * 30 + 2 * 30 + 40
     assert own["printed"].sigmoids == 60 + 3
     assert own["priced"].multiply_adds == 16 * 33 + 6 * 32 + 10 * 32 + 64 + 40
@@ -219,7 +219,7 @@ def test_a_measurement_is_long_enough():
 
 
 def test_the_plan_covers_everything_asked_for_and_says_what_is_left_out():
-    rates = [step.about for step in steps(PLACES) if step.group == "rates"]
+    rates = [step.about for step in steps(PLACES) if step.group == "service_per_slot"]
     asked = {
         (scheme, devices, precision, cores)
         for scheme in MEASURED
@@ -254,7 +254,7 @@ def test_an_accelerator_is_measured_as_a_whole_and_not_by_cores():
 
 def test_a_job_has_as_many_threads_as_cores(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XLA_FLAGS", "--kept")
-    one, two = (environment(Job("rates", cores=cores)) for cores in ((0,), (0, 1)))
+    one, two = (environment(Job("service_per_slot", cores=cores)) for cores in ((0,), (0, 1)))
     for name in ("NPROC", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES"):
         assert (one[name], two[name]) == ("1", "2")
     assert one["XLA_FLAGS"] == "--kept --xla_cpu_multi_thread_eigen=false"
@@ -264,7 +264,7 @@ def test_a_job_has_as_many_threads_as_cores(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_job_on_a_gpu_has_no_cpu_to_fall_back_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    assert environment(Job("rates", device="gpu"))["JAX_PLATFORMS"] == "cuda"
+    assert environment(Job("service_per_slot", device="gpu"))["JAX_PLATFORMS"] == "cuda"
     told, cores = list[str](), list[str]()
 
     def started(given: list[str], **how: Any) -> SimpleNamespace:
@@ -433,7 +433,11 @@ def records(cores: int = 2, on: str = "a machine", scale: float = 1.0) -> list[d
         for devices, ours in ((4, 1e6 * scale), (1_000_000, 8e6 * scale)):
             values = {"ours": [ours, 1.1 * ours, 1.2 * ours], "batched": [5e5] * 3, **rivals}
             about = {"scheme": scheme, "devices": devices, "precision": "float32", "cores": cores}
-            add("rates", about, {"1": {**values, "waiting": 2.0, "backlog": 0.5, "blocks": 16}, "process_s": 1.0})
+            add(
+                "service_per_slot",
+                about,
+                {"1": {**values, "waiting": 2.0, "backlog": 0.5, "blocks": 16}, "process_s": 1.0},
+            )
         alone = {"rivals": {"per_run": [1e5], "loop": [1e4]}}
         add("many", {"scheme": scheme, **MANY}, *({**alone, "process_s": took} for took in (99.0, 4.0, 5.0, 6.0)))
         add("start", {"scheme": scheme}, {"cold_s": [5.0, 6.0, 7.0], "warm_s": [1.0, 2.0, 3.0]})
@@ -449,7 +453,7 @@ def records(cores: int = 2, on: str = "a machine", scale: float = 1.0) -> list[d
 
 def slower() -> list[dict[str, Any]]:
     """The rates of two cores, half as fast."""
-    return [one for one in records(2, scale=0.5) if one["group"] == "rates"]
+    return [one for one in records(2, scale=0.5) if one["group"] == "service_per_slot"]
 
 
 def rows_of(page: str) -> dict[str, str]:
@@ -535,8 +539,8 @@ def test_the_page_of_an_accelerator_says_nothing_of_two_cores():
         assert untrue not in page
     assert "| float32 | accelerator | 100 |" in page
     rows = rows_of(page)
-    judged = [goal.name for goal in GOALS if "met |" in rows[goal.name] or "**missed** |" in rows[goal.name]]
-    assert judged == [GOALS[5].name]
+    verdicts = [goal.name for goal in GOALS if "met |" in rows[goal.name] or "**missed** |" in rows[goal.name]]
+    assert verdicts == [GOALS[5].name]
     assert [rows[GOALS[at].name].split("`")[-2] for at in (0, 5)] == ["--device gpu --only rates", "--device gpu"]
     assert "(1, every part of a goal counted), 0 are met and 1 is missed" in page
 
@@ -562,7 +566,7 @@ def test_the_share_of_the_limit_by_hand():
 
 def test_rates_have_no_share_of_another_machines_limit():
     mixed = [one for one in records() if one["group"] == "peaks"]
-    mixed += [one for one in records(on="another") if one["group"] == "rates"]
+    mixed += [one for one in records(on="another") if one["group"] == "service_per_slot"]
     assert [share(mixed, rate) for rate in all_rates(mixed)] == [None] * 4
     assert "| 100 | 1.00 | 1.00 | 5.00 |" in text(mixed)
 
@@ -576,13 +580,13 @@ def test_the_page_says_where_and_when_each_number_was_measured():
 
 
 def test_what_is_not_measured_is_said_to_be_written_by_hand():
-    intro, rest = text(records()).split("## Goals")
-    (title,) = [line.removeprefix("## ") for line in rest.splitlines() if line.startswith("## Where the time goes")]
+    intro, offload = text(records()).split("## Goals")
+    (title,) = [line.removeprefix("## ") for line in offload.splitlines() if line.startswith("## Where the time goes")]
     assert f'The section "{title}" is written by hand' in intro
 
 
 def test_a_line_of_the_figure_is_one_number_of_runs():
-    def rate(devices: int, runs: int, kinds: str) -> Rate:
+    def service_rate(devices: int, runs: int, kinds: str) -> Rate:
         by = {kind: [float(devices + runs)] for kind in kinds.split()}
         return Rate("printed", devices, runs, "float32", 2, by, {}, "a machine", "2026-11-26")
 
@@ -591,9 +595,9 @@ def test_a_line_of_the_figure_is_one_number_of_runs():
     at_once = {(kind, runs) for kind in ("ours", "batched") for runs in (1, 32)}
     assert set(drawn) == {*at_once, ("ours", 10), ("per_run", 1), ("loop", 1)}
     assert drawn["ours", 32].lanes == [128, 32_000]
-    assert [one.median for one in drawn["ours", 32].rates] == [36.0, 1032.0]
+    assert [one.median for one in drawn["ours", 32].service_per_slot] == [36.0, 1032.0]
     assert drawn["per_run", 1].lanes == [4, 1000]  # one run is measured, so it stands where one run is
-    assert [one.median for one in drawn["per_run", 1].rates] == [5.0, 1001.0]
+    assert [one.median for one in drawn["per_run", 1].service_per_slot] == [5.0, 1001.0]
     assert drawn["loop", 1].lanes == [20]
     assert lines([]) == []
 

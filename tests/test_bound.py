@@ -16,7 +16,7 @@ from partway.controllers.baselines import Constant, Steady
 from partway.experiments import comparison
 from partway.experiments.comparison import with_bound
 from partway.scenario.loading import load
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 from partway.system.world import World
 
 DEAR = {"weights.server_energy": 2.5e-3}
@@ -164,19 +164,19 @@ def test_devices_without_tasks_change_nothing():
 
 @pytest.mark.parametrize("limit", [np.inf, 0.2])
 def test_more_bins_are_tighter(limit: float, four: Four):
-    """At one price; `loose` covers what the bound can still gain."""
+    """At one price; `slack` covers what the bound can still gain."""
     world = four({"device.tx_power_max_w": limit})
     coarse, middle, fine = (bound_of(world, 1.03, bins) for bins in (16, 64, 256))
     assert coarse.value < middle.value < fine.value
-    assert coarse.loose > middle.loose > fine.loose > 0
+    assert coarse.slack > middle.slack > fine.slack > 0
     for one in (coarse, middle):
-        assert fine.value < one.value + one.loose + 1e-9
-    assert fine.loose < 1e-2 * fine.value
+        assert fine.value < one.value + one.slack + 1e-9
+    assert fine.slack < 1e-2 * fine.value
 
 
 def test_longer_tables_do_not_change_it(dear: World, monkeypatch: pytest.MonkeyPatch):
     short = bound_of(dear)
-    assert short.reached < 1e-12
+    assert short.tail_probability < 1e-12
     monkeypatch.setattr(bound, "STATES", 64)
     assert bound_of(dear).value == pytest.approx(short.value, rel=1e-9)
 
@@ -190,7 +190,7 @@ def test_tables_grow_until_their_end_is_not_reached(four: Four):
         assert bound_of(world).value == pytest.approx(wanted, rel=1e-6)
         patch.setattr(bound, "MOST_STATES", 8)
         cut_short = bound_of(world)
-    assert cut_short.reached > bound.REACHED
+    assert cut_short.tail_probability > bound.MAX_TAIL_PROBABILITY
     assert cut_short.value < wanted * (1 + 1e-12)
 
 
@@ -241,7 +241,7 @@ def test_of_a_discounted_program_reached_is_a_probability_and_inflow_a_mean(four
     """At most one task is sent a block, and so is its mean weighed with (1 - gamma) gamma^t."""
     found = lower_bound(four({"objective": "discounted", "discount": 0.99}))
     assert (found.inflow <= 1).all()
-    assert 0 <= found.reached <= 1
+    assert 0 <= found.tail_probability <= 1
 
 
 def test_a_price_beyond_the_cap_is_refused(four: Four):
@@ -269,11 +269,11 @@ def test_a_comparison_has_no_gap_where_the_bound_is_nothing_or_takes_too_long(
 # No policy costs less
 
 SEEDS = tuple(range(8))
-POLICIES: dict[str, str | Pair] = {
+POLICIES: dict[str, str | ControllerPair] = {
     "local": "local",
     "priced": "priced",
     "drift": "drift",
-    "steady": Pair(Constant(share=0.75, tasks=3.0), Steady(speed=0.2)),
+    "steady": ControllerPair(Constant(share=0.75, tasks=3.0), Steady(speed=0.2)),
 }
 
 
@@ -312,7 +312,7 @@ def test_no_policy_costs_less_than_the_bound(
         "device.tx_power_max_w": limit,
         "weights.server_energy": server_energy,
         "weights.device_energy": device_energy,
-        "broadcast_lag": 0,
+        "broadcast_delay_blocks": 0,
     }
     groups = [{"count": busy}, {"count": 4 - busy, "arrival_prob": 0.02}]
     world = world_of(load({"devices": 4, "group": groups[: 2 if busy < 4 else 1]}, overrides))

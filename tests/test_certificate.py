@@ -25,7 +25,7 @@ from partway.experiments.summary import Summary, cost_of, summarise
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, consult_bound
 from partway.simulation.rollout import Run
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 from partway.system.world import World
 
 LAYERS: dict[str, Any] = {
@@ -39,7 +39,7 @@ LAYERS: dict[str, Any] = {
 }
 """Real networks only: there the best of a few cuts is what the program and the oracle both take."""
 DISCOUNTED = {"objective": "discounted", "discount": 0.8, "weights.server_energy": 1e-2}
-CONSTANT = Pair(Constant(share=0.75, tasks=2.0), Steady(speed=0.1))
+CONSTANT = ControllerPair(Constant(share=0.75, tasks=2.0), Steady(speed=0.1))
 
 
 def certified(scenario: dict[str, Any], overrides: dict[str, Any] | None = None) -> tuple[World, Bound]:
@@ -90,7 +90,7 @@ def path_of(world: World, run: Run) -> Path:
     gamma, price, traces, sums = float(known.discount), float(known.price), run.traces, run.sums
     best, value, extended, lost = (np.zeros(sums.sent.shape) for _ in range(4))
     for k in range(device.mean_gain.shape[-1]):
-        q, gain, taken, rest = (getattr(traces, name)[..., k] for name in ("q", "gain", "taken", "rest"))
+        q, gain, started, offload = (getattr(traces, name)[..., k] for name in ("q", "gain", "started", "offload"))
         share, bits, feasible = (
             getattr(device.task, name)[:, k][:, None, None] for name in ("share", "bits", "feasible")
         )
@@ -107,32 +107,32 @@ def path_of(world: World, run: Run) -> Path:
             return gamma * at_table(known.tables.value, known.tables.slope, k, m)
 
         least = later(q.astype(int))
-        for j in range(1, device.most + 1):
+        for j in range(1, device.max_tasks_per_block + 1):
             allowed = possible & (j - share <= device.capacity[k] + 1e-4) & (q >= j)
             total = np.where(allowed, cost(j - share, power, share), np.inf).min(axis=0)
             least = np.minimum(least, total + later(np.maximum(q - j, 0).astype(int)))
-        row = np.abs(share - rest).argmin(axis=0)
-        left = (q - taken).astype(int)
-        chosen = cost(taken - rest, np.take_along_axis(power, row[None], 0)[0], rest) + later(left)
+        row = np.abs(share - offload).argmin(axis=0)
+        left = (q - started).astype(int)
+        chosen = cost(started - offload, np.take_along_axis(power, row[None], 0)[0], offload) + later(left)
         beyond = at_table(known.tables.surplus, known.tables.slope_of_surplus, k, left)
         best += device.queue_weight[k] * q + least
         value += later(left) / gamma
         extended += later(left) / gamma + beyond + np.asarray(known.tables.certificate)[k]
         lost += chosen - least + gamma * beyond
     kept = float(server.queue_weight) - price * (1 - gamma) / gamma
-    energy = float(server.energy_weight * server.energy_coef) * (traces.rates**3).sum(axis=-1)
+    energy = float(server.energy_weight * server.energy_coef) * (traces.service_per_slot**3).sum(axis=-1)
     rate = energy + (float(server.queue_weight) - price / gamma) * sums.served - idle_of(world, sums.served.shape[1])
-    losses = {"devices": lost, "waiting": kept * (sums.backlog - sums.served), "rate": rate}
+    losses = {"devices": lost, "waiting": kept * (sums.backlog - sums.served), "service": rate}
     return Path(losses, best, value, extended)
 
 
 def idle_of(world: World, blocks: int) -> np.ndarray:
     """(block,) the server's best part; of the discounted sum from block 2 on, because before nothing can be there."""
     known = in_numpy(world)
-    idle = np.full(blocks, float(known.idle))
+    server_dual_value = np.full(blocks, float(known.server_dual_value))
     if float(known.discount) < 1:
-        idle[:2] = 0.0
-    return idle
+        server_dual_value[:2] = 0.0
+    return server_dual_value
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,11 @@ def layers_run(play: Play, layers_bound: tuple[World, Bound]) -> Callable[[str],
     world, _ = layers_bound
 
     def made(name: str) -> Run:
-        pair = consult_bound(Pair(SCHEMES[name].device, SCHEMES[name].server), world) if name == "oracle" else name
+        pair = (
+            consult_bound(ControllerPair(SCHEMES[name].device, SCHEMES[name].server), world)
+            if name == "oracle"
+            else name
+        )
         return play(pair, world, name=name, precision="float64")
 
     return cache(made)
@@ -159,10 +163,10 @@ def discounted_run(play: Play) -> tuple[World, Bound, Run]:
 def test_no_term_is_negative_in_any_block(name: str, play: Play, mixed_bound: tuple[World, Bound]):
     """Rounding aside, 1e-16 of a cost of 100."""
     world, _ = mixed_bound
-    pair = CONSTANT if name == "constant" else Pair(SCHEMES[name].device, SCHEMES[name].server)
+    pair = CONSTANT if name == "constant" else ControllerPair(SCHEMES[name].device, SCHEMES[name].server)
     pair = consult_bound(pair, world) if name == "oracle" else pair
     sums = play(pair, world, name=name, precision="float64").sums
-    for lost in (sums.loss_devices, sums.loss_waiting, sums.loss_rate):
+    for lost in (sums.loss_devices, sums.loss_waiting, sums.loss_service):
         assert lost.min() > -1e-12
     assert sums.loss_devices.dtype == np.float64
 
@@ -191,7 +195,7 @@ def check_decomposition(world: World, run: Run) -> None:
     certificates = float(np.sum(known.tables.certificate))
     noise = path.best[:, 1:] - path.extended[:, :-1]
     last_y = sums.backlog[:, -1] - sums.served[:, -1] + sums.sent[:, -1]
-    lost = sums.loss_devices + sums.loss_waiting + sums.loss_rate
+    lost = sums.loss_devices + sums.loss_waiting + sums.loss_service
     told = lost @ weight + idle_of(world, blocks) @ weight + (noise + certificates) @ weight[1:]
     told += path.best[:, 0] - gamma**blocks * (path.extended[:, -1] - certificates)
     told -= float(known.price) * gamma ** (blocks - 1) * last_y
@@ -206,7 +210,7 @@ def test_the_cost_of_a_path_is_bound_losses_and_noise(
     world, found = layers_bound
     check_decomposition(world, layers_run(name))
     known = in_numpy(world)
-    assert known.idle + np.sum(known.tables.certificate) == pytest.approx(found.value, rel=1e-12)
+    assert known.server_dual_value + np.sum(known.tables.certificate) == pytest.approx(found.value, rel=1e-12)
 
 
 def test_the_discounted_cost_of_a_path_is_bound_losses_and_noise(discounted_run: tuple[World, Bound, Run]):
@@ -214,9 +218,9 @@ def test_the_discounted_cost_of_a_path_is_bound_losses_and_noise(discounted_run:
     world, found, run = discounted_run
     check_decomposition(world, run)
     known = in_numpy(world)
-    parts = 0.8 * np.sum(known.tables.value[0]) + 4.0 * np.sum(known.tables.certificate) + 3.2 * known.idle
+    parts = 0.8 * np.sum(known.tables.value[0]) + 4.0 * np.sum(known.tables.certificate) + 3.2 * known.server_dual_value
     assert float(parts) == pytest.approx(found.value, rel=1e-12)
-    assert float(known.idle) < 0.0
+    assert float(known.server_dual_value) < 0.0
 
 
 # In the mean
@@ -228,14 +232,14 @@ def test_noise_has_no_mean(play: Play, layers_bound: tuple[World, Bound]):
     path = path_of(world, play("random", world, seeds=range(64), precision="float64"))
     noise = (path.best[:, 1:] - path.extended[:, :-1]).mean(axis=1)
     error = noise.std(ddof=1) / 8
-    assert -4 * error < noise.mean() < found.loose + 4 * error
+    assert -4 * error < noise.mean() < found.slack + 4 * error
 
 
 def test_the_mean_discounted_cost_is_the_bound_and_the_losses(discounted_run: tuple[World, Bound, Run]):
     """64 seeds; the 100 blocks left out weigh 0.8^100."""
     _, found, run = discounted_run
     weight = 0.8 ** np.arange(100)
-    lost = (run.sums.loss_devices + run.sums.loss_waiting + run.sums.loss_rate) @ weight
+    lost = (run.sums.loss_devices + run.sums.loss_waiting + run.sums.loss_service) @ weight
     unexplained = run.sums.cost() @ weight - found.value - lost
     error = unexplained.std(ddof=1) / 8
     assert abs(unexplained.mean()) < 4 * error
@@ -244,7 +248,7 @@ def test_the_mean_discounted_cost_is_the_bound_and_the_losses(discounted_run: tu
 def test_the_oracle_loses_nothing_at_its_devices(layers_run: Callable[[str], Run]):
     sums = layers_run("oracle").sums
     assert np.abs(sums.loss_devices).max() < 1e-9
-    assert sums.taken.sum() > 100
+    assert sums.started.sum() > 100
 
 
 def test_the_gap_is_the_plain_ratio_but_for_noise():
@@ -257,7 +261,7 @@ def test_the_gap_is_the_plain_ratio_but_for_noise():
     assert whole.low < ratio[1]
     assert ratio[1] - ratio[0] > 10 * (whole.high - whole.low)
     assert 0.0 < whole.mean < 0.05
-    assert whole.mean == pytest.approx(summary.gap.devices + summary.gap.waiting + summary.gap.rate, rel=1e-9)
+    assert whole.mean == pytest.approx(summary.gap.devices + summary.gap.waiting + summary.gap.service, rel=1e-9)
     late = cost_of(dataset, "priced")[:, 750:]
     assert late.mean() / bound - 1 == pytest.approx(ratio.mean(), rel=1e-9)
 
@@ -268,7 +272,7 @@ def test_the_gap_is_the_plain_ratio_but_for_noise():
 def summary_of(scheme: str, **overrides: Any) -> tuple[Summary, np.ndarray]:
     """A summary, and all losses of its run."""
     dataset = compare(overrides={"devices": 4, **overrides}, schemes=[scheme], blocks=100, seeds=2)
-    lost = np.stack([dataset[f"loss_{part}"].values for part in ("devices", "waiting", "rate")])
+    lost = np.stack([dataset[f"loss_{part}"].values for part in ("devices", "waiting", "service")])
     return summarise(dataset)[0], lost
 
 

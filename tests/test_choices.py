@@ -1,7 +1,7 @@
 """What a block costs at the best cut, against every cut and against a hundred thousand shares, in plain NumPy.
 
 By hand, the preset's device with w4 = 2.5e-3: running a task alone in a block costs 2.5e-3 x 400 J = 1, and the share
-`rest` takes 1.5 / h (2^(10 rest) - 1) W for 0.1 s.
+`offload` takes 1.5 / h (2^(10 rest) - 1) W for 0.1 s.
 """
 
 from dataclasses import replace
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from partway.dnn.cuts import layer_cuts
 from partway.dnn.profile import read_profile
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system.equations import affordable_bits
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.stage_cost import best_cuts, exact_choices, table_value
 from partway.system.types import Device
 from partway.system.world import build
@@ -33,13 +33,13 @@ SLACK = 1e-4
 
 def device_of(**overrides: Any) -> Device:
     scenario = load("paper", {"devices": 1, "device.cpu_max_hz": 90e9, **overrides})
-    return jax.tree.map(lambda leaf: leaf[..., 0], build(scenario, place(scenario)).devices)
+    return jax.tree.map(lambda leaf: leaf[..., 0], build(scenario, sample_placement(scenario)).devices)
 
 
 LAW = device_of()
 ALEXNET = device_of(
     **{
-        "device.task": {"kind": "layers", "profile": "alexnet", "coding": "uint8"},
+        "device.task": {"kind": "layers", "profile": "alexnet", "tensor_dtype": "uint8"},
         "device.macs_per_cycle": 0.06,
         "device.bandwidth_hz": 2e6,
         "server.macs_per_cycle": 0.08,
@@ -58,14 +58,14 @@ def compiled(function: Any) -> Any:
     def choices(device: Device, gain: jax.Array, price: jax.Array, capacity: jax.Array, limit: jax.Array):
         own = replace(device, capacity=capacity, tx_power_max_w=limit)
         found = function(own, gain, price)
-        return found.cost, found.rest
+        return found.cost, found.offload
 
     once = jax.jit(choices)
 
     def called(device: Device, *numbers: float) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
-            cost, rest = once(precise(device, "float64"), *(jnp.float64(number) for number in numbers))
-            return np.asarray(cost), np.asarray(rest)
+            cost, offload = once(cast_floats(device, "float64"), *(jnp.float64(number) for number in numbers))
+            return np.asarray(cost), np.asarray(offload)
 
     return called
 
@@ -82,21 +82,21 @@ def highest_efficiency(gain: float, limit: float) -> float:
     return min(40.0, float(np.log2(1.0 + gain * limit / 1.5)))
 
 
-def cost_by_hand(j: int, rest: np.ndarray, gain: float, price: float) -> np.ndarray:
+def cost_by_hand(j: int, offload: np.ndarray, gain: float, price: float) -> np.ndarray:
     """2.5e-3 [400 (j - rest)^3 + 0.1 x 1.5 / h (2^(10 rest) - 1)] + price rest."""
-    return 2.5e-3 * (400.0 * (j - rest) ** 3 + 0.15 / gain * (2.0 ** (10.0 * rest) - 1.0)) + price * rest
+    return 2.5e-3 * (400.0 * (j - offload) ** 3 + 0.15 / gain * (2.0 ** (10.0 * offload) - 1.0)) + price * offload
 
 
 def law_by_hand(
     shares: np.ndarray, gain: float, price: float, capacity: float, limit: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cost and share of j = 0..MOST over `shares` only."""
-    cost, rest = np.zeros(MOST + 1), np.zeros(MOST + 1)
+    cost, offload = np.zeros(MOST + 1), np.zeros(MOST + 1)
     for j in range(1, MOST + 1):
         allowed = (10.0 * shares <= highest_efficiency(gain, limit)) & (j - shares <= capacity + SLACK)
         total = np.where(allowed, cost_by_hand(j, shares, gain, price), np.inf)
-        cost[j], rest[j] = total.min(), shares[total.argmin()]
-    return cost, rest
+        cost[j], offload[j] = total.min(), shares[total.argmin()]
+    return cost, offload
 
 
 def table_by_hand(gain: float, price: float, capacity: float, limit: float) -> np.ndarray:
@@ -133,25 +133,25 @@ def test_the_best_of_33_shares_is_found(gain: float, price: float, capacity: flo
     shares = np.arange(33) / 32.0
     assume(np.abs(10.0 * shares - highest_efficiency(gain, limit)).min() > 1e-9)
     assume(np.abs(shares - 1.0 + (capacity + SLACK) % 1.0).min() > 1e-9)
-    cost, rest = cuts(LAW, gain, price, capacity, limit)
+    cost, offload = cuts(LAW, gain, price, capacity, limit)
     wanted, _ = law_by_hand(shares, gain, price, capacity, limit)
     np.testing.assert_allclose(cost, wanted, rtol=1e-12)
     for j in np.flatnonzero(np.isfinite(cost[1:])) + 1:
-        assert cost_by_hand(j, rest[j], gain, price) == pytest.approx(cost[j], rel=1e-12)
+        assert cost_by_hand(j, offload[j], gain, price) == pytest.approx(cost[j], rel=1e-12)
 
 
 def check_next_to_the_best(gain: float, price: float, capacity: float, limit: float) -> None:
     """Never above the best of all shares tried, the interval's own ends among them, and 1e-6 below it at most."""
     end = min(1.0, highest_efficiency(gain, limit) / 10.0)
     ends = [j - capacity - SLACK + 1e-15 for j in range(1, MOST + 1) if 0 < j - capacity - SLACK < end]
-    cost, rest = exact(LAW, gain, price, capacity, limit)
+    cost, offload = exact(LAW, gain, price, capacity, limit)
     wanted, _ = law_by_hand(np.sort(np.r_[GRID, ends, end - 1e-15]), gain, price, capacity, limit)
     assert (np.isfinite(cost) == np.isfinite(wanted)).all()
     found = np.isfinite(cost)
     assert (cost[found] <= wanted[found] * (1 + 1e-12)).all()
     np.testing.assert_allclose(cost[found], wanted[found], rtol=1e-6, atol=1e-9)
     for j in np.flatnonzero(found[1:]) + 1:
-        assert cost_by_hand(j, rest[j], gain, price) == pytest.approx(wanted[j], rel=1e-6, abs=1e-9)
+        assert cost_by_hand(j, offload[j], gain, price) == pytest.approx(wanted[j], rel=1e-6, abs=1e-9)
 
 
 @settings(max_examples=60)
@@ -189,18 +189,18 @@ def test_what_f_max_and_the_radio_do_not_allow_is_infinite():
     """f_max runs 1.4 tasks: two need 0.6 of the last to be sent, 2^6 - 1 = 63 x 1.5 W at h = 1; three never fit."""
     for found in (cuts, exact):
         for limit, finite in ((np.inf, [0, 1, 2]), (63 * 1.5 * 0.99, [0, 1]), (1e-9, [0, 1])):
-            cost, rest = found(LAW, 1.0, 0.0, 1.4, limit)
+            cost, offload = found(LAW, 1.0, 0.0, 1.4, limit)
             assert np.flatnonzero(np.isfinite(cost)).tolist() == finite
-            assert (cost[0], rest[0]) == (0.0, 0.0)
+            assert (cost[0], offload[0]) == (0.0, 0.0)
         assert np.flatnonzero(np.isfinite(found(LAW, 1.0, 0.0, 0.3, 1e-9)[0])).tolist() == [0]
 
 
 def test_a_price_above_what_it_saves_keeps_the_last_task_at_home():
     """At price p a share pays while 3 (1 - rest)^2 > p and the radio is free: rest = 1 - sqrt(p / 3) of one task."""
-    for price, rest in ((0.03, 0.9), (0.75, 0.5), (3.0, 0.0), (9.0, 0.0)):
+    for price, offload in ((0.03, 0.9), (0.75, 0.5), (3.0, 0.0), (9.0, 0.0)):
         cost, shares = exact(LAW, 1e12, price, 4.5, np.inf)
-        assert shares[1] == pytest.approx(rest, abs=1e-4)
-        assert cost[1] == pytest.approx((1 - rest) ** 3 + price * rest, rel=1e-6, abs=1e-6)
+        assert shares[1] == pytest.approx(offload, abs=1e-4)
+        assert cost[1] == pytest.approx((1 - offload) ** 3 + price * offload, rel=1e-6, abs=1e-6)
 
 
 def test_a_table_of_values_goes_on_by_its_slope():

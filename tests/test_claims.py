@@ -117,7 +117,12 @@ def made_up(printed: float) -> dict[Part, dict[str, np.ndarray]]:
     def arrays(i: int, cost: float) -> dict[str, np.ndarray]:
         own = (cost * common * np.exp(noise[i]))[None]
         each = np.full((1, 20, 4), cost / 4)
-        return {"from_empty": own, "after_training": own, "from_empty_parts": each, "after_training_parts": each}
+        return {
+            "from_start": own,
+            "after_training": own,
+            "from_start_components": each,
+            "after_training_components": each,
+        }
 
     seeds = tuple(range(20))
     return {
@@ -133,12 +138,12 @@ def test_verdicts_from_runs_that_are_paired(monkeypatch: pytest.MonkeyPatch):
     asked = [claim for claim in claims(Points((0.4,), (5,))) if claim.id in ("8b", "8c")]
     low, high = ({(one.claim, one.phase): one for one in judge(asked, made_up(cost))} for cost in (9.0, 11.0))
     assert [one.verdict for one in low.values()] == [HOLDS] * 4
-    assert high["8b", "from_empty"].verdict == FAILS
-    interval = high["8b", "from_empty"].interval()
+    assert high["8b", "from_start"].verdict == FAILS
+    interval = high["8b", "from_start"].interval()
     assert interval is not None
     assert interval[0] < 10.0 / 11.0 < interval[1] < 1
-    assert "printed" in high["8b", "from_empty"].why
-    assert phases(asked[0]) == ("from_empty", "after_training")
+    assert "printed" in high["8b", "from_start"].why
+    assert phases(asked[0]) == ("from_start", "after_training")
 
 
 def test_a_number_stands_for_itself():

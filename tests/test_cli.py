@@ -523,14 +523,14 @@ def test_an_interrupt_at_start_up_leaves_nothing(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("schemes", "told"),
+    ("schemes", "broadcast_queue"),
     [(("priced", "local"), True), (("constant", "printed"), False), (("local", "neurosurgeon"), False)],
 )
 def test_what_learns_is_not_compared_without_a_word_on_the_tuned_constant(
     schemes: Sequence[str], told: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    def stop(todo: Plan, *_: Any) -> None:
-        raise InputError(" ".join(todo.schemes))
+    def stop(plan: Plan, *_: Any) -> None:
+        raise InputError(" ".join(plan.schemes))
 
     monkeypatch.setattr(commands, "execute", stop)
     code, _, err = call("compare", *TINY, "--schemes", *schemes)
@@ -540,7 +540,7 @@ def test_what_learns_is_not_compared_without_a_word_on_the_tuned_constant(
 
 
 @pytest.mark.parametrize(
-    ("told", "devices"),
+    ("broadcast_queue", "devices"),
     [({}, 3), ({"JAX_NUM_CPU_DEVICES": "2"}, 2), ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 5)],
 )
 def test_a_large_fleet_may_use_all_cores(told: dict[str, str], devices: int):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from partway.controllers.base import DeviceView, ServerView, announce, silence
+from partway.controllers.base import DeviceView, ServerView, no_broadcast, server_action
 from partway.controllers.baselines import Constant, Steady
 from partway.controllers.features import ServerWeights, device_features, half_power, server_features
 from partway.controllers.parametric import Algorithm1, Algorithm2, Learned, ServerLearned, step_size
@@ -19,7 +19,7 @@ from partway.experiments.preparation import HELD_OUT_SEEDS, SHARES, SPEEDS, TUNI
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES
 from partway.simulation.rollout import Run
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 from partway.system.placement import Placement
 from partway.system.types import Device, DeviceAction
 from partway.system.world import World, build
@@ -38,7 +38,7 @@ def first_device(world: World) -> Device:
 
 
 def view_of(q: float, gain: float, arrivals: list[float]) -> DeviceView:
-    words = jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[0], silence(1, float))
+    words = jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[0], no_broadcast(1, float))
     return DeviceView(jnp.asarray(q, float), jnp.asarray(gain, float), jnp.asarray(arrivals, float), words)
 
 
@@ -63,7 +63,7 @@ class Block(NamedTuple):
 
 
 BLOCKS = {
-    "usual": Block(3.0, 0.0, 1.3, 0.7 * GAIN, 1.4 * GAIN),
+    "mean_price": Block(3.0, 0.0, 1.3, 0.7 * GAIN, 1.4 * GAIN),
     "one left": Block(3.0, 1.0, 0.4, 2.0 * GAIN, 0.2 * GAIN),
     "idle": Block(0.0, 0.0, 1.0, GAIN, GAIN, arrivals=(0.0,) * 5),
     "more than a task": Block(2.0, 0.0, 60.0, 1.5 * GAIN, GAIN),
@@ -77,10 +77,10 @@ def device_delta(block: Block, power: float, theta: np.ndarray, queue: str, prin
     """(24): r + gamma theta . phi(s', p) - theta . phi(s, p), in units of 1 + 2.5e-3 x 400 = 2, a task run locally."""
     spent = HALF * power
     bits = 1e5 * np.log2(1 + block.gain * spent / 1.5)
-    rest = min(1.0, bits / 1e6) if block.q > block.whole else 0.0
-    charged = spent if printed else 1.5 / block.gain * (2.0 ** (10 * rest) - 1)
-    joule = 400.0 * (block.q - block.whole - rest) ** 3 + 0.1 * charged
-    next_q = block.whole + sum(block.next_arrivals) + (rest if queue == "as_printed" else 0.0)
+    offload = min(1.0, bits / 1e6) if block.q > block.whole else 0.0
+    charged = spent if printed else 1.5 / block.gain * (2.0 ** (10 * offload) - 1)
+    joule = 400.0 * (block.q - block.whole - offload) ** 3 + 0.1 * charged
+    next_q = block.whole + sum(block.next_arrivals) + (offload if queue == "as_printed" else 0.0)
     now = np.r_[block.q, block.gain / GAIN, power, block.arrivals]
     after = np.r_[next_q, block.next_gain / GAIN, power, block.next_arrivals]
     return (block.q + 2.5e-3 * joule) / 2.0 + GAMMA * theta @ expit(MU @ after) - theta @ expit(MU @ now)
@@ -90,13 +90,13 @@ def device_step(block: Block, gradient: str, queue: str, theta: np.ndarray = THE
     """(d/dp, d/dtheta) that Algorithm 1 steps along: what it moved by, over its step of 1e-3."""
     device = first_device(paper_world(queue))
     bits = 1e5 * np.log2(1 + block.gain * HALF * block.power / 1.5)
-    rest = min(1.0, bits / 1e6) if block.q > block.whole else 0.0
-    next_q = block.whole + sum(block.next_arrivals) + (rest if queue == "as_printed" else 0.0)
+    offload = min(1.0, bits / 1e6) if block.q > block.whole else 0.0
+    next_q = block.whole + sum(block.next_arrivals) + (offload if queue == "as_printed" else 0.0)
     view, after = (
         view_of(block.q, block.gain, list(block.arrivals)),
         view_of(next_q, block.next_gain, list(block.next_arrivals)),
     )
-    action = DeviceAction(jnp.asarray(block.whole), jnp.asarray(rest), jnp.asarray(HALF * block.power))
+    action = DeviceAction(jnp.asarray(block.whole), jnp.asarray(offload), jnp.asarray(HALF * block.power))
     rule = Algorithm1(gradient=gradient, step=1e-3, decay=1.0, stop=False, mu=jnp.asarray(MU))
     before = learner(block.power, theta)
     learned = jax.jit(Algorithm1.learn)(rule, before, device, view, action, jnp.asarray(0.0), after)
@@ -183,7 +183,7 @@ def server_step(y: float, rates: np.ndarray, gradient: str) -> tuple[np.ndarray,
     )
     rule = Algorithm2(gradient=gradient, step=1e-4, decay=1.0, stop=False)
     before = ServerLearned(learner(rates, THETA), ServerWeights.of(jnp.asarray(NU), 4))
-    action = announce(view, jnp.asarray(20 * rates))
+    action = server_action(view, jnp.asarray(20 * rates))
     learned = jax.jit(Algorithm2.learn)(rule, before, server, view, action, jnp.asarray(0.0), after).learned
     moved = (before.learned.action - learned.action, before.learned.theta - learned.theta)
     return np.asarray(moved[0]) / 1e-4, np.asarray(moved[1]) / 1e-4
@@ -220,7 +220,7 @@ def test_only_exact_knows_that_serving_empties_the_queue():
     for which, through_queue in (("work is left", True), ("all is served", False)):
         y, rates = SERVER_BLOCKS[which][0], np.array(SERVER_BLOCKS[which][1])
         next_y = max(y - 20 * rates.sum(), 0.0) + BROUGHT
-        held = central(lambda f, y=y, next_y=next_y: server_delta(y, f, THETA, next_y) ** 2, rates, 1e-6)
+        held = central(lambda f, backlog=y, next_y=next_y: server_delta(y, f, THETA, next_y) ** 2, rates, 1e-6)
         true = server_step(y, rates, "exact")[0]
         assert (np.abs(true - held) > 1e-2 * np.abs(held)).any() == through_queue
 
@@ -233,7 +233,7 @@ def test_only_exact_knows_that_serving_empties_the_queue():
 @pytest.mark.parametrize("power", [0.0, 0.1, 1.0, 7.0])
 def test_without_a_minimum_any_action_can_be_the_end_of_learning(power: float, gradient: str):
     """Trap T3: at theta = -r v / |v|^2, v = gamma phi' - phi, delta is zero, and neither theta nor p moves."""
-    block = BLOCKS["usual"]._replace(power=power)
+    block = BLOCKS["mean_price"]._replace(power=power)
     nothing = np.zeros(30)
     r = device_delta(block, power, nothing, "conserving", printed=gradient == "printed")
     next_q = block.whole + sum(block.next_arrivals)
@@ -256,7 +256,9 @@ def test_qlearning_aims_at_the_cheapest_next_action():
         memory, jnp.array([0.5, 0.25]), jnp.asarray(3.0), jnp.array([4.0, 1.0, 6.0]), jnp.asarray(0.9)
     )
     assert np.asarray(learned.theta) == pytest.approx([1.145, 2.0725], rel=1e-12)
-    assert float(learned.change) == pytest.approx(0.29 * np.sqrt(0.3125) / np.sqrt(5.0), rel=1e-12)  # |step| / |theta|
+    assert float(learned.relative_change) == pytest.approx(
+        0.29 * np.sqrt(0.3125) / np.sqrt(5.0), rel=1e-12
+    )  # |step| / |theta|
     assert float(learned.block) == 1.0
 
 
@@ -301,7 +303,7 @@ def test_qlearning_at_the_server_against_a_loop():
 
     best = min(RATES, key=lambda rate: value(9.0, QUEUES, rate))
     action = rule.act(memory, server, view, jax.random.key(0))
-    assert np.asarray(action.rates) == pytest.approx(np.full(5, 20 * best), rel=1e-12)
+    assert np.asarray(action.service_per_slot) == pytest.approx(np.full(5, 20 * best), rel=1e-12)
     learned = rule.learn(memory, server, view, action, jnp.asarray(2.0), after).learned
     error = 2.0 / 4.064 + GAMMA * min(value(3.5, NEXT_QUEUES, rate) for rate in RATES) - value(9.0, QUEUES, best)
     assert np.asarray(learned.theta) == pytest.approx(
@@ -336,7 +338,7 @@ def server_inputs(view: ServerView, rates: Sequence[float], log_scaled: bool = F
     """(1 + K + n,) the same at the server."""
     each = ServerWeights.of(jnp.eye(1 + len(view.queues) + len(rates)), len(view.queues))
     features = server_features(each, view, log_scaled)
-    return logit(np.asarray(features(jnp.asarray(rates), view.y)))
+    return logit(np.asarray(features(jnp.asarray(rates), view.backlog)))
 
 
 @pytest.mark.usefixtures("float64")
@@ -363,7 +365,7 @@ def test_features_do_not_saturate_in_a_large_fleet(devices: int):
     view = ServerView(jnp.asarray(2.0 * devices), jnp.asarray(0.0), jnp.full(devices, 2.0))
     nu = np.random.default_rng(6).normal(size=(20000, 1 + devices + 5))
     before_sigmoid = logit(
-        np.asarray(server_features(ServerWeights.of(jnp.asarray(nu), devices), view)(jnp.full(5, 0.3), view.y))
+        np.asarray(server_features(ServerWeights.of(jnp.asarray(nu), devices), view)(jnp.full(5, 0.3), view.backlog))
     )
     assert before_sigmoid.var() == pytest.approx(8.45, rel=0.05)
     assert (np.abs(before_sigmoid) > 4.6).mean() == pytest.approx(0.114, abs=0.015)
@@ -427,7 +429,7 @@ def test_the_first_values_are_not_zero():
     device, view = first_device(paper_world()), view_of(0.0, GAIN, [0.0] * 5)
     memory = Algorithm1().init(device, view, jax.random.key(0))
     assert np.asarray(memory.theta) == pytest.approx(np.full(30, 4 / 3), rel=1e-12)
-    assert float(memory.change) == np.inf
+    assert float(memory.relative_change) == np.inf
     assert not Algorithm1().stopped(memory)
 
 
@@ -471,20 +473,20 @@ RADIO_DEAR = {"weights.device_energy": 2.5e-3}
 @pytest.mark.parametrize("name", ["binary", "qlearning-log"])
 def test_qlearning_finds_the_better_of_sending_and_not_sending(name: str, play: Callable[..., Run]):
     """Exploration is on: it takes any action in 5 % of the blocks, and half of those or less are the wrong way."""
-    pair = Pair(SCHEMES[name].device, Steady())
+    pair = ControllerPair(SCHEMES[name].device, Steady())
     for gain, weights, low, high in ((1e9, RADIO_FREE, 0.9, 1.0), (1e-2, RADIO_DEAR, 0.0, 0.1)):
         run = play(pair, probe(gain, discount=0.5, **weights), blocks=1500, name=name)
-        busy = run.traces.taken[:, 1000:] > 0
+        busy = run.traces.started[:, 1000:] > 0
         assert busy.sum() > 1000
-        assert low < run.traces.rest[:, 1000:][busy].mean() < high
+        assert low < run.traces.offload[:, 1000:][busy].mean() < high
 
 
 @pytest.fixture(scope="module")
-def constant() -> Pair:
-    return Pair(Constant(), Steady())
+def constant() -> ControllerPair:
+    return ControllerPair(Constant(), Steady())
 
 
-def test_the_tuner_finds_the_share_where_radio_is_free(constant: Pair):
+def test_the_tuner_finds_the_share_where_radio_is_free(constant: ControllerPair):
     """One task a block, share r sent: 10 (1 - r)^3 to run the rest, r to wait a block at the server; least where
 
     30 (1 - r)^2 = 1, r = 0.817; on the grid of 1/32 it is 26/32.
@@ -493,19 +495,19 @@ def test_the_tuner_finds_the_share_where_radio_is_free(constant: Pair):
     assert (tuned.device.share, tuned.device.tasks) == (26 / 32, 1.0)
 
 
-def test_the_tuner_sends_nothing_where_radio_is_dear(constant: Pair):
+def test_the_tuner_sends_nothing_where_radio_is_dear(constant: ControllerPair):
     """A sixteenth, its smallest share, saves 0.18 of a run; at a gain of 1e-4 it costs more than 2.0 to send."""
     tuned = tune_constant(constant, probe(1e-4, **RADIO_DEAR))
     assert tuned.device.share == 0.0
 
 
-def test_the_tuner_finds_the_best_of_its_grid(constant: Pair, play: Callable[..., Run]):
+def test_the_tuner_finds_the_best_of_its_grid(constant: ControllerPair, play: Callable[..., Run]):
     """A world of interior answers: none of their neighbours on the grid costs less, played by the loop."""
     world = probe(1e9, **{"weights.device_energy": 2.5e-2, "weights.server_energy": 2.5e-3})
     tuned = tune_constant(constant, world)
 
     def cost(share: float, tasks: float, speed: float) -> float:
-        pair = Pair(Constant(share=share, tasks=tasks), Steady(speed=speed))
+        pair = ControllerPair(Constant(share=share, tasks=tasks), Steady(speed=speed))
         late = play(pair, world, blocks=TUNING_BLOCKS, seeds=HELD_OUT_SEEDS).sums.cost()[:, TUNING_BLOCKS // 2 :]
         return float(np.mean(late, dtype=np.float64))
 

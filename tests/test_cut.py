@@ -23,14 +23,14 @@ from partway.controllers.postdecision import PostDecisionServer
 from partway.dnn.cuts import layer_cuts
 from partway.dnn.profile import read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
-from partway.experiments.comparison import plan
+from partway.experiments.comparison import make_plan
 from partway.measurement.latency import finish_times
 from partway.measurement.metrics import traced
 from partway.planner.break_even import MOST_HZ, BreakEven, break_even, one_task_cost
 from partway.planner.evaluation import Alone, alone, at_full_speed, lone_tasks, measured, play_here
 from partway.planner.plan import (
-    Rule,
-    Site,
+    DeviceContext,
+    PlanRule,
     advise,
     cut_numbers,
     exact_rule,
@@ -41,40 +41,42 @@ from partway.planner.plan import (
     with_task,
 )
 from partway.planner.report import Answer, sheet
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.scenario.loading import load
-from partway.simulation.step import Pair, play_block, start
+from partway.simulation.step import ControllerPair, play_block, start
 from partway.system.exogenous import Drawn
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 QUEUES, FADING = np.array([1, 2, 5, 9]), np.array([0.01, 0.3, 1.0, 3.0])
 
 
-def site_of(profile: str = "ppocr-rec", *overrides: str, **how: Any) -> Site:
+def site_of(profile: str = "ppocr-rec", *overrides: str, **how: Any) -> DeviceContext:
     scenario = load("ocr", ["devices=3", *overrides])
-    task = {"kind": "layers", "profile": profile, "coding": "uint8"}
+    task = {"kind": "layers", "profile": profile, "tensor_dtype": "uint8"}
     return site(with_task(scenario, task), read_profile(profile), **how)
 
 
 @pytest.fixture(scope="module")
-def here() -> Site:
+def here() -> DeviceContext:
     return site_of()
 
 
 @pytest.fixture(scope="module")
-def rule(here: Site) -> Rule:
+def rule(here: DeviceContext) -> PlanRule:
     return exact_rule(here, lower_bound(here.world))
 
 
-def everything_tried(place: Site, rule: Rule, queue: int, x: float) -> list[tuple[float, int, int]]:
+def everything_tried(
+    sample_placement: DeviceContext, rule: PlanRule, queue: int, x: float
+) -> list[tuple[float, int, int]]:
     """(c + gamma U, tasks taken up, cut) of every choice there is, from the equations alone, cheapest first."""
-    scenario, profile = place.scenario, place.profile
-    kind, radio, tau = scenario.device_classes()[place.device], scenario.radio, scenario.slot_s
+    scenario, profile = sample_placement.scenario, sample_placement.profile
+    kind, radio, tau = scenario.device_classes()[sample_placement.device], scenario.radio, scenario.slot_s
     cycles, block_s = profile.macs / kind.macs_per_cycle, scenario.slots * tau
-    gain = x * float(place.placement.mean_gain_per_w[place.device])
+    gain = x * float(sample_placement.placement.mean_gain_per_w[sample_placement.device])
     mean_task = profile.macs / scenario.server.macs_per_cycle
-    assert float(place.own.server_work) * mean_task == pytest.approx(mean_task)
+    assert float(sample_placement.own.server_work) * mean_task == pytest.approx(mean_task)
 
     def value(left: int) -> float:
         last = len(rule.value) - 1
@@ -82,36 +84,36 @@ def everything_tried(place: Site, rule: Rule, queue: int, x: float) -> list[tupl
 
     found = [(rule.discount * value(queue), 0, len(profile.cuts) - 1)]
     cuts = zip(profile.share(), profile.bits("uint8"), itertools.count(), strict=False)
-    for (share, bits, cut), taken in itertools.product(list(cuts), range(1, queue + 1)):
-        local = (taken - share) * cycles
+    for (share, bits, cut), started in itertools.product(list(cuts), range(1, queue + 1)):
+        local = (started - share) * cycles
         power = radio.snr_gap / gain * np.expm1(np.log(2) * bits / (tau * kind.bandwidth_hz)) if bits else 0.0
         if local > block_s * kind.cpu_max_hz or power > kind.tx_power_max_w:
             continue
         joules = kind.capacitance * local**3 / block_s**2 + tau * power
         cost = scenario.weights.device_energy * joules + rule.price * share
-        found.append((cost + rule.discount * value(queue - taken), taken, cut))
+        found.append((cost + rule.discount * value(queue - started), started, cut))
     return sorted(found)
 
 
-def test_the_table_is_the_best_of_every_choice(here: Site, rule: Rule):
+def test_the_table_is_the_best_of_every_choice(here: DeviceContext, rule: PlanRule):
     found = advise(here, rule, QUEUES, FADING)
     for i, j in itertools.product(range(len(QUEUES)), range(len(FADING))):
         tried = everything_tried(here, rule, int(QUEUES[i]), float(FADING[j]))
-        assert (found.taken[i, j], found.rest[i, j]) == (
+        assert (found.started[i, j], found.offload[i, j]) == (
             tried[0][1],
             pytest.approx(here.profile.share()[tried[0][2]], abs=1e-6),
         )
-        if found.taken[i, j]:
+        if found.started[i, j]:
             assert here.profile.bits("uint8")[found.cut[i, j]] == found.bits[i, j]
             assert found.cut[i, j] == tried[0][2]
     assert len({*found.cut.flat}) >= 2
 
 
-def test_the_cpu_runs_what_is_not_sent(here: Site, rule: Rule):
+def test_the_cpu_runs_what_is_not_sent(here: DeviceContext, rule: PlanRule):
     found, scenario = advise(here, rule, QUEUES, FADING), here.scenario
     cycles = here.profile.macs / scenario.device.macs_per_cycle
     block_s = scenario.slots * scenario.slot_s
-    np.testing.assert_allclose(found.cpu_hz, (found.taken - found.rest) * cycles / block_s)
+    np.testing.assert_allclose(found.cpu_hz, (found.started - found.offload) * cycles / block_s)
     assert found.cpu_hz.max() <= scenario.device.cpu_max_hz * (1 + 1e-4)
 
 
@@ -146,19 +148,19 @@ def test_the_break_even_bandwidths_are_where_it_flips(profile: str):
     assert found.sending_hz is not None
     assert found.remote_hz is not None
     assert found.sending_hz <= found.remote_hz
-    flat = Rule(np.zeros(2), 0.0, 1.0, price)
+    flat = PlanRule(np.zeros(2), 0.0, 1.0, price)
     for hertz, all_remote in ((found.sending_hz, False), (found.remote_hz, True)):
         pays = [_pays(place_here, flat, hertz * factor, all_remote) for factor in (0.999, 1.001)]
         assert pays == [False, True]
 
 
-def _pays(place_here: Site, flat: Rule, bandwidth_hz: float, all_remote: bool) -> bool:
+def _pays(place_here: DeviceContext, flat: PlanRule, bandwidth_hz: float, all_remote: bool) -> bool:
     """Whether the cheapest way that sends (all) of one task costs less than to run it."""
     old = place_here.scenario
     noise = old.radio.noise_dbw + 10 * np.log10(bandwidth_hz / old.device.bandwidth_hz)
     raw = load(old.model_dump(exclude_none=True), {"device.bandwidth_hz": bandwidth_hz, "radio.noise_dbw": noise})
-    there = replace(place_here, scenario=raw, placement=place(raw))
-    tried = [(cost, cut) for cost, taken, cut in everything_tried(there, flat, 1, 1.0) if taken == 1]
+    there = replace(place_here, scenario=raw, placement=sample_placement(raw))
+    tried = [(cost, cut) for cost, started, cut in everything_tried(there, flat, 1, 1.0) if started == 1]
     last = len(place_here.profile.cuts) - 1
     share = place_here.profile.share()
     local = min((cost for cost, cut in tried if cut == last), default=np.inf)
@@ -166,7 +168,7 @@ def _pays(place_here: Site, flat: Rule, bandwidth_hz: float, all_remote: bool) -
     return sent < local
 
 
-def test_where_the_server_is_too_dear_no_bandwidth_helps(here: Site):
+def test_where_the_server_is_too_dear_no_bandwidth_helps(here: DeviceContext):
     found = break_even(here.own, 1e6)
     assert (found.sending_hz, found.remote_hz) == (None, None)
     share = np.asarray(here.own.task.share)
@@ -210,15 +212,17 @@ def test_the_median_device_is_asked_and_a_distance_moves_it():
 # What it brings
 
 
-def test_all_local_is_measured_right(here: Site):
+def test_all_local_is_measured_right(here: DeviceContext):
     """Nothing is sent, and one task at 1/n of the block's energy: cubes of what was run, summed by hand."""
     played = play_here(here, "local", (0, 1), 100, None, lambda name, blocks: None)
     found = measured(here, "all local", played, price=1.0)
     assert (found.unstable, found.sent, found.server_j) == ("", 0.0, 0.0)
     assert played.traces is not None
-    taken, new = (np.asarray(getattr(played.traces, name))[:, 50:, ..., here.device] for name in ("taken", "arrivals"))
+    started, new = (
+        np.asarray(getattr(played.traces, name))[:, 50:, ..., here.device] for name in ("started", "arrivals")
+    )
     cycles = here.profile.macs / here.scenario.device.macs_per_cycle
-    joules = 1e-28 * (taken.astype(np.float64) * cycles) ** 3 / 0.5**2
+    joules = 1e-28 * (started.astype(np.float64) * cycles) ** 3 / 0.5**2
     assert found.device_j == pytest.approx(joules.sum() / new.sum(), rel=1e-6)
     assert 0.3 < found.latency_s <= found.p95_s
     cost = np.asarray(played.traces.cost, np.float64)[:, 50:, here.device].mean()
@@ -247,9 +251,9 @@ def test_a_lone_proportional_task_by_hand():
     task = 'device.task={kind="proportional", cycles=4e9, bits_per_cycle=1e-3}'
     device = ("device.cpu_max_hz=5e9", "device.capacitance=1e-28", "device.bandwidth_hz=2.5e6")
     scenario = load("paper", [*EASY, *device, task])
-    world = build(scenario, place(scenario))
+    world = build(scenario, sample_placement(scenario))
     own = jax.tree.map(lambda leaf: np.asarray(leaf)[..., 0], world.devices)
-    some, none, everything = (alone("", own, world.server, 5e9, rest) for rest in (0.25, 0.0, 1.0))
+    some, none, everything = (alone("", own, world.server, 5e9, offload) for offload in (0.25, 0.0, 1.0))
     assert (some.why, some.bits, some.cpu_hz) == ("", 1e6, pytest.approx(3e9))
     assert parts(some) == pytest.approx((1.0, 0.1, 1.0, 1.0))
     assert (some.latency_s, some.device_j, some.server_j) == pytest.approx((3.1, 2.73, 0.1))
@@ -261,18 +265,18 @@ def test_a_lone_proportional_task_by_hand():
     assert (everything.device_j, everything.server_j) == pytest.approx((131.07, 6.4))
 
 
-def site_by_hand(folder: Path, *overrides: str) -> Site:
+def site_by_hand(folder: Path, *overrides: str) -> DeviceContext:
     """100 M MACs, of which 20 M come before the only cut; 2 Mbit of input, 0.5 Mbit (62500 bytes) at the cut."""
     head = "# source: by hand\n# input_shape: 1x3x8x8\n# input_bits: 2e6\ncut,after,macs,elements\n"
     (folder / "net.csv").write_text(head + "0,x,0,192\n1,mid,20000000,62500\n2,y,100000000,10\n")
     device = ("macs_per_cycle=0.1", "capacitance=1e-28", "bandwidth_hz=2.5e6", "arrival_prob=0.001")
     server = ("server.macs_per_cycle=0.1", "server.cpu_max_hz=6e8")
     scenario = load("ocr", [*EASY, *(f"device.{one}" for one in device), *server, *overrides])
-    task = {"kind": "layers", "profile": str(folder / "net.csv"), "coding": "uint8"}
+    task = {"kind": "layers", "profile": str(folder / "net.csv"), "tensor_dtype": "uint8"}
     return site(with_task(scenario, task), read_profile(str(folder / "net.csv")))
 
 
-FREE = Rule(np.array([0.0, 100.0]), 100.0, 1.0, 0.0)
+FREE = PlanRule(np.array([0.0, 100.0]), 100.0, 1.0, 0.0)
 """Waiting is dear and the server free: the cheapest energy at the device wins."""
 
 
@@ -284,7 +288,7 @@ def test_a_lone_task_with_layers_by_hand(folder: Path):
     """
     here = site_by_hand(folder, "device.tx_power_max_w=1")
     cut, local, hurried, remote = lone_tasks(here, FREE)
-    assert (cut.name, cut.rest, cut.bits) == ("recommended", pytest.approx(0.8), 5e5)
+    assert (cut.name, cut.offload, cut.bits) == ("recommended", pytest.approx(0.8), 5e5)
     assert parts(cut) == pytest.approx((1.0, 0.1, 1.0, 2.0))
     assert (cut.cpu_hz, cut.device_j, cut.server_j) == pytest.approx((2e8, 0.0068, 0.0224))
     assert (local.cpu_hz, local.latency_s, local.device_j) == pytest.approx((1e9, 1.0, 0.1))
@@ -301,7 +305,7 @@ def test_a_cpu_that_is_too_slow_is_named_and_a_plan_may_wait(folder: Path):
     cut, local, hurried, _ = lone_tasks(here, FREE)
     assert cut.why == ""
     assert {local.why, hurried.why} == {"CPU too slow: 1.25 s at f_max, a block has 1"}
-    waits = lone_tasks(here, Rule(np.zeros(2), 0.0, 1.0, 1.0))[0]
+    waits = lone_tasks(here, PlanRule(np.zeros(2), 0.0, 1.0, 1.0))[0]
     assert waits.why == "the plan waits for a better moment"
     assert np.isnan(waits.latency_s)
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -316,20 +320,20 @@ def test_a_cpu_that_is_too_slow_is_named_and_a_plan_may_wait(folder: Path):
 def test_a_lone_task_is_what_a_simulated_one_is(profile: str):
     """The real device and server; one task comes in the last slot of block 0, the gain is the mean throughout."""
     here = site_of(profile)
-    rule = Rule(np.array([0.0, 10.0]), 10.0, 1.0, 0.0)
+    rule = PlanRule(np.array([0.0, 10.0]), 10.0, 1.0, 0.0)
     cut, local, _, remote = lone_tasks(here, rule)
-    assert cut.rest > 0
-    for one, device in ((cut, Constant(share=cut.rest, tasks=1)), (local, Local()), (remote, Full())):
-        found = simulated_alone(here, Pair(device, PostDecisionServer()))
+    assert cut.offload > 0
+    for one, device in ((cut, Constant(share=cut.offload, tasks=1)), (local, Local()), (remote, Full())):
+        found = simulated_alone(here, ControllerPair(device, PostDecisionServer()))
         assert found == pytest.approx((one.latency_s, one.device_j, one.server_j), rel=1e-5)
 
 
-def simulated_alone(here: Site, pair: Pair) -> tuple[float, float, float]:
+def simulated_alone(here: DeviceContext, pair: ControllerPair) -> tuple[float, float, float]:
     """Latency [s] and the energy of devices and server [J] of a run in which only that one task comes."""
     with jax.enable_x64(True):
-        world: World = precise(here.world, "float64")
+        world: World = cast_floats(here.world, "float64")
         keys, gain = jax.random.split(jax.random.key(0), 3), world.devices.mean_gain
-        playing, loop = start(world, precise(pair, "float64"), jnp.uint32(0), keys)
+        playing, loop = start(world, cast_floats(pair, "float64"), jnp.uint32(0), keys)
         one = jnp.zeros((1, len(gain)), jnp.uint32).at[0, here.device].set(1 << (world.devices.slots - 1))
         play = jax.jit(lambda loop, kept, block: play_block(world, playing, loop, kept, keys[2], block, False))
         seen = []
@@ -358,7 +362,7 @@ def call(*arguments: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def test_the_command_writes_what_it_prints(folder: Path, here: Site, rule: Rule):
+def test_the_command_writes_what_it_prints(folder: Path, here: DeviceContext, rule: PlanRule):
     code, out, err = call("cut", "ppocr-rec", "--set", "devices=3", "--blocks", "100", "--seeds", "2", "--out", "o")
     assert code == 0
     assert all(len(line) <= 100 for line in (out + err).splitlines())
@@ -370,7 +374,7 @@ def test_the_command_writes_what_it_prints(folder: Path, here: Site, rule: Rule)
     assert {"cut-map.png", "cut-map.svg", "cut-map.csv", "cut.json", "ppocr-rec.csv", "scenario.toml"} < written
     document = json.loads((folder / "o" / "cut.json").read_text(), parse_constant=pytest.fail)
     found = advise(here, rule, np.array([1, 2, 3, 4, 6, 8]), quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
-    assert [row["taken"] for row in document["choices"]] == found.taken.astype(int).ravel().tolist()
+    assert [row["started"] for row in document["choices"]] == found.started.astype(int).ravel().tolist()
     assert [row["cut"] for row in document["choices"]] == found.cut.ravel().tolist()
     assert [one["name"] for one in document["measured"]] == ["recommended", "all local", "all remote"]
     lone = document["alone"]["choices"]
@@ -379,10 +383,10 @@ def test_the_command_writes_what_it_prints(folder: Path, here: Site, rule: Rule)
     assert [one["cut"] for one in lone[1:]] == [71, 71, 0]
     assert document["alone"]["assumes"].startswith("One task alone, by formula")
     assert document["break_even_hz"]["sending"] == break_even(here.own, rule.price).sending_hz
-    assert plan("o/scenario.toml").scenario.device.task == load("o/scenario.toml").device.task
+    assert make_plan("o/scenario.toml").scenario.device.task == load("o/scenario.toml").device.task
 
 
-def test_learned_tables_are_near_the_exact_ones(here: Site, rule: Rule):
+def test_learned_tables_are_near_the_exact_ones(here: DeviceContext, rule: PlanRule):
     """Where they were visited: the value of one more task, which is what decides."""
     played = play_here(here, "priced", (0, 1), 1000, None, lambda name, blocks: None)
     learned = learned_rule(here, played)
@@ -418,7 +422,7 @@ def test_what_is_wrong_is_one_line(folder: Path, arguments: tuple[str, ...], why
 def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
-    nodes = [helper.make_node("Conv", ["x", "w"], ["y"]), helper.make_node("Conv", ["y", "v"], ["z"])]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["backlog"]), helper.make_node("Conv", ["backlog", "v"], ["z"])]
     tensors = [
         helper.make_tensor("w", 1, [4, 3, 1, 1], [0.5] * 12),
         helper.make_tensor("v", 1, [1, 4, 1, 1], [0.5] * 4),
@@ -433,7 +437,7 @@ def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     assert found.own.task.share.tolist() == pytest.approx([0.0, 0.25, 1.0])
     np.testing.assert_array_equal(np.asarray(found.own.task.bits)[[0, -1]], [0, 70000])
     Path("net.csv").write_text(write_profile(found.profile))
-    task = {"kind": "layers", "profile": "net.csv", "coding": "uint8", "input_bits": 70000}
+    task = {"kind": "layers", "profile": "net.csv", "tensor_dtype": "uint8", "input_bits": 70000}
     again = site(with_task(load("ocr", ["devices=2"]), task), read_profile("net.csv"))
     assert again.cuts.tolist() == found.cuts.tolist() == [2, 1, 0]
     assert float(again.own.capacity) == float(found.own.capacity)

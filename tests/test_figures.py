@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from partway.experiments.comparison import execute, plan
+from partway.experiments.comparison import execute, make_plan
 from partway.experiments.statistics import estimate
-from partway.experiments.summary import LATENCY, PARTS, summarise
+from partway.experiments.summary import COST_COMPONENTS, LATENCY, summarise
 from partway.figures import write_comparison, write_run
 from partway.figures.style import FOREIGN, PALETTE, colour
 from partway.schemes import SCHEMES
 
 COMPARISON, RUN = ("gap", "cost-over-time", "cost-parts", "tradeoff"), ("cost-over-time", "devices")
-TRACED = ("q", "gain", "taken", "rest", "power", "cost", "arrivals")
+TRACED = ("q", "gain", "started", "offload", "power", "cost", "arrivals")
 
 
 def made_up(
@@ -34,14 +34,31 @@ def made_up(
     """What `execute` returns, with random numbers; `status`: scheme -> (status, reason)."""
     rows = status if isinstance(status, dict) else dict.fromkeys(status, ("ok", ""))
     random, shape = np.random.default_rng(0), (len(rows), seeds, blocks)
-    series = ("device_energy_j", "server_energy_j", "wasted_energy_j", "waiting", "arrived", "taken", "backlog", "sent")
-    series += ("served", "offered", "total_work", "cpu_use", "radio_use", "server_use", "off_command")
+    series = (
+        "device_energy_j",
+        "server_energy_j",
+        "wasted_energy_j",
+        "waiting",
+        "arrived",
+        "started",
+        "backlog",
+        "sent",
+    )
+    series += (
+        "served",
+        "started_work",
+        "total_work",
+        "cpu_utilisation",
+        "radio_utilisation",
+        "server_utilisation",
+        "power_mismatch",
+    )
     variables: dict[str, Any] = {name: (("scheme", "seed", "block"), random.uniform(1, 2, shape)) for name in series}
     scale = np.array([1e9 if state[0] == "unstable" else 1.0 + i for i, state in enumerate(rows.values())])
-    cost = random.uniform(1, 2, (*shape, len(PARTS))) * scale[:, None, None, None]
+    cost = random.uniform(1, 2, (*shape, len(COST_COMPONENTS))) * scale[:, None, None, None]
     cost[[state[0] == "not_applicable" for state in rows.values()]] = np.nan
     variables["cost"] = (("scheme", "seed", "block", "part"), cost)
-    for name in ("loss_devices", "loss_waiting", "loss_rate"):
+    for name in ("loss_devices", "loss_waiting", "loss_service"):
         variables[name] = (("scheme", "seed", "block"), 0.01 * cost[..., 0] * random.uniform(0, 1, shape))
     variables["latency_s"] = (("scheme", "seed", "statistic"), random.uniform(1, 2, (len(rows), seeds, len(LATENCY))))
     variables["unfinished"] = (("scheme", "seed"), np.zeros((len(rows), seeds)))
@@ -51,12 +68,15 @@ def made_up(
         variables[name] = ("scheme", np.ones(len(rows)))
     for name in TRACED if traced else ():
         wholes = random.integers(0, 3, (*shape, len(traced)))
-        rest = np.minimum(wholes, random.uniform(0, 1, wholes.shape))
-        variables[f"device_{name}"] = (("scheme", "seed", "block", "traced"), rest if name == "rest" else 1.0 + wholes)
-    labels = {"scheme": list(rows), "seed": range(seeds), "part": list(PARTS), "statistic": list(LATENCY)}
+        offload = np.minimum(wholes, random.uniform(0, 1, wholes.shape))
+        variables[f"device_{name}"] = (
+            ("scheme", "seed", "block", "traced"),
+            offload if name == "offload" else 1.0 + wholes,
+        )
+    labels = {"scheme": list(rows), "seed": range(seeds), "part": list(COST_COMPONENTS), "statistic": list(LATENCY)}
     dataset = xr.Dataset(variables, labels | ({"traced": list(traced)} if traced else {})).expand_dims(device=20)
     own = {"scenario_name": "made-up", "warmup": blocks // 2, "discount": 0.95, "block_s": 0.5, "server": ""}
-    own |= {"objective": "average", "bound": 4.0, "bound_price": 1.0, "bound_loose": 0.01, "bound_reason": ""}
+    own |= {"objective": "average", "bound": 4.0, "bound_price": 1.0, "bound_slack": 0.01, "bound_reason": ""}
     return dataset.isel(device=0).assign(distance_m=("device", np.ones(20))).assign_attrs(own | attributes)
 
 
@@ -118,14 +138,14 @@ def is_drawn_as_summarised(written: Written) -> None:
         assert one.status == "ok"
         assert column(parts, "cost [per block]", scheme=one.name, part="sum") == pytest.approx(one.cost.mean)
         assert column(parts, "95 % high [per block]", scheme=one.name, part="sum") == pytest.approx(one.cost.high)
-        for part in PARTS:
+        for part in COST_COMPONENTS:
             assert column(parts, "cost [per block]", scheme=one.name, part=part) == pytest.approx(one.parts[part])
         assert column(tradeoff, "latency [s]", scheme=one.name) == pytest.approx(one.latency_s["mean"])
         assert column(tradeoff, "energy [J/task]", scheme=one.name) == pytest.approx(one.device_j + one.server_j)
         assert one.gap is not None
         assert column(gaps, "gap [%]", scheme=one.name) == pytest.approx(100 * one.gap.whole.mean)
         assert column(gaps, "95 % high [%]", scheme=one.name) == pytest.approx(100 * one.gap.whole.high)
-        for loser in ("devices", "waiting", "rate"):
+        for loser in ("devices", "waiting", "service"):
             assert column(gaps, f"{loser} [%]", scheme=one.name) == pytest.approx(100 * getattr(one.gap, loser))
 
 
@@ -134,7 +154,7 @@ def test_a_comparison_is_drawn_as_it_is_summarised(several: Written) -> None:
 
 
 def test_so_is_what_was_really_run(tmp_path: Path) -> None:
-    real = execute(plan({"devices": 3}, schemes=["even"], blocks=40, seeds=2))
+    real = execute(make_plan({"devices": 3}, schemes=["even"], blocks=40, seeds=2))
     write_comparison(real, tmp_path)
     is_drawn_as_summarised(Written(real, tmp_path))
 
@@ -143,7 +163,7 @@ def test_parts_sum_to_the_cost_and_the_cheapest_comes_first(several: Written) ->
     rows = table(several.folder, "cost-parts")
     sums = column(rows, "cost [per block]", part="sum")
     assert (np.diff(sums) > 0).all()
-    each = np.array([column(rows, "cost [per block]", part=part) for part in PARTS])
+    each = np.array([column(rows, "cost [per block]", part=part) for part in COST_COMPONENTS])
     np.testing.assert_allclose(each.sum(axis=0), sums)
 
 
@@ -258,13 +278,13 @@ def test_a_run_shows_the_parts_and_the_devices_of_the_first_seed(tmp_path: Path)
     write_run(dataset, tmp_path)
     is_drawn(tmp_path, RUN)
     time, devices = table(tmp_path, "cost-over-time"), table(tmp_path, "devices")
-    each = np.array([column(time, "cost [per block]", part=part) for part in PARTS])
+    each = np.array([column(time, "cost [per block]", part=part) for part in COST_COMPONENTS])
     np.testing.assert_allclose(each.sum(axis=0), column(time, "cost [per block]", part="sum"))
     assert column(devices, "block", device="7").tolist() == list(range(40, 140))
     own = dataset.isel(scheme=0, seed=0, block=slice(40, None)).sel(traced=7)
     for name, header in (
         ("q", "waiting [tasks]"),
-        ("rest", "sent [share of one task]"),
+        ("offload", "sent [share of one task]"),
         ("power", "transmit power [W]"),
     ):
         np.testing.assert_allclose(column(devices, header, device="7"), own[f"device_{name}"])

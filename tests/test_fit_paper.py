@@ -8,7 +8,7 @@ from fit_paper import CANDIDATES, FIRST_SEED, PRESETS, SIZES, WORLD, Range, scor
 
 from partway.paper.figure_runs import FULL, QUICK
 from partway.paper.statistics import FAILS, HOLDS, Decision
-from partway.paper.verdicts import Judged
+from partway.paper.verdicts import Verdict
 from partway.scenario.loading import load
 from partway.schemes import pair_for
 
@@ -35,13 +35,13 @@ def test_a_grid_by_hand():
 
 def test_the_score_by_hand():
     """A claim all of whose comparisons point its way is 1, one of two a quarter, and a phase counts half."""
-    judged = [
-        Judged("6a", "printed", "conserving", "", HOLDS, decisions=decisions(1.0, 2.0)),
-        Judged("7a", "printed", "conserving", "", FAILS, decisions=decisions(1.0, -2.0)),
-        Judged("8a", "printed", "conserving", "from_empty", FAILS, decisions=decisions(-1.0)),
-        Judged("8a", "printed", "conserving", "after_training", HOLDS, decisions=decisions(1.0)),
+    verdicts = [
+        Verdict("6a", "printed", "conserving", "", HOLDS, decisions=decisions(1.0, 2.0)),
+        Verdict("7a", "printed", "conserving", "", FAILS, decisions=decisions(1.0, -2.0)),
+        Verdict("8a", "printed", "conserving", "from_start", FAILS, decisions=decisions(-1.0)),
+        Verdict("8a", "printed", "conserving", "after_training", HOLDS, decisions=decisions(1.0)),
     ]
-    assert score(judged) == 1 + 0.25 + 0 + 0.5
+    assert score(verdicts) == 1 + 0.25 + 0 + 0.5
 
 
 def test_no_verdict_uses_a_seed_of_the_search():

@@ -11,24 +11,26 @@ import pytest
 from partway.controllers.base import DeviceController
 from partway.controllers.parametric import Algorithm1
 from partway.controllers.postdecision import Priced
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.schemes import pair_for
 from partway.simulation import fleet
 from partway.simulation import rollout as runs
 from partway.simulation import schedule as layout
 from partway.simulation import step as simulate
-from partway.simulation.fleet import compact, expand, mesh_for, plays_ahead
+from partway.simulation.fleet import broadcast_shared, mesh_for, plays_ahead, squeeze_shared
 from partway.simulation.rollout import Run, begin, evaluate, run
 from partway.simulation.step import play_block
-from partway.system.exogenous import drawn
-from partway.system.placement import place
+from partway.system.exogenous import sample
+from partway.system.placement import sample_placement
 from partway.system.world import build
 
 DEVICES = 11
 
 
-@pytest.mark.parametrize(("name", "most"), [("printed", 5), ("exact", 5), ("priced", 4), ("random", 10), ("ans", 5)])
+@pytest.mark.parametrize(
+    ("name", "max_tasks_per_block"), [("printed", 5), ("exact", 5), ("priced", 4), ("random", 10), ("ans", 5)]
+)
 def test_results_do_not_depend_on_parts(name: str, most: int, monkeypatch: pytest.MonkeyPatch):
     """11 = 4 + 4 + 3, 5 + 5 + 1, 10 + 1: the last part overlaps. Not bit for bit: XLA rounds by the shape of a loop."""
     whole = _played(name)
@@ -46,7 +48,7 @@ def test_results_do_not_depend_on_cores(
 ):
     """Of twelve devices four JAX devices play three each, in parts of two, seed after seed; or two threads a seed."""
     scenario = load("camera", {"devices": 12})
-    world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
+    world, pair = build(scenario, sample_placement(scenario)), pair_for(name, scenario, None)
     monkeypatch.setattr(layout, "cores", lambda: 1)
     alone = run(world, pair, name, seeds, 20, precision="float64", traces=True)
     frozen = evaluate(world, alone, name, seeds, 20)
@@ -54,7 +56,7 @@ def test_results_do_not_depend_on_cores(
     monkeypatch.setattr(layout, "LANES", 12)
     monkeypatch.setattr(fleet, "PART", part)
     used = set[int]()
-    monkeypatch.setattr(runs, "move", lambda mesh, *rest: used.add(mesh.size) or fleet.move(mesh, *rest))
+    monkeypatch.setattr(runs, "move", lambda mesh, *offload: used.add(mesh.size) or fleet.reshard(mesh, *offload))
     shared = run(world, pair, name, seeds, 20, precision="float64", traces=True)
     assert used == meshes
     for one, other in zip(jax.tree.leaves(_kept(shared)), jax.tree.leaves(_kept(alone)), strict=True):
@@ -78,7 +80,7 @@ def test_results_do_not_depend_on_blocks_played_ahead(
     or each block all together; one seed, or some in one call. The functions of `random` are mapped over the devices."""
     scenario, lengths = load(preset, {"devices": DEVICES, "queue": queue}), list[int]()
     monkeypatch.setattr(layout, "cores", lambda: 1)
-    world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
+    world, pair = build(scenario, sample_placement(scenario)), pair_for(name, scenario, None)
     play_tile = simulate.play_tile
 
     def watched(controller: Any, learning: bool, memory: Any, fleet: Any) -> Any:
@@ -101,7 +103,7 @@ def test_results_do_not_depend_on_blocks_played_ahead(
     monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 3)
     in_tiles = played()
     assert set(lengths) == {3}
-    assert np.any(together[0][0].taken)
+    assert np.any(together[0][0].started)
     for one, other in zip(jax.tree.leaves(in_tiles), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
@@ -117,13 +119,15 @@ def test_only_devices_that_hear_nothing_play_ahead():
 def test_what_is_the_same_for_all_devices_is_kept_once(name: str, monkeypatch: pytest.MonkeyPatch):
     """Not the gains, nor anything of a fleet of two kinds; expanded again it is what it was, and so are the results."""
     scenario = load("paper", {"devices": 5})
-    world, pair = build(scenario, place(scenario)), pair_for(name, scenario, None)
-    small = compact(world.devices)
+    world, pair = build(scenario, sample_placement(scenario)), pair_for(name, scenario, None)
+    small = squeeze_shared(world.devices)
     assert {np.shape(leaf)[-1] for leaf in jax.tree.leaves(small)} == {1, 5}
-    for one, other in zip(jax.tree.leaves(expand(small, 5)), jax.tree.leaves(world.devices), strict=True):
+    for one, other in zip(jax.tree.leaves(broadcast_shared(small, 5)), jax.tree.leaves(world.devices), strict=True):
         np.testing.assert_array_equal(one, np.asarray(other, one.dtype))
     kinds = load("paper", {"devices": 5, "group": [{"count": 2, "cpu_max_hz": 2e9}, {"count": 3}]})
-    assert {np.shape(leaf)[-1] for leaf in jax.tree.leaves(compact(build(kinds, place(kinds)).devices))} == {5}
+    assert {
+        np.shape(leaf)[-1] for leaf in jax.tree.leaves(squeeze_shared(build(kinds, sample_placement(kinds)).devices))
+    } == {5}
     once = run(world, pair, name, [3], 12, precision="float64")
     monkeypatch.setattr(runs, "compact", lambda devices: devices)
     repeated = run(world, pair, name, [3], 12, precision="float64")
@@ -140,7 +144,7 @@ def test_as_many_cores_as_have_equal_shares():
 def test_a_gpu_plays_a_fleet_at_once(monkeypatch: pytest.MonkeyPatch):
     """And all seeds in one call, which is not cut into seconds of a CPU."""
     seen = list[int]()
-    monkeypatch.setattr(fleet, "in_parts", lambda *rest: seen.append(rest[-1]))
+    monkeypatch.setattr(fleet, "in_parts", lambda *offload: seen.append(offload[-1]))
     scenario = load("paper")
     controller: Any = pair_for("priced", scenario).device
     for backend in ("cpu", "gpu"):
@@ -193,10 +197,10 @@ def test_a_function_of_ones_own_is_mapped_over_the_fleet(base: type[DeviceContro
     class Mixin:
         def act(self, memory: Any, device: Any, view: Any, key: Any) -> Any: ...
 
-    assert base.takes_fleets
-    assert not Own.takes_fleets
-    assert not type("Mixed", (Mixin, base), {}).takes_fleets
-    assert type("Same", (base,), {"patience": 3}).takes_fleets
+    assert base.batched
+    assert not Own.batched
+    assert not type("Mixed", (Mixin, base), {}).batched
+    assert type("Same", (base,), {"patience": 3}).batched
 
 
 def _played(name: str, blocks: int = 6) -> Any:
@@ -204,21 +208,21 @@ def _played(name: str, blocks: int = 6) -> Any:
     scenario = load("camera", {"devices": DEVICES})
     pair = pair_for(name, scenario, None)
     with jax.enable_x64(True):
-        world = precise(build(scenario, place(scenario)), "float64")
+        world = cast_floats(build(scenario, sample_placement(scenario)), "float64")
         agreed, loops = begin(world, pair, name, [3], "float64")
         pair, loop = (jax.tree.map(lambda leaf: leaf[0], of_seeds) for of_seeds in (agreed, loops))
         block: Callable[..., Any] = jax.jit(
-            lambda loop, t: play_block(world, pair, loop, drawn(world, 3, t), KEY, t, True)
+            lambda loop, t: play_block(world, pair, loop, sample(world, 3, t), KEY, t, True)
         )
         kept = []
         for t in range(blocks):
             loop, played = block(loop, jnp.uint32(t))
-            kept.append(jax.tree.map(np.asarray, (loop.state, loop.device_memory, played.costs)))
+            kept.append(jax.tree.map(np.asarray, (loop.state, loop.device_state, played.costs)))
     return kept
 
 
 def _kept(played: Run) -> Any:
-    return played.sums, played.traces, played.loop.state, played.loop.device_memory, played.loop.server_memory
+    return played.sums, played.traces, played.loop.state, played.loop.device_state, played.loop.server_state
 
 
 KEY = jax.random.key(7)

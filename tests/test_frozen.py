@@ -16,13 +16,13 @@ def test_a_frozen_policy_is_played_without_learning(name: str, played: Callable[
     seeds = range(100, 100 + len(trained.sums.arrived))
     frozen = evaluate(mixed_world, trained, name, list(seeds), 10, traces=True)
     for before, after in zip(
-        jax.tree.leaves((trained.loop.device_memory, trained.loop.server_memory)),
-        jax.tree.leaves((frozen.loop.device_memory, frozen.loop.server_memory)),
+        jax.tree.leaves((trained.loop.device_state, trained.loop.server_state)),
+        jax.tree.leaves((frozen.loop.device_state, frozen.loop.server_state)),
         strict=True,
     ):
         np.testing.assert_array_equal(before, after)
     assert frozen.traces is not None
-    rates = np.asarray(frozen.traces.rates)
+    rates = np.asarray(frozen.traces.service_per_slot)
     np.testing.assert_array_equal(rates, np.broadcast_to(rates[:, :1], rates.shape))
     assert (np.asarray(frozen.sums.arrived) != np.asarray(trained.sums.arrived)[:, :10]).any()
 

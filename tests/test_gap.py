@@ -20,7 +20,7 @@ def test_the_gap_of_a_comparison(objective: str):
 
 
 def every_loss_is_at_least_zero(measured: Any):
-    for part in ("devices", "waiting", "rate"):
+    for part in ("devices", "waiting", "service"):
         assert float(measured[f"loss_{part}"].min()) >= -1e-9
 
 

@@ -29,8 +29,8 @@ from partway.bound import lower_bound as bound
 from partway.bound.lower_bound import Bound
 from partway.controllers.baselines import Steady
 from partway.controllers.postdecision import Oracle, PostDecision, PostDecisionServer, Priced
-from partway.measurement.metrics import Sums
-from partway.simulation.step import Pair
+from partway.measurement.metrics import BlockMetrics
+from partway.simulation.step import ControllerPair
 from partway.system.world import World
 
 GAINS = points_of(3)
@@ -104,7 +104,7 @@ def test_the_end_of_the_tables_and_the_steps_of_service_do_not_matter():
     assert optimum(joint(known(1, 2.5)[0], grid(1, steps=2))) > 1.005 * best(1, 2.5)  # this coarse it does
 
 
-def mean_cost(sums: Sums) -> tuple[float, float]:
+def mean_cost(sums: BlockMetrics) -> tuple[float, float]:
     """Mean over the last three quarters, and five standard errors of it over seeds."""
     late = sums.cost()[:, sums.backlog.shape[1] // 4 :].mean(axis=1)
     return float(late.mean()), 5.0 * float(late.std(ddof=1)) / len(late) ** 0.5
@@ -115,7 +115,7 @@ def test_it_is_the_world_that_partway_plays():
     world = known(1, 2.5)[0]
     system = joint(world, replace(grid(1), work=10.0))
     certificate = finite_bound(world, GAINS, price=0.0).certificate
-    pair = Pair(Oracle(certificate=certificate), Steady(speed=0.375))
+    pair = ControllerPair(Oracle(certificate=certificate), Steady(speed=0.375))
     played, error = mean_cost(play(world, pair, GAINS, range(400), 1000))
     assert error < 0.01 * played
     assert played == pytest.approx(optimum(steady(alone(system, 0.0), 6)), abs=error)
@@ -213,7 +213,7 @@ def test_one_price_regains_most_of_it(devices: int, dear: float):
 def test_priced_is_between_the_optimum_and_a_twentieth_more(devices: int, dear: float):
     """Bound <= optimum <= `priced`, from a cheap to a dear server."""
     (world, _, found), least = known(devices, dear), best(devices, dear)
-    priced, error = learned(world, found, GAINS, Pair(Priced(), PostDecisionServer()))
+    priced, error = learned(world, found, GAINS, ControllerPair(Priced(), PostDecisionServer()))
     assert error < 0.025 * priced
     assert found.value < least * (1 - 2e-3) <= priced + error
     assert priced - error < 1.05 * least
@@ -223,7 +223,7 @@ def test_priced_is_between_the_optimum_and_a_twentieth_more(devices: int, dear: 
 def test_decoupled_loses_what_exact_selfish_devices_lose_or_more(devices: int):
     """41 % with one device and a dear server: the best server there is cannot mend what selfish devices do."""
     (world, system, found), least = known(devices, 10.0), best(devices, 10.0)
-    decoupled, error = learned(world, found, GAINS, Pair(PostDecision(), PostDecisionServer()))
+    decoupled, error = learned(world, found, GAINS, ControllerPair(PostDecision(), PostDecisionServer()))
     assert error < 0.025 * decoupled
     assert decoupled + error >= optimum(alone(system, 0.0)) * (1 - 2e-3)
     assert decoupled - error > 1.3 * least

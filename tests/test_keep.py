@@ -14,11 +14,11 @@ import pytest
 from partway.cli.main import main
 from partway.errors import InputError
 from partway.experiments import checkpoint as keep
-from partway.experiments.comparison import Plan, plan, play
-from partway.pytree import precise
+from partway.experiments.comparison import Plan, make_plan, play
+from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
 from partway.system.exogenous import gains
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 BLOCKS = 50
@@ -37,17 +37,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def planned(scheme: str, blocks: int = BLOCKS, *more: str, **how: Any) -> Plan:
     overrides = ["devices=3", *more]
-    return plan("paper", **({"overrides": overrides, "schemes": [scheme], "blocks": blocks, "seeds": 2} | how))
+    return make_plan("paper", **({"overrides": overrides, "schemes": [scheme], "blocks": blocks, "seeds": 2} | how))
 
 
-def world_of(todo: Plan) -> World:
-    return build(todo.scenario, place(todo.scenario))
+def world_of(plan: Plan) -> World:
+    return build(plan.scenario, sample_placement(plan.scenario))
 
 
-def saved(todo: Plan, path: Path, before: keep.Kept | None = None) -> Run:
+def saved(plan: Plan, path: Path, before: keep.Kept | None = None) -> Run:
     """Play a plan, from where `before` ends, and keep it."""
-    played = keep.proceed(before, todo, todo.schemes[0], world_of(todo), quiet, True)
-    keep.save(path, todo, played, before.header.blocks if before else 0)
+    played = keep.proceed(before, plan, plan.schemes[0], world_of(plan), quiet, True)
+    keep.save(path, plan, played, before.header.blocks if before else 0)
     return played
 
 
@@ -71,22 +71,22 @@ def test_a_run_that_goes_on_is_the_undisturbed_one(folder: Path, scheme: str, pr
 
 
 def test_a_prepared_pair_is_kept_as_it_was_prepared(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    todo = planned("constant", 4)
-    played = saved(todo, folder / "tuned.npz")
+    plan = planned("constant", 4)
+    played = saved(plan, folder / "tuned.npz")
     monkeypatch.setattr("partway.schemes.tune_constant", None)
-    pair, _ = keep.resume(keep.read(folder / "tuned.npz"), todo, world_of(todo))
+    pair, _ = keep.resume(keep.read(folder / "tuned.npz"), plan, world_of(plan))
     assert same(pair, played.pair)
 
 
 def test_what_is_not_said_anew_is_the_files(folder: Path):
     """Also a switch that is no array; a hyperparameter that the scenario sets holds."""
     saved(planned("priced", BLOCKS, "schemes.priced.aim=discounted", "schemes.priced.decay=0.7"), folder / "a.npz")
-    todo = planned("priced", BLOCKS, "schemes.priced.least_step=0.5")
-    pair, _ = keep.resume(keep.read(folder / "a.npz"), todo, world_of(todo))
+    plan = planned("priced", BLOCKS, "schemes.priced.least_step=0.5")
+    pair, _ = keep.resume(keep.read(folder / "a.npz"), plan, world_of(plan))
     device: Any = pair.device
-    assert device.aim == "discounted"
+    assert device.criterion == "discounted"
     np.testing.assert_allclose(device.decay, 0.7)
-    np.testing.assert_allclose(device.least_step, 0.5)
+    np.testing.assert_allclose(device.min_step, 0.5)
 
 
 def test_tables_are_carried_into_a_changed_world(folder: Path):
@@ -94,9 +94,9 @@ def test_tables_are_carried_into_a_changed_world(folder: Path):
     busier = planned("priced", BLOCKS, "device.arrival_prob=0.6", "radio.noise_dbw=-140")
     world = world_of(busier)
     _, loop = keep.resume(keep.read(folder / "a.npz"), busier, world)
-    assert same((loop.device_memory, loop.server_memory), (played.loop.device_memory, played.loop.server_memory))
+    assert same((loop.device_state, loop.server_state), (played.loop.device_state, played.loop.server_state))
     assert same(loop.state.q, played.loop.state.q)
-    expected = [gains(precise(world, "float32"), seed, BLOCKS) for seed in (0, 1)]
+    expected = [gains(cast_floats(world, "float32"), seed, BLOCKS) for seed in (0, 1)]
     np.testing.assert_allclose(loop.state.gain, expected, rtol=1e-6)
 
 
@@ -118,18 +118,18 @@ WRONG: dict[str, tuple[Callable[[], Plan], str]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_another_plan_is_refused(trained: Path, case: str):
-    todo, message = WRONG[case]
+    plan, message = WRONG[case]
     with pytest.raises(InputError, match=message):
-        keep.check(keep.read(trained), todo())
+        keep.check(keep.read(trained), plan())
 
 
 @pytest.mark.parametrize("setting", ["broadcast_lag=1", "slots=4", "schemes.priced.states=16"])
 def test_other_shapes_are_refused(trained: Path, setting: str):
-    todo = planned("priced", BLOCKS, setting)
+    plan = planned("priced", BLOCKS, setting)
     kept = keep.read(trained)
-    keep.check(kept, todo)
+    keep.check(kept, plan)
     with pytest.raises(InputError, match=r"--load .* is float32\[.*, here it must be float32\["):
-        keep.resume(kept, todo, world_of(todo))
+        keep.resume(kept, plan, world_of(plan))
 
 
 def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -143,9 +143,9 @@ def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any]], None]
 
 def test_a_file_that_lacks_an_array_is_refused(folder: Path, trained: Path):
     broken = rewritten(trained, folder / "b.npz", lambda arrays: arrays.pop("['loop'].state.y"))
-    todo = planned("priced")
+    plan = planned("priced")
     with pytest.raises(InputError, match=r"\['loop'\].state.y is missing in the file"):
-        keep.resume(keep.read(broken), todo, world_of(todo))
+        keep.resume(keep.read(broken), plan, world_of(plan))
 
 
 def test_what_is_no_such_file_is_refused(folder: Path, trained: Path):

@@ -15,8 +15,8 @@ from partway.controllers.baselines import Random, Steady
 from partway.measurement.latency import TOLERANCE, Tasks, finish_times, latency
 from partway.scenario.loading import load
 from partway.simulation.rollout import run
-from partway.simulation.step import Pair
-from partway.system.placement import place
+from partway.simulation.step import ControllerPair
+from partway.system.placement import sample_placement
 from partway.system.world import build
 
 TAU = 0.1
@@ -59,21 +59,21 @@ def slow_finish_times(traces: Any, server_work: np.ndarray, slot_s: float, seed:
     for t in range(blocks):
         sent: dict[int, Slow] = {}
         for k in range(devices):
-            j, rest = int(traces.taken[seed, t, k]), float(traces.rest[seed, t, k])
+            j, offload = int(traces.started[seed, t, k]), float(traces.offload[seed, t, k])
             up, queues[k] = queues[k][:j], queues[k][j:]
             for i, task in enumerate(up, start=1):
-                if i == j and rest > 0:
-                    task.cut, task.work, sent[k] = True, rest * float(server_work[k]), task
+                if i == j and offload > 0:
+                    task.cut, task.work, sent[k] = True, offload * float(server_work[k]), task
                     task.missing = task.work
                 else:
-                    task.finished = (t + i / (j - rest)) * slots * slot_s
+                    task.finished = (t + i / (j - offload)) * slots * slot_s
             for i in range(slots):
                 if traces.arrivals[seed, t, i, k]:
                     queues[k].append(Slow(k, (t * slots + i + 1) * slot_s))
                     every.append(queues[k][-1])
         commanded = 0.0
         for i in range(slots):
-            rate = float(traces.rates[seed, t, i])
+            rate = float(traces.service_per_slot[seed, t, i])
             commanded += rate
             begin = (t * slots + slots + 1 + i) * slot_s
             at_server = serve_slot(at_server, rate, commanded, begin, slot_s)
@@ -91,9 +91,9 @@ def population(tasks: list[Slow], end: float) -> float:
     return area
 
 
-def traces_of(arrivals: Any, taken: Any, rest: Any, rates: Any) -> Any:
+def traces_of(arrivals: Any, started: Any, offload: Any, rates: Any) -> Any:
     """Traces of one seed: arrivals (T, n, K), taken and rest (T, K), rates (T, n)."""
-    one = {"arrivals": arrivals, "taken": taken, "rest": rest, "rates": rates}
+    one = {"arrivals": arrivals, "started": started, "offload": offload, "service_per_slot": rates}
     return SimpleNamespace(**{name: np.asarray(value, np.float32)[None] for name, value in one.items()})
 
 
@@ -104,17 +104,17 @@ def only(traces: Any, server_work: Any = (1.0,), slot_s: float = 1.0) -> Tasks:
 
 
 def end_of(traces: Any, slot_s: float) -> float:
-    blocks, slots = traces.rates.shape[1:]
+    blocks, slots = traces.service_per_slot.shape[1:]
     return ((blocks + 1) * slots + 1) * slot_s
 
 
 def takeable(arrivals: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """`wanted` (S, T, K), but never more than wait."""
-    taken, waiting = np.zeros_like(wanted), np.zeros_like(wanted[:, 0])
+    started, waiting = np.zeros_like(wanted), np.zeros_like(wanted[:, 0])
     for t in range(wanted.shape[1]):
-        taken[:, t] = np.minimum(wanted[:, t], waiting)
-        waiting = waiting - taken[:, t] + arrivals[:, t].sum(axis=1).astype(wanted.dtype)
-    return taken
+        started[:, t] = np.minimum(wanted[:, t], waiting)
+        waiting = waiting - started[:, t] + arrivals[:, t].sum(axis=1).astype(wanted.dtype)
+    return started
 
 
 @st.composite
@@ -123,23 +123,23 @@ def worlds(draw: st.DrawFn) -> tuple[Any, np.ndarray]:
     seeds, blocks, slots, devices = (draw(st.integers(1, top)) for top in (2, 8, 4, 3))
     arrivals = draw(arrays(np.int64, (seeds, blocks, slots, devices), elements=st.integers(0, 1), fill=st.just(1)))
     wanted = draw(arrays(np.int64, (seeds, blocks, devices), elements=st.integers(0, 3), fill=st.just(1)))
-    taken = takeable(arrivals, wanted)
-    rest = draw(arrays(np.int64, taken.shape, elements=st.integers(0, 64))) / 64 * (taken > 0)
+    started = takeable(arrivals, wanted)
+    offload = draw(arrays(np.int64, started.shape, elements=st.integers(0, 64))) / 64 * (started > 0)
     rates = draw(arrays(np.int64, (seeds, blocks, slots), elements=st.integers(0, 80))) / 64
     server_work = draw(arrays(np.int64, (devices,), elements=st.integers(1, 32))) / 16
-    return SimpleNamespace(arrivals=arrivals, taken=taken, rest=rest, rates=rates), server_work
+    return SimpleNamespace(arrivals=arrivals, started=started, offload=offload, service_per_slot=rates), server_work
 
 
 def random_world(rng: np.random.Generator, seeds: int, blocks: int, slots: int, devices: int) -> tuple[Any, np.ndarray]:
     """(traces, server_work) with numbers of every kind and a server that is busy most of the time."""
     arrivals = (rng.random((seeds, blocks, slots, devices)) < 0.5).astype(np.float32)
-    taken = takeable(arrivals, rng.integers(0, slots + 1, (seeds, blocks, devices)))
-    sends = (rng.random(taken.shape) < 0.8) & (taken > 0)
-    rest = np.where(sends, rng.random(taken.shape), 0.0).astype(np.float32)
+    started = takeable(arrivals, rng.integers(0, slots + 1, (seeds, blocks, devices)))
+    sends = (rng.random(started.shape) < 0.8) & (started > 0)
+    offload = np.where(sends, rng.random(started.shape), 0.0).astype(np.float32)
     server_work = rng.uniform(0.2, 1.8, devices)
-    mean = (rest * server_work).sum(axis=-1).mean() / slots
+    mean = (offload * server_work).sum(axis=-1).mean() / slots
     rates = (rng.random((seeds, blocks, slots)) * 2.2 * mean).astype(np.float32)
-    return SimpleNamespace(arrivals=arrivals, taken=taken, rest=rest, rates=rates), server_work
+    return SimpleNamespace(arrivals=arrivals, started=started, offload=offload, service_per_slot=rates), server_work
 
 
 def assert_same(tasks: Tasks, slow: list[Slow]) -> None:
@@ -195,30 +195,30 @@ def test_busy_server():
 @pytest.mark.parametrize(("block", "finished"), [(1, [9, 8]), (2, [10, 11])])
 def test_who_is_first_rotates(block: int, finished: list[float]):
     """Both send a whole task in the same block; device t mod 2 is served first."""
-    arrivals, taken = np.zeros((4, 2, 2)), np.zeros((4, 2))
-    arrivals[0, 0], taken[block] = 1, 1
-    assert only(traces_of(arrivals, taken, taken, np.ones((4, 2))), [1, 1]).finished.tolist() == finished
+    arrivals, started = np.zeros((4, 2, 2)), np.zeros((4, 2))
+    arrivals[0, 0], started[block] = 1, 1
+    assert only(traces_of(arrivals, started, started, np.ones((4, 2))), [1, 1]).finished.tolist() == finished
 
 
 def test_rotation_of_three():
     """Block 1: devices 1, 2, 0."""
-    arrivals, taken = np.zeros((3, 3, 3)), np.zeros((3, 3))
-    arrivals[0, 0], taken[1] = 1, 1
-    assert only(traces_of(arrivals, taken, taken, np.ones((3, 3))), [1, 1, 1]).finished.tolist() == [13, 11, 12]
+    arrivals, started = np.zeros((3, 3, 3)), np.zeros((3, 3))
+    arrivals[0, 0], started[1] = 1, 1
+    assert only(traces_of(arrivals, started, started, np.ones((3, 3))), [1, 1, 1]).finished.tolist() == [13, 11, 12]
 
 
 def test_statistics():
     """Twenty devices in a block of 20 slots, done at 40: latencies 39, 38, ..., 20; the 10th, 19th, 20th of them."""
-    arrivals, taken = np.stack([np.eye(20), np.zeros((20, 20))]), np.stack([np.zeros(20), np.ones(20)])
-    found = latency(traces_of(arrivals, taken, 0 * taken, np.zeros((2, 20))), np.ones(20), 1.0)
+    arrivals, started = np.stack([np.eye(20), np.zeros((20, 20))]), np.stack([np.zeros(20), np.ones(20)])
+    found = latency(traces_of(arrivals, started, 0 * started, np.zeros((2, 20))), np.ones(20), 1.0)
     assert vars(found) == {"mean": [29.5], "p50": [29], "p95": [38], "p99": [39], "unfinished": [0]}
 
 
 def test_unfinished():
     """The same, device 0's task never taken up: since 1 it has waited until 61, when server block 1 ends."""
-    arrivals, taken = np.stack([np.eye(20), np.zeros((20, 20))]), np.stack([np.zeros(20), np.ones(20)])
-    taken[1, 0] = 0
-    traces = traces_of(arrivals, taken, 0 * taken, np.zeros((2, 20)))
+    arrivals, started = np.stack([np.eye(20), np.zeros((20, 20))]), np.stack([np.zeros(20), np.ones(20)])
+    started[1, 0] = 0
+    traces = traces_of(arrivals, started, 0 * started, np.zeros((2, 20)))
     found = latency(traces, np.ones(20), 1.0)
     assert found.mean == pytest.approx([(sum(range(20, 39)) + 60) / 20])
     assert (found.p50, found.p95, found.unfinished) == ([29], [38], [0.05])
@@ -235,7 +235,7 @@ def test_only_arrivals_after_the_warmup_count():
 
 
 @pytest.mark.parametrize(
-    ("taken", "rest", "message"),
+    ("started", "offload", "message"),
     [
         ([0, 1.5], [0, 0], "whole tasks"),
         ([0, np.nan], [0, 0], "whole tasks"),
@@ -248,8 +248,8 @@ def test_only_arrivals_after_the_warmup_count():
         ([0, 2], [0, np.nan], "share of a task"),
     ],
 )
-def test_nonsense_is_refused(taken: list[float], rest: list[float], message: str):
-    traces = traces_of([[[1], [1]]] * 2, np.transpose([taken]), np.transpose([rest]), np.ones((2, 2)))
+def test_nonsense_is_refused(started: list[float], offload: list[float], message: str):
+    traces = traces_of([[[1], [1]]] * 2, np.transpose([started]), np.transpose([offload]), np.ones((2, 2)))
     with pytest.raises(ValueError, match=message):
         latency(traces, [1.0], 1.0)
 
@@ -259,9 +259,9 @@ def test_nonsense_is_refused(taken: list[float], rest: list[float], message: str
 
 def steady_flow(blocks: int, short: float) -> Any:
     """One task arrives and one is sent whole in every block; the server is told to do it, but for a share `short`."""
-    arrivals, taken = np.tile([[[1.0], [0.0]]], (blocks, 1, 1)), np.ones((blocks, 1))
-    taken[0] = 0
-    return traces_of(arrivals, taken, taken, np.full((blocks, 2), 0.5 * (1 - short)))
+    arrivals, started = np.tile([[[1.0], [0.0]]], (blocks, 1, 1)), np.ones((blocks, 1))
+    started[0] = 0
+    return traces_of(arrivals, started, started, np.full((blocks, 2), 0.5 * (1 - short)))
 
 
 def test_rounding_does_not_add_up():
@@ -333,7 +333,7 @@ def test_every_task_is_there_in_order(world: tuple[Any, np.ndarray]):
     for seed, tasks in enumerate(finish_times(traces, server_work, TAU)):
         counts = np.bincount(tasks.device, minlength=len(server_work))
         assert counts.tolist() == traces.arrivals[seed].sum((0, 1)).tolist()
-        assert tasks.cut.sum() == (traces.rest[seed] > 0).sum()
+        assert tasks.cut.sum() == (traces.offload[seed] > 0).sum()
         for k in range(len(server_work)):
             local, cut = (tasks.finished[(tasks.device == k) & (tasks.cut == which)] for which in (False, True))
             finite = local[np.isfinite(local)]
@@ -347,14 +347,14 @@ def test_every_task_is_there_in_order(world: tuple[Any, np.ndarray]):
 def test_no_task_is_faster_than_physics(world: tuple[Any, np.ndarray]):
     """Local: a share of the next block. Cut: that block, the radio slot, a server block of waiting, the work itself."""
     traces, server_work = world
-    slots = traces.rates.shape[-1]
+    slots = traces.service_per_slot.shape[-1]
     for seed, tasks in enumerate(finish_times(traces, server_work, TAU)):
         joined = (tasks.block + 1) * slots
         assert (tasks.arrived <= joined * TAU + 1e-9).all()
-        work = (traces.rest[seed] * server_work).T[traces.rest[seed].T > 0]
-        service = np.maximum(work - TOLERANCE, 0.0) / max(traces.rates[seed].max(), 1e-9)
+        work = (traces.offload[seed] * server_work).T[traces.offload[seed].T > 0]
+        service = np.maximum(work - TOLERANCE, 0.0) / max(traces.service_per_slot[seed].max(), 1e-9)
         cut, local = tasks.cut, ~tasks.cut
-        share = slots / max(traces.taken[seed].max(), 1)
+        share = slots / max(traces.started[seed].max(), 1)
         assert (tasks.finished[local] >= (joined[local] + share) * TAU - 1e-9).all()
         assert (tasks.finished[cut] >= (joined[cut] + 2 * slots + 1 + service) * TAU - 1e-9).all()
 
@@ -380,7 +380,7 @@ def test_seeds_do_not_meet(world: tuple[Any, np.ndarray]):
     """Each seed alone has the same latency as among others."""
     traces, server_work = world
     found = latency(traces, server_work, TAU)
-    for seed in range(len(traces.rates)):
+    for seed in range(len(traces.service_per_slot)):
         alone = SimpleNamespace(**{name: value[seed : seed + 1] for name, value in vars(traces).items()})
         for name, value in vars(latency(alone, server_work, TAU)).items():
             np.testing.assert_array_equal(value, getattr(found, name)[seed : seed + 1])
@@ -389,8 +389,8 @@ def test_seeds_do_not_meet(world: tuple[Any, np.ndarray]):
 def test_a_real_run():
     """float32 rates of a server that often empties its queue, in the paper's world."""
     scenario = load("paper")
-    world = build(scenario, place(scenario))
-    traces = run(world, Pair(Random(), Steady(0.2)), "random", [0, 1], 200, traces=True).traces
+    world = build(scenario, sample_placement(scenario))
+    traces = run(world, ControllerPair(Random(), Steady(0.2)), "random", [0, 1], 200, traces=True).traces
     assert traces is not None
     server_work = np.asarray(world.devices.server_work)
     for seed, tasks in enumerate(finish_times(traces, server_work, scenario.slot_s)):

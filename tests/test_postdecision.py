@@ -17,7 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partway.bound.lower_bound import lower_bound
-from partway.controllers.base import DeviceView, Memory, ServerController, ServerView, announce, silence
+from partway.controllers.base import (
+    ControllerState,
+    DeviceView,
+    ServerController,
+    ServerView,
+    no_broadcast,
+    server_action,
+)
 from partway.controllers.baselines import Steady
 from partway.controllers.postdecision import (
     Learner,
@@ -32,11 +39,11 @@ from partway.controllers.postdecision import (
     table_step,
     value_left,
 )
-from partway.pytree import precise, record
+from partway.pytree import cast_floats, record
 from partway.scenario.loading import load
 from partway.simulation.rollout import Run
-from partway.simulation.step import Pair
-from partway.system.placement import Placement, place
+from partway.simulation.step import ControllerPair
+from partway.system.placement import Placement, sample_placement
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 from partway.system.world import World, build
@@ -56,16 +63,16 @@ def first_device(world: World) -> Device:
 
 
 def device_view(q: float, x: float, arrivals: Sequence[float] | jax.Array, price: float = 0.0) -> DeviceView:
-    words = jax.tree.map(lambda leaf: leaf.reshape(()), silence(1, float))
-    heard = replace(words, price=jnp.asarray(price, float))
-    return DeviceView(jnp.asarray(q, float), jnp.asarray(GAIN * x), jnp.asarray(arrivals, float), heard)
+    words = jax.tree.map(lambda leaf: leaf.reshape(()), no_broadcast(1, float))
+    broadcast = replace(words, price=jnp.asarray(price, float))
+    return DeviceView(jnp.asarray(q, float), jnp.asarray(GAIN * x), jnp.asarray(arrivals, float), broadcast)
 
 
 def server_of(dear: float = 1.0, **overrides: Any) -> Server:
     """The server of one device, on which a unit of work served in a block costs `dear`, with F = 3 units."""
     numbers = {"devices": 1, "server.cpu_max_hz": 6e10, "weights.server_energy": dear / 40.0, **overrides}
     world = build(load("paper", numbers), Placement(np.full(1, 100.0), np.full(1, GAIN)))
-    return precise(world.server, "float64")
+    return cast_floats(world.server, "float64")
 
 
 def server_view(y: Any, arrived: Any = 0.0) -> ServerView:
@@ -90,11 +97,14 @@ def test_interpolate_is_numpys(values: list[float], gaps: list[float], at: list[
 def test_backup_against_a_loop(discount: float):
     """Every queue of a table of 9, every number of tasks taken up."""
     device, random = first_device(four_alike()), np.random.default_rng(0)
-    left, cost = random.uniform(0, 9, 9), np.r_[0.0, random.uniform(0, 5, device.most)]
-    cost[device.most] = np.inf
-    expected = [q + min(cost[j] + discount * left[q - j] for j in range(min(q, device.most) + 1)) for q in range(9)]
+    left, cost = random.uniform(0, 9, 9), np.r_[0.0, random.uniform(0, 5, device.max_tasks_per_block)]
+    cost[device.max_tasks_per_block] = np.inf
+    expected = [
+        q + min(cost[j] + discount * left[q - j] for j in range(min(q, device.max_tasks_per_block) + 1))
+        for q in range(9)
+    ]
     found = backup(device, jnp.asarray(left), jnp.asarray(cost), discount)
-    assert device.most == 5
+    assert device.max_tasks_per_block == 5
     assert np.asarray(found) == pytest.approx(expected, rel=1e-12)
 
 
@@ -114,8 +124,8 @@ def learn_once(rule: PostDecision, memory: Learner, device: Device, after: Devic
     return rule.learn(memory, device, before, action, jnp.asarray(0.0), after)
 
 
-@pytest.mark.parametrize("aim", ["average", "discounted"])
-def test_one_step_of_learning_against_a_loop(aim: str):
+@pytest.mark.parametrize("criterion", ["average", "discounted"])
+def test_one_step_of_learning_against_a_loop(criterion: str):
     """`average` has gamma = 1 and subtracts V(0); `discounted` has the scenario's 0.95 and does not.
 
     The third block, at 0.4 of the mean gain; before it none and two tasks came with 1/2 each, in it two. a = 3^-0.6.
@@ -123,28 +133,28 @@ def test_one_step_of_learning_against_a_loop(aim: str):
     device, value = first_device(four_alike()), 2.0 + np.arange(32.0) ** 1.5
     arrive = jnp.array([0.5, 0.0, 0.5, 0.0, 0.0, 0.0])
     memory = Learner(jnp.asarray(value), arrive, jnp.asarray(2.0), jnp.asarray(jnp.inf))
-    learned = learn_once(PostDecision(aim=aim), memory, device, device_view(3.0, 1.7, [1.0, 0, 0, 1.0, 0]))
+    learned = learn_once(PostDecision(criterion=criterion), memory, device, device_view(3.0, 1.7, [1.0, 0, 0, 1.0, 0]))
     cost = np.asarray(best_cuts(device, jnp.asarray(0.4 * GAIN), 0.0).cost)
-    gamma, step = (1.0 if aim == "average" else 0.95), 3.0**-0.6
+    gamma, step = (1.0 if criterion == "average" else 0.95), 3.0**-0.6
     table = np.r_[value, value[-1] + (value[-1] - value[-2]) * np.arange(1, 6)]
     left = 0.5 * table[:32] + 0.5 * table[2:34]
 
     def worth(q: int) -> float:
-        return q + min(cost[j] + gamma * left[q - j] for j in range(min(q, device.most) + 1))
+        return q + min(cost[j] + gamma * left[q - j] for j in range(min(q, device.max_tasks_per_block) + 1))
 
     expected = np.array([(1 - step) * value[q] + step * worth(q) for q in range(32)])
-    expected -= expected[0] if aim == "average" else 0.0
+    expected -= expected[0] if criterion == "average" else 0.0
     assert np.asarray(learned.arrive) == pytest.approx([1 / 3, 0, 2 / 3, 0, 0, 0], abs=1e-12)
     assert np.asarray(learned.value) == pytest.approx(expected, rel=1e-10, abs=1e-10)
     assert float(learned.block) == 3.0
 
 
 def test_the_aim_is_the_scenarios_unless_it_is_said():
-    average, discounted = (first_device(four_alike(objective=aim)) for aim in ("average", "discounted"))
+    average, discounted = (first_device(four_alike(objective=criterion)) for criterion in ("average", "discounted"))
     assert [float(PostDecision().discount(device)) for device in (average, discounted)] == [1.0, 0.95]
-    assert float(PostDecision(aim="discounted").discount(average)) == 0.95
-    assert float(PostDecision(aim="average").discount(discounted)) == 1.0
-    servers = [server_of(objective=aim) for aim in ("average", "discounted")]
+    assert float(PostDecision(criterion="discounted").discount(average)) == 0.95
+    assert float(PostDecision(criterion="average").discount(discounted)) == 1.0
+    servers = [server_of(objective=criterion) for criterion in ("average", "discounted")]
     assert [float(PostDecisionServer().discount(server)) for server in servers] == [0.9999, 0.95]
 
 
@@ -157,14 +167,14 @@ def slopes(draw: st.DrawFn) -> np.ndarray:
     return np.cumsum([draw(st.floats(0.2, 3.0)), *draw(st.lists(st.floats(0.0, 4.0), min_size=11, max_size=11))])
 
 
-SERVER_RULE = PostDecisionServer(points=12, aim="discounted")
+SERVER_RULE = PostDecisionServer(grid_points=12, criterion="discounted")
 
 
 @jax.jit
 def _served(server: Server, slope: jax.Array, y: jax.Array) -> jax.Array:
     zero = jnp.zeros(())
     memory = ServerLearner(slope, zero, zero, zero)
-    return jax.vmap(lambda one: SERVER_RULE.rates(memory, server, server_view(one)).serve(one))(y)
+    return jax.vmap(lambda one: SERVER_RULE.service_per_slot(memory, server, server_view(one)).serve(one))(y)
 
 
 @given(slope=slopes())
@@ -198,14 +208,14 @@ def learn_alone(rule: PostDecisionServer, server: Server, inflows: np.ndarray) -
         memory, y, arrived = carry
         view = server_view(y, arrived)
         action = rule.act(memory, server, view, jax.random.key(0))
-        after = jnp.maximum(y - jnp.sum(action.rates), 0.0) + inflow
+        after = jnp.maximum(y - jnp.sum(action.service_per_slot), 0.0) + inflow
         memory = rule.learn(memory, server, view, action, jnp.zeros(()), server_view(after, inflow))
         return (memory, after, inflow), memory.slope
 
     def one(stream: jax.Array):
         empty = server_view(0.0)
         memory = rule.init(server, empty, jax.random.key(0))
-        (memory, _, _), slope = jax.lax.scan(block, (memory, empty.y, empty.arrived), stream)
+        (memory, _, _), slope = jax.lax.scan(block, (memory, empty.backlog, empty.arrived), stream)
         return memory, slope
 
     memory, slope = jax.jit(jax.vmap(one))(jnp.asarray(inflows))
@@ -224,7 +234,7 @@ def inflows_of(seeds: int, blocks: int, seed: int = 0) -> np.ndarray:
 @cache
 def learned_alone() -> tuple[PostDecisionServer, Server, np.ndarray, np.ndarray]:
     """Rule, server, grid and u (mean over 16 seeds) after 3000 blocks; gamma = 0.95."""
-    rule, server = PostDecisionServer(aim="discounted"), server_of(DEAR)
+    rule, server = PostDecisionServer(criterion="discounted"), server_of(DEAR)
     memory, _ = learn_alone(rule, server, inflows_of(16, 3000))
     return rule, server, np.asarray(rule.grid(server_view(0.0))), np.asarray(memory.slope).mean(axis=0)
 
@@ -252,7 +262,7 @@ def test_the_price_is_what_a_little_more_work_costs():
     rule, server, grid, slope = learned_alone()
     zero = jnp.zeros(())
     memory = ServerLearner(jnp.asarray(slope), zero, zero, zero)
-    rates = rule.rates(memory, server, server_view(0.0))
+    rates = rule.service_per_slot(memory, server, server_view(0.0))
     work, best = np.asarray(rates.work), np.asarray(rates.served)
     streams = inflows_of(4000, 200, seed=1)
 
@@ -282,10 +292,10 @@ def test_with_a_steady_inflow_the_price_is_known(inflow: float, dear: float):
     memory, slope = learn_alone(rule, server, np.full((1, 600), inflow))
     expected = 1.0 + 3.0 * dear * inflow**2
     assert slope[0, -1, 0] == pytest.approx(expected, rel=1e-3)
-    assert float(memory.usual[0]) == pytest.approx(expected, rel=0.05)  # it forgets its first guesses slowly
+    assert float(memory.mean_price[0]) == pytest.approx(expected, rel=0.05)  # it forgets its first guesses slowly
     one = jax.tree.map(lambda leaf: leaf[0], memory)
     action = rule.act(one, server, server_view(inflow), jax.random.key(0))
-    assert float(jnp.sum(action.rates)) == pytest.approx(inflow, rel=1e-3)
+    assert float(jnp.sum(action.service_per_slot)) == pytest.approx(inflow, rel=1e-3)
 
 
 def test_u_never_falls_in_x_while_it_is_learned():
@@ -295,25 +305,25 @@ def test_u_never_falls_in_x_while_it_is_learned():
     assert np.abs(way[:, -1] - way[:, 0]).max() > 1.0  # it did learn
 
 
-@pytest.mark.parametrize(("lag", "part"), [(0, 0.2), (2, 0.1), (8, 0.04)])
+@pytest.mark.parametrize(("broadcast_delay_blocks", "part"), [(0, 0.2), (2, 0.1), (8, 0.04)])
 def test_the_price_told_by_hand(lag: int, part: float):
     """u = 10 everywhere: gamma u = 9.999. The mean was 4 before the block t = 31, whose step is 32^-0.7 = 0.0884.
 
     The mean is 4.530 with it; the price goes `part` of the way from there to 9.999.
     """
-    server, rule = server_of(DEAR, broadcast_lag=lag), PostDecisionServer()
+    server, rule = server_of(DEAR, broadcast_delay_blocks=lag), PostDecisionServer()
     memory = ServerLearner(jnp.full(32, 10.0), jnp.asarray(4.0), jnp.asarray(31.0), jnp.asarray(0.0))
     action = rule.act(memory, server, server_view(2.5), jax.random.key(0))
     usual = 4.0 + 32.0**-0.7 * 5.999
     assert float(action.broadcast.price) == pytest.approx(usual + part * (9.999 - usual), rel=1e-12)
     after = rule.learn(memory, server, server_view(2.5), action, jnp.asarray(0.0), server_view(2.0))
-    assert float(after.usual) == pytest.approx(usual, rel=1e-12)
+    assert float(after.mean_price) == pytest.approx(usual, rel=1e-12)
     assert float(after.block) == 32.0
 
 
 def test_the_mean_price_forgets_at_least_two_hundredth_a_block():
     memory = ServerLearner(jnp.full(32, 10.0), jnp.asarray(4.0), jnp.asarray(1e6), jnp.asarray(0.0))
-    assert float(PostDecisionServer().usual(memory, jnp.asarray(6.0))) == pytest.approx(4.01, rel=1e-12)
+    assert float(PostDecisionServer().mean_price(memory, jnp.asarray(6.0))) == pytest.approx(4.01, rel=1e-12)
 
 
 def test_one_step_of_the_server_by_hand():
@@ -321,7 +331,7 @@ def test_one_step_of_the_server_by_hand():
 
     The block brings 1, t = 0 and so u is V'(x + 1) = 1 + gamma u(x') afterwards, 0.5 u(x') linear in y between points.
     """
-    server, rule = server_of(1.0, discount=0.5, objective="discounted"), PostDecisionServer(points=3)
+    server, rule = server_of(1.0, discount=0.5, objective="discounted"), PostDecisionServer(grid_points=3)
     zero = jnp.zeros(())
     memory = ServerLearner(jnp.array([1.0, 2.0, 5.0]), zero, zero, zero)
     action = rule.act(memory, server, server_view(0.0), jax.random.key(0))
@@ -340,20 +350,20 @@ class Fixed(ServerController):
 
     price: float = 0.0
 
-    def act(self, memory: Memory, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
-        wanted = jnp.minimum(server.slot_capacity / 3.0, view.y / server.slots)
-        return announce(view, jnp.full((server.slots,), wanted), self.price)
+    def act(self, memory: ControllerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        wanted = jnp.minimum(server.slot_capacity / 3.0, view.backlog / server.slots)
+        return server_action(view, jnp.full((server.slots,), wanted), self.price)
 
 
 @pytest.mark.parametrize(("device", "price"), [(PostDecision(), 0.0), (Priced(), 0.0), (Priced(), 1.5)])
 def test_u_converges_to_the_exact_table(device: PostDecision, price: float, play: Play):
     """U(m) - U(0), m = 1..8, the mean of 64 learners (4 alike, 16 seeds), within 1 %; each within 10 %."""
-    world = four_alike(broadcast_lag=0)
-    rule = replace(device, least_step=0.001)
-    run = play(Pair(rule, Fixed(price)), world, blocks=2000, seeds=range(16), precision="float64", call=500)
+    world = four_alike(broadcast_delay_blocks=0)
+    rule = replace(device, min_step=0.001)
+    run = play(ControllerPair(rule, Fixed(price)), world, blocks=2000, seeds=range(16), precision="float64", call=500)
     exact = np.asarray(lower_bound(world, price=price).certificate.tables.value)[1:9, 0]
     other = np.asarray(lower_bound(world, price=price + 1.0).certificate.tables.value)[1:9, 0]
-    left = np.asarray(jax.vmap(value_left)(run.loop.device_memory))
+    left = np.asarray(jax.vmap(value_left)(run.loop.device_state))
     value = left - left[:, :1]
     assert value[:, 1:9].mean(axis=(0, 2)) == pytest.approx(exact, rel=0.01)
     assert (np.abs(value[:, 1:9] / exact[:, None] - 1) < 0.1).all()
@@ -383,7 +393,7 @@ class Plain(PostDecision):
     def act(self, memory: Any, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         best = PostDecision.act(self, memory.known, device, view, key)
         explore, left = jax.random.bernoulli(jax.random.fold_in(key, 0), 0.5), jax.random.randint(key, (), 0, 6)
-        return DeviceAction(jnp.where(explore, jnp.minimum(left, view.q), best.whole), best.rest)
+        return DeviceAction(jnp.where(explore, jnp.minimum(left, view.q), best.whole), best.offload)
 
     def learn(
         self,
@@ -396,16 +406,16 @@ class Plain(PostDecision):
     ) -> Any:
         del view, cost
         choices, gamma = best_cuts(device, next_view.gain, self.price(next_view)), self.discount(device)
-        known, left = memory.known, (next_view.q - jnp.arange(device.most + 1)).astype(jnp.int32)
+        known, left = memory.known, (next_view.q - jnp.arange(device.max_tasks_per_block + 1)).astype(jnp.int32)
         future = jnp.where(left >= 0, choices.cost + gamma * known.value[jnp.maximum(left, 0)], jnp.inf)
         target = device.queue_weight * next_view.q + jnp.min(future)
         m = action.whole.astype(jnp.int32)
-        step = table_step(memory.visits[m], self.decay, self.least_step)
+        step = table_step(memory.visits[m], self.decay, self.min_step)
         value = known.value.at[m].add(step * (target - known.value[m]))
         return PlainMemory(replace(known, value=value), memory.visits.at[m].add(1.0))
 
-    def change(self, memory: Any) -> jax.Array:
-        return memory.known.change
+    def relative_change(self, memory: Any) -> jax.Array:
+        return memory.known.relative_change
 
 
 @pytest.mark.slow
@@ -413,12 +423,14 @@ def test_virtual_experience_changes_the_pace_and_not_the_answer(play: Play):
     """gamma = 0.6. Where plain learning has been often enough, both have the exact U; where it never was, only one."""
     world = four_alike(objective="discounted", discount=0.6, device={"arrival_prob": 0.15})
     exact = np.asarray(lower_bound(world, price=0.0).certificate.tables.value)[:8, 0]
-    memories = [
-        play(Pair(rule, Fixed()), world, blocks=4000, seeds=range(8), precision="float64", call=500).loop.device_memory
-        for rule in (PostDecision(least_step=0.001), Plain(least_step=0.001))
+    init_fleet = [
+        play(
+            ControllerPair(rule, Fixed()), world, blocks=4000, seeds=range(8), precision="float64", call=500
+        ).loop.device_state
+        for rule in (PostDecision(min_step=0.001), Plain(min_step=0.001))
     ]
-    tables = np.asarray(jax.vmap(value_left)(memories[0])), np.asarray(memories[1].known.value)
-    often = np.asarray(memories[1].visits).mean(axis=(0, 2))[:8] > 150
+    tables = np.asarray(jax.vmap(value_left)(init_fleet[0])), np.asarray(init_fleet[1].known.value)
+    often = np.asarray(init_fleet[1].visits).mean(axis=(0, 2))[:8] > 150
     virtual, plain = (np.abs(table.mean(axis=(0, 2))[:8] / exact - 1) for table in tables)
     assert often.sum() >= 4
     assert virtual.max() < 0.01
@@ -452,7 +464,7 @@ def test_u_is_increasing_and_convex_all_the_while():
 @pytest.mark.parametrize("device", [PostDecision(), Priced()])
 def test_nothing_has_to_be_known_beforehand(device: PostDecision, play: Play, four: Callable[..., World]):
     """The preset, 4 devices: the mean cost of the first 200 blocks is within 5 % of that of the first 1000."""
-    run: Run = play(Pair(device, PostDecisionServer()), four({}), blocks=1000, seeds=range(8))
+    run: Run = play(ControllerPair(device, PostDecisionServer()), four({}), blocks=1000, seeds=range(8))
     cost = run.sums.cost()
     running = np.cumsum(cost.mean(axis=0)) / (1 + np.arange(1000))
     assert running[199] == pytest.approx(running[-1], rel=0.05)
@@ -467,7 +479,7 @@ def test_nobody_rushes_to_a_dear_server_before_it_has_a_price(cheap: float, play
     """
     weights = {"server_energy": 2.5e-3, "server_queue": 1e-10 * cheap}
     scenario = load("paper", {"devices": 50, "weights": weights})
-    world, pair = build(scenario, place(scenario)), Pair(Priced(), PostDecisionServer())
+    world, pair = build(scenario, sample_placement(scenario)), ControllerPair(Priced(), PostDecisionServer())
     run: Run = play(pair, world, blocks=500, seeds=range(8), call=500)
     cost = run.sums.cost().mean(axis=0)
     assert cost[:200].mean() == pytest.approx(cost[200:].mean(), rel=0.05)
@@ -480,9 +492,9 @@ def test_the_oracle_has_the_certificates_tables(play: Play):
     """A dear server: it does what is least in c(j; h, lambda) + U(q - j), which without the price is another thing."""
     world = four_alike(weights={"server_energy": 2.5e-3})
     certificate = jax.tree.map(np.asarray, lower_bound(world).certificate)
-    pair = Pair(Oracle(certificate=certificate), Steady())
+    pair = ControllerPair(Oracle(certificate=certificate), Steady())
     run = play(pair, world, blocks=50, precision="float64")
-    known = run.loop.device_memory
+    known = run.loop.device_state
     for name in ("value", "slope", "surplus"):
         expected = np.asarray(getattr(certificate.tables, name))
         assert (np.asarray(getattr(known, name)) == expected).all()
@@ -492,12 +504,12 @@ def test_the_oracle_has_the_certificates_tables(play: Play):
 
     def best(q: int, x: float, price: float) -> tuple[float, float]:
         choices = best_cuts(own, jnp.asarray(GAIN * x), price)
-        taken = int(np.argmin(np.asarray(choices.cost)[: q + 1] + table[q - np.arange(q + 1)]))
-        return float(q - taken), float(choices.rest[taken])
+        started = int(np.argmin(np.asarray(choices.cost)[: q + 1] + table[q - np.arange(q + 1)]))
+        return float(q - started), float(choices.offload[started])
 
     blocks, price = [(q, x) for q in (1, 3, 5) for x in (0.05, 0.5, 2.0)], float(certificate.price)
     actions = [act(device_view(q, x, [0.0] * 5)) for q, x in blocks]
-    chosen = [(float(action.whole), float(action.rest)) for action in actions]
+    chosen = [(float(action.whole), float(action.offload)) for action in actions]
     assert chosen == [best(q, x, price) for q, x in blocks]
     assert chosen != [best(q, x, 0.0) for q, x in blocks]
 
@@ -506,6 +518,6 @@ def test_the_oracle_cannot_play_without_a_certificate():
     view = device_view(1.0, 1.0, [0.0] * 5)
     known = lower_bound(four_alike()).certificate.tables
     with pytest.raises(ValueError, match="needs setup"):
-        Oracle().memories(first_device(four_alike()), view, jax.random.key(0))
+        Oracle().init_fleet(first_device(four_alike()), view, jax.random.key(0))
     with pytest.raises(ValueError, match="needs setup"):
         Oracle().act(known, first_device(four_alike()), view, jax.random.key(0))

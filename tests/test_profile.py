@@ -20,7 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from partway.dnn.graph import load_network, profile_model, profile_network
-from partway.dnn.profile import CODING_BITS, Profile, read_profile, shipped_profiles, write_profile
+from partway.dnn.profile import DTYPE_BITS, Profile, read_profile, shipped_profiles, write_profile
 from partway.dnn.runtime import check, measure, random_inputs
 from partway.errors import InputError
 from partway.figures.profile import draw, report, sentences
@@ -91,38 +91,58 @@ def rows(profile: Profile) -> list[tuple[str, int, int]]:
     [
         # 3x3 output: (9 - (2 (3 - 1) + 1)) / 2 + 1; 6 channels, each of 2 channels x 3 x 3
         (
-            node("Conv", "x w", "y", group=2, strides=[2, 2], dilations=[2, 2]),
+            node("Conv", "x w", "backlog", group=2, strides=[2, 2], dilations=[2, 2]),
             {"x": (1, 4, 9, 9)},
             {"w": (6, 2, 3, 3)},
             6 * 9 * 2 * 9,
         ),
         # depthwise: one channel each
-        (node("Conv", "x w", "y", group=8, pads=[1] * 4), {"x": (2, 8, 5, 5)}, {"w": (8, 1, 3, 3)}, 2 * 8 * 25 * 9),
-        # one dimension, bias free of charge
-        (node("Conv", "x w b", "y"), {"x": (1, 2, 10)}, {"w": (3, 2, 4), "b": (3,)}, 3 * 7 * 2 * 4),
-        # every one of 4 x 25 inputs meets 3 channels x 3 x 3
-        (node("ConvTranspose", "x w", "y", strides=[2, 2]), {"x": (1, 4, 5, 5)}, {"w": (4, 3, 3, 3)}, 100 * 27),
-        # groups: 2 of the 4 output channels
-        (node("ConvTranspose", "x w", "y", group=2), {"x": (1, 4, 5, 5)}, {"w": (4, 2, 3, 3)}, 100 * 18),
-        (node("Gemm", "x w", "y"), {"x": (5, 7)}, {"w": (7, 3)}, 5 * 7 * 3),
-        (node("Gemm", "x w", "y", transA=1, transB=1), {"x": (7, 5)}, {"w": (3, 7)}, 5 * 7 * 3),
-        (node("MatMul", "x w", "y"), {"x": (2, 1, 3, 4)}, {"w": (5, 4, 6)}, 2 * 5 * 3 * 4 * 6),
-        (node("MatMul", "x w", "y"), {"x": (3, 4)}, {"w": (4,)}, 3 * 4),
-        (node("MatMul", "x w", "y"), {"x": (4,)}, {"w": (2, 4, 3)}, 2 * 4 * 3),
-        # 5 steps x batch 2, gates of hidden size 4 on 3 inputs and 4 states: 4, 3 and 1 of them
-        (node("LSTM", "x w r", "y", hidden_size=4), {"x": (5, 2, 3)}, {"w": (1, 16, 3), "r": (1, 16, 4)}, 10 * 16 * 7),
-        (node("GRU", "x w r", "y", hidden_size=4), {"x": (5, 2, 3)}, {"w": (1, 12, 3), "r": (1, 12, 4)}, 10 * 12 * 7),
         (
-            node("RNN", "x w r", "y", hidden_size=4, direction="bidirectional"),
+            node("Conv", "x w", "backlog", group=8, pads=[1] * 4),
+            {"x": (2, 8, 5, 5)},
+            {"w": (8, 1, 3, 3)},
+            2 * 8 * 25 * 9,
+        ),
+        # one dimension, bias free of charge
+        (node("Conv", "x w b", "backlog"), {"x": (1, 2, 10)}, {"w": (3, 2, 4), "b": (3,)}, 3 * 7 * 2 * 4),
+        # every one of 4 x 25 inputs meets 3 channels x 3 x 3
+        (node("ConvTranspose", "x w", "backlog", strides=[2, 2]), {"x": (1, 4, 5, 5)}, {"w": (4, 3, 3, 3)}, 100 * 27),
+        # groups: 2 of the 4 output channels
+        (node("ConvTranspose", "x w", "backlog", group=2), {"x": (1, 4, 5, 5)}, {"w": (4, 2, 3, 3)}, 100 * 18),
+        (node("Gemm", "x w", "backlog"), {"x": (5, 7)}, {"w": (7, 3)}, 5 * 7 * 3),
+        (node("Gemm", "x w", "backlog", transA=1, transB=1), {"x": (7, 5)}, {"w": (3, 7)}, 5 * 7 * 3),
+        (node("MatMul", "x w", "backlog"), {"x": (2, 1, 3, 4)}, {"w": (5, 4, 6)}, 2 * 5 * 3 * 4 * 6),
+        (node("MatMul", "x w", "backlog"), {"x": (3, 4)}, {"w": (4,)}, 3 * 4),
+        (node("MatMul", "x w", "backlog"), {"x": (4,)}, {"w": (2, 4, 3)}, 2 * 4 * 3),
+        # 5 steps x batch 2, gates of hidden size 4 on 3 inputs and 4 states: 4, 3 and 1 of them
+        (
+            node("LSTM", "x w r", "backlog", hidden_size=4),
+            {"x": (5, 2, 3)},
+            {"w": (1, 16, 3), "r": (1, 16, 4)},
+            10 * 16 * 7,
+        ),
+        (
+            node("GRU", "x w r", "backlog", hidden_size=4),
+            {"x": (5, 2, 3)},
+            {"w": (1, 12, 3), "r": (1, 12, 4)},
+            10 * 12 * 7,
+        ),
+        (
+            node("RNN", "x w r", "backlog", hidden_size=4, direction="bidirectional"),
             {"x": (5, 2, 3)},
             {"w": (2, 4, 3), "r": (2, 4, 4)},
             10 * 2 * 4 * 7,
         ),
-        (node("Einsum", "x w", "y", equation="bij,bjk->bik"), {"x": (2, 3, 4)}, {"w": (2, 4, 5)}, 2 * 3 * 4 * 5),
-        (node("Einsum", "x w", "y", equation="...ij,jk->...ik"), {"x": (2, 6, 3, 4)}, {"w": (4, 5)}, 12 * 3 * 4 * 5),
+        (node("Einsum", "x w", "backlog", equation="bij,bjk->bik"), {"x": (2, 3, 4)}, {"w": (2, 4, 5)}, 2 * 3 * 4 * 5),
+        (
+            node("Einsum", "x w", "backlog", equation="...ij,jk->...ik"),
+            {"x": (2, 6, 3, 4)},
+            {"w": (4, 5)},
+            12 * 3 * 4 * 5,
+        ),
         # 2 heads, 3 queries, 6 keys, head sizes 4 and 5
         (
-            node("Attention", "x k v", "y"),
+            node("Attention", "x k v", "backlog"),
             {"x": (1, 2, 3, 4)},
             {"k": (1, 2, 6, 4), "v": (1, 2, 6, 5)},
             2 * 3 * 6 * (4 + 5),
@@ -130,7 +150,7 @@ def rows(profile: Profile) -> list[tuple[str, int, int]]:
     ],
 )
 def test_macs_worked_by_hand(tmp_path: Path, operator, inputs, weights, macs):
-    model = network([operator], inputs, ["y"], weights, opset=23)
+    model = network([operator], inputs, ["backlog"], weights, opset=23)
     assert profile_model(saved(tmp_path, model)).macs == macs
 
 
@@ -145,9 +165,9 @@ def test_quantised_operators_count_like_the_others(tmp_path: Path):
         node("QuantizeLinear", "x s z", "q"),
         node("QLinearConv", "q s z w s z s z", "c"),
         node("MatMulInteger", "c m", "i"),
-        node("Cast", "i", "y", to=TensorProto.FLOAT),
+        node("Cast", "i", "backlog", to=TensorProto.FLOAT),
     ]
-    model = network(nodes, {"x": (1, 2, 7, 7)}, ["y"], byte)
+    model = network(nodes, {"x": (1, 2, 7, 7)}, ["backlog"], byte)
     assert [cut.macs for cut in profile_model(saved(tmp_path, model)).cuts] == [0, 0, 1350, 1650, 1650]
 
 
@@ -165,18 +185,29 @@ FULL, EACH = 4 * 8 * 8, 4 * 8 * 8 * 4 * 9
 
 
 def test_inside_of_a_residual_block_is_no_cut(tmp_path: Path):
-    block = [conv("x", "a"), conv("a", "b"), node("Relu", "b", "c"), node("Add", "c a", "d"), node("Relu", "d", "y")]
-    found = profile_model(saved(tmp_path, network(block, IMAGE, ["y"], SQUARE)))
-    assert rows(found) == [("x", 0, FULL), ("a", EACH, FULL), ("d", 2 * EACH, FULL), ("y", 2 * EACH, FULL)]
+    block = [
+        conv("x", "a"),
+        conv("a", "b"),
+        node("Relu", "b", "c"),
+        node("Add", "c a", "d"),
+        node("Relu", "d", "backlog"),
+    ]
+    found = profile_model(saved(tmp_path, network(block, IMAGE, ["backlog"], SQUARE)))
+    assert rows(found) == [("x", 0, FULL), ("a", EACH, FULL), ("d", 2 * EACH, FULL), ("backlog", 2 * EACH, FULL)]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (0, 3, 1, 2, 4), (0, 1, 3, 2, 4)])
 def test_branches_of_different_depth_in_any_order(tmp_path: Path, order: tuple[int, ...]):
     deep = [conv("a", "b"), conv("b", "c")]
-    nodes = [conv("x", "a"), *deep, node("MaxPool", "a", "p", kernel_shape=[1, 1]), node("Concat", "c p", "y", axis=1)]
-    model = network([nodes[i] for i in order], IMAGE, ["y"], SQUARE)
+    nodes = [
+        conv("x", "a"),
+        *deep,
+        node("MaxPool", "a", "p", kernel_shape=[1, 1]),
+        node("Concat", "c p", "backlog", axis=1),
+    ]
+    model = network([nodes[i] for i in order], IMAGE, ["backlog"], SQUARE)
     found = profile_model(saved(tmp_path, model))
-    assert rows(found) == [("x", 0, FULL), ("a", EACH, FULL), ("y", 3 * EACH, 2 * FULL)]
+    assert rows(found) == [("x", 0, FULL), ("a", EACH, FULL), ("backlog", 3 * EACH, 2 * FULL)]
 
 
 def test_constants_are_not_sent(tmp_path: Path):
@@ -187,12 +218,12 @@ def test_constants_are_not_sent(tmp_path: Path):
         conv("x", "a"),
         node("Identity", "a", "i"),
         node("Add", "i k", "b"),
-        node("Mul", "b n", "y"),
+        node("Mul", "b n", "backlog"),
     ]
     weights = {"s": np.array([4, 4, 3, 3]), "m": (8, 8)}
-    found = profile_model(saved(tmp_path, network(nodes, IMAGE, ["y"], weights)))
+    found = profile_model(saved(tmp_path, network(nodes, IMAGE, ["backlog"], weights)))
     # a and i are one and the same tensor
-    assert rows(found) == [("x", 0, FULL), ("i", EACH, FULL), ("b", EACH, FULL), ("y", EACH, FULL)]
+    assert rows(found) == [("x", 0, FULL), ("i", EACH, FULL), ("b", EACH, FULL), ("backlog", EACH, FULL)]
 
 
 def test_shapes_worked_out_in_the_graph_are_constants(tmp_path: Path):
@@ -202,11 +233,11 @@ def test_shapes_worked_out_in_the_graph_are_constants(tmp_path: Path):
         node("Gather", "s zero", "batch", axis=0),
         node("Concat", "batch rest", "flat", axis=0),
         node("Reshape", "a flat", "b"),
-        node("MatMul", "b f", "y"),
+        node("MatMul", "b f", "backlog"),
     ]
-    weights = SQUARE | {"zero": np.array([0]), "rest": np.array([-1]), "f": (FULL, 10)}
-    found = profile_model(saved(tmp_path, network(nodes, IMAGE, ["y"], weights)))
-    assert [cut.after for cut in found.cuts] == ["x", "a", "b", "y"]
+    weights = SQUARE | {"zero": np.array([0]), "offload": np.array([-1]), "f": (FULL, 10)}
+    found = profile_model(saved(tmp_path, network(nodes, IMAGE, ["backlog"], weights)))
+    assert [cut.after for cut in found.cuts] == ["x", "a", "b", "backlog"]
     assert found.macs == EACH + FULL * 10
 
 
@@ -215,26 +246,26 @@ def test_absent_inputs_and_outputs_are_no_tensors(tmp_path: Path):
         node("LSTM", "x w r _ _ h0 c0", "_ h", hidden_size=4),
         node("Clip", "h _ top", "a"),
         node("Clip", "k _ top", "b"),
-        node("MatMul", "a b", "y"),
+        node("MatMul", "a b", "backlog"),
     ]
     weights = {"w": (1, 16, 3), "r": (1, 16, 4), "h0": (1, 2, 4), "c0": (1, 2, 4), "k": (300, 4, 5)}
     top = {"top": np.array(1, np.float32)}
-    path = saved(tmp_path, network(nodes, {"x": (5, 2, 3)}, ["y"], weights | top))
-    assert [cut.after for cut in profile_model(path).cuts] == ["x", "h", "a", "y"]
+    path = saved(tmp_path, network(nodes, {"x": (5, 2, 3)}, ["backlog"], weights | top))
+    assert [cut.after for cut in profile_model(path).cuts] == ["x", "h", "a", "backlog"]
     assert [split.exact for split in check(load_network(path))] == [True, True]
 
 
 def test_all_inputs_are_sent_raw_and_wait_until_read(tmp_path: Path):
-    nodes = [conv("x", "a"), node("Relu", "a", "b"), node("Concat", "b late", "c", axis=1), conv("c", "y", "w5")]
+    nodes = [conv("x", "a"), node("Relu", "a", "b"), node("Concat", "b late", "c", axis=1), conv("c", "backlog", "w5")]
     inputs = {"x": (1, 4, 8, 8), "late": (1, 1, 8, 8)}
-    found = profile_model(saved(tmp_path, network(nodes, inputs, ["y"], SQUARE | {"w5": (4, 5, 3, 3)})))
-    assert [(cut.after, cut.elements) for cut in found.cuts] == [("x+late", 320), ("c", 320), ("y", FULL)]
+    found = profile_model(saved(tmp_path, network(nodes, inputs, ["backlog"], SQUARE | {"w5": (4, 5, 3, 3)})))
+    assert [(cut.after, cut.elements) for cut in found.cuts] == [("x+late", 320), ("c", 320), ("backlog", FULL)]
     assert found.input_bits == 32 * FULL + 8 * 64  # `late` is a gray image
 
 
 def test_an_output_that_is_done_stays_at_the_device(tmp_path: Path):
-    nodes = [conv("x", "a"), node("GlobalAveragePool", "a", "early"), conv("a", "b"), node("Relu", "b", "y")]
-    path = saved(tmp_path, network(nodes, IMAGE, ["early", "y"], SQUARE))
+    nodes = [conv("x", "a"), node("GlobalAveragePool", "a", "early"), conv("a", "b"), node("Relu", "b", "backlog")]
+    path = saved(tmp_path, network(nodes, IMAGE, ["early", "backlog"], SQUARE))
     found = profile_model(path)
     assert [cut.after for cut in found.cuts] == ["x", "a", "a", "b", "early+y"]
     assert found.cuts[-1].elements == 4 + FULL
@@ -303,7 +334,7 @@ def test_shipped_profiles_are_sound(name: str):
     assert macs == sorted(macs)
     assert min(cut.elements for cut in found.cuts) > 0
     assert found.input_bits == 8 * np.prod(found.input_shape) == 8 * found.cuts[0].elements
-    assert all(found.worth(coding)[[0, -1]].all() for coding in CODING_BITS)
+    assert all(found.pareto_optimal(tensor_dtype)[[0, -1]].all() for tensor_dtype in DTYPE_BITS)
     assert "://" not in found.source
 
 
@@ -318,7 +349,7 @@ def test_profiles_from_the_onnx_package_come_out_again(tmp_path: Path, name: str
 def test_mobilenetv2_comes_out_again_and_cuts_exactly(tmp_path: Path):
     assert write_profile(make_profiles.make("mobilenetv2", tmp_path)) == write_profile(read_profile("mobilenetv2"))
     assert telling(tmp_path / "mobilenetv2.onnx")
-    splits = check(load_network(tmp_path / "mobilenetv2.onnx"), most=10)
+    splits = check(load_network(tmp_path / "mobilenetv2.onnx"), max_tasks_per_block=10)
     assert [split.exact for split in splits] == [True] * 10
 
 
@@ -369,7 +400,7 @@ def test_every_cut_of_a_larger_network_gives_exactly_the_whole(tmp_path: Path, n
 
 
 def test_a_wrong_part_is_found(tmp_path: Path):
-    net = load_network(saved(tmp_path, network([conv("x", "a"), conv("a", "y")], IMAGE, ["y"], SQUARE)))
+    net = load_network(saved(tmp_path, network([conv("x", "a"), conv("a", "backlog")], IMAGE, ["backlog"], SQUARE)))
     (weight,) = net.model.graph.initializer
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + 1e-3, weight.name))
     (split,) = check(net)
@@ -380,14 +411,14 @@ def test_a_wrong_part_is_found(tmp_path: Path):
 def test_check_spaces_the_cuts_evenly(tmp_path: Path):
     chain = [conv("x", "t0"), *(node("Relu", f"t{i}", f"t{i + 1}") for i in range(9))]
     net = load_network(saved(tmp_path, network(chain, IMAGE, ["t9"], SQUARE)))
-    assert [split.cut for split in check(net, most=3)] == [1, 5, 9]
-    assert len(check(net, most=100)) == 9
+    assert [split.cut for split in check(net, max_tasks_per_block=3)] == [1, 5, 9]
+    assert len(check(net, max_tasks_per_block=100)) == 9
 
 
 def test_measured_seconds_belong_to_their_segments(tmp_path: Path):
     """A convolution between two small layers takes most of the time; HardSwish has no kernel of its own."""
-    nodes = [node("HardSwish", "x", "a"), conv("a", "b"), node("HardSwish", "b", "c"), node("Relu", "c", "y")]
-    net = load_network(saved(tmp_path, network(nodes, {"x": (1, 16, 64, 64)}, ["y"], {"w": (16, 16, 3, 3)})))
+    nodes = [node("HardSwish", "x", "a"), conv("a", "b"), node("HardSwish", "b", "c"), node("Relu", "c", "backlog")]
+    net = load_network(saved(tmp_path, network(nodes, {"x": (1, 16, 64, 64)}, ["backlog"], {"w": (16, 16, 3, 3)})))
     seconds = measure(net, runs=5)
     assert seconds.shape == (len(net.positions) + 2,)
     assert seconds[0] == 0
@@ -396,8 +427,8 @@ def test_measured_seconds_belong_to_their_segments(tmp_path: Path):
 
 
 def test_weights_beside_the_file(tmp_path: Path):
-    model = network([conv("x", "a"), node("Relu", "a", "y")], IMAGE, ["y"], SQUARE)
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 8, 8)))
+    model = network([conv("x", "a"), node("Relu", "a", "backlog")], IMAGE, ["backlog"], SQUARE)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("backlog", TensorProto.FLOAT, (1, 4, 8, 8)))
     path = tmp_path / "net.onnx"
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     net = load_network(path)
@@ -411,7 +442,7 @@ def test_weights_beside_the_file(tmp_path: Path):
 
 
 def test_an_open_batch_is_one(tmp_path: Path):
-    path = saved(tmp_path, network([conv("x", "y")], {"x": ("batch", 4, 8, 8)}, ["y"], SQUARE))
+    path = saved(tmp_path, network([conv("x", "backlog")], {"x": ("batch", 4, 8, 8)}, ["backlog"], SQUARE))
     assert profile_model(path).input_shape == (1, 4, 8, 8)
     assert profile_model(path, shapes={"x": (2, 4, 8, 8)}).macs == 2 * EACH
 
@@ -421,7 +452,9 @@ def test_an_open_batch_is_one(tmp_path: Path):
     [((1, 3, 32, 32), 8), ((1, 32, 32, 3), 8), ((2, 1, 28, 28), 8), ((1, 4, 32, 32), 32), ((1, 64, 1, 1), 32)],
 )
 def test_bits_of_a_raw_input(tmp_path: Path, shape: Shape, bits_each: int):
-    path = saved(tmp_path, network([node("MatMul", "x w", "y")], {"x": shape}, ["y"], {"w": (shape[-1], 2)}))
+    path = saved(
+        tmp_path, network([node("MatMul", "x w", "backlog")], {"x": shape}, ["backlog"], {"w": (shape[-1], 2)})
+    )
     assert profile_model(path).input_bits == bits_each * np.prod(shape)
     assert profile_model(path, input_bits=1234.5).input_bits == 1234.5
     with pytest.raises(InputError, match="input_bits"):
@@ -430,7 +463,7 @@ def test_bits_of_a_raw_input(tmp_path: Path, shape: Shape, bits_each: int):
 
 def test_strange_names_survive_the_csv_file(tmp_path: Path):
     strange = 'a,"b\n#é\u2028[red]'
-    path = saved(tmp_path, network([conv("x", "s"), node("Relu", "s", "y")], IMAGE, ["y"], SQUARE))
+    path = saved(tmp_path, network([conv("x", "s"), node("Relu", "s", "backlog")], IMAGE, ["backlog"], SQUARE))
     model = onnx.load(path)
     model.graph.node[0].output[0] = model.graph.node[1].input[0] = strange
     path = saved(tmp_path, model, "my, net: 1.onnx")
@@ -446,7 +479,7 @@ def test_without_onnxslim_the_plain_graph_is_cut(tmp_path: Path, monkeypatch: py
     def fail(*_: object, **__: object) -> None:
         raise cause
 
-    path = saved(tmp_path, network([conv("x", "a"), conv("a", "y")], IMAGE, ["y"], SQUARE))
+    path = saved(tmp_path, network([conv("x", "a"), conv("a", "backlog")], IMAGE, ["backlog"], SQUARE))
     usual = profile_model(path)
     monkeypatch.setattr("onnxslim.slim", fail)
     assert profile_model(path) == usual
@@ -463,11 +496,11 @@ def control_flow() -> dict[str, ModelProto]:
     ends = [helper.make_tensor_value_info("on", 9, []), here]
     body = helper.make_graph([node("Identity", "go", "on"), node("Relu", "v", "z")], "body", step, ends)
     start = [conv("x", "a"), node("ReduceMax", "a", "m", keepdims=0), node("Cast", "m", "t", to=TensorProto.BOOL)]
-    either = node("If", "t", "y", then_branch=branch, else_branch=branch)
-    loop = node("Loop", "n t a", "y", body=body)
+    either = node("If", "t", "backlog", then_branch=branch, else_branch=branch)
+    loop = node("Loop", "n t a", "backlog", body=body)
     return {
-        "if": network([*start, either], IMAGE, ["y"], SQUARE),
-        "loop": network([*start, loop], IMAGE, ["y"], SQUARE | {"n": np.array(3)}),
+        "if": network([*start, either], IMAGE, ["backlog"], SQUARE),
+        "loop": network([*start, loop], IMAGE, ["backlog"], SQUARE | {"n": np.array(3)}),
     }
 
 
@@ -476,7 +509,7 @@ BROKEN = {
     "empty.onnx": b"",
     "text.onnx": b"This is not a network.\nIt is text.\n",
     "page.onnx": b"<!DOCTYPE html>\n<html></html>\n",
-    "truncated.onnx": network([conv("x", "y")], IMAGE, ["y"], SQUARE).SerializeToString()[:-100],
+    "truncated.onnx": network([conv("x", "backlog")], IMAGE, ["backlog"], SQUARE).SerializeToString()[:-100],
     "zip.onnx": b"PK\x03\x04" + bytes(200),
 }
 
@@ -500,17 +533,22 @@ def test_a_path_that_is_no_file(tmp_path: Path, name: str):
     [
         (control_flow()["if"], "control flow .*If"),
         (control_flow()["loop"], "control flow .*Loop"),
-        (network([conv("x", "y")], {"x": (1, 4, "h", "w")}, ["y"], SQUARE), "--shape x=1x4x224x224"),
-        (network([node("Relu", "x", "y")], {"x": ("seq_len", 4)}, ["y"]), r"\?x4 in the file"),
-        (network([node("Relu", "x", "y")], {"x": (1, 4)}, ["y"]), "0 multiply-accumulates"),
-        (network([conv("x", "y")], {"x": (1, 5, 8, 8)}, ["y"], SQUARE), "sizes 5 and 4"),
-        (network([node("MatMul", "x w", "y")], {"x": (3, 5)}, ["y"], {"w": (4, 2)}), "do not fit"),
-        (network([node("Nonsense", "x", "y")], IMAGE, ["y"]), "Nonsense"),
+        (network([conv("x", "backlog")], {"x": (1, 4, "h", "w")}, ["backlog"], SQUARE), "--shape x=1x4x224x224"),
+        (network([node("Relu", "x", "backlog")], {"x": ("seq_len", 4)}, ["backlog"]), r"\?x4 in the file"),
+        (network([node("Relu", "x", "backlog")], {"x": (1, 4)}, ["backlog"]), "0 multiply-accumulates"),
+        (network([conv("x", "backlog")], {"x": (1, 5, 8, 8)}, ["backlog"], SQUARE), "sizes 5 and 4"),
+        (network([node("MatMul", "x w", "backlog")], {"x": (3, 5)}, ["backlog"], {"w": (4, 2)}), "do not fit"),
+        (network([node("Nonsense", "x", "backlog")], IMAGE, ["backlog"]), "Nonsense"),
         (
-            network([conv("x", "a"), node("NonZero", "a", "b"), node("Cast", "b", "y", to=1)], IMAGE, ["y"], SQUARE),
+            network(
+                [conv("x", "a"), node("NonZero", "a", "b"), node("Cast", "b", "backlog", to=1)],
+                IMAGE,
+                ["backlog"],
+                SQUARE,
+            ),
             "size of tensor 'b'",
         ),
-        (network([conv("x", "y")], {"x": (2**40, 4, 8, 8)}, ["y"], SQUARE), "multiply-accumulates"),
+        (network([conv("x", "backlog")], {"x": (2**40, 4, 8, 8)}, ["backlog"], SQUARE), "multiply-accumulates"),
     ],
 )
 def test_a_network_that_cannot_be_cut(tmp_path: Path, model: ModelProto, says: str):
@@ -520,7 +558,7 @@ def test_a_network_that_cannot_be_cut(tmp_path: Path, model: ModelProto, says: s
 
 
 def test_operators_of_unknown_work_are_refused(tmp_path: Path):
-    model = network([conv("x", "a"), node("Gelu", "a", "y", domain="com.microsoft")], IMAGE, ["y"], SQUARE)
+    model = network([conv("x", "a"), node("Gelu", "a", "backlog", domain="com.microsoft")], IMAGE, ["backlog"], SQUARE)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     with pytest.raises(InputError, match=r"com\.microsoft\.Gelu"):
         profile_model(saved(tmp_path, model))
@@ -528,15 +566,15 @@ def test_operators_of_unknown_work_are_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("shapes", [{"X": (1, 4, 8, 8)}, {"x": (1, 4, 8)}, {"x": (1, 4, 8, 0)}, {"x": ()}])
 def test_shapes_that_do_not_fit(tmp_path: Path, shapes: dict[str, Shape]):
-    path = saved(tmp_path, network([conv("x", "y")], IMAGE, ["y"], SQUARE))
+    path = saved(tmp_path, network([conv("x", "backlog")], IMAGE, ["backlog"], SQUARE))
     with pytest.raises(InputError, match="--shape"):
         profile_model(path, shapes=shapes)
 
 
 VALID = network(
-    [conv("x", "a"), node("Relu", "a", "b"), node("Reshape", "b s", "c"), node("MatMul", "c f", "y")],
+    [conv("x", "a"), node("Relu", "a", "b"), node("Reshape", "b s", "c"), node("MatMul", "c f", "backlog")],
     {"x": ("N", 4, 8, 8)},
-    ["y"],
+    ["backlog"],
     {"w": (2, 4, 3, 3), "s": np.array([1, -1]), "f": (128, 3)},
 ).SerializeToString()
 # most bytes are weights: half of the changes go to the rest
@@ -575,9 +613,9 @@ def test_shipped_profiles_need_no_onnx(monkeypatch: pytest.MonkeyPatch):
 # What is told
 
 
-def told(profile: Profile, coding: str, seconds: np.ndarray | None = None) -> str:
+def told(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = None) -> str:
     console = Console(file=io.StringIO(), width=140, color_system=None)
-    report(profile, coding, console, seconds)
+    report(profile, tensor_dtype, console, seconds)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -586,7 +624,7 @@ def test_the_table_names_the_cuts_worth_having():
     profile = read_profile("resnet50")
     text = told(profile, "uint8")
     said = [line.split()[1] for line in text.splitlines() if "yes" in line]
-    assert said == [str(i) for i in np.flatnonzero(profile.worth("uint8"))]
+    assert said == [str(i) for i in np.flatnonzero(profile.pareto_optimal("uint8"))]
     assert "R^2 = 0.68" in text
     assert "4,089.2 M multiply-accumulates" in text
 
@@ -601,20 +639,20 @@ def test_the_table_adds_up_measured_seconds():
 
 
 def test_a_network_without_a_cut_worth_having_says_so(tmp_path: Path):
-    path = saved(tmp_path, network([conv("x", "a"), node("Relu", "a", "y")], IMAGE, ["y"], SQUARE))
+    path = saved(tmp_path, network([conv("x", "a"), node("Relu", "a", "backlog")], IMAGE, ["backlog"], SQUARE))
     assert any("No cut inside" in said for said in sentences(profile_model(path), "fp32"))
 
 
-@pytest.mark.parametrize("coding", CODING_BITS)
+@pytest.mark.parametrize("tensor_dtype", DTYPE_BITS)
 @pytest.mark.parametrize("name", ["resnet50", "ppocr-det"])
-def test_the_figure_shows_all_cuts(name: str, coding: str):
+def test_the_figure_shows_all_cuts(name: str, tensor_dtype: str):
     profile = read_profile(name)
-    (axes,) = draw(profile, coding).axes
+    (axes,) = draw(profile, tensor_dtype).axes
     points = axes.lines[0].get_xydata()
-    assert np.allclose(points, np.stack([1 - profile.share(), profile.bits(coding)], axis=1)[:-1])
+    assert np.allclose(points, np.stack([1 - profile.share(), profile.bits(tensor_dtype)], axis=1)[:-1])
     assert axes.get_yscale() == "log"
-    assert axes.lines[1].get_ydata()[0] == pytest.approx(profile.law_slope(coding))
-    draw(profile, coding).savefig(io.BytesIO(), format="svg")
+    assert axes.lines[1].get_ydata()[0] == pytest.approx(profile.law_slope(tensor_dtype))
+    draw(profile, tensor_dtype).savefig(io.BytesIO(), format="svg")
 
 
 def test_the_law_drawn_is_the_best_line():

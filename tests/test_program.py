@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from partway.bound.device_program import Fading, Program, Solved, chords, plans, solve
+from partway.bound.device_program import Fading, Program, Solved, fading_above, fading_below, solve
 from partway.dnn.cuts import Task
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.system.types import Device
 
 SHARE, BITS = np.array([0.0, 0.25, 0.5, 1.0]), np.array([0.0, 1e5, 4e5, 6e5])
@@ -45,7 +45,7 @@ def device_of(slots: int = 3, feasible: bool = True, most: int = 2, **changes: f
         "fleet_size": 1.0,
     }
     arrays: dict[str, Any] = {name: np.asarray(value, float) for name, value in (numbers | changes).items()}
-    return Device(**arrays, task=cuts, slots=slots, most=most, queue="conserving", objective="average")
+    return Device(**arrays, task=cuts, slots=slots, max_tasks_per_block=most, queue="conserving", objective="average")
 
 
 def arrivals(slots: int, chance: float) -> np.ndarray:
@@ -53,15 +53,15 @@ def arrivals(slots: int, chance: float) -> np.ndarray:
 
 
 def below(bins: int, merge: bool = True) -> Fading:
-    """`chords` in float64."""
+    """`fading_below` in float64."""
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, chords(bins, merge))
+        return jax.tree.map(np.asarray, fading_below(bins, merge))
 
 
 def above(bins: int) -> Fading:
-    """`plans` in float64."""
+    """`fading_above` in float64."""
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, plans(bins))
+        return jax.tree.map(np.asarray, fading_above(bins))
 
 
 _solve = jax.jit(solve)
@@ -71,7 +71,7 @@ def solved(
     device: Device, arrive: np.ndarray, fading: Fading, discount: float, price: float, states: int = STATES
 ) -> Solved:
     with jax.enable_x64(True):
-        program = precise(Program(device, arrive, fading, np.asarray(discount)), "float64")  # pyright: ignore
+        program = cast_floats(Program(device, arrive, fading, np.asarray(discount)), "float64")  # pyright: ignore
         guess = program.device.queue_weight * jnp.arange(states) ** 2.0
         return jax.tree.map(np.asarray, _solve(program, jnp.float64(price), guess))
 
@@ -96,7 +96,7 @@ def test_a_device_that_runs_a_task_a_block_by_hand():
     assert found.part == pytest.approx(0.4 * 1.8, rel=1e-10)
     np.testing.assert_allclose(found.tables.value, m + 0.8 * m * (m + 1) / 1.2, rtol=1e-9)
     assert found.inflow == 0.0
-    assert found.reached == pytest.approx(0.0, abs=1e-12)
+    assert found.tail_probability == pytest.approx(0.0, abs=1e-12)
 
 
 def test_the_same_device_discounted_by_hand():
@@ -170,7 +170,7 @@ def test_policy_iteration_agrees_with_value_iteration(price: float, discount: fl
     fading = below(bins, bool(np.isinf(limit_w)))
     found = solved(device, arrive, fading, discount, price)
     gain, value = value_iteration(device, arrive, fading, discount, price)
-    assert found.reached < 1e-12
+    assert found.tail_probability < 1e-12
     assert found.part == pytest.approx(gain if discount == 1 else discount * value[0], rel=1e-8)
     np.testing.assert_allclose(found.tables.value[:20], value[:20], rtol=1e-7, atol=1e-7)
     assert found.tables.certificate == pytest.approx(gain, abs=1e-8)
@@ -197,7 +197,7 @@ def test_sharper_tables_are_not_needed_where_the_end_is_not_reached():
 def test_an_overloaded_device_reaches_the_end_of_its_table_and_its_part_errs_downward():
     """2.7 tasks come, at most two go: the longer the table, the more the queue costs."""
     parts = [solved(device_of(), arrivals(3, 0.9), below(16, True), 1.0, 0.7, states) for states in (32, STATES)]
-    assert all(found.reached > 0.1 for found in parts)
+    assert all(found.tail_probability > 0.1 for found in parts)
     assert 0.8 * 2.7 < parts[0].part < parts[1].part
 
 

@@ -9,13 +9,13 @@ from partway.pytree import record
 
 @record
 class One:
-    rate: float = 1.0
+    service_rate: float = 1.0
     count: int = 2
 
 
 @record
 class Other:
-    rate: float = 1.0
+    service_rate: float = 1.0
     count: int = 2
 
 
@@ -46,4 +46,4 @@ def test_a_compiled_program_is_never_that_of_another_class():
 
 def test_records_are_frozen():
     with pytest.raises(AttributeError):
-        One().rate = 2.0  # pyright: ignore[reportAttributeAccessIssue]  # that is the test
+        One().service_rate = 2.0  # pyright: ignore[reportAttributeAccessIssue]  # that is the test

@@ -13,18 +13,18 @@ import reference
 import reference_planners
 import reference_rules
 
-from partway.controllers.base import DeviceController, ServerController, announce, uniform
+from partway.controllers.base import DeviceController, ServerController, server_action, uniform
 from partway.controllers.qlearning import POWERS, RATES, SHARES, QLearningDevice
-from partway.measurement.metrics import Sums, Traces
-from partway.pytree import precise, record
+from partway.measurement.metrics import BlockMetrics, DeviceTraces
+from partway.pytree import cast_floats, record
 from partway.rng import controller_keys, per_device, stable_hash
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, pair_for
 from partway.simulation.rollout import Options, Run, play_seed, run
-from partway.simulation.step import Loop, Pair, first_state
-from partway.system.exogenous import draws, gains
-from partway.system.placement import place
+from partway.simulation.step import Carry, ControllerPair, first_state
+from partway.system.exogenous import exogenous, gains
+from partway.system.placement import sample_placement
 from partway.system.types import DeviceAction
 from partway.system.world import World, build
 
@@ -49,7 +49,7 @@ LAYERS = {
     "macs_per_cycle": 0.5,
     "bandwidth_hz": 2e6,
     "queue_weight": 2e-10,
-    "task": {"kind": "layers", "profile": "squeezenet", "coding": "uint8", "input_bits": 9e5},
+    "task": {"kind": "layers", "profile": "squeezenet", "tensor_dtype": "uint8", "input_bits": 9e5},
 }
 FLEET = {
     "group": [{"count": 1, **SLOW}, {"count": 2, **LARGE}, {"count": 2, **LAYERS}],
@@ -97,9 +97,9 @@ class Place(NamedTuple):
 def place_of(name: str, queue: str, lag: int, objective: str = "average") -> Place:
     """One of WORLDS."""
     groups, overrides = WORLDS[name]
-    rules = {"queue": queue, "broadcast_lag": lag, "objective": objective}
+    rules = {"queue": queue, "broadcast_delay_blocks": lag, "objective": objective}
     scenario = load({**groups, "devices": 5, **rules}, overrides)
-    placement = place(scenario)
+    placement = sample_placement(scenario)
     return Place(scenario, placement.mean_gain_per_w, build(scenario, placement))
 
 
@@ -109,7 +109,7 @@ def place_of(name: str, queue: str, lag: int, objective: str = "average") -> Pla
 @jax.jit
 def world_draws(world: World, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Arrivals (blocks, n, K) and gains (blocks + 1, K)."""
-    drawn = jax.vmap(partial(draws, world, seed))(jnp.arange(BLOCKS, dtype=jnp.uint32))
+    drawn = jax.vmap(partial(exogenous, world, seed))(jnp.arange(BLOCKS, dtype=jnp.uint32))
     return drawn.arrivals, jnp.concatenate([gains(world, seed, 0)[None], drawn.gain])
 
 
@@ -129,11 +129,11 @@ def explored(explore: float, keys: jax.Array, choices: int) -> tuple[jax.Array, 
     return first == last, first
 
 
-def chance_of(name: str, pair: Pair, world: World, played: Run, row: int) -> reference.Chance:
+def chance_of(name: str, pair: ControllerPair, world: World, played: Run, row: int) -> reference.Chance:
     """What chance brings to seed number `row` of a run; it does not depend on queue and lag of `world`."""
     with jax.enable_x64(True):
         seed = jnp.uint32(SEEDS[row])
-        arrivals, gain = world_draws(precise(world, "float64"), seed)
+        arrivals, gain = world_draws(cast_floats(world, "float64"), seed)
         device_keys, server_keys = action_keys(seed, jnp.uint32(stable_hash(name)))
         flat, own = device_keys.reshape(-1), {}
         if name == "random":
@@ -143,9 +143,13 @@ def chance_of(name: str, pair: Pair, world: World, played: Run, row: int) -> ref
             own = {"device_explores": whether.reshape(BLOCKS, 5), "device_index": which.reshape(BLOCKS, 5)}
         if hasattr(pair.server, "explore"):
             own["server_explores"], own["server_index"] = explored(pair.server.explore, server_keys, len(RATES))
-    mu, nu = getattr(played.pair.device, "mu", None), getattr(played.loop.server_memory, "nu", None)
+    mu, nu = getattr(played.pair.device, "mu", None), getattr(played.loop.server_state, "nu", None)
     own |= {} if mu is None else {"mu": mu[row]}
-    own |= {} if nu is None else {"nu": np.concatenate([nu.own[row, :, None], nu.queues[row], nu.rates[row]], axis=-1)}
+    own |= (
+        {}
+        if nu is None
+        else {"nu": np.concatenate([nu.own[row, :, None], nu.queues[row], nu.service_per_slot[row]], axis=-1)}
+    )
     return reference.Chance(np.asarray(arrivals), np.asarray(gain), **{key: np.asarray(own[key]) for key in own})
 
 
@@ -196,12 +200,14 @@ def parts_of(history: reference.History) -> dict[str, np.ndarray]:
 
 def test_jax_tells_all_schemes_apart() -> None:
     """Compiled programs are found by this comparison: of two that are equal one may be played in place of the other."""
-    structures = {name: jax.tree.structure(Pair(scheme.device, scheme.server)) for name, scheme in SCHEMES.items()}
+    structures = {
+        name: jax.tree.structure(ControllerPair(scheme.device, scheme.server)) for name, scheme in SCHEMES.items()
+    }
     same = [(one, other) for one, other in combinations(SCHEMES, 2) if structures[one] == structures[other]]
     assert same == []
 
 
-@pytest.mark.parametrize(("name", "queue", "lag", "worlds"), CASES)
+@pytest.mark.parametrize(("name", "queue", "broadcast_delay_blocks", "worlds"), CASES)
 def test_the_package_agrees_with_the_reference(name: str, queue: str, lag: int, worlds: tuple[str, ...]) -> None:
     for where in worlds:
         play_both(name, where, place_of(where, queue, lag))
@@ -230,11 +236,11 @@ def check(played: Run, row: int, expected: reference.History, where: str) -> Non
     device_cost = np.array(expected.device_queue) + np.array(expected.device_local) + np.array(expected.device_radio)
     pairs = {
         "q": (traces.q, q),
-        "taken": (traces.taken, q - whole),
-        "rest": (traces.rest, expected.rest),
-        "rates": (traces.rates, expected.rates),
+        "started": (traces.started, q - whole),
+        "offload": (traces.offload, expected.offload),
+        "service_per_slot": (traces.service_per_slot, expected.service_per_slot),
         "device cost": (traces.cost, device_cost),
-        "backlog": (sums.backlog, expected.y),
+        "backlog": (sums.backlog, expected.backlog),
         **{part: (getattr(sums, part), value) for part, value in parts_of(expected).items()},
     }
     for what, (ours, theirs) in pairs.items():
@@ -249,12 +255,12 @@ class ReplayedDevice(DeviceController):
     """Asks for what was recorded. Memory: block, whole (blocks,), rest (blocks,)."""
 
     def act(self, memory: Any, device: Any, view: Any, key: jax.Array) -> DeviceAction:
-        block, whole, rest = memory
-        return DeviceAction(whole[block], rest[block])
+        block, whole, offload = memory
+        return DeviceAction(whole[block], offload[block])
 
     def learn(self, memory: Any, device: Any, view: Any, action: Any, cost: jax.Array, next_view: Any) -> Any:
-        block, whole, rest = memory
-        return block + 1, whole, rest
+        block, whole, offload = memory
+        return block + 1, whole, offload
 
 
 @record
@@ -263,7 +269,7 @@ class ReplayedServer(ServerController):
 
     def act(self, memory: Any, server: Any, view: Any, key: jax.Array) -> Any:
         block, rates = memory
-        return announce(view, rates[block])
+        return server_action(view, rates[block])
 
     def learn(self, memory: Any, server: Any, view: Any, action: Any, cost: jax.Array, next_view: Any) -> Any:
         block, rates = memory
@@ -271,25 +277,29 @@ class ReplayedServer(ServerController):
 
 
 @jax.jit
-def replay(world: World, seed: jax.Array, whole: jax.Array, rest: jax.Array, rates: jax.Array) -> tuple[Sums, Traces]:
+def replay(
+    world: World, seed: jax.Array, whole: jax.Array, offload: jax.Array, rates: jax.Array
+) -> tuple[BlockMetrics, DeviceTraces]:
     """All blocks of one seed with these actions, in the precision of `world`."""
     at_first = jnp.zeros(whole.shape[-1:], int)
-    loop = Loop(first_state(world, seed), (at_first, whole, rest), (jnp.zeros((), int), rates))
-    pair, key = Pair(ReplayedDevice(), ReplayedServer()), jax.random.key(0)
+    loop = Carry(first_state(world, seed), (at_first, whole, offload), (jnp.zeros((), int), rates))
+    pair, key = ControllerPair(ReplayedDevice(), ReplayedServer()), jax.random.key(0)
     return play_seed(world, pair, loop, seed, key, jnp.uint32(0), Options(BLOCKS, traces=True))[1]
 
 
-def replayed(site: Place, history: reference.History, precision: str) -> tuple[Sums, Traces]:
+def replayed(site: Place, history: reference.History, precision: str) -> tuple[BlockMetrics, DeviceTraces]:
     """The recorded actions once more."""
     with jax.enable_x64(precision == "float64"):
-        actions = [jnp.asarray(field, precision) for field in (history.whole, history.rest, history.rates)]
-        return jax.tree.map(np.asarray, replay(precise(site.world, precision), jnp.uint32(RECORDED), *actions))
+        actions = [
+            jnp.asarray(field, precision) for field in (history.whole, history.offload, history.service_per_slot)
+        ]
+        return jax.tree.map(np.asarray, replay(cast_floats(site.world, precision), jnp.uint32(RECORDED), *actions))
 
 
 def recorded(name: str, site: Place) -> reference.History:
     """What a scheme of the reference does, with features and exploration of NumPy."""
     with jax.enable_x64(True):
-        arrivals, gain = jax.tree.map(np.asarray, world_draws(precise(site.world, "float64"), jnp.uint32(RECORDED)))
+        arrivals, gain = jax.tree.map(np.asarray, world_draws(cast_floats(site.world, "float64"), jnp.uint32(RECORDED)))
     random, servers = np.random.default_rng(0), 2 if name.startswith("qlearning") else 1 + site.scenario.slots
     choices = len(SHARES) if name == "binary" else len(POWERS)
     chance = reference.Chance(
@@ -314,5 +324,5 @@ def test_float32_agrees_with_float64_when_the_actions_are_the_same(where: str) -
         single, double = replayed(site, history, "float32"), replayed(site, history, "float64")
         assert single[0].cost().dtype == np.float32
         np.testing.assert_allclose(double[0].cost(), sum(parts_of(history).values()), **EXACT, err_msg=name)
-        np.testing.assert_array_equal(single[1].taken, double[1].taken, err_msg=name)
+        np.testing.assert_array_equal(single[1].started, double[1].started, err_msg=name)
         np.testing.assert_allclose(single[0].cost(), double[0].cost(), rtol=1e-5, atol=0.0, err_msg=name)

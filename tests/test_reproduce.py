@@ -28,7 +28,7 @@ from partway.paper.verdicts import shrinking
 from partway.scenario.loading import load
 from partway.schemes import pair_for
 from partway.simulation.rollout import run
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.world import build
 
 TINY = Sizes((3, 4), Points((0.1, 0.5), (2, 3)), training=20, horizon=10, blocks=2000)
@@ -41,12 +41,12 @@ def small(**changed: Any) -> Part:
 
 def test_a_lane_is_the_run_of_its_seed_placement_and_arrival_probability():
     part, scheme = small(), "printed"
-    cost = sum(lanes(part)[name] for name in reproduction.PARTS)
+    cost = sum(lanes(part)[name] for name in reproduction.COST_COMPONENTS)
     lane = 0
     for prob in part.arrival_probs:
         for seed in part.seeds:
             scenario = load("paper", {"devices": 3, "device.arrival_prob": prob, "placement_seed": seed})
-            alone = run(build(scenario, place(scenario)), pair_for(scheme, scenario), scheme, [seed], 30)
+            alone = run(build(scenario, sample_placement(scenario)), pair_for(scheme, scenario), scheme, [seed], 30)
             np.testing.assert_allclose(cost[lane], alone.sums.cost()[0], rtol=2e-4)
             lane += 1
     assert len(cost) == lane
@@ -54,11 +54,11 @@ def test_a_lane_is_the_run_of_its_seed_placement_and_arrival_probability():
 
 def test_the_two_sums_of_a_part():
     part = small(arrival_probs=(0.2,))
-    cost = sum(lanes(part)[name].astype(float) for name in reproduction.PARTS)
+    cost = sum(lanes(part)[name].astype(float) for name in reproduction.COST_COMPONENTS)
     found = play(part)
-    np.testing.assert_allclose(found["from_empty"], [discounted(cost[:, :10], 0.95)], rtol=1e-5)
+    np.testing.assert_allclose(found["from_start"], [discounted(cost[:, :10], 0.95)], rtol=1e-5)
     np.testing.assert_allclose(found["after_training"], [discounted(cost[:, 20:], 0.95)], rtol=1e-5)
-    for phase in ("from_empty", "after_training"):
+    for phase in ("from_start", "after_training"):
         np.testing.assert_allclose(found[f"{phase}_parts"].sum(axis=-1), found[phase], rtol=1e-9)
 
 
@@ -201,9 +201,11 @@ def test_the_command_from_end_to_end(
                 f"{p}_{kind}": random.lognormal(0, 1, shape) for p in PARTIES for kind in ("left", "error", "residual")
             }
         shape = (len(part.arrival_probs), len(part.seeds), part.blocks)
-        series = {name: random.lognormal(0, 1, shape) for name in ("cost", "device_change", "server_change")}
-        sums = {name: random.lognormal(0, 1, shape[:2]) for name in ("from_empty", "after_training")}
-        parts = ("parts", "from_empty_parts", "after_training_parts")
+        series = {
+            name: random.lognormal(0, 1, shape) for name in ("cost", "device_relative_change", "server_relative_change")
+        }
+        sums = {name: random.lognormal(0, 1, shape[:2]) for name in ("from_start", "after_training")}
+        parts = ("parts", "from_start_components", "after_training_components")
         return series | sums | {name: np.ones((*shape[:2], 4)) for name in parts}
 
     monkeypatch.setattr("partway.reproduce_command.QUICK", TINY)

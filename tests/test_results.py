@@ -14,10 +14,10 @@ from partway.bound import lower_bound as bound
 from partway.experiments import comparison
 from partway.experiments.comparison import compare
 from partway.experiments.report import as_json
-from partway.experiments.statistics import BATCHES, convergence, discounted, estimate, growing
-from partway.experiments.summary import PARTS, Summary, cost_of, summarise, versus
+from partway.experiments.statistics import BATCHES, count_unstable, discounted, estimate, settling_block
+from partway.experiments.summary import COST_COMPONENTS, Summary, cost_of, relative_cost, summarise
 from partway.formatting import plain
-from partway.measurement.metrics import Sums
+from partway.measurement.metrics import BlockMetrics
 
 Compared = Callable[..., xr.Dataset]
 
@@ -53,11 +53,11 @@ def test_convergence_by_hand():
 
     that from 9 / (t + 1) <= 0.09725 on, t = 92. In 100 blocks it would be t = 62, beyond half of them: not converged.
     """
-    assert convergence(np.array([[10.0] + [1.0] * 199])) == 92
-    assert convergence(np.array([[10.0] + [1.0] * 99])) is None
-    assert convergence(np.full((3, 50), 2.0)) == 0
+    assert settling_block(np.array([[10.0] + [1.0] * 199])) == 92
+    assert settling_block(np.array([[10.0] + [1.0] * 99])) is None
+    assert settling_block(np.full((3, 50), 2.0)) == 0
     assert (
-        convergence(np.array([[0.0] + [1.0] * 199, [20.0] + [1.0] * 199])) == 92
+        settling_block(np.array([[0.0] + [1.0] * 199, [20.0] + [1.0] * 199])) == 92
     )  # the mean over seeds, not each seed
 
 
@@ -95,12 +95,12 @@ RAMP = np.arange(2000.0)
 )
 def test_growth_is_told_from_noise(series: np.ndarray, seeds: int):
     """10 tasks arrive per block; a seed counts in which surely more than 0.1 of them stay."""
-    assert growing(series, 10.0)[0] == seeds
+    assert count_unstable(series, 10.0)[0] == seeds
 
 
 def test_growth_is_the_mean_slope_of_the_last_half():
     series = np.concatenate([np.zeros(1000), 0.5 * np.arange(1000.0)])
-    seeds, growth = growing(np.stack([series, 3 * series]), 10.0)
+    seeds, growth = count_unstable(np.stack([series, 3 * series]), 10.0)
     assert seeds == 2
     assert growth == pytest.approx((0.5 + 1.5) / 2, rel=1e-9)
 
@@ -108,9 +108,9 @@ def test_growth_is_the_mean_slope_of_the_last_half():
 def test_work_that_does_not_move_does_not_grow():
     """Whatever is left over, where nothing arrives; a seed that is lost has no say in the others."""
     left = np.random.default_rng(7).uniform(0.0, 1e3, (100, 1))
-    assert growing(np.tile(left, (1, 2000)), 0.0) == (0, 0.0)
+    assert count_unstable(np.tile(left, (1, 2000)), 0.0) == (0, 0.0)
     lost = np.vstack([np.full((1, 2000), np.nan), np.tile(np.arange(2000.0), (2, 1))])
-    assert growing(lost, 10.0)[0] == 2
+    assert count_unstable(lost, 10.0)[0] == 2
 
 
 def test_growth_is_that_of_linear_regression():
@@ -120,17 +120,17 @@ def test_growth_is_that_of_linear_regression():
     fits = [stats.linregress(np.arange(BATCHES) * 1000 / BATCHES, each) for each in means]
     surely = [fit.slope - stats.t.ppf(0.99, BATCHES - 2) * fit.stderr > 0.004 for fit in fits]
     assert 20 < sum(surely) < 180
-    assert growing(work, 0.4) == (sum(surely), pytest.approx(np.mean([fit.slope for fit in fits]), rel=1e-9))
+    assert count_unstable(work, 0.4) == (sum(surely), pytest.approx(np.mean([fit.slope for fit in fits]), rel=1e-9))
 
 
 def test_stationary_noise_is_rarely_called_growth():
     """Of 400 series that remember 20 blocks and have no drift at all 1 % would be, were their pieces independent."""
-    assert growing(autocorrelated(400, 2000, 0.95, 4), 0.0)[0] <= 16
+    assert count_unstable(autocorrelated(400, 2000, 0.95, 4), 0.0)[0] <= 16
 
 
 @pytest.mark.parametrize("blocks", [2, 3, 4, 6])
 def test_a_few_blocks_say_nothing_of_growth(blocks: int):
-    assert growing(np.tile(np.arange(float(blocks)), (3, 1)), 1.0)[0] == (3 if blocks == 6 else 0)
+    assert count_unstable(np.tile(np.arange(float(blocks)), (3, 1)), 1.0)[0] == (3 if blocks == 6 else 0)
 
 
 @pytest.mark.parametrize(("growing_seeds", "status"), [(0, "ok"), (2, "ok"), (3, "unstable"), (4, "unstable")])
@@ -138,7 +138,7 @@ def test_a_scheme_is_unstable_when_most_seeds_are(growing_seeds: int, status: st
     """Of four; a minority is not passed over in silence."""
     flat = np.ones((4, 2000))
     work = np.where(np.arange(4)[:, None] < growing_seeds, 0.5 * RAMP, 7.0)
-    sums = Sums(**dict.fromkeys((field.name for field in fields(Sums)), flat))
+    sums = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
     said, reason, growth = comparison.status_of(replace(sums, total_work=work, waiting=work))
     assert said == status
     assert growth == pytest.approx(0.5 * growing_seeds / 4)
@@ -149,7 +149,7 @@ def test_a_scheme_is_unstable_when_most_seeds_are(growing_seeds: int, status: st
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_scheme_with_a_cost_that_is_no_number_is_invalid(bad: float):
     flat = np.ones((2, 100))
-    sums = Sums(**dict.fromkeys((field.name for field in fields(Sums)), flat))
+    sums = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
     spoilt = flat.copy()
     spoilt[1, 3] = bad
     assert comparison.status_of(replace(sums, device_energy=spoilt))[0] == "invalid"
@@ -163,7 +163,7 @@ def labelled(costs: dict[str, np.ndarray], warmup: int) -> xr.Dataset:
     cost = np.stack(list(costs.values()))[..., None] * np.array([1.0, 0.0, 0.0, 0.0])
     return xr.Dataset(
         {"cost": (("scheme", "seed", "block", "part"), cost)},
-        coords={"scheme": list(costs), "part": list(PARTS)},
+        coords={"scheme": list(costs), "part": list(COST_COMPONENTS)},
         attrs={"warmup": warmup},
     )
 
@@ -173,14 +173,14 @@ def test_versus_is_paired_by_seed_and_after_warm_up():
     theirs = np.outer([1.0, 5.0, 10.0], np.ones(20))
     ours = 1.1 * theirs
     ours[:, :5] = 1e6
-    found = versus(labelled({"ours": ours, "theirs": theirs}, warmup=5), "ours", "theirs")
+    found = relative_cost(labelled({"ours": ours, "theirs": theirs}, warmup=5), "ours", "theirs")
     assert (found.mean, found.low, found.high) == pytest.approx((10.0, 10.0, 10.0), rel=1e-9)
-    assert versus(labelled({"ours": ours, "theirs": theirs}, warmup=0), "ours", "theirs").mean > 1e6
+    assert relative_cost(labelled({"ours": ours, "theirs": theirs}, warmup=0), "ours", "theirs").mean > 1e6
 
 
 def test_versus_by_hand():
     """Two seeds, 8 and 12 against 10 and 10: -20 and +20 %; t_0.975 of 1 degree is 12.7062, times 28.284 / sqrt(2)."""
-    found = versus(labelled({"a": np.array([[8.0], [12.0]]), "b": np.full((2, 1), 10.0)}, warmup=0), "a", "b")
+    found = relative_cost(labelled({"a": np.array([[8.0], [12.0]]), "b": np.full((2, 1), 10.0)}, warmup=0), "a", "b")
     assert found.mean == pytest.approx(0.0, abs=1e-12)
     assert found.high == pytest.approx(12.7062 * 20.0, rel=1e-5)
 
@@ -220,7 +220,7 @@ def test_a_summary_says_what_the_series_hold(name: str, dataset: xr.Dataset, sum
     own, summary = dataset.sel(scheme=name), summaries[name]
     late = {
         key: own[key].values[:, 50:].astype(float)
-        for key in ("arrived", "sent", "offered", "device_energy_j", "server_use")
+        for key in ("arrived", "sent", "started_work", "device_energy_j", "server_utilisation")
     }
     cost = own["cost"].values.astype(float)
     per_block, tasks = cost.sum(axis=-1), late["arrived"].sum()
@@ -234,22 +234,26 @@ def test_a_summary_says_what_the_series_hold(name: str, dataset: xr.Dataset, sum
     assert sum(summary.parts.values()) == pytest.approx(summary.cost.mean, rel=1e-6)
     assert summary.parts["device_energy"] == pytest.approx(cost[:, 50:, 3].mean(), rel=1e-6)
     weights = 0.95 ** np.arange(100)
-    assert summary.from_empty.mean == pytest.approx((per_block * weights).sum(axis=1).mean(), rel=1e-6)
-    assert summary.after_warmup.mean == pytest.approx((per_block[:, 50:] * weights[:50]).sum(axis=1).mean(), rel=1e-6)
+    assert summary.from_start.mean == pytest.approx((per_block * weights).sum(axis=1).mean(), rel=1e-6)
+    assert summary.discounted_after_warmup.mean == pytest.approx(
+        (per_block[:, 50:] * weights[:50]).sum(axis=1).mean(), rel=1e-6
+    )
     assert summary.device_j == pytest.approx(late["device_energy_j"].sum() / tasks, rel=1e-6)
-    assert summary.offloaded == pytest.approx(late["sent"].sum() / late["offered"].sum(), rel=1e-6)
-    assert summary.server_use == pytest.approx(late["server_use"].mean(), rel=1e-6)
+    assert summary.offloaded == pytest.approx(late["sent"].sum() / late["started_work"].sum(), rel=1e-6)
+    assert summary.server_utilisation == pytest.approx(late["server_utilisation"].mean(), rel=1e-6)
     never = np.nan_to_num([summary.latency_s[share] for share in ("p50", "p95", "p99")], nan=np.inf)
     assert 0.1 < never[0] <= never[1] <= never[2]
     assert summary.growth is None
 
 
 def test_the_reference_is_compared_with_the_others_and_not_with_itself(summaries: dict[str, Summary]):
-    assert summaries["constant"].versus is None
+    assert summaries["constant"].relative_cost is None
     other = summaries["random"]
-    assert other.versus is not None
-    assert other.versus.mean == pytest.approx(100 * (other.cost.mean / summaries["constant"].cost.mean - 1), rel=0.2)
-    assert other.versus.mean > 0
+    assert other.relative_cost is not None
+    assert other.relative_cost.mean == pytest.approx(
+        100 * (other.cost.mean / summaries["constant"].cost.mean - 1), rel=0.2
+    )
+    assert other.relative_cost.mean > 0
 
 
 def test_what_ignores_the_channel_without_a_limit_on_power_has_a_heavy_tail(compared: Compared):
@@ -271,9 +275,9 @@ SCHEME = {
     "status": str,
     "reason": str,
     "cost_per_block": ESTIMATE,
-    "discounted_cost": {"from_empty": ESTIMATE, "after_warmup": ESTIMATE},
-    "gap": {"mean": float, "ci95": [float, float], "devices": float, "waiting": float, "rate": float, "reason": str},
-    "parts": dict.fromkeys(PARTS, float),
+    "discounted_cost": {"from_start": ESTIMATE, "discounted_after_warmup": ESTIMATE},
+    "gap": {"mean": float, "ci95": [float, float], "devices": float, "waiting": float, "service": float, "reason": str},
+    "parts": dict.fromkeys(COST_COMPONENTS, float),
     "latency_s": dict.fromkeys(("mean", "p50", "p95", "p99"), float),
     "energy_j_per_task": {"device": float, "server": float},
     "offloaded_share": float,

@@ -28,10 +28,10 @@ from partway.controllers.related_work import (
     contexts,
 )
 from partway.dnn.cuts import Task
-from partway.pytree import fleetwise, precise
+from partway.pytree import cast_floats, fleetwise
 from partway.scenario.loading import load
-from partway.system.equations import admit
-from partway.system.placement import place
+from partway.system.equations import feasible_action
+from partway.system.placement import sample_placement
 from partway.system.types import Broadcast, Device, DeviceAction
 from partway.system.world import World, build
 
@@ -62,12 +62,12 @@ def hand(bits: np.ndarray = BITS, **changes: float) -> Device:
         "fleet_size": 4.0,
     }
     arrays: dict[str, Any] = {name: jnp.asarray(value, float) for name, value in (numbers | changes).items()}
-    return Device(**arrays, task=cuts, slots=5, most=3, queue="conserving", objective="average")
+    return Device(**arrays, task=cuts, slots=5, max_tasks_per_block=3, queue="conserving", objective="average")
 
 
-def view(q: float = 1.0, gain: float = 1.0, **heard: float) -> DeviceView:
+def view(q: float = 1.0, gain: float = 1.0, **broadcast: float) -> DeviceView:
     """What a device sees; not heard: 0."""
-    words = {name: jnp.asarray(heard.get(name, 0.0), float) for name in ("price", "rate", "backlog", "share")}
+    words = {name: jnp.asarray(broadcast.get(name, 0.0), float) for name in ("price", "rate", "backlog", "share")}
     return DeviceView(jnp.asarray(q, float), jnp.asarray(gain, float), jnp.zeros(5), Broadcast(**words))
 
 
@@ -75,14 +75,14 @@ def act(rule: DeviceController, device: Device, seen: DeviceView, memory: Any = 
     """(whole, rest)"""
     memory = rule.init(device, seen, KEY) if memory is None else memory
     action = rule.act(memory, device, seen, KEY)
-    return float(action.whole), float(action.rest)
+    return float(action.whole), float(action.offload)
 
 
 # Numbers by hand
 
 
 @pytest.mark.parametrize(
-    ("rate", "backlog", "rest"),
+    ("rate", "backlog", "offload"),
     [
         (4.0, 4.0, 1.0),  # own (1/2, 49/120, 46/120, 1/5) + server (0, 1/16, 1/8, 1/4) = (.5, .471, .508, .45)
         (3.0, 3.0, 0.25),  # + (0, 1/12, 1/6, 1/3) = (.5, .492, .55, .533)
@@ -93,19 +93,19 @@ def act(rule: DeviceController, device: Device, seen: DeviceView, memory: Any = 
         (0.0, 0.1, 0.0),  # it does nothing though there is work
     ],
 )
-def test_neurosurgeon_takes_the_cut_of_least_latency(rate: float, backlog: float, rest: float):
+def test_neurosurgeon_takes_the_cut_of_least_latency(rate: float, backlog: float, offload: float):
     """compute (4, 3, 2, 0) / 8 of a block, radio (0, 1, 4, 6) / 30; of five two are run by f_max."""
-    whole = 2.0 if rest == 1.0 else 3.0
-    assert act(Neurosurgeon(), hand(), view(5.0, rate=rate, backlog=backlog)) == (whole, rest)
+    whole = 2.0 if offload == 1.0 else 3.0
+    assert act(Neurosurgeon(), hand(), view(5.0, service_rate=rate, backlog=backlog)) == (whole, offload)
 
 
 def test_a_device_that_must_send_sends_the_least_to_a_server_that_stands_still():
     """f_max runs 0.6 of a task; 0.01 a block is assumed: 60 blocks and 110."""
-    assert act(Neurosurgeon(), hand(capacity=0.6), view(rate=0.0, backlog=0.1)) == (0.0, 0.5)
+    assert act(Neurosurgeon(), hand(capacity=0.6), view(service_rate=0.0, backlog=0.1)) == (0.0, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("gain", "limit_w", "rest"),
+    ("gain", "limit_w", "offload"),
     [
         (1.0, np.inf, 1.0),  # 400 (1 - rest) J at f_max, + 0.1 (0, 1, 15, 63) = (400, 300.1, 201.5, 6.3)
         (2e-2, np.inf, 0.5),  # + (0, 5, 75, 315) = (400, 305, 275, 315)
@@ -115,13 +115,13 @@ def test_a_device_that_must_send_sends_the_least_to_a_server_that_stands_still()
         (1e-9, 0.2, 0.0),  # nothing can be sent
     ],
 )
-def test_neurosurgeon_takes_the_cut_of_least_energy(gain: float, limit_w: float, rest: float):
+def test_neurosurgeon_takes_the_cut_of_least_energy(gain: float, limit_w: float, offload: float):
     device = hand(tx_power_max_w=limit_w)
-    assert act(NeurosurgeonEnergy(), device, view(gain=gain, rate=1e-3, backlog=1e3))[1] == rest
+    assert act(NeurosurgeonEnergy(), device, view(gain=gain, service_rate=1e-3, backlog=1e3))[1] == offload
 
 
 @pytest.mark.parametrize(
-    ("rate", "rest"),
+    ("rate", "offload"),
     [
         (4.0, 0.25),  # compute (1/2, 3/8, 1/4, 0), radio (0, 1, 4, 6) / 30, server rest / 1: slowest (.5, .375, .5, 1)
         (8.0, 0.5),  # rest / 2: (.5, .375, .25, .5)
@@ -130,13 +130,13 @@ def test_neurosurgeon_takes_the_cut_of_least_energy(gain: float, limit_w: float,
         (0.4, 0.0),  # rest / 0.1
     ],
 )
-def test_dads_takes_the_cut_whose_slowest_stage_is_fastest(rate: float, rest: float):
+def test_dads_takes_the_cut_whose_slowest_stage_is_fastest(rate: float, offload: float):
     """A fourth of the rate each; a backlog is no stage."""
-    assert act(Dads(), hand(), view(rate=rate, backlog=1e3))[1] == rest
+    assert act(Dads(), hand(), view(service_rate=rate, backlog=1e3))[1] == offload
 
 
 @pytest.mark.parametrize(
-    ("capacity", "gain", "rate", "rest"),
+    ("capacity", "gain", "rate", "offload"),
     [
         (2.0, 2e-3, 0.5, 0.25),  # (400, 350, 950, 3150) J and (0, .5, 1, 2) blocks
         (2.0, 2e-3, 0.2, 0.0),  # (0, 1.25, ...) blocks: only to send nothing is in time
@@ -146,15 +146,15 @@ def test_dads_takes_the_cut_whose_slowest_stage_is_fastest(rate: float, rest: fl
         (0.6, 1.0, 0.2, 0.5),  # (-, -, 2.5, 5) blocks: none is in time; 0.83 + .02 + 2.5 against 0 + .03 + 5
     ],
 )
-def test_coedge_takes_the_least_energy_in_time(capacity: float, gain: float, rate: float, rest: float):
+def test_coedge_takes_the_least_energy_in_time(capacity: float, gain: float, rate: float, offload: float):
     device = hand(capacity=capacity, tx_power_max_w=np.inf)
-    assert act(CoEdge(), device, view(gain=gain, rate=rate, backlog=rate))[1] == rest
+    assert act(CoEdge(), device, view(gain=gain, service_rate=rate, backlog=rate))[1] == offload
 
 
-@pytest.mark.parametrize(("share", "rest"), [(0.25, 0.25), (0.5, 1.0), (0.05, 0.0), (0.0, 1.0)])
-def test_iao_takes_the_cut_of_least_latency_at_its_share(share: float, rest: float):
+@pytest.mark.parametrize(("share", "offload"), [(0.25, 0.25), (0.5, 1.0), (0.05, 0.0), (0.0, 1.0)])
+def test_iao_takes_the_cut_of_least_latency_at_its_share(share: float, offload: float):
     """Of a rate of 12: 3, as for `neurosurgeon`; 6: (.5, .45, .467, .367); 0.6: over .4 to send; not heard."""
-    assert act(Iao(), hand(), view(rate=12.0, backlog=1e3, share=share))[1] == rest
+    assert act(Iao(), hand(), view(service_rate=12.0, backlog=1e3, share=share))[1] == offload
 
 
 def test_myopic_pays_for_this_block_and_a_block_of_waiting():
@@ -163,7 +163,7 @@ def test_myopic_pays_for_this_block_and_a_block_of_waiting():
 
 
 @pytest.mark.parametrize(
-    ("v", "backlog", "whole", "rest"),
+    ("v", "backlog", "whole", "offload"),
     [
         (1.0, 0.0, 1.0, 1.0),  # c(j) - 3 j = (0, .063 - 3, 1.063 - 6, 8.063 - 9)
         (1.0, 20.0, 2.0, 0.0),  # 20 / 4 a task sent: j = 1: (-2, -1.33, ...), j = 2: (2, .61, .39, .063)
@@ -172,8 +172,8 @@ def test_myopic_pays_for_this_block_and_a_block_of_waiting():
         (1e6, 0.0, 3.0, 0.0),  # V -> inf: nothing
     ],
 )
-def test_drift_weighs_energy_against_queues(v: float, backlog: float, whole: float, rest: float):
-    assert act(Drift(v=v), hand(), view(3.0, backlog=backlog)) == (whole, rest)
+def test_drift_weighs_energy_against_queues(v: float, backlog: float, whole: float, offload: float):
+    assert act(Drift(v=v), hand(), view(3.0, backlog=backlog)) == (whole, offload)
 
 
 # Laws
@@ -186,44 +186,46 @@ def seen_by_four(rng: np.random.Generator, devices: Device, dtype: Any) -> Devic
         return jnp.asarray(10 ** rng.uniform(-2, 2, 4) * rng.integers(0, 2, 4), dtype)
 
     gain = jnp.asarray(devices.mean_gain * 10 ** rng.uniform(-3, 1, 4), dtype)
-    heard = Broadcast(price=words(), rate=words(), backlog=words(), share=words() / 100)
-    return DeviceView(jnp.asarray(rng.integers(0, 7, 4), dtype), gain, jnp.zeros((5, 4), dtype), heard)
+    broadcast = Broadcast(price=words(), service_rate=words(), backlog=words(), share=words() / 100)
+    return DeviceView(jnp.asarray(rng.integers(0, 7, 4), dtype), gain, jnp.zeros((5, 4), dtype), broadcast)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_what_a_rule_asks_for_can_be_done(rule: DeviceController, precision: str, mixed_world: World):
-    """`admit` changes nothing: the cut exists and is affordable, f_max allows it; whatever was heard, nothing too.
+    """`feasible_action` changes nothing: the cut exists and is affordable, f_max allows it; whatever was heard, nothing too.
 
     Four devices: the paper's, one too slow for a task, two with real networks.
     """
-    devices, rng = precise(mixed_world, precision).devices, np.random.default_rng(0)
+    devices, rng = cast_floats(mixed_world, precision).devices, np.random.default_rng(0)
     views = [seen_by_four(rng, devices, precision) for _ in range(40)]
-    silent = [replace(one, heard=jax.tree.map(jnp.zeros_like, one.heard)) for one in views]
-    init, decide, allow = (jax.jit(fleetwise(f)) for f in (rule.init, rule.act, admit))
+    silent = [replace(one, broadcast=jax.tree.map(jnp.zeros_like, one.broadcast)) for one in views]
+    init, decide, allow = (jax.jit(fleetwise(f)) for f in (rule.init, rule.act, feasible_action))
     sent = 0.0
     for seen in views + silent:
         memory = init(devices, seen, jax.random.split(KEY, 4))
         asked = decide(memory, devices, seen, jax.random.split(KEY, 4))
         done = allow(devices, seen.q, seen.gain, asked)
         assert np.array_equal(asked.whole, done.whole)
-        assert np.allclose(asked.rest, done.rest, atol=1e-6)
+        assert np.allclose(asked.offload, done.offload, atol=1e-6)
         assert np.all(np.asarray(asked.whole) <= np.asarray(seen.q))
-        sent += float(jnp.sum(asked.rest))
+        sent += float(jnp.sum(asked.offload))
     assert sent > 10
 
 
 def test_a_higher_backlog_never_makes_neurosurgeon_send_more(mixed_world: World):
-    devices, rng = precise(mixed_world, "float64").devices, np.random.default_rng(1)
+    devices, rng = cast_floats(mixed_world, "float64").devices, np.random.default_rng(1)
     decide, lower = jax.jit(fleetwise(Neurosurgeon().act)), 0
     for _ in range(20):
         seen = replace(seen_by_four(rng, devices, "float64"), q=jnp.full(4, 3.0))
         before = np.ones(4)
         for backlog in (0.0, 0.1, 1.0, 3.0, 10.0, 100.0, 1e6):
-            heard = replace(seen.heard, backlog=jnp.full(4, backlog))
-            rest = np.asarray(decide((), devices, replace(seen, heard=heard), jax.random.split(KEY, 4)).rest)
-            assert (rest <= before).all()
-            lower, before = lower + int((rest < before).sum()), rest
+            broadcast = replace(seen.broadcast, backlog=jnp.full(4, backlog))
+            offload = np.asarray(
+                decide((), devices, replace(seen, broadcast=broadcast), jax.random.split(KEY, 4)).offload
+            )
+            assert (offload <= before).all()
+            lower, before = lower + int((offload < before).sum()), offload
     assert lower > 20
 
 
@@ -239,10 +241,10 @@ def test_dads_bottleneck_is_the_least_of_all_cuts():
         bits = np.concatenate([[0.0], rng.uniform(0.0, 6e5, 3)])
         device = hand(bits, capacity=rng.uniform(1.0, 4.0), server_work=rng.uniform(0.5, 2.0))
         rate = 10 ** rng.uniform(-1, 2)
-        rest = act(Dads(), device, view(rate=rate))[1]
+        offload = act(Dads(), device, view(service_rate=rate))[1]
         slowest = [max(stages(device, rate, cut)) for cut in range(4)]
-        assert slowest[list(SHARE).index(rest)] == pytest.approx(min(slowest), rel=1e-12)
-        chosen.add(rest)
+        assert slowest[list(SHARE).index(offload)] == pytest.approx(min(slowest), rel=1e-12)
+        chosen.add(offload)
     assert len(chosen) > 2
 
 
@@ -259,22 +261,22 @@ def test_myopic_is_the_best_of_all_tasks_and_cuts(bits: np.ndarray):
             return 0.01 * energy + float(device.queue_weight) * (q - j)
 
         options = [(0, 0), *product(range(1, min(q, 3) + 1), range(4))]
-        whole, rest = act(Myopic(), device, view(float(q), gain))
-        took = value(int(q - whole), list(SHARE).index(rest))
+        whole, offload = act(Myopic(), device, view(float(q), gain))
+        took = value(int(q - whole), list(SHARE).index(offload))
         assert took == pytest.approx(min(value(*option) for option in options), rel=1e-12)
 
 
 def test_the_proportional_law_makes_latency_all_or_nothing():
     """`neurosurgeon` and `iao` send all or nothing of the paper's task; `dads` and the least energy cut it."""
-    world = build(load("paper", {"devices": 4}), place(load("paper", {"devices": 4})))
-    devices, rng = precise(world, "float64").devices, np.random.default_rng(4)
+    world = build(load("paper", {"devices": 4}), sample_placement(load("paper", {"devices": 4})))
+    devices, rng = cast_floats(world, "float64").devices, np.random.default_rng(4)
 
     def sent(rule: DeviceController) -> set[float]:
         decide, found = jax.jit(fleetwise(rule.act)), set[float]()
         for _ in range(60):
             seen = replace(seen_by_four(rng, devices, "float64"), q=jnp.full(4, 3.0))
             seen = replace(seen, gain=seen.gain * 1e-2)
-            found |= {float(rest) for rest in decide((), devices, seen, jax.random.split(KEY, 4)).rest}
+            found |= {float(offload) for offload in decide((), devices, seen, jax.random.split(KEY, 4)).offload}
         return found
 
     assert sent(Neurosurgeon()) == {0.0, 1.0}
@@ -290,8 +292,8 @@ def frames(rule: Ans, device: Device, seen: DeviceView, memory: Fit, blocks: int
     """`blocks` blocks in which the same is seen -> memory, (blocks,) what was sent."""
 
     def block(memory: Fit, _: None) -> tuple[Fit, jax.Array]:
-        action = admit(device, seen.q, seen.gain, rule.act(memory, device, seen, KEY))
-        return rule.learn(memory, device, seen, action, jnp.zeros(()), seen), action.rest
+        action = feasible_action(device, seen.q, seen.gain, rule.act(memory, device, seen, KEY))
+        return rule.learn(memory, device, seen, action, jnp.zeros(()), seen), action.offload
 
     memory, sent = jax.jit(lambda first: jax.lax.scan(block, first, None, blocks))(memory)
     return memory, np.asarray(sent)
@@ -304,7 +306,7 @@ def test_ans_finds_the_best_cut():
     """
     device = hand(np.array([0.0, 3e5, 1e5, 6e5]), capacity=1.0)
     for backlog, best in ((1.25, 0.5), (11.25, 0.0)):
-        seen = view(rate=1.25, backlog=backlog)
+        seen = view(service_rate=1.25, backlog=backlog)
         rule = Ans(ridge=0.01)  # theta is (0, 0.8, 0.2, 0) and must be shorter than alpha / sqrt(ridge) = 1
         sent = frames(rule, device, seen, rule.init(device, seen, KEY), 1000)[1][800:]
         assert np.mean(sent == best) >= (1.0 if best else 0.8)
@@ -312,7 +314,7 @@ def test_ans_finds_the_best_cut():
 
 def test_ans_is_forced_to_offload_at_the_frames_of_its_horizon():
     """T = 16: every 2nd frame; 32 and 64: every 3rd (2.4, 2.8); 128: every 4th (3.4). Nobody would offload at 1e6."""
-    device, seen = hand(), view(rate=1.0, backlog=1.0)
+    device, seen = hand(), view(service_rate=1.0, backlog=1.0)
     memory = replace(Ans().init(device, seen, KEY), weighted=jnp.array([1e6, 0.0, 0.0, 0.0]))
     after, sent = frames(Ans(alpha=0.0), device, seen, memory, 100)
     wanted = {*range(2, 17, 2), *range(18, 64, 3), *range(68, 101, 4)}
@@ -332,8 +334,8 @@ def test_ans_fits_delays_by_ridge_regression():
     for cut in (1, 2, 0, 3, 1, 3):
         backlog, rate, later = rng.uniform(1.0, 9.0, 3)
         action = DeviceAction(jnp.zeros(()), jnp.asarray(SHARE[cut]))
-        seen, heard = view(backlog=backlog), view(rate=rate, backlog=later)
-        memory = rule.learn(memory, device, seen, action, jnp.zeros(()), heard)
+        seen, broadcast = view(backlog=backlog), view(service_rate=rate, backlog=later)
+        memory = rule.learn(memory, device, seen, action, jnp.zeros(()), broadcast)
         x = np.array([1.0, 1.5 * SHARE[cut], BITS[cut] / 6e5, backlog / 4]) * (cut > 0)
         delay = BITS[cut] / 6e5 / 5 + (max(later - rate, 0.0) + 1.5 * SHARE[cut]) / rate
         gram, b = gram + np.outer(x, x), b + delay * x
@@ -343,7 +345,7 @@ def test_ans_fits_delays_by_ridge_regression():
 
 def test_alpha_favours_what_is_not_known():
     """compute (.5, .375, .25, 0); one task's work known to take 9 blocks, a constant 0.6, the rest unknown."""
-    device, seen = hand(), view(rate=1.0, backlog=4.0)
+    device, seen = hand(), view(service_rate=1.0, backlog=4.0)
     fit = Fit(jnp.diag(jnp.array([1e-9, 1e-9, 1.0, 1e-9])), jnp.array([0.6e9, 0.0, 0.0, 0.0]), *jnp.array([0.0, 16.0]))
     assert np.asarray(contexts(device, seen, device.task.share, device.task.bits))[3] == pytest.approx([1, 1, 1, 1])
     assert act(Ans(alpha=0.0), device, seen, fit)[1] == 0.0  # 0.6 + 0 to send all, 0.5 to send nothing
@@ -355,15 +357,17 @@ def test_alpha_favours_what_is_not_known():
 
 def shared(rule: IaoServer, queues: list[float], blocks: int = 1) -> np.ndarray:
     """(K,) shares told after `blocks` blocks in which the queues stay as they are."""
-    server = precise(build(load("paper", {"devices": 3}), place(load("paper", {"devices": 3}))), "float64").server
+    server = cast_floats(
+        build(load("paper", {"devices": 3}), sample_placement(load("paper", {"devices": 3}))), "float64"
+    ).server
     seen = ServerView(jnp.asarray(30.0), jnp.zeros(()), jnp.asarray(queues, float))
     memory, action = rule.init(server, seen, KEY), None
     for _ in range(blocks):
         action = rule.act(memory, server, seen, KEY)
         memory = rule.learn(memory, server, seen, action, jnp.zeros(()), seen)
     assert action is not None
-    assert np.array_equal(action.rates, rule.serving.act((), server, seen, KEY).rates)
-    assert float(action.broadcast.rate) == pytest.approx(float(jnp.sum(action.rates)))
+    assert np.array_equal(action.service_per_slot, rule.serving.act((), server, seen, KEY).service_per_slot)
+    assert float(action.broadcast.service_rate) == pytest.approx(float(jnp.sum(action.service_per_slot)))
     return np.asarray(action.broadcast.share)
 
 

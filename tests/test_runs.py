@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from partway.controllers.baselines import Random, Steady
-from partway.measurement.metrics import Sums
+from partway.measurement.metrics import BlockMetrics
 from partway.rng import controller_keys, stable_hash
 from partway.schemes import SCHEMES
 from partway.simulation import fleet
@@ -17,7 +17,7 @@ from partway.simulation import rollout as runs
 from partway.simulation import schedule as layout
 from partway.simulation import step as simulate
 from partway.simulation.rollout import begin, go_on, run, run_worlds
-from partway.simulation.step import Pair
+from partway.simulation.step import ControllerPair
 from partway.system.world import World
 
 TILES = (1, 7, 50)
@@ -42,7 +42,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_results_do_not_depend_on_how_many_blocks_are_drawn_at_a_time(
     scheme: str, mixed_world: World, drawn: list[int], monkeypatch: pytest.MonkeyPatch
 ):
-    pair, played = Pair(SCHEMES[scheme].device, SCHEMES[scheme].server), list[Sums]()
+    pair, played = ControllerPair(SCHEMES[scheme].device, SCHEMES[scheme].server), list[BlockMetrics]()
     for most in TILES:
         monkeypatch.setattr(layout, "BLOCKS_PER_TILE", most)
         drawn.clear()
@@ -63,11 +63,11 @@ def dear(world: World) -> World:
 
 def test_results_do_not_depend_on_calls_that_are_not_equally_long(mixed_world: World, monkeypatch: pytest.MonkeyPatch):
     """23 blocks in a call, or in calls of 10, 10 and 3: of a world, of two at once, and gone on with from block 5."""
-    pair, seeds, how = Pair(Random(), Steady()), (0, 1), {"precision": "float64"}
+    pair, seeds, how = ControllerPair(Random(), Steady()), (0, 1), {"precision": "float64"}
     worlds, ticks = [mixed_world, dear(mixed_world)], list[int]()
 
     def played() -> tuple[Any, ...]:
-        whole = run(mixed_world, pair, "own", seeds, 23, tick=ticks.append, **how)
+        whole = run(mixed_world, pair, "own", seeds, 23, on_progress=ticks.append, **how)
         agreed, loop = begin(mixed_world, pair, "own", seeds, **how)
         early = go_on(mixed_world, agreed, loop, "own", seeds, 5, 0, **how)
         late = go_on(mixed_world, agreed, early.loop, "own", seeds, 23, 5, **how)
@@ -89,7 +89,7 @@ def test_worlds_played_at_once_do_not_depend_on_parts_and_blocks_played_ahead(
     mixed_world: World, monkeypatch: pytest.MonkeyPatch
 ):
     """Two worlds of four devices and two seeds, in parts of 2 and tiles of 3 blocks, are what each is alone."""
-    pair, how = Pair(SCHEMES["printed"].device, SCHEMES["printed"].server), {"precision": "float64"}
+    pair, how = ControllerPair(SCHEMES["printed"].device, SCHEMES["printed"].server), {"precision": "float64"}
     worlds = [mixed_world, dear(mixed_world)]
     alone = [run(world, pair, "printed", (0, 1), 12, **how).sums for world in worlds]
     lengths, play_tile = list[int](), simulate.play_tile

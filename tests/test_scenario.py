@@ -29,11 +29,11 @@ from partway.scenario.schema import (
     Weights,
 )
 from partway.system.load import load_of
-from partway.system.placement import Placement, place
+from partway.system.placement import Placement, sample_placement
 from partway.system.world import build
 
 TABLES: dict[str, type[Section]] = {"weights": Weights, "device": DeviceClass, "server": ServerClass, "radio": Radio}
-LAYERS = {"kind": "layers", "profile": "resnet50", "coding": "uint8"}
+LAYERS = {"kind": "layers", "profile": "resnet50", "tensor_dtype": "uint8"}
 PAPER = tomllib.loads(preset_text("paper"))
 CAMERA = tomllib.loads(preset_text("camera"))
 TREES = [PAPER, CAMERA, tomllib.loads(load("camera").to_toml()), tomllib.loads(preset_text("ocr"))]
@@ -298,7 +298,7 @@ def test_the_ends_of_all_ranges_make_a_world_of_finite_numbers(raw: dict[str, An
 @settings(max_examples=60, deadline=None)
 @given(scenarios(extreme=True))
 def test_the_ends_of_all_ranges_have_a_finite_gain(raw: dict[str, Any]):
-    placed = place(load({name: value for name, value in raw.items() if name != "group"} | {"devices": 2}))
+    placed = sample_placement(load({name: value for name, value in raw.items() if name != "group"} | {"devices": 2}))
     assert (np.isfinite(placed.mean_gain_per_w) & (placed.mean_gain_per_w > 0)).all()
     assert (np.isfinite(placed.distance_m) & (placed.distance_m > 0)).all()
 
@@ -329,7 +329,7 @@ def test_the_ends_of_all_ranges_have_a_finite_gain(raw: dict[str, Any]):
         ("objective=averge", "objective", "'averge'", "'average' or 'discounted'"),
         ("queue=5", "queue", "5", "'conserving' or 'as_printed'"),
         ("placement_seed=-1", "placement_seed", "-1", "a whole number from 0 up to 4294967295"),
-        ("broadcast_lag=1001", "broadcast_lag", "1001", "from 0 up to 1000"),
+        ("broadcast_lag=1001", "broadcast_delay_blocks", "1001", "from 0 up to 1000"),
         ("weights=3", "weights", "3", "a table"),
         ("weights.device_energy=-1e-3", "weights.device_energy", "-0.001", "a number from 0"),
         ("device.arrival_prob=1.2", "device.arrival_prob", "1.2", "a number from 0 up to 1"),
@@ -542,21 +542,21 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     """A preset with values deleted, replaced and added at any depth."""
     tree = copied(draw(st.sampled_from(TREES)))
     for _ in range(draw(st.integers(1, 3))):
-        place = draw(st.sampled_from(containers(tree)))
-        known = list(place) if isinstance(place, dict) else list(range(len(place)))
+        sample_placement = draw(st.sampled_from(containers(tree)))
+        known = list(sample_placement) if isinstance(sample_placement, dict) else list(range(len(sample_placement)))
         action = draw(st.sampled_from(["replace", "delete", "add", "swap"] if known else ["add"]))
-        if action == "add" and isinstance(place, list):
-            place.append(draw(values))
+        if action == "add" and isinstance(sample_placement, list):
+            sample_placement.append(draw(values))
         elif action == "add":
-            place[draw(keys)] = draw(values)
+            sample_placement[draw(keys)] = draw(values)
         elif action == "delete":
-            del place[draw(st.sampled_from(known))]
+            del sample_placement[draw(st.sampled_from(known))]
         elif action == "swap":
-            place[draw(st.sampled_from(known))] = copied(
+            sample_placement[draw(st.sampled_from(known))] = copied(
                 draw(st.sampled_from(containers(draw(st.sampled_from(TREES)))))
             )
         else:
-            place[draw(st.sampled_from(known))] = draw(values)
+            sample_placement[draw(st.sampled_from(known))] = draw(values)
     return tree
 
 

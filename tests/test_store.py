@@ -271,17 +271,17 @@ def test_a_folder_above_stays_if_somebody_has_used_it(tmp_path: Path):
 
 @both
 def test_a_second_interrupt_does_not_stop_the_clearing(tmp_path: Path, new: Open, monkeypatch: pytest.MonkeyPatch):
-    remove, heard = os.unlink, list[Path]()
+    remove, broadcast = os.unlink, list[Path]()
 
     def interrupted(path: Path, **options: Any) -> None:
-        heard.append(path)
+        broadcast.append(path)
         signal.raise_signal(signal.SIGINT)
         remove(path, **options)
 
     monkeypatch.setattr(os, "unlink", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_while(new, tmp_path / "results", lambda: signal.raise_signal(signal.SIGINT))
-    assert heard
+    assert broadcast
     assert os.listdir(tmp_path) == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -338,7 +338,7 @@ def test_what_cannot_be_written_is_refused_at_once(tmp_path: Path, new: Open):
 
 @contextmanager
 def no_room(most: int) -> Iterator[None]:
-    """A disk on which a file of `most` bytes does not fit."""
+    """A disk on which a file of `max_tasks_per_block` bytes does not fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:

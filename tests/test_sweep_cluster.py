@@ -59,7 +59,7 @@ def test_simulated_numbers_are_those_of_one_process_though_dask_workers_are_kill
     """All of them, at a random moment after they have begun; bit for bit."""
     log, chance, killed = tmp_path / "begun", dice(), list[int]()
 
-    def tick(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if log.exists() and not killed:
             time.sleep(chance.uniform(0, 1))  # a group takes seconds: it has to be compiled
             killed.extend(nanny.pid for nanny in cluster.workers.values() if nanny.pid)
@@ -68,7 +68,7 @@ def test_simulated_numbers_are_those_of_one_process_though_dask_workers_are_kill
 
     with monkeypatch.context() as patch, dask_executor(cluster.scheduler_address) as executor:
         patch.setattr(sweep_run, "play_group", noting(play_group, log))
-        dataset = sweep(**REAL, out=tmp_path / "dask", executor=executor, tick=tick)
+        dataset = sweep(**REAL, out=tmp_path / "dask", executor=executor, on_progress=on_progress)
     assert set(dataset["status"].values.ravel()) == {"ok"}
     assert len(log.read_text().split()) > dataset["status"].size  # some were begun twice
     sweep(**REAL, out=tmp_path / "alone", jobs=1)
@@ -87,7 +87,7 @@ def test_dask_workers_killed_at_random_moments_change_nothing(
 
     havoc = Havoc(seen, pids, kills=4, pause_s=0.5)  # the scheduler hears a moment later that a result has arrived
     with dask_executor(cluster.scheduler_address) as executor:
-        sweep(**MANY, out=seen.out, executor=executor, tick=havoc.tick)
+        sweep(**MANY, out=seen.out, executor=executor, on_progress=havoc.on_progress)
         havoc.is_over()
         sweep(**MANY, out=seen.out, executor=executor)  # what was given up
     assert same_files(seen.out, undisturbed)
@@ -116,7 +116,7 @@ def test_a_killed_scheduler_ends_the_sweep_with_one_clear_line(
             time.sleep(0.1)
         address = json.loads(place.read_text())["address"]
         with pytest.raises(InputError, match="the Dask scheduler is gone"), dask_executor(address) as executor:
-            sweep(**MANY, out=tmp_path / "out", executor=executor, tick=lambda progress: scheduler.kill())
+            sweep(**MANY, out=tmp_path / "out", executor=executor, on_progress=lambda progress: scheduler.kill())
 
 
 def test_nobody_at_the_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):

@@ -11,8 +11,8 @@ import pytest
 
 import partway
 from partway.errors import InputError
-from partway.experiments.comparison import plan
-from partway.experiments.sweep import plan as module
+from partway.experiments.comparison import make_plan
+from partway.experiments.sweep import make_plan as module
 from partway.experiments.sweep.plan import CODE, MOST_WORLDS, SweepPlan, key_of, sweep_plan
 
 PACKAGE = Path(partway.__file__).parent
@@ -27,8 +27,8 @@ CHANGES: list[dict[str, Any]] = [
     {"schemes": ["decoupled"]},
     {"overrides": {"devices": 3}},
     {"overrides": {"device.arrival_prob": 0.41}},
-    {"overrides": {"device.task": {"kind": "layers", "profile": "resnet50", "coding": "uint8"}}},
-    {"overrides": {"device.task": {"kind": "layers", "profile": "alexnet", "coding": "uint8"}}},
+    {"overrides": {"device.task": {"kind": "layers", "profile": "resnet50", "tensor_dtype": "uint8"}}},
+    {"overrides": {"device.task": {"kind": "layers", "profile": "alexnet", "tensor_dtype": "uint8"}}},
     {"overrides": {"device.tx_power_max_w": 0.2}},
     {"overrides": {"placement_seed": 1}},
     {"overrides": {"schemes.priced.answer": 0.31}},
@@ -37,7 +37,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def key(**how: Any) -> str:
-    return key_of(plan("paper", **(BASE | how)))
+    return key_of(make_plan("paper", **(BASE | how)))
 
 
 def small(*over: str, **how: Any) -> SweepPlan:
@@ -70,7 +70,7 @@ def test_a_profile_counts_by_what_it_says(tmp_path: Path):
         (tmp_path / f"{name}.csv").write_text(content)
 
     def with_profile(path: Path | str) -> str:
-        return key(overrides={"device.task": {"kind": "layers", "profile": str(path), "coding": "uint8"}})
+        return key(overrides={"device.task": {"kind": "layers", "profile": str(path), "tensor_dtype": "uint8"}})
 
     contents = [module._profile(str(tmp_path / name)) for name in ("one.csv", "two.csv")]
     assert contents[0] != contents[1]
@@ -98,11 +98,11 @@ def imports_of(name: str) -> set[str]:
 
 
 def test_the_code_that_counts_is_all_that_a_case_imports():
-    seen, todo = set[str](), {"sweep_cases"}
-    while todo:
-        name = todo.pop()
+    seen, plan = set[str](), {"sweep_cases"}
+    while plan:
+        name = plan.pop()
         seen.add(name)
-        todo |= imports_of(name) - seen
+        plan |= imports_of(name) - seen
     assert {name for name in seen if not name.startswith("controllers")} == set(CODE)
 
 
@@ -117,9 +117,9 @@ def test_a_policy_from_outside_counts_by_its_source(tmp_path: Path, monkeypatch:
 
 
 def test_cases_of_one_shape_share_a_group():
-    todo = small("device.arrival_prob=0.1,0.2,0.3", "devices=1,2", schemes=["local", "full"])
+    plan = small("device.arrival_prob=0.1,0.2,0.3", "devices=1,2", schemes=["local", "full"])
     groups = [
-        (group[0].todo.schemes[0], {case.todo.scenario.devices for case in group}, len(group)) for group in todo.groups
+        (group[0].plan.schemes[0], {case.plan.scenario.devices for case in group}, len(group)) for group in plan.groups
     ]
     assert groups == [("local", {1}, 3), ("full", {1}, 3), ("local", {2}, 3), ("full", {2}, 3)]
 
@@ -133,35 +133,35 @@ def test_what_the_compiled_program_is_specialised_to_parts_groups():
 
 
 def test_groups_are_bounded_and_even():
-    todo = small("device.arrival_prob=0.1:0.9:33")
-    assert [len(group) for group in todo.groups] == [11, 11, 11]
-    assert max(map(len, todo.groups)) <= MOST_WORLDS
+    plan = small("device.arrival_prob=0.1:0.9:33")
+    assert [len(group) for group in plan.groups] == [11, 11, 11]
+    assert max(map(len, plan.groups)) <= MOST_WORLDS
     large = small("device.arrival_prob=0.1:0.9:3", blocks=100_000, overrides={"devices": 60})
     assert [len(group) for group in large.groups] == [1, 1, 1]  # 12 million device-blocks each
 
 
 def test_what_an_axis_does_not_touch_is_one_case():
-    todo = small("schemes.priced.answer=0.1,0.2", schemes=["priced", "local"])
-    keys = [cell.key for cell in todo.cells]
-    assert [cell.scheme for cell in todo.cells] == ["priced", "local"] * 2
+    plan = small("schemes.priced.answer=0.1,0.2", schemes=["priced", "local"])
+    keys = [cell.key for cell in plan.cells]
+    assert [cell.scheme for cell in plan.cells] == ["priced", "local"] * 2
     assert keys[1] == keys[3]
     assert keys[0] != keys[2]
-    assert sum(map(len, todo.groups)) == 3
+    assert sum(map(len, plan.groups)) == 3
 
 
 def test_axes_come_after_what_is_set():
-    todo = small("devices=2,3", overrides=["devices=7", "device.arrival_prob=0.2"])
+    plan = small("devices=2,3", overrides=["devices=7", "device.arrival_prob=0.2"])
     found = [
-        (case.todo.scenario.devices, case.todo.scenario.device.arrival_prob) for group in todo.groups for case in group
+        (case.plan.scenario.devices, case.plan.scenario.device.arrival_prob) for group in plan.groups for case in group
     ]
     assert found == [(2, 0.2), (3, 0.2)]
-    assert todo.base.scenario.devices == 7
+    assert plan.base.scenario.devices == 7
 
 
 def test_points_that_are_no_scenario_are_cells_without_a_case():
-    todo = small("device.arrival_prob=0.5,1.5", "queue=conserving,as_printed")
-    assert [cell.key is None for cell in todo.cells] == [False, False, True, True]
-    assert "device.arrival_prob = 1.5: allowed is a number from 0 up to 1" in todo.cells[2].why
+    plan = small("device.arrival_prob=0.5,1.5", "queue=conserving,as_printed")
+    assert [cell.key is None for cell in plan.cells] == [False, False, True, True]
+    assert "device.arrival_prob = 1.5: allowed is a number from 0 up to 1" in plan.cells[2].why
     limited = small("schemes.priced.answer=0.5,7", schemes=["priced", "local"])
     assert [cell.key is None for cell in limited.cells] == [False, False, True, True]  # as `compare` refuses it
 
@@ -181,8 +181,8 @@ def test_a_sweep_without_a_valid_point_is_refused(over: tuple[str, ...], how: di
 
 
 def test_the_description_says_all_and_is_json():
-    todo = small("devices=2,3")
-    said = todo.description()
+    plan = small("devices=2,3")
+    said = plan.description()
     assert json.loads(json.dumps(said)) == said
     assert said != small("devices=2,4").description()
     assert said["axes"] == [["devices", [2, 3]]]

@@ -24,7 +24,7 @@ import xarray as xr
 import partway
 from partway.errors import InputError
 from partway.experiments.comparison import compare
-from partway.experiments.summary import PARTS, Summary, summarise
+from partway.experiments.summary import COST_COMPONENTS, Summary, summarise
 from partway.experiments.sweep import group as sweep_cases
 from partway.experiments.sweep import plan as sweep_plan
 from partway.experiments.sweep import run as sweep_run
@@ -91,12 +91,12 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
     assert (cost.mean, cost.low, cost.high) == pytest.approx(
         (summary.cost.mean, summary.cost.low, summary.cost.high), rel
     )
-    parts = {part: float(here["cost"].sel(part=part).mean()) for part in PARTS}
+    parts = {part: float(here["cost"].sel(part=part).mean()) for part in COST_COMPONENTS}
     assert parts == pytest.approx(summary.parts, rel, abs=1e-12)
     for field, whole in (
         ("cost_with_warmup", summary.cost_full),
-        ("from_empty", summary.from_empty),
-        ("after_warmup", summary.after_warmup),
+        ("from_start", summary.from_start),
+        ("discounted_after_warmup", summary.discounted_after_warmup),
     ):
         assert float(here[field].mean()) == pytest.approx(whole.mean, rel)
     for field, value in (
@@ -104,20 +104,20 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
         ("server_energy_j_per_task", summary.server_j),
         ("wasted_energy_j_per_task", summary.wasted_j),
         ("offloaded_share", summary.offloaded),
-        ("cpu_use", summary.cpu_use),
-        ("radio_use", summary.radio_use),
-        ("server_use", summary.server_use),
-        ("off_command", summary.off_command),
+        ("cpu_utilisation", summary.cpu_utilisation),
+        ("radio_utilisation", summary.radio_utilisation),
+        ("server_utilisation", summary.server_utilisation),
+        ("power_mismatch", summary.power_mismatch),
         ("growth_per_block", np.nan if summary.growth is None else summary.growth),
-        ("converged_after_blocks", np.nan if summary.converged is None else summary.converged),
+        ("converged_after_blocks", np.nan if summary.settling_block is None else summary.settling_block),
     ):
         assert float(here[field]) == pytest.approx(value, rel, nan_ok=True), field
     assert summary.gap
     gap = gap_of(dataset, at, name)
     whole = summary.gap.whole
     assert (gap.mean, gap.low, gap.high) == pytest.approx((whole.mean, whole.low, whole.high), rel)
-    losses = [float(here["gap"].sel(loss=loss).mean()) for loss in ("devices", "waiting", "rate")]
-    assert losses == pytest.approx([summary.gap.devices, summary.gap.waiting, summary.gap.rate], rel, abs=1e-12)
+    losses = [float(here["gap"].sel(loss=loss).mean()) for loss in ("devices", "waiting", "service")]
+    assert losses == pytest.approx([summary.gap.devices, summary.gap.waiting, summary.gap.service], rel, abs=1e-12)
     assert bool(dataset["heavy_tail"].sel(scheme=name)) == summary.heavy_tail
     assert int(dataset["signals_down"].sel(scheme=name)) == summary.signalling["down"]
 
@@ -164,7 +164,7 @@ def test_the_dataset_is_labelled(simulated: Path):
     assert dataset["arrival_prob"].values.tolist() == [0.1, 0.2, 0.3]
     assert dataset["arrival_prob"].attrs == {"units": "1", "field": "device.arrival_prob"}
     assert dataset["scheme"].values.tolist() == ["local"]
-    assert all(dataset[name].attrs["units"] for name in ("cost", "gap", "bound", "cpu_use", "from_empty"))
+    assert all(dataset[name].attrs["units"] for name in ("cost", "gap", "bound", "cpu_utilisation", "from_start"))
     assert dataset["bound"].isnull().all()
     assert "waiting at the server costs nothing" in str(dataset["bound_reason"].values[0, 0])
     assert (dataset["status"] == "ok").all()
@@ -188,12 +188,12 @@ def test_going_on_computes_only_what_is_missing(toys: None, tmp_path: Path):
 
 def test_progress_counts_cases(toys: None, tmp_path: Path):
     seen = list[Progress]()
-    sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=seen.append)
+    sweep(**TOY, out=tmp_path / "out", executor=Here(), on_progress=seen.append)
     assert {progress.cases for progress in seen} == {20}
     assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
     assert seen[-1] == Progress(20, 20, 0)
     seen.clear()
-    sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=seen.append)
+    sweep(**TOY, out=tmp_path / "out", executor=Here(), on_progress=seen.append)
     assert seen == [Progress(20, 20, 0)]
 
 
@@ -228,7 +228,7 @@ def test_a_case_that_fails_says_why_and_stops_nothing(tmp_path: Path, monkeypatc
     stuck = dataset.isel(arrival_prob=0, queue=0).sel(scheme="full")  # one task a block at most, 1.5 come
     assert float(stuck["growth_per_block"]) > 0.1
     assert np.isnan(stuck["cost"]).all()
-    assert np.isfinite(stuck["from_empty"]).all()
+    assert np.isfinite(stuck["from_start"]).all()
     monkeypatch.setattr(Fails, "act", type(SCHEMES["local"].device).act)
     cured = sweep(**how, out=tmp_path / "out", executor=(again := Here()))
     assert again.calls == 2  # what failed is tried again, and nothing else
@@ -244,7 +244,7 @@ def test_a_disk_that_refuses_is_one_clear_line(toys: None, tmp_path: Path, monke
         monkeypatch.setattr(os, "fsync", refuse)
 
     with pytest.raises(InputError, match=r"--out .*: cannot be written .*(No space left|Permission denied)"):
-        sweep(**TOY, out=tmp_path / "out", executor=Here(), tick=break_disk)
+        sweep(**TOY, out=tmp_path / "out", executor=Here(), on_progress=break_disk)
     monkeypatch.undo()
     monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
     sweep(**TOY, out=tmp_path / "out", executor=Here())
@@ -296,11 +296,11 @@ def dice() -> random.Random:
 def noting(play: Callable[[Any], Any], log: Path) -> Callable[[Any], Any]:
     """`play` that first writes into `log` which cases it is about to compute. It travels to workers by value."""
 
-    def noted(todos: Any) -> Any:
+    def noted(plans: Any) -> Any:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(file, "".join(f"{key_of(todo)}\n" for todo in todos).encode())  # at once: nobody writes in between
+        os.write(file, "".join(f"{key_of(plan)}\n" for plan in plans).encode())  # at once: nobody writes in between
         os.close(file)
-        return play(todos)
+        return play(plans)
 
     return noted
 
@@ -344,7 +344,7 @@ class Witness:
 
 
 class Havoc:
-    """Kills workers at random moments of a sweep; `tick` hears from the sweep how far it is.
+    """Kills workers at random moments of a sweep; `on_progress` hears from the sweep how far it is.
 
     pause_s  between the moment from which nothing that is kept may be computed again and the kill
     """
@@ -354,7 +354,7 @@ class Havoc:
         self.moments = sorted(self.chance.sample(range(seen.cases * 3 // 4), kills))
         self.threads = list[threading.Thread]()
 
-    def tick(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         if self.moments and progress.done >= self.moments[0] and progress.flying:
             self.moments.pop(0)
             self.threads.append(threading.Thread(target=self._kill, args=(self.chance.uniform(0, 0.2),)))
@@ -389,7 +389,7 @@ def test_workers_killed_at_random_moments_change_nothing(toys: None, tmp_path: P
 
     monkeypatch.setattr(sweep_run, "processes", watched)
     havoc = Havoc(seen, lambda: list(pools[-1]._pool._processes), kills=6)
-    sweep(**MANY, out=seen.out, jobs=JOBS, tick=havoc.tick)
+    sweep(**MANY, out=seen.out, jobs=JOBS, on_progress=havoc.on_progress)
     havoc.is_over()
     sweep(**MANY, out=seen.out, jobs=JOBS)  # what was given up, having lost its worker three times
     assert same_files(seen.out, tmp_path / "undisturbed")
@@ -526,13 +526,13 @@ def test_a_group_that_runs_out_of_memory_is_tried_again(toys: None, tmp_path: Pa
 def test_want_of_memory_is_no_cases_outcome(error: Exception, monkeypatch: pytest.MonkeyPatch):
     """Of a group that lacks a case the others would be played in another program, and kept."""
 
-    def prepared(todo: Any) -> Any:
+    def prepared(plan: Any) -> Any:
         raise error
 
     monkeypatch.setattr(sweep_cases, "_prepared", prepared)
     group = sweep_plan.sweep_plan("paper", **TOY).groups[0]
     with pytest.raises(MemoryError):
-        sweep_cases.play_group([case.todo for case in group])
+        sweep_cases.play_group([case.plan for case in group])
 
 
 def test_no_future_outlives_its_group(toys: None, tmp_path: Path):
@@ -545,10 +545,10 @@ def test_no_future_outlives_its_group(toys: None, tmp_path: Path):
             futures.append(weakref.ref(future))
             return future
 
-    def tick(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         alive.append((sum(future() is not None for future in futures), progress.flying))
 
-    sweep(**TOY, out=tmp_path / "out", executor=Listed(), tick=tick)
+    sweep(**TOY, out=tmp_path / "out", executor=Listed(), on_progress=on_progress)
     assert alive == [(4, 4), (0, 0)]
 
 
@@ -605,7 +605,7 @@ def test_ctrl_c_stops_soon_and_what_is_done_stays(tmp_path: Path, monkeypatch: p
 
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        sweep(**TOY, out=tmp_path / "out", jobs=1, tick=interrupt)
+        sweep(**TOY, out=tmp_path / "out", jobs=1, on_progress=interrupt)
     assert time.monotonic() - begun < 60  # it does not hang
     assert list((tmp_path / "out" / "cases").glob("*.json"))
     assert not (tmp_path / "out" / "results.nc").exists()

@@ -68,7 +68,7 @@ def test_a_damaged_case_counts_as_missing(tmp_path: Path, damage: str):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("relative_change", "words"),
     [
         ({"blocks": 11}, "blocks is 10, not 11"),
         ({"versions": {"jax": "2"}}, "versions of jax is 1, not 2"),

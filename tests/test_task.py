@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partway.dnn.cuts import Task, largest_share, layer_cuts, nearest_affordable, proportional_cuts, sent_bits
-from partway.dnn.profile import CODING_BITS, Cut, Profile, read_profile, shipped_profiles, write_profile
+from partway.dnn.profile import DTYPE_BITS, Cut, Profile, read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
 
 WIDTH = 9
@@ -61,9 +61,9 @@ def test_a_share_of_the_table_sends_its_own_bits(table: Table):
 
 
 @given(tables(), shares)
-def test_a_share_between_two_cuts_sends_the_larger_one(table: Table, rest: float):
-    above = next(i for i, share in enumerate(table.share) if share >= rest)
-    assert float(SENT(table.task(), np.float32(rest))) == table.bits[above]
+def test_a_share_between_two_cuts_sends_the_larger_one(table: Table, offload: float):
+    above = next(i for i, share in enumerate(table.share) if share >= offload)
+    assert float(SENT(table.task(), np.float32(offload))) == table.bits[above]
 
 
 @given(tables(), shares, limits)
@@ -95,13 +95,15 @@ def test_padding_is_never_chosen(table: Table, limit: float):
 
 
 @given(shares, st.integers(1, 2 * 10**6).map(float))
-def test_under_the_papers_law_every_share_is_a_cut(rest: float, limit: float):
+def test_under_the_papers_law_every_share_is_a_cut(offload: float, limit: float):
     """D = zeta W rest: 1e6 bits for a whole task."""
     share, bits = proportional_cuts(1e6)
     task = Task(np.float32(share), np.float32(bits), np.ones(len(share), bool), np.array(True), np.float32(1e6))
-    assert float(SENT(task, np.float32(rest))) == pytest.approx(1e6 * rest, rel=1e-6)
+    assert float(SENT(task, np.float32(offload))) == pytest.approx(1e6 * offload, rel=1e-6)
     assert float(LARGEST(task, np.float32(limit))) == pytest.approx(min(1.0, limit / 1e6), rel=1e-6)
-    assert float(NEAREST(task, np.float32(rest), np.float32(limit))) == pytest.approx(min(rest, limit / 1e6), rel=1e-6)
+    assert float(NEAREST(task, np.float32(offload), np.float32(limit))) == pytest.approx(
+        min(offload, limit / 1e6), rel=1e-6
+    )
 
 
 def test_the_papers_law_by_hand():
@@ -139,8 +141,8 @@ def test_shares_and_bits_of_a_profile_by_hand():
 
 def test_cuts_worth_having_by_hand():
     """Fewer bits than the input and than every earlier cut: not stem (512 > 300), not body (160 > 128)."""
-    assert FACTS.worth("uint8").tolist() == [True, False, True, False, True, True]
-    assert FACTS.worth("fp32").tolist() == [True, False, False, False, True, True]
+    assert FACTS.pareto_optimal("uint8").tolist() == [True, False, True, False, True, True]
+    assert FACTS.pareto_optimal("fp32").tolist() == [True, False, False, False, True, True]
 
 
 def test_cuts_of_a_task_ascend_and_keep_the_cheapest_of_equal_share():
@@ -150,11 +152,11 @@ def test_cuts_of_a_task_ascend_and_keep_the_cheapest_of_equal_share():
     assert layer_cuts(FACTS, "uint8", input_bits=77.0)[1].tolist() == [0.0, 32.0, 160.0, 128.0, 77.0]
 
 
-@pytest.mark.parametrize("coding", CODING_BITS)
+@pytest.mark.parametrize("tensor_dtype", DTYPE_BITS)
 @pytest.mark.parametrize("name", shipped_profiles())
-def test_shipped_profiles_make_ascending_cuts_in_float32_too(name: str, coding: str):
+def test_shipped_profiles_make_ascending_cuts_in_float32_too(name: str, tensor_dtype: str):
     profile = read_profile(name)
-    share, bits = layer_cuts(profile, coding)
+    share, bits = layer_cuts(profile, tensor_dtype)
     assert (np.diff(share.astype(np.float32)) > 0).all()
     assert (share[0], share[-1], bits[0], bits[-1]) == (0.0, 1.0, 0.0, profile.input_bits)
     assert (bits[1:] > 0).all()

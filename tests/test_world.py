@@ -16,12 +16,12 @@ from jax.extend import random as jax_random
 from scipy import stats
 
 from partway import rng as chance
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system import exogenous as drawing
-from partway.system.exogenous import arrivals, draws, gains
+from partway.system.exogenous import arrivals, exogenous, gains
 from partway.system.load import load_of
-from partway.system.placement import gain_from_db, pathloss_db, place
+from partway.system.placement import gain_from_db, pathloss_db, sample_placement
 from partway.system.world import World, build
 
 SIGMAS = 5.0
@@ -32,7 +32,7 @@ PROBABILITIES = np.repeat([0.1, 0.4, 0.95], 100)
 
 def made(overrides: dict[str, Any] | None = None, **scenario: Any) -> World:
     given_scenario = load(scenario, overrides or {})
-    return build(given_scenario, place(given_scenario))
+    return build(given_scenario, sample_placement(given_scenario))
 
 
 @jax.jit
@@ -46,7 +46,7 @@ def many(seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Arrivals (block, slot, device) and fading (block, device): 12 slots, 300 devices of three classes."""
     groups = [{"count": 100, "arrival_prob": b} for b in (0.1, 0.4, 0.95)]
     world = made(devices=300, slots=SLOTS, group=groups)
-    drawn = _many(precise(world, "float32"), jnp.uint32(seed))
+    drawn = _many(cast_floats(world, "float32"), jnp.uint32(seed))
     return np.asarray(drawn[0]), np.asarray(drawn[1], np.float64)
 
 
@@ -97,7 +97,7 @@ def test_the_slots_of_a_word_have_the_product_law():
 @pytest.mark.parametrize("slots", [1, 8, 9, 64])
 def test_any_number_of_slots(slots: int):
     """Of 20000 slots or more, 0.4 of them bring a task, the last slot as well as the others."""
-    world = precise(made(devices=5000, slots=slots), "float32")
+    world = cast_floats(made(devices=5000, slots=slots), "float32")
     seen = np.asarray(arrivals(world, 1, 3))
     assert seen.shape == (slots, 5000)
     assert set(np.unique(seen)) == {0.0, 1.0}
@@ -107,8 +107,8 @@ def test_any_number_of_slots(slots: int):
 
 def test_certain_and_impossible_arrivals():
     never, always = (made({"device.arrival_prob": b}, devices=2000, slots=12) for b in (0.0, 1.0))
-    assert np.asarray(arrivals(precise(never, "float32"), 0, 0)).max() == 0.0
-    assert np.asarray(arrivals(precise(always, "float32"), 0, 0)).min() == 1.0
+    assert np.asarray(arrivals(cast_floats(never, "float32"), 0, 0)).max() == 0.0
+    assert np.asarray(arrivals(cast_floats(always, "float32"), 0, 0)).min() == 1.0
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
@@ -139,8 +139,8 @@ def test_fading_is_independent():
 
 
 def test_a_block_brings_its_arrivals_and_the_gain_of_the_next():
-    world = precise(made(devices=6), "float32")
-    brought = draws(world, 3, 10)
+    world = cast_floats(made(devices=6), "float32")
+    brought = exogenous(world, 3, 10)
     assert np.array_equal(brought.arrivals, arrivals(world, 3, 10))
     assert np.array_equal(brought.gain, gains(world, 3, 11))
     assert not np.array_equal(brought.gain, gains(world, 3, 10))
@@ -153,10 +153,10 @@ def test_a_block_brings_its_arrivals_and_the_gain_of_the_next():
 def test_the_first_20_of_50_devices_are_a_fleet_of_20(groups: list[dict[str, Any]]):
     few, many_ = (load({"devices": k, "group": groups}) for k in (20, 50))
     assert many_.device_classes()[:20] == few.device_classes()
-    here, there = place(few), place(many_)
+    here, there = sample_placement(few), sample_placement(many_)
     assert np.array_equal(there.distance_m[:20], here.distance_m)
     assert np.array_equal(there.mean_gain_per_w[:20], here.mean_gain_per_w)
-    small, large = (precise(build(s, p), "float32") for s, p in ((few, here), (many_, there)))
+    small, large = (cast_floats(build(s, p), "float32") for s, p in ((few, here), (many_, there)))
     for block in (0, 17):
         assert np.array_equal(gains(large, 4, block)[:20], gains(small, 4, block))
         assert np.array_equal(arrivals(large, 4, block)[:, :20], arrivals(small, 4, block))
@@ -164,9 +164,9 @@ def test_the_first_20_of_50_devices_are_a_fleet_of_20(groups: list[dict[str, Any
 
 def test_float32_and_float64_meet_the_same_world():
     world = made(devices=200, slots=9)
-    single = precise(world, "float32")
+    single = cast_floats(world, "float32")
     with jax.enable_x64(True):
-        double = precise(world, "float64")
+        double = cast_floats(world, "float64")
         exact = [(np.asarray(arrivals(double, 4, t)), np.asarray(gains(double, 4, t))) for t in range(3)]
     for t, (came, gain) in enumerate(exact):
         assert gain.dtype == np.float64
@@ -217,7 +217,7 @@ def test_places_are_drawn_by_threefry():
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11, impl="threefry2x32"), 0), 0)
     uniform = (np.asarray(jax.random.bits(key, (5,), jnp.uint32), np.float64) + 0.5) / 2.0**32
     near, far = scenario.radio.min_distance_m**2, scenario.radio.cell_radius_m**2
-    np.testing.assert_array_equal(place(scenario).distance_m, np.sqrt(near + uniform * (far - near)))
+    np.testing.assert_array_equal(sample_placement(scenario).distance_m, np.sqrt(near + uniform * (far - near)))
 
 
 # Place and radio
@@ -225,7 +225,7 @@ def test_places_are_drawn_by_threefry():
 
 def test_devices_are_spread_evenly_over_the_ring():
     """P(distance <= r) = (r^2 - 10^2) / (200^2 - 10^2), none nearer than 10 m, none beyond 200 m: 4000 devices."""
-    distance = place(load({"devices": 4000})).distance_m
+    distance = sample_placement(load({"devices": 4000})).distance_m
     assert distance.min() >= 10.0
     assert distance.max() <= 200.0
     assert stats.kstest((distance**2 - 100) / (40000 - 100), "uniform").pvalue > 1e-5
@@ -233,22 +233,24 @@ def test_devices_are_spread_evenly_over_the_ring():
 
 def test_shadowing_is_normal_with_10_db_and_independent_of_the_place():
     scenario = load({"devices": 4000})
-    placement = place(scenario)
+    placement = sample_placement(scenario)
     shadowing = -10 * np.log10(placement.mean_gain_per_w) + 144.0 - pathloss_db(scenario.radio, placement.distance_m)
     assert stats.kstest(shadowing / 10.0, "norm").pvalue > 1e-5
     assert correlation_in_sigmas(shadowing, placement.distance_m) < SIGMAS
 
 
 def test_a_device_with_a_place_stands_there_and_moves_nobody_else():
-    free = place(load({"devices": 3, "group": [{"count": 1}, {"count": 1}, {"count": 1}]}))
-    fixed = place(load({"devices": 3, "group": [{"count": 1}, {"count": 1, "distance_m": 33.0}, {"count": 1}]}))
+    free = sample_placement(load({"devices": 3, "group": [{"count": 1}, {"count": 1}, {"count": 1}]}))
+    fixed = sample_placement(
+        load({"devices": 3, "group": [{"count": 1}, {"count": 1, "distance_m": 33.0}, {"count": 1}]})
+    )
     assert fixed.distance_m[1] == 33.0
     assert fixed.distance_m[[0, 2]].tolist() == free.distance_m[[0, 2]].tolist()
     assert fixed.mean_gain_per_w[[0, 2]].tolist() == free.mean_gain_per_w[[0, 2]].tolist()
 
 
 def test_another_placement_seed_moves_everybody():
-    here, there = (place(load({"devices": 5, "placement_seed": seed})) for seed in (0, 2**32 - 1))
+    here, there = (sample_placement(load({"devices": 5, "placement_seed": seed})) for seed in (0, 2**32 - 1))
     assert (here.distance_m != there.distance_m).all()
 
 
@@ -263,7 +265,9 @@ def test_the_printed_noise_makes_every_gain_a_thousand_times_larger():
     """Trap T7: -144 dBW is -174 dBm/Hz over 1 MHz; the paper prints -174 dBW, 30 dB less."""
     ours, printed = load(), load("paper", {"radio.noise_dbw": -174.0})
     assert ours.radio.noise_dbw == -144.0
-    assert place(printed).mean_gain_per_w == pytest.approx(1000 * place(ours).mean_gain_per_w, rel=1e-9)
+    assert sample_placement(printed).mean_gain_per_w == pytest.approx(
+        1000 * sample_placement(ours).mean_gain_per_w, rel=1e-9
+    )
 
 
 # The load, before anything runs
@@ -271,7 +275,7 @@ def test_the_printed_noise_makes_every_gain_a_thousand_times_larger():
 
 def load_with(overrides: dict[str, Any]):
     scenario = load("paper", overrides)
-    return load_of(scenario, build(scenario, place(scenario)))
+    return load_of(scenario, build(scenario, sample_placement(scenario)))
 
 
 def test_load_of_the_preset_by_hand():

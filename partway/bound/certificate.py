@@ -47,7 +47,7 @@ class Certificate:
 
     price: jax.Array
     tables: Tables
-    idle: jax.Array
+    server_dual_value: jax.Array
     bound: jax.Array
     discount: jax.Array
 
@@ -61,7 +61,7 @@ class Losses:
 
     devices: jax.Array
     waiting: jax.Array
-    rate: jax.Array
+    service: jax.Array
 
 
 def device_loss(
@@ -71,10 +71,10 @@ def device_loss(
     discount, price = certificate.discount, certificate.price
     bits = affordable_bits(device, gain, device.tx_power_max_w)
     choices = exact_choices(device, 1.0 / gain, bits, price)
-    left = q - column(0, device.most + 1, q)
+    left = q - column(0, device.max_tasks_per_block + 1, q)
     ahead = discount * table_value(tables.value, tables.slope, left)
     best = jnp.min(jnp.where(left >= 0, choices.cost + ahead, jnp.inf), axis=0)
-    paid = device.energy_weight * device_energy(device, q, gain, action) + price * action.rest * device.server_work
+    paid = device.energy_weight * device_energy(device, q, gain, action) + price * action.offload * device.server_work
     whole = action.whole[None]
     paid = paid + discount * table_value(tables.value, tables.slope, whole)[0]
     surplus = table_value(tables.surplus, tables.slope_of_surplus, whole)[0]
@@ -95,11 +95,11 @@ def waiting_loss(certificate: Certificate, server: Server, y: jax.Array, served:
     return (server.queue_weight - certificate.price * (1.0 - discount) / discount) * (y - served)
 
 
-def rate_loss(
-    certificate: Certificate, server: Server, served: jax.Array, rates: jax.Array, block: jax.Array
+def service_loss(
+    certificate: Certificate, server: Server, served: jax.Array, service_per_slot: jax.Array, block: jax.Array
 ) -> jax.Array:
     """psi(f) - psi*, the energy being that of the rates commanded. Before block 2 nothing can be there to serve."""
     discount = certificate.discount
-    energy = server.energy_weight * server_energy(server, rates)
-    idle = jnp.where((discount < 1) & (block < 2), 0.0, certificate.idle)
-    return energy + (server.queue_weight - certificate.price / discount) * served - idle
+    energy = server.energy_weight * server_energy(server, service_per_slot)
+    server_dual_value = jnp.where((discount < 1) & (block < 2), 0.0, certificate.server_dual_value)
+    return energy + (server.queue_weight - certificate.price / discount) * served - server_dual_value

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from partway.bound.certificate import Tables
-from partway.pytree import constant, record
+from partway.pytree import host_array, record
 from partway.system.equations import affordable_bits
 from partway.system.stage_cost import Choices, exact_choices
 from partway.system.types import ROUNDING, Device
@@ -34,7 +34,7 @@ class Fading:
     weight: jax.Array
 
 
-def chords(bins: int, merge: bool) -> Fading:
+def fading_below(bins: int, merge: bool) -> Fading:
     """An expectation from below, over `bins` + 1 intervals: chords of a function that is concave in y = 1/x.
 
     For one fixed cut the cost is linear in y, so the minimum over the cuts that are affordable all over an interval is
@@ -52,7 +52,7 @@ def chords(bins: int, merge: bool) -> Fading:
     return _fading(np.append(y, y[:-1]), np.append(limit, limit[1:]), np.append(better, worse))
 
 
-def plans(bins: int) -> Fading:
+def fading_above(bins: int) -> Fading:
     """The same from above: a device that chooses by the interval alone, among the cuts affordable all over it."""
     x, p, m = _intervals(bins)
     loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
@@ -60,7 +60,7 @@ def plans(bins: int) -> Fading:
 
 
 def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
-    return Fading(constant(loss), constant(limit), constant(weight))
+    return Fading(host_array(loss), host_array(limit), host_array(weight))
 
 
 def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,12 +79,12 @@ def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @record
 class Solved:
     """One device's program at a price: `tables`, `part` of the bound, mean `inflow` of its best policy, how often
-    the last state was `reached`."""
+    the last state was `tail_probability`."""
 
     tables: Tables
     part: jax.Array
     inflow: jax.Array
-    reached: jax.Array
+    tail_probability: jax.Array
 
 
 @record
@@ -117,10 +117,10 @@ def _point_choices(program: Program, price: jax.Array) -> Choices:
 @record
 class Greedy:
     """The best choice at every queue and fading point for some U: the mean over the fading of the `best` value (q,),
-    `taken` (q, most + 1) the probability of taking up j tasks, `sent` (q,) mean share."""
+    `started` (q, most + 1) the probability of taking up j tasks, `sent` (q,) mean share."""
 
     best: jax.Array
-    taken: jax.Array
+    started: jax.Array
     sent: jax.Array
 
 
@@ -144,11 +144,11 @@ def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
 
     def shares(j: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         mine = jnp.where(chosen == j, weight, 0.0)
-        return found[0].at[:, j].set(jnp.sum(mine, axis=1)), found[1] + mine @ choices.rest[:, j]
+        return found[0].at[:, j].set(jnp.sum(mine, axis=1)), found[1] + mine @ choices.offload[:, j]
 
     empty = jnp.zeros((queues, len(numbers))), jnp.zeros(queues)
-    taken, sent = jax.lax.fori_loop(0, count, shares, empty)
-    return Greedy(best @ weight, taken, sent)
+    started, sent = jax.lax.fori_loop(0, count, shares, empty)
+    return Greedy(best @ weight, started, sent)
 
 
 def _over_arrivals(arrive: jax.Array, function: jax.Array) -> jax.Array:
@@ -162,12 +162,14 @@ def _evaluated(program: Program, greedy: Greedy, future: jax.Array, slope: jax.A
     arrive, discount = program.arrive, program.discount
     m = jnp.arange(states)[:, None, None]
     a = jnp.arange(arrive.shape[0])[:, None]
-    j = jnp.arange(greedy.taken.shape[1])
-    chance = arrive[:, None] * greedy.taken[m[..., 0] + a[:, 0]]
+    j = jnp.arange(greedy.started.shape[1])
+    chance = arrive[:, None] * greedy.started[m[..., 0] + a[:, 0]]
     left = jnp.maximum(m + a - j, 0)
     moves = jnp.zeros((states, states)).at[m, jnp.minimum(left, states - 1)].add(chance)
     queue = program.device.queue_weight * jnp.arange(len(future))
-    kept = jnp.sum(greedy.taken * jnp.where(left_of(len(future), j) >= 0, future[left_of(len(future), j)], 0.0), axis=1)
+    kept = jnp.sum(
+        greedy.started * jnp.where(left_of(len(future), j) >= 0, future[left_of(len(future), j)], 0.0), axis=1
+    )
     paid = _over_arrivals(arrive, queue + greedy.best - kept)[:states]
     paid = paid + discount * slope * jnp.sum(chance * jnp.maximum(left - states + 1, 0), axis=(1, 2))
     sent = program.device.server_work * _over_arrivals(arrive, greedy.sent)[:states]
@@ -200,7 +202,7 @@ def _steep_enough(choices: Choices, guess: jax.Array) -> jax.Array:
 
 def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     """The exact program of one device by policy iteration from the value table `guess` (states,)."""
-    states, most, slots = guess.shape[0], program.device.most, program.arrive.shape[0] - 1
+    states, most, slots = guess.shape[0], program.device.max_tasks_per_block, program.arrive.shape[0] - 1
     choices, discount = _point_choices(program, price), program.discount
     steepest = program.device.queue_weight / jnp.where(discount < 1, 1.0 - discount, 1e-9)
 
@@ -219,19 +221,22 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
         return (carry[2] > 1e-11) & (carry[3] < ROUNDS)
 
     first = (_steep_enough(choices, guess), jnp.zeros(2), jnp.array(jnp.inf), jnp.array(0))
-    value, (inflow, reached), _, _ = jax.lax.while_loop(unsettled, improve, first)
+    value, (inflow, tail_probability), _, _ = jax.lax.while_loop(unsettled, improve, first)
     slope = slope_of(value)
     future = discount * _extended(value, slope, states + most + slots)
     queue = program.device.queue_weight * jnp.arange(len(future))
     after = _over_arrivals(program.arrive, queue + _greedy(program, choices, future).best)
     residual = after - _extended(value, slope, states + most)
-    inflow, reached = jnp.array([inflow, reached]) * jnp.where(discount < 1, 1.0 - discount, 1.0)
+    inflow, tail_probability = jnp.array([inflow, tail_probability]) * jnp.where(discount < 1, 1.0 - discount, 1.0)
     certificate = jnp.min(residual)
     part = jnp.where(
         discount < 1, discount * (value[0] + certificate / (1.0 - jnp.minimum(discount, 1 - 1e-9))), certificate
     )
     return Solved(
-        Tables(value, slope, residual - certificate, residual[-1] - residual[-2], certificate), part, inflow, reached
+        Tables(value, slope, residual - certificate, residual[-1] - residual[-2], certificate),
+        part,
+        inflow,
+        tail_probability,
     )
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from scipy import special
 
 from partway.bound.certificate import Certificate
-from partway.bound.device_program import Fading, Program, Solved, chords, plans, solve_fleet
-from partway.pytree import constant
+from partway.bound.device_program import Fading, Program, Solved, fading_above, fading_below, solve_fleet
+from partway.pytree import host_array
 from partway.system.types import ROUNDING, Device, Server
 from partway.system.world import MOST_PLANNED, World
 
@@ -29,7 +29,7 @@ STATES = 32
 MOST_STATES = 512
 BINS = 256
 """Intervals of the fading that an expectation is taken over."""
-REACHED = 1e-7
+MAX_TAIL_PROBABILITY = 1e-7
 """Probability of a table's last state above which the table is too short."""
 OVERFULL = 1e-3
 """Probability of the longest table's last state above which the table says too little of a device's queue."""
@@ -51,13 +51,13 @@ class Bound:
     loose        an exact expectation over the fading would add about so much
     reached      the largest probability of the last state of a device's table; beyond it values go on linearly
     parts        (K,) of the devices           inflow  (K,) work each sends at this price [mean tasks per block]
-    Where gamma < 1, `reached` and `inflow` are means weighed with (1 - gamma) gamma^t.
+    Where gamma < 1, `tail_probability` and `inflow` are means weighed with (1 - gamma) gamma^t.
     """
 
     certificate: Certificate
     objective: str
-    loose: float
-    reached: float
+    slack: float
+    tail_probability: float
     parts: np.ndarray
     inflow: np.ndarray
 
@@ -82,24 +82,29 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
     if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= most).any():
         raise NoBound(f"no bound: a device gets more tasks than it can take up: {UNSTABLE}")
     with jax.enable_x64(True):
-        dual = _Dual(world, chords(bins, bool(np.isinf(world.devices.tx_power_max_w).all())))
+        dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())))
         if price is not None and not 0 <= price <= dual.cap:
             raise ValueError(f"price {price}: a bound is proven for 0 to {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
         solved = dual.at(multiplier)
-        if np.max(solved.reached) > OVERFULL:
+        if np.max(solved.tail_probability) > OVERFULL:
             raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
-        above = _Dual(world, plans(bins), states=dual.states).at(multiplier)
-        idle, _ = _server_part(world.server, dual.discount, multiplier)
+        above = _Dual(world, fading_above(bins), states=dual.states).at(multiplier)
+        server_dual_value, _ = _server_part(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
-        value = float(parts.sum()) + dual.server_weight * idle
+        value = float(parts.sum()) + dual.server_weight * server_dual_value
         tables = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, -1), solved.tables)
         certificate = Certificate(
-            constant(multiplier), tables, constant(idle), constant(value), constant(dual.discount)
+            host_array(multiplier), tables, host_array(server_dual_value), host_array(value), host_array(dual.discount)
         )
-        loose = float(np.sum(above.part - parts))
+        slack = float(np.sum(above.part - parts))
         return Bound(
-            certificate, world.devices.objective, loose, float(np.max(solved.reached)), parts, np.asarray(solved.inflow)
+            certificate,
+            world.devices.objective,
+            slack,
+            float(np.max(solved.tail_probability)),
+            parts,
+            np.asarray(solved.inflow),
         )
 
 
@@ -116,7 +121,7 @@ class _Dual:
         arrive = special.binom(device.slots, came) * chance[:, None] ** came * (1 - chance[:, None]) ** came[::-1]
         own: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, len(leaf))), fading)
-        self.programs = Program(own, constant(arrive), points, constant(np.full(count, self.discount)))
+        self.programs = Program(own, host_array(arrive), points, host_array(np.full(count, self.discount)))
         self.cap = price_cap(self.server, self.discount)
         self.value = self._first_guess()
 
@@ -126,7 +131,7 @@ class _Dual:
     def at(self, price: float) -> Solved:
         """The devices' programs, with tables long enough (up to MOST_STATES)."""
         solved = self._solved(price, self.value)
-        while np.max(solved.reached) > REACHED and self.states < MOST_STATES:
+        while np.max(solved.tail_probability) > MAX_TAIL_PROBABILITY and self.states < MOST_STATES:
             self.states *= 2
             solved = self._solved(price, self._first_guess())
         self.value = solved.tables.value
@@ -134,7 +139,7 @@ class _Dual:
 
     def _solved(self, price: float, guess: jax.Array) -> Solved:
         """The programs solved, as NumPy's arrays: what follows is a few numbers, and JAX would compile each step."""
-        return jax.tree.map(np.asarray, solve_fleet(self.programs, constant(price), guess))
+        return jax.tree.map(np.asarray, solve_fleet(self.programs, host_array(price), guess))
 
     def slope(self, price: float) -> float:
         """Derivative of the bound by the multiplier, but for a positive factor: work sent minus work served."""

@@ -47,15 +47,15 @@ def as_json(found: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
         "parts": {"devices": devices, "server": found.value - devices, "each_device": found.parts.tolist()},
         "sent_per_block": float(found.inflow.sum()),
         "served_per_block": served_at_best(server, price, discount),
-        "loose": found.loose,
-        "loose_percent": 100.0 * found.loose / found.value if found.value > abs(found.loose) else None,
-        "table_end_probability": found.reached,
+        "slack": found.slack,
+        "slack_percent": 100.0 * found.slack / found.value if found.value > abs(found.slack) else None,
+        "tail_probability": found.tail_probability,
         "assumes": [*ASSUMES, ASSUMES_TOO[found.objective]],
     }
     return plain(document)
 
 
-def sheet(document: dict[str, Any], name: str) -> Group:
+def details_table(document: dict[str, Any], name: str) -> Group:
     """The same for the terminal."""
     kind = "average cost of a block" if document["objective"] == "average" else "discounted cost from empty queues"
     grid = Table(
@@ -74,7 +74,7 @@ def sheet(document: dict[str, Any], name: str) -> Group:
 
 def _lines(document: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(name, value, unit)."""
-    parts, percent = document["parts"], document["loose_percent"]
+    parts, percent = document["parts"], document["slack_percent"]
     share = "" if percent is None else f"an exact expectation over the fading would add about {number(percent, 2)} %"
     return [
         ("lower bound", number(document["value"], 6), "no policy costs less"),
@@ -87,6 +87,6 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("price", number(document["price"], 4), "cost per mean task sent"),
         ("sent at it", number(document["sent_per_block"], 4), "mean tasks a block"),
         ("served at it", number(document["served_per_block"], 4), "mean tasks a block"),
-        ("looseness", number(document["loose"], 2), share),
-        ("end of the tables", number(document["table_end_probability"], 2), "probability of being there"),
+        ("looseness", number(document["slack"], 2), share),
+        ("end of the tables", number(document["tail_probability"], 2), "probability of being there"),
     ]

@@ -22,12 +22,12 @@ from partway.controllers.base import DeviceController
 from partway.errors import InputError, shown
 from partway.experiments import checkpoint as keep
 from partway.experiments import report
-from partway.experiments.comparison import Plan, Player, Tick, execute, plan
+from partway.experiments.comparison import OnProgress, Plan, Player, execute, make_plan
 from partway.scenario.loading import load, preset_text, presets
 from partway.schemes import SCHEMES, explanations, find_scheme, hyperparameters
 from partway.simulation.rollout import Run
 from partway.system.load import load_of
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 MOST_SEEDS = 100_000
@@ -40,7 +40,7 @@ def _plan(options: argparse.Namespace, kept: keep.Kept | None = None) -> Plan:
     """What is asked for; what is not said is as in the file of trained controllers, or the default."""
     seeds = seeds_of(options, 8 if kept is None else kept.header.seeds)
     scenario = "paper" if kept is None else kept.scenario()
-    todo = plan(
+    plan = make_plan(
         scenario if options.scenario is None else options.scenario,
         overrides=options.set,
         schemes=options.schemes or ([kept.header.scheme] if kept else None),
@@ -50,7 +50,7 @@ def _plan(options: argparse.Namespace, kept: keep.Kept | None = None) -> Plan:
         warmup=options.warmup,
         precision=options.precision or (kept.header.precision if kept else "float32"),
     )
-    return replace(todo, name=kept.header.scenario_name) if kept and options.scenario is None else todo
+    return replace(plan, name=kept.header.scenario_name) if kept and options.scenario is None else plan
 
 
 def seeds_of(options: argparse.Namespace, default: int | Sequence[int]) -> int | Sequence[int]:
@@ -76,7 +76,7 @@ def _destinations(options: argparse.Namespace) -> Generator[tuple[Path | None, P
 
 
 @contextlib.contextmanager
-def _progress(blocks: int, console: Console) -> Generator[Tick]:
+def _progress(blocks: int, console: Console) -> Generator[OnProgress]:
     """A bar for so many blocks of all schemes together."""
     columns = (
         TextColumn("{task.description:16}"),
@@ -88,23 +88,23 @@ def _progress(blocks: int, console: Console) -> Generator[Tick]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=blocks)
 
-        def tick(name: str, done: int) -> None:
+        def on_progress(name: str, done: int) -> None:
             if INTERRUPTED.is_set():
                 raise KeyboardInterrupt
             bar.update(task, description=name, advance=done)
 
-        yield tick
+        yield on_progress
 
 
 def compare(options: argparse.Namespace) -> None:
     """Schemes side by side."""
-    todo, errors = _plan(options), terminal(errors=True)
-    if CONSTANT not in todo.schemes and any(map(learns, todo.schemes)):
+    plan, errors = _plan(options), terminal(errors=True)
+    if CONSTANT not in plan.schemes and any(map(learns, plan.schemes)):
         errors.print(f"What learns should beat `{CONSTANT}`, tuned on other seeds: add it to --schemes.", style="dim")
     with _destinations(options) as (folder, file):
-        _say_load(todo, errors)
-        with _progress(todo.blocks * len(todo.schemes), errors) as tick:
-            dataset = execute(todo, tick)
+        _say_load(plan, errors)
+        with _progress(plan.blocks * len(plan.schemes), errors) as on_progress:
+            dataset = execute(plan, on_progress)
         _write(dataset, folder, file, lambda out: _figures().write_comparison(dataset, out))
     _show(dataset, options)
 
@@ -118,22 +118,22 @@ def run(options: argparse.Namespace) -> None:
     """One scheme, and single devices block by block; trained controllers are kept and go on."""
     kept = keep.read(options.load) if options.load else None
     options.schemes = options.schemes or (None if kept else ["exact"])
-    todo, errors = _plan(options, kept), terminal(errors=True)
-    if len(todo.schemes) != 1:
-        raise InputError(f"--schemes {' '.join(todo.schemes)}: 'run' takes one scheme; use 'compare' for several")
+    plan, errors = _plan(options, kept), terminal(errors=True)
+    if len(plan.schemes) != 1:
+        raise InputError(f"--schemes {' '.join(plan.schemes)}: 'run' takes one scheme; use 'compare' for several")
     for device in options.trace:
-        if not 0 <= device < todo.scenario.devices:
-            raise InputError(f"--trace {device}: allowed is a device from 0 to {todo.scenario.devices - 1}")
+        if not 0 <= device < plan.scenario.devices:
+            raise InputError(f"--trace {device}: allowed is a device from 0 to {plan.scenario.devices - 1}")
     if kept:
-        keep.check(kept, todo)
+        keep.check(kept, plan)
     with _destinations(options) as (folder, file), _trained_to(options) as trained:
-        _say_load(todo, errors)
+        _say_load(plan, errors)
         if kept:
-            errors.print(f"Goes on with {todo.schemes[0]} after block {kept.header.blocks}.", style="dim")
-        with _progress(todo.blocks, errors) as tick:
-            dataset = execute(todo, tick, tuple(dict.fromkeys(options.trace)), _player(kept, trained))
+            errors.print(f"Goes on with {plan.schemes[0]} after block {kept.header.blocks}.", style="dim")
+        with _progress(plan.blocks, errors) as on_progress:
+            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _player(kept, trained))
         if trained and str(dataset["status"].values[0]) == "not_applicable":
-            raise InputError(f"--save {options.save}: {todo.schemes[0]} learned nothing: {dataset['reason'].values[0]}")
+            raise InputError(f"--save {options.save}: {plan.schemes[0]} learned nothing: {dataset['reason'].values[0]}")
         dataset = keep.goes_on(dataset, kept)
         _write(dataset, folder, file, lambda out: _figures().write_run(dataset, out))
     _show(dataset, options)
@@ -143,8 +143,13 @@ def _trained_to(options: argparse.Namespace) -> contextlib.AbstractContextManage
     """The file to keep trained controllers in, if it is wanted."""
     if not options.save:
         return contextlib.nullcontext()
-    place, taken = os.path.realpath(options.save), options.json not in (None, "-") and os.path.realpath(options.json)
-    if place == taken or (options.out and Path(place).is_relative_to(os.path.realpath(options.out))):
+    sample_placement, taken = (
+        os.path.realpath(options.save),
+        options.json not in (None, "-") and os.path.realpath(options.json),
+    )
+    if sample_placement == taken or (
+        options.out and Path(sample_placement).is_relative_to(os.path.realpath(options.out))
+    ):
         raise InputError(f"--save {options.save}: is taken by --out or --json; choose another place")
     return store.new_file(Path(options.save), options.overwrite, "--save")
 
@@ -152,10 +157,10 @@ def _trained_to(options: argparse.Namespace) -> contextlib.AbstractContextManage
 def _player(kept: keep.Kept | None, trained: Path | None) -> Player:
     """Runs a scheme from where `kept` ends, and keeps what it has learned."""
 
-    def play(todo: Plan, name: str, world: World, tick: Tick, traces: bool) -> Run:
-        played = keep.proceed(kept, todo, name, world, tick, traces)
+    def play(plan: Plan, name: str, world: World, on_progress: OnProgress, traces: bool) -> Run:
+        played = keep.proceed(kept, plan, name, world, on_progress, traces)
         if trained:
-            keep.save(trained, todo, played, kept.header.blocks if kept else 0)
+            keep.save(trained, plan, played, kept.header.blocks if kept else 0)
         return played
 
     return play
@@ -165,7 +170,7 @@ def bound(options: argparse.Namespace) -> None:
     """The lower bound alone."""
     asked = "paper" if options.scenario is None else options.scenario
     scenario = load(asked, options.set)
-    world = build(scenario, place(scenario))
+    world = build(scenario, sample_placement(scenario))
     with _destinations(options) as (_, file):
         try:
             found = lower_bound(world)
@@ -178,7 +183,7 @@ def bound(options: argparse.Namespace) -> None:
     if options.json == "-":
         print(text, end="")
     else:
-        terminal().print(bound_report.sheet(document, Path(asked).stem))
+        terminal().print(bound_report.details_table(document, Path(asked).stem))
 
 
 def _figures() -> Any:
@@ -214,9 +219,9 @@ def _show(dataset: xr.Dataset, options: argparse.Namespace) -> None:
     _say_where(options)
 
 
-def _say_load(todo: Plan, console: Console) -> None:
-    placement = place(todo.scenario)
-    console.print(load_of(todo.scenario, build(todo.scenario, placement)).sentence(), style="dim")
+def _say_load(plan: Plan, console: Console) -> None:
+    placement = sample_placement(plan.scenario)
+    console.print(load_of(plan.scenario, build(plan.scenario, placement)).sentence(), style="dim")
 
 
 def _say_where(options: argparse.Namespace) -> None:
@@ -234,8 +239,8 @@ def cut(options: argparse.Namespace) -> None:
 
     found, errors = cut_command.question(options), terminal(errors=True)
     with _destinations(options) as (folder, file):
-        with _progress(cut_command.blocks(options), errors) as tick:
-            answer = cut_command.solve(options, found, tick)
+        with _progress(cut_command.blocks(options), errors) as on_progress:
+            answer = cut_command.solve(options, found, on_progress)
         text = json.dumps(cut_report.as_json(answer), indent=1, allow_nan=False) + "\n"
         if file:
             file.write_text(text, "utf-8")

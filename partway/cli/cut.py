@@ -9,12 +9,12 @@ from partway.bound.lower_bound import Bound, NoBound, lower_bound
 from partway.cli.terminal import Screen
 from partway.dnn.profile import Profile, read_profile, write_profile
 from partway.errors import InputError, shown
-from partway.experiments.comparison import Tick
+from partway.experiments.comparison import OnProgress
 from partway.figures import cut_map
 from partway.planner import report as cut_report
 from partway.planner.break_even import break_even
 from partway.planner.evaluation import Measured, lone_tasks, measured, play_here
-from partway.planner.plan import Rule, Site, exact_rule, learned_rule, site, with_task
+from partway.planner.plan import DeviceContext, PlanRule, exact_rule, learned_rule, site, with_task
 from partway.planner.report import Answer
 from partway.scenario.loading import load
 from partway.simulation.rollout import Run
@@ -23,14 +23,19 @@ EXTREMES = {"local": "all local", "full": "all remote"}
 """What the recommendation is measured against, by scheme."""
 
 
-def question(options: argparse.Namespace) -> Site:
+def question(options: argparse.Namespace) -> DeviceContext:
     """The device in its world. An ONNX file becomes a profile on the way."""
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
             raise InputError(f"--{flag} {value}: allowed is a whole number from {low} to {high}")
     with tempfile.TemporaryDirectory() as folder:
         profile, name = _profile(options, Path(folder))
-        task = {"kind": "layers", "profile": name, "coding": options.coding, "input_bits": options.input_bits}
+        task = {
+            "kind": "layers",
+            "profile": name,
+            "tensor_dtype": options.tensor_dtype,
+            "input_bits": options.input_bits,
+        }
         asked = with_task(load(options.scenario, options.set), {key: one for key, one in task.items() if one})
         return site(asked, profile, options.device, options.distance_m)
 
@@ -54,47 +59,49 @@ def blocks(options: argparse.Namespace) -> int:
     return options.blocks * (1 + len(EXTREMES))
 
 
-def solve(options: argparse.Namespace, place: Site, tick: Tick) -> Answer:
+def solve(options: argparse.Namespace, target: DeviceContext, on_progress: OnProgress) -> Answer:
     """Plan, measure, and look for the bandwidths where sending pays."""
-    found, why = _bound(options, place)
+    found, why = _bound(options, target)
     scheme, seeds = ("priced" if found is None else "oracle"), range(options.seeds)
-    played = play_here(place, scheme, seeds, options.blocks, found, tick)
-    rule, source = _rule(place, found, played, f"{why}learned in {options.blocks} blocks by priced")
-    rows = [measured(place, "recommended", played, rule.price)]
-    rows += [_extreme(options, place, scheme, rule, tick) for scheme in EXTREMES]
-    return Answer(place, rule, source, break_even(place.own, rule.price), lone_tasks(place, rule), rows)
+    played = play_here(target, scheme, seeds, options.blocks, found, on_progress)
+    rule, source = _rule(target, found, played, f"{why}learned in {options.blocks} blocks by priced")
+    rows = [measured(target, "recommended", played, rule.price)]
+    rows += [_extreme(options, target, scheme, rule, on_progress) for scheme in EXTREMES]
+    return Answer(target, rule, source, break_even(target.own, rule.price), lone_tasks(target, rule), rows)
 
 
-def _bound(options: argparse.Namespace, place: Site) -> tuple[Bound | None, str]:
+def _bound(options: argparse.Namespace, target: DeviceContext) -> tuple[Bound | None, str]:
     """The exact solution, or None and why it is not used."""
     if options.learn:
         return None, ""
     try:
-        return lower_bound(place.world), ""
+        return lower_bound(target.world), ""
     except NoBound as why:
         return None, f"{why}: "
 
 
-def _rule(place: Site, found: Bound | None, played: Run, learned: str) -> tuple[Rule, str]:
+def _rule(target: DeviceContext, found: Bound | None, played: Run, learned: str) -> tuple[PlanRule, str]:
     if found is None:
-        return learned_rule(place, played), learned
-    return exact_rule(place, found), "planned with the scenario's statistics, by the lower bound's price and tables"
+        return learned_rule(target, played), learned
+    return exact_rule(target, found), "planned with the scenario's statistics, by the lower bound's price and tables"
 
 
-def _extreme(options: argparse.Namespace, place: Site, scheme: str, rule: Rule, tick: Tick) -> Measured:
-    played = play_here(place, scheme, range(options.seeds), options.blocks, None, tick)
-    return measured(place, EXTREMES[scheme], played, rule.price)
+def _extreme(
+    options: argparse.Namespace, target: DeviceContext, scheme: str, rule: PlanRule, on_progress: OnProgress
+) -> Measured:
+    played = play_here(target, scheme, range(options.seeds), options.blocks, None, on_progress)
+    return measured(target, EXTREMES[scheme], played, rule.price)
 
 
 def write(options: argparse.Namespace, answer: Answer, text: str, folder: Path) -> None:
     """Map, profile, table, JSON, and the scenario to go on with."""
-    name = f"{answer.place.profile.name}.csv"
-    (folder / name).write_text(write_profile(answer.place.profile), encoding="utf-8")
+    name = f"{answer.target.profile.name}.csv"
+    (folder / name).write_text(write_profile(answer.target.profile), encoding="utf-8")
     (folder / "cut.json").write_text(text, "utf-8")
-    task: dict[str, Any] = {"kind": "layers", "profile": str(options.out / name), "coding": options.coding}
+    task: dict[str, Any] = {"kind": "layers", "profile": str(options.out / name), "tensor_dtype": options.tensor_dtype}
     if options.input_bits:
         task["input_bits"] = options.input_bits
-    (folder / "scenario.toml").write_text(with_task(answer.place.scenario, task).to_toml(), "utf-8")
+    (folder / "scenario.toml").write_text(with_task(answer.target.scenario, task).to_toml(), "utf-8")
     with (folder / "table.txt").open("w", encoding="utf-8") as table:
         Screen(file=table, width=100).print(cut_report.sheet(answer))
     cut_map.write(answer, folder)

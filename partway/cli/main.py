@@ -18,7 +18,7 @@ from partway.cli import commands
 from partway.cli import reproduce as reproduce_command
 from partway.cli import sweep as sweep_command
 from partway.cli import theorem1 as theorem1_command
-from partway.dnn.profile import CODING_BITS
+from partway.dnn.profile import DTYPE_BITS
 from partway.errors import InputError, closest, nearest, shorten, shown
 from partway.provenance import version
 from partway.workers import cores
@@ -290,7 +290,7 @@ def _cut_flags(parser: Parser) -> None:
 def _model_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL.onnx|NAME", help="an ONNX file, a profile's CSV file or a shipped profile's name")
-    add("--coding", choices=list(CODING_BITS), default="uint8", help="of the tensor that is sent (default: uint8)")
+    add("--coding", choices=list(DTYPE_BITS), default="uint8", help="of the tensor that is sent (default: uint8)")
     add("--shape", nargs="+", type=_shape, default=[], metavar="INPUT=1x3x224x224", help="fix the shape of an input")
     add("--input-bits", type=float, metavar="N", help="size of the encoded input, such as a JPEG file's [bit]")
 

@@ -22,9 +22,9 @@ def profile_network(options: argparse.Namespace) -> None:
     with target as folder:
         found = read_profile(options.model) if by_table else _profile_file(options, console)
         if by_table:
-            profile_report.report(found, options.coding, console)
+            profile_report.report(found, options.tensor_dtype, console)
         if folder:
-            _write_profile(found, options.coding, folder)
+            _write_profile(found, options.tensor_dtype, folder)
     if options.out:
         console.print(f"Table and figure are in {options.out}")
 
@@ -37,7 +37,7 @@ def _profile_file(options: argparse.Namespace, console: Console) -> Profile:
     network = profile.load_network(options.model, dict(options.shape))
     found = profile.profile_network(network, options.input_bits)
     seconds = profile_run.measure(network) if options.measure else None
-    profile_report.report(found, options.coding, console, seconds)
+    profile_report.report(found, options.tensor_dtype, console, seconds)
     if options.check:
         splits = profile_run.check(network)
         if not splits:
@@ -52,8 +52,8 @@ def _profile_file(options: argparse.Namespace, console: Console) -> Profile:
     return found
 
 
-def _write_profile(found: Profile, coding: str, folder: Path) -> None:
+def _write_profile(found: Profile, tensor_dtype: str, folder: Path) -> None:
     (folder / f"{found.name}.csv").write_text(write_profile(found), encoding="utf-8")
-    figure = profile_report.draw(found, coding)
+    figure = profile_report.draw(found, tensor_dtype)
     for kind in ("png", "svg"):
         figure.savefig(folder / f"{found.name}.{kind}")

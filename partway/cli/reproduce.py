@@ -22,7 +22,7 @@ from partway.paper.reproduce import Findings, all_parts, reproduce
 from partway.scenario.loading import load
 from partway.workers import jobs_of
 
-PARTS = "parts"
+COST_COMPONENTS = "parts"
 """Folder of what has been computed, in --out: what makes a stopped run go on."""
 MARK = "reproduction.txt"
 """A file in --out that says what the folder is."""
@@ -65,9 +65,9 @@ def reproduce_paper(options: argparse.Namespace) -> None:
 def _found(sizes: Sizes, preset: str, folder: Path | None, jobs: int, errors: Console) -> Findings:
     """The findings; on Ctrl-C a word on how to go on."""
     try:
-        kept = folder / PARTS if folder else None
-        with progress(missing(all_parts(sizes, preset), kept), errors) as tick:
-            return reproduce(sizes, preset, kept, jobs, tick)
+        kept = folder / COST_COMPONENTS if folder else None
+        with progress(missing(all_parts(sizes, preset), kept), errors) as on_progress:
+            return reproduce(sizes, preset, kept, jobs, on_progress)
     except KeyboardInterrupt:
         kept = f"what is done is kept in {folder}, the same command goes on" if folder else "nothing was kept"
         raise KeyboardInterrupt(f"interrupted; {kept}") from None

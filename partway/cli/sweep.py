@@ -24,7 +24,7 @@ from partway.errors import InputError
 from partway.experiments.sweep.dask import dask_executor
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
 from partway.experiments.sweep.plan import SweepPlan, sweep_plan
-from partway.experiments.sweep.run import Progress, Tick, check_processes, execute
+from partway.experiments.sweep.run import OnProgress, Progress, check_processes, execute
 from partway.experiments.sweep.store import Store, opened, refusals
 from partway.formatting import number, percent, plain
 
@@ -64,13 +64,13 @@ def sweep(options: argparse.Namespace) -> None:
         raise InputError("--out: name a folder for the sweep's state and results; a stopped sweep goes on there")
     if options.dask and options.jobs:
         raise InputError("--jobs: is for processes on this machine; leave it out with --dask")
-    todo, errors = _plan(options), terminal(errors=True)
-    check_processes(todo, options.jobs, None)
+    plan, errors = _plan(options), terminal(errors=True)
+    check_processes(plan, options.jobs, None)
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
-        kept = stack.enter_context(opened(options.out, todo.description(), options.overwrite))
+        kept = stack.enter_context(opened(options.out, plan.description(), options.overwrite))
         file = stack.enter_context(_json_file(options))
-        dataset = _compute(todo, kept, options.jobs, executor, errors)
+        dataset = _compute(plan, kept, options.jobs, executor, errors)
         text = json.dumps(as_json(dataset), indent=1, allow_nan=False) + "\n"
         with refusals(kept.given):
             _write(dataset, text, kept.folder)
@@ -107,49 +107,49 @@ def _json_file(options: argparse.Namespace) -> contextlib.AbstractContextManager
     return store.new_file(Path(options.json), options.overwrite, "--json")
 
 
-def _compute(todo: SweepPlan, kept: Store, jobs: int | None, executor: Any, errors: Console) -> xr.Dataset:
+def _compute(plan: SweepPlan, kept: Store, jobs: int | None, executor: Any, errors: Console) -> xr.Dataset:
     """The dataset; on Ctrl-C a word on how to go on."""
-    state = Progress(0, sum(map(len, todo.groups)), 0)
+    state = Progress(0, sum(map(len, plan.groups)), 0)
     try:
         with _progress(errors) as show:
 
-            def tick(progress: Progress) -> None:
+            def on_progress(progress: Progress) -> None:
                 nonlocal state
                 state = progress
                 show(progress)
 
-            return execute(todo, kept, jobs, executor, tick)
+            return execute(plan, kept, jobs, executor, on_progress)
     except KeyboardInterrupt:
         where = f"{state.done} of {state.cases} cases are kept in {kept.folder}"
         raise KeyboardInterrupt(f"interrupted; {where}, the same command goes on") from None
 
 
 @contextlib.contextmanager
-def _progress(console: Console) -> Generator[Tick]:
+def _progress(console: Console) -> Generator[OnProgress]:
     """Says how far the sweep is, on a terminal and elsewhere, and hears Ctrl-C."""
     with _bar(console) if console.is_terminal else contextlib.nullcontext(_lines(console)) as show:
 
-        def tick(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             if INTERRUPTED.is_set():
                 raise KeyboardInterrupt
             show(progress)
 
-        yield tick
+        yield on_progress
 
 
-def _lines(console: Console) -> Tick:
+def _lines(console: Console) -> OnProgress:
     """A line every LINE_S seconds, and the last one."""
     begun = said = time.monotonic()
     first: Progress | None = None  # what an earlier attempt has left says nothing of speed
 
-    def tick(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         nonlocal first, said
         first, now = first or progress, time.monotonic()
         if progress.done == progress.cases or now - said >= LINE_S:
             said = now
             console.print(_line(progress, progress.done - first.done, now - begun), soft_wrap=True)
 
-    return tick
+    return on_progress
 
 
 def _line(progress: Progress, new: int, seconds: float) -> str:
@@ -170,7 +170,7 @@ def _span(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _bar(console: Console) -> Generator[Tick]:
+def _bar(console: Console) -> Generator[OnProgress]:
     """A bar for the cases, with the groups in flight and the time left."""
     columns = (
         TextColumn("sweep"),
@@ -182,13 +182,13 @@ def _bar(console: Console) -> Generator[Tick]:
     with Bar(*columns, console=console, transient=True) as bar:
         task: Any = None
 
-        def tick(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             nonlocal task
             if task is None:  # what an earlier attempt has left says nothing of speed
                 task = bar.add_task("", total=progress.cases, completed=progress.done, flying=progress.flying)
             bar.update(task, completed=progress.done, flying=progress.flying)
 
-        yield tick
+        yield on_progress
 
 
 def _write(dataset: xr.Dataset, text: str, folder: Path) -> None:

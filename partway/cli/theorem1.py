@@ -31,7 +31,7 @@ def theorem1(options: argparse.Namespace) -> None:
                 options.set,
                 blocks=options.blocks,
                 seeds=options.seeds,
-                tick=lambda done: bar.update(task, advance=done),
+                on_progress=lambda done: bar.update(task, advance=done),
             )
         if folder:
             about = f"Theorem 1 in {scenario}: {options.blocks} blocks, {options.seeds} seeds"

@@ -26,7 +26,7 @@ from partway.pytree import fleetwise, record
 from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 
 T = TypeVar("T")
-Memory = Any
+ControllerState = Any
 """What a controller remembers: any pytree of arrays."""
 Limits = tuple[float, float] | frozenset[str]
 """What a hyperparameter may be: from the one number to the other, or one of these words."""
@@ -34,7 +34,7 @@ Limits = tuple[float, float] | frozenset[str]
 
 @record
 class Unheard:
-    """Stands for a word that a controller does not name in `hears`: computing with it, or comparing, is an error."""
+    """Stands for a word that a controller does not name in `uses_broadcast`: computing with it, or comparing, is an error."""
 
     word: str
 
@@ -53,21 +53,21 @@ class DeviceView:
     q         tasks waiting (a whole number while the queue is conserving)
     gain      h of this block [1/W]; assumed known before the block, as in the paper (trap T13)
     arrivals  (n,) 0 or 1, own arrivals in the slots of the block just ended, already in q (trap T6)
-    heard     the server's last words that have reached the device, if the controller `hears` them: `heard.share` is the
+    heard     the server's last words that have reached the device, if the controller `uses_broadcast` them: `heard.share` is the
               device's own
     """
 
     q: jax.Array
     gain: jax.Array
     arrivals: jax.Array
-    heard: Broadcast
+    broadcast: Broadcast
 
 
 @record
 class ServerView:
-    """All the server sees: its queue `y`, what part of it `arrived` in the last block, `queues` (K,) of the devices."""
+    """All the server sees: its queue `backlog`, what part of it `arrived` in the last block, `queues` (K,) of the devices."""
 
-    y: jax.Array
+    backlog: jax.Array
     arrived: jax.Array
     queues: jax.Array
 
@@ -78,32 +78,32 @@ class DeviceController:
 
     hears   the fields of the broadcast it uses, which signalling counts, such as ("price",): others are `Unheard`
     limits  what its hyperparameters may be when a scenario sets them
-    takes_fleets  `act`, `learn` and `change` work on a fleet as well, device axis last, without being mapped over it:
+    takes_fleets  `act`, `learn` and `relative_change` work on a fleet as well, device axis last, without being mapped over it:
             faster on a CPU, and the same numbers
     """
 
-    hears: ClassVar[tuple[str, ...]] = ()
-    takes_fleets: ClassVar[bool] = False
+    uses_broadcast: ClassVar[tuple[str, ...]] = ()
+    batched: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Nobody inherits `takes_fleets` with a function of its own: it may be for one device only.
+        """Nobody inherits `batched` with a function of its own: it may be for one device only.
 
-        Raises TypeError for a word in `hears` that the server does not say.
+        Raises TypeError for a word in `uses_broadcast` that the server does not say.
         """
         super().__init_subclass__()
         words = [field.name for field in fields(Broadcast)]
-        if unknown := [word for word in cls.hears if word not in words]:
+        if unknown := [word for word in cls.uses_broadcast if word not in words]:
             raise TypeError(f"{cls.__name__}.hears names {unknown}: the server says {words}, give a tuple of these")
-        since = takewhile(lambda base: "takes_fleets" not in base.__dict__, cls.__mro__)
+        since = takewhile(lambda base: "batched" not in base.__dict__, cls.__mro__)
         own = (item for base in since for item in base.__dict__.items())
         if any(callable(value) and not name.startswith("__") for name, value in own):
-            cls.takes_fleets = False
+            cls.batched = False
 
     limits: ClassVar[Mapping[str, Limits]] = {}
 
     def listen(self, words: Broadcast) -> Broadcast:
-        """What is left of a broadcast: the words in `hears`. To use any other is an error, in any fleet."""
-        others = [field.name for field in fields(words) if field.name not in self.hears]
+        """What is left of a broadcast: the words in `uses_broadcast`. To use any other is an error, in any fleet."""
+        others = [field.name for field in fields(words) if field.name not in self.uses_broadcast]
         unheard: Any = {word: Unheard(word) for word in others}
         return replace(words, **unheard)
 
@@ -112,38 +112,38 @@ class DeviceController:
         del key, devices
         return self
 
-    def init(self, device: Device, view: DeviceView, key: jax.Array) -> Memory:
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> ControllerState:
         """Memory before the first block."""
         del device, view, key
         return ()
 
-    def memories(self, devices: Device, views: DeviceView, keys: jax.Array) -> Memory:
+    def init_fleet(self, devices: Device, views: DeviceView, keys: jax.Array) -> ControllerState:
         """Memories of a fleet, device axis last: `init` of each, unless a scheme has prepared them."""
         return fleetwise(self.init)(devices, views, keys)
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         """What to do in this block. The world makes it feasible (`partway.model.admit`)."""
         raise NotImplementedError
 
     def learn(
         self,
-        memory: Memory,
+        state: ControllerState,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
         cost: jax.Array,
         next_view: DeviceView,
-    ) -> Memory:
+    ) -> ControllerState:
         """Memory after the block. `action` is what happened, `cost` the device's own terms of (8).
 
         `next_view.heard` is the last that has been heard when the block ends.
         """
         del device, view, action, cost, next_view
-        return memory
+        return state
 
-    def change(self, memory: Memory) -> jax.Array:
+    def relative_change(self, state: ControllerState) -> jax.Array:
         """Relative change of the learned parameters in the last block, the paper's stopping ratio; NaN if none."""
-        del memory
+        del state
         return jnp.full((), jnp.nan)
 
 
@@ -158,40 +158,40 @@ class ServerController:
     sees_queues: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, Limits]] = {}
 
-    def init(self, server: Server, view: ServerView, key: jax.Array) -> Memory:
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> ControllerState:
         """Memory before the first block."""
         del server, view, key
         return ()
 
-    def act(self, memory: Memory, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+    def act(self, state: ControllerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
         """The work of every slot of this block, and the broadcast."""
         raise NotImplementedError
 
     def learn(
         self,
-        memory: Memory,
+        state: ControllerState,
         server: Server,
         view: ServerView,
         action: ServerAction,
         cost: jax.Array,
         next_view: ServerView,
-    ) -> Memory:
+    ) -> ControllerState:
         """Memory after the block; `cost` is the server's own terms of (8)."""
         del server, view, action, cost, next_view
-        return memory
+        return state
 
-    def change(self, memory: Memory) -> jax.Array:
+    def relative_change(self, state: ControllerState) -> jax.Array:
         """Relative change of the learned parameters in the last block; NaN if none."""
-        del memory
+        del state
         return jnp.full((), jnp.nan)
 
 
-def announce(view: ServerView, rates: jax.Array, price: jax.Array | float = 0.0) -> ServerAction:
-    """The action that commands `rates` and tells price, total rate, backlog and equal shares of the rate."""
-    total, devices = jnp.sum(rates), view.queues.shape[-1]
+def server_action(view: ServerView, service_per_slot: jax.Array, price: jax.Array | float = 0.0) -> ServerAction:
+    """The action that commands `service_per_slot` and tells price, total rate, backlog and equal shares of the rate."""
+    total, devices = jnp.sum(service_per_slot), view.queues.shape[-1]
     share = jnp.full_like(view.queues, 1.0 / devices)
-    price = jnp.asarray(price, rates.dtype)
-    return ServerAction(rates, Broadcast(price=price, rate=total, backlog=view.y, share=share))
+    price = jnp.asarray(price, service_per_slot.dtype)
+    return ServerAction(service_per_slot, Broadcast(price=price, service_rate=total, backlog=view.backlog, share=share))
 
 
 def agreed(value: T | None) -> T:
@@ -211,7 +211,7 @@ def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32).astype(dtype)
 
 
-def silence(devices: int, dtype: Any) -> Broadcast:
+def no_broadcast(devices: int, dtype: Any) -> Broadcast:
     """The broadcast before the server has spoken: zeros."""
     zero = jnp.zeros((), dtype)
-    return Broadcast(price=zero, rate=zero, backlog=zero, share=jnp.zeros((devices,), dtype))
+    return Broadcast(price=zero, service_rate=zero, backlog=zero, share=jnp.zeros((devices,), dtype))

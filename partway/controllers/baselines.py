@@ -7,31 +7,31 @@ import jax
 import jax.numpy as jnp
 
 from partway.controllers.base import (
+    ControllerState,
     DeviceController,
     DeviceView,
     Limits,
-    Memory,
     ServerController,
     ServerView,
-    announce,
+    server_action,
     uniform,
 )
 from partway.pytree import record
-from partway.system.equations import drain
+from partway.system.equations import most_startable
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 
-def offload(device: Device, view: DeviceView, rest: jax.Array) -> DeviceAction:
-    """Send `rest` of a task and run as much of the queue as f_max allows (the rule `drain`, T5)."""
-    return DeviceAction(drain(device, view.q, rest), rest)
+def start_most(device: Device, view: DeviceView, offload: jax.Array) -> DeviceAction:
+    """Send `offload` of a task and run as much of the queue as f_max allows (the rule `most_startable`, T5)."""
+    return DeviceAction(most_startable(device, view.q, offload), offload)
 
 
 @record
 class Random(DeviceController):
     """Section VI: rest is uniform in [0, 1]."""
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        return offload(device, view, uniform(key, (), view.q.dtype))
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        return start_most(device, view, uniform(key, (), view.q.dtype))
 
 
 @record
@@ -42,26 +42,26 @@ class Even(DeviceController):
     a rate (`Steady`) nothing ever starts.
     """
 
-    hears = ("rate",)
+    uses_broadcast = ("rate",)
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        amount = view.heard.rate / device.fleet_size
-        return offload(device, view, jnp.minimum(amount / device.server_work, 1.0))
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        amount = view.broadcast.service_rate / device.fleet_size
+        return start_most(device, view, jnp.minimum(amount / device.server_work, 1.0))
 
 
 @record
 class Local(DeviceController):
     """Nothing is ever sent."""
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        return offload(device, view, jnp.zeros_like(view.q))
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        return start_most(device, view, jnp.zeros_like(view.q))
 
 
 @record
 class Full(DeviceController):
     """The device computes nothing: one whole task a block goes to the server, which is all the radio slot is for."""
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         return DeviceAction(jnp.maximum(view.q - 1.0, 0.0), jnp.ones_like(view.q))
 
 
@@ -76,7 +76,7 @@ class Constant(DeviceController):
     share: float = 0.5
     tasks: float = 2.0
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         return DeviceAction(jnp.maximum(view.q - self.tasks, 0.0), jnp.full_like(view.q, self.share))
 
 
@@ -87,6 +87,6 @@ class Steady(ServerController):
     limits: ClassVar[Mapping[str, Limits]] = {"speed": (0.0, 1.0)}
     speed: float = 0.5
 
-    def act(self, memory: Memory, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
-        wanted = jnp.minimum(self.speed * server.slot_capacity, view.y / server.slots)
-        return announce(view, jnp.full((server.slots,), wanted))
+    def act(self, state: ControllerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        wanted = jnp.minimum(self.speed * server.slot_capacity, view.backlog / server.slots)
+        return server_action(view, jnp.full((server.slots,), wanted))

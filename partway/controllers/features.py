@@ -16,15 +16,15 @@ from partway.system.types import Device, Server
 
 @record
 class ServerWeights:
-    """nu of (29), by what it weighs: the `own` queue (M,), the devices' `queues` (M, K), the `rates` (M, n)."""
+    """nu of (29), by what it weighs: the `own` queue (M,), the devices' `queues` (M, K), the `service_per_slot` (M, n)."""
 
     own: jax.Array
     queues: jax.Array
-    rates: jax.Array
+    service_per_slot: jax.Array
 
     @classmethod
     def drawn(cls, key: jax.Array, features: int, devices: int, rates: int, dtype: Any) -> Self:
-        """Standard normals for M = `features`, K = `devices` and n = `rates`; feature by feature: K may be large."""
+        """Standard normals for M = `features`, K = `devices` and n = `service_per_slot`; feature by feature: K may be large."""
         first, second = jax.random.key_data(key)
         count = 1 + devices + rates
         return jax.lax.map(
@@ -43,15 +43,15 @@ def half_power(device: Device) -> jax.Array:
     return power_for(device, device.mean_gain, jnp.full_like(device.mean_gain, 0.5))
 
 
-def usual_device_cost(device: Device) -> jax.Array:
+def typical_device_cost(device: Device) -> jax.Array:
     """Cost of a block in which one task waits and is run locally: the unit of a device's costs (T11)."""
     return device.queue_weight + device.energy_weight * device.energy_coef
 
 
-def usual_server_cost(server: Server, view: ServerView) -> jax.Array:
+def typical_server_cost(server: Server, view: ServerView) -> jax.Array:
     """Cost of a block in which one task of every device waits and is served: the unit of the server's costs (T11)."""
     waiting = 1.0 * view.queues.shape[-1]
-    slot = jnp.full((server.slots,), waiting / server.slots, view.y.dtype)
+    slot = jnp.full((server.slots,), waiting / server.slots, view.backlog.dtype)
     return server.queue_weight * waiting + server.energy_weight * server_energy(server, slot)
 
 
@@ -85,8 +85,8 @@ def server_features(
     devices = view.queues.shape[-1]
     fixed = nu.queues @ (view.queues / jnp.sqrt(devices))
 
-    def features(rates: jax.Array, y: jax.Array) -> jax.Array:
-        own = jnp.log1p(y / devices) if log_scaled else y / devices
-        return jax.nn.sigmoid(fixed + nu.own * own + nu.rates @ rates)
+    def features(rates: jax.Array, backlog: jax.Array) -> jax.Array:
+        own = jnp.log1p(backlog / devices) if log_scaled else backlog / devices
+        return jax.nn.sigmoid(fixed + nu.own * own + nu.service_per_slot @ rates)
 
     return features

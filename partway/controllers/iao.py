@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from partway.controllers.base import DeviceController, DeviceView, Limits, Memory, ServerController, ServerView
+from partway.controllers.base import ControllerState, DeviceController, DeviceView, Limits, ServerController, ServerView
 from partway.controllers.baselines import Steady
 from partway.controllers.related_work import latencies, possible_cuts, server_blocks, take_cut
 from partway.pytree import record
@@ -23,10 +23,10 @@ class Iao(DeviceController):
     cuts, in turns; here from block to block, with `IaoServer`. All or nothing under the proportional law.
     """
 
-    hears = ("rate", "share")
+    uses_broadcast = ("rate", "share")
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        rate = view.heard.share * view.heard.rate
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        rate = view.broadcast.share * view.broadcast.service_rate
         at_server = server_blocks(device.task.share * device.server_work, jnp.zeros_like(rate), rate)
         return take_cut(device, view, possible_cuts(device, view), latencies(device, view, at_server))
 
@@ -36,7 +36,7 @@ class Units:
     """Memory of `IaoServer`: `units` (K,) of the rate, whole numbers; `serving` the inner server's memory."""
 
     units: jax.Array
-    serving: Memory
+    serving: ControllerState
 
 
 @record
@@ -58,25 +58,25 @@ class IaoServer(ServerController):
     def init(self, server: Server, view: ServerView, key: jax.Array) -> Units:
         return Units(jnp.full_like(view.queues, float(self.units)), self.serving.init(server, view, key))
 
-    def act(self, memory: Units, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
-        action = self.serving.act(memory.serving, server, view, key)
-        units = jax.lax.fori_loop(0, self.exchanges, lambda _, now: exchange(now, view.queues), memory.units)
+    def act(self, state: Units, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        action = self.serving.act(state.serving, server, view, key)
+        units = jax.lax.fori_loop(0, self.exchanges, lambda _, now: exchange(now, view.queues), state.units)
         return replace(action, broadcast=replace(action.broadcast, share=units / (self.units * units.shape[-1])))
 
     def learn(
         self,
-        memory: Units,
+        state: Units,
         server: Server,
         view: ServerView,
         action: ServerAction,
         cost: jax.Array,
         next_view: ServerView,
     ) -> Units:
-        units = jnp.round(action.broadcast.share * (self.units * memory.units.shape[-1]))
-        return Units(units, self.serving.learn(memory.serving, server, view, action, cost, next_view))
+        units = jnp.round(action.broadcast.share * (self.units * state.units.shape[-1]))
+        return Units(units, self.serving.learn(state.serving, server, view, action, cost, next_view))
 
-    def change(self, memory: Units) -> jax.Array:
-        return self.serving.change(memory.serving)
+    def relative_change(self, state: Units) -> jax.Array:
+        return self.serving.relative_change(state.serving)
 
 
 def exchange(units: jax.Array, load: jax.Array) -> jax.Array:

@@ -24,23 +24,23 @@ from partway.controllers.base import (
     ServerController,
     ServerView,
     agreed,
-    announce,
     normal,
+    server_action,
 )
 from partway.controllers.features import (
     ServerWeights,
     device_features,
     half_power,
     server_features,
-    usual_device_cost,
-    usual_server_cost,
+    typical_device_cost,
+    typical_server_cost,
 )
 from partway.pytree import record
 from partway.system.equations import (
     device_energy,
-    drain,
     local_energy,
     local_work,
+    most_startable,
     next_device_queue,
     next_server_queue,
     radio_energy,
@@ -78,7 +78,7 @@ class Learned:
     theta: jax.Array
     action: jax.Array
     block: jax.Array
-    change: jax.Array
+    relative_change: jax.Array
     quiet: jax.Array
 
 
@@ -143,26 +143,26 @@ class _Learner:
         theta = jnp.full((self.features, *jnp.shape(discount)), each, action.dtype)
         return Learned(theta, action, zero, zero + jnp.inf, zero)
 
-    def improve(self, memory: Learned, terms: Terms, discount: jax.Array, most: float) -> Learned:
+    def improve(self, state: Learned, terms: Terms, discount: jax.Array, most: float) -> Learned:
         """One step of (28) or (35), the action kept in [0, most]; none once the learner has stopped."""
-        error, by_action, by_theta = gradients(terms, memory.action, memory.theta, discount, self.gradient)
-        step = step_size(self.step * error, self.decay, memory.block)  # what ends in a division XLA computes once
-        theta = memory.theta - step * by_theta
-        change = jnp.abs(step) * jnp.linalg.norm(by_theta, axis=0) / jnp.linalg.norm(memory.theta, axis=0)
-        quiet = jnp.where(change <= self.tolerance, memory.quiet + 1, 0.0)
-        action = jnp.clip(memory.action - step * by_action, 0.0, most)
-        learned = Learned(theta, action, memory.block + 1, change, quiet)
-        stopped = self.stopped(memory)
-        return jax.tree.map(lambda new, old: jnp.where(stopped, old, new), learned, memory)
+        error, by_action, by_theta = gradients(terms, state.action, state.theta, discount, self.gradient)
+        step = step_size(self.step * error, self.decay, state.block)  # what ends in a division XLA computes once
+        theta = state.theta - step * by_theta
+        relative_change = jnp.abs(step) * jnp.linalg.norm(by_theta, axis=0) / jnp.linalg.norm(state.theta, axis=0)
+        quiet = jnp.where(relative_change <= self.tolerance, state.quiet + 1, 0.0)
+        action = jnp.clip(state.action - step * by_action, 0.0, most)
+        learned = Learned(theta, action, state.block + 1, relative_change, quiet)
+        stopped = self.stopped(state)
+        return jax.tree.map(lambda new, old: jnp.where(stopped, old, new), learned, state)
 
-    def stopped(self, memory: Learned) -> jax.Array:
+    def stopped(self, state: Learned) -> jax.Array:
         """Whether the stopping rule has fired; from then on the action is the algorithm's output, and constant."""
-        return jnp.asarray(self.stop) & (memory.quiet >= self.patience)
+        return jnp.asarray(self.stop) & (state.quiet >= self.patience)
 
 
 @record
 class Algorithm1(_Learner, DeviceController):
-    """A device learns one transmit power; `rest` follows from (4), `whole` from the rule `drain` (T5).
+    """A device learns one transmit power; `offload` follows from (4), `whole` from the rule `most_startable` (T5).
 
     gradient "exact": the cost charged, differentiated through rest(p), L(p), q_(t+1)(p) with `whole` held (T14, T15).
     gradient "printed": r holds the commanded p, and neither L nor q_(t+1) is taken to depend on it.
@@ -171,7 +171,7 @@ class Algorithm1(_Learner, DeviceController):
     start_power: p before the first block, in units of `half_power`.
     """
 
-    takes_fleets = True
+    batched = True
     limits = LEARNING_LIMITS
     start_power: float = 1.0
     mu: jax.Array | None = None
@@ -183,15 +183,15 @@ class Algorithm1(_Learner, DeviceController):
         del key
         return self.fresh(jnp.full_like(view.q, self.start_power), device.discount)
 
-    def act(self, memory: Learned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: Learned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
-        power = memory.action * half_power(device)
-        rest = share_for_power(device, view.gain, power)
-        return DeviceAction(drain(device, view.q, rest), rest, power)
+        power = state.action * half_power(device)
+        offload = share_for_power(device, view.gain, power)
+        return DeviceAction(most_startable(device, view.q, offload), offload, power)
 
     def learn(
         self,
-        memory: Learned,
+        state: Learned,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
@@ -206,12 +206,12 @@ class Algorithm1(_Learner, DeviceController):
             energy, next_q = self._consequences(device, view, action, next_view, power * half_power(device))
             r = device.queue_weight * view.q + device.energy_weight * energy
             values = q_value(theta, now(power, view.q)), q_value(theta, after(power, next_q))
-            return r / usual_device_cost(device), *values
+            return r / typical_device_cost(device), *values
 
-        return self.improve(memory, terms, device.discount, MAX_POWER)
+        return self.improve(state, terms, device.discount, MAX_POWER)
 
-    def change(self, memory: Learned) -> jax.Array:
-        return memory.change
+    def relative_change(self, state: Learned) -> jax.Array:
+        return state.relative_change
 
     def _consequences(
         self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView, power: jax.Array
@@ -220,8 +220,8 @@ class Algorithm1(_Learner, DeviceController):
         if self.gradient == "printed":
             local = local_energy(device, local_work(view.q, action))
             return local + radio_energy(device, power), next_view.q
-        rest = jnp.minimum(share_for_power(device, view.gain, power), view.q - action.whole)
-        tied = replace(action, rest=rest)
+        offload = jnp.minimum(share_for_power(device, view.gain, power), view.q - action.whole)
+        tied = replace(action, offload=offload)
         return device_energy(device, view.q, view.gain, tied), next_device_queue(device, tied, next_view.arrivals)
 
 
@@ -248,17 +248,17 @@ class Algorithm2(_Learner, ServerController):
     start_rate: float = 0.3
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearned:
-        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], server.slots, view.y.dtype)
-        rates = jnp.full((server.slots,), self.start_rate, view.y.dtype)
+        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], server.slots, view.backlog.dtype)
+        rates = jnp.full((server.slots,), self.start_rate, view.backlog.dtype)
         return ServerLearned(self.fresh(rates, server.discount), nu)
 
-    def act(self, memory: ServerLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+    def act(self, state: ServerLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
         del key
-        return announce(view, memory.learned.action * server.slot_capacity)
+        return server_action(view, state.learned.action * server.slot_capacity)
 
     def learn(
         self,
-        memory: ServerLearned,
+        state: ServerLearned,
         server: Server,
         view: ServerView,
         action: ServerAction,
@@ -266,18 +266,18 @@ class Algorithm2(_Learner, ServerController):
         next_view: ServerView,
     ) -> ServerLearned:
         del action, cost
-        now, after = server_features(memory.nu, view), server_features(memory.nu, next_view)
+        now, after = server_features(state.nu, view), server_features(state.nu, next_view)
 
         def terms(rates: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             commanded = rates * server.slot_capacity
-            r = server.queue_weight * view.y + server.energy_weight * server_energy(server, commanded)
-            next_y = next_view.y
+            r = server.queue_weight * view.backlog + server.energy_weight * server_energy(server, commanded)
+            next_backlog = next_view.backlog
             if self.gradient == "exact":
-                next_y = next_server_queue(view.y, commanded, next_view.arrived)
-            values = q_value(theta, now(rates, view.y)), q_value(theta, after(rates, next_y))
-            return r / usual_server_cost(server, view), *values
+                next_backlog = next_server_queue(view.backlog, commanded, next_view.arrived)
+            values = q_value(theta, now(rates, view.backlog)), q_value(theta, after(rates, next_backlog))
+            return r / typical_server_cost(server, view), *values
 
-        return replace(memory, learned=self.improve(memory.learned, terms, server.discount, 1.0))
+        return replace(state, learned=self.improve(state.learned, terms, server.discount, 1.0))
 
-    def change(self, memory: ServerLearned) -> jax.Array:
-        return memory.learned.change
+    def relative_change(self, state: ServerLearned) -> jax.Array:
+        return state.learned.relative_change

@@ -21,24 +21,24 @@ from partway.controllers.base import (
     ServerController,
     ServerView,
     agreed,
-    announce,
+    server_action,
 )
 from partway.pytree import record
 from partway.system.equations import local_energy
 from partway.system.stage_cost import best_cuts, column, table_value, where_least
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 
-AIMS = frozenset({"objective", "average", "discounted"})
-TABLE_LIMITS: Mapping[str, Limits] = {"aim": AIMS, "decay": (0.0, 10.0), "least_step": (0.0, 1.0)}
+CRITERIA = frozenset({"objective", "average", "discounted"})
+TABLE_LIMITS: Mapping[str, Limits] = {"criterion": CRITERIA, "decay": (0.0, 10.0), "min_step": (0.0, 1.0)}
 SERVER_DISCOUNT = 0.9999
 """gamma of the server where the average cost is to be small: it learns slopes, which have no constant to subtract."""
 UNHURRIED = 4.0
 """Blocks in which a server that has learned nothing would work off what waits."""
 
 
-def aims_at_average(aim: str, party: Device | Server) -> bool:
+def minimises_average(criterion: str, party: Device | Server) -> bool:
     """Whether the average cost is to be small; the discounted sum otherwise."""
-    return (party.objective if aim == "objective" else aim) == "average"
+    return (party.objective if criterion == "objective" else criterion) == "average"
 
 
 def table_step(block: jax.Array, decay: float, least: float) -> jax.Array:
@@ -57,7 +57,7 @@ class Learner:
     value: jax.Array
     arrive: jax.Array
     block: jax.Array
-    change: jax.Array
+    relative_change: jax.Array
 
 
 @record
@@ -71,12 +71,12 @@ class PostDecision(DeviceController):
     decay, least_step  of a_t = max((t + 1)^-decay, least_step)
     """
 
-    takes_fleets = True
+    batched = True
     limits: ClassVar[Mapping[str, Limits]] = {**TABLE_LIMITS, "states": (2, 4096)}
     states: int = 32
-    aim: str = "objective"
+    criterion: str = "objective"
     decay: float = 0.6
-    least_step: float = 0.01
+    min_step: float = 0.01
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> Learner:
         del key
@@ -87,14 +87,14 @@ class PostDecision(DeviceController):
         none_came = jnp.where(column(0, device.slots + 1, view.q) == 0, 1.0, zero)
         return Learner(value, none_came, zero, zero + jnp.inf)
 
-    def act(self, memory: Learner, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: Learner, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
-        left, slope = value_left(memory), memory.value[-1] - memory.value[-2]
+        left, slope = value_left(state), state.value[-1] - state.value[-2]
         return planned(device, view, left, slope, self.discount(device), self.price(view))
 
     def learn(
         self,
-        memory: Learner,
+        state: Learner,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
@@ -108,17 +108,17 @@ class PostDecision(DeviceController):
         """
         del action, cost
         choices = best_cuts(device, view.gain, self.price(view))
-        target = backup(device, value_left(memory), choices.cost, self.discount(device))
-        value = memory.value + table_step(memory.block, self.decay, self.least_step) * (target - memory.value)
-        if aims_at_average(self.aim, device):
+        target = backup(device, value_left(state), choices.cost, self.discount(device))
+        value = state.value + table_step(state.block, self.decay, self.min_step) * (target - state.value)
+        if minimises_average(self.criterion, device):
             value = value - value[0]
         came = column(0, device.slots + 1, view.q) == jnp.sum(next_view.arrivals, axis=0)
-        arrive = memory.arrive + (came - memory.arrive) / (1.0 + memory.block)
-        change = jnp.abs(value[-1] - memory.value[-1]) / jnp.maximum(jnp.abs(memory.value[-1]), 1e-30)
-        return Learner(value, arrive, memory.block + 1, change)
+        arrive = state.arrive + (came - state.arrive) / (1.0 + state.block)
+        relative_change = jnp.abs(value[-1] - state.value[-1]) / jnp.maximum(jnp.abs(state.value[-1]), 1e-30)
+        return Learner(value, arrive, state.block + 1, relative_change)
 
-    def change(self, memory: Learner) -> jax.Array:
-        return memory.change
+    def relative_change(self, state: Learner) -> jax.Array:
+        return state.relative_change
 
     def price(self, view: DeviceView) -> jax.Array | float:
         """What a mean task sent now costs beyond its energy."""
@@ -127,18 +127,18 @@ class PostDecision(DeviceController):
 
     def discount(self, device: Device) -> jax.Array | float:
         """gamma of this learner."""
-        return 1.0 if aims_at_average(self.aim, device) else device.discount
+        return 1.0 if minimises_average(self.criterion, device) else device.discount
 
 
 @record
 class Priced(PostDecision):
     """The same, at the price the server tells: what a unit of work sent in the block it is heard in will cost there."""
 
-    takes_fleets = True
-    hears = ("price",)
+    batched = True
+    uses_broadcast = ("price",)
 
     def price(self, view: DeviceView) -> jax.Array:
-        return view.heard.price
+        return view.broadcast.price
 
 
 def planned(
@@ -151,16 +151,16 @@ def planned(
 ) -> DeviceAction:
     """argmin over (j, rest) of c(j, rest; h, price) + gamma U(q - j), U given by a table and its slope beyond."""
     choices = best_cuts(device, view.gain, price)
-    taken = column(0, device.most + 1, view.q)
-    total = choices.cost + discount * table_value(value, slope, view.q - taken)
-    total = jnp.where(taken <= view.q, total, jnp.inf)
-    best = where_least(total, taken)
-    return DeviceAction(whole=view.q - best, rest=jnp.max(jnp.where(taken == best, choices.rest, 0.0), axis=0))
+    started = column(0, device.max_tasks_per_block + 1, view.q)
+    total = choices.cost + discount * table_value(value, slope, view.q - started)
+    total = jnp.where(started <= view.q, total, jnp.inf)
+    best = where_least(total, started)
+    return DeviceAction(whole=view.q - best, offload=jnp.max(jnp.where(started == best, choices.offload, 0.0), axis=0))
 
 
-def value_left(memory: Learner) -> jax.Array:
+def value_left(state: Learner) -> jax.Array:
     """(states,) U(m) = E V(m + A); V goes on beyond its table with its last slope."""
-    value, arrive = memory.value, memory.arrive
+    value, arrive = state.value, state.arrive
     states, slots = value.shape[0], arrive.shape[0] - 1
     beyond = value[-1] + (value[-1] - value[-2]) * column(1, slots + 1, value[-1])
     longer = jnp.concatenate([value, beyond])
@@ -169,7 +169,7 @@ def value_left(memory: Learner) -> jax.Array:
 
 def backup(device: Device, left: jax.Array, cost: jax.Array, discount: jax.Array | float) -> jax.Array:
     """(states,) w3 W q + min over j of c(j) + gamma U(q - j), from U and c."""
-    most, states = device.most, left.shape[0]
+    most, states = device.max_tasks_per_block, left.shape[0]
     future = jnp.concatenate([jnp.full_like(left[:1], jnp.inf, shape=(most, *left.shape[1:])), discount * left])
     best = future[most:]  # no task taken up costs nothing
     for j in range(1, most + 1):
@@ -179,12 +179,12 @@ def backup(device: Device, left: jax.Array, cost: jax.Array, discount: jax.Array
 
 @record
 class ServerLearner:
-    """Memory of the server: `slope` (points,) u, `usual` running mean of gamma u at the work left, `block` t."""
+    """Memory of the server: `slope` (points,) u, `mean_price` running mean of gamma u at the work left, `block` t."""
 
     slope: jax.Array
-    usual: jax.Array
+    mean_price: jax.Array
     block: jax.Array
-    change: jax.Array
+    relative_change: jax.Array
 
 
 @record
@@ -195,7 +195,7 @@ class PostDecisionServer(ServerController):
     running mean, and a part of the way from there to what it is now: if it went all the way, every device would answer
     the same noise at once, and the later they hear it, the more they would overshoot.
 
-    points, reach   of the grid of x: from 0 to `reach` mean tasks per device, denser near 0
+    points, reach   of the grid of x: from 0 to `grid_max` mean tasks per device, denser near 0
     answer          that part of the way where the price is heard at once; the part is answer / (1 + lag / 2)
     usual_step      of the running mean: max((t + 1)^-0.7, usual_step)
     aim             as at the devices; the average cost is approached by gamma = 0.9999
@@ -204,18 +204,18 @@ class PostDecisionServer(ServerController):
 
     limits: ClassVar[Mapping[str, Limits]] = {
         **TABLE_LIMITS,
-        "points": (2, 4096),
-        "reach": (1e-3, 1e6),
-        "answer": (0.0, 1.0),
-        "usual_step": (0.0, 1.0),
+        "grid_points": (2, 4096),
+        "grid_max": (1e-3, 1e6),
+        "price_gain": (0.0, 1.0),
+        "mean_price_step": (0.0, 1.0),
     }
-    points: int = 32
-    reach: float = 4.0
-    answer: float = 0.2
-    usual_step: float = 0.005
-    aim: str = "objective"
+    grid_points: int = 32
+    grid_max: float = 4.0
+    price_gain: float = 0.2
+    mean_price_step: float = 0.005
+    criterion: str = "objective"
     decay: float = 0.6
-    least_step: float = 0.01
+    min_step: float = 0.01
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearner:
         """u(x) at first: w1 + w2 E'(f), f working off x and a mean task of every device in UNHURRIED blocks.
@@ -224,21 +224,21 @@ class PostDecisionServer(ServerController):
         rush through what comes first, and ask a price for it that keeps everybody away for long.
         """
         del key
-        grid, zero = self.grid(view), jnp.zeros_like(view.y)
+        grid, zero = self.grid(view), jnp.zeros_like(view.backlog)
         slope = server.queue_weight + 3.0 * energy_coef(server) * ((grid + view.queues.shape[-1]) / UNHURRIED) ** 2
         return ServerLearner(slope, zero, zero, zero + jnp.inf)
 
-    def act(self, memory: ServerLearner, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+    def act(self, state: ServerLearner, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
         del key
-        served = self.rates(memory, server, view).serve(view.y)
-        now = self.cost_of_more(memory, server, view, served)
-        usual = self.usual(memory, now)
-        price = usual + self.answer / (1.0 + server.lag / 2.0) * (now - usual)
-        return announce(view, jnp.full((server.slots,), served / server.slots), price)
+        served = self.service_per_slot(state, server, view).serve(view.backlog)
+        now = self.cost_of_more(state, server, view, served)
+        mean_price = self.mean_price(state, now)
+        price = mean_price + self.price_gain / (1.0 + server.broadcast_delay_blocks / 2.0) * (now - mean_price)
+        return server_action(view, jnp.full((server.slots,), served / server.slots), price)
 
     def learn(
         self,
-        memory: ServerLearner,
+        state: ServerLearner,
         server: Server,
         view: ServerView,
         action: ServerAction,
@@ -247,36 +247,36 @@ class PostDecisionServer(ServerController):
     ) -> ServerLearner:
         """u(x) += a_t (V'(x + a) - u(x)) for every x of the grid, a being what arrived."""
         del cost
-        target = self.rates(memory, server, view).marginal(self.grid(view) + next_view.arrived, server)
-        slope = memory.slope + table_step(memory.block, self.decay, self.least_step) * (target - memory.slope)
-        usual = self.usual(memory, self.cost_of_more(memory, server, view, jnp.sum(action.rates)))
-        change = jnp.linalg.norm(slope - memory.slope) / jnp.linalg.norm(memory.slope)
-        return ServerLearner(slope, usual, memory.block + 1, change)
+        target = self.service_per_slot(state, server, view).marginal(self.grid(view) + next_view.arrived, server)
+        slope = state.slope + table_step(state.block, self.decay, self.min_step) * (target - state.slope)
+        mean_price = self.mean_price(state, self.cost_of_more(state, server, view, jnp.sum(action.service_per_slot)))
+        relative_change = jnp.linalg.norm(slope - state.slope) / jnp.linalg.norm(state.slope)
+        return ServerLearner(slope, mean_price, state.block + 1, relative_change)
 
-    def change(self, memory: ServerLearner) -> jax.Array:
-        return memory.change
+    def relative_change(self, state: ServerLearner) -> jax.Array:
+        return state.relative_change
 
     def grid(self, view: ServerView) -> jax.Array:
         """(points,) x [mean tasks]."""
-        even = jnp.arange(self.points, dtype=view.y.dtype) / (self.points - 1)
-        return self.reach * view.queues.shape[-1] * even**2
+        even = jnp.arange(self.grid_points, dtype=view.backlog.dtype) / (self.grid_points - 1)
+        return self.grid_max * view.queues.shape[-1] * even**2
 
     def discount(self, server: Server) -> jax.Array | float:
         """gamma of this learner."""
-        return SERVER_DISCOUNT if aims_at_average(self.aim, server) else server.discount
+        return SERVER_DISCOUNT if minimises_average(self.criterion, server) else server.discount
 
-    def cost_of_more(self, memory: ServerLearner, server: Server, view: ServerView, served: jax.Array) -> jax.Array:
+    def cost_of_more(self, state: ServerLearner, server: Server, view: ServerView, served: jax.Array) -> jax.Array:
         """gamma u(x) at the work x that `served` leaves: the cost of one more unit sent in this block."""
-        left = jnp.maximum(view.y - served, 0.0)
-        return self.discount(server) * interpolate(left[None], self.grid(view), memory.slope)[0]
+        left = jnp.maximum(view.backlog - served, 0.0)
+        return self.discount(server) * interpolate(left[None], self.grid(view), state.slope)[0]
 
-    def usual(self, memory: ServerLearner, now: jax.Array) -> jax.Array:
+    def mean_price(self, state: ServerLearner, now: jax.Array) -> jax.Array:
         """The running mean with `now` in it."""
-        return memory.usual + table_step(memory.block, 0.7, self.usual_step) * (now - memory.usual)
+        return state.mean_price + table_step(state.block, 0.7, self.mean_price_step) * (now - state.mean_price)
 
-    def rates(self, memory: ServerLearner, server: Server, view: ServerView) -> "Rates":
+    def service_per_slot(self, state: ServerLearner, server: Server, view: ServerView) -> "Rates":
         """What this server serves, by the work that waits."""
-        worth = self.discount(server) * memory.slope
+        worth = self.discount(server) * state.slope
         served = jnp.minimum(jnp.sqrt(worth / (3.0 * energy_coef(server))), server.slot_capacity * server.slots)
         return Rates(self.grid(view) + served, served, worth, energy_coef(server))
 
@@ -293,14 +293,14 @@ class Rates:
     worth: jax.Array
     coef: jax.Array
 
-    def serve(self, y: jax.Array) -> jax.Array:
+    def serve(self, backlog: jax.Array) -> jax.Array:
         """f(y), () [mean tasks a block]: all of y where that is less than what is best to serve with nothing left."""
-        return jnp.minimum(y, interpolate(y[None], self.work, self.served)[0])
+        return jnp.minimum(backlog, interpolate(backlog[None], self.work, self.served)[0])
 
-    def marginal(self, y: jax.Array, server: Server) -> jax.Array:
+    def marginal(self, backlog: jax.Array, server: Server) -> jax.Array:
         """V'(y) = w1 + gamma u(y - f(y)), or w1 + w2 E'(y) where the queue empties; any shape (m,)."""
-        left = interpolate(y, self.work, self.worth)
-        return server.queue_weight + jnp.where(y < self.work[0], 3.0 * self.coef * y**2, left)
+        left = interpolate(backlog, self.work, self.worth)
+        return server.queue_weight + jnp.where(backlog < self.work[0], 3.0 * self.coef * backlog**2, left)
 
 
 def energy_coef(server: Server) -> jax.Array:
@@ -308,13 +308,13 @@ def energy_coef(server: Server) -> jax.Array:
     return server.energy_weight * server.energy_coef / server.slots**2
 
 
-def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:
+def interpolate(at: jax.Array, grid_points: jax.Array, values: jax.Array) -> jax.Array:
     """The piecewise linear function through (points, values), constant beyond, at (m,): a sum of ramps.
 
     Far faster than a search and a gather; as a product faster to compile than ramp by ramp.
     """
-    length = points[1:] - points[:-1]
-    ramps = jnp.clip(at[:, None] - points[:-1], 0.0, length)
+    length = grid_points[1:] - grid_points[:-1]
+    ramps = jnp.clip(at[:, None] - grid_points[:-1], 0.0, length)
     return values[0] + jnp.dot(ramps, (values[1:] - values[:-1]) / length, precision="highest")
 
 
@@ -322,14 +322,14 @@ def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Arra
 class Oracle(DeviceController):
     """Plays the lower bound's own multiplier and exact tables: a yardstick that knows statistics, no ceiling."""
 
-    takes_fleets = True
+    batched = True
     certificate: Certificate | None = None
 
-    def memories(self, devices: Device, views: DeviceView, keys: jax.Array) -> Tables:
+    def init_fleet(self, devices: Device, views: DeviceView, keys: jax.Array) -> Tables:
         del devices, views, keys
         return agreed(self.certificate).tables
 
-    def act(self, memory: Tables, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: Tables, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
         known = agreed(self.certificate)
-        return planned(device, view, memory.value, memory.slope, known.discount, known.price)
+        return planned(device, view, state.value, state.slope, known.discount, known.price)

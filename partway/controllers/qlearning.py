@@ -19,8 +19,8 @@ from partway.controllers.base import (
     ServerController,
     ServerView,
     agreed,
-    announce,
     normal,
+    server_action,
     uniform,
 )
 from partway.controllers.features import (
@@ -28,12 +28,12 @@ from partway.controllers.features import (
     device_features,
     half_power,
     server_features,
-    usual_device_cost,
-    usual_server_cost,
+    typical_device_cost,
+    typical_server_cost,
 )
 from partway.controllers.parametric import LEARNING_LIMITS, step_size
 from partway.pytree import record
-from partway.system.equations import drain, share_for_power
+from partway.system.equations import most_startable, share_for_power
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 LEVELS = 16
@@ -51,7 +51,7 @@ class QLearned:
 
     theta: jax.Array
     block: jax.Array
-    change: jax.Array
+    relative_change: jax.Array
 
 
 @record
@@ -79,18 +79,18 @@ class _QLearner:
         return jnp.where(explores, jax.random.randint(key_which, (), 0, values.shape[0], jnp.int32), jnp.argmin(values))
 
     def improve(
-        self, memory: QLearned, phi: jax.Array, cost: jax.Array, after: jax.Array, discount: jax.Array
+        self, state: QLearned, phi: jax.Array, cost: jax.Array, after: jax.Array, discount: jax.Array
     ) -> QLearned:
         """One step towards r + gamma min_a Q(s', a); `after` holds Q(s', a) of every action."""
-        error = cost + discount * jnp.min(after) - memory.theta @ phi
-        step = step_size(self.step, self.decay, memory.block) * error * phi
-        change = jnp.linalg.norm(step) / jnp.maximum(jnp.linalg.norm(memory.theta), 1e-30)
-        return QLearned(memory.theta + step, memory.block + 1, change)
+        error = cost + discount * jnp.min(after) - state.theta @ phi
+        step = step_size(self.step, self.decay, state.block) * error * phi
+        relative_change = jnp.linalg.norm(step) / jnp.maximum(jnp.linalg.norm(state.theta), 1e-30)
+        return QLearned(state.theta + step, state.block + 1, relative_change)
 
 
 @record
 class QLearningDevice(_QLearner, DeviceController):
-    """A device chooses one of 17 powers; `whole` follows from the rule `drain` (T5).
+    """A device chooses one of 17 powers; `whole` follows from the rule `most_startable` (T5).
 
     log_scaled: power and gain enter the features by their logarithms.
     """
@@ -106,28 +106,28 @@ class QLearningDevice(_QLearner, DeviceController):
         del device, key
         return self.fresh(view.q.dtype)
 
-    def act(self, memory: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        chosen = self.choose(self._values(memory, device, view), key)
+    def act(self, state: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        chosen = self.choose(self._values(state, device, view), key)
         power = jnp.asarray(POWERS, view.q.dtype)[chosen] * half_power(device)
-        rest = share_for_power(device, view.gain, power)
-        return DeviceAction(drain(device, view.q, rest), rest, power)
+        offload = share_for_power(device, view.gain, power)
+        return DeviceAction(most_startable(device, view.q, offload), offload, power)
 
     def learn(
         self,
-        memory: QLearned,
+        state: QLearned,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
         cost: jax.Array,
         next_view: DeviceView,
     ) -> QLearned:
-        taken = self._taken(device, action)
-        phi = device_features(agreed(self.mu), device, view, self.log_scaled)(taken, view.q)
-        after = self._values(memory, device, next_view)
-        return self.improve(memory, phi, cost / usual_device_cost(device), after, device.discount)
+        started = self._taken(device, action)
+        phi = device_features(agreed(self.mu), device, view, self.log_scaled)(started, view.q)
+        after = self._values(state, device, next_view)
+        return self.improve(state, phi, cost / typical_device_cost(device), after, device.discount)
 
-    def change(self, memory: QLearned) -> jax.Array:
-        return memory.change
+    def relative_change(self, state: QLearned) -> jax.Array:
+        return state.relative_change
 
     def _choices(self) -> np.ndarray:
         return POWERS
@@ -138,26 +138,26 @@ class QLearningDevice(_QLearner, DeviceController):
             raise ValueError("the action must hold the power that was commanded")
         return action.power / half_power(device)
 
-    def _values(self, memory: QLearned, device: Device, view: DeviceView) -> jax.Array:
+    def _values(self, state: QLearned, device: Device, view: DeviceView) -> jax.Array:
         """Q(s, a) of every choice a."""
         features = device_features(agreed(self.mu), device, view, self.log_scaled)
         choices = jnp.asarray(self._choices(), view.q.dtype)
-        return jax.vmap(lambda choice: memory.theta @ features(choice, view.q))(choices)
+        return jax.vmap(lambda choice: state.theta @ features(choice, view.q))(choices)
 
 
 @record
 class Binary(QLearningDevice):
-    """Baseline of section VI: rest in {0, 1}, learned by the same Q-learning with `rest` in the place of p (T10)."""
+    """Baseline of section VI: rest in {0, 1}, learned by the same Q-learning with `offload` in the place of p (T10)."""
 
-    def act(self, memory: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        rest = jnp.asarray(SHARES, view.q.dtype)[self.choose(self._values(memory, device, view), key)]
-        return DeviceAction(drain(device, view.q, rest), rest)
+    def act(self, state: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        offload = jnp.asarray(SHARES, view.q.dtype)[self.choose(self._values(state, device, view), key)]
+        return DeviceAction(most_startable(device, view.q, offload), offload)
 
     def _choices(self) -> np.ndarray:
         return SHARES
 
     def _taken(self, device: Device, action: DeviceAction) -> jax.Array:
-        return action.rest
+        return action.offload
 
 
 @record
@@ -180,31 +180,31 @@ class QLearningServer(_QLearner, ServerController):
     log_scaled: bool = False
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerQLearned:
-        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], 1, view.y.dtype)
-        return ServerQLearned(self.fresh(view.y.dtype), nu)
+        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], 1, view.backlog.dtype)
+        return ServerQLearned(self.fresh(view.backlog.dtype), nu)
 
-    def act(self, memory: ServerQLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
-        rate = jnp.asarray(RATES, view.y.dtype)[self.choose(self._values(memory, view), key)]
-        return announce(view, jnp.full((server.slots,), rate * server.slot_capacity))
+    def act(self, state: ServerQLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        rate = jnp.asarray(RATES, view.backlog.dtype)[self.choose(self._values(state, view), key)]
+        return server_action(view, jnp.full((server.slots,), rate * server.slot_capacity))
 
     def learn(
         self,
-        memory: ServerQLearned,
+        state: ServerQLearned,
         server: Server,
         view: ServerView,
         action: ServerAction,
         cost: jax.Array,
         next_view: ServerView,
     ) -> ServerQLearned:
-        taken = action.rates[:1] / server.slot_capacity
-        phi = server_features(memory.nu, view, self.log_scaled)(taken, view.y)
-        after = self._values(memory, next_view)
-        scaled = cost / usual_server_cost(server, view)
-        return replace(memory, learned=self.improve(memory.learned, phi, scaled, after, server.discount))
+        started = action.service_per_slot[:1] / server.slot_capacity
+        phi = server_features(state.nu, view, self.log_scaled)(started, view.backlog)
+        after = self._values(state, next_view)
+        scaled = cost / typical_server_cost(server, view)
+        return replace(state, learned=self.improve(state.learned, phi, scaled, after, server.discount))
 
-    def change(self, memory: ServerQLearned) -> jax.Array:
-        return memory.learned.change
+    def relative_change(self, state: ServerQLearned) -> jax.Array:
+        return state.learned.relative_change
 
-    def _values(self, memory: ServerQLearned, view: ServerView) -> jax.Array:
-        features, rates = server_features(memory.nu, view, self.log_scaled), jnp.asarray(RATES, view.y.dtype)
-        return jax.vmap(lambda rate: memory.learned.theta @ features(rate[None], view.y))(rates)
+    def _values(self, state: ServerQLearned, view: ServerView) -> jax.Array:
+        features, rates = server_features(state.nu, view, self.log_scaled), jnp.asarray(RATES, view.backlog.dtype)
+        return jax.vmap(lambda rate: state.learned.theta @ features(rate[None], view.backlog))(rates)

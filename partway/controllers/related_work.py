@@ -22,8 +22,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from partway.controllers.base import DeviceController, DeviceView, Limits, Memory
-from partway.controllers.baselines import offload
+from partway.controllers.base import ControllerState, DeviceController, DeviceView, Limits
+from partway.controllers.baselines import start_most
 from partway.dnn.cuts import sent_bits
 from partway.pytree import record
 from partway.system.equations import affordable_bits, transmit_power
@@ -46,7 +46,7 @@ def possible_cuts(device: Device, view: DeviceView) -> jax.Array:
 def take_cut(device: Device, view: DeviceView, possible: jax.Array, objective: jax.Array) -> DeviceAction:
     """Send the `possible` cut of least `objective`, both (cuts,), ties to the smaller share; none if none is."""
     best = jnp.argmin(jnp.where(possible, objective, jnp.inf))
-    return offload(device, view, jnp.where(jnp.any(possible), device.task.share[best], 0.0))
+    return start_most(device, view, jnp.where(jnp.any(possible), device.task.share[best], 0.0))
 
 
 def take_tasks(view: DeviceView, choices: Choices, value: jax.Array) -> DeviceAction:
@@ -54,12 +54,12 @@ def take_tasks(view: DeviceView, choices: Choices, value: jax.Array) -> DeviceAc
 
     Ties, and what only rounding tells apart, go to the more.
     """
-    taken = jnp.arange(value.shape[0], dtype=value.dtype)
-    value = jnp.where(taken <= view.q, value, jnp.inf)
+    started = jnp.arange(value.shape[0], dtype=value.dtype)
+    value = jnp.where(started <= view.q, value, jnp.inf)
     least = jnp.min(value)
     nearly = least + 16.0 * jnp.finfo(value.dtype).eps * jnp.abs(least)
-    best = jnp.max(jnp.where(value <= nearly, taken, 0.0))
-    return DeviceAction(whole=view.q - best, rest=jnp.max(jnp.where(taken == best, choices.rest, 0.0)))
+    best = jnp.max(jnp.where(value <= nearly, started, 0.0))
+    return DeviceAction(whole=view.q - best, offload=jnp.max(jnp.where(started == best, choices.offload, 0.0)))
 
 
 def radio_blocks(device: Device, gain: jax.Array, bits: jax.Array) -> jax.Array:
@@ -69,7 +69,7 @@ def radio_blocks(device: Device, gain: jax.Array, bits: jax.Array) -> jax.Array:
 
 
 def server_blocks(work: jax.Array, ahead: jax.Array, rate: jax.Array) -> jax.Array:
-    """Time of a server that does `rate` a block for `work` behind `ahead` [mean tasks]; no work takes none.
+    """Time of a server that does `service_rate` a block for `work` behind `ahead` [mean tasks]; no work takes none.
 
     One that stands still with nothing to do, but for what rounding leaves, says nothing of itself: it is taken as fast.
     """
@@ -77,10 +77,10 @@ def server_blocks(work: jax.Array, ahead: jax.Array, rate: jax.Array) -> jax.Arr
     return jnp.where((work > 0) & known, (ahead + work) / jnp.maximum(rate, LEAST_RATE), 0.0)
 
 
-def queueing_blocks(device: Device, view: DeviceView, rest: jax.Array) -> jax.Array:
+def queueing_blocks(device: Device, view: DeviceView, offload: jax.Array) -> jax.Array:
     """Time at a server that serves all in turn [blocks], behind [backlog - rate]^+, which (6) leaves when it joins."""
-    rate = view.heard.rate
-    return server_blocks(rest * device.server_work, jnp.maximum(view.heard.backlog - rate, 0.0), rate)
+    rate = view.broadcast.service_rate
+    return server_blocks(offload * device.server_work, jnp.maximum(view.broadcast.backlog - rate, 0.0), rate)
 
 
 def latencies(device: Device, view: DeviceView, at_server: jax.Array) -> jax.Array:
@@ -104,9 +104,11 @@ class Myopic(DeviceController):
     costs more than that. c has a cube and an exponential: cuts lie inside under either law.
     """
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         choices = best_cuts(device, view.gain, 0.0)
-        return take_tasks(view, choices, choices.cost - device.queue_weight * jnp.arange(device.most + 1))
+        return take_tasks(
+            view, choices, choices.cost - device.queue_weight * jnp.arange(device.max_tasks_per_block + 1)
+        )
 
 
 @record
@@ -121,13 +123,13 @@ class Drift(DeviceController):
     v  V, of energy against waiting (ours: 0.5 costs least in `paper`, 0.7 to 1 in `ocr`, 0.7 within 3 % in both)
     """
 
-    hears = ("backlog",)
+    uses_broadcast = ("backlog",)
     limits: ClassVar[Mapping[str, Limits]] = {"v": (1e-6, 1e6)}
     v: float = 0.7
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        choices = best_cuts(device, view.gain, view.heard.backlog / device.fleet_size / self.v)
-        return take_tasks(view, choices, self.v * choices.cost - view.q * jnp.arange(device.most + 1))
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        choices = best_cuts(device, view.gain, view.broadcast.backlog / device.fleet_size / self.v)
+        return take_tasks(view, choices, self.v * choices.cost - view.q * jnp.arange(device.max_tasks_per_block + 1))
 
 
 @record
@@ -139,9 +141,9 @@ class Neurosurgeon(DeviceController):
     load is what was heard. All or nothing under the proportional law.
     """
 
-    hears = ("rate", "backlog")
+    uses_broadcast = ("rate", "backlog")
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         latency = latencies(device, view, queueing_blocks(device, view, device.task.share))
         return take_cut(device, view, possible_cuts(device, view), latency)
 
@@ -153,7 +155,7 @@ class NeurosurgeonEnergy(DeviceController):
     What was heard does not matter. Not all or nothing under the proportional law, where radio energy is exponential.
     """
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         return take_cut(device, view, possible_cuts(device, view), head_energies(device, view))
 
 
@@ -166,10 +168,10 @@ class Dads(DeviceController):
     stage runs at rate / K. Under the proportional law the stages are balanced: not all or nothing.
     """
 
-    hears = ("rate",)
+    uses_broadcast = ("rate",)
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        task, rate = device.task, view.heard.rate / device.fleet_size
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        task, rate = device.task, view.broadcast.service_rate / device.fleet_size
         at_server = server_blocks(task.share * device.server_work, jnp.zeros_like(rate), rate)
         own = jnp.maximum((1.0 - task.share) / device.capacity, radio_blocks(device, view.gain, task.bits))
         return take_cut(device, view, possible_cuts(device, view), jnp.maximum(own, at_server))
@@ -193,14 +195,14 @@ class Ans(DeviceController):
     Online Learning", WWW 2021. Running all locally teaches nothing, so every ceil(T^sampling)-th frame must offload. A
     frame is a block that takes up a task; T, unknown, is doubled when it is reached (ours); none is a key frame. The
     source's x is of layers and bits; here the channel is known and all layers are alike, see `contexts`. The delay is
-    the radio's, and the server's by what has been heard when the block ends, which is `broadcast_lag` blocks old. It is
+    the radio's, and the server's by what has been heard when the block ends, which is `broadcast_delay_blocks` blocks old. It is
     near linear in the share under the proportional law: all or nothing, but for alpha.
 
     alpha, ridge  (ours) optimism holds for |theta| up to alpha / sqrt(ridge) = 0.3 blocks, a task's own compute; A is
                   ridge times the identity at first. At an alpha of 0.3 all devices of `paper` swing together
     """
 
-    hears = ("rate", "backlog")
+    uses_broadcast = ("rate", "backlog")
     limits: ClassVar[Mapping[str, Limits]] = {"alpha": (0.0, 1e3), "ridge": (1e-6, 1e6), "sampling": (0.0, 1.0)}
     alpha: float = 0.1
     ridge: float = 0.1
@@ -210,19 +212,19 @@ class Ans(DeviceController):
         zero = jnp.zeros_like(view.q)
         return Fit(jnp.eye(4, dtype=zero.dtype) / self.ridge, jnp.zeros(4, zero.dtype), zero, zero + FIRST_HORIZON)
 
-    def act(self, memory: Fit, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: Fit, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         task, possible = device.task, possible_cuts(device, view)
         x = contexts(device, view, task.share, task.bits)
-        doubt = jnp.sqrt(jnp.maximum(jnp.sum(x @ memory.inverse * x, axis=-1), 0.0))
-        delay = x @ (memory.inverse @ memory.weighted) - self.alpha * doubt
-        forced = (memory.frame + 1.0) % jnp.ceil(memory.horizon**self.sampling - ROUNDING) == 0
+        doubt = jnp.sqrt(jnp.maximum(jnp.sum(x @ state.inverse * x, axis=-1), 0.0))
+        delay = x @ (state.inverse @ state.weighted) - self.alpha * doubt
+        forced = (state.frame + 1.0) % jnp.ceil(state.horizon**self.sampling - ROUNDING) == 0
         sending = possible & (task.share > 0)
         allowed = jnp.where(forced & jnp.any(sending), sending, possible)
         return take_cut(device, view, allowed, (1.0 - task.share) / device.capacity + delay)
 
     def learn(
         self,
-        memory: Fit,
+        state: Fit,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
@@ -230,22 +232,22 @@ class Ans(DeviceController):
         next_view: DeviceView,
     ) -> Fit:
         """A += x x^T, by its inverse (Sherman and Morrison), and b += delay x; x = 0 where nothing was sent."""
-        bits = sent_bits(device.task, action.rest)
-        x = contexts(device, view, action.rest[None], bits[None])[0]
-        delay = radio_blocks(device, view.gain, bits) + queueing_blocks(device, next_view, action.rest)
-        along = memory.inverse @ x
-        inverse = memory.inverse - along[:, None] * along / (1.0 + jnp.maximum(x @ along, 0.0))
-        frame = memory.frame + jnp.where(view.q > action.whole, 1.0, 0.0)
-        horizon = jnp.where(frame >= memory.horizon, 2.0 * memory.horizon, memory.horizon)
-        return Fit(inverse, memory.weighted + delay * x, frame, horizon)
+        bits = sent_bits(device.task, action.offload)
+        x = contexts(device, view, action.offload[None], bits[None])[0]
+        delay = radio_blocks(device, view.gain, bits) + queueing_blocks(device, next_view, action.offload)
+        along = state.inverse @ x
+        inverse = state.inverse - along[:, None] * along / (1.0 + jnp.maximum(x @ along, 0.0))
+        frame = state.frame + jnp.where(view.q > action.whole, 1.0, 0.0)
+        horizon = jnp.where(frame >= state.horizon, 2.0 * state.horizon, state.horizon)
+        return Fit(inverse, state.weighted + delay * x, frame, horizon)
 
 
-def contexts(device: Device, view: DeviceView, rest: jax.Array, bits: jax.Array) -> jax.Array:
+def contexts(device: Device, view: DeviceView, offload: jax.Array, bits: jax.Array) -> jax.Array:
     """(cuts, 4) x: 1, work sent [mean tasks], radio time [slots], backlog heard / K; 0 where nothing is sent."""
     radio = device.slots * radio_blocks(device, view.gain, bits)
-    one = jnp.ones_like(rest)
-    x = jnp.stack([one, rest * device.server_work, radio, one * view.heard.backlog / device.fleet_size], axis=-1)
-    return jnp.where(rest[:, None] > 0, x, 0.0)
+    one = jnp.ones_like(offload)
+    x = jnp.stack([one, offload * device.server_work, radio, one * view.broadcast.backlog / device.fleet_size], axis=-1)
+    return jnp.where(offload[:, None] > 0, x, 0.0)
 
 
 @record
@@ -259,9 +261,9 @@ class CoEdge(DeviceController):
     inside under either law.
     """
 
-    hears = ("rate", "backlog")
+    uses_broadcast = ("rate", "backlog")
 
-    def act(self, memory: Memory, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         possible, at_server = possible_cuts(device, view), queueing_blocks(device, view, device.task.share)
         in_time = possible & (at_server <= 1.0)
         objective = jnp.where(jnp.any(in_time), head_energies(device, view), latencies(device, view, at_server))

@@ -1,7 +1,7 @@
 """What a DNN is to the system: the places where it can be cut, the work behind each, the bits to send at each.
 
 A `Profile` holds facts of a network (a CSV file, made by `partway profile`); a `Task` is what device, server and
-controllers compute with. Legend: `rest` share of one task that the server finishes; D bits of the tensor at that cut.
+controllers compute with. Legend: `offload` share of one task that the server finishes; D bits of the tensor at that cut.
 """
 
 from collections.abc import Callable
@@ -52,9 +52,9 @@ def proportional_cuts(bits_per_task: float) -> tuple[np.ndarray, np.ndarray]:
     return share, bits_per_task * share
 
 
-def layer_cuts(profile: Profile, coding: str, input_bits: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def layer_cuts(profile: Profile, tensor_dtype: str, input_bits: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(share, bits) of a real network's cuts, ascending; of the cuts with one and the same share the cheapest stays."""
-    share, bits = profile.share(), profile.bits(coding)
+    share, bits = profile.share(), profile.bits(tensor_dtype)
     if input_bits is not None:
         bits = np.concatenate([[input_bits], bits[1:]])
     # what float32 cannot tell apart is one cut
@@ -71,14 +71,14 @@ def by_law(task: Task, line: Callable[[], T], table: Callable[[], T]) -> T:
     return line() if task.laws == "line" else table()
 
 
-def sent_bits(task: Task, rest: jax.Array) -> jax.Array:
-    """D(rest) [bit]: the paper's law, or the bits of the first cut whose share reaches `rest`."""
+def sent_bits(task: Task, offload: jax.Array) -> jax.Array:
+    """D(rest) [bit]: the paper's law, or the bits of the first cut whose share reaches `offload`."""
 
     def at_cut() -> jax.Array:
-        reached = jnp.min(jnp.where(task.share >= rest, task.share, jnp.inf), axis=0)
+        reached = jnp.min(jnp.where(task.share >= offload, task.share, jnp.inf), axis=0)
         return jnp.max(jnp.where(task.share == reached, task.bits, 0.0), axis=0)
 
-    return by_law(task, lambda: task.bits_per_task * rest, at_cut)
+    return by_law(task, lambda: task.bits_per_task * offload, at_cut)
 
 
 def nearest_affordable(task: Task, asked: jax.Array, max_bits: jax.Array) -> jax.Array:

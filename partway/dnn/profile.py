@@ -12,7 +12,7 @@ from partway.errors import InputError, nearest
 SHIPPED = Path(__file__).with_name("profiles")
 
 
-CODING_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}
+DTYPE_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}
 
 
 @dataclass(frozen=True)
@@ -49,29 +49,29 @@ class Profile:
         """Share of the work that remains behind each cut, shape (cuts,), from 1 down to 0."""
         return 1.0 - np.array([cut.macs for cut in self.cuts]) / self.macs
 
-    def bits(self, coding: str) -> np.ndarray:
+    def bits(self, tensor_dtype: str) -> np.ndarray:
         """Bits to send at each cut, shape (cuts,): the encoded input first, nothing last, tensors between."""
-        sent = [self.input_bits] + [CODING_BITS[coding] * float(cut.elements) for cut in self.cuts[1:-1]] + [0.0]
+        sent = [self.input_bits] + [DTYPE_BITS[tensor_dtype] * float(cut.elements) for cut in self.cuts[1:-1]] + [0.0]
         return np.array(sent)
 
-    def worth(self, coding: str) -> np.ndarray:
+    def pareto_optimal(self, tensor_dtype: str) -> np.ndarray:
         """Which cuts are worth having, shape (cuts,): fewer bits than the input and than every earlier cut."""
-        bits = self.bits(coding)
+        bits = self.bits(tensor_dtype)
         return np.concatenate([[True], bits[1:] < np.minimum.accumulate(bits)[:-1]])
 
-    def law_slope(self, coding: str) -> float:
+    def law_slope(self, tensor_dtype: str) -> float:
         """Bits of a whole task under the proportional law D = slope * share that fits best (least squares)."""
-        share, bits = self.share()[:-1], self.bits(coding)[:-1]
+        share, bits = self.share()[:-1], self.bits(tensor_dtype)[:-1]
         return float(share @ bits / (share @ share))
 
-    def proportionality(self, coding: str) -> float:
+    def proportionality(self, tensor_dtype: str) -> float:
         """R^2 of the best proportional law over all positions that send something.
 
         1 is the paper's law; below 0 the mean of the bits would have been the better guess.
         """
-        share, bits = self.share()[:-1], self.bits(coding)[:-1]
+        share, bits = self.share()[:-1], self.bits(tensor_dtype)[:-1]
         spread = float(np.sum((bits - bits.mean()) ** 2))
-        return 1.0 - float(np.sum((bits - self.law_slope(coding) * share) ** 2)) / spread if spread else 1.0
+        return 1.0 - float(np.sum((bits - self.law_slope(tensor_dtype) * share) ** 2)) / spread if spread else 1.0
 
 
 def shipped_profiles() -> list[str]:

@@ -58,8 +58,8 @@ def _split(network: Network, cut: int, position: Position, fed: Tensors, wanted:
     made = {name for node in network.nodes[: position.nodes] for name in node.output}
     early = [name for name in network.outputs if name in made]
     late = [name for name in network.outputs if name not in made]
-    front = part(network, network.inputs, list(dict.fromkeys([position.tensor, *early])))
-    back = part(network, [position.tensor], late)
+    front = submodel(network, network.inputs, list(dict.fromkeys([position.tensor, *early])))
+    back = submodel(network, [position.tensor], late)
     given = _run(_session(network, front, threads=1), {name: fed[name] for name in _inputs(front)})
     sent = {name: given[name] for name in _inputs(back)}
     got = given | _run(_session(network, back, threads=1), sent)
@@ -68,7 +68,7 @@ def _split(network: Network, cut: int, position: Position, fed: Tensors, wanted:
     return Split(cut, position.tensor, exact, max((float(np.nanmax(one)) for one in off), default=0.0))
 
 
-def part(network: Network, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
+def submodel(network: Network, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
     """The part of the network that makes the tensors `outputs` from the tensors `inputs`, as a model of its own."""
     graph = network.model.graph
     nodes = needed(graph.node, outputs, inputs)

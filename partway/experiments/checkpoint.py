@@ -19,12 +19,12 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from partway.errors import InputError, shown
-from partway.experiments.comparison import Plan, Tick, play
+from partway.experiments.comparison import OnProgress, Plan, play
 from partway.provenance import version
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.schemes import find_scheme, pair_for
 from partway.simulation.rollout import Run, begin, go_on
-from partway.simulation.step import Loop, Pair
+from partway.simulation.step import Carry, ControllerPair
 from partway.system.exogenous import gains
 from partway.system.world import World
 
@@ -67,18 +67,18 @@ class Kept:
         return tomllib.loads(self.header.scenario)
 
 
-def save(path: Path, todo: Plan, played: Run, before: int = 0) -> None:
+def save(path: Path, plan: Plan, played: Run, before: int = 0) -> None:
     """Write what a run of the plan's only scheme has left; `before`: blocks it had been trained for when it began."""
-    (name,) = todo.schemes
+    (name,) = plan.schemes
     header = Header(
         scheme=name,
-        server=todo.server,
-        seeds=todo.seeds,
-        blocks=before + todo.blocks,
-        precision="float64" if todo.precision == "float64" else "float32",
-        scenario_name=todo.name,
-        scenario=todo.scenario.to_toml(),
-        devices=todo.scenario.devices,
+        server=plan.server,
+        seeds=plan.seeds,
+        blocks=before + plan.blocks,
+        precision="float64" if plan.precision == "float64" else "float32",
+        scenario_name=plan.name,
+        scenario=plan.scenario.to_toml(),
+        devices=plan.scenario.devices,
         switches=_switches(played.pair),
         versions={
             "partway": version(),
@@ -112,13 +112,13 @@ def read(path: str | Path) -> Kept:
     return kept
 
 
-def check(kept: Kept, todo: Plan) -> None:
+def check(kept: Kept, plan: Plan) -> None:
     """Raise InputError unless the plan can go on where the file ends, as far as can be told before anything runs."""
     header, given = kept.header, kept.given
     asked = {
-        "--schemes": (" ".join(todo.schemes), header.scheme),
-        "--server": (todo.server or "", header.server or ""),
-        "--precision": (todo.precision, header.precision),
+        "--schemes": (" ".join(plan.schemes), header.scheme),
+        "--server": (plan.server or "", header.server or ""),
+        "--precision": (plan.precision, header.precision),
     }
     for flag, (wanted, had) in asked.items():
         if wanted != had:
@@ -126,53 +126,53 @@ def check(kept: Kept, todo: Plan) -> None:
                 f"{flag} {wanted or 'of its own'}: {given} was trained with {had or 'its own'}; leave {flag} out or "
                 "load another file"
             )
-    if len(todo.seeds) != len(header.seeds):
+    if len(plan.seeds) != len(header.seeds):
         raise InputError(
-            f"--seeds: {len(todo.seeds)} given, but {given} was trained on {len(header.seeds)}, one policy each; leave "
+            f"--seeds: {len(plan.seeds)} given, but {given} was trained on {len(header.seeds)}, one policy each; leave "
             "--seeds out or name as many"
         )
-    if todo.scenario.devices != header.devices:
+    if plan.scenario.devices != header.devices:
         raise InputError(
-            f"devices = {todo.scenario.devices}: {given} was trained with {header.devices} devices; "
+            f"devices = {plan.scenario.devices}: {given} was trained with {header.devices} devices; "
             f"set devices={header.devices} or train anew"
         )
-    if header.blocks + todo.blocks > LAST_BLOCK:
-        raise InputError(f"--blocks {todo.blocks}: {given} ends at block {header.blocks}; allowed is {LAST_BLOCK}")
+    if header.blocks + plan.blocks > LAST_BLOCK:
+        raise InputError(f"--blocks {plan.blocks}: {given} ends at block {header.blocks}; allowed is {LAST_BLOCK}")
 
 
-def resume(kept: Kept, todo: Plan, world: World) -> tuple[Pair, Loop]:
+def resume(kept: Kept, plan: Plan, world: World) -> tuple[ControllerPair, Carry]:
     """The pair and the loop of the file, in this world, checked against what a start here would be.
 
     What the scenario sets under [schemes.NAME] holds; all other hyperparameters are the file's. In another world the
     queues and the memories are carried over as they are, in tasks, and the gain is drawn anew.
     """
-    name, header, seeds = kept.header.scheme, kept.header, todo.seeds
-    pair = _with_switches(pair_for(name, todo.scenario, todo.server), header, todo.scenario.schemes.get(name, {}))
+    name, header, seeds = kept.header.scheme, kept.header, plan.seeds
+    pair = _with_switches(pair_for(name, plan.scenario, plan.server), header, plan.scenario.schemes.get(name, {}))
     prepare = find_scheme(name).prepare
-    fresh = begin(world, pair, name, seeds, todo.precision)
+    fresh = begin(world, pair, name, seeds, plan.precision)
     if prepare is not None and {path for path, _ in _named(*fresh)} != set(kept.arrays):
-        fresh = begin(world, prepare(pair, world), name, seeds, todo.precision)
-    with jax.enable_x64(todo.precision == "float64"):
-        agreed, loop = _filled(kept, *fresh, set(todo.scenario.schemes.get(name, {})))
-        if (todo.scenario.to_toml(), seeds) == (header.scenario, header.seeds):
+        fresh = begin(world, prepare(pair, world), name, seeds, plan.precision)
+    with jax.enable_x64(plan.precision == "float64"):
+        agreed, loop = _filled(kept, *fresh, set(plan.scenario.schemes.get(name, {})))
+        if (plan.scenario.to_toml(), seeds) == (header.scenario, header.seeds):
             return agreed, loop
-        concrete, numbers = precise(world, todo.precision), jnp.asarray(seeds, jnp.uint32)
+        concrete, numbers = cast_floats(world, plan.precision), jnp.asarray(seeds, jnp.uint32)
         now = jax.vmap(gains, in_axes=(None, 0, None))(concrete, numbers, jnp.uint32(header.blocks))
         return agreed, replace(loop, state=replace(loop.state, gain=now))
 
 
-def proceed(kept: Kept | None, todo: Plan, name: str, world: World, tick: Tick, traces: bool) -> Run:
+def proceed(kept: Kept | None, plan: Plan, name: str, world: World, on_progress: OnProgress, traces: bool) -> Run:
     """`partway.comparison.play`, from where the file ends, if there is one."""
     if kept is None:
-        return play(todo, name, world, tick, traces)
+        return play(plan, name, world, on_progress, traces)
 
     def done(blocks: int) -> None:
-        tick(name, blocks)
+        on_progress(name, blocks)
 
-    tick(name, 0)
-    pair, loop = resume(kept, todo, world)
-    how: dict[str, Any] = {"precision": todo.precision, "traces": traces, "tick": done}
-    return go_on(world, pair, loop, name, todo.seeds, todo.blocks, kept.header.blocks, **how)
+    on_progress(name, 0)
+    pair, loop = resume(kept, plan, world)
+    how: dict[str, Any] = {"precision": plan.precision, "traces": traces, "on_progress": done}
+    return go_on(world, pair, loop, name, plan.seeds, plan.blocks, kept.header.blocks, **how)
 
 
 def goes_on(dataset: xr.Dataset, kept: Kept | None) -> xr.Dataset:
@@ -185,7 +185,7 @@ def goes_on(dataset: xr.Dataset, kept: Kept | None) -> xr.Dataset:
     return found.assign_attrs(bound=np.nan, bound_reason="a run that goes on does not start from empty queues")
 
 
-def _named(pair: Pair, loop: Loop) -> list[tuple[str, Any]]:
+def _named(pair: ControllerPair, loop: Carry) -> list[tuple[str, Any]]:
     """All arrays with their paths, such as `['loop'].state.q`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path({"pair": pair, "loop": loop})
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
@@ -200,24 +200,24 @@ def _numbers(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _switches(pair: Pair) -> dict[str, bool | int | str]:
+def _switches(pair: ControllerPair) -> dict[str, bool | int | str]:
     """The static hyperparameters of both controllers."""
     both = (pair.server, pair.device)
     values = {field.name: getattr(one, field.name) for one in both for field in fields(one)}
     return {name: value for name, value in values.items() if isinstance(value, bool | int | str)}
 
 
-def _with_switches(pair: Pair, header: Header, given: dict[str, Any]) -> Pair:
+def _with_switches(pair: ControllerPair, header: Header, given: dict[str, Any]) -> ControllerPair:
     """The pair with the file's static hyperparameters where the scenario says nothing."""
 
     def changed(one: Any) -> Any:
         own = {field.name for field in fields(one)} - set(given)
         return replace(one, **{name: value for name, value in header.switches.items() if name in own})
 
-    return Pair(changed(pair.device), changed(pair.server))
+    return ControllerPair(changed(pair.device), changed(pair.server))
 
 
-def _filled(kept: Kept, pair: Pair, loop: Loop, given: set[str]) -> tuple[Pair, Loop]:
+def _filled(kept: Kept, pair: ControllerPair, loop: Carry, given: set[str]) -> tuple[ControllerPair, Carry]:
     """A fresh start with the file's arrays, but for the hyperparameters that the scenario sets."""
     fresh = _named(pair, loop)
     here, there = {path for path, _ in fresh}, set(kept.arrays)

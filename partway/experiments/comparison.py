@@ -12,16 +12,16 @@ import xarray as xr
 
 from partway.bound.lower_bound import Bound, NoBound, lower_bound
 from partway.errors import InputError
-from partway.experiments.statistics import growing
-from partway.experiments.summary import LATENCY, PARTS, UNITS
+from partway.experiments.statistics import count_unstable
+from partway.experiments.summary import COST_COMPONENTS, LATENCY, UNITS
 from partway.measurement.latency import latency
-from partway.measurement.metrics import Sums
+from partway.measurement.metrics import BlockMetrics
 from partway.provenance import version
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for
 from partway.simulation.rollout import Run, run
-from partway.system.placement import Placement, place
+from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 
 TRACED_LIMIT = 5_000_000
@@ -33,12 +33,12 @@ MOST_BOUNDED = 10_000
 NOTHING = 1e-9
 """A bound of less than this, where a task waiting for a block at every device costs 1, is 0 but for rounding."""
 
-TRACED = {"q": "tasks", "gain": "1/W", "taken": "tasks", "rest": "share", "power": "W", "cost": "cost per block"}
+TRACED = {"q": "tasks", "gain": "1/W", "started": "tasks", "offload": "share", "power": "W", "cost": "cost per block"}
 """Units of what is kept of traced devices."""
 
-Tick = Callable[[str, int], None]
+OnProgress = Callable[[str, int], None]
 """Called with a scheme's name and the blocks it has just finished."""
-Player = Callable[["Plan", str, World, Tick, bool], Run]
+Player = Callable[["Plan", str, World, OnProgress, bool], Run]
 """Runs one scheme of a plan; arguments as in `play`."""
 
 
@@ -56,7 +56,7 @@ class Plan:
     precision: str
 
 
-def plan(
+def make_plan(
     scenario: str | Path | Mapping[str, Any] | Scenario = "paper",
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
@@ -100,7 +100,7 @@ def compare(
     seeds: int | Sequence[int] = 8,
     warmup: int | None = None,
     precision: str = "float32",
-    tick: Tick = lambda name, blocks: None,
+    on_progress: OnProgress = lambda name, blocks: None,
 ) -> xr.Dataset:
     """Run schemes on a scenario over seeds with common random numbers.
 
@@ -116,7 +116,7 @@ def compare(
     Returns a dataset with the dimensions scheme, seed, block, part, device, statistic; see `partway.results.summarise`.
     """
     return execute(
-        plan(
+        make_plan(
             scenario,
             overrides=overrides,
             schemes=schemes,
@@ -126,25 +126,28 @@ def compare(
             warmup=warmup,
             precision=precision,
         ),
-        tick,
+        on_progress,
     )
 
 
 def execute(
-    todo: Plan, tick: Tick = lambda name, blocks: None, trace: Sequence[int] = (), player: Player | None = None
+    plan: Plan,
+    on_progress: OnProgress = lambda name, blocks: None,
+    trace: Sequence[int] = (),
+    player: Player | None = None,
 ) -> xr.Dataset:
     """Run a plan.
 
     trace   devices whose blocks are kept one by one (dimension traced)
     player  runs a scheme in place of `play`, such as one that continues an earlier run
     """
-    placement = place(todo.scenario)
-    world, found = with_bound(build(todo.scenario, placement))
-    rows = [_scheme(todo, name, world, tick, trace, player or play) for name in todo.schemes]
+    placement = sample_placement(plan.scenario)
+    world, found = with_bound(build(plan.scenario, placement))
+    rows = [_scheme(plan, name, world, on_progress, trace, player or play) for name in plan.schemes]
     dataset = xr.concat(rows, dim="scheme").assign_coords(
-        seed=list(todo.seeds), part=list(PARTS), statistic=list(LATENCY)
+        seed=list(plan.seeds), part=list(COST_COMPONENTS), statistic=list(LATENCY)
     )
-    return _described(dataset, todo, placement).assign_attrs(bound_attributes(found))
+    return _described(dataset, plan, placement).assign_attrs(bound_attributes(found))
 
 
 def with_bound(world: World) -> tuple[World, Bound | str]:
@@ -163,45 +166,49 @@ def with_bound(world: World) -> tuple[World, Bound | str]:
 def bound_attributes(found: Bound | str) -> dict[str, Any]:
     """A dataset's attributes about the bound: value, price [cost per mean task], looseness, or the reason for none."""
     if isinstance(found, str):
-        return {"bound": np.nan, "bound_price": np.nan, "bound_loose": np.nan, "bound_reason": found}
+        return {"bound": np.nan, "bound_price": np.nan, "bound_slack": np.nan, "bound_reason": found}
     price = float(found.certificate.price)
-    return {"bound": found.value, "bound_price": price, "bound_loose": found.loose, "bound_reason": ""}
+    return {"bound": found.value, "bound_price": price, "bound_slack": found.slack, "bound_reason": ""}
 
 
-def applicable(todo: Plan, name: str, world: World) -> str | None:
+def applicable(plan: Plan, name: str, world: World) -> str | None:
     """Why a scheme cannot play in this scenario, or None."""
-    if todo.scenario.queue == "as_printed" and not find_scheme(name).fractional:
+    if plan.scenario.queue == "as_printed" and not find_scheme(name).fractional:
         return "it counts whole tasks, and the queue as printed keeps fractions of them"
     if name == "oracle" and world.certificate is None:
         return "there is no lower bound in this world"
     return None
 
 
-def play(todo: Plan, name: str, world: World, tick: Tick = lambda name, blocks: None, traces: bool = False) -> Run:
+def play(
+    plan: Plan, name: str, world: World, on_progress: OnProgress = lambda name, blocks: None, traces: bool = False
+) -> Run:
     """One scheme of a plan, prepared (a tuned constant, unless the scenario sets it) and run."""
-    scheme, pair = find_scheme(name), pair_for(name, todo.scenario, todo.server)
-    tick(name, 0)
-    if scheme.prepare is not None and name not in todo.scenario.schemes:
+    scheme, pair = find_scheme(name), pair_for(name, plan.scenario, plan.server)
+    on_progress(name, 0)
+    if scheme.prepare is not None and name not in plan.scenario.schemes:
         pair = scheme.prepare(pair, world)
 
     def done(blocks: int) -> None:
-        tick(name, blocks)
+        on_progress(name, blocks)
 
-    return run(world, pair, name, todo.seeds, todo.blocks, precision=todo.precision, traces=traces, tick=done)
+    return run(world, pair, name, plan.seeds, plan.blocks, precision=plan.precision, traces=traces, on_progress=done)
 
 
-def _scheme(todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int], player: Player) -> xr.Dataset:
+def _scheme(
+    plan: Plan, name: str, world: World, on_progress: OnProgress, trace: Sequence[int], player: Player
+) -> xr.Dataset:
     """One scheme's row of the dataset."""
     scheme = find_scheme(name)
-    why = applicable(todo, name, world)
-    whole_tasks = todo.scenario.queue == "conserving"
-    traced = whole_tasks and todo.scenario.devices * len(todo.seeds) * todo.blocks <= TRACED_LIMIT
-    played = None if why else player(todo, name, world, tick, traced or bool(trace))
+    why = applicable(plan, name, world)
+    whole_tasks = plan.scenario.queue == "conserving"
+    traced = whole_tasks and plan.scenario.devices * len(plan.seeds) * plan.blocks <= TRACED_LIMIT
+    played = None if why else player(plan, name, world, on_progress, traced or bool(trace))
     if played is None:
-        tick(name, todo.blocks)
-    variables = _series(played, todo) | _latency(played if traced else None, world, todo) | _traces(played, trace)
+        on_progress(name, plan.blocks)
+    variables = _series(played, plan) | _latency(played if traced else None, world, plan) | _traces(played, trace)
     status, reason, growth = ("not_applicable", why, np.nan) if played is None else status_of(played.sums)
-    unlimited = any(np.isinf(kind.tx_power_max_w) for kind in todo.scenario.device_classes())
+    unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
     labels = {
         "status": status,
         "reason": reason or "",
@@ -213,22 +220,22 @@ def _scheme(todo: Plan, name: str, world: World, tick: Tick, trace: Sequence[int
     return xr.Dataset(variables | {key: ((), value) for key, value in labels.items()}).assign_coords(scheme=name)
 
 
-def _series(played: Run | None, todo: Plan) -> dict[str, Any]:
-    shape = (len(todo.seeds), todo.blocks)
+def _series(played: Run | None, plan: Plan) -> dict[str, Any]:
+    shape = (len(plan.seeds), plan.blocks)
     empty = np.full(shape, np.nan, np.float32)
-    names = [field.name for field in dataclasses.fields(Sums)]
+    names = [field.name for field in dataclasses.fields(BlockMetrics)]
     values = {name: empty if played is None else np.asarray(getattr(played.sums, name)) for name in names}
-    cost = np.stack([values.pop(part) for part in PARTS], axis=-1)
+    cost = np.stack([values.pop(part) for part in COST_COMPONENTS], axis=-1)
     series: dict[str, Any] = {name: (("seed", "block"), value) for name, value in values.items()}
     return series | {"cost": (("seed", "block", "part"), cost)}
 
 
-def _latency(played: Run | None, world: World, todo: Plan) -> dict[str, Any]:
-    seeds = len(todo.seeds)
+def _latency(played: Run | None, world: World, plan: Plan) -> dict[str, Any]:
+    seeds = len(plan.seeds)
     seconds, unfinished = np.full((seeds, len(LATENCY)), np.nan), np.full(seeds, np.nan)
     begun = played is not None and np.any(played.sums.total_work[:, 0])  # when those tasks came is not known
     if played is not None and played.traces is not None and not begun and np.isfinite(played.sums.cost()).all():
-        found = latency(played.traces, np.asarray(world.devices.server_work), todo.scenario.slot_s, todo.warmup)
+        found = latency(played.traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
         seconds, unfinished = np.stack([getattr(found, name) for name in LATENCY], axis=-1), found.unfinished
     return {"latency_s": (("seed", "statistic"), seconds), "unfinished": (("seed",), unfinished)}
 
@@ -245,13 +252,13 @@ def _traces(played: Run | None, devices: Sequence[int]) -> dict[str, Any]:
     return series | {"device_arrivals": (("seed", "block", "traced"), new), "traced": ("traced", at)}
 
 
-def status_of(sums: Sums) -> tuple[str, str | None, float]:
+def status_of(sums: BlockMetrics) -> tuple[str, str | None, float]:
     """(status, reason, growth of the waiting work per block)."""
     if not np.isfinite(sums.cost()).all():
         return "invalid", "a cost became infinite or undefined", np.nan
     arriving = float(np.mean(np.asarray(sums.arrived_work)))
     work = np.asarray(sums.total_work, np.float64)
-    unstable, growth = growing(work, arriving)
+    unstable, growth = count_unstable(work, arriving)
     if 2 * unstable <= len(work):
         return "ok", f"unstable in {unstable} of {len(work)} seeds" if unstable else None, growth
     where = "at the server" if _slope(sums.backlog) > _slope(sums.waiting) else "at the devices"
@@ -263,7 +270,7 @@ def _slope(series: Any) -> float:
     return float(mean[-1] - mean[len(mean) // 2])
 
 
-def _described(dataset: xr.Dataset, todo: Plan, placement: Placement) -> xr.Dataset:
+def _described(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Dataset:
     """The dataset with placement, units, scenario and versions."""
     dataset = dataset.assign(
         distance_m=("device", placement.distance_m), mean_gain_per_w=("device", placement.mean_gain_per_w)
@@ -273,14 +280,14 @@ def _described(dataset: xr.Dataset, todo: Plan, placement: Placement) -> xr.Data
             continue
         dataset[name].attrs["units"] = unit
     dataset.attrs = {
-        "scenario_name": todo.name,
-        "scenario": todo.scenario.to_toml(),
-        "warmup": todo.warmup,
-        "discount": todo.scenario.discount,
-        "objective": todo.scenario.objective,
-        "block_s": todo.scenario.slots * todo.scenario.slot_s,
-        "server": todo.server or "",
-        "precision": todo.precision,
+        "scenario_name": plan.name,
+        "scenario": plan.scenario.to_toml(),
+        "warmup": plan.warmup,
+        "discount": plan.scenario.discount,
+        "objective": plan.scenario.objective,
+        "block_s": plan.scenario.slots * plan.scenario.slot_s,
+        "server": plan.server or "",
+        "precision": plan.precision,
         "partway": version(),
         "jax": jax.__version__,
         "numpy": np.__version__,

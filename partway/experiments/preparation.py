@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.controllers.baselines import Constant, Steady
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.rng import controller_keys, stable_hash
 from partway.simulation.rollout import Options, play_seed
-from partway.simulation.step import Pair, start
+from partway.simulation.step import ControllerPair, start
 from partway.system.world import World
 
 HELD_OUT_SEEDS = (4_000_000_001, 4_000_000_002)
@@ -20,7 +20,7 @@ SPEEDS = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0])
 MOST_COUNTS = 6
 
 
-def tune_constant(pair: Pair, world: World) -> Pair:
+def tune_constant(pair: ControllerPair, world: World) -> ControllerPair:
     """The pair with the share, tasks per block and (for `Steady`) server speed of least average cost.
 
     Three rounds on a grid: share x tasks at a server of full speed, then speeds, then shares between the neighbours.
@@ -40,21 +40,23 @@ def tune_constant(pair: Pair, world: World) -> Pair:
     return _constant(pair, *(float(value) for value in best))
 
 
-def _constant(pair: Pair, share: jax.Array | float, tasks: jax.Array | float, speed: jax.Array | float) -> Pair:
+def _constant(
+    pair: ControllerPair, share: jax.Array | float, tasks: jax.Array | float, speed: jax.Array | float
+) -> ControllerPair:
     server = replace(pair.server, speed=speed) if isinstance(pair.server, Steady) else pair.server
-    return Pair(replace(pair.device, share=share, tasks=tasks), server)
+    return ControllerPair(replace(pair.device, share=share, tasks=tasks), server)
 
 
-def _best(pair: Pair, world: World, candidates: np.ndarray) -> np.ndarray:
+def _best(pair: ControllerPair, world: World, candidates: np.ndarray) -> np.ndarray:
     """The column (share, tasks, speed) of least cost; ties: the first. Padded so that all rounds share one program."""
     most = len(SHARES) * MOST_COUNTS
     padded = np.concatenate([candidates, np.repeat(candidates[:, -1:], most - candidates.shape[1], axis=1)], axis=1)
-    costs = _costs(precise(world, "float32"), pair, jnp.asarray(padded, jnp.float32))
+    costs = _costs(cast_floats(world, "float32"), pair, jnp.asarray(padded, jnp.float32))
     return candidates[:, int(np.argmin(np.asarray(costs)[: candidates.shape[1]]))]
 
 
 @jax.jit
-def _costs(world: World, pair: Pair, candidates: jax.Array) -> jax.Array:
+def _costs(world: World, pair: ControllerPair, candidates: jax.Array) -> jax.Array:
     """(candidates,) mean cost per block."""
 
     def of_seed(candidate: jax.Array, seed: jax.Array) -> jax.Array:

@@ -34,15 +34,15 @@ def _bound(dataset: xr.Dataset) -> dict[str, Any]:
     """The bound on the scenario's objective; the other one is not computed."""
     values: dict[str, Any] = {"average": None, "discounted": None}
     values[dataset.attrs["objective"]] = dataset.attrs["bound"]
-    about = {name: dataset.attrs[f"bound_{name}"] for name in ("price", "loose")}
+    about = {name: dataset.attrs[f"bound_{name}"] for name in ("price", "slack")}
     return values | about | {"reason": dataset.attrs["bound_reason"] or None}
 
 
 def _gap(summary: Summary, objective: str) -> dict[str, Any]:
     if summary.gap is None:
-        values: dict[str, Any] = dict.fromkeys(("mean", "ci95", "devices", "waiting", "rate"))
+        values: dict[str, Any] = dict.fromkeys(("mean", "ci95", "devices", "waiting", "service"))
     else:
-        parts = {"devices": summary.gap.devices, "waiting": summary.gap.waiting, "rate": summary.gap.rate}
+        parts = {"devices": summary.gap.devices, "waiting": summary.gap.waiting, "service": summary.gap.service}
         values = _estimate(summary.gap.whole) | parts
     return values | {"objective": objective, "reason": summary.no_gap}
 
@@ -54,19 +54,23 @@ def _scheme(summary: Summary, objective: str) -> dict[str, Any]:
         "reason": summary.reason,
         "cost_per_block": _estimate(summary.cost) | {"median": summary.cost_median},
         "cost_per_block_with_warmup": _estimate(summary.cost_full),
-        "versus_constant_percent": _estimate(summary.versus) if summary.versus else None,
+        "versus_constant_percent": _estimate(summary.relative_cost) if summary.relative_cost else None,
         "discounted_cost": {
-            "from_empty": _estimate(summary.from_empty),
-            "after_warmup": _estimate(summary.after_warmup),
+            "discounted_from_start": _estimate(summary.discounted_from_start),
+            "discounted_after_warmup": _estimate(summary.discounted_after_warmup),
         },
         "gap": _gap(summary, objective),
         "parts": summary.parts,
         "latency_s": summary.latency_s | {"unfinished_share": summary.unfinished},
         "energy_j_per_task": {"device": summary.device_j, "server": summary.server_j, "wasted": summary.wasted_j},
         "offloaded_share": summary.offloaded,
-        "utilisation": {"cpu": summary.cpu_use, "radio": summary.radio_use, "server": summary.server_use},
-        "other_power_spent_share": summary.off_command,
-        "converged_after_blocks": summary.converged,
+        "utilisation": {
+            "cpu": summary.cpu_utilisation,
+            "radio": summary.radio_utilisation,
+            "server": summary.server_utilisation,
+        },
+        "other_power_spent_share": summary.power_mismatch,
+        "converged_after_blocks": summary.settling_block,
         "heavy_tail": summary.heavy_tail,
         "signalling": summary.signalling,
         "growth_per_block": summary.growth,
@@ -86,7 +90,9 @@ def _row(summary: Summary) -> list[str]:
     return [
         summary.name + ("*" if summary.heavy_tail else ""),
         with_interval(summary.cost, 4),
-        f"{summary.versus.mean:+.1f}" if summary.versus and math.isfinite(summary.versus.mean) else "-",
+        f"{summary.relative_cost.mean:+.1f}"
+        if summary.relative_cost and math.isfinite(summary.relative_cost.mean)
+        else "-",
         percent(summary.gap.whole) if summary.gap else "-",
         number(late["mean"], 2),
         number(late["p95"], 2),
@@ -142,7 +148,7 @@ def _legend(summaries: Sequence[Summary], no_bound: str) -> list[Text]:
     return lines + [Text(f"{one.name}: {one.reason}") for one in summaries if one.reason]
 
 
-def sheet(dataset: xr.Dataset) -> Group:
+def details_table(dataset: xr.Dataset) -> Group:
     """Every number of a dataset's only scheme, one a line."""
     (one,) = summarise(dataset, reference=None)
     grid = Table(
@@ -155,14 +161,14 @@ def sheet(dataset: xr.Dataset) -> Group:
 
 def _lines(one: Summary) -> list[tuple[str, str, str]]:
     """(name, value, unit) of all that a summary holds."""
-    blocks = "-" if one.converged is None else str(one.converged)
+    blocks = "-" if one.settling_block is None else str(one.settling_block)
     return [
         ("status", one.status, "" if one.growth is None else f"waiting work grows by {one.growth:.3g} tasks per block"),
         ("cost per block", with_interval(one.cost, 4), "with warm-up: " + with_interval(one.cost_full, 4)),
         *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.parts.items()),
         *_gap_lines(one),
-        ("discounted cost", with_interval(one.from_empty, 4), "from empty queues"),
-        ("", with_interval(one.after_warmup, 4), "from the end of warm-up"),
+        ("discounted cost", with_interval(one.discounted_from_start, 4), "from empty queues"),
+        ("", with_interval(one.discounted_after_warmup, 4), "from the end of warm-up"),
         *((f"latency, {name}", number(value), "s") for name, value in one.latency_s.items()),
         ("unfinished tasks", number(100 * one.unfinished), "% of those that arrived after warm-up"),
         ("device energy per task", number(one.device_j), "J"),
@@ -170,10 +176,10 @@ def _lines(one: Summary) -> list[tuple[str, str, str]]:
         ("sent", number(100 * one.offloaded), "% of the work taken up"),
         (
             "CPU, radio, server in use",
-            ", ".join(number(100 * x) for x in (one.cpu_use, one.radio_use, one.server_use)),
+            ", ".join(number(100 * x) for x in (one.cpu_utilisation, one.radio_utilisation, one.server_utilisation)),
             "%",
         ),
-        ("other power spent than commanded", number(100 * one.off_command), "% of device-blocks"),
+        ("other power spent than commanded", number(100 * one.power_mismatch), "% of device-blocks"),
         ("running mean within 5 % after", blocks, "blocks"),
         ("numbers up, down", f"{one.signalling['up']}, {one.signalling['down']}", "per device and block"),
     ]
@@ -182,11 +188,11 @@ def _lines(one: Summary) -> list[tuple[str, str, str]]:
 def _gap_lines(one: Summary) -> list[tuple[str, str, str]]:
     if one.gap is None:
         return [("gap to the lower bound", "-", one.no_gap or "")]
-    parts = (("devices", one.gap.devices), ("waiting", one.gap.waiting), ("rate", one.gap.rate))
+    parts = (("devices", one.gap.devices), ("waiting", one.gap.waiting), ("service", one.gap.service))
     said = ", ".join(f"{name} {number(100 * part, 2)}" for name, part in parts)
     return [("gap to the lower bound", percent(one.gap.whole), f"% of it: {said}")]
 
 
 def show(dataset: xr.Dataset, console: Console) -> None:
     """Print a comparison, or all about the only scheme."""
-    console.print(sheet(dataset) if dataset.sizes["scheme"] == 1 else table(dataset))
+    console.print(details_table(dataset) if dataset.sizes["scheme"] == 1 else table(dataset))

@@ -32,7 +32,7 @@ def estimate(per_seed: np.ndarray) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def growing(total_work: np.ndarray, arriving: float) -> tuple[int, float]:
+def count_unstable(total_work: np.ndarray, arriving: float) -> tuple[int, float]:
     """In how many seeds the waiting work (seeds, blocks) grows without end, and its mean growth per block.
 
     A seed is unstable when the slope over the last half is above 1 % of the arriving work with 99 % confidence: a
@@ -57,7 +57,7 @@ def discounted(cost: np.ndarray, discount: float) -> np.ndarray:
     return cost @ discount ** np.arange(cost.shape[1])
 
 
-def convergence(cost: np.ndarray) -> int | None:
+def settling_block(cost: np.ndarray) -> int | None:
     """First block from which the running mean of the cost, averaged over seeds, stays within 5 % of its end."""
     mean = cost.mean(axis=0)
     running = np.cumsum(mean) / np.arange(1, len(mean) + 1)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from partway.experiments.statistics import Estimate, convergence, discounted, estimate
+from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
 
-PARTS = ("server_queue", "server_energy", "device_queue", "device_energy")
+COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 
 
 LATENCY = ("mean", "p50", "p95", "p99")
@@ -24,22 +24,22 @@ UNITS = {
     "wasted_energy_j": "J",
     "waiting": "tasks",
     "arrived": "tasks",
-    "taken": "tasks",
+    "started": "tasks",
     "backlog": "mean tasks",
     "sent": "mean tasks",
     "served": "mean tasks",
-    "offered": "mean tasks",
+    "started_work": "mean tasks",
     "arrived_work": "mean tasks",
     "total_work": "mean tasks",
-    "cpu_use": "share",
-    "radio_use": "share",
-    "server_use": "share",
-    "device_change": "1",
-    "server_change": "1",
-    "off_command": "share",
+    "cpu_utilisation": "share",
+    "radio_utilisation": "share",
+    "server_utilisation": "share",
+    "device_relative_change": "1",
+    "server_relative_change": "1",
+    "power_mismatch": "share",
     "loss_devices": "cost per block above the lower bound",
     "loss_waiting": "cost per block above the lower bound",
-    "loss_rate": "cost per block above the lower bound",
+    "loss_service": "cost per block above the lower bound",
     "latency_s": "s",
     "unfinished": "share",
     "distance_m": "m",
@@ -54,7 +54,7 @@ class Gap:
     whole: Estimate
     devices: float
     waiting: float
-    rate: float
+    service: float
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Summary:
     cost: Estimate
     cost_full: Estimate
     cost_median: float
-    from_empty: Estimate
-    after_warmup: Estimate
-    versus: Estimate | None
+    discounted_from_start: Estimate
+    discounted_after_warmup: Estimate
+    relative_cost: Estimate | None
     gap: Gap | None
     no_gap: str | None
     parts: dict[str, float]
@@ -92,11 +92,11 @@ class Summary:
     server_j: float
     wasted_j: float
     offloaded: float
-    cpu_use: float
-    radio_use: float
-    server_use: float
-    off_command: float
-    converged: int | None
+    cpu_utilisation: float
+    radio_utilisation: float
+    server_utilisation: float
+    power_mismatch: float
+    settling_block: int | None
     growth: float | None
     heavy_tail: bool
     signalling: dict[str, int]
@@ -107,7 +107,7 @@ def cost_of(dataset: xr.Dataset, scheme: str) -> np.ndarray:
     return np.asarray(dataset["cost"].sel(scheme=scheme).sum("part", skipna=False), dtype=np.float64)
 
 
-def versus(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
+def relative_cost(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
     """How much more `scheme` costs than `reference` after warm-up [% of it], paired by seed; NaN if that is free."""
     warmup = int(dataset.attrs["warmup"])
     ours, theirs = (cost_of(dataset, name)[:, warmup:].mean(axis=1) for name in (scheme, reference))
@@ -129,7 +129,7 @@ def gap(dataset: xr.Dataset, scheme: str) -> Gap:
             return lost[:, int(warmup) :].mean(axis=1) / bound
         return discounted(lost, float(discount)) / bound
 
-    parts = [per_seed(part) for part in ("devices", "waiting", "rate")]
+    parts = [per_seed(part) for part in ("devices", "waiting", "service")]
     return Gap(estimate(np.sum(parts, axis=0)), *(float(part.mean()) for part in parts))
 
 
@@ -165,7 +165,7 @@ def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary
         return _total(late, field) / tasks if ok and tasks else np.nan
 
     late_cost, discount = cost[:, warmup:], float(dataset.attrs["discount"])
-    offered = _total(late, "offered")
+    started_work = _total(late, "started_work")
     return Summary(
         name=name,
         status=status,
@@ -173,23 +173,23 @@ def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary
         cost=over_seeds(late_cost.mean(axis=1)),
         cost_full=over_seeds(cost.mean(axis=1)),
         cost_median=float(np.median(late_cost.mean(axis=1))) if ok else np.nan,
-        from_empty=estimate(discounted(cost, discount)),
-        after_warmup=estimate(discounted(late_cost, discount)),
-        versus=versus(dataset, name, reference) if ok and reference and reference != name else None,
+        discounted_from_start=estimate(discounted(cost, discount)),
+        discounted_after_warmup=estimate(discounted(late_cost, discount)),
+        relative_cost=relative_cost(dataset, name, reference) if ok and reference and reference != name else None,
         gap=gap(dataset, name) if _no_gap(dataset, name) is None else None,
         no_gap=_no_gap(dataset, name),
-        parts={part: float(late["cost"].sel(part=part).mean()) if ok else np.nan for part in PARTS},
+        parts={part: float(late["cost"].sel(part=part).mean()) if ok else np.nan for part in COST_COMPONENTS},
         latency_s={which: float(own["latency_s"].sel(statistic=which).mean()) if ok else np.nan for which in LATENCY},
         unfinished=float(own["unfinished"].mean()) if ok else np.nan,
         device_j=per_task("device_energy_j"),
         server_j=per_task("server_energy_j"),
         wasted_j=per_task("wasted_energy_j"),
-        offloaded=_total(late, "sent") / offered if ok and offered else np.nan,
-        cpu_use=mean("cpu_use"),
-        radio_use=mean("radio_use"),
-        server_use=mean("server_use"),
-        off_command=mean("off_command"),
-        converged=convergence(cost) if ok else None,
+        offloaded=_total(late, "sent") / started_work if ok and started_work else np.nan,
+        cpu_utilisation=mean("cpu_utilisation"),
+        radio_utilisation=mean("radio_utilisation"),
+        server_utilisation=mean("server_utilisation"),
+        power_mismatch=mean("power_mismatch"),
+        settling_block=settling_block(cost) if ok else None,
         growth=float(own["growth"]) if status == "unstable" else None,
         heavy_tail=bool(own["heavy_tail"]),
         signalling={"up": int(own["signals_up"]), "down": int(own["signals_down"])},

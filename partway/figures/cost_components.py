@@ -7,17 +7,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from partway.experiments.summary import PARTS, Summary
+from partway.experiments.summary import COST_COMPONENTS, Summary
 from partway.figures.style import (
+    COMPONENT_COLOURS,
+    COMPONENT_NAMES,
     COST_COLUMNS,
-    PART_COLOURS,
-    PART_NAMES,
     Drawn,
     Row,
     after_warmup,
     highest_shown,
     marked,
-    new_sheet,
+    new_figure,
     short_name,
     short_number,
     shown_name,
@@ -28,7 +28,7 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
     """A bar for each scheme that has a mean, words for the others."""
     ordered = sorted(summaries, key=lambda one: (one.status != "ok", one.cost.mean))
     costs = np.array([one.cost.mean for one in ordered if one.status == "ok"])
-    figure = new_sheet(dataset, 1.5 + 0.3 * len(ordered))
+    figure = new_figure(dataset, 1.5 + 0.3 * len(ordered))
     axes, end = figure.subplots(), highest_shown(costs)
     interval = " with their 95 % intervals over seeds" * (dataset.sizes["seed"] > 1)
     axes.set_title(marked(after_warmup(dataset) + interval + "; ► bar cut" * bool((costs > end).any()), ordered))
@@ -39,8 +39,8 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     rows = [row for place, one in enumerate(ordered) for row in _bar(axes, place, one, end)]
-    handles = [Patch(color=PART_COLOURS[part], label=PART_NAMES[part]) for part in PARTS]
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(PARTS))
+    handles = [Patch(color=COMPONENT_COLOURS[part], label=COMPONENT_NAMES[part]) for part in COST_COMPONENTS]
+    figure.legend(handles=handles, loc="outside lower left", ncols=len(COST_COMPONENTS))
     return figure, [("scheme", "status", "part", *COST_COLUMNS), *rows]
 
 
@@ -53,7 +53,13 @@ def _bar(axes: Axes, place: int, one: Summary, end: float) -> list[Row]:
         axes.text(0.01 * end, place, words + growth, va="center", color="0.4", style="italic")
         return [(one.name, one.status, "sum", np.nan, np.nan, np.nan)]
     edges = np.minimum(np.cumsum([0.0, *one.parts.values()]), end)
-    axes.barh([place] * len(PARTS), np.diff(edges), left=edges[:-1], height=0.7, color=list(PART_COLOURS.values()))
+    axes.barh(
+        [place] * len(COST_COMPONENTS),
+        np.diff(edges),
+        left=edges[:-1],
+        height=0.7,
+        color=list(COMPONENT_COLOURS.values()),
+    )
     half = (one.cost.high - one.cost.low) / 2
     text = short_number(one.cost.mean) + (f" ± {half:.2g}" if half < 10 else f" ± {half:,.0f}" if half >= 10 else "")
     axes.text(edges[-1] + 0.01 * end, place, "► " * (one.cost.mean > end) + text, va="center")

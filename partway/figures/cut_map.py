@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from partway.errors import shorten
 from partway.figures.style import STYLE, Drawn, Row, log_axis, save
-from partway.planner.plan import QUANTILES, Advice, advise, quantile
+from partway.planner.plan import QUANTILES, PlanTable, advise, quantile
 from partway.planner.report import Answer
 
 LONGEST_QUEUE = 12
@@ -31,11 +31,11 @@ def write(answer: Answer, folder: Path) -> None:
 
 def draw(answer: Answer) -> Drawn:
     """Both panels, and the numbers in them."""
-    place = answer.place
-    found = advise(place, answer.rule, np.arange(1, LONGEST_QUEUE + 1), FADINGS)
+    target = answer.target
+    found = advise(target, answer.rule, np.arange(1, LONGEST_QUEUE + 1), FADINGS)
     figure = Figure(figsize=(9.5, 6.2))
-    name = place.profile.name.replace("$", r"\$")
-    title = f"{name}: where to cut, at a device with mean gain {float(place.own.mean_gain):.3g} / W"
+    name = target.profile.name.replace("$", r"\$")
+    title = f"{name}: where to cut, at a device with mean gain {float(target.own.mean_gain):.3g} / W"
     figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
     upper, lower = figure.subplots(2, 1, sharex=True)
     _cuts(upper, found, answer)
@@ -50,18 +50,18 @@ def draw(answer: Answer) -> Drawn:
     return figure, _rows(found, answer)
 
 
-def _cuts(axes: Axes, found: Advice, answer: Answer) -> None:
+def _cuts(axes: Axes, found: PlanTable, answer: Answer) -> None:
     """Cuts as colours, in the order of what is sent; white where nothing is taken up."""
-    kind = np.where(found.taken > 0, found.cut, -1)
-    rest = {int(c): float(r) for c, r in zip(kind.flat, found.rest.flat, strict=True) if c >= 0}
-    order = sorted(rest, key=lambda cut: rest[cut])
+    kind = np.where(found.started > 0, found.cut, -1)
+    offload = {int(c): float(r) for c, r in zip(kind.flat, found.offload.flat, strict=True) if c >= 0}
+    order = sorted(offload, key=lambda cut: offload[cut])
     tints = [WAIT, *colormaps["viridis"](np.linspace(0.08, 0.95, len(order)))]
     place_of = {-1: 0} | {cut: i + 1 for i, cut in enumerate(order)}
     shown = np.vectorize(place_of.__getitem__)(kind)
     axes.pcolormesh(
         FADINGS, found.queues, shown, cmap=ListedColormap(tints), vmin=-0.5, vmax=len(tints) - 0.5, rasterized=True
     )
-    names = [_name(answer, cut, rest[cut]) for cut in order]
+    names = [_name(answer, cut, offload[cut]) for cut in order]
     handles = [Patch(color=tint, label=name) for tint, name in zip(tints[1:], names, strict=True)]
     if (kind < 0).any():
         handles.append(Patch(facecolor=WAIT, edgecolor="0.6", label="wait"))
@@ -69,26 +69,26 @@ def _cuts(axes: Axes, found: Advice, answer: Answer) -> None:
     _write_taken(axes, found, shown)
 
 
-def _write_taken(axes: Axes, found: Advice, shown: np.ndarray) -> None:
+def _write_taken(axes: Axes, found: PlanTable, shown: np.ndarray) -> None:
     """How many tasks are taken up, once in every stretch of a row where nothing changes."""
     for i, queue in enumerate(found.queues):
-        both = np.stack([found.taken[i], shown[i]])
+        both = np.stack([found.started[i], shown[i]])
         ends = [0, *(np.flatnonzero(np.any(np.diff(both, axis=1) != 0, axis=0)) + 1), len(FADINGS)]
         for start, end in pairwise(ends):
-            if end - start < 4 or not found.taken[i, start]:
+            if end - start < 4 or not found.started[i, start]:
                 continue
             tint = "0.1" if shown[i, start] > 0.6 * shown.max() else "1"
             middle = float(np.sqrt(FADINGS[start] * FADINGS[end - 1]))
-            text = str(int(found.taken[i, start]))
+            text = str(int(found.started[i, start]))
             axes.text(middle, queue, text, ha="center", va="center", fontsize=7, color=tint)
 
 
-def _name(answer: Answer, cut: int, rest: float) -> str:
-    if rest == 0:
+def _name(answer: Answer, cut: int, offload: float) -> str:
+    if offload == 0:
         return "run it all here"
-    if rest == 1:
+    if offload == 1:
         return "send the input"
-    return f"{cut}: {shorten(answer.place.profile.cuts[cut].after, 24)} ({rest:.2f} left)".replace("$", r"\$")
+    return f"{cut}: {shorten(answer.target.profile.cuts[cut].after, 24)} ({offload:.2f} left)".replace("$", r"\$")
 
 
 def _dress(axes: Axes, title: str) -> None:
@@ -101,12 +101,12 @@ def _dress(axes: Axes, title: str) -> None:
         axes.axvline(x, color="0.4", linewidth=0.7, linestyle=":")
 
 
-def _rows(found: Advice, answer: Answer) -> list[Row]:
-    gain, cuts = float(answer.place.own.mean_gain), answer.place.profile.cuts
+def _rows(found: PlanTable, answer: Answer) -> list[Row]:
+    gain, cuts = float(answer.target.own.mean_gain), answer.target.profile.cuts
     rows: list[Row] = [(*COLUMNS, "sent [bit]", "cpu [Hz]")]
     for i, queue in enumerate(found.queues.tolist()):
         for j, x in enumerate(FADINGS.tolist()):
             cut = int(found.cut[i, j])
-            last = (found.rest[i, j], found.bits[i, j], found.cpu_hz[i, j])
-            rows.append((queue, x, x * gain, int(found.taken[i, j]), cut, cuts[cut].after, *map(float, last)))
+            last = (found.offload[i, j], found.bits[i, j], found.cpu_hz[i, j])
+            rows.append((queue, x, x * gain, int(found.started[i, j]), cut, cuts[cut].after, *map(float, last)))
     return rows

@@ -7,15 +7,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from partway.experiments.summary import Summary
-from partway.figures.style import PART_COLOURS, WIDTH, Drawn, Row, count_blocks, log_axis, new_sheet, say_instead
+from partway.figures.style import COMPONENT_COLOURS, WIDTH, Drawn, Row, count_blocks, log_axis, new_figure, say_instead
 
 LAST_BLOCKS, MOST_DEVICES = 100, 4
 """What is drawn of traced devices; the dataset has the rest."""
 TRACED_COLUMNS = {
     "q": "waiting [tasks]",
     "arrivals": "arriving [tasks]",
-    "taken": "taken up [tasks]",
-    "rest": "sent [share of one task]",
+    "started": "taken up [tasks]",
+    "offload": "sent [share of one task]",
     "gain": "channel gain [1/W]",
     "power": "transmit power [W]",
 }
@@ -29,7 +29,7 @@ def draw(dataset: xr.Dataset, _: Sequence[Summary]) -> Drawn | None:
     own = own.assign_coords(block=np.arange(dataset.sizes["block"])[-LAST_BLOCKS:])
     numbers, count = own["traced"].to_numpy().tolist(), own.sizes["block"]
     about = f"; {own['scheme'].item()}, seed {own['seed'].item()}, last {count} blocks"
-    figure = new_sheet(dataset, 6.5, max(WIDTH, 1 + 3.5 * len(numbers)), about)
+    figure = new_figure(dataset, 6.5, max(WIDTH, 1 + 3.5 * len(numbers)), about)
     grid = figure.subplots(4, len(numbers), sharex=True, sharey="row", squeeze=False)
     for column, number in zip(grid.T, numbers, strict=True):
         _device(list(column), own.sel(traced=number))
@@ -50,11 +50,11 @@ def _device(panels: Sequence[Axes], own: xr.Dataset) -> None:
     series = {name: np.where(np.isfinite(values), values, np.nan) for name, values in given.items()}
     queue, tasks, channel, power = panels
     arriving = np.where(series["arrivals"] > 0, series["arrivals"], np.nan)
-    kept, nothing = series["taken"] - series["rest"], np.zeros(len(block))
+    kept, nothing = series["started"] - series["offload"], np.zeros(len(block))
     _steps(queue, block, nothing, series["q"], "#aac8ea", "waiting at the start")
     queue.plot(block, arriving, ".", color="0.2", markersize=3, label="arriving")
-    _steps(tasks, block, nothing, kept, PART_COLOURS["device_energy"], "run on the device")
-    _steps(tasks, block, kept, series["taken"], PART_COLOURS["server_queue"], "sent")
+    _steps(tasks, block, nothing, kept, COMPONENT_COLOURS["device_energy"], "run on the device")
+    _steps(tasks, block, kept, series["started"], COMPONENT_COLOURS["server_queue"], "sent")
     channel.plot(block, series["gain"], color="#1a9c7b", linewidth=1.1)
     spent = np.where(series["power"] > 0, series["power"], np.nan)
     power.plot(block, spent, ".-", color="#832db6", markersize=3, linewidth=0.8)

@@ -7,9 +7,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from partway.experiments.summary import Gap, Summary
-from partway.figures.style import LINE, Drawn, colour, marked, new_sheet, say_instead, short_number, shown_name
+from partway.figures.style import LINE, Drawn, colour, marked, new_figure, say_instead, short_number, shown_name
 
-LOSERS = {"devices": "#8cb8e6", "waiting": "#1b4f8a", "rate": "#a8480a"}
+LOSERS = {"devices": "#8cb8e6", "waiting": "#1b4f8a", "service": "#a8480a"}
 """Whose loss it is: the devices' choices, work left waiting at the server, the server's rate."""
 LINEAR_TO = 1.0
 """Per cent up to which the axis is linear, so that it has a zero."""
@@ -19,7 +19,7 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
     """A point and its interval for each scheme that has a gap, and the shares of those who lose it."""
     known = [(one, one.gap) for one in summaries if one.gap is not None and np.isfinite(one.gap.whole.mean)]
     known.sort(key=lambda pair: -pair[1].whole.mean)
-    figure = new_sheet(dataset, 1.5 + 1.5 * LINE * max(len(known), 4))
+    figure = new_figure(dataset, 1.5 + 1.5 * LINE * max(len(known), 4))
     points, shares = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     points.set(xlabel="gap to the lower bound [% of it]")
     shares.set(xlabel="who loses it [%]", xlim=(0, 100))
@@ -66,4 +66,4 @@ def _shares(axes: Axes, gaps: Sequence[Gap]) -> None:
 
 
 def _parts(gap: Gap) -> tuple[float, float, float]:
-    return gap.devices, gap.waiting, gap.rate
+    return gap.devices, gap.waiting, gap.service

@@ -8,12 +8,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from partway.experiments.statistics import Estimate, estimate
-from partway.experiments.summary import PARTS, Summary
+from partway.experiments.summary import COST_COMPONENTS, Summary
 from partway.figures.style import (
+    COMPONENT_COLOURS,
+    COMPONENT_NAMES,
     COST_COLUMNS,
     LINE,
-    PART_COLOURS,
-    PART_NAMES,
     Drawn,
     Row,
     colour,
@@ -21,7 +21,7 @@ from partway.figures.style import (
     label_points,
     log_axis,
     marked,
-    new_sheet,
+    new_figure,
     say_instead,
     short_number,
     shown_name,
@@ -62,7 +62,10 @@ def draw_schemes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
 def draw_parts(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
     """One line for each part of the only scheme's cost, and one for their sum."""
     cost = dataset["cost"].isel(scheme=0)
-    curves = [_curve(part, PART_NAMES[part], PART_COLOURS[part], cost.sel(part=part).to_numpy()) for part in PARTS]
+    curves = [
+        _curve(part, COMPONENT_NAMES[part], COMPONENT_COLOURS[part], cost.sel(part=part).to_numpy())
+        for part in COST_COMPONENTS
+    ]
     curves += [_curve("sum", "sum of the parts", "#222222", cost.sum("part", skipna=False).to_numpy())]
     return _draw(dataset, curves, marked(f"{shown_name(summaries[0])}: {_running(dataset)}", summaries), "part")
 
@@ -89,7 +92,7 @@ def _curve(key: str, label: str, tint: str, cost: np.ndarray, steady: bool = Tru
 
 
 def _draw(dataset: xr.Dataset, curves: Sequence[Curve], about: str, kind: str) -> Drawn:
-    figure = new_sheet(dataset, max(4.5, 1.5 + LINE * len(curves)))
+    figure = new_figure(dataset, max(4.5, 1.5 + LINE * len(curves)))
     axes, shown = figure.subplots(), [curve for curve in curves if np.isfinite(curve.mean).any()]
     hidden = [curve.label for curve in curves if curve not in shown and kind == "scheme"]
     axes.set_title(about + f"\nnot drawn: {'; '.join(hidden)}" * bool(hidden))

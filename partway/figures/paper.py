@@ -20,7 +20,7 @@ from partway.paper.verdicts import shrinking
 
 SUFFIX = {"conserving": "", "as_printed": "-as-printed"}
 READING_WORDS = {"conserving": "queue conserving work", "as_printed": "queue as (1) is printed"}
-PHASE_WORDS = {"from_empty": "from empty queues, nothing learned", "after_training": "after training"}
+PHASE_WORDS = {"discounted_from_start": "from empty queues, nothing learned", "after_training": "after training"}
 WIDE = 10.0
 BIN = 20
 """Blocks that are averaged into one point of a curve."""
@@ -96,7 +96,7 @@ def _figure_6(runs: Mapping[Part, Mapping[str, np.ndarray]], reading: str) -> Dr
     """The relative change, which is alpha_t ||gradient|| / ||theta||, and what it is without the shrinking step."""
     figure, panels = _sheet("Figure 6: convergence, K = 4", next(iter(runs)), reading, rows=2)
     rows: list[Row] = [("algorithm", "scheme", "step", "iteration", *ESTIMATE_COLUMNS)]
-    for column, (number, field) in enumerate((("1", "device_change"), ("2", "server_change"))):
+    for column, (number, field) in enumerate((("1", "device_relative_change"), ("2", "server_relative_change"))):
         for part, arrays in runs.items():
             change, alpha = arrays[field][0], shrinking(part)
             for row, step in enumerate((1.0, alpha)):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from partway.experiments.summary import PARTS, Summary
+from partway.experiments.summary import COST_COMPONENTS, Summary
 from partway.rng import stable_hash
 from partway.schemes import SCHEMES
 
@@ -46,8 +46,10 @@ PALETTE = (
 )
 """The shipped schemes in their order; a scheme from outside has a colour of FOREIGN that depends on its name alone."""
 FOREIGN = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
-PART_COLOURS = dict(zip(PARTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True))
-PART_NAMES = dict(zip(PARTS, ("server waiting", "server energy", "device waiting", "device energy"), strict=True))
+COMPONENT_COLOURS = dict(zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True))
+COMPONENT_NAMES = dict(
+    zip(COST_COMPONENTS, ("server waiting", "server energy", "device waiting", "device energy"), strict=True)
+)
 MARK = "†"
 LONGEST_NAME = 30
 COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per block]")
@@ -75,7 +77,7 @@ def save(folder: Path, name: str, drawn: Drawn) -> None:
         csv.writer(file, lineterminator="\n").writerows(blanked)
 
 
-def new_sheet(dataset: xr.Dataset, height: float, width: float = WIDTH, more: str = "") -> Figure:
+def new_figure(dataset: xr.Dataset, height: float, width: float = WIDTH, more: str = "") -> Figure:
     """An empty figure whose title says what was run."""
     figure, sizes, server = Figure(figsize=(width, height)), dataset.sizes, dataset.attrs["server"]
     name = str(dataset.attrs["scenario_name"]).replace("$", r"\$")  # a file's name, not mathematics

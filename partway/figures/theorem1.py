@@ -50,7 +50,7 @@ def draw(points: Sequence[Point], about: str) -> Drawn:
 
 def _row(point: Point) -> tuple[str | float, ...]:
     shares = (100 * share for share in (point.gap.mean, point.gap.low, point.gap.high))
-    about = (point.axis, point.value, point.scheme, VARIANTS[point.aim], point.status)
+    about = (point.axis, point.value, point.scheme, VARIANTS[point.criterion], point.status)
     return (*about, point.bound, point.cost.mean, *shares)
 
 

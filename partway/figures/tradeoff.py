@@ -17,7 +17,7 @@ from partway.figures.style import (
     label_points,
     log_axis,
     marked,
-    new_sheet,
+    new_figure,
     say_instead,
     short_number,
     shown_name,
@@ -32,7 +32,7 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
         for one in summaries
     ]
     shown = [(one, *values) for one, *values in numbers if one.status == "ok" and np.isfinite(values).all()]
-    figure = new_sheet(dataset, max(4.5, 1.5 + LINE * len(shown)))
+    figure = new_figure(dataset, max(4.5, 1.5 + LINE * len(shown)))
     axes = figure.subplots()
     axes.set(xlabel="mean latency per task [s]", ylabel="energy per task, device and server [J]")
     if shown:

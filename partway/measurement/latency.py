@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 TOLERANCE = 1e-3
-"""Work [mean tasks] that may be missing when something counts as done: `rates` carry the run's rounding."""
+"""Work [mean tasks] that may be missing when something counts as done: `service_per_slot` carry the run's rounding."""
 PERCENTILES = (50, 95, 99)
 
 
@@ -32,17 +32,17 @@ class Traced(Protocol):
         ...
 
     @property
-    def taken(self) -> ArrayLike:
+    def started(self) -> ArrayLike:
         """(S, T, K) j, tasks taken up."""
         ...
 
     @property
-    def rest(self) -> ArrayLike:
+    def offload(self) -> ArrayLike:
         """(S, T, K) share of the last of them that is sent."""
         ...
 
     @property
-    def rates(self) -> ArrayLike:
+    def service_per_slot(self) -> ArrayLike:
         """(S, T, n) work the server is told to do [mean tasks]."""
         ...
 
@@ -83,7 +83,7 @@ class Latency:
 
 def latency(traces: Traced, server_work: ArrayLike, slot_s: float, warmup: int = 0) -> Latency:
     """Latency of the tasks that arrive from block `warmup` on; arguments as in `finish_times`."""
-    blocks, slots = np.shape(traces.rates)[1:]
+    blocks, slots = np.shape(traces.service_per_slot)[1:]
     end = ((blocks + 1) * slots + 1) * slot_s
     seeds = [_summary(tasks, warmup, end) for tasks in finish_times(traces, server_work, slot_s)]
     return Latency(*np.transpose(seeds))
@@ -97,26 +97,26 @@ def finish_times(traces: Traced, server_work: ArrayLike, slot_s: float) -> Itera
 
     Raises ValueError where tasks are not whole (`queue = "as_printed"`) or the traces contradict each other.
     """
-    arrivals, rest = np.asarray(traces.arrivals), np.asarray(traces.rest, np.float64)
-    taken, rates = np.asarray(traces.taken, np.float64), np.asarray(traces.rates, np.float64)
-    _check(arrivals.sum(axis=2, dtype=np.float64), taken, rest)
-    work = rest * np.asarray(server_work, np.float64)
-    left = server_left(rates, work.sum(axis=-1))
-    whole = taken.astype(np.int64)
+    arrivals, offload = np.asarray(traces.arrivals), np.asarray(traces.offload, np.float64)
+    started, service_per_slot = np.asarray(traces.started, np.float64), np.asarray(traces.service_per_slot, np.float64)
+    _check(arrivals.sum(axis=2, dtype=np.float64), started, offload)
+    work = offload * np.asarray(server_work, np.float64)
+    left = server_left(service_per_slot, work.sum(axis=-1))
+    whole = started.astype(np.int64)
     return (
-        _tasks(arrivals[s], whole[s], rest[s], _server_finish(work[s], rates[s], left[s], slot_s), slot_s)
-        for s in range(len(rates))
+        _tasks(arrivals[s], whole[s], offload[s], _server_finish(work[s], service_per_slot[s], left[s], slot_s), slot_s)
+        for s in range(len(service_per_slot))
     )
 
 
-def server_left(rates: np.ndarray, inflow: np.ndarray) -> np.ndarray:
+def server_left(service_per_slot: np.ndarray, inflow: np.ndarray) -> np.ndarray:
     """(6) with its slots: (S, T, n) work that is left at the end of each; rates (S, T, n), inflow (S, T).
 
     A remainder within TOLERANCE, and below what the block has done so far, is rounding and counts as done. Otherwise a
     server that empties its queue in every block would carry along, and add up, what float32 has rounded away.
     """
-    done = np.cumsum(rates, axis=-1).transpose(1, 0, 2)
-    slack, left, y = np.minimum(done, TOLERANCE), np.empty_like(done), np.zeros(len(rates))
+    done = np.cumsum(service_per_slot, axis=-1).transpose(1, 0, 2)
+    slack, left, y = np.minimum(done, TOLERANCE), np.empty_like(done), np.zeros(len(service_per_slot))
     for t, brought in enumerate(inflow.T):
         remains = y[:, None] - done[t]
         left[t] = np.where(remains <= slack[t], 0.0, remains)
@@ -124,22 +124,22 @@ def server_left(rates: np.ndarray, inflow: np.ndarray) -> np.ndarray:
     return left.transpose(1, 0, 2)
 
 
-def _check(arrived: np.ndarray, taken: np.ndarray, rest: np.ndarray) -> None:
+def _check(arrived: np.ndarray, started: np.ndarray, offload: np.ndarray) -> None:
     """Raise ValueError unless whole tasks that wait are taken up, and parts of such tasks are sent; all (S, T, K)."""
-    if not (np.isfinite(taken) & (taken == np.floor(taken))).all():
+    if not (np.isfinite(started) & (started == np.floor(started))).all():
         raise ValueError("latency needs whole tasks: `taken` has fractions (queue = 'as_printed' keeps remainders)")
-    if not ((taken >= 0) & (np.cumsum(taken, axis=1) <= np.cumsum(arrived, axis=1) - arrived)).all():
+    if not ((started >= 0) & (np.cumsum(started, axis=1) <= np.cumsum(arrived, axis=1) - arrived)).all():
         raise ValueError("the traces contradict each other: more tasks are taken up than wait")
-    if not ((rest >= 0) & (rest <= np.minimum(taken, 1.0))).all():
+    if not ((offload >= 0) & (offload <= np.minimum(started, 1.0))).all():
         raise ValueError("the traces contradict each other: `rest` is not a share of a task that is taken up")
 
 
-def _server_finish(work: np.ndarray, rates: np.ndarray, left: np.ndarray, slot_s: float) -> np.ndarray:
+def _server_finish(work: np.ndarray, service_per_slot: np.ndarray, left: np.ndarray, slot_s: float) -> np.ndarray:
     """(T, K) when the server finishes what device k sent in block t [s], inf if never; work (T, K), rates, left (T, n).
 
     A task is done at the end of a slot if less than TOLERANCE, and less than half of it, is missing then.
     """
-    ends, inflow, slots = _ends(work), work.sum(axis=-1), rates.shape[-1]
+    ends, inflow, slots = _ends(work), work.sum(axis=-1), service_per_slot.shape[-1]
     done = ((np.cumsum(inflow) - inflow)[:, None] - left).ravel()
     done = np.maximum.accumulate(done)  # it would fall by a rounding error where a block begins
     block, device = np.nonzero(work)
@@ -147,7 +147,7 @@ def _server_finish(work: np.ndarray, rates: np.ndarray, left: np.ndarray, slot_s
     slot = np.searchsorted(done, end - np.minimum(TOLERANCE, own / 2))
     slot = np.maximum(slot, (block + 1) * slots)  # not before it is there, however small it is
     block, device, end, slot = (each[slot < len(done)] for each in (block, device, end, slot))
-    rate = rates.ravel()[slot]
+    rate = service_per_slot.ravel()[slot]
     part = np.clip((end - done[slot - 1]) / np.where(rate > 0, rate, 1.0), 0.0, 1.0)
     finished = np.full(work.shape, np.inf)
     finished[block, device] = (slots + 1 + slot + part) * slot_s
@@ -165,10 +165,10 @@ def _ends(work: np.ndarray) -> np.ndarray:
 
 
 def _device_finish(
-    taken: np.ndarray, rest: np.ndarray, at_server: np.ndarray, block_s: float
+    started: np.ndarray, offload: np.ndarray, at_server: np.ndarray, block_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """When each task taken up is finished [s] and whether it was cut, device by device in FIFO order; all (T, K)."""
-    j, share, blocks = taken.T.ravel(), rest.T.ravel(), len(taken)
+    j, share, blocks = started.T.ravel(), offload.T.ravel(), len(started)
     after = np.cumsum(j)
     place = np.repeat(np.arange(len(j)), j)
     i = np.arange(1, len(place) + 1) - (after - j)[place]
@@ -180,14 +180,16 @@ def _device_finish(
     return finished, cut
 
 
-def _tasks(arrivals: np.ndarray, taken: np.ndarray, rest: np.ndarray, at_server: np.ndarray, slot_s: float) -> Tasks:
+def _tasks(
+    arrivals: np.ndarray, started: np.ndarray, offload: np.ndarray, at_server: np.ndarray, slot_s: float
+) -> Tasks:
     """One seed: arrivals (T, n, K), the rest (T, K). The first tasks of a device are the ones that were taken up."""
     slots = arrivals.shape[1]
     device, block, slot = np.nonzero(np.ascontiguousarray(arrivals.transpose(2, 0, 1)))
     rank = np.arange(len(device)) - np.searchsorted(device, np.arange(arrivals.shape[-1]))[device]
-    up = rank < taken.sum(axis=0)[device]
+    up = rank < started.sum(axis=0)[device]
     finished, cut = np.full(len(device), np.inf), np.zeros(len(device), bool)
-    finished[up], cut[up] = _device_finish(taken, rest, at_server, slots * slot_s)
+    finished[up], cut[up] = _device_finish(started, offload, at_server, slots * slot_s)
     return Tasks(device, block, (block * slots + slot + 1) * slot_s, finished, cut)
 
 

@@ -5,17 +5,17 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from partway.bound.certificate import Losses, devices_loss, rate_loss, waiting_loss
+from partway.bound.certificate import Losses, devices_loss, service_loss, waiting_loss
 from partway.pytree import record
-from partway.simulation.fleet import expand
-from partway.simulation.step import Loop, Pair, Played
+from partway.simulation.fleet import broadcast_shared
+from partway.simulation.step import Carry, ControllerPair, Transition
 from partway.system.equations import local_work
 from partway.system.types import DeviceAction, Server
 from partway.system.world import World
 
 
 @record
-class Sums:
+class BlockMetrics:
     """One block of the whole system; after a run every field has the axes (seed, block).
 
     server_queue, server_energy, device_queue, device_energy   the four parts of (8), cost
@@ -39,22 +39,22 @@ class Sums:
     wasted_energy_j: jax.Array
     waiting: jax.Array
     arrived: jax.Array
-    taken: jax.Array
+    started: jax.Array
     backlog: jax.Array
     sent: jax.Array
     served: jax.Array
-    offered: jax.Array
+    started_work: jax.Array
     arrived_work: jax.Array
     total_work: jax.Array
-    cpu_use: jax.Array
-    radio_use: jax.Array
-    server_use: jax.Array
-    device_change: jax.Array
-    server_change: jax.Array
-    off_command: jax.Array
+    cpu_utilisation: jax.Array
+    radio_utilisation: jax.Array
+    server_utilisation: jax.Array
+    device_relative_change: jax.Array
+    server_relative_change: jax.Array
+    power_mismatch: jax.Array
     loss_devices: jax.Array
     loss_waiting: jax.Array
-    loss_rate: jax.Array
+    loss_service: jax.Array
 
     def cost(self) -> jax.Array:
         """(8), the sum of its four parts."""
@@ -62,7 +62,7 @@ class Sums:
 
 
 @record
-class Traces:
+class DeviceTraces:
     """One block device by device; after a run the axes (seed, block) come first.
 
     arrivals (n, K) 0 or 1; q, gain, taken, rest, power, cost (K,); rates (n,)
@@ -71,61 +71,65 @@ class Traces:
     arrivals: jax.Array
     q: jax.Array
     gain: jax.Array
-    taken: jax.Array
-    rest: jax.Array
+    started: jax.Array
+    offload: jax.Array
     power: jax.Array
     cost: jax.Array
-    rates: jax.Array
+    service_per_slot: jax.Array
 
 
-def served_work(y: jax.Array, rates: jax.Array) -> jax.Array:
-    """(n,) work done in each slot when `rates` are commanded and y waits."""
-    before = jnp.cumsum(rates) - rates
-    return jnp.clip(y - before, 0.0, rates)
+def served_work(y: jax.Array, service_per_slot: jax.Array) -> jax.Array:
+    """(n,) work done in each slot when `service_per_slot` are commanded and y waits."""
+    before = jnp.cumsum(service_per_slot) - service_per_slot
+    return jnp.clip(y - before, 0.0, service_per_slot)
 
 
-def wasted_energy(server: Server, y: jax.Array, rates: jax.Array) -> jax.Array:
+def wasted_energy(server: Server, y: jax.Array, service_per_slot: jax.Array) -> jax.Array:
     """The part of (7) that was spent while no work was left [J]."""
-    idle = jnp.where(rates > 0, 1.0 - served_work(y, rates) / jnp.where(rates > 0, rates, 1.0), 0.0)
-    return server.energy_coef * jnp.sum(rates**3 * idle)
+    idle = jnp.where(
+        service_per_slot > 0,
+        1.0 - served_work(y, service_per_slot) / jnp.where(service_per_slot > 0, service_per_slot, 1.0),
+        0.0,
+    )
+    return server.energy_coef * jnp.sum(service_per_slot**3 * idle)
 
 
-def summed(world: World, pair: Pair, loop: Loop, played: Played) -> Sums:
+def summed(world: World, pair: ControllerPair, loop: Carry, played: Transition) -> BlockMetrics:
     """The block's totals; `loop` is the one after it."""
     server, state, costs, actions = world.server, played.before, played.costs, played.did.actions
-    devices = expand(world.devices, state.q.shape[-1])
-    taken, served = state.q - actions.whole, jnp.sum(served_work(state.y, played.rates))
+    devices = broadcast_shared(world.devices, state.q.shape[-1])
+    started, served = state.q - actions.whole, jnp.sum(served_work(state.backlog, played.service_per_slot))
     lost = _losses(replace(world, devices=devices), played, served)
-    return Sums(
+    return BlockMetrics(
         server_queue=costs.server_queue,
         server_energy=costs.server_energy,
         device_queue=jnp.sum(costs.device_queue),
         device_energy=jnp.sum(costs.device_energy),
         device_energy_j=jnp.sum(played.did.joules),
         server_energy_j=played.server_j,
-        wasted_energy_j=wasted_energy(server, state.y, played.rates),
+        wasted_energy_j=wasted_energy(server, state.backlog, played.service_per_slot),
         waiting=jnp.sum(state.q),
         arrived=jnp.sum(played.after.arrivals),
-        taken=jnp.sum(taken),
-        backlog=state.y,
+        started=jnp.sum(started),
+        backlog=state.backlog,
         sent=played.after.arrived,
         served=served,
-        offered=jnp.sum(taken * devices.server_work),
+        started_work=jnp.sum(started * devices.server_work),
         arrived_work=jnp.sum(played.after.arrivals * devices.server_work),
-        total_work=jnp.sum(state.q * devices.server_work) + state.y,
-        cpu_use=jnp.mean(local_work(state.q, actions) / devices.capacity),
-        radio_use=jnp.mean(jnp.where(actions.rest > 0, 1.0, 0.0)),
-        server_use=served / (server.slot_capacity * server.slots),
-        device_change=jnp.mean(played.did.change),
-        server_change=pair.server.change(loop.server_memory),
-        off_command=_off_command(actions, played.did.power),
+        total_work=jnp.sum(state.q * devices.server_work) + state.backlog,
+        cpu_utilisation=jnp.mean(local_work(state.q, actions) / devices.capacity),
+        radio_utilisation=jnp.mean(jnp.where(actions.offload > 0, 1.0, 0.0)),
+        server_utilisation=served / (server.slot_capacity * server.slots),
+        device_relative_change=jnp.mean(played.did.relative_change),
+        server_relative_change=pair.server.relative_change(loop.server_state),
+        power_mismatch=_power_mismatch(actions, played.did.power),
         loss_devices=lost.devices,
         loss_waiting=lost.waiting,
-        loss_rate=lost.rate,
+        loss_service=lost.service,
     )
 
 
-def _losses(world: World, played: Played, served: jax.Array) -> Losses:
+def _losses(world: World, played: Transition, served: jax.Array) -> Losses:
     """The block's cost above the lower bound, where the world has one."""
     if world.certificate is None:
         nothing = jnp.full((), jnp.nan)
@@ -133,28 +137,28 @@ def _losses(world: World, played: Played, served: jax.Array) -> Losses:
     state = played.before
     return Losses(
         devices=devices_loss(world.certificate, world.devices, state.q, state.gain, played.did.actions),
-        waiting=waiting_loss(world.certificate, world.server, state.y, served),
-        rate=rate_loss(world.certificate, world.server, served, played.rates, played.block),
+        waiting=waiting_loss(world.certificate, world.server, state.backlog, served),
+        service=service_loss(world.certificate, world.server, served, played.service_per_slot, played.block),
     )
 
 
-def _off_command(actions: DeviceAction, spent: jax.Array) -> jax.Array:
+def _power_mismatch(actions: DeviceAction, spent: jax.Array) -> jax.Array:
     """Share of devices that spent another power than the one they commanded; NaN where none is commanded (T15)."""
     if actions.power is None:
         return jnp.full((), jnp.nan)
     return jnp.mean(jnp.where(jnp.abs(spent - actions.power) > 1e-3 * actions.power, 1.0, 0.0))
 
 
-def traced(played: Played) -> Traces:
+def traced(played: Transition) -> DeviceTraces:
     """The block device by device."""
     state, costs = played.before, played.costs
-    return Traces(
+    return DeviceTraces(
         arrivals=played.after.arrivals,
         q=state.q,
         gain=state.gain,
-        taken=state.q - played.did.actions.whole,
-        rest=played.did.actions.rest,
+        started=state.q - played.did.actions.whole,
+        offload=played.did.actions.offload,
         power=played.did.power,
         cost=costs.device_queue + costs.device_energy,
-        rates=played.rates,
+        service_per_slot=played.service_per_slot,
     )

@@ -15,7 +15,7 @@ CANDIDATES = ("printed", "exact", "qlearning", "decoupled", "priced")
 """Schemes in the role of "the proposed scheme"."""
 BASELINES = ("binary", "even", "random")
 READINGS = ("conserving", "as_printed")
-PHASES = ("from_empty", "after_training")
+PHASES = ("from_start", "after_training")
 """Figures 8 and 9: the discounted sum from empty queues with nothing learned, and from the end of training on."""
 
 TOLERANCE, QUIET = 1e-3, 10

@@ -15,25 +15,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.experiments.statistics import discounted, growing
-from partway.experiments.summary import PARTS
+from partway.experiments.statistics import count_unstable, discounted
+from partway.experiments.summary import COST_COMPONENTS
 from partway.paper.claims import BASELINES, CANDIDATES, HORIZON, LATE, QUICK_POINTS, READINGS, TRAINING, Points
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.rng import controller_keys, stable_hash
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme, pair_for
 from partway.simulation.rollout import Options, play_seed
 from partway.simulation.schedule import BLOCKS_PER_TILE
-from partway.simulation.step import Pair, start
-from partway.system.placement import place
+from partway.simulation.step import ControllerPair, start
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 FIRST_SEED = 1000
 """Of seeds and placements; the search for parameters uses others."""
 DEVICES = {"6": 4, "7": 20, "8": 50}
-KEPT = (*PARTS, "total_work", "arrived_work", "device_change", "server_change")
-"""Fields of `Sums` that the figures need."""
+KEPT = (*COST_COMPONENTS, "total_work", "arrived_work", "device_relative_change", "server_relative_change")
+"""Fields of `BlockMetrics` that the figures need."""
 
 
 @dataclass(frozen=True)
@@ -136,18 +136,18 @@ def play(part: Part) -> dict[str, np.ndarray]:
     unstable (points,)  replicates whose waiting work grows without end
     """
     series = {name: values.reshape(_shape(part)) for name, values in lanes(part).items()}
-    cost: np.ndarray = np.stack([series[name] for name in PARTS]).sum(axis=0, dtype=np.float64)
+    cost: np.ndarray = np.stack([series[name] for name in COST_COMPONENTS]).sum(axis=0, dtype=np.float64)
     found: dict[str, np.ndarray] = {"unstable": _unstable(series)}
     if part.figure == "6":
-        return found | {name: series[name] for name in ("device_change", "server_change")}
+        return found | {name: series[name] for name in ("device_relative_change", "server_relative_change")}
     if part.figure == "7":
-        late = np.stack([series[name][..., -(LATE[1] - LATE[0]) :].mean(axis=-1) for name in PARTS], axis=-1)
+        late = np.stack([series[name][..., -(LATE[1] - LATE[0]) :].mean(axis=-1) for name in COST_COMPONENTS], axis=-1)
         return found | {"cost": cost.astype(np.float32), "parts": late}
     discount = part.scenario().discount
     horizon = part.blocks - part.training
-    windows = {"from_empty": slice(None, horizon), "after_training": slice(part.training, None)}
+    windows = {"from_start": slice(None, horizon), "after_training": slice(part.training, None)}
     for phase, window in windows.items():
-        own = [np.array([discounted(each[:, window], discount) for each in series[name]]) for name in PARTS]
+        own = [np.array([discounted(each[:, window], discount) for each in series[name]]) for name in COST_COMPONENTS]
         found |= {phase: np.sum(own, axis=0), f"{phase}_parts": np.stack(own, axis=-1)}
     return found
 
@@ -158,14 +158,14 @@ def _shape(part: Part) -> tuple[int, int, int]:
 
 def _unstable(series: dict[str, np.ndarray]) -> np.ndarray:
     work, arrived = series["total_work"].astype(np.float64), series["arrived_work"]
-    return np.array([growing(each, float(new.mean()))[0] for each, new in zip(work, arrived, strict=True)])
+    return np.array([count_unstable(each, float(new.mean()))[0] for each, new in zip(work, arrived, strict=True)])
 
 
 def lanes(part: Part) -> dict[str, np.ndarray]:
     """The series KEPT of every lane, (points x replicates, blocks) each."""
     scenarios = [part.scenario(seed) for seed in part.seeds]
-    world = precise(build(scenarios[0], place(scenarios[0])), "float32")
-    gain = np.stack([place(scenario).mean_gain_per_w for scenario in scenarios])
+    world = cast_floats(build(scenarios[0], sample_placement(scenarios[0])), "float32")
+    gain = np.stack([sample_placement(scenario).mean_gain_per_w for scenario in scenarios])
     threshold = np.stack([_threshold(scenarios[0], prob) for prob in part.arrival_probs])
     seeds = jnp.asarray(part.seeds, jnp.uint32)
     keys = jax.vmap(partial(controller_keys, name_hash=jnp.uint32(stable_hash(part.scheme))))(seeds)
@@ -185,12 +185,18 @@ def lanes(part: Part) -> dict[str, np.ndarray]:
 def _threshold(scenario: Scenario, prob: float) -> np.ndarray:
     """(K,) `World.arrival_threshold` at another arrival probability."""
     changed = scenario.model_copy(update={"device": scenario.device.model_copy(update={"arrival_prob": prob})})
-    return np.asarray(build(changed, place(changed)).arrival_threshold)
+    return np.asarray(build(changed, sample_placement(changed)).arrival_threshold)
 
 
 @partial(jax.jit, static_argnames="blocks")
 def _play_lanes(
-    world: World, pair: Pair, gain: jax.Array, threshold: jax.Array, seeds: jax.Array, keys: jax.Array, blocks: int
+    world: World,
+    pair: ControllerPair,
+    gain: jax.Array,
+    threshold: jax.Array,
+    seeds: jax.Array,
+    keys: jax.Array,
+    blocks: int,
 ) -> dict[str, jax.Array]:
     options = Options(blocks, gcd(blocks, BLOCKS_PER_TILE))
 

@@ -18,7 +18,7 @@ from partway.paper.jobs import code_hash, part_name
 from partway.paper.report import ENOUGH, PHASE_WORDS, READING_WORDS, interval_words, made_with
 from partway.paper.reproduce import Findings
 from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
-from partway.paper.verdicts import Judged, phases
+from partway.paper.verdicts import Verdict, phases
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
@@ -64,13 +64,13 @@ def page(findings: Findings, figures: Sequence[Path]) -> str:
 
 def _head(findings: Findings) -> str:
     seeds = findings.sizes.seeds
-    counts = {word: sum(one.verdict == word for one in findings.judged) for word in CLASSES}
+    counts = {word: sum(one.verdict == word for one in findings.verdicts) for word in CLASSES}
     said = ", ".join(f"{count} {word}" for word, count in counts.items())
     few = "" if len(seeds) >= ENOUGH else f" With fewer than {ENOUGH} replicates they only show that all of it runs."
     return f"""<h1>Section VI of the paper, reproduced</h1>
 <p>F. Wang, S. Cai, V. K. N. Lau, "Sequential Offloading for Distributed DNN Computation in Multiuser MEC Systems",
 arXiv 2203.01005. Scenario <code>{_text(findings.preset)}</code>; {len(seeds)} replicates, each with a seed and a
-placement of its own ({seeds[0]} to {seeds[-1]}). Of {len(findings.judged)} verdicts: {said}.</p>
+placement of its own ({seeds[0]} to {seeds[-1]}). Of {len(findings.verdicts)} verdicts: {said}.</p>
 <p>Each column takes another scheme for "the proposed scheme". A claim <b>holds</b> where every comparison in it surely
 comes out as claimed, <b>fails</b> where one surely comes out the other way, and is <b>undecided</b> otherwise. All
 comparisons of Figures 6 to 9 in a column are corrected together by Holm's method: the chance that any of them is
@@ -91,7 +91,7 @@ def _verdict_table(findings: Findings, reading: str) -> str:
     return f"<h2>Verdicts: {READING_WORDS[reading]}</h2>{table}"
 
 
-def _cell(one: Judged) -> str:
+def _cell(one: Verdict) -> str:
     return f'<td class="v {CLASSES[one.verdict]}">{one.verdict}<small>{interval_words(one)}</small></td>'
 
 
@@ -106,7 +106,7 @@ def _details(findings: Findings) -> str:
 
 
 def _detail(findings: Findings, claim: Claim) -> str:
-    own = [one for one in findings.judged if one.claim == claim.id and one.verdict != NOT_APPLICABLE]
+    own = [one for one in findings.verdicts if one.claim == claim.id and one.verdict != NOT_APPLICABLE]
     rows = "".join(_detail_row(one) for one in own)
     titles = ("scheme", "reading", "phase", "verdict", "comparisons", "what decides")
     head = "<tr>" + "".join(f"<th>{title}</th>" for title in titles) + "</tr>"
@@ -115,7 +115,7 @@ def _detail(findings: Findings, claim: Claim) -> str:
     return f"{about}<details><summary>{len(own)} verdicts and what decides them</summary>{table}</details>"
 
 
-def _detail_row(one: Judged) -> str:
+def _detail_row(one: Verdict) -> str:
     count = f"{sum(d.sign > 0 for d in one.decisions)} for, {sum(d.sign < 0 for d in one.decisions)} against, "
     count += f"{sum(d.sign == 0 for d in one.decisions)} open"
     cells = (one.candidate, READING_WORDS[one.reading], PHASE_WORDS[one.phase])

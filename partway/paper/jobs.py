@@ -69,7 +69,7 @@ def missing(parts: Sequence[P], folder: Path | None) -> list[P]:
 
 
 def run_parts(
-    parts: Sequence[P], folder: Path | None, jobs: int, tick: Callable[[P], None] = lambda part: None
+    parts: Sequence[P], folder: Path | None, jobs: int, on_progress: Callable[[P], None] = lambda part: None
 ) -> dict[P, Arrays]:
     """The arrays of every part, from `folder` where they are there, else made by `jobs` processes and kept there.
 
@@ -79,7 +79,7 @@ def run_parts(
 
     def done(part: P, arrays: Arrays) -> None:
         found[part] = arrays
-        tick(part)
+        on_progress(part)
 
     for part in parts:
         arrays = read(folder / part_name(part)) if folder else None

@@ -8,7 +8,7 @@ true one is at most the squared TD error that is left, summed with gamma^t:
 What is true for sure has (1 - gamma)^2 there, and the largest error in the place of the mean one. Q_true is what the
 policy at block t really costs from there on: the run is continued several times from the same state, each with chances
 of its own and without learning. A product of two continuations has no bias, where the square of one has (the double
-sampling that (41)-(45) overlook). All in the learner's units, costs by `usual_device_cost`, `usual_server_cost`.
+sampling that (41)-(45) overlook). All in the learner's units, costs by `typical_device_cost`, `typical_server_cost`.
 """
 
 from collections.abc import Mapping
@@ -22,22 +22,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.controllers.base import agreed
-from partway.controllers.features import device_features, server_features, usual_device_cost, usual_server_cost
+from partway.controllers.features import device_features, server_features, typical_device_cost, typical_server_cost
 from partway.controllers.parametric import Algorithm1
 from partway.paper.claims import CANDIDATES, READINGS, Points
 from partway.paper.figure_runs import Sizes
 from partway.paper.statistics import NOT_APPLICABLE, decide, deciding, verdict
-from partway.paper.verdicts import Judged
-from partway.pytree import precise
+from partway.paper.verdicts import Verdict
+from partway.pytree import cast_floats
 from partway.rng import controller_keys, stable_hash
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, pair_for
 from partway.simulation.rollout import Options, play_seed
 from partway.simulation.schedule import BLOCKS_PER_TILE
-from partway.simulation.step import Loop, Pair, device_views, play_block, server_view, start
-from partway.system.exogenous import drawn
-from partway.system.placement import place
+from partway.simulation.step import Carry, ControllerPair, device_views, play_block, server_view, start
+from partway.system.exogenous import sample
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 DISCOUNTS = (0.9, 0.95, 0.99, 0.999)
@@ -104,14 +104,16 @@ class PropositionPart:
 
     def _at(self, discount: float) -> dict[str, np.ndarray]:
         scenarios = [self.scenario(seed) for seed in self.seeds]
-        world = precise(build(scenarios[0], place(scenarios[0])), "float32")
+        world = cast_floats(build(scenarios[0], sample_placement(scenarios[0])), "float32")
         gamma = jnp.float32(discount)
         world = replace(
             world,
             devices=replace(world.devices, discount=gamma * jnp.ones(DEVICES)),
             server=replace(world.server, discount=gamma),
         )
-        gain = jnp.asarray(np.stack([place(scenario).mean_gain_per_w for scenario in scenarios]), jnp.float32)
+        gain = jnp.asarray(
+            np.stack([sample_placement(scenario).mean_gain_per_w for scenario in scenarios]), jnp.float32
+        )
         seeds = jnp.asarray(self.seeds, jnp.uint32)
         keys = jax.vmap(partial(controller_keys, name_hash=jnp.uint32(stable_hash(self.scheme))))(seeds)
         pair = pair_for(self.scheme, scenarios[0])
@@ -122,7 +124,12 @@ class PropositionPart:
 
 @partial(jax.jit, static_argnames="lengths")
 def _sides(
-    world: World, pair: Pair, gain: jax.Array, seeds: jax.Array, keys: jax.Array, lengths: tuple[tuple[int, ...], int]
+    world: World,
+    pair: ControllerPair,
+    gain: jax.Array,
+    seeds: jax.Array,
+    keys: jax.Array,
+    lengths: tuple[tuple[int, ...], int],
 ) -> dict[str, jax.Array]:
     """{name: (replicates, checkpoints)}."""
     checkpoints, future_blocks = lengths
@@ -142,7 +149,7 @@ def _sides(
 
 
 def _measure(
-    world: World, pair: Pair, loop: Loop, seed: jax.Array, key: jax.Array, block: int, future_blocks: int
+    world: World, pair: ControllerPair, loop: Carry, seed: jax.Array, key: jax.Array, block: int, future_blocks: int
 ) -> dict[str, jax.Array]:
     """Both sides at one state: every party's Q there, what it costs from there, and the TD errors after it."""
     chances = seed + jnp.uint32(2**31) + jnp.arange(FUTURES, dtype=jnp.uint32) * jnp.uint32(2**20)
@@ -167,21 +174,21 @@ Values = dict[str, jax.Array]
 
 
 def _future(
-    world: World, pair: Pair, loop: Loop, seed: jax.Array, key: jax.Array, block: int, blocks: int
+    world: World, pair: ControllerPair, loop: Carry, seed: jax.Array, key: jax.Array, block: int, blocks: int
 ) -> tuple[Values, Values]:
     """({party: discounted cost}, {party: TD errors of the first ERROR_BLOCKS blocks}) of a frozen policy."""
     gamma = world.server.discount
 
-    def body(carry: tuple[Loop, Values, jax.Array], at: jax.Array):
+    def body(carry: tuple[Carry, Values, jax.Array], at: jax.Array):
         before, total, weight = carry
-        after, played = play_block(world, pair, before, drawn(world, seed, at), key, at, False)
+        after, played = play_block(world, pair, before, sample(world, seed, at), key, at, False)
         costs = scaled_costs(world, before, played.costs)
         now, later = _values(world, pair, before), _values(world, pair, after)
         errors = {party: costs[party] + gamma * later[party] - now[party] for party in PARTIES}
         total = {party: total[party] + weight * costs[party] for party in PARTIES}
         return (after, total, weight * gamma), errors
 
-    nothing: Values = {"device": jnp.zeros_like(loop.state.q), "server": jnp.zeros_like(loop.state.y)}
+    nothing: Values = {"device": jnp.zeros_like(loop.state.q), "server": jnp.zeros_like(loop.state.backlog)}
     early = min(ERROR_BLOCKS, blocks)
     carry, errors = jax.lax.scan(body, (loop, nothing, jnp.ones_like(gamma)), block + jnp.arange(early))
     numbers = block + jnp.arange(early, blocks)
@@ -189,27 +196,27 @@ def _future(
     return carry[1], errors
 
 
-def scaled_costs(world: World, before: Loop, costs: Any) -> Values:
+def scaled_costs(world: World, before: Carry, costs: Any) -> Values:
     """The parties' terms of (8) in the units of their learners."""
     view = server_view(before.state)
     return {
-        "device": (costs.device_queue + costs.device_energy) / usual_device_cost(world.devices),
-        "server": (costs.server_queue + costs.server_energy) / usual_server_cost(world.server, view),
+        "device": (costs.device_queue + costs.device_energy) / typical_device_cost(world.devices),
+        "server": (costs.server_queue + costs.server_energy) / typical_server_cost(world.server, view),
     }
 
 
-def _values(world: World, pair: Pair, loop: Loop) -> Values:
+def _values(world: World, pair: ControllerPair, loop: Carry) -> Values:
     """Q(s, a; theta) of every party at a state, with the action it has learned."""
-    state, memory, served = loop.state, loop.device_memory, loop.server_memory
+    state, memory, served = loop.state, loop.device_state, loop.server_state
     controller: Any = pair.device
     mu = agreed(controller.mu)
-    heard = device_views(state, jax.tree.map(lambda told: told[-1], state.told))
+    broadcast = device_views(state, jax.tree.map(lambda told: told[-1], state.broadcast_queue))
 
     def own(device: Any, view: Any, action: jax.Array, theta: jax.Array) -> jax.Array:
         return theta @ device_features(mu, device, view)(action, view.q)
 
-    devices = jax.vmap(own, in_axes=-1, out_axes=-1)(world.devices, heard, memory.action, memory.theta)
-    features = server_features(served.nu, server_view(state))(served.learned.action, state.y)
+    devices = jax.vmap(own, in_axes=-1, out_axes=-1)(world.devices, broadcast, memory.action, memory.theta)
+    features = server_features(served.nu, server_view(state))(served.learned.action, state.backlog)
     return {"device": devices, "server": served.learned.theta @ features}
 
 
@@ -228,17 +235,17 @@ def bounds(arrays: Mapping[str, np.ndarray]) -> list[Bounds]:
     return [Bounds(gamma, of("left", i), of("error", i), of("residual", i)) for i, gamma in enumerate(DISCOUNTS)]
 
 
-def judge(runs: Mapping[Any, Mapping[str, np.ndarray]]) -> list[Judged]:
+def judge(runs: Mapping[Any, Mapping[str, np.ndarray]]) -> list[Verdict]:
     """Whether the right side is above the left one, for every candidate and reading."""
     found = {(part.scheme, part.reading): (part, arrays) for part, arrays in runs.items() if part.figure == "P1"}
     return [
-        _judged(*found[name, reading]) if (name, reading) in found else Judged("P1", name, reading, "", NOT_APPLICABLE)
+        _judged(*found[name, reading]) if (name, reading) in found else Verdict("P1", name, reading, "", NOT_APPLICABLE)
         for reading in READINGS
         for name in CANDIDATES
     ]
 
 
-def _judged(part: PropositionPart, arrays: Mapping[str, np.ndarray]) -> Judged:
+def _judged(part: PropositionPart, arrays: Mapping[str, np.ndarray]) -> Verdict:
     labels, family, sides = list[str](), list[np.ndarray](), list[tuple[float, float]]()
     for one in bounds(arrays):
         for party, number in PARTIES.items():
@@ -255,7 +262,7 @@ def _judged(part: PropositionPart, arrays: Mapping[str, np.ndarray]) -> Judged:
         f"the left side is surely above the right one at {failing} of {len(decisions)} points."
     )
     result = verdict(decisions)
-    return Judged("P1", part.scheme, part.reading, "", result, tuple(labels), tuple(decisions), at, "ratio", why)
+    return Verdict("P1", part.scheme, part.reading, "", result, tuple(labels), tuple(decisions), at, "ratio", why)
 
 
 def log_ratio(left: np.ndarray, right: np.ndarray) -> np.ndarray:

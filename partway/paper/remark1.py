@@ -14,18 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.controllers.base import DeviceController, DeviceView, Memory, ServerController, ServerView
+from partway.controllers.base import ControllerState, DeviceController, DeviceView, ServerController, ServerView
 from partway.paper.claims import CANDIDATES, READINGS
 from partway.paper.figure_runs import plays
 from partway.paper.statistics import FAILS, HOLDS, NOT_APPLICABLE
-from partway.paper.verdicts import Judged
-from partway.pytree import precise
+from partway.paper.verdicts import Verdict
+from partway.pytree import cast_floats
 from partway.rng import controller_keys
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme, pair_for
 from partway.simulation.step import device_views, server_view, start
-from partway.system.placement import place
+from partway.system.placement import sample_placement
 from partway.system.types import Device
 from partway.system.world import World, build
 
@@ -74,12 +74,12 @@ def central(devices: int) -> float:
 def operations(scheme: str, devices: int, preset: str = "paper") -> tuple[float, float]:
     """(one device's, the server's) operations in a block of a fleet of so many devices."""
     scenario = load(preset, {"devices": devices})
-    world, pair = precise(build(scenario, place(scenario)), "float32"), pair_for(scheme, scenario)
+    world, pair = cast_floats(build(scenario, sample_placement(scenario)), "float32"), pair_for(scheme, scenario)
     agreed, loop = start(world, pair, jnp.uint32(0), controller_keys(jnp.uint32(0), jnp.uint32(0)))
-    heard = jax.tree.map(lambda told: told[-1], loop.state.told)
-    fleet = (loop.device_memory, world.devices, device_views(loop.state, heard))
+    broadcast = jax.tree.map(lambda told: told[-1], loop.state.broadcast_queue)
+    fleet = (loop.device_state, world.devices, device_views(loop.state, broadcast))
     first = jax.tree.map(lambda leaf: leaf[..., 0], fleet)
-    return _device(agreed.device, *first), _server(agreed.server, loop.server_memory, world, server_view(loop.state))
+    return _device(agreed.device, *first), _server(agreed.server, loop.server_state, world, server_view(loop.state))
 
 
 def parts(preset: str = "paper") -> list[RemarkPart]:
@@ -87,17 +87,17 @@ def parts(preset: str = "paper") -> list[RemarkPart]:
     return [RemarkPart(name, preset=preset) for name in CANDIDATES]
 
 
-def judge(runs: Mapping[Any, Mapping[str, np.ndarray]]) -> list[Judged]:
+def judge(runs: Mapping[Any, Mapping[str, np.ndarray]]) -> list[Verdict]:
     """Whether every candidate computes and sends less than the central solution."""
     found = {part.scheme: (part, arrays) for part, arrays in runs.items() if part.figure == "R1"}
     return [
-        _judged(reading, *found[name]) if plays(name, reading) else Judged("R1", name, reading, "", NOT_APPLICABLE)
+        _judged(reading, *found[name]) if plays(name, reading) else Verdict("R1", name, reading, "", NOT_APPLICABLE)
         for reading in READINGS
         for name in CANDIDATES
     ]
 
 
-def _judged(reading: str, part: RemarkPart, arrays: Mapping[str, np.ndarray]) -> Judged:
+def _judged(reading: str, part: RemarkPart, arrays: Mapping[str, np.ndarray]) -> Verdict:
     fleets = np.array(part.fleets)
     whole = fleets * arrays["device"] + arrays["server"]
     needed = np.array([central(devices) for devices in part.fleets])
@@ -110,25 +110,25 @@ def _judged(reading: str, part: RemarkPart, arrays: Mapping[str, np.ndarray]) ->
     )
     result = HOLDS if ratios.min() > 1 and signals < told else FAILS
     counted = (float(ratios.min()), float(ratios.max()))
-    return Judged("R1", part.scheme, reading, "", result, unit="central / decentralised", why=why, counted=counted)
+    return Verdict("R1", part.scheme, reading, "", result, unit="central / decentralised", why=why, counted=counted)
 
 
-def _device(controller: DeviceController, memory: Memory, device: Device, view: DeviceView) -> float:
+def _device(controller: DeviceController, memory: ControllerState, device: Device, view: DeviceView) -> float:
     """Operations of one device in a block."""
     key, cost = jax.random.key(0), jnp.float32(1.0)
 
-    def block(memory: Memory, device: Device, view: DeviceView, later: DeviceView):
+    def block(memory: ControllerState, device: Device, view: DeviceView, later: DeviceView):
         action = controller.act(memory, device, view, key)
         return action, controller.learn(memory, device, view, action, cost, later)
 
     return _operations(jax.jit(block).lower(memory, device, view, view))
 
 
-def _server(controller: ServerController, memory: Memory, world: World, view: ServerView) -> float:
+def _server(controller: ServerController, memory: ControllerState, world: World, view: ServerView) -> float:
     """Operations of the server in a block."""
     key, cost, server = jax.random.key(0), jnp.float32(1.0), world.server
 
-    def block(memory: Memory, view: ServerView, later: ServerView):
+    def block(memory: ControllerState, view: ServerView, later: ServerView):
         action = controller.act(memory, server, view, key)
         return action, controller.learn(memory, server, view, action, cost, later)
 

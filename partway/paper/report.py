@@ -18,14 +18,14 @@ from partway.paper.jobs import code_hash
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionPart, bounds
 from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
-from partway.paper.verdicts import Judged, bounded_exp, phases
+from partway.paper.verdicts import Verdict, bounded_exp, phases
 from partway.provenance import version
 
 SCHEMA_VERSION = 1
 ENOUGH = 20
 """Replicates from which on a verdict is meant to be quoted."""
 TINTS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim"}
-PHASE_WORDS = {"": "", "from_empty": "from empty queues", "after_training": "after training"}
+PHASE_WORDS = {"": "", "from_start": "from empty queues", "after_training": "after training"}
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
 MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
 """Lines of a document between which the table of claims is written."""
@@ -136,11 +136,11 @@ def _sides(findings: Findings) -> list[str]:
     return lines
 
 
-def _cell(one: Judged) -> str:
+def _cell(one: Verdict) -> str:
     return "-" if one.verdict == NOT_APPLICABLE else f"{one.verdict} {interval_words(one)}".strip()
 
 
-def interval_words(one: Judged) -> str:
+def interval_words(one: Verdict) -> str:
     """The interval that decides, short."""
     found = one.interval()
     if found is None or not all(map(math.isfinite, found)):
@@ -208,12 +208,12 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
     return {"id": claim.id, "figure": claim.figure or None, "text": claim.text, "test": claim.test, "schemes": schemes}
 
 
-def _verdict(one: Judged) -> dict[str, Any]:
+def _verdict(one: Verdict) -> dict[str, Any]:
     found = one.interval()
     return {"verdict": one.verdict, "interval": None if found is None else [finite(value) for value in found]}
 
 
-def _case(one: Judged) -> dict[str, Any]:
+def _case(one: Verdict) -> dict[str, Any]:
     decided = None if one.deciding is None else one.labels[one.deciding]
     about = {"reading": one.reading, "phase": one.phase or None, "unit": one.unit}
     confidence = None if one.deciding is None else 1.0 - one.decisions[one.deciding].level
@@ -232,7 +232,7 @@ def write_comparisons(findings: Findings, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
-        for one in findings.judged:
+        for one in findings.verdicts:
             for label, decision in zip(one.labels, one.decisions, strict=True):
                 ratios = [bounded_exp(value) for value in (decision.mean, decision.low, decision.high)]
                 says = {1: "for", -1: "against", 0: "open"}[decision.sign]

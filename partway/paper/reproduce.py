@@ -15,7 +15,7 @@ from partway.paper import verdicts as judge
 from partway.paper.claims import PHASES, READINGS, Claim, claims
 from partway.paper.figure_runs import Part, Sizes, parts
 from partway.paper.jobs import SECONDS, run_parts
-from partway.paper.verdicts import Judged
+from partway.paper.verdicts import Verdict
 
 HEADLINE = (READINGS[0], PHASES[1])
 """What a table with one verdict for each claim shows: the conserving queue, and in Figures 8 and 9 after training."""
@@ -32,16 +32,16 @@ class Findings:
     preset: str
     runs: Mapping[Any, Mapping[str, np.ndarray]]
     claims: tuple[Claim, ...]
-    judged: tuple[Judged, ...]
+    verdicts: tuple[Verdict, ...]
     seconds: float
     wall: float
     jobs: int
     command: str
 
-    def of(self, claim: str, candidate: str, reading: str, phase: str = "") -> Judged:
+    def of(self, claim: str, candidate: str, reading: str, phase: str = "") -> Verdict:
         """One verdict; raises StopIteration where there is none."""
         wanted = (claim, candidate, reading, phase)
-        return next(one for one in self.judged if (one.claim, one.candidate, one.reading, one.phase) == wanted)
+        return next(one for one in self.verdicts if (one.claim, one.candidate, one.reading, one.phase) == wanted)
 
     def figure_runs(self) -> dict[Part, Mapping[str, np.ndarray]]:
         """The runs of Figures 6 to 9."""
@@ -58,20 +58,20 @@ def reproduce(
     preset: str = "paper",
     folder: Path | None = None,
     jobs: int = 1,
-    tick: Callable[[Any], None] = lambda part: None,
+    on_progress: Callable[[Any], None] = lambda part: None,
 ) -> Findings:
     """Run what is not yet kept in `folder`, and judge.
 
     jobs  processes        tick  called with each part as it is there
     """
     began = time.monotonic()
-    runs = run_parts(all_parts(sizes, preset), folder, jobs, tick)
+    runs = run_parts(all_parts(sizes, preset), folder, jobs, on_progress)
     stated = claims(sizes.points)
     figures = {part: arrays for part, arrays in runs.items() if isinstance(part, Part)}
-    judged = (*judge.judge(stated, figures), *proposition1.judge(runs), *remark1.judge(runs))
+    verdicts = (*judge.judge(stated, figures), *proposition1.judge(runs), *remark1.judge(runs))
     seconds = float(sum(arrays[SECONDS] for arrays in runs.values()))
     wall, command = time.monotonic() - began, shlex.join(["partway", *sys.argv[1:]])
-    return Findings(sizes, preset, runs, stated, judged, seconds, wall, jobs, command)
+    return Findings(sizes, preset, runs, stated, verdicts, seconds, wall, jobs, command)
 
 
 def phase_shown(claim: Claim) -> str:

@@ -38,7 +38,7 @@ class Point:
     axis: str
     value: float
     scheme: str
-    aim: str
+    criterion: str
     status: str
     bound: float
     cost: Estimate
@@ -48,13 +48,13 @@ class Point:
     @property
     def kind(self) -> tuple[str, str]:
         """What a line of the figure and a column of the table are for."""
-        return self.scheme, self.aim
+        return self.scheme, self.criterion
 
 
 def label(kind: tuple[str, str]) -> str:
     """A kind in words."""
-    scheme, aim = kind
-    return f"{scheme}, tuned" if scheme == CONSTANT else f"{scheme}, {VARIANTS[aim]}"
+    scheme, criterion = kind
+    return f"{scheme}, tuned" if scheme == CONSTANT else f"{scheme}, {VARIANTS[criterion]}"
 
 
 def measure(
@@ -65,30 +65,30 @@ def measure(
     weights: Sequence[float] = WEIGHTS,
     blocks: int = 4000,
     seeds: int | Sequence[int] = 8,
-    tick: Callable[[int], None] = lambda cases: None,
+    on_progress: Callable[[int], None] = lambda cases: None,
 ) -> list[Point]:
     """`decoupled` and `priced`, learning at gamma = 1 and at the scenario's, in every world of the two axes."""
     worlds = [("devices", value) for value in fleets] + [("weights.server_energy", value) for value in weights]
     points: list[Point] = []
     for axis, value in worlds:
-        for aim in VARIANTS:
-            changed = [*overrides, f"{axis}={value}", *(f"schemes.{scheme}.aim={aim}" for scheme in SCHEMES)]
+        for criterion in VARIANTS:
+            changed = [*overrides, f"{axis}={value}", *(f"schemes.{scheme}.aim={criterion}" for scheme in SCHEMES)]
             changed.append("objective=average")
-            schemes = (*SCHEMES, CONSTANT) if aim == "average" else SCHEMES
+            schemes = (*SCHEMES, CONSTANT) if criterion == "average" else SCHEMES
             dataset = compare(scenario, overrides=changed, schemes=schemes, blocks=blocks, seeds=seeds)
             points += [
-                _point(axis, float(value), aim, one, float(dataset.attrs.get("bound", np.nan)))
+                _point(axis, float(value), criterion, one, float(dataset.attrs.get("bound", np.nan)))
                 for one in summarise(dataset, reference=None)
             ]
-            tick(1)
+            on_progress(1)
     return points
 
 
 def cases(fleets: Sequence[int] = FLEETS, weights: Sequence[float] = WEIGHTS) -> int:
-    """How often `measure` calls its `tick`."""
+    """How often `measure` calls its `on_progress`."""
     return len(VARIANTS) * (len(fleets) + len(weights))
 
 
-def _point(axis: str, value: float, aim: str, one: Summary, bound: float) -> Point:
+def _point(axis: str, value: float, criterion: str, one: Summary, bound: float) -> Point:
     gap = one.gap.whole if one.gap else Estimate(np.nan, np.nan, np.nan)
-    return Point(axis, value, one.name, aim, one.status, bound, one.cost, gap, one.no_gap)
+    return Point(axis, value, one.name, criterion, one.status, bound, one.cost, gap, one.no_gap)

@@ -6,18 +6,18 @@ from typing import cast
 
 import numpy as np
 
-from partway.experiments.summary import PARTS
+from partway.experiments.summary import COST_COMPONENTS
 from partway.paper.claims import CANDIDATES, LATE, PHASES, PROPOSED, QUIET, READINGS, TOLERANCE, Claim, Ordering, Term
 from partway.paper.figure_runs import Part, plays, settled
 from partway.paper.statistics import NOT_APPLICABLE, Decision, decide, deciding, verdict
 from partway.schemes import hyperparameters
 
 Runs = Mapping[Part, Mapping[str, np.ndarray]]
-WORDS = dict(zip(PARTS, ("server waiting", "server energy", "device waiting", "device energy"), strict=True))
+WORDS = dict(zip(COST_COMPONENTS, ("server waiting", "server energy", "device waiting", "device energy"), strict=True))
 
 
 @dataclass(frozen=True)
-class Judged:
+class Verdict:
     """The verdict on one claim.
 
     candidate, reading, phase  what plays the proposed scheme, how (1) is read, and where Figures 8 and 9 start
@@ -52,7 +52,7 @@ def bounded_exp(value: float) -> float:
     return float(np.exp(np.clip(value, -700.0, 700.0)))
 
 
-def judge(claims: Sequence[Claim], runs: Runs) -> list[Judged]:
+def judge(claims: Sequence[Claim], runs: Runs) -> list[Verdict]:
     """Verdicts of all claims that are orderings; each (candidate, reading) is one family of comparisons."""
     return [one for reading in READINGS for name in CANDIDATES for one in column(claims, runs, name, reading)]
 
@@ -62,27 +62,27 @@ def phases(claim: Claim) -> tuple[str, ...]:
     return PHASES if claim.figure in ("8", "9") else ("",)
 
 
-def column(claims: Sequence[Claim], runs: Runs, candidate: str, reading: str) -> list[Judged]:
+def column(claims: Sequence[Claim], runs: Runs, candidate: str, reading: str) -> list[Verdict]:
     """Verdicts of all claims that are orderings, of one candidate under one reading: one family of comparisons."""
     cells = [(claim, phase) for claim in claims if claim.orderings for phase in phases(claim)]
     if not plays(candidate, reading):
-        return [Judged(claim.id, candidate, reading, phase, NOT_APPLICABLE) for claim, phase in cells]
+        return [Verdict(claim.id, candidate, reading, phase, NOT_APPLICABLE) for claim, phase in cells]
     found = {cell: [_difference(one, runs, cell, candidate, reading) for one in cell[0].orderings] for cell in cells}
     decisions = iter(decide([difference for cell in cells for difference in found[cell]]))
-    judged: list[Judged] = []
+    verdicts: list[Verdict] = []
     for cell in cells:
         own = tuple(next(decisions) for _ in found[cell])
-        judged.append(_judged(cell, candidate, reading, own, runs))
-    return judged
+        verdicts.append(_judged(cell, candidate, reading, own, runs))
+    return verdicts
 
 
 def _judged(
     cell: tuple[Claim, str], candidate: str, reading: str, decisions: tuple[Decision, ...], runs: Runs
-) -> Judged:
+) -> Verdict:
     claim, phase = cell
     at, labels = deciding(decisions), tuple(one.sentence() for one in claim.orderings)
     why = _why(claim.orderings[at], decisions[at], runs, cell, candidate, reading)
-    return Judged(claim.id, candidate, reading, phase, verdict(decisions), labels, decisions, at, "ratio", why)
+    return Verdict(claim.id, candidate, reading, phase, verdict(decisions), labels, decisions, at, "ratio", why)
 
 
 def _difference(ordering: Ordering, runs: Runs, cell: tuple[Claim, str], candidate: str, reading: str) -> np.ndarray:
@@ -102,7 +102,7 @@ def value(term: Term | float, runs: Runs, cell: tuple[Claim, str], candidate: st
     part, point = _found(term, runs, claim.figure, candidate, reading)
     arrays = runs[part]
     if term.quantity == "iterations":
-        change = arrays["device_change" if term.at == "1" else "server_change"][point]
+        change = arrays["device_relative_change" if term.at == "1" else "server_relative_change"][point]
         return settled(change, TOLERANCE, QUIET)
     if isinstance(term.at, tuple):
         return arrays["cost"][point][:, slice(*term.at)].mean(axis=-1, dtype=np.float64)
@@ -146,14 +146,14 @@ def _why(
 def shrinking(part: Part) -> np.ndarray:
     """(blocks,) alpha_t / alpha_0 of the steps of a part's scheme, as its scenario has them."""
     given = {**hyperparameters(part.scheme), **part.scenario().schemes.get(part.scheme, {})}
-    return np.maximum((1.0 + np.arange(part.blocks)) ** -float(given["decay"]), given.get("least_step", 0.0))
+    return np.maximum((1.0 + np.arange(part.blocks)) ** -float(given["decay"]), given.get("min_step", 0.0))
 
 
 def _with_the_first_step(algorithm: object, runs: Runs, candidate: str, reading: str) -> str:
     """How large the relative change is at the end, and would be had the step not shrunk (median of replicates)."""
     part, point = _found(Term("iterations", PROPOSED, str(algorithm)), runs, "6", candidate, reading)
     arrays = runs[part]
-    change = arrays["device_change" if algorithm == "1" else "server_change"][point]
+    change = arrays["device_relative_change" if algorithm == "1" else "server_relative_change"][point]
     end = slice(-(LATE[1] - LATE[0]), None)
     last = float(np.median(change[:, end]))
     unshrunk = float(np.median((change / shrinking(part))[:, end]))
@@ -181,6 +181,6 @@ def _largest_part(terms: Sequence[Term], runs: Runs, cell: tuple[Claim, str], ca
     apart = medians[1] - medians[0]
     largest = int(np.argmax(apart * np.sign(apart.sum())))
     return (
-        f"the largest part of it is {WORDS[PARTS[largest]]} ({medians[0][largest]:.4g} against "
+        f"the largest part of it is {WORDS[COST_COMPONENTS[largest]]} ({medians[0][largest]:.4g} against "
         f"{medians[1][largest]:.4g}, medians)"
     )

@@ -19,16 +19,16 @@ import numpy as np
 
 from partway.bound.lower_bound import Bound
 from partway.dnn.cuts import sent_bits
-from partway.experiments.comparison import Tick
-from partway.experiments.statistics import growing
+from partway.experiments.comparison import OnProgress
+from partway.experiments.statistics import count_unstable
 from partway.formatting import number
 from partway.measurement.latency import finish_times
-from partway.measurement.metrics import Traces
-from partway.planner.plan import Rule, Site, advise
-from partway.pytree import precise
+from partway.measurement.metrics import DeviceTraces
+from partway.planner.plan import DeviceContext, PlanRule, advise
+from partway.pytree import cast_floats
 from partway.schemes import consult_bound, pair_for
 from partway.simulation.rollout import Run, run
-from partway.system.equations import admit, affordable_bits, device_energy, server_energy
+from partway.system.equations import affordable_bits, device_energy, feasible_action, server_energy
 from partway.system.types import Device, DeviceAction, Server
 
 
@@ -54,34 +54,36 @@ class Measured:
     sent: float
 
 
-def play_here(place: Site, scheme: str, seeds: Sequence[int], blocks: int, found: Bound | None, tick: Tick) -> Run:
+def play_here(
+    target: DeviceContext, scheme: str, seeds: Sequence[int], blocks: int, found: Bound | None, on_progress: OnProgress
+) -> Run:
     """A scheme in the site's world, with traces; `oracle` is given the bound's tables."""
-    pair, world = pair_for(scheme, place.scenario), place.world
+    pair, world = pair_for(scheme, target.scenario), target.world
     if scheme == "oracle" and found is not None:
         pair = consult_bound(pair, replace(world, certificate=found.certificate))
 
     def done(more: int) -> None:
-        tick(scheme, more)
+        on_progress(scheme, more)
 
-    tick(scheme, 0)
-    return run(world, pair, scheme, seeds, blocks, traces=True, tick=done)
+    on_progress(scheme, 0)
+    return run(world, pair, scheme, seeds, blocks, traces=True, on_progress=done)
 
 
-def measured(place: Site, name: str, played: Run, price: float) -> Measured:
+def measured(target: DeviceContext, name: str, played: Run, price: float) -> Measured:
     """The numbers of a run, at a price of what is sent [cost per mean task]."""
-    traces, k, own = played.traces, place.device, place.own
+    traces, k, own = played.traces, target.device, target.own
     assert traces is not None
     where = _piling_up(played, traces, k)
     if where:
         return Measured(name, where, *[np.nan] * 6)
     half = traces.q.shape[1] // 2
-    taken, rest, power, cost = (
-        np.asarray(getattr(traces, field), np.float64)[:, half:, k] for field in ("taken", "rest", "power", "cost")
+    started, offload, power, cost = (
+        np.asarray(getattr(traces, field), np.float64)[:, half:, k] for field in ("started", "offload", "power", "cost")
     )
     tasks = max(float(np.sum(np.asarray(traces.arrivals)[:, half:, :, k])), 1.0)
-    joules = own.energy_coef * (taken - rest) ** 3 + own.slot_s * power
+    joules = own.energy_coef * (started - offload) ** 3 + own.slot_s * power
     everyone = max(float(np.sum(np.asarray(played.sums.arrived)[:, half:])), 1.0)
-    mean, late = _latency(place, traces, half)
+    mean, late = _latency(target, traces, half)
     return Measured(
         name,
         "",
@@ -89,12 +91,12 @@ def measured(place: Site, name: str, played: Run, price: float) -> Measured:
         late,
         device_j=float(np.sum(joules)) / tasks,
         server_j=float(np.sum(np.asarray(played.sums.server_energy_j, np.float64)[:, half:])) / everyone,
-        cost=float(np.mean(cost + price * rest * own.server_work)),
-        sent=float(np.sum(rest)) / max(float(np.sum(taken)), 1.0),
+        cost=float(np.mean(cost + price * offload * own.server_work)),
+        sent=float(np.sum(offload)) / max(float(np.sum(started)), 1.0),
     )
 
 
-def _piling_up(played: Run, traces: Traces, device: int) -> str:
+def _piling_up(played: Run, traces: DeviceTraces, device: int) -> str:
     """Where work grows without end in most seeds."""
     queue = np.asarray(traces.q, np.float64)[..., device]
     backlog, sums = np.asarray(played.sums.backlog, np.float64), played.sums
@@ -103,17 +105,17 @@ def _piling_up(played: Run, traces: Traces, device: int) -> str:
         ("at the device", queue, arriving),
         ("at the server", backlog, float(np.mean(sums.arrived_work))),
     ):
-        if 2 * growing(work, new)[0] > len(work):
+        if 2 * count_unstable(work, new)[0] > len(work):
             return where
     return ""
 
 
-def _latency(place: Site, traces: Traces, warmup: int) -> tuple[float, float]:
+def _latency(target: DeviceContext, traces: DeviceTraces, warmup: int) -> tuple[float, float]:
     """(mean, p95) [s] of the device's tasks; what is unfinished at the end counts as it is then, and as latest."""
-    blocks, slots = np.shape(traces.rates)[1:]
-    end, spent, late = ((blocks + 1) * slots + 1) * place.scenario.slot_s, list[np.ndarray](), list[np.ndarray]()
-    for tasks in finish_times(traces, np.asarray(place.world.devices.server_work), place.scenario.slot_s):
-        own = (tasks.device == place.device) & (tasks.block >= warmup)
+    blocks, slots = np.shape(traces.service_per_slot)[1:]
+    end, spent, late = ((blocks + 1) * slots + 1) * target.scenario.slot_s, list[np.ndarray](), list[np.ndarray]()
+    for tasks in finish_times(traces, np.asarray(target.world.devices.server_work), target.scenario.slot_s):
+        own = (tasks.device == target.device) & (tasks.block >= warmup)
         spent.append(np.minimum(tasks.finished, end)[own] - tasks.arrived[own])
         late.append(tasks.finished[own] - tasks.arrived[own])
     if not sum(map(len, spent)):
@@ -136,7 +138,7 @@ class Alone:
 
     name: str
     why: str
-    rest: float
+    offload: float
     bits: float
     cpu_hz: float
     device_s: float = np.nan
@@ -152,46 +154,46 @@ class Alone:
         return self.device_s + self.radio_s + self.wait_s + self.server_s
 
 
-def lone_tasks(place: Site, rule: Rule) -> list[Alone]:
+def lone_tasks(target: DeviceContext, rule: PlanRule) -> list[Alone]:
     """The rule's choice for one task, and both extremes."""
-    parties = place.own, place.world.server, place.cpu_max_hz
+    parties = target.own, target.world.server, target.cpu_max_hz
     local = alone("all local", *parties, 0.0)
-    return [_recommended(place, rule), local, at_full_speed(local, place.own), alone("all remote", *parties, 1.0)]
+    return [_recommended(target, rule), local, at_full_speed(local, target.own), alone("all remote", *parties, 1.0)]
 
 
-def _recommended(place: Site, rule: Rule) -> Alone:
-    found, name = advise(place, rule, np.ones(1), np.ones(1)), "recommended"
-    if not found.taken[0, 0]:
+def _recommended(target: DeviceContext, rule: PlanRule) -> Alone:
+    found, name = advise(target, rule, np.ones(1), np.ones(1)), "recommended"
+    if not found.started[0, 0]:
         return Alone(name, "the plan waits for a better moment", np.nan, np.nan, np.nan)
-    return alone(name, place.own, place.world.server, place.cpu_max_hz, float(found.rest[0, 0]))
+    return alone(name, target.own, target.world.server, target.cpu_max_hz, float(found.offload[0, 0]))
 
 
-def alone(name: str, own: Device, serving: Server, cpu_max_hz: float, rest: float) -> Alone:
-    """One task of which `rest` is sent and the device runs the other part at one rate through the block."""
+def alone(name: str, own: Device, serving: Server, cpu_max_hz: float, offload: float) -> Alone:
+    """One task of which `offload` is sent and the device runs the other part at one rate through the block."""
     with jax.enable_x64(True):
-        device, server = precise((own, serving), "float64")
-        asked = DeviceAction(whole=jnp.float64(0.0), rest=jnp.float64(rest))
-        bits, why = float(sent_bits(device.task, asked.rest)), _impossible(device, asked)
+        device, server = cast_floats((own, serving), "float64")
+        asked = DeviceAction(whole=jnp.float64(0.0), offload=jnp.float64(offload))
+        bits, why = float(sent_bits(device.task, asked.offload)), _impossible(device, asked)
         joules = float(device_energy(device, jnp.float64(1.0), device.mean_gain, asked))
         slot_s, block_s = float(device.slot_s), float(device.slot_s * device.slots)
-        server_s, server_j = _served(server, rest * float(device.server_work), block_s)
-    hertz = (1.0 - rest) / float(own.capacity) * cpu_max_hz
+        server_s, server_j = _served(server, offload * float(device.server_work), block_s)
+    hertz = (1.0 - offload) / float(own.capacity) * cpu_max_hz
     if why:
-        return Alone(name, why, rest, bits, hertz)
-    radio_s, wait_s = (slot_s, block_s) if rest > 0 else (0.0, 0.0)
-    return Alone(name, "", rest, bits, hertz, block_s, radio_s, wait_s, server_s, joules, server_j)
+        return Alone(name, why, offload, bits, hertz)
+    radio_s, wait_s = (slot_s, block_s) if offload > 0 else (0.0, 0.0)
+    return Alone(name, "", offload, bits, hertz, block_s, radio_s, wait_s, server_s, joules, server_j)
 
 
 def _impossible(device: Device, asked: DeviceAction) -> str:
     """Why one task, with the channel at its mean, cannot be dealt with like that in a block; "" where it can."""
-    admitted = admit(device, jnp.float64(1.0), device.mean_gain, asked)
-    if float(admitted.rest) != float(asked.rest):
+    admitted = feasible_action(device, jnp.float64(1.0), device.mean_gain, asked)
+    if float(admitted.offload) != float(asked.offload):
         carried = affordable_bits(device, device.mean_gain, device.tx_power_max_w)
-        kbit = [number(float(bits) / 1e3) for bits in (sent_bits(device.task, asked.rest), carried)]
+        kbit = [number(float(bits) / 1e3) for bits in (sent_bits(device.task, asked.offload), carried)]
         return f"radio too slow: {kbit[0]} kbit to send, its slot carries {kbit[1]}"
     if float(admitted.whole) > 0:
         block_s = float(device.slot_s * device.slots)
-        needed_s = float((1.0 - asked.rest) / device.capacity) * block_s
+        needed_s = float((1.0 - asked.offload) / device.capacity) * block_s
         return f"CPU too slow: {number(needed_s)} s at f_max, a block has {number(block_s)}"
     return ""
 

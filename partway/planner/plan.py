@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.bound.lower_bound import Bound
-from partway.controllers.base import DeviceView, silence
+from partway.controllers.base import DeviceView, no_broadcast
 from partway.controllers.postdecision import PostDecision, planned, value_left
 from partway.dnn.profile import Profile
 from partway.errors import InputError, compact
-from partway.pytree import precise
+from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.simulation.rollout import Run
-from partway.system.equations import rate
+from partway.system.equations import data_rate
 from partway.system.load import load_of
-from partway.system.placement import Placement, gain_from_db, pathloss_db, place
+from partway.system.placement import Placement, gain_from_db, pathloss_db, sample_placement
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device, DeviceAction
 from partway.system.world import World, build
@@ -37,7 +37,7 @@ QUEUES = (1, 2, 3, 4, 6, 8)
 
 
 @dataclass(frozen=True)
-class Site:
+class DeviceContext:
     """The device that is asked about, in its world.
 
     cuts     (cuts,) number in the profile of every cut of the device's table, in ascending order of the share
@@ -61,7 +61,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Rule:
+class PlanRule:
     """What a decision needs: U (states,) and its slope beyond, gamma, and the price of a mean task sent."""
 
     value: np.ndarray
@@ -71,7 +71,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Advice:
+class PlanTable:
     """What to do, for every queue and fading; all arrays have the shape (queues, fadings).
 
     taken  tasks to take up        cut     number in the profile of the last one's cut
@@ -80,9 +80,9 @@ class Advice:
 
     queues: np.ndarray
     fading: np.ndarray
-    taken: np.ndarray
+    started: np.ndarray
     cut: np.ndarray
-    rest: np.ndarray
+    offload: np.ndarray
     bits: np.ndarray
     cpu_hz: np.ndarray
 
@@ -95,7 +95,9 @@ def with_task(scenario: Scenario, task: dict[str, Any]) -> Scenario:
     return load(raw)
 
 
-def site(scenario: Scenario, profile: Profile, device: int | None = None, distance_m: float | None = None) -> Site:
+def site(
+    scenario: Scenario, profile: Profile, device: int | None = None, distance_m: float | None = None
+) -> DeviceContext:
     """The device of that number, or of median gain, in the scenario; at `distance_m`, without shadowing, if given.
 
     Where more work arrives than can be done the arrival probabilities are lowered: no plan is good there.
@@ -103,7 +105,7 @@ def site(scenario: Scenario, profile: Profile, device: int | None = None, distan
     classes = scenario.device_classes()
     if device is not None and not 0 <= device < scenario.devices:
         raise InputError(f"--device {device}: allowed is a device from 0 to {scenario.devices - 1}")
-    placement = place(scenario)
+    placement = sample_placement(scenario)
     middle = int(np.argsort(placement.mean_gain_per_w)[scenario.devices // 2])
     number = middle if device is None else device
     if distance_m is not None:
@@ -111,8 +113,8 @@ def site(scenario: Scenario, profile: Profile, device: int | None = None, distan
     eased, world, factor = _sustainable(scenario, placement)
     own = jax.tree.map(lambda leaf: np.asarray(leaf)[..., number], world.devices)
     task = classes[number].task
-    numbers = cut_numbers(profile, getattr(task, "coding", "uint8"), getattr(task, "input_bits", None))
-    return Site(eased, world, placement, profile, numbers, number, own, factor)
+    numbers = cut_numbers(profile, getattr(task, "tensor_dtype", "uint8"), getattr(task, "input_bits", None))
+    return DeviceContext(eased, world, placement, profile, numbers, number, own, factor)
 
 
 def _moved(scenario: Scenario, placement: Placement, device: int, distance_m: float) -> Placement:
@@ -124,9 +126,9 @@ def _moved(scenario: Scenario, placement: Placement, device: int, distance_m: fl
     return Placement(distance, gain)
 
 
-def cut_numbers(profile: Profile, coding: str, input_bits: float | None) -> np.ndarray:
+def cut_numbers(profile: Profile, tensor_dtype: str, input_bits: float | None) -> np.ndarray:
     """(cuts,) which of the profile's cuts each row of `partway.task.layer_cuts` is."""
-    share, bits = profile.share().astype(np.float32), profile.bits(coding)
+    share, bits = profile.share().astype(np.float32), profile.bits(tensor_dtype)
     if input_bits is not None:
         bits[0] = input_bits
     same = [np.flatnonzero(share == one) for one in np.unique(share)]
@@ -136,9 +138,9 @@ def cut_numbers(profile: Profile, coding: str, input_bits: float | None) -> np.n
 def finish_rates(devices: Device) -> np.ndarray:
     """(K,) most tasks a block that each device can finish, on average over the fading, whatever it costs."""
 
-    def most(device: Device, x: jax.Array) -> jax.Array:
+    def max_tasks_per_block(device: Device, x: jax.Array) -> jax.Array:
         possible = jnp.isfinite(best_cuts(device, device.mean_gain * x, 0.0).cost)
-        return jnp.max(jnp.where(possible, jnp.arange(device.most + 1.0), 0.0))
+        return jnp.max(jnp.where(possible, jnp.arange(device.max_tasks_per_block + 1.0), 0.0))
 
     with jax.enable_x64(True):
         own: Device = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(np.asarray(leaf), -1, 0)), devices)
@@ -180,45 +182,53 @@ def _busier(scenario: Scenario, factor: float) -> Scenario:
     return load(raw)
 
 
-def exact_rule(place: Site, found: Bound) -> Rule:
+def exact_rule(sample_placement: DeviceContext, found: Bound) -> PlanRule:
     """The bound's own multiplier and table of the device."""
-    tables, k = found.certificate.tables, place.device
+    tables, k = found.certificate.tables, sample_placement.device
     price, discount = float(found.certificate.price), float(found.certificate.discount)
-    return Rule(np.asarray(tables.value)[:, k], float(np.asarray(tables.slope)[k]), discount, price)
+    return PlanRule(np.asarray(tables.value)[:, k], float(np.asarray(tables.slope)[k]), discount, price)
 
 
-def learned_rule(place: Site, played: Run) -> Rule:
+def learned_rule(sample_placement: DeviceContext, played: Run) -> PlanRule:
     """What a run of `priced` has learned, the mean over its seeds."""
     pair, loop = played.pair, played.loop
-    value = np.asarray(jax.vmap(value_left)(loop.device_memory), np.float64)[..., place.device].mean(axis=0)
+    value = np.asarray(jax.vmap(value_left)(loop.device_state), np.float64)[..., sample_placement.device].mean(axis=0)
     assert isinstance(pair.device, PostDecision)
-    discount, price = float(pair.device.discount(place.own)), float(np.mean(loop.server_memory.usual))
-    return Rule(value, float(value[-1] - value[-2]), discount, price)
+    discount, price = float(pair.device.discount(sample_placement.own)), float(np.mean(loop.server_state.mean_price))
+    return PlanRule(value, float(value[-1] - value[-2]), discount, price)
 
 
-def advise(place: Site, rule: Rule, queues: np.ndarray, fading: np.ndarray) -> Advice:
+def advise(sample_placement: DeviceContext, rule: PlanRule, queues: np.ndarray, fading: np.ndarray) -> PlanTable:
     """The rule's choice for every queue (queues,) and fading (fadings,)."""
     with jax.enable_x64(True):
-        own, known = precise(place.own, "float64"), jnp.asarray(rule.value)
+        own, known = cast_floats(sample_placement.own, "float64"), jnp.asarray(rule.value)
 
         def decide(q: jax.Array, x: jax.Array) -> DeviceAction:
-            heard = jax.tree.map(lambda leaf: leaf.reshape(()), silence(1, q.dtype))
-            view = DeviceView(q, x * own.mean_gain, jnp.zeros(own.slots), heard)
+            broadcast = jax.tree.map(lambda leaf: leaf.reshape(()), no_broadcast(1, q.dtype))
+            view = DeviceView(q, x * own.mean_gain, jnp.zeros(own.slots), broadcast)
             return planned(own, view, known, jnp.float64(rule.slope), rule.discount, rule.price)
 
         grid = jax.jit(jax.vmap(jax.vmap(decide, in_axes=(None, 0)), in_axes=(0, None)))
         chosen = grid(jnp.asarray(queues, jnp.float64), jnp.asarray(fading, jnp.float64))
-    taken, rest = queues[:, None] - np.asarray(chosen.whole), np.asarray(chosen.rest)
-    row = np.argmin(np.abs(rest[..., None] - place.own.task.share[: len(place.cuts)]), axis=-1)
-    hertz = (taken - rest) / float(place.own.capacity) * place.cpu_max_hz
-    return Advice(queues, fading, taken, place.cuts[row], rest, np.asarray(place.own.task.bits)[row], hertz)
+    started, offload = queues[:, None] - np.asarray(chosen.whole), np.asarray(chosen.offload)
+    row = np.argmin(np.abs(offload[..., None] - sample_placement.own.task.share[: len(sample_placement.cuts)]), axis=-1)
+    hertz = (started - offload) / float(sample_placement.own.capacity) * sample_placement.cpu_max_hz
+    return PlanTable(
+        queues,
+        fading,
+        started,
+        sample_placement.cuts[row],
+        offload,
+        np.asarray(sample_placement.own.task.bits)[row],
+        hertz,
+    )
 
 
-def efficiency(place: Site, fading: np.ndarray) -> np.ndarray:
+def efficiency(sample_placement: DeviceContext, fading: np.ndarray) -> np.ndarray:
     """[bit/s/Hz] that the radio carries at full power; NaN where nothing limits it."""
-    if np.isinf(place.own.tx_power_max_w):
+    if np.isinf(sample_placement.own.tx_power_max_w):
         return np.full(fading.shape, np.nan)
-    own = place.own
+    own = sample_placement.own
     with jax.enable_x64(True):
         gain = jnp.asarray(fading * own.mean_gain)
-        return np.asarray(rate(own, gain, jnp.asarray(own.tx_power_max_w)) / own.bandwidth_hz)
+        return np.asarray(data_rate(own, gain, jnp.asarray(own.tx_power_max_w)) / own.bandwidth_hz)

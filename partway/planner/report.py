@@ -13,7 +13,7 @@ from partway.errors import shorten
 from partway.formatting import number, plain
 from partway.planner.break_even import LEAST_HZ, MOST_HZ, BreakEven
 from partway.planner.evaluation import Alone, Measured
-from partway.planner.plan import QUANTILES, QUEUES, Advice, Rule, Site, advise, efficiency, quantile
+from partway.planner.plan import QUANTILES, QUEUES, DeviceContext, PlanRule, PlanTable, advise, efficiency, quantile
 
 LONGEST_TENSOR = 44
 CHOICES = (
@@ -35,22 +35,22 @@ class Answer:
     `alone`: one task of each choice, in closed form.
     """
 
-    place: Site
-    rule: Rule
+    target: DeviceContext
+    rule: PlanRule
     source: str
     even: BreakEven
     alone: Sequence[Alone]
     measured: Sequence[Measured]
 
-    def table(self) -> Advice:
+    def table(self) -> PlanTable:
         """The advice at QUEUES and QUANTILES."""
-        return advise(self.place, self.rule, np.array(QUEUES), quantile(QUANTILES))
+        return advise(self.target, self.rule, np.array(QUEUES), quantile(QUANTILES))
 
-    def usual(self) -> Advice:
+    def usual(self) -> PlanTable:
         """The advice at the radio's mean, with as many tasks waiting as arrive in a block."""
-        kind = self.place.scenario.device_classes()[self.place.device]
-        waiting = max(1, round(kind.arrival_prob * self.place.scenario.slots))
-        return advise(self.place, self.rule, np.array([waiting]), np.ones(1))
+        kind = self.target.scenario.device_classes()[self.target.device]
+        waiting = max(1, round(kind.arrival_prob * self.target.scenario.slots))
+        return advise(self.target, self.rule, np.array([waiting]), np.ones(1))
 
 
 def hertz(value: float) -> str:
@@ -63,35 +63,35 @@ def hertz(value: float) -> str:
 
 def sentence(answer: Answer) -> str:
     """The answer in one sentence."""
-    one, cuts = answer.usual(), answer.place.profile.cuts
-    queue, taken, rest = int(one.queues[0]), int(one.taken[0, 0]), float(one.rest[0, 0])
+    one, cuts = answer.usual(), answer.target.profile.cuts
+    queue, started, offload = int(one.queues[0]), int(one.started[0, 0]), float(one.offload[0, 0])
     start = f"With {queue} task{'s' * (queue != 1)} waiting and the radio at its mean: "
-    if not taken:
+    if not started:
         return start + "wait for a better moment."
     cpu, kbit = hertz(float(one.cpu_hz[0, 0])), f"{number(float(one.bits[0, 0]) / 1e3)} kbit"
-    whole = f"run {taken - 1} here and " if taken > 1 else ""
-    at = f", the CPU at {cpu}" if taken > rest else ""
-    if rest == 0:
-        return start + f"run {taken if taken > 1 else 'it'} here at {cpu}, send nothing."
-    if rest == 1:
-        return start + f"{whole}send {'the next' if taken > 1 else 'it'} uncut, its encoded input, {kbit}{at}."
+    whole = f"run {started - 1} here and " if started > 1 else ""
+    at = f", the CPU at {cpu}" if started > offload else ""
+    if offload == 0:
+        return start + f"run {started if started > 1 else 'it'} here at {cpu}, send nothing."
+    if offload == 1:
+        return start + f"{whole}send {'the next' if started > 1 else 'it'} uncut, its encoded input, {kbit}{at}."
     after = shorten(cuts[int(one.cut[0, 0])].after, LONGEST_TENSOR)
-    which = "the next" if taken > 1 else "run it"
-    return start + f"{whole}{which} up to '{after}', then send {kbit} ({rest:.2f} of its work){at}."
+    which = "the next" if started > 1 else "run it"
+    return start + f"{whole}{which} up to '{after}', then send {kbit} ({offload:.2f} of its work){at}."
 
 
 def notes(answer: Answer) -> list[str]:
     """What has to be known about the question: which device, where the plan comes from, what was changed."""
-    place, scenario = answer.place, answer.place.scenario
+    target, scenario = answer.target, answer.target.scenario
     said = [
-        f"Device {place.device} of {scenario.devices}, {number(float(place.placement.distance_m[place.device]))} m "
-        f"away, mean gain {number(float(place.own.mean_gain))} / W; {answer.source}."
+        f"Device {target.device} of {scenario.devices}, {number(float(target.placement.distance_m[target.device]))} m "
+        f"away, mean gain {number(float(target.own.mean_gain))} / W; {answer.source}."
     ]
-    if place.eased < 1:
+    if target.eased < 1:
         said.insert(
             0,
-            f"MORE WORK ARRIVES THAN CAN BE DONE: planned for {place.eased:.2g} times the scenario's arrivals "
-            f"(arrival_prob {number(scenario.device_classes()[place.device].arrival_prob)}); set another "
+            f"MORE WORK ARRIVES THAN CAN BE DONE: planned for {target.eased:.2g} times the scenario's arrivals "
+            f"(arrival_prob {number(scenario.device_classes()[target.device].arrival_prob)}); set another "
             "device.arrival_prob, a faster CPU or more bandwidth.",
         )
     return said
@@ -99,7 +99,7 @@ def notes(answer: Answer) -> list[str]:
 
 def even_sentences(answer: Answer) -> list[str]:
     """From which bandwidth it pays."""
-    now = hertz(float(answer.place.own.bandwidth_hz))
+    now = hertz(float(answer.target.own.bandwidth_hz))
     sending, remote = _from(answer.even.sending_hz), _from(answer.even.remote_hz)
     return [
         "One task waiting, radio at its mean, noise growing with the bandwidth "
@@ -126,7 +126,7 @@ def sheet(answer: Answer) -> Group:
 
 def _choices(answer: Answer) -> Table:
     """Queue by radio quality; every cell says how many to take up, where to cut the last, and the CPU's rate."""
-    found, carried = answer.table(), efficiency(answer.place, quantile(QUANTILES))
+    found, carried = answer.table(), efficiency(answer.target, quantile(QUANTILES))
     grid = Table(header_style="bold", box=None, pad_edge=False)
     grid.add_column("waiting", justify="right")
     for share, x, fast in zip(QUANTILES, found.fading, carried, strict=True):
@@ -137,25 +137,25 @@ def _choices(answer: Answer) -> Table:
     return grid
 
 
-def _cell(found: Advice, i: int, j: int) -> str:
-    taken, rest = int(found.taken[i, j]), float(found.rest[i, j])
-    if not taken:
+def _cell(found: PlanTable, i: int, j: int) -> str:
+    started, offload = int(found.started[i, j]), float(found.offload[i, j])
+    if not started:
         return "wait"
-    kind = "all here" if rest == 0 else "send all" if rest == 1 else f"cut {found.cut[i, j]}"
-    cpu = hertz(float(found.cpu_hz[i, j])) if taken > rest else "CPU off"
-    return f"{taken}, {kind}\n{cpu}"
+    kind = "all here" if offload == 0 else "send all" if offload == 1 else f"cut {found.cut[i, j]}"
+    cpu = hertz(float(found.cpu_hz[i, j])) if started > offload else "CPU off"
+    return f"{started}, {kind}\n{cpu}"
 
 
 def _cuts_used(answer: Answer) -> Table:
     """What the cuts in the table are."""
-    found, place = answer.table(), answer.place
+    found, target = answer.table(), answer.target
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("cut", "after", "work left", "sends [kbit]"):
         grid.add_column(head, justify="left" if head == "after" else "right", no_wrap=True)
-    rows = {int(c): (r, b) for c, r, b in zip(found.cut.flat, found.rest.flat, found.bits.flat, strict=True)}
-    for cut, (rest, bits) in sorted(rows.items()):
-        name = shorten(place.profile.cuts[cut].after, LONGEST_TENSOR)
-        grid.add_row(str(cut), Text(name), f"{rest:.1%}", f"{bits / 1e3:,.1f}")
+    rows = {int(c): (r, b) for c, r, b in zip(found.cut.flat, found.offload.flat, found.bits.flat, strict=True)}
+    for cut, (offload, bits) in sorted(rows.items()):
+        name = shorten(target.profile.cuts[cut].after, LONGEST_TENSOR)
+        grid.add_row(str(cut), Text(name), f"{offload:.1%}", f"{bits / 1e3:,.1f}")
     return grid
 
 
@@ -168,18 +168,18 @@ def _alone(answer: Answer) -> Table:
         grid.add_column(head, justify="right", no_wrap=True)
     for one in answer.alone:
         values = (one.latency_s, one.device_s, one.radio_s, one.wait_s, one.server_s, one.device_j, one.server_j)
-        if np.isnan(one.rest):
+        if np.isnan(one.offload):
             grid.add_row(one.name, "-", "-", "waits", *["-"] * 6)
             continue
         numbers = ["impossible", *["-"] * 6] if one.why else map(number, values)
         cpu = hertz(one.cpu_hz) if one.cpu_hz else "off"
-        grid.add_row(one.name, str(_cut_of(answer.place, one)), cpu, *numbers)
+        grid.add_row(one.name, str(_cut_of(answer.target, one)), cpu, *numbers)
     return grid
 
 
-def _cut_of(place: Site, one: Alone) -> int:
+def _cut_of(target: DeviceContext, one: Alone) -> int:
     """Number in the profile of the cut that sends so much."""
-    return int(place.cuts[np.argmin(np.abs(np.asarray(place.own.task.share)[: len(place.cuts)] - one.rest))])
+    return int(target.cuts[np.argmin(np.abs(np.asarray(target.own.task.share)[: len(target.cuts)] - one.offload))])
 
 
 def _measured(answer: Answer) -> Table:
@@ -202,7 +202,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
     `alone` holds what is assumed of the lone task and, for each choice, its cut and the fields of `Alone`: `why` says
     why latency and energy are null, where they are.
     """
-    place, found = answer.place, answer.table()
+    target, found = answer.target, answer.table()
     rows = [
         _json_row(found, i, j, answer) | {"worse_share": QUANTILES[j]}
         for i in range(len(QUEUES))
@@ -212,35 +212,35 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "schema_version": 1,
         "answer": sentence(answer),
         "notes": notes(answer),
-        "profile": place.profile.name,
-        "device": place.device,
-        "mean_gain_per_w": float(place.own.mean_gain),
+        "profile": target.profile.name,
+        "device": target.device,
+        "mean_gain_per_w": float(target.own.mean_gain),
         "price": answer.rule.price,
-        "arrivals_factor": place.eased,
+        "arrivals_factor": target.eased,
         "usual": _json_row(answer.usual(), 0, 0, answer),
         "choices": rows,
-        "alone": {"assumes": ALONE.replace("\n", " "), "choices": [_json_alone(one, place) for one in answer.alone]},
+        "alone": {"assumes": ALONE.replace("\n", " "), "choices": [_json_alone(one, target) for one in answer.alone]},
         "measured": [asdict(one) for one in answer.measured],
         "break_even_hz": {"sending": answer.even.sending_hz, "all_remote": answer.even.remote_hz},
-        "scenario": place.scenario.model_dump(mode="json", exclude_none=True),
+        "scenario": target.scenario.model_dump(mode="json", exclude_none=True),
     }
     return plain(document)
 
 
-def _json_alone(one: Alone, place: Site) -> dict[str, Any]:
-    cut = None if np.isnan(one.rest) else _cut_of(place, one)
+def _json_alone(one: Alone, target: DeviceContext) -> dict[str, Any]:
+    cut = None if np.isnan(one.offload) else _cut_of(target, one)
     return {"cut": cut, "latency_s": one.latency_s} | asdict(one)
 
 
-def _json_row(found: Advice, i: int, j: int, answer: Answer) -> dict[str, Any]:
+def _json_row(found: PlanTable, i: int, j: int, answer: Answer) -> dict[str, Any]:
     cut = int(found.cut[i, j])
     return {
         "waiting": int(found.queues[i]),
         "gain_over_mean": float(found.fading[j]),
-        "taken": int(found.taken[i, j]),
+        "started": int(found.started[i, j]),
         "cut": cut,
-        "after": answer.place.profile.cuts[cut].after,
-        "rest": float(found.rest[i, j]),
+        "after": answer.target.profile.cuts[cut].after,
+        "offload": float(found.offload[i, j]),
         "bits": float(found.bits[i, j]),
         "cpu_hz": float(found.cpu_hz[i, j]),
     }

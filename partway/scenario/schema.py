@@ -62,7 +62,7 @@ class LayersTask(Section):
 
     kind: Literal["layers"]
     profile: Word
-    coding: Literal["fp32", "fp16", "uint8"]
+    tensor_dtype: Literal["fp32", "fp16", "uint8"]
     input_bits: Annotated[float, Field(ge=1, le=1e18)] | None = None
 
 
@@ -120,7 +120,7 @@ class Scenario(Section):
     objective: Literal["average", "discounted"]
     queue: Literal["conserving", "as_printed"]
     placement_seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
-    broadcast_lag: Annotated[int, Field(ge=0, le=1000)]
+    broadcast_delay_blocks: Annotated[int, Field(ge=0, le=1000)]
     weights: Weights
     device: DeviceClass
     group: tuple[Group, ...] = ()

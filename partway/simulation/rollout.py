@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.measurement.metrics import Sums, Traces, summed, traced
-from partway.pytree import constant, precise
+from partway.measurement.metrics import BlockMetrics, DeviceTraces, summed, traced
+from partway.pytree import cast_floats, host_array
 from partway.rng import folded, stable_hash
-from partway.simulation.fleet import Did, compact, move, plays_ahead, put
+from partway.simulation.fleet import DeviceOutcome, plays_ahead, reshard, shard, squeeze_shared
 from partway.simulation.schedule import calls_of, layout_of
-from partway.simulation.step import Loop, Pair, first_state, play_ahead, play_block, start
-from partway.system.exogenous import Drawn, drawn
+from partway.simulation.step import Carry, ControllerPair, first_state, play_ahead, play_block, start
+from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
 
 ACTS = 2
@@ -39,20 +39,20 @@ class Options:
 
 
 def play_seed(
-    world: World, pair: Pair, loop: Loop, seed: jax.Array, key: jax.Array, first: jax.Array, options: Options
+    world: World, pair: ControllerPair, loop: Carry, seed: jax.Array, key: jax.Array, first: jax.Array, options: Options
 ):
     """`options.blocks` blocks of one seed -> loop, Sums (blocks,), Traces (blocks,) or None."""
 
-    def block_of(before: Loop, at: tuple[jax.Array, Drawn, Did | None]):
+    def block_of(before: Carry, at: tuple[jax.Array, PackedExogenous, DeviceOutcome | None]):
         block, kept, did = at
         after, played = play_block(world, pair, before, kept, key, block, options.learning, did)
         return after, (summed(world, pair, after, played), traced(played) if options.traces else None)
 
-    def tile_of(before: Loop, blocks: jax.Array):
-        kept, did = drawn(world, seed, blocks), None
+    def tile_of(before: Carry, blocks: jax.Array):
+        kept, did = sample(world, seed, blocks), None
         if options.tile > 1 and plays_ahead(pair.device, before.state.q.shape[-1]):
             memory, did = play_ahead(world, pair, before, kept, key, blocks, options.learning)
-            before = replace(before, device_memory=memory)
+            before = replace(before, device_state=memory)
         return jax.lax.scan(block_of, before, (blocks, kept, did))
 
     tiles = (first + jnp.arange(options.blocks)).reshape(-1, options.tile)
@@ -62,7 +62,13 @@ def play_seed(
 
 @partial(jax.jit, static_argnames="options", donate_argnames="loop")
 def _play_seeds(
-    world: World, pair: Pair, loop: Loop, seeds: jax.Array, keys: jax.Array, first: jax.Array, options: Options
+    world: World,
+    pair: ControllerPair,
+    loop: Carry,
+    seeds: jax.Array,
+    keys: jax.Array,
+    first: jax.Array,
+    options: Options,
 ):
     play = partial(play_seed, options=options)
     if len(seeds) == 1:  # without an axis of one seed, over which XLA's sums take ten times as long on a CPU
@@ -72,7 +78,7 @@ def _play_seeds(
 
 
 @jax.jit
-def _start_seeds(world: World, pair: Pair, seeds: jax.Array, keys: jax.Array):
+def _start_seeds(world: World, pair: ControllerPair, seeds: jax.Array, keys: jax.Array):
     return jax.vmap(start, in_axes=(None, None, 0, 0))(world, pair, seeds, keys)
 
 
@@ -83,22 +89,22 @@ class Run:
     `pair` and `loop` have the seed axis first; `evaluate` plays them as they are.
     """
 
-    sums: Sums
-    traces: Traces | None
-    pair: Pair
-    loop: Loop
+    sums: BlockMetrics
+    traces: DeviceTraces | None
+    pair: ControllerPair
+    loop: Carry
 
 
 def run(
     world: World,
-    pair: Pair,
+    pair: ControllerPair,
     name: str,
     seeds: Sequence[int],
     blocks: int,
     *,
     precision: str = "float32",
     traces: bool = False,
-    tick: Callable[[int], None] = lambda blocks: None,
+    on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
     """Play `blocks` blocks of every seed, learning on the way.
 
@@ -108,20 +114,22 @@ def run(
     agreed, loop = begin(world, pair, name, seeds, precision)
     with jax.enable_x64(precision == "float64"):
         numbers, keys = _numbers(seeds), _keys(name, seeds, ACTS)
-        return _play_calls(world, agreed, loop, numbers, keys, blocks, 0, True, traces, tick)
+        return _play_calls(world, agreed, loop, numbers, keys, blocks, 0, True, traces, on_progress)
 
 
-def begin(world: World, pair: Pair, name: str, seeds: Sequence[int], precision: str) -> tuple[Pair, Loop]:
+def begin(
+    world: World, pair: ControllerPair, name: str, seeds: Sequence[int], precision: str
+) -> tuple[ControllerPair, Carry]:
     """The pair after what is agreed beforehand, and the loop before block 0, both with the seed axis first."""
     with jax.enable_x64(precision == "float64"):
         numbers, keys = _numbers(seeds), _keys(name, seeds)
-        return _start_seeds(_concrete(world, precision), precise(pair, precision), numbers, keys)
+        return _start_seeds(_concrete(world, precision), cast_floats(pair, precision), numbers, keys)
 
 
 def go_on(
     world: World,
-    pair: Pair,
-    loop: Loop,
+    pair: ControllerPair,
+    loop: Carry,
     name: str,
     seeds: Sequence[int],
     blocks: int,
@@ -129,12 +137,12 @@ def go_on(
     *,
     precision: str = "float32",
     traces: bool = False,
-    tick: Callable[[int], None] = lambda blocks: None,
+    on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
     """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
     with jax.enable_x64(precision == "float64"):
         numbers, keys, own = _numbers(seeds), _keys(name, seeds, ACTS), _copied(loop)
-        return _play_calls(world, pair, own, numbers, keys, blocks, first, True, traces, tick)
+        return _play_calls(world, pair, own, numbers, keys, blocks, first, True, traces, on_progress)
 
 
 def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
@@ -148,8 +156,8 @@ def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks
     with jax.enable_x64(first.dtype == jnp.float64):
         concrete, numbers = _concrete(world, str(first.dtype)), _numbers(seeds)
         states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
-        memories = _copied((trained.loop.device_memory, trained.loop.server_memory))
-        loop = Loop(states, *memories)
+        init_fleet = _copied((trained.loop.device_state, trained.loop.server_state))
+        loop = Carry(states, *init_fleet)
         keys = _keys(name, seeds, ACTS)
         return _play_calls(world, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
 
@@ -159,13 +167,13 @@ def _copied(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.copy(), tree)
 
 
-def _concrete(world: World, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> World:
+def _concrete(world: World, precision: str, shard: Callable[[Any], jax.Array] = jnp.asarray) -> World:
     """The world as the compiled calls take it."""
-    return precise(replace(world, devices=compact(world.devices)), precision, put)
+    return cast_floats(replace(world, devices=squeeze_shared(world.devices)), precision, shard)
 
 
 def _numbers(seeds: Sequence[int]) -> jax.Array:
-    return constant(np.asarray(seeds, np.uint32))
+    return host_array(np.asarray(seeds, np.uint32))
 
 
 def _keys(name: str, seeds: Sequence[int], which: int | slice = slice(None)) -> jax.Array:
@@ -173,20 +181,20 @@ def _keys(name: str, seeds: Sequence[int], which: int | slice = slice(None)) -> 
     numbers = _numbers(seeds)
     own = folded((np.zeros_like(numbers), numbers), stable_hash(name))
     words = np.stack([np.stack(folded(own, i), axis=-1) for i in range(3)], axis=1)
-    return jax.random.wrap_key_data(constant(words[:, which]), impl="threefry2x32")
+    return jax.random.wrap_key_data(host_array(words[:, which]), impl="threefry2x32")
 
 
 def _play_calls(
     world: World,
-    pair: Pair,
-    loop: Loop,
+    pair: ControllerPair,
+    loop: Carry,
     seeds: jax.Array,
     keys: jax.Array,
     blocks: int,
     first: int,
     learning: bool,
     traces: bool,
-    tick: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> Run:
     """Blocks first .. first + blocks - 1, one compiled call after the other, the seeds in shares, side by side.
 
@@ -196,12 +204,12 @@ def _play_calls(
     double, fleet = loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
     layout, parts = layout_of(len(seeds), fleet, blocks), []
     mesh = layout.mesh
-    world = _concrete(world, "float64" if double else "float32", partial(put, mesh, fleet) if mesh else jnp.asarray)
+    world = _concrete(world, "float64" if double else "float32", partial(shard, mesh, fleet) if mesh else jnp.asarray)
     shares, loops = _shares((pair, seeds, keys), layout.shares), _shares(loop, layout.shares)
     if mesh:
-        loops = [jax.tree.map(partial(move, mesh, fleet), each) for each in loops]
+        loops = [jax.tree.map(partial(reshard, mesh, fleet), each) for each in loops]
 
-    def play(share: tuple[Any, Loop], first: int, options: Options) -> tuple[Loop, Any]:
+    def play(share: tuple[Any, Carry], first: int, options: Options) -> tuple[Carry, Any]:
         (own, numbers, own_keys), before = share
         # each thread has its own precision and mesh
         with jax.enable_x64(double), jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
@@ -215,7 +223,7 @@ def _play_calls(
             loops = [after for after, _ in played]
             parts.append(jax.tree.map(lambda *pieces: np.concatenate(pieces), *(part for _, part in played)))
             first += call
-            tick(call)
+            on_progress(call)
     sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
     return Run(sums, traced_blocks, pair, _together(loops))
 
@@ -243,45 +251,51 @@ def _is_key(leaf: jax.Array) -> bool:
 
 @partial(jax.jit, static_argnames="options")
 def _play_worlds(
-    worlds: World, pairs: Pair, loops: Loop, seeds: jax.Array, keys: jax.Array, first: jax.Array, options: Options
+    worlds: World,
+    pairs: ControllerPair,
+    loops: Carry,
+    seeds: jax.Array,
+    keys: jax.Array,
+    first: jax.Array,
+    options: Options,
 ):
     over_seeds = jax.vmap(partial(play_seed, options=options), in_axes=(None, 0, 0, 0, 0, None))
     return jax.vmap(over_seeds, in_axes=(0, 0, 0, None, None, None))(worlds, pairs, loops, seeds, keys, first)
 
 
 @jax.jit
-def _start_worlds(worlds: World, pairs: Pair, seeds: jax.Array, keys: jax.Array):
+def _start_worlds(worlds: World, pairs: ControllerPair, seeds: jax.Array, keys: jax.Array):
     over_seeds = jax.vmap(start, in_axes=(None, None, 0, 0))
     return jax.vmap(over_seeds, in_axes=(0, 0, None, None))(worlds, pairs, seeds, keys)
 
 
 def run_worlds(
     worlds: Sequence[World],
-    pairs: Sequence[Pair],
+    pairs: Sequence[ControllerPair],
     name: str,
     seeds: Sequence[int],
     blocks: int,
     *,
     precision: str = "float32",
-) -> list[Sums]:
+) -> list[BlockMetrics]:
     """`run` in several worlds at once, each with its own pair of one scheme, in one compiled program -> Sums of each.
 
     The worlds, and the pairs, must agree in all shapes and static fields. XLA may order a sum in another way than it
     does in `run`: in float32 last digits differ.
     """
     with jax.enable_x64(precision == "float64"):
-        stacked: tuple[World, Pair] = jax.tree.map(
+        stacked: tuple[World, ControllerPair] = jax.tree.map(
             lambda *leaves: np.stack([_typed(leaf, precision) for leaf in leaves]), *zip(worlds, pairs, strict=True)
         )
-        concrete, numbers, keys = precise(stacked[0], precision), _numbers(seeds), _keys(name, seeds)
-        agreed, loops = _start_worlds(concrete, precise(stacked[1], precision), numbers, keys)
-        first, parts = 0, list[Sums]()
+        concrete, numbers, keys = cast_floats(stacked[0], precision), _numbers(seeds), _keys(name, seeds)
+        agreed, loops = _start_worlds(concrete, cast_floats(stacked[1], precision), numbers, keys)
+        first, parts = 0, list[BlockMetrics]()
         for call, tile in calls_of(blocks, concrete.devices.mean_gain.size * len(seeds)):
             at, options = np.uint32(first), Options(call, tile)
             loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, ACTS], at, options)
             parts.append(jax.tree.map(np.asarray, part))
             first += call
-        sums: Sums = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=2), *parts)
+        sums: BlockMetrics = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=2), *parts)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], sums) for i in range(len(worlds))]
 
 

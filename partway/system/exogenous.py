@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from partway.pytree import record
 from partway.rng import stream, words
-from partway.system.types import Draws
+from partway.system.types import Exogenous
 from partway.system.world import World
 
 SLOTS_PER_WORD = 8
@@ -13,8 +13,8 @@ SLOTS_PER_WORD = 8
 
 
 @record
-class Drawn:
-    """`Draws` as they are kept, of one block or of many (...): `came` (..., words, K) uint32, a bit a slot; `gain`
+class PackedExogenous:
+    """`Exogenous` as they are kept, of one block or of many (...): `came` (..., words, K) uint32, a bit a slot; `gain`
     (..., K)."""
 
     came: jax.Array
@@ -34,27 +34,27 @@ def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Ar
 
 def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
     """(n, K) 0 or 1: a task arrives with probability b in every slot, independently."""
-    return draws(world, seed, block).arrivals
+    return exogenous(world, seed, block).arrivals
 
 
-def drawn(world: World, seed: int | jax.Array, block: int | jax.Array) -> Drawn:
+def sample(world: World, seed: int | jax.Array, block: int | jax.Array) -> PackedExogenous:
     """What block t, or each of many (...), brings: its arrivals, and the gain of block t + 1."""
-    return Drawn(_came(world, seed, block), gains(world, seed, jnp.asarray(block, jnp.uint32) + 1))
+    return PackedExogenous(_arrival_bits(world, seed, block), gains(world, seed, jnp.asarray(block, jnp.uint32) + 1))
 
 
-def brought(slots: int, kept: Drawn) -> Draws:
+def unpack(slots: int, kept: PackedExogenous) -> Exogenous:
     """The draws of one block of `slots` slots as the system sees them."""
     slot = jnp.arange(slots, dtype=jnp.uint32)
     bits = kept.came[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
-    return Draws((bits & 1).astype(kept.gain.dtype), kept.gain)
+    return Exogenous((bits & 1).astype(kept.gain.dtype), kept.gain)
 
 
-def draws(world: World, seed: int | jax.Array, block: int | jax.Array) -> Draws:
+def exogenous(world: World, seed: int | jax.Array, block: int | jax.Array) -> Exogenous:
     """What block t brings: its arrivals, and the gain of block t + 1."""
-    return brought(world.devices.slots, drawn(world, seed, block))
+    return unpack(world.devices.slots, sample(world, seed, block))
 
 
-def _came(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
+def _arrival_bits(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
     """(..., words, K) the arrivals of eight slots in a word.
 
     One random word decides them: it is a point in an interval that each slot splits at b and keeps one side of, in

@@ -22,7 +22,7 @@ def gain_from_db(loss_db: np.ndarray, noise_dbw: float) -> np.ndarray:
     return 10.0 ** (-(loss_db + noise_dbw) / 10.0)
 
 
-def place(scenario: Scenario) -> Placement:
+def sample_placement(scenario: Scenario) -> Placement:
     """Devices evenly over the ring between `min_distance_m` and `cell_radius_m`, with log-normal shadowing."""
     radio = scenario.radio
     zero, device = np.zeros(1, np.uint32), np.arange(scenario.devices, dtype=np.uint32)

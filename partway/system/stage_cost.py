@@ -23,10 +23,10 @@ NEWTON_STEPS = 3
 
 @record
 class Choices:
-    """For j = 0..device.most tasks taken up: `cost` (most + 1,), infinite where impossible, and the cut's `rest`."""
+    """For j = 0..device.most tasks taken up: `cost` (most + 1,), infinite where impossible, and the cut's `offload`."""
 
     cost: jax.Array
-    rest: jax.Array
+    offload: jax.Array
 
 
 def radio_cost_of_cuts(device: Device) -> jax.Array:
@@ -47,7 +47,7 @@ def at_table_cuts(device: Device, loss: jax.Array, max_bits: jax.Array, price: j
     sending = radio_cost_of_cuts(device) * loss + price * device.server_work * task.share
     sending = jnp.where(task.feasible & (task.bits <= max_bits), sending, jnp.inf)[:, None]
     share = task.share[:, None]
-    local = column(1, device.most + 1, loss) - share
+    local = column(1, device.max_tasks_per_block + 1, loss) - share
     running = device.energy_weight * local_energy(device, local)
     total = jnp.where(local <= device.capacity + ROUNDING, running + sending, jnp.inf)
     return _with_none(jnp.min(total, axis=0), where_least(total, share))
@@ -62,32 +62,32 @@ def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: j
     at_cuts = at_table_cuts(device, loss, max_bits, price)
     slope_of_radio = LN2 * spectral_efficiency(device, device.task.bits_per_task)
     radio = device.energy_weight * device.slot_s * device.snr_gap * loss
-    taken = column(1, device.most + 1, loss)
+    started = column(1, device.max_tasks_per_block + 1, loss)
     per_share = price * device.server_work
 
     coef = 3.0 * device.energy_weight * device.energy_coef
 
-    def paid(rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def paid(offload: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the last bit of share costs in price and radio energy, and its derivative."""
-        grown = radio * slope_of_radio * jnp.exp(slope_of_radio * rest)
+        grown = radio * slope_of_radio * jnp.exp(slope_of_radio * offload)
         return per_share + grown, slope_of_radio * grown
 
     unlimited = replace(device, capacity=jnp.full_like(device.capacity, jnp.inf))
-    rest = at_table_cuts(unlimited, loss, jnp.full_like(max_bits, jnp.inf), price).rest[1:]
-    least = jnp.finfo(rest.dtype).tiny
+    offload = at_table_cuts(unlimited, loss, jnp.full_like(max_bits, jnp.inf), price).offload[1:]
+    least = jnp.finfo(offload.dtype).tiny
     for _ in range(NEWTON_STEPS):  # on taken - rest = sqrt(paid / coef): no double root where sending is free
-        worth, grows = paid(rest)
+        worth, grows = paid(offload)
         local = jnp.sqrt(worth / jnp.maximum(coef, least))
         slope = 1.0 + grows / jnp.maximum(2.0 * coef * local, least)
-        rest = jnp.clip(rest - (rest - taken + local) / slope, 0.0, 1.0)
-    low = jnp.maximum(taken - device.capacity - ROUNDING, 0.0)
+        offload = jnp.clip(offload - (offload - started + local) / slope, 0.0, 1.0)
+    low = jnp.maximum(started - device.capacity - ROUNDING, 0.0)
     high = jnp.minimum(1.0, max_bits / device.task.bits_per_task)
-    rest = jnp.clip(rest, low, jnp.maximum(high, low))
-    cost = device.energy_weight * local_energy(device, taken - rest) + per_share * rest
-    cost = cost + radio * jnp.expm1(slope_of_radio * rest)
-    steepness = paid(rest)[0] - coef * (taken - rest) ** 2
-    tangent = jnp.where(steepness > 0, steepness * (rest - low), -steepness * (high - rest))
-    on_line = _with_none(jnp.where(low <= high, cost - tangent, jnp.inf), rest)
+    offload = jnp.clip(offload, low, jnp.maximum(high, low))
+    cost = device.energy_weight * local_energy(device, started - offload) + per_share * offload
+    cost = cost + radio * jnp.expm1(slope_of_radio * offload)
+    steepness = paid(offload)[0] - coef * (started - offload) ** 2
+    tangent = jnp.where(steepness > 0, steepness * (offload - low), -steepness * (high - offload))
+    on_line = _with_none(jnp.where(low <= high, cost - tangent, jnp.inf), offload)
     proportional = device.task.proportional
     return jax.tree.map(lambda line, table: jnp.where(proportional, line, table), on_line, at_cuts)
 
@@ -97,10 +97,10 @@ def column(first: int, end: int, like: jax.Array) -> jax.Array:
     return jnp.arange(first, end, dtype=like.dtype).reshape(-1, *(1,) * like.ndim)
 
 
-def _with_none(cost: jax.Array, rest: jax.Array) -> Choices:
+def _with_none(cost: jax.Array, offload: jax.Array) -> Choices:
     """With the choice to take up no task, which costs nothing and sends nothing, in front."""
     nothing = jnp.zeros_like(cost[:1])
-    return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, rest]))
+    return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, offload]))
 
 
 def where_least(total: jax.Array, of: jax.Array) -> jax.Array:

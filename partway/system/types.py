@@ -38,7 +38,7 @@ class Device:
     fleet_size: jax.Array
     task: Task
     slots: int
-    most: int
+    max_tasks_per_block: int
     queue: str
     objective: str
 
@@ -60,7 +60,7 @@ class Server:
     energy_weight: jax.Array
     discount: jax.Array
     slots: int
-    lag: int
+    broadcast_delay_blocks: int
     objective: str
 
 
@@ -73,33 +73,33 @@ class Broadcast:
     """
 
     price: jax.Array
-    rate: jax.Array
+    service_rate: jax.Array
     backlog: jax.Array
     share: jax.Array
 
 
 @record
 class DeviceAction:
-    """`whole` tasks left untouched, share `rest` of one task sent; `power` [W] where a controller commands a power.
+    """`whole` tasks left untouched, share `offload` of one task sent; `power` [W] where a controller commands a power.
 
-    The world's action may differ from the one asked for (`admit`).
+    The world's action may differ from the one asked for (`feasible_action`).
     """
 
     whole: jax.Array
-    rest: jax.Array
+    offload: jax.Array
     power: jax.Array | None = None
 
 
 @record
 class ServerAction:
-    """`rates` (n,) work in each slot [mean tasks], and what the devices are told."""
+    """`service_per_slot` (n,) work in each slot [mean tasks], and what the devices are told."""
 
-    rates: jax.Array
+    service_per_slot: jax.Array
     broadcast: Broadcast
 
 
 @record
-class Draws:
+class Exogenous:
     """What chance decides in one block: `arrivals` (n, K) 0 or 1 in each slot; `gain` (K,) of the next block."""
 
     arrivals: jax.Array
@@ -115,15 +115,15 @@ class State:
     arrivals (n, K) of the block just ended, already in q (trap T6)
     y        work waiting at the server
     arrived  the part of y that the last block brought
-    told     Broadcast with axis (lag,) first: what the server said in the last `lag` blocks, oldest first
+    told     Broadcast with axis (lag,) first: what the server said in the last `broadcast_delay_blocks` blocks, oldest first
     """
 
     q: jax.Array
     gain: jax.Array
     arrivals: jax.Array
-    y: jax.Array
+    backlog: jax.Array
     arrived: jax.Array
-    told: Broadcast
+    broadcast_queue: Broadcast
 
 
 @record

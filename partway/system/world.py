@@ -11,7 +11,7 @@ from partway.bound.certificate import Certificate
 from partway.dnn.cuts import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts
 from partway.dnn.profile import read_profile
 from partway.errors import InputError
-from partway.pytree import constant, record
+from partway.pytree import host_array, record
 from partway.scenario.schema import DeviceClass, Scenario
 from partway.system.placement import Placement
 from partway.system.types import ROUNDING, Device, Server
@@ -57,7 +57,7 @@ def _work(scenario: Scenario, device: DeviceClass) -> _Work:
         profile = read_profile(task.profile)
     except InputError as error:
         raise InputError(f"device.task.profile: {error}") from None
-    cuts = layer_cuts(profile, task.coding, task.input_bits)
+    cuts = layer_cuts(profile, task.tensor_dtype, task.input_bits)
     server = scenario.server.macs_per_cycle
     return _Work(profile.macs / device.macs_per_cycle, profile.macs / server, *cuts, False)
 
@@ -74,10 +74,10 @@ def build(scenario: Scenario, placement: Placement) -> World:
     devices = jax.tree.map(partial(_spread, rows), *per_kind)
     fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MOST_PLANNED - 1)) + 1
     task = replace(devices.task, laws=_laws([work.proportional for work in work_of.values()]))
-    devices = replace(devices, mean_gain=constant(placement.mean_gain_per_w), task=task, most=fastest)
+    devices = replace(devices, mean_gain=host_array(placement.mean_gain_per_w), task=task, max_tasks_per_block=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-    return World(devices, _server(scenario, mean_task), constant(threshold))
+    return World(devices, _server(scenario, mean_task), host_array(threshold))
 
 
 def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
@@ -104,20 +104,20 @@ def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float
         "discount": scenario.discount,
         "fleet_size": float(scenario.devices),
     }
-    arrays = {name: constant(value) for name, value in numbers.items()}
+    arrays = {name: host_array(value) for name, value in numbers.items()}
     task = _task(work, width, scenario.slot_s * kind.bandwidth_hz)
     slots, queue, objective = scenario.slots, scenario.queue, scenario.objective
-    return Device(**arrays, task=task, slots=slots, most=0, queue=queue, objective=objective)
+    return Device(**arrays, task=task, slots=slots, max_tasks_per_block=0, queue=queue, objective=objective)
 
 
 def _task(work: _Work, width: int, bits_per_efficiency: float) -> Task:
     padding = (0, width - len(work.share))
     return Task(
-        share=constant(np.pad(work.share, padding, constant_values=1.0)),
-        bits=constant(np.pad(work.bits, padding, constant_values=work.bits[-1])),
-        feasible=constant(np.pad(work.bits <= MAX_EFFICIENCY * bits_per_efficiency, padding, constant_values=False)),
-        proportional=constant(work.proportional),
-        bits_per_task=constant(work.bits[-1]),
+        share=host_array(np.pad(work.share, padding, constant_values=1.0)),
+        bits=host_array(np.pad(work.bits, padding, constant_values=work.bits[-1])),
+        feasible=host_array(np.pad(work.bits <= MAX_EFFICIENCY * bits_per_efficiency, padding, constant_values=False)),
+        proportional=host_array(work.proportional),
+        bits_per_task=host_array(work.bits[-1]),
     )
 
 
@@ -135,5 +135,10 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
         "energy_weight": weights.server_energy,
         "discount": scenario.discount,
     }
-    arrays = {name: constant(value) for name, value in numbers.items()}
-    return Server(**arrays, slots=scenario.slots, lag=scenario.broadcast_lag, objective=scenario.objective)
+    arrays = {name: host_array(value) for name, value in numbers.items()}
+    return Server(
+        **arrays,
+        slots=scenario.slots,
+        broadcast_delay_blocks=scenario.broadcast_delay_blocks,
+        objective=scenario.objective,
+    )

@@ -21,7 +21,7 @@ ELSEWHERE = {"scheme": "--schemes", "schemes": "--schemes", "seed": "--seeds", "
 UNITS = {
     "devices": "devices",
     "slots": "slots",
-    "broadcast_lag": "blocks",
+    "broadcast_delay_blocks": "blocks",
     "server_queue": "1/cycle",
     "device_queue": "1/cycle",
     "queue_weight": "1/cycle",

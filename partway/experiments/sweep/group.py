@@ -14,18 +14,18 @@ import numpy as np
 from partway.bound.lower_bound import Bound
 from partway.errors import InputError, shorten
 from partway.experiments.comparison import Plan, applicable, bound_attributes, status_of, with_bound
-from partway.experiments.statistics import convergence, discounted
-from partway.experiments.summary import PARTS
-from partway.measurement.metrics import Sums
+from partway.experiments.statistics import discounted, settling_block
+from partway.experiments.summary import COST_COMPONENTS
+from partway.measurement.metrics import BlockMetrics
 from partway.schemes import find_scheme, pair_for
 from partway.simulation.rollout import run, run_worlds
-from partway.simulation.step import Pair
-from partway.system.placement import place
+from partway.simulation.step import ControllerPair
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 Outcome = dict[str, Any]
 """What became of a case: `status`, `reason`, and where it was played its numbers."""
-LOSSES = ("devices", "waiting", "rate")
+LOSSES = ("devices", "waiting", "service")
 FAILED = "failed"
 """The status of a case that was not played to its end, for a reason that may pass; the next start tries it again."""
 
@@ -34,23 +34,23 @@ FAILED = "failed"
 class _Ready:
     """A case before it is played. `why`: it cannot be played, for a reason of its status."""
 
-    todo: Plan
+    plan: Plan
     world: World
     found: Bound | str
-    pair: Pair
+    pair: ControllerPair
 
 
-def play_group(todos: Sequence[Plan]) -> list[Outcome]:
+def play_group(plans: Sequence[Plan]) -> list[Outcome]:
     """Play plans of one scheme each, as many at once as share a compiled program -> what became of each.
 
     Which cases are played together follows from the plans alone. An exception of one case, such as in a policy from
     outside, is that case's outcome. Raises MemoryError where memory runs out: without the case that it ran out for,
     the others would be played in another program.
     """
-    outcomes: list[Outcome | None] = [None] * len(todos)
+    outcomes: list[Outcome | None] = [None] * len(plans)
     ready = dict[int, _Ready]()
-    for at, todo in enumerate(todos):
-        made = _guarded(lambda todo=todo: _prepared(todo))
+    for at, plan in enumerate(plans):
+        made = _guarded(lambda plan=plan: _prepared(plan))
         if isinstance(made, _Ready):
             ready[at] = made
         else:
@@ -81,18 +81,18 @@ def _guarded(work: Callable[[], Any]) -> Any:
         return failed(f"{type(error).__name__}: {error}")
 
 
-def _prepared(todo: Plan) -> _Ready | Outcome:
+def _prepared(plan: Plan) -> _Ready | Outcome:
     """The world with its bound, and the pair, tuned where that is its way."""
-    (name,) = todo.schemes
+    (name,) = plan.schemes
     scheme = find_scheme(name)
-    world, found = with_bound(build(todo.scenario, place(todo.scenario)))
-    why = applicable(todo, name, world)
+    world, found = with_bound(build(plan.scenario, sample_placement(plan.scenario)))
+    why = applicable(plan, name, world)
     if why is not None:
         return failed(why, "not_applicable") | _bound_numbers(found)
-    pair = pair_for(name, todo.scenario, todo.server)
-    if scheme.prepare is not None and name not in todo.scenario.schemes:
+    pair = pair_for(name, plan.scenario, plan.server)
+    if scheme.prepare is not None and name not in plan.scenario.schemes:
         pair = scheme.prepare(pair, world)
-    return _Ready(todo, world, found, pair)
+    return _Ready(plan, world, found, pair)
 
 
 def _alike(ready: dict[int, _Ready]) -> list[list[int]]:
@@ -107,31 +107,31 @@ def _alike(ready: dict[int, _Ready]) -> list[list[int]]:
 
 def _played(together: Sequence[_Ready]) -> list[Outcome]:
     """Cases in one compiled program; a case that is alone in the one that `partway.compare` uses."""
-    todo = together[0].todo
-    (name,), seeds, blocks = todo.schemes, todo.seeds, todo.blocks
+    plan = together[0].plan
+    (name,), seeds, blocks = plan.schemes, plan.seeds, plan.blocks
     if len(together) == 1:
-        played = [run(together[0].world, together[0].pair, name, seeds, blocks, precision=todo.precision).sums]
+        played = [run(together[0].world, together[0].pair, name, seeds, blocks, precision=plan.precision).sums]
     else:
         worlds, pairs = [one.world for one in together], [one.pair for one in together]
-        played = run_worlds(worlds, pairs, name, seeds, blocks, precision=todo.precision)
+        played = run_worlds(worlds, pairs, name, seeds, blocks, precision=plan.precision)
     return [_numbers(one, sums) for one, sums in zip(together, played, strict=True)]
 
 
-def _numbers(case: _Ready, sums: Sums) -> Outcome:
+def _numbers(case: _Ready, sums: BlockMetrics) -> Outcome:
     """What a case says: status, means after warm-up by seed, and what is only known of all seeds together."""
-    todo, warmup = case.todo, case.todo.warmup
+    plan, warmup = case.plan, case.plan.warmup
     status, reason, growth = status_of(sums)
     cost = np.asarray(sums.cost(), np.float64)
     outcome: Outcome = {
         "status": status,
         "reason": reason or "",
         "growth_per_block": growth if status == "unstable" else np.nan,
-        "from_empty": discounted(cost, todo.scenario.discount),
-        "after_warmup": discounted(cost[:, warmup:], todo.scenario.discount),
+        "discounted_from_start": discounted(cost, plan.scenario.discount),
+        "discounted_after_warmup": discounted(cost[:, warmup:], plan.scenario.discount),
     }
     if status == "ok":
-        parts = [_late(sums, part, warmup).mean(axis=1) for part in PARTS]
-        block = convergence(cost)
+        parts = [_late(sums, part, warmup).mean(axis=1) for part in COST_COMPONENTS]
+        block = settling_block(cost)
         outcome |= {
             "cost": np.stack(parts, axis=-1),
             "cost_with_warmup": cost.mean(axis=1),
@@ -142,36 +142,36 @@ def _numbers(case: _Ready, sums: Sums) -> Outcome:
     return _plain(outcome | _bound_numbers(case.found))
 
 
-def _late(sums: Sums, field: str, warmup: int) -> np.ndarray:
+def _late(sums: BlockMetrics, field: str, warmup: int) -> np.ndarray:
     """(seeds, blocks) of a field after warm-up."""
     return np.asarray(getattr(sums, field), np.float64)[:, warmup:]
 
 
-def _shares(sums: Sums, warmup: int) -> dict[str, float]:
+def _shares(sums: BlockMetrics, warmup: int) -> dict[str, float]:
     """Energy per task that arrives [J], work sent as a share of that taken up, and what is in use."""
 
     def total(field: str) -> float:
         return float(_late(sums, field, warmup).sum())
 
-    tasks, offered = total("arrived"), total("offered")
+    tasks, started_work = total("arrived"), total("started_work")
     energies = ("device_energy_j", "server_energy_j", "wasted_energy_j")
-    used = ("cpu_use", "radio_use", "server_use", "off_command")
+    used = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
     return {
         **{f"{name}_per_task": total(name) / tasks if tasks else np.nan for name in energies},
-        "offloaded_share": total("sent") / offered if offered else np.nan,
+        "offloaded_share": total("sent") / started_work if started_work else np.nan,
         **{name: float(_late(sums, name, warmup).mean()) for name in used},
     }
 
 
-def _gaps(case: _Ready, sums: Sums) -> dict[str, np.ndarray]:
+def _gaps(case: _Ready, sums: BlockMetrics) -> dict[str, np.ndarray]:
     """(seeds, 3) of what is lost where, as a share of the bound, as in `partway.results.gap`."""
-    todo, found = case.todo, case.found
+    plan, found = case.plan, case.found
     if isinstance(found, str):
         return {}
-    if todo.scenario.objective == "average":
-        lost = [_late(sums, f"loss_{part}", todo.warmup).mean(axis=1) for part in LOSSES]
+    if plan.scenario.objective == "average":
+        lost = [_late(sums, f"loss_{part}", plan.warmup).mean(axis=1) for part in LOSSES]
     else:
-        lost = [discounted(_late(sums, f"loss_{part}", 0), todo.scenario.discount) for part in LOSSES]
+        lost = [discounted(_late(sums, f"loss_{part}", 0), plan.scenario.discount) for part in LOSSES]
     return {"gap": np.stack(lost, axis=-1) / found.value}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from partway import provenance
 from partway.dnn.profile import read_profile
 from partway.errors import InputError, shown
-from partway.experiments.comparison import Plan, plan
+from partway.experiments.comparison import Plan, make_plan
 from partway.experiments.sweep.axes import Axis, axes_of, points
 from partway.scenario.loading import load, parse_override
 from partway.scenario.schema import LayersTask, Scenario
@@ -37,14 +37,14 @@ MOST_DEVICE_BLOCKS = 20_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """One point of the grid with one scheme: `todo` has that scheme only; `key` is the hash of its content."""
+    """One point of the grid with one scheme: `plan` has that scheme only; `key` is the hash of its content."""
 
     key: str
-    todo: Plan
+    plan: Plan
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """Where a case stands in the grid: its key, or why there is none."""
 
     point: int
@@ -64,7 +64,7 @@ class SweepPlan:
     base: Plan
     axes: tuple[Axis, ...]
     points: tuple[dict[str, Any], ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[GridCell, ...]
     groups: tuple[tuple[Case, ...], ...]
 
     def description(self) -> dict[str, Any]:
@@ -94,21 +94,21 @@ def sweep_plan(
     """Check a sweep before anything runs; `how` is what `partway.comparison.plan` takes.
 
     A point that is no valid scenario is a cell without a case. Raises InputError where no point is one, and for all
-    that `plan` refuses.
+    that `make_plan` refuses.
     """
-    base = plan(scenario, overrides=overrides, schemes=schemes, **how)
+    base = make_plan(scenario, overrides=overrides, schemes=schemes, **how)
     axes = axes_of(over)
     _check_schemes(axes, base.schemes)
     at = points(axes)
     # in a comparison --set comes last; here the axes do
     fixed = dict(overrides) if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
-    cells, cases = list[Cell](), dict[str, Case]()
+    cells, cases = list[GridCell](), dict[str, Case]()
     for number, point in enumerate(at):
         for name, found in _cases(scenario, {**fixed, **point}, base, how).items():
             if isinstance(found, str):
-                cells.append(Cell(number, name, None, found))
+                cells.append(GridCell(number, name, None, found))
             else:
-                cells.append(Cell(number, name, found.key))
+                cells.append(GridCell(number, name, found.key))
                 cases.setdefault(found.key, found)
     if not cases:
         raise InputError(cells[0].why)
@@ -128,9 +128,9 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=np.generic.item)
 
 
-def key_of(todo: Plan) -> str:
+def key_of(plan: Plan) -> str:
     """SHA-256 of all that decides the numbers of a plan with one scheme, versions and code included."""
-    return hashlib.sha256(canonical(_content(todo)).encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical(_content(plan)).encode()).hexdigest()[:32]
 
 
 @cache
@@ -150,30 +150,30 @@ def _cases(
     found = dict[str, Case | str]()
     for name in base.schemes:
         try:
-            todo = plan(here, schemes=[name], **how)
-            found[name] = Case(key_of(todo), todo)
+            plan = make_plan(here, schemes=[name], **how)
+            found[name] = Case(key_of(plan), plan)
         except InputError as error:
             found[name] = str(error)
     return found
 
 
-def _content(todo: Plan) -> dict[str, Any]:
-    (name,) = todo.schemes
-    scenario = todo.scenario.model_dump(mode="python")
+def _content(plan: Plan) -> dict[str, Any]:
+    (name,) = plan.schemes
+    scenario = plan.scenario.model_dump(mode="python")
     given = scenario.pop("schemes").get(name, {})
-    controllers = [name] if todo.server is None else [name, todo.server]
+    controllers = [name] if plan.server is None else [name, plan.server]
     return {
         "scenario": scenario,
         "scheme": name,
-        "server": todo.server,
+        "server": plan.server,
         "given": given,
         "defaults": [hyperparameters(each) for each in controllers],
         "outside": [_outside(each) for each in controllers],
-        "profiles": [_profile(task.profile) for task in _tasks(todo.scenario) if isinstance(task, LayersTask)],
-        "blocks": todo.blocks,
-        "seeds": todo.seeds,
-        "warmup": todo.warmup,
-        "precision": todo.precision,
+        "profiles": [_profile(task.profile) for task in _tasks(plan.scenario) if isinstance(task, LayersTask)],
+        "blocks": plan.blocks,
+        "seeds": plan.seeds,
+        "warmup": plan.warmup,
+        "precision": plan.precision,
         "versions": versions(),
     }
 
@@ -215,7 +215,7 @@ def _groups(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:
         alike.setdefault(_shape(case), []).append(case)
     groups = list[tuple[Case, ...]]()
     for same in alike.values():
-        most = max(1, min(MOST_WORLDS, MOST_DEVICE_BLOCKS // _device_blocks(same[0].todo)))
+        most = max(1, min(MOST_WORLDS, MOST_DEVICE_BLOCKS // _device_blocks(same[0].plan)))
         even = math.ceil(len(same) / math.ceil(len(same) / most))
         groups += [tuple(same[i : i + even]) for i in range(0, len(same), even)]
     return tuple(groups)
@@ -223,17 +223,17 @@ def _groups(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:
 
 def _shape(case: Case) -> Any:
     """What a compiled program is specialised to; the case itself where it would be alone anyway."""
-    todo = case.todo
-    (name,) = todo.schemes
-    if 2 * _device_blocks(todo) > MOST_DEVICE_BLOCKS:
+    plan = case.plan
+    (name,) = plan.schemes
+    if 2 * _device_blocks(plan) > MOST_DEVICE_BLOCKS:
         return case.key
-    nowhere = np.ones(todo.scenario.devices)
+    nowhere = np.ones(plan.scenario.devices)
     try:
-        tree = (build(todo.scenario, Placement(nowhere, nowhere)), pair_for(name, todo.scenario, todo.server))
+        tree = (build(plan.scenario, Placement(nowhere, nowhere)), pair_for(name, plan.scenario, plan.server))
     except InputError:
         return case.key
     return name, jax.tree.structure(tree), tuple(np.shape(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def _device_blocks(todo: Plan) -> int:
-    return todo.scenario.devices * len(todo.seeds) * todo.blocks
+def _device_blocks(plan: Plan) -> int:
+    return plan.scenario.devices * len(plan.seeds) * plan.blocks

@@ -50,7 +50,7 @@ class Progress:
     flying: int
 
 
-Tick = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 def sweep(
@@ -68,7 +68,7 @@ def sweep(
     overwrite: bool = False,
     jobs: int | None = None,
     executor: Executor | None = None,
-    tick: Tick = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> xr.Dataset:
     """Run schemes over seeds at every point of a grid.
 
@@ -83,17 +83,19 @@ def sweep(
     cannot be swept or written.
     """
     how = {"server": server, "blocks": blocks, "seeds": seeds, "warmup": warmup, "precision": precision}
-    todo = sweep_plan(scenario, over, overrides=overrides, schemes=schemes, **how)
-    check_processes(todo, jobs, executor)
-    with _folder(out) as folder, opened(folder, todo.description(), overwrite) as store:
-        return execute(todo, store, jobs, executor, tick)
+    plan = sweep_plan(scenario, over, overrides=overrides, schemes=schemes, **how)
+    check_processes(plan, jobs, executor)
+    with _folder(out) as folder, opened(folder, plan.description(), overwrite) as store:
+        return execute(plan, store, jobs, executor, on_progress)
 
 
-def execute(todo: SweepPlan, store: Store, jobs: int | None, executor: Executor | None, tick: Tick) -> xr.Dataset:
+def execute(
+    plan: SweepPlan, store: Store, jobs: int | None, executor: Executor | None, on_progress: OnProgress
+) -> xr.Dataset:
     """Compute what `store` has not, and write the dataset there."""
-    with _workers(todo, jobs, executor) as (chosen, window):
-        lost = _Computation(todo, store, chosen, window, tick).run()
-    dataset = assemble(todo, lambda key: lost.get(key) or store.read(key))
+    with _workers(plan, jobs, executor) as (chosen, window):
+        lost = _Computation(plan, store, chosen, window, on_progress).run()
+    dataset = assemble(plan, lambda key: lost.get(key) or store.read(key))
     with refusals(store.given), replacing(store.folder / DATASET) as partial:
         save(dataset, partial)
     return dataset
@@ -107,12 +109,12 @@ def save(dataset: xr.Dataset, path: Path) -> None:
         raise OSError(None, str(error)) from None
 
 
-def check_processes(todo: SweepPlan, jobs: int | None, executor: Executor | None) -> None:
+def check_processes(plan: SweepPlan, jobs: int | None, executor: Executor | None) -> None:
     """Raise InputError for a number of jobs that is none, or schemes that other processes cannot find."""
     if executor is not None:
         return
     jobs_of(jobs)
-    for name in todo.base.schemes:
+    for name in plan.base.schemes:
         home = type(find_scheme(name).device).__module__
         if ":" not in name and home.partition(".")[0] != "partway":
             raise InputError(
@@ -128,10 +130,10 @@ class _Computation:
     one that ran out of memory.
     """
 
-    def __init__(self, todo: SweepPlan, store: Store, executor: Executor, window: int, tick: Tick):
-        self.store, self.executor, self.window, self.tick = store, executor, window, tick
-        self.cases = sum(map(len, todo.groups))
-        missing = [group for group in todo.groups if any(store.read(case.key) is None for case in group)]
+    def __init__(self, plan: SweepPlan, store: Store, executor: Executor, window: int, on_progress: OnProgress):
+        self.store, self.executor, self.window, self.on_progress = store, executor, window, on_progress
+        self.cases = sum(map(len, plan.groups))
+        missing = [group for group in plan.groups if any(store.read(case.key) is None for case in group)]
         self.waiting: deque[tuple[Group, int]] = deque((group, 1) for group in missing)
         self.flying: dict[Future[list[Outcome]], tuple[Group, int]] = {}
         self.done = self.cases - sum(map(len, missing))
@@ -142,9 +144,9 @@ class _Computation:
         try:
             while self.waiting or self.flying:
                 self._submit()
-                self.tick(self._progress())
+                self.on_progress(self._progress())
                 self._receive()
-            self.tick(self._progress())
+            self.on_progress(self._progress())
         finally:
             for future in self.flying:
                 future.cancel()
@@ -207,13 +209,13 @@ def _play(play: Callable[[list[Plan]], list[Outcome]], group: Group, expected: M
         raise ImportError(f"{name} is {here.get(name)} there and {expected[name]} here")
     for case in group:
         try:
-            key = key_of(case.todo)
+            key = key_of(case.plan)
         except InputError as error:  # a policy or a profile that is not there
             raise ImportError(str(error)) from None
         if key != case.key:
-            names = " and ".join(filter(None, (*case.todo.schemes, case.todo.server)))
+            names = " and ".join(filter(None, (*case.plan.schemes, case.plan.server)))
             raise ImportError(f"the files of {names}, or of the profiles, are not the same there as here")
-    return play([case.todo for case in group])
+    return play([case.plan for case in group])
 
 
 def _worker_gone(error: BaseException) -> bool:
@@ -230,12 +232,12 @@ def _why(error: BaseException, tries: int) -> str:
 
 
 @contextlib.contextmanager
-def _workers(todo: SweepPlan, jobs: int | None, executor: Executor | None) -> Generator[tuple[Executor, int]]:
+def _workers(plan: SweepPlan, jobs: int | None, executor: Executor | None) -> Generator[tuple[Executor, int]]:
     """The given executor, left as it is, or worker processes of our own, which are gone at the end; and its window."""
     if executor is not None:
         yield executor, WINDOW
         return
-    count = min(jobs_of(jobs), max(len(todo.groups), 1))
+    count = min(jobs_of(jobs), max(len(plan.groups), 1))
     with processes(count) as made:
         yield made, 2 * count
 
