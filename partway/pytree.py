@@ -15,16 +15,20 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 T = TypeVar("T")
 STATIC = (int, bool, str)
+RECORD = "_is_record"
 
 
 @dataclass_transform(frozen_default=True)
 def record(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass and register it as a pytree.
+    """Make `cls` a frozen dataclass and register it as a pytree; a class that is one already stays as it is.
 
     `jax.tree_util.register_dataclass` would be shorter, but in jaxlib 0.10.2 it takes two classes with equal fields for
     one, and a compiled program of the one is run for the other (`tests/test_records.py`).
     """
+    if RECORD in cls.__dict__:
+        return cls
     made: Any = dataclasses.dataclass(frozen=True)(cls)
+    setattr(made, RECORD, True)
     kinds = get_type_hints(made)
     names = [field.name for field in dataclasses.fields(made)]
     static = [name for name in names if kinds[name] in STATIC]
@@ -48,7 +52,7 @@ def record(cls: type[T]) -> type[T]:
 
 
 def host_array(value: float | np.ndarray) -> jax.Array:
-    """A NumPy value in a field: until `partway.world.precise`, nothing is rounded to float32 and nothing compiled."""
+    """A NumPy value in a field: until `cast_floats`, nothing is rounded to float32 and nothing compiled."""
     return cast(jax.Array, np.asarray(value))
 
 

@@ -78,3 +78,13 @@ def controller_keys(seed: jax.Array, name_hash: jax.Array) -> jax.Array:
 def per_device(key: jax.Array, devices: int) -> jax.Array:
     """(K,) keys, the first ones the same for any K."""
     return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(devices))
+
+
+def controller_keys_on_host(seeds: np.ndarray, stream: str, which: int | slice = slice(None)) -> jax.Array:
+    """(seeds, 3) `controller_keys` of seeds (seeds,) uint32 and a label, or one of the three (seeds,).
+
+    By NumPy, which has nothing to compile.
+    """
+    own = folded((np.zeros_like(seeds), seeds), stable_hash(stream))
+    words = np.stack([np.stack(folded(own, i), axis=-1) for i in range(3)], axis=1)
+    return jax.random.wrap_key_data(words[:, which], impl="threefry2x32")

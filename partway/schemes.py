@@ -1,174 +1,247 @@
-"""SCHEMES: what can be compared. A scheme is a device controller and a server controller that play together.
+"""SCHEMES: what can be compared. A scheme is a device controller and a server controller that run together.
 
 A new policy is one controller and one row here, or `mymodule:MY_SCHEME` from outside. The command line, sweeps, figures
-and the contract test find it by its row.
+and the contract test find it by its row. Rows name their controllers; they are imported when they are first used, so
+that names and descriptions can be listed without JAX.
 """
 
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from partway.controllers.base import DeviceController, Limits, ServerController
-from partway.controllers.baselines import Constant, Even, Full, Local, Random, Steady
-from partway.controllers.iao import Iao, IaoServer
-from partway.controllers.parametric import Algorithm1, Algorithm2
-from partway.controllers.postdecision import Oracle, PostDecision, PostDecisionServer, Priced
-from partway.controllers.qlearning import Binary, QLearningDevice, QLearningServer
-from partway.controllers.related_work import Ans, CoEdge, Dads, Drift, Myopic, Neurosurgeon, NeurosurgeonEnergy
 from partway.errors import InputError, nearest, shown
-from partway.experiments.preparation import tune_constant
-from partway.scenario.schema import Scenario
-from partway.simulation.step import ControllerPair
-from partway.system.world import World
 
-Prepare = Callable[[ControllerPair, World], ControllerPair]
+if TYPE_CHECKING:
+    from partway.controllers.base import ControllerPair, DeviceController, Limits, ServerController
+    from partway.scenario.schema import Scenario
+
+Preparation = Literal["tune_constant", "use_bound"]
+"""What is computed before a run (`partway.experiments.preparation`)."""
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """A controller that is imported and made when it is needed: "module:Class" in `partway.controllers`."""
+
+    path: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def make(self) -> Any:
+        """The controller."""
+        module, _, name = self.path.partition(":")
+        kind = getattr(importlib.import_module(f"partway.controllers.{module}"), name)
+        return kind(**{key: value.make() if isinstance(value, Deferred) else value for key, value in self.options})
+
+
+def controller(path: str, **options: Any) -> Deferred:
+    """A controller that ships, with hyperparameters that differ from its defaults."""
+    return Deferred(path, tuple(options.items()))
+
+
 class Scheme:
     """A row of SCHEMES.
 
-    about    one line for `partway schemes`
-    fractional  whether it can live with the fractions of tasks that equation (1) as printed leaves behind (T1)
+    about          one line for `partway schemes`
+    fractional     whether it works with the fractions of tasks that equation (1) as printed leaves behind (T1)
     channel_blind  whether it sometimes sends whatever the channel is, so that without a limit on power its mean radio
                    cost, E[1/h], is infinite
-    prepare  what is computed before a run, such as a tuned constant
+    preparation    what is computed before a run
+    stream         label of its controllers' random numbers; None: its name
+    signals        numbers (up, down) sent per device and block; None: what its controllers say
     """
 
-    about: str
-    device: DeviceController
-    server: ServerController
-    fractional: bool = True
-    channel_blind: bool = False
-    prepare: Prepare | None = None
+    def __init__(
+        self,
+        about: str,
+        device: "DeviceController | Deferred",
+        server: "ServerController | Deferred",
+        *,
+        fractional: bool = True,
+        channel_blind: bool = False,
+        preparation: Preparation | None = None,
+        stream: str | None = None,
+        signals: tuple[int, int] | None = None,
+    ):
+        self.about, self.fractional, self.channel_blind = about, fractional, channel_blind
+        self.preparation, self.stream = preparation, stream
+        self._device, self._server, self._signals = device, server, signals
+
+    @cached_property
+    def device(self) -> "DeviceController":
+        """The device controller."""
+        return self._device.make() if isinstance(self._device, Deferred) else self._device
+
+    @cached_property
+    def server(self) -> "ServerController":
+        """The server controller."""
+        return self._server.make() if isinstance(self._server, Deferred) else self._server
 
     def signalling(self) -> dict[str, int]:
-        """Scalars that go up and down per device and block."""
+        """Numbers sent up and down per device and block for control."""
+        if self._signals is not None:
+            return dict(zip(("up", "down"), self._signals, strict=True))
         return {"up": int(self.server.sees_queues), "down": len(self.device.uses_broadcast)}
 
 
-def consult_bound(pair: ControllerPair, world: World) -> ControllerPair:
-    """The pair whose devices know the bound's multiplier and tables."""
-    return replace(pair, device=replace(pair.device, certificate=world.certificate))
-
-
+LEARNING_SERVER = controller("postdecision:PostDecisionServer")
+ALGORITHM_2 = controller("parametric:Algorithm2")
 SCHEMES: dict[str, Scheme] = {
-    "printed": Scheme(
-        "Algorithms 1 and 2 of the paper to the letter, with the gradients it prints",
-        Algorithm1(gradient="printed"),
-        Algorithm2(gradient="printed"),
+    "parametric-printed": Scheme(
+        "Algorithms 1 and 2 of the paper with the gradients that it prints",
+        controller("parametric:Algorithm1", gradient="printed"),
+        controller("parametric:Algorithm2", gradient="printed"),
+        stream="printed",
+        signals=(1, 0),
     ),
-    "exact": Scheme(
-        "Algorithms 1 and 2 with the true gradient of the squared TD error",
-        Algorithm1(gradient="exact"),
-        Algorithm2(gradient="exact"),
+    "parametric": Scheme(
+        "Algorithms 1 and 2 of the paper with the true gradient of the squared TD error",
+        controller("parametric:Algorithm1", gradient="exact"),
+        controller("parametric:Algorithm2", gradient="exact"),
+        stream="exact",
+        signals=(1, 0),
     ),
     "qlearning": Scheme(
         "Q-learning on the paper's features, with the minimum over actions that its text describes",
-        QLearningDevice(),
-        QLearningServer(),
+        controller("qlearning:QLearningDevice"),
+        controller("qlearning:QLearningServer"),
+        signals=(1, 0),
     ),
     "qlearning-log": Scheme(
-        "the same, power, gain and server queue entering by their logarithms",
-        QLearningDevice(log_scaled=True),
-        QLearningServer(log_scaled=True),
+        "the same with power, gain and server queue on a logarithmic scale",
+        controller("qlearning:QLearningDevice", log_scaled=True),
+        controller("qlearning:QLearningServer", log_scaled=True),
+        signals=(1, 0),
     ),
     "binary": Scheme(
-        "all or nothing of one task is sent, learned by Q-learning", Binary(), Algorithm2(), channel_blind=True
+        "offloads all of a task or nothing, learned by Q-learning",
+        controller("qlearning:Binary"),
+        ALGORITHM_2,
+        channel_blind=True,
+        signals=(1, 0),
     ),
     "even": Scheme(
-        "every device sends the same amount, the server's rate divided by K", Even(), Algorithm2(), channel_blind=True
+        "every device offloads the same amount, the server's rate divided by K",
+        controller("baselines:Even"),
+        ALGORITHM_2,
+        channel_blind=True,
+        signals=(1, 1),
     ),
-    "random": Scheme("the share that is sent is drawn at random", Random(), Algorithm2(), channel_blind=True),
-    "local": Scheme("nothing is sent", Local(), PostDecisionServer()),
+    "random": Scheme(
+        "offloads a random fraction",
+        controller("baselines:Random"),
+        ALGORITHM_2,
+        channel_blind=True,
+        signals=(1, 0),
+    ),
+    "local": Scheme("offloads nothing", controller("baselines:Local"), LEARNING_SERVER, signals=(0, 0)),
     "full": Scheme(
-        "the device computes nothing, one whole task a block is sent",
-        Full(),
-        PostDecisionServer(),
+        "computes nothing on the device, offloads one whole task per block",
+        controller("baselines:Full"),
+        LEARNING_SERVER,
         fractional=False,
         channel_blind=True,
+        signals=(0, 0),
     ),
     "myopic": Scheme(
-        "this block's cost and one block of waiting for what is left",
-        Myopic(),
-        PostDecisionServer(),
+        "minimises this block's cost and one block of waiting for the tasks that remain",
+        controller("related_work:Myopic"),
+        LEARNING_SERVER,
         fractional=False,
+        signals=(0, 0),
     ),
     "drift": Scheme(
-        "Lyapunov drift plus V times the energy (Mao et al. 2017)", Drift(), PostDecisionServer(), fractional=False
+        "Lyapunov drift plus V times the energy (Mao et al. 2017)",
+        controller("related_work:Drift"),
+        LEARNING_SERVER,
+        fractional=False,
+        signals=(0, 1),
     ),
     "neurosurgeon": Scheme(
-        "the cut of least latency by the rate and backlog heard (Kang et al. 2017)",
-        Neurosurgeon(),
-        PostDecisionServer(),
+        "the cut of least latency at the server's broadcast rate and backlog (Kang et al. 2017)",
+        controller("related_work:Neurosurgeon"),
+        LEARNING_SERVER,
         channel_blind=True,
+        signals=(0, 2),
     ),
     "neurosurgeon-energy": Scheme(
-        "the cut of least device energy (Kang et al. 2017)", NeurosurgeonEnergy(), PostDecisionServer()
+        "the cut of least device energy (Kang et al. 2017)",
+        controller("related_work:NeurosurgeonEnergy"),
+        LEARNING_SERVER,
+        signals=(0, 0),
     ),
     "dads": Scheme(
-        "the cut whose slowest stage is fastest (Hu et al. 2019)", Dads(), PostDecisionServer(), channel_blind=True
+        "the cut whose slowest stage is fastest (Hu et al. 2019)",
+        controller("related_work:Dads"),
+        LEARNING_SERVER,
+        channel_blind=True,
+        signals=(0, 1),
     ),
     "ans": Scheme(
-        "a bandit learns the delay of what is sent (Zhang et al. 2021)",
-        Ans(),
-        PostDecisionServer(),
+        "a bandit that learns the delay of what is offloaded (Zhang et al. 2021)",
+        controller("related_work:Ans"),
+        LEARNING_SERVER,
         channel_blind=True,
+        signals=(0, 2),
     ),
     "coedge": Scheme(
-        "least device energy that finishes the head task in the block (Zeng et al. 2021)",
-        CoEdge(),
-        PostDecisionServer(),
+        "least device energy that finishes the first task within the block (Zeng et al. 2021)",
+        controller("related_work:CoEdge"),
+        LEARNING_SERVER,
+        signals=(0, 2),
     ),
     "iao": Scheme(
-        "least latency at its share of the rate, shares by greedy exchange (Tang et al. 2021)",
-        Iao(),
-        IaoServer(serving=PostDecisionServer()),
+        "least latency at a share of the server's rate set by greedy exchange (Tang et al. 2021)",
+        controller("iao:Iao"),
+        controller("iao:IaoServer", serving=LEARNING_SERVER),
         channel_blind=True,
+        signals=(1, 2),
     ),
     "decoupled": Scheme(
-        "near-optimal devices and server on their own, what Theorem 1 promises is optimal",
-        PostDecision(),
-        PostDecisionServer(),
+        "near-optimal devices and server, each on its own: what Theorem 1 says is optimal",
+        controller("postdecision:PostDecision"),
+        LEARNING_SERVER,
         fractional=False,
+        signals=(0, 0),
     ),
     "priced": Scheme(
-        "the same, coordinated by one price that the server tells",
-        Priced(),
-        PostDecisionServer(),
+        "the same, coordinated by one price that the server broadcasts",
+        controller("postdecision:Priced"),
+        LEARNING_SERVER,
         fractional=False,
+        signals=(0, 1),
     ),
     "oracle": Scheme(
-        "the lower bound's own price and exact tables: knows the statistics, a yardstick and no ceiling",
-        Oracle(),
-        PostDecisionServer(),
+        "the lower bound's own price and exact tables: knows the statistics; a yardstick, no optimum",
+        controller("postdecision:Oracle"),
+        LEARNING_SERVER,
         fractional=False,
-        prepare=consult_bound,
+        preparation="use_bound",
+        signals=(0, 0),
     ),
     "constant": Scheme(
-        "the best fixed share and number of tasks per block, tuned on seeds of its own",
-        Constant(),
-        Steady(),
+        "the best fixed fraction and number of tasks per block, tuned on other seeds",
+        controller("baselines:Constant"),
+        controller("baselines:Steady"),
         fractional=False,
         channel_blind=True,
-        prepare=tune_constant,
+        preparation="tune_constant",
+        signals=(0, 0),
     ),
 }
-
-
-def known_schemes() -> dict[str, str]:
-    """Name and one line of every scheme that ships."""
-    return {name: scheme.about for name, scheme in SCHEMES.items()}
+REFERENCE = "constant"
+"""The scheme that others are compared with: a learned policy should cost less than a tuned constant one."""
 
 
 def find_scheme(name: str) -> Scheme:
     """The scheme of that name, or `module:ATTRIBUTE` from outside: a Scheme or a device controller.
 
-    A module in the current folder is found. A device controller alone plays with the post-decision server.
+    A module in the current folder is found. A device controller alone runs with the post-decision server. Raises
+    InputError for a name that is not known and for a module that cannot be imported.
     """
     if ":" in name:
         return _imported(name)
@@ -177,39 +250,51 @@ def find_scheme(name: str) -> Scheme:
     return SCHEMES[name]
 
 
+def stream_of(name: str) -> str:
+    """The label of a scheme's random numbers."""
+    return find_scheme(name).stream or name
+
+
 def _imported(name: str) -> Scheme:
+    from partway.controllers.base import DeviceController
+
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), attribute)
-        made = found() if isinstance(found, type) else found
+        given = getattr(importlib.import_module(module), attribute)
+        made = given() if isinstance(given, type) else given
     except MemoryError:
         raise
     except Exception as error:  # a user's module can fail in any way; the command line owes it one clear line
         raise InputError(f"scheme '{name}': {type(error).__name__}: {error}") from error
     if isinstance(made, DeviceController):
-        return Scheme((type(made).__doc__ or name).split("\n")[0], made, PostDecisionServer())
+        return Scheme((type(made).__doc__ or name).split("\n")[0], made, LEARNING_SERVER)
     if not isinstance(made, Scheme):
-        raise InputError(f"scheme '{name}': expected a Scheme or a DeviceController, found {type(made).__name__}")
+        raise InputError(f"scheme '{name}': expected a Scheme or a DeviceController, got {type(made).__name__}")
     return made
 
 
-def pair_for(name: str, scenario: Scenario, server: str | None = None) -> ControllerPair:
-    """The scheme's two controllers with the scenario's hyperparameters; `server` takes another scheme's server."""
+def pair_for(name: str, scenario: "Scenario", server: str | None = None) -> "ControllerPair":
+    """The scheme's two controllers with the scenario's hyperparameters; `server` takes another scheme's server.
+
+    Raises InputError for a hyperparameter that neither has, or a value that it cannot have.
+    """
+    from partway.controllers.base import ControllerPair
+
     scheme = find_scheme(name)
     serving = scheme.server if server is None else find_scheme(server).server
     given = scenario.schemes.get(name, {})
     pair = ControllerPair(_with(scheme.device, given, name), _with(serving, given, name))
-    unknown = [field for field in given if field not in {**_settable(pair.device), **_settable(pair.server)}]
+    known = {**_settable(pair.device), **_settable(pair.server)}
+    unknown = [field for field in given if field not in known]
     if unknown:
-        known = {**_settable(pair.device), **_settable(pair.server)}
         raise InputError(f"unknown field 'schemes.{name}.{unknown[0]}'{nearest(unknown[0], known)}")
     return pair
 
 
-def check_hyperparameters(scenario: Scenario) -> None:
+def check_hyperparameters(scenario: "Scenario") -> None:
     """Raise InputError for a [schemes.NAME] table whose scheme or field does not exist."""
     for name in scenario.schemes:
         pair_for(name, scenario)
@@ -223,30 +308,37 @@ def hyperparameters(name: str) -> dict[str, Any]:
 
 def explanations(name: str) -> list[str]:
     """What a scheme's controllers are and what their fields mean, in the words of their docstrings."""
+    from partway.controllers.base import DeviceController, ServerController
+
     scheme, bases = find_scheme(name), (DeviceController, ServerController, object)
     kinds = [kind for party in (scheme.device, scheme.server) for kind in type(party).__mro__ if kind not in bases]
     return [words for words in (inspect.getdoc(kind) for kind in dict.fromkeys(kinds)) if words]
 
 
-def _settable(controller: DeviceController | ServerController) -> dict[str, Any]:
+def learns(name: str) -> bool:
+    """Whether the devices of a scheme learn."""
+    from partway.controllers.base import DeviceController
+
+    return type(find_scheme(name).device).learn is not DeviceController.learn
+
+
+def _settable(party: Any) -> dict[str, Any]:
     """The fields a scenario may set: numbers, switches and words, no arrays."""
     plain = (bool, int, float, str)
-    return {
-        field.name: getattr(controller, field.name) for field in fields(controller) if isinstance(field.default, plain)
-    }
+    return {field.name: getattr(party, field.name) for field in fields(party) if isinstance(field.default, plain)}
 
 
-def _with(controller: Any, given: Mapping[str, Any], scheme: str) -> Any:
-    own = _settable(controller)
+def _with(party: Any, given: Mapping[str, Any], scheme: str) -> Any:
+    own = _settable(party)
     changes = {
-        name: _checked(f"schemes.{scheme}.{name}", type(own[name]), controller.limits.get(name), value)
+        name: _checked(f"schemes.{scheme}.{name}", type(own[name]), party.limits.get(name), value)
         for name, value in given.items()
         if name in own
     }
-    return replace(controller, **changes)
+    return replace(party, **changes)
 
 
-def _checked(field: str, kind: type, limits: Limits | None, value: Any) -> Any:
+def _checked(field: str, kind: type, limits: "Limits | None", value: Any) -> Any:
     """`value` as the type of the field's default, within its limits; a whole number may stand for a float."""
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
     if isinstance(limits, frozenset):
@@ -257,5 +349,5 @@ def _checked(field: str, kind: type, limits: Limits | None, value: Any) -> Any:
     if right and limits is not None:
         right = value in limits if isinstance(limits, frozenset) else limits[0] <= value <= limits[1]
     if not right:
-        raise InputError(f"{field} = {shown(value)}: allowed is {words}")
+        raise InputError(f"{field} must be {words}, got {shown(value)}")
     return float(value) if kind is float else value

@@ -74,25 +74,17 @@ def device_loss(
     left = q - column(0, device.max_tasks_per_block + 1, q)
     ahead = discount * table_value(tables.value, tables.slope, left)
     best = jnp.min(jnp.where(left >= 0, choices.cost + ahead, jnp.inf), axis=0)
-    paid = device.energy_weight * device_energy(device, q, gain, action) + price * action.offload * device.server_work
-    whole = action.whole[None]
-    paid = paid + discount * table_value(tables.value, tables.slope, whole)[0]
-    surplus = table_value(tables.surplus, tables.slope_of_surplus, whole)[0]
+    paid = device.energy_weight * device_energy(device, gain, action) + price * action.offload * device.server_work
+    remaining = (q - action.started)[None]
+    paid = paid + discount * table_value(tables.value, tables.slope, remaining)[0]
+    surplus = table_value(tables.surplus, tables.slope_of_surplus, remaining)[0]
     return jnp.maximum(paid - best, 0.0) + discount * surplus
 
 
-def devices_loss(
-    certificate: Certificate, devices: Device, q: jax.Array, gain: jax.Array, actions: DeviceAction
-) -> jax.Array:
-    """sum_k of `device_loss`, everything (K,)."""
-
-    return jnp.sum(device_loss(devices, certificate.tables, certificate, q, gain, actions))
-
-
-def waiting_loss(certificate: Certificate, server: Server, y: jax.Array, served: jax.Array) -> jax.Array:
-    """kappa (y - f): work that waits at the server and is not served in this block."""
+def waiting_loss(certificate: Certificate, server: Server, backlog: jax.Array, served: jax.Array) -> jax.Array:
+    """kappa (backlog - f): work that waits at the server and is not served in this block."""
     discount = certificate.discount
-    return (server.queue_weight - certificate.price * (1.0 - discount) / discount) * (y - served)
+    return (server.queue_weight - certificate.price * (1.0 - discount) / discount) * (backlog - served)
 
 
 def service_loss(

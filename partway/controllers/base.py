@@ -1,60 +1,76 @@
-"""The contract: what a controller may see, what it returns, what it may learn from.
+"""The contract: what a controller sees, what it returns, and what it may learn from.
 
-A controller is a record of hyperparameters, for ONE party. The loop (`partway.simulate`) runs all devices at once by
-`vmap`; live, the same three functions run on one device with a clock. What a policy uses of the server's words it
-names, `hears = ("price",)`. A new device policy is a record with an `act`:
+A controller is a frozen dataclass of hyperparameters, for ONE party. The simulator runs all devices at once by `vmap`;
+live, the same functions run on one device with a clock. A device policy is a class with an `act`:
 
-    @record
     class Half(DeviceController):
-        '''Sends half of a task in every block and runs as much as the CPU allows.'''
+        '''Sends half of one task in every block and runs as many as the CPU allows.'''
 
-        share: float = 0.5
+        fraction: float = 0.5
 
-        def act(self, memory, device, view, key):
-            return DeviceAction(whole=drain(device, view.q, self.share), rest=self.share)
+        def act(self, state, device, view, key):
+            return DeviceAction(started=most_startable(device, view.q, self.fraction), offload=self.fraction)
+
+A policy that learns has `init` and `learn` too. Fields of the server's broadcast that it reads are named in the class,
+`uses_broadcast = ("price",)`, and count as signalling.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from itertools import takewhile
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import fields
+from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
 from partway.pytree import fleetwise, record
 from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 
 T = TypeVar("T")
 ControllerState = Any
-"""What a controller remembers: any pytree of arrays."""
+"""What a controller remembers from block to block: any pytree of arrays, whose shapes and types never change."""
 Limits = tuple[float, float] | frozenset[str]
-"""What a hyperparameter may be: from the one number to the other, or one of these words."""
+"""Values that a hyperparameter may have: from one number to another, or one of these words."""
+BROADCAST_FIELDS = tuple(field.name for field in fields(Broadcast))
 
 
-@record
-class Unheard:
-    """Stands for a word that a controller does not name in `uses_broadcast`: computing with it, or comparing, is an error."""
+@register_pytree_with_keys_class
+class Received:
+    """The fields of a broadcast that a controller uses; other fields do not exist."""
 
-    word: str
+    def __init__(self, **values: Any):
+        self.__dict__.update(values)
 
-    def refuse(self, *_: Any) -> Any:
-        """Raises TypeError."""
-        raise TypeError(f"`heard.{self.word}` is used and not declared: name '{self.word}' in the controller's `hears`")
+    @classmethod
+    def of(cls, broadcast: Broadcast, names: tuple[str, ...]) -> Broadcast:
+        """The fields `names` of a broadcast; typed as one, since the names are known at run time only."""
+        return cast(Broadcast, cls(**{name: getattr(broadcast, name) for name in names}))
 
-    __jax_array__ = __array__ = __bool__ = __float__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = refuse
+    def __getattr__(self, name: str) -> Any:
+        if name in BROADCAST_FIELDS:
+            raise AttributeError(
+                f"`broadcast.{name}` is not declared: add {name!r} to `uses_broadcast` of the controller"
+            )
+        raise AttributeError(f"a broadcast has no field {name!r}; its fields are {', '.join(BROADCAST_FIELDS)}")
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        """JAX sees the fields, in the order in which they were declared."""
+        return [(GetAttrKey(name), value) for name, value in self.__dict__.items()], tuple(self.__dict__)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Any) -> Self:
+        """The inverse."""
+        return cls(**dict(zip(names, values, strict=True)))
 
 
 @record
 class DeviceView:
-    """All a device sees at the start of a block.
+    """All that a device sees at the start of a block.
 
-    q         tasks waiting (a whole number while the queue is conserving)
-    gain      h of this block [1/W]; assumed known before the block, as in the paper (trap T13)
-    arrivals  (n,) 0 or 1, own arrivals in the slots of the block just ended, already in q (trap T6)
-    heard     the server's last words that have reached the device, if the controller `uses_broadcast` them: `heard.share` is the
-              device's own
+    q          tasks waiting (a whole number while the queue is conserving)
+    gain       h of this block [1/W]; known before the block, as the paper assumes (trap T13)
+    arrivals   (n,) 0 or 1: own arrivals in the slots of the block before, already in q (trap T6)
+    broadcast  the last broadcast that has reached the device: the fields in `uses_broadcast`; `share` is its own
     """
 
     q: jax.Array
@@ -65,47 +81,44 @@ class DeviceView:
 
 @record
 class ServerView:
-    """All the server sees: its queue `backlog`, what part of it `arrived` in the last block, `queues` (K,) of the devices."""
+    """All that the server sees at the start of a block.
+
+    backlog      work that waits [mean tasks]
+    last_inflow  the part of it that arrived in the block before [mean tasks]
+    queues       (K,) tasks waiting at the devices
+    """
 
     backlog: jax.Array
-    arrived: jax.Array
+    last_inflow: jax.Array
     queues: jax.Array
 
 
+@dataclass_transform(frozen_default=True)
 @record
 class DeviceController:
-    """Base of device controllers.
+    """Base of device controllers. A subclass becomes a frozen dataclass and a pytree by itself.
 
-    hears   the fields of the broadcast it uses, which signalling counts, such as ("price",): others are `Unheard`
-    limits  what its hyperparameters may be when a scenario sets them
-    takes_fleets  `act`, `learn` and `relative_change` work on a fleet as well, device axis last, without being mapped over it:
-            faster on a CPU, and the same numbers
+    uses_broadcast  fields of the broadcast that it reads, such as ("price",); they count as signalling
+    limits          values that its hyperparameters may have when a scenario sets them
+    batched         `act`, `learn` and `relative_change` also take a whole fleet, device axis last, and need no `vmap`:
+                    faster on a CPU, with the same numbers. Not inherited: a class says it of itself
     """
 
     uses_broadcast: ClassVar[tuple[str, ...]] = ()
+    limits: ClassVar[Mapping[str, Limits]] = {}
     batched: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Nobody inherits `batched` with a function of its own: it may be for one device only.
-
-        Raises TypeError for a word in `uses_broadcast` that the server does not say.
-        """
+        """Make the class a record. Raises TypeError for a name in `uses_broadcast` that no broadcast has."""
         super().__init_subclass__()
-        words = [field.name for field in fields(Broadcast)]
-        if unknown := [word for word in cls.uses_broadcast if word not in words]:
-            raise TypeError(f"{cls.__name__}.hears names {unknown}: the server says {words}, give a tuple of these")
-        since = takewhile(lambda base: "batched" not in base.__dict__, cls.__mro__)
-        own = (item for base in since for item in base.__dict__.items())
-        if any(callable(value) and not name.startswith("__") for name, value in own):
+        if isinstance(cls.uses_broadcast, str) or set(cls.uses_broadcast) - {*BROADCAST_FIELDS}:
+            raise TypeError(
+                f"{cls.__name__}.uses_broadcast = {cls.uses_broadcast!r}: must be a tuple of fields of the broadcast, "
+                f"which are {', '.join(BROADCAST_FIELDS)}"
+            )
+        if "batched" not in cls.__dict__:
             cls.batched = False
-
-    limits: ClassVar[Mapping[str, Limits]] = {}
-
-    def listen(self, words: Broadcast) -> Broadcast:
-        """What is left of a broadcast: the words in `uses_broadcast`. To use any other is an error, in any fleet."""
-        others = [field.name for field in fields(words) if field.name not in self.uses_broadcast]
-        unheard: Any = {word: Unheard(word) for word in others}
-        return replace(words, **unheard)
+        record(cls)
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
         """The controller with what all devices agree on before a run, such as shared random features."""
@@ -113,16 +126,16 @@ class DeviceController:
         return self
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> ControllerState:
-        """Memory before the first block."""
+        """The state before the first block."""
         del device, view, key
         return ()
 
     def init_fleet(self, devices: Device, views: DeviceView, keys: jax.Array) -> ControllerState:
-        """Memories of a fleet, device axis last: `init` of each, unless a scheme has prepared them."""
+        """The states of a fleet, device axis last: `init` of each device."""
         return fleetwise(self.init)(devices, views, keys)
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        """What to do in this block. The world makes it feasible (`partway.model.admit`)."""
+        """What to do in this block; it is made feasible by `partway.system.equations.feasible_action`."""
         raise NotImplementedError
 
     def learn(
@@ -134,32 +147,38 @@ class DeviceController:
         cost: jax.Array,
         next_view: DeviceView,
     ) -> ControllerState:
-        """Memory after the block. `action` is what happened, `cost` the device's own terms of (8).
+        """The state after the block. `action` is what happened, `cost` the device's own terms of (8).
 
-        `next_view.heard` is the last that has been heard when the block ends.
+        `next_view.broadcast` is the last broadcast that has arrived when the block ends.
         """
         del device, view, action, cost, next_view
         return state
 
     def relative_change(self, state: ControllerState) -> jax.Array:
-        """Relative change of the learned parameters in the last block, the paper's stopping ratio; NaN if none."""
+        """||theta_(t+1) - theta_t|| / ||theta_t|| of what was learned in the last block; NaN if nothing is learned."""
         del state
         return jnp.full((), jnp.nan)
 
 
+@dataclass_transform(frozen_default=True)
 @record
 class ServerController:
-    """Base of server controllers.
+    """Base of server controllers. A subclass becomes a frozen dataclass and a pytree by itself.
 
-    sees_queues  whether it uses the devices' queues, one scalar up per device
-    limits       what its hyperparameters may be when a scenario sets them
+    sees_queues  whether it uses the devices' queues: one number per device and block towards the server
+    limits       values that its hyperparameters may have when a scenario sets them
     """
 
     sees_queues: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, Limits]] = {}
 
+    def __init_subclass__(cls) -> None:
+        """Make the class a record."""
+        super().__init_subclass__()
+        record(cls)
+
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ControllerState:
-        """Memory before the first block."""
+        """The state before the first block."""
         del server, view, key
         return ()
 
@@ -176,28 +195,36 @@ class ServerController:
         cost: jax.Array,
         next_view: ServerView,
     ) -> ControllerState:
-        """Memory after the block; `cost` is the server's own terms of (8)."""
+        """The state after the block; `cost` is the server's own terms of (8)."""
         del server, view, action, cost, next_view
         return state
 
     def relative_change(self, state: ControllerState) -> jax.Array:
-        """Relative change of the learned parameters in the last block; NaN if none."""
+        """Relative change of what was learned in the last block; NaN if nothing is learned."""
         del state
         return jnp.full((), jnp.nan)
 
 
+@record
+class ControllerPair:
+    """A device controller and a server controller that run together."""
+
+    device: DeviceController
+    server: ServerController
+
+
 def server_action(view: ServerView, service_per_slot: jax.Array, price: jax.Array | float = 0.0) -> ServerAction:
-    """The action that commands `service_per_slot` and tells price, total rate, backlog and equal shares of the rate."""
+    """The action that does this work; it broadcasts the price, the total, the backlog and equal shares of the total."""
     total, devices = jnp.sum(service_per_slot), view.queues.shape[-1]
     share = jnp.full_like(view.queues, 1.0 / devices)
     price = jnp.asarray(price, service_per_slot.dtype)
     return ServerAction(service_per_slot, Broadcast(price=price, service_rate=total, backlog=view.backlog, share=share))
 
 
-def agreed(value: T | None) -> T:
-    """What `setup`, or a scheme's `prepare`, has put in place; raises ValueError before it."""
+def required(value: T | None) -> T:
+    """A field that `setup`, or a scheme's preparation, fills in; raises ValueError before it has."""
     if value is None:
-        raise ValueError("this controller needs setup(key, devices), or its scheme's prepare, before it can act")
+        raise ValueError("this controller needs setup(key, devices), or its scheme's preparation, before it can act")
     return value
 
 
@@ -209,9 +236,3 @@ def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Uniform numbers in [0, 1) that are the same numbers in every precision."""
     return jax.random.uniform(key, shape, jnp.float32).astype(dtype)
-
-
-def no_broadcast(devices: int, dtype: Any) -> Broadcast:
-    """The broadcast before the server has spoken: zeros."""
-    zero = jnp.zeros((), dtype)
-    return Broadcast(price=zero, service_rate=zero, backlog=zero, share=jnp.zeros((devices,), dtype))

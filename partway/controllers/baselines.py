@@ -16,7 +16,6 @@ from partway.controllers.base import (
     server_action,
     uniform,
 )
-from partway.pytree import record
 from partway.system.equations import most_startable
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 
@@ -26,7 +25,6 @@ def start_most(device: Device, view: DeviceView, offload: jax.Array) -> DeviceAc
     return DeviceAction(most_startable(device, view.q, offload), offload)
 
 
-@record
 class Random(DeviceController):
     """Section VI: rest is uniform in [0, 1]."""
 
@@ -34,7 +32,6 @@ class Random(DeviceController):
         return start_most(device, view, uniform(key, (), view.q.dtype))
 
 
-@record
 class Even(DeviceController):
     """Section VI: every device sends the same amount of work, the server's rate divided by K (T10).
 
@@ -42,14 +39,13 @@ class Even(DeviceController):
     a rate (`Steady`) nothing ever starts.
     """
 
-    uses_broadcast = ("rate",)
+    uses_broadcast = ("service_rate",)
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         amount = view.broadcast.service_rate / device.fleet_size
         return start_most(device, view, jnp.minimum(amount / device.server_work, 1.0))
 
 
-@record
 class Local(DeviceController):
     """Nothing is ever sent."""
 
@@ -57,15 +53,13 @@ class Local(DeviceController):
         return start_most(device, view, jnp.zeros_like(view.q))
 
 
-@record
 class Full(DeviceController):
     """The device computes nothing: one whole task a block goes to the server, which is all the radio slot is for."""
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        return DeviceAction(jnp.maximum(view.q - 1.0, 0.0), jnp.ones_like(view.q))
+        return DeviceAction(jnp.minimum(view.q, 1.0), jnp.ones_like(view.q))
 
 
-@record
 class Constant(DeviceController):
     """In every block the same number of tasks is taken up and the same share of the last one is sent.
 
@@ -77,10 +71,9 @@ class Constant(DeviceController):
     tasks: float = 2.0
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        return DeviceAction(jnp.maximum(view.q - self.tasks, 0.0), jnp.full_like(view.q, self.share))
+        return DeviceAction(jnp.minimum(view.q, self.tasks), jnp.full_like(view.q, self.share))
 
 
-@record
 class Steady(ServerController):
     """A server at a constant share of f_max, as far as there is work: what a learning server should beat."""
 

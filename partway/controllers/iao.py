@@ -14,7 +14,6 @@ from partway.pytree import record
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 
-@record
 class Iao(DeviceController):
     """The cut of least latency at its share of the server's rate: the devices' half of an alternating optimisation.
 
@@ -23,7 +22,7 @@ class Iao(DeviceController):
     cuts, in turns; here from block to block, with `IaoServer`. All or nothing under the proportional law.
     """
 
-    uses_broadcast = ("rate", "share")
+    uses_broadcast = ("service_rate", "share")
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         rate = view.broadcast.share * view.broadcast.service_rate
@@ -39,7 +38,6 @@ class Units:
     serving: ControllerState
 
 
-@record
 class IaoServer(ServerController):
     """Shares of the rate by greedy exchange: the largest load per unit is made small; rates by another server.
 

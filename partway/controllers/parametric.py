@@ -23,8 +23,8 @@ from partway.controllers.base import (
     Limits,
     ServerController,
     ServerView,
-    agreed,
     normal,
+    required,
     server_action,
 )
 from partway.controllers.features import (
@@ -160,7 +160,6 @@ class _Learner:
         return jnp.asarray(self.stop) & (state.quiet >= self.patience)
 
 
-@record
 class Algorithm1(_Learner, DeviceController):
     """A device learns one transmit power; `offload` follows from (4), `whole` from the rule `most_startable` (T5).
 
@@ -199,8 +198,8 @@ class Algorithm1(_Learner, DeviceController):
         next_view: DeviceView,
     ) -> Learned:
         del cost
-        now = device_features(agreed(self.mu), device, view)
-        after = device_features(agreed(self.mu), device, next_view)
+        now = device_features(required(self.mu), device, view)
+        after = device_features(required(self.mu), device, next_view)
 
         def terms(power: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             energy, next_q = self._consequences(device, view, action, next_view, power * half_power(device))
@@ -218,11 +217,11 @@ class Algorithm1(_Learner, DeviceController):
     ) -> tuple[jax.Array, jax.Array]:
         """(energy [J], next queue) as functions of the power [W], the way `gradient` says."""
         if self.gradient == "printed":
-            local = local_energy(device, local_work(view.q, action))
+            local = local_energy(device, local_work(action))
             return local + radio_energy(device, power), next_view.q
-        offload = jnp.minimum(share_for_power(device, view.gain, power), view.q - action.whole)
+        offload = jnp.minimum(share_for_power(device, view.gain, power), action.started)
         tied = replace(action, offload=offload)
-        return device_energy(device, view.q, view.gain, tied), next_device_queue(device, tied, next_view.arrivals)
+        return device_energy(device, view.gain, tied), next_device_queue(device, view.q, tied, next_view.arrivals)
 
 
 @record
@@ -233,7 +232,6 @@ class ServerLearned:
     nu: ServerWeights
 
 
-@record
 class Algorithm2(_Learner, ServerController):
     """The server learns the n rates of its slots from its own queue and the devices' queues.
 
@@ -273,7 +271,7 @@ class Algorithm2(_Learner, ServerController):
             r = server.queue_weight * view.backlog + server.energy_weight * server_energy(server, commanded)
             next_backlog = next_view.backlog
             if self.gradient == "exact":
-                next_backlog = next_server_queue(view.backlog, commanded, next_view.arrived)
+                next_backlog = next_server_queue(view.backlog, commanded, next_view.last_inflow)
             values = q_value(theta, now(rates, view.backlog)), q_value(theta, after(rates, next_backlog))
             return r / typical_server_cost(server, view), *values
 

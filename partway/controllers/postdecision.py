@@ -20,7 +20,7 @@ from partway.controllers.base import (
     Limits,
     ServerController,
     ServerView,
-    agreed,
+    required,
     server_action,
 )
 from partway.pytree import record
@@ -60,7 +60,6 @@ class Learner:
     relative_change: jax.Array
 
 
-@record
 class PostDecision(DeviceController):
     """A device that learns V and takes the choice of least c(j, rest; h, price) + gamma U(q - j), at the price 0.
 
@@ -130,7 +129,6 @@ class PostDecision(DeviceController):
         return 1.0 if minimises_average(self.criterion, device) else device.discount
 
 
-@record
 class Priced(PostDecision):
     """The same, at the price the server tells: what a unit of work sent in the block it is heard in will cost there."""
 
@@ -155,7 +153,7 @@ def planned(
     total = choices.cost + discount * table_value(value, slope, view.q - started)
     total = jnp.where(started <= view.q, total, jnp.inf)
     best = where_least(total, started)
-    return DeviceAction(whole=view.q - best, offload=jnp.max(jnp.where(started == best, choices.offload, 0.0), axis=0))
+    return DeviceAction(started=best, offload=jnp.max(jnp.where(started == best, choices.offload, 0.0), axis=0))
 
 
 def value_left(state: Learner) -> jax.Array:
@@ -187,7 +185,6 @@ class ServerLearner:
     relative_change: jax.Array
 
 
-@record
 class PostDecisionServer(ServerController):
     """A server that learns u(x), the marginal value of leaving x work, and serves where w2 E'(f) = gamma u(y - f).
 
@@ -247,7 +244,7 @@ class PostDecisionServer(ServerController):
     ) -> ServerLearner:
         """u(x) += a_t (V'(x + a) - u(x)) for every x of the grid, a being what arrived."""
         del cost
-        target = self.service_per_slot(state, server, view).marginal(self.grid(view) + next_view.arrived, server)
+        target = self.service_per_slot(state, server, view).marginal(self.grid(view) + next_view.last_inflow, server)
         slope = state.slope + table_step(state.block, self.decay, self.min_step) * (target - state.slope)
         mean_price = self.mean_price(state, self.cost_of_more(state, server, view, jnp.sum(action.service_per_slot)))
         relative_change = jnp.linalg.norm(slope - state.slope) / jnp.linalg.norm(state.slope)
@@ -318,7 +315,6 @@ def interpolate(at: jax.Array, grid_points: jax.Array, values: jax.Array) -> jax
     return values[0] + jnp.dot(ramps, (values[1:] - values[:-1]) / length, precision="highest")
 
 
-@record
 class Oracle(DeviceController):
     """Plays the lower bound's own multiplier and exact tables: a yardstick that knows statistics, no ceiling."""
 
@@ -327,9 +323,9 @@ class Oracle(DeviceController):
 
     def init_fleet(self, devices: Device, views: DeviceView, keys: jax.Array) -> Tables:
         del devices, views, keys
-        return agreed(self.certificate).tables
+        return required(self.certificate).tables
 
     def act(self, state: Tables, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
-        known = agreed(self.certificate)
+        known = required(self.certificate)
         return planned(device, view, state.value, state.slope, known.discount, known.price)

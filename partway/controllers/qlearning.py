@@ -18,8 +18,8 @@ from partway.controllers.base import (
     DeviceView,
     ServerController,
     ServerView,
-    agreed,
     normal,
+    required,
     server_action,
     uniform,
 )
@@ -88,7 +88,6 @@ class _QLearner:
         return QLearned(state.theta + step, state.block + 1, relative_change)
 
 
-@record
 class QLearningDevice(_QLearner, DeviceController):
     """A device chooses one of 17 powers; `whole` follows from the rule `most_startable` (T5).
 
@@ -122,7 +121,7 @@ class QLearningDevice(_QLearner, DeviceController):
         next_view: DeviceView,
     ) -> QLearned:
         started = self._taken(device, action)
-        phi = device_features(agreed(self.mu), device, view, self.log_scaled)(started, view.q)
+        phi = device_features(required(self.mu), device, view, self.log_scaled)(started, view.q)
         after = self._values(state, device, next_view)
         return self.improve(state, phi, cost / typical_device_cost(device), after, device.discount)
 
@@ -140,12 +139,11 @@ class QLearningDevice(_QLearner, DeviceController):
 
     def _values(self, state: QLearned, device: Device, view: DeviceView) -> jax.Array:
         """Q(s, a) of every choice a."""
-        features = device_features(agreed(self.mu), device, view, self.log_scaled)
+        features = device_features(required(self.mu), device, view, self.log_scaled)
         choices = jnp.asarray(self._choices(), view.q.dtype)
         return jax.vmap(lambda choice: state.theta @ features(choice, view.q))(choices)
 
 
-@record
 class Binary(QLearningDevice):
     """Baseline of section VI: rest in {0, 1}, learned by the same Q-learning with `offload` in the place of p (T10)."""
 
@@ -168,7 +166,6 @@ class ServerQLearned:
     nu: ServerWeights
 
 
-@record
 class QLearningServer(_QLearner, ServerController):
     """The server chooses one of 16 rates, the same in every slot, from its own queue and the devices' queues.
 

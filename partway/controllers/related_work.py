@@ -59,7 +59,7 @@ def take_tasks(view: DeviceView, choices: Choices, value: jax.Array) -> DeviceAc
     least = jnp.min(value)
     nearly = least + 16.0 * jnp.finfo(value.dtype).eps * jnp.abs(least)
     best = jnp.max(jnp.where(value <= nearly, started, 0.0))
-    return DeviceAction(whole=view.q - best, offload=jnp.max(jnp.where(started == best, choices.offload, 0.0)))
+    return DeviceAction(started=best, offload=jnp.max(jnp.where(started == best, choices.offload, 0.0)))
 
 
 def radio_blocks(device: Device, gain: jax.Array, bits: jax.Array) -> jax.Array:
@@ -95,7 +95,6 @@ def head_energies(device: Device, view: DeviceView) -> jax.Array:
     return running + device.slot_s * transmit_power(device, view.gain, device.task.bits)
 
 
-@record
 class Myopic(DeviceController):
     """Least cost of this block and of what it leaves: c(j, rest) + w3 W (q - j).
 
@@ -111,7 +110,6 @@ class Myopic(DeviceController):
         )
 
 
-@record
 class Drift(DeviceController):
     """Least V c(j, rest) - q j + (backlog / K) rest W_ser: drift of the queues plus V times the penalty, energy.
 
@@ -132,7 +130,6 @@ class Drift(DeviceController):
         return take_tasks(view, choices, self.v * choices.cost - view.q * jnp.arange(device.max_tasks_per_block + 1))
 
 
-@record
 class Neurosurgeon(DeviceController):
     """The cut of least latency for the head task.
 
@@ -141,14 +138,13 @@ class Neurosurgeon(DeviceController):
     load is what was heard. All or nothing under the proportional law.
     """
 
-    uses_broadcast = ("rate", "backlog")
+    uses_broadcast = ("service_rate", "backlog")
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         latency = latencies(device, view, queueing_blocks(device, view, device.task.share))
         return take_cut(device, view, possible_cuts(device, view), latency)
 
 
-@record
 class NeurosurgeonEnergy(DeviceController):
     """The same authors' other mode: the cut of least device energy for the head task, at f_max.
 
@@ -159,7 +155,6 @@ class NeurosurgeonEnergy(DeviceController):
         return take_cut(device, view, possible_cuts(device, view), head_energies(device, view))
 
 
-@record
 class Dads(DeviceController):
     """The cut whose slowest stage, of compute, radio and server, is fastest, so that a stream of tasks flows fastest.
 
@@ -168,7 +163,7 @@ class Dads(DeviceController):
     stage runs at rate / K. Under the proportional law the stages are balanced: not all or nothing.
     """
 
-    uses_broadcast = ("rate",)
+    uses_broadcast = ("service_rate",)
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         task, rate = device.task, view.broadcast.service_rate / device.fleet_size
@@ -187,7 +182,6 @@ class Fit:
     horizon: jax.Array
 
 
-@record
 class Ans(DeviceController):
     """LinUCB: least own compute + theta . x - alpha sqrt(x A^-1 x), theta learned from the delays of what was sent.
 
@@ -202,7 +196,7 @@ class Ans(DeviceController):
                   ridge times the identity at first. At an alpha of 0.3 all devices of `paper` swing together
     """
 
-    uses_broadcast = ("rate", "backlog")
+    uses_broadcast = ("service_rate", "backlog")
     limits: ClassVar[Mapping[str, Limits]] = {"alpha": (0.0, 1e3), "ridge": (1e-6, 1e6), "sampling": (0.0, 1.0)}
     alpha: float = 0.1
     ridge: float = 0.1
@@ -237,7 +231,7 @@ class Ans(DeviceController):
         delay = radio_blocks(device, view.gain, bits) + queueing_blocks(device, next_view, action.offload)
         along = state.inverse @ x
         inverse = state.inverse - along[:, None] * along / (1.0 + jnp.maximum(x @ along, 0.0))
-        frame = state.frame + jnp.where(view.q > action.whole, 1.0, 0.0)
+        frame = state.frame + jnp.where(action.started > 0, 1.0, 0.0)
         horizon = jnp.where(frame >= state.horizon, 2.0 * state.horizon, state.horizon)
         return Fit(inverse, state.weighted + delay * x, frame, horizon)
 
@@ -250,7 +244,6 @@ def contexts(device: Device, view: DeviceView, offload: jax.Array, bits: jax.Arr
     return jnp.where(offload[:, None] > 0, x, 0.0)
 
 
-@record
 class CoEdge(DeviceController):
     """The cut of least energy of the device that meets the deadline of a block; the fastest one where none does.
 
@@ -261,7 +254,7 @@ class CoEdge(DeviceController):
     inside under either law.
     """
 
-    uses_broadcast = ("rate", "backlog")
+    uses_broadcast = ("service_rate", "backlog")
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         possible, at_server = possible_cuts(device, view), queueing_blocks(device, view, device.task.share)

@@ -10,8 +10,11 @@ import jax
 import numpy as np
 import xarray as xr
 
-from partway.bound.lower_bound import Bound, NoBound, lower_bound
+from partway.bound.certificate import Certificate
+from partway.bound.lower_bound import Bound
+from partway.controllers.base import ControllerPair
 from partway.errors import InputError
+from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
 from partway.experiments.summary import COST_COMPONENTS, LATENCY, UNITS
 from partway.measurement.latency import latency
@@ -19,32 +22,27 @@ from partway.measurement.metrics import BlockMetrics
 from partway.provenance import version
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for
-from partway.simulation.rollout import Run, run
+from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for, stream_of
+from partway.simulation.rollout import Run, rollout
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 
 TRACED_LIMIT = 5_000_000
 """Device-blocks up to which latency is computed task by task."""
 
-MOST_BOUNDED = 10_000
-"""Devices above which a comparison goes without its bound, which solves a program for each (about 10 ms)."""
-
-NOTHING = 1e-9
-"""A bound of less than this, where a task waiting for a block at every device costs 1, is 0 but for rounding."""
-
 TRACED = {"q": "tasks", "gain": "1/W", "started": "tasks", "offload": "share", "power": "W", "cost": "cost per block"}
 """Units of what is kept of traced devices."""
 
 OnProgress = Callable[[str, int], None]
 """Called with a scheme's name and the blocks it has just finished."""
-Player = Callable[["Plan", str, World, OnProgress, bool], Run]
-"""Runs one scheme of a plan; arguments as in `play`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be run, checked: nothing in it can fail for a reason the user could have been told."""
+    """What is to be run, checked: nothing in it can fail for a reason that could have been reported before.
+
+    name  of the scenario            warmup  blocks left out of the means            bound  whether it is computed
+    """
 
     scenario: Scenario
     name: str
@@ -54,6 +52,7 @@ class Plan:
     seeds: tuple[int, ...]
     warmup: int
     precision: str
+    bound: bool = True
 
 
 def make_plan(
@@ -66,6 +65,7 @@ def make_plan(
     seeds: int | Sequence[int] = 8,
     warmup: int | None = None,
     precision: str = "float32",
+    bound: bool = True,
 ) -> Plan:
     """Check a comparison before anything runs. Arguments as in `compare`; raises InputError."""
     loaded = scenario if isinstance(scenario, Scenario) else load(scenario, overrides)
@@ -87,7 +87,7 @@ def make_plan(
     for name in chosen:
         pair_for(name, loaded, server)
     name = str(scenario) if isinstance(scenario, str | Path) else "scenario"
-    return Plan(loaded, Path(name).stem, chosen, server, blocks, numbers, half, precision)
+    return Plan(loaded, Path(name).stem, chosen, server, blocks, numbers, half, precision, bound)
 
 
 def compare(
@@ -100,20 +100,25 @@ def compare(
     seeds: int | Sequence[int] = 8,
     warmup: int | None = None,
     precision: str = "float32",
+    bound: bool = True,
     on_progress: OnProgress = lambda name, blocks: None,
 ) -> xr.Dataset:
     """Run schemes on a scenario over seeds with common random numbers.
 
-    scenario   a preset's name, a TOML file, a mapping or a Scenario; overrides: by dotted name
-    schemes    names from SCHEMES or `module:ATTRIBUTE`; all of SCHEMES if not given
-    server     another scheme's server controller for all of them
-    warmup     blocks left out of the means; half of them if not given
-    tick       called as blocks are done
+    scenario     a preset's name, a TOML file, a mapping or a Scenario; overrides: by dotted name
+    schemes      names from SCHEMES or `module:ATTRIBUTE`; all of SCHEMES if not given
+    server       another scheme's server controller for all of them
+    seeds        how many, or which
+    warmup       blocks left out of the means; half of them if not given
+    precision    "float32" or "float64"
+    bound        False: no lower bound and no gap, which saves seconds
+    on_progress  called with a scheme's name and the blocks it has just finished
 
-    All cores play the seeds; a fleet of thousands with one seed only where JAX_NUM_CPU_DEVICES was set to their number
-    before JAX started.
+    All cores are used; by one seed of a fleet of thousands only if JAX_NUM_CPU_DEVICES was set to their number before
+    JAX started.
 
-    Returns a dataset with the dimensions scheme, seed, block, part, device, statistic; see `partway.results.summarise`.
+    Returns a dataset with the dimensions scheme, seed, block, component, device, statistic; `partway.summarise` reads
+    it. Raises InputError for what cannot be run.
     """
     return execute(
         make_plan(
@@ -125,89 +130,119 @@ def compare(
             seeds=seeds,
             warmup=warmup,
             precision=precision,
+            bound=bound,
         ),
         on_progress,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The world of a plan, where its devices are, and its lower bound, or why it has none."""
+
+    placement: Placement
+    world: World
+    bound: Bound | str
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """With which a run measures how far it is from the bound."""
+        return None if isinstance(self.bound, str) else self.bound.certificate
+
+
+SchemeRunner = Callable[["Plan", str, Setting, Callable[[int], None], bool], Run]
+"""Runs one scheme of a plan; arguments as in `run_scheme`."""
+
+
+def setting_of(scenario: Scenario, bound: bool = True) -> Setting:
+    """The world of a scenario, with its lower bound unless `bound` is False."""
+    placement = sample_placement(scenario)
+    world = build(scenario, placement)
+    return Setting(placement, world, bound_of(world) if bound else "the bound was not asked for")
 
 
 def execute(
     plan: Plan,
     on_progress: OnProgress = lambda name, blocks: None,
     trace: Sequence[int] = (),
-    player: Player | None = None,
+    runner: SchemeRunner | None = None,
 ) -> xr.Dataset:
     """Run a plan.
 
     trace   devices whose blocks are kept one by one (dimension traced)
-    player  runs a scheme in place of `play`, such as one that continues an earlier run
+    runner  runs a scheme in place of `run_scheme`, such as one that continues an earlier run
     """
-    placement = sample_placement(plan.scenario)
-    world, found = with_bound(build(plan.scenario, placement))
-    rows = [_scheme(plan, name, world, on_progress, trace, player or play) for name in plan.schemes]
+    setting = setting_of(plan.scenario, plan.bound)
+    rows = [_row(plan, name, setting, on_progress, trace, runner or run_scheme) for name in plan.schemes]
     dataset = xr.concat(rows, dim="scheme").assign_coords(
-        seed=list(plan.seeds), part=list(COST_COMPONENTS), statistic=list(LATENCY)
+        seed=list(plan.seeds), component=list(COST_COMPONENTS), statistic=list(LATENCY)
     )
-    return _described(dataset, plan, placement).assign_attrs(bound_attributes(found))
+    return _described(dataset, plan, setting.placement).assign_attrs(bound_attributes(setting.bound))
 
 
-def with_bound(world: World) -> tuple[World, Bound | str]:
-    """The world with its certificate, and its lower bound, or why it has none."""
-    if world.devices.mean_gain.shape[-1] > MOST_BOUNDED:
-        return world, f"more than {MOST_BOUNDED:,} devices: `partway bound` gives the bound in minutes to hours"
-    try:
-        found = lower_bound(world)
-    except NoBound as why:
-        return world, str(why)
-    if found.value <= NOTHING * float(np.sum(world.devices.queue_weight)):
-        return world, "the bound is 0: no task ever comes, or tasks cost nothing"
-    return dataclasses.replace(world, certificate=found.certificate), found
+def bound_attributes(bound: Bound | str) -> dict[str, Any]:
+    """A dataset's attributes about the bound: value, price [cost per mean task], slack, or the reason for none."""
+    if isinstance(bound, str):
+        return {"bound": np.nan, "bound_price": np.nan, "bound_slack": np.nan, "bound_reason": bound}
+    price = float(bound.certificate.price)
+    return {"bound": bound.value, "bound_price": price, "bound_slack": bound.slack, "bound_reason": ""}
 
 
-def bound_attributes(found: Bound | str) -> dict[str, Any]:
-    """A dataset's attributes about the bound: value, price [cost per mean task], looseness, or the reason for none."""
-    if isinstance(found, str):
-        return {"bound": np.nan, "bound_price": np.nan, "bound_slack": np.nan, "bound_reason": found}
-    price = float(found.certificate.price)
-    return {"bound": found.value, "bound_price": price, "bound_slack": found.slack, "bound_reason": ""}
-
-
-def applicable(plan: Plan, name: str, world: World) -> str | None:
-    """Why a scheme cannot play in this scenario, or None."""
-    if plan.scenario.queue == "as_printed" and not find_scheme(name).fractional:
+def applicable(plan: Plan, name: str, setting: Setting) -> str | None:
+    """Why a scheme cannot run in this scenario, or None."""
+    scheme = find_scheme(name)
+    if plan.scenario.queue == "as_printed" and not scheme.fractional:
         return "it counts whole tasks, and the queue as printed keeps fractions of them"
-    if name == "oracle" and world.certificate is None:
+    if scheme.preparation == "use_bound" and setting.certificate is None:
         return "there is no lower bound in this world"
     return None
 
 
-def play(
-    plan: Plan, name: str, world: World, on_progress: OnProgress = lambda name, blocks: None, traces: bool = False
+def run_scheme(
+    plan: Plan,
+    name: str,
+    setting: Setting,
+    on_progress: Callable[[int], None] = lambda blocks: None,
+    traces: bool = False,
 ) -> Run:
     """One scheme of a plan, prepared (a tuned constant, unless the scenario sets it) and run."""
-    scheme, pair = find_scheme(name), pair_for(name, plan.scenario, plan.server)
-    on_progress(name, 0)
-    if scheme.prepare is not None and name not in plan.scenario.schemes:
-        pair = scheme.prepare(pair, world)
+    pair = prepared_pair(plan, name, setting)
+    return rollout(
+        setting.world,
+        pair,
+        stream_of(name),
+        plan.seeds,
+        plan.blocks,
+        certificates=setting.certificate,
+        precision=plan.precision,
+        traces=traces,
+        on_progress=on_progress,
+    )
 
-    def done(blocks: int) -> None:
-        on_progress(name, blocks)
 
-    return run(world, pair, name, plan.seeds, plan.blocks, precision=plan.precision, traces=traces, on_progress=done)
+def prepared_pair(plan: Plan, name: str, setting: Setting) -> ControllerPair:
+    """The controllers of a scheme as they start."""
+    pair, chosen = pair_for(name, plan.scenario, plan.server), name in plan.scenario.schemes
+    return prepare(find_scheme(name), pair, setting.world, setting.certificate, chosen)
 
 
-def _scheme(
-    plan: Plan, name: str, world: World, on_progress: OnProgress, trace: Sequence[int], player: Player
+def _row(
+    plan: Plan, name: str, setting: Setting, on_progress: OnProgress, trace: Sequence[int], runner: SchemeRunner
 ) -> xr.Dataset:
     """One scheme's row of the dataset."""
-    scheme = find_scheme(name)
-    why = applicable(plan, name, world)
+    scheme, why = find_scheme(name), applicable(plan, name, setting)
     whole_tasks = plan.scenario.queue == "conserving"
     traced = whole_tasks and plan.scenario.devices * len(plan.seeds) * plan.blocks <= TRACED_LIMIT
-    played = None if why else player(plan, name, world, on_progress, traced or bool(trace))
-    if played is None:
-        on_progress(name, plan.blocks)
-    variables = _series(played, plan) | _latency(played if traced else None, world, plan) | _traces(played, trace)
-    status, reason, growth = ("not_applicable", why, np.nan) if played is None else status_of(played.sums)
+
+    def progress(blocks: int) -> None:
+        on_progress(name, blocks)
+
+    progress(0)
+    run = None if why else runner(plan, name, setting, progress, traced or bool(trace))
+    if run is None:
+        progress(plan.blocks)
+    variables = _series(run, plan) | _latency(run if traced else None, setting.world, plan) | _traces(run, trace)
+    status, reason, growth = ("not_applicable", why, np.nan) if run is None else status_of(run.metrics)
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
     labels = {
         "status": status,
@@ -220,31 +255,31 @@ def _scheme(
     return xr.Dataset(variables | {key: ((), value) for key, value in labels.items()}).assign_coords(scheme=name)
 
 
-def _series(played: Run | None, plan: Plan) -> dict[str, Any]:
+def _series(run: Run | None, plan: Plan) -> dict[str, Any]:
     shape = (len(plan.seeds), plan.blocks)
     empty = np.full(shape, np.nan, np.float32)
     names = [field.name for field in dataclasses.fields(BlockMetrics)]
-    values = {name: empty if played is None else np.asarray(getattr(played.sums, name)) for name in names}
-    cost = np.stack([values.pop(part) for part in COST_COMPONENTS], axis=-1)
+    values = {name: empty if run is None else np.asarray(getattr(run.metrics, name)) for name in names}
+    cost = np.stack([values.pop(component) for component in COST_COMPONENTS], axis=-1)
     series: dict[str, Any] = {name: (("seed", "block"), value) for name, value in values.items()}
-    return series | {"cost": (("seed", "block", "part"), cost)}
+    return series | {"cost": (("seed", "block", "component"), cost)}
 
 
-def _latency(played: Run | None, world: World, plan: Plan) -> dict[str, Any]:
+def _latency(run: Run | None, world: World, plan: Plan) -> dict[str, Any]:
     seeds = len(plan.seeds)
     seconds, unfinished = np.full((seeds, len(LATENCY)), np.nan), np.full(seeds, np.nan)
-    begun = played is not None and np.any(played.sums.total_work[:, 0])  # when those tasks came is not known
-    if played is not None and played.traces is not None and not begun and np.isfinite(played.sums.cost()).all():
-        found = latency(played.traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
-        seconds, unfinished = np.stack([getattr(found, name) for name in LATENCY], axis=-1), found.unfinished
+    continued = run is not None and np.any(run.metrics.total_work[:, 0])  # it is not known when those tasks arrived
+    if run is not None and run.traces is not None and not continued and np.isfinite(run.metrics.cost()).all():
+        late = latency(run.traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
+        seconds, unfinished = np.stack([getattr(late, name) for name in LATENCY], axis=-1), late.unfinished
     return {"latency_s": (("seed", "statistic"), seconds), "unfinished": (("seed",), unfinished)}
 
 
-def _traces(played: Run | None, devices: Sequence[int]) -> dict[str, Any]:
+def _traces(run: Run | None, devices: Sequence[int]) -> dict[str, Any]:
     """What chosen devices saw, did and paid in every block."""
-    if played is None or played.traces is None or not devices:
+    if run is None or run.traces is None or not devices:
         return {}
-    at, traces = list(devices), played.traces
+    at, traces = list(devices), run.traces
     series: dict[str, Any] = {
         f"device_{name}": (("seed", "block", "traced"), np.asarray(getattr(traces, name))[..., at]) for name in TRACED
     }
@@ -252,16 +287,16 @@ def _traces(played: Run | None, devices: Sequence[int]) -> dict[str, Any]:
     return series | {"device_arrivals": (("seed", "block", "traced"), new), "traced": ("traced", at)}
 
 
-def status_of(sums: BlockMetrics) -> tuple[str, str | None, float]:
+def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
     """(status, reason, growth of the waiting work per block)."""
-    if not np.isfinite(sums.cost()).all():
+    if not np.isfinite(metrics.cost()).all():
         return "invalid", "a cost became infinite or undefined", np.nan
-    arriving = float(np.mean(np.asarray(sums.arrived_work)))
-    work = np.asarray(sums.total_work, np.float64)
+    arriving = float(np.mean(np.asarray(metrics.arrived_work)))
+    work = np.asarray(metrics.total_work, np.float64)
     unstable, growth = count_unstable(work, arriving)
     if 2 * unstable <= len(work):
         return "ok", f"unstable in {unstable} of {len(work)} seeds" if unstable else None, growth
-    where = "at the server" if _slope(sums.backlog) > _slope(sums.waiting) else "at the devices"
+    where = "at the server" if _slope(metrics.backlog) > _slope(metrics.waiting) else "at the devices"
     return "unstable", f"unstable: work piles up {where}", growth
 
 

@@ -1,23 +1,55 @@
-"""The constant policy at its best: a small search on seeds that no comparison uses."""
+"""What is computed before a run: the tuned constant policy, and the lower bound that `oracle` consults."""
 
 from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from partway.bound.certificate import Certificate
+from partway.bound.lower_bound import Bound, NoBound, lower_bound
+from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Constant, Steady
-from partway.pytree import cast_floats
-from partway.rng import controller_keys, stable_hash
-from partway.simulation.rollout import Options, play_seed
-from partway.simulation.step import ControllerPair, start
+from partway.schemes import Scheme
+from partway.simulation.rollout import rollout
 from partway.system.world import World
 
+MAX_BOUNDED = 10_000
+"""Devices above which a comparison goes without its bound, which solves a program for each (about 10 ms)."""
+NOTHING = 1e-9
+"""A bound of less than this, where a task waiting for a block at every device costs 1, is 0 but for rounding."""
 HELD_OUT_SEEDS = (4_000_000_001, 4_000_000_002)
 TUNING_BLOCKS = 300
 SHARES = np.linspace(0.0, 1.0, 9)
 SPEEDS = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0])
-MOST_COUNTS = 6
+MAX_COUNTS = 6
+
+
+def bound_of(world: World) -> Bound | str:
+    """The lower bound of a world, or why it has none."""
+    if world.devices.mean_gain.shape[-1] > MAX_BOUNDED:
+        return f"more than {MAX_BOUNDED:,} devices: `partway bound` computes the bound in minutes to hours"
+    try:
+        bound = lower_bound(world)
+    except NoBound as why:
+        return str(why)
+    if bound.value <= NOTHING * float(np.sum(world.devices.queue_weight)):
+        return "the bound is 0: no task ever arrives, or tasks cost nothing"
+    return bound
+
+
+def prepare(
+    scheme: Scheme, pair: ControllerPair, world: World, certificate: Certificate | None, chosen: bool
+) -> ControllerPair:
+    """The pair with what is computed before a run; `chosen`: the scenario sets hyperparameters of its own."""
+    if chosen or scheme.preparation is None:
+        return pair
+    if scheme.preparation == "use_bound":
+        return use_bound(pair, certificate)
+    return tune_constant(pair, world)
+
+
+def use_bound(pair: ControllerPair, certificate: Certificate | None) -> ControllerPair:
+    """The pair whose devices know the bound's multiplier and tables."""
+    return replace(pair, device=replace(pair.device, certificate=certificate))
 
 
 def tune_constant(pair: ControllerPair, world: World) -> ControllerPair:
@@ -28,9 +60,9 @@ def tune_constant(pair: ControllerPair, world: World) -> ControllerPair:
     """
     device, server = pair.device, pair.server
     if not isinstance(device, Constant):
-        raise TypeError(f"expected Constant, found {type(device).__name__}")
+        raise TypeError(f"expected Constant, got {type(device).__name__}")
     fastest = float(np.floor(np.max(world.devices.capacity))) + 1.0
-    counts = np.unique(np.round(np.linspace(1.0, fastest, MOST_COUNTS)))
+    counts = np.unique(np.round(np.linspace(1.0, fastest, MAX_COUNTS)))
     best = _best(pair, world, np.array(np.meshgrid(SHARES, counts, [1.0])).reshape(3, -1))
     if isinstance(server, Steady):
         best = _best(pair, world, np.stack([np.full(len(SPEEDS), best[0]), np.full(len(SPEEDS), best[1]), SPEEDS]))
@@ -40,31 +72,16 @@ def tune_constant(pair: ControllerPair, world: World) -> ControllerPair:
     return _constant(pair, *(float(value) for value in best))
 
 
-def _constant(
-    pair: ControllerPair, share: jax.Array | float, tasks: jax.Array | float, speed: jax.Array | float
-) -> ControllerPair:
+def _constant(pair: ControllerPair, share: float, tasks: float, speed: float) -> ControllerPair:
     server = replace(pair.server, speed=speed) if isinstance(pair.server, Steady) else pair.server
     return ControllerPair(replace(pair.device, share=share, tasks=tasks), server)
 
 
 def _best(pair: ControllerPair, world: World, candidates: np.ndarray) -> np.ndarray:
     """The column (share, tasks, speed) of least cost; ties: the first. Padded so that all rounds share one program."""
-    most = len(SHARES) * MOST_COUNTS
-    padded = np.concatenate([candidates, np.repeat(candidates[:, -1:], most - candidates.shape[1], axis=1)], axis=1)
-    costs = _costs(cast_floats(world, "float32"), pair, jnp.asarray(padded, jnp.float32))
-    return candidates[:, int(np.argmin(np.asarray(costs)[: candidates.shape[1]]))]
-
-
-@jax.jit
-def _costs(world: World, pair: ControllerPair, candidates: jax.Array) -> jax.Array:
-    """(candidates,) mean cost per block."""
-
-    def of_seed(candidate: jax.Array, seed: jax.Array) -> jax.Array:
-        keys = controller_keys(seed, jnp.uint32(stable_hash("constant")))
-        agreed, loop = start(world, _constant(pair, *candidate), seed, keys)
-        _, (sums, _) = play_seed(world, agreed, loop, seed, keys[2], jnp.uint32(0), Options(TUNING_BLOCKS))
-        return jnp.mean(sums.cost()[TUNING_BLOCKS // 2 :])
-
-    seeds = jnp.asarray(HELD_OUT_SEEDS, jnp.uint32)
-    over_seeds = jax.vmap(of_seed, in_axes=(None, 0))
-    return jnp.mean(jax.vmap(over_seeds, in_axes=(1, None))(candidates, seeds), axis=1)
+    limit, count = len(SHARES) * MAX_COUNTS, candidates.shape[1]
+    padded = np.concatenate([candidates, np.repeat(candidates[:, -1:], limit - count, axis=1)], axis=1)
+    pairs = [_constant(pair, *map(float, column)) for column in padded.T for _ in HELD_OUT_SEEDS]
+    metrics = rollout(world, pairs, "constant", HELD_OUT_SEEDS * limit, TUNING_BLOCKS).metrics
+    costs = np.asarray(metrics.cost())[:, TUNING_BLOCKS // 2 :].mean(axis=1).reshape(limit, -1).mean(axis=1)
+    return candidates[:, int(np.argmin(costs[:count]))]

@@ -104,7 +104,7 @@ class Summary:
 
 def cost_of(dataset: xr.Dataset, scheme: str) -> np.ndarray:
     """(seeds, blocks) cost per block of a scheme."""
-    return np.asarray(dataset["cost"].sel(scheme=scheme).sum("part", skipna=False), dtype=np.float64)
+    return np.asarray(dataset["cost"].sel(scheme=scheme).sum("component", skipna=False), dtype=np.float64)
 
 
 def relative_cost(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
@@ -178,7 +178,7 @@ def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary
         relative_cost=relative_cost(dataset, name, reference) if ok and reference and reference != name else None,
         gap=gap(dataset, name) if _no_gap(dataset, name) is None else None,
         no_gap=_no_gap(dataset, name),
-        parts={part: float(late["cost"].sel(part=part).mean()) if ok else np.nan for part in COST_COMPONENTS},
+        parts={part: float(late["cost"].sel(component=part).mean()) if ok else np.nan for part in COST_COMPONENTS},
         latency_s={which: float(own["latency_s"].sel(statistic=which).mean()) if ok else np.nan for which in LATENCY},
         unfinished=float(own["unfinished"].mean()) if ok else np.nan,
         device_j=per_task("device_energy_j"),

@@ -1,7 +1,11 @@
-"""Runs: a scan over blocks, a `vmap` over seeds, one compiled call after another, seeds spread over the cores.
+"""Rollouts: `step` scanned over blocks, `vmap`ped over runs, one compiled call after another, spread over the cores.
 
-Results do not depend on how blocks are split into calls, nor on which seeds run together, but for rounding: a last
-digit can decide which action Q-learning takes. Equal bits need as many cores (`NPROC`).
+A run is one seed of one pair of controllers in one world. Runs that are computed together may differ in anything but
+shapes: seeds of one scheme, cases of a sweep, candidates of a search. A call leaves transitions, which the shared
+program of `partway.measurement.metrics` turns into numbers before the next call begins.
+
+Results do not depend on how blocks are divided into calls, nor on which runs are computed together, but for rounding: a
+last digit can decide which action Q-learning takes. Equal bits need equally many cores (`NPROC`).
 """
 
 import contextlib
@@ -9,227 +13,400 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.measurement.metrics import BlockMetrics, DeviceTraces, summed, traced
-from partway.pytree import cast_floats, host_array
-from partway.rng import folded, stable_hash
-from partway.simulation.fleet import DeviceOutcome, plays_ahead, reshard, shard, squeeze_shared
-from partway.simulation.schedule import calls_of, layout_of
-from partway.simulation.step import Carry, ControllerPair, first_state, play_ahead, play_block, start
+from partway.bound.certificate import Certificate
+from partway.controllers.base import ControllerPair
+from partway.controllers.block import DeviceOutcome, Transition
+from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
+from partway.pytree import cast_floats
+from partway.rng import controller_keys_on_host
+from partway.simulation.fleet import runs_ahead
+from partway.simulation.schedule import schedule
+from partway.simulation.sharding import reshard, shard, squeeze_shared
+from partway.simulation.step import Carry, init, initial_state, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
 
+T = TypeVar("T")
 ACTS = 2
 """Which of `controller_keys` is that of the actions."""
+Stacked = tuple[bool, ...]
+"""For every leaf of a tree: whether it has an axis of runs in front, or is the same for all runs."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a compiled call is specialised to. Results do not depend on `tile`, see `layout.BLOCKS_PER_TILE`."""
+    """What a compiled call is specialised to. Results do not depend on `tile`."""
 
     blocks: int
     tile: int = 1
     learning: bool = True
-    traces: bool = False
-
-
-def play_seed(
-    world: World, pair: ControllerPair, loop: Carry, seed: jax.Array, key: jax.Array, first: jax.Array, options: Options
-):
-    """`options.blocks` blocks of one seed -> loop, Sums (blocks,), Traces (blocks,) or None."""
-
-    def block_of(before: Carry, at: tuple[jax.Array, PackedExogenous, DeviceOutcome | None]):
-        block, kept, did = at
-        after, played = play_block(world, pair, before, kept, key, block, options.learning, did)
-        return after, (summed(world, pair, after, played), traced(played) if options.traces else None)
-
-    def tile_of(before: Carry, blocks: jax.Array):
-        kept, did = sample(world, seed, blocks), None
-        if options.tile > 1 and plays_ahead(pair.device, before.state.q.shape[-1]):
-            memory, did = play_ahead(world, pair, before, kept, key, blocks, options.learning)
-            before = replace(before, device_state=memory)
-        return jax.lax.scan(block_of, before, (blocks, kept, did))
-
-    tiles = (first + jnp.arange(options.blocks)).reshape(-1, options.tile)
-    after, parts = jax.lax.scan(tile_of, loop, tiles)
-    return after, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
-
-
-@partial(jax.jit, static_argnames="options", donate_argnames="loop")
-def _play_seeds(
-    world: World,
-    pair: ControllerPair,
-    loop: Carry,
-    seeds: jax.Array,
-    keys: jax.Array,
-    first: jax.Array,
-    options: Options,
-):
-    play = partial(play_seed, options=options)
-    if len(seeds) == 1:  # without an axis of one seed, over which XLA's sums take ten times as long on a CPU
-        pair, loop, seeds, keys = jax.tree.map(lambda leaf: leaf[0], (pair, loop, seeds, keys))
-        return jax.tree.map(lambda leaf: leaf[None], play(world, pair, loop, seeds, keys, first))
-    return jax.vmap(play, in_axes=(None, 0, 0, 0, 0, None))(world, pair, loop, seeds, keys, first)
-
-
-@jax.jit
-def _start_seeds(world: World, pair: ControllerPair, seeds: jax.Array, keys: jax.Array):
-    return jax.vmap(start, in_axes=(None, None, 0, 0))(world, pair, seeds, keys)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run leaves: sums (and traces where asked for) as NumPy with axes (seed, block), and the trained pair.
+    """What a rollout leaves: metrics, and traces if asked for, as NumPy with axes (run, block); trained controllers.
 
-    `pair` and `loop` have the seed axis first; `evaluate` plays them as they are.
+    `pair` and `carry` have the axis of the runs in front; `rollout(carry=...)` continues from them.
     """
 
-    sums: BlockMetrics
+    metrics: BlockMetrics
     traces: DeviceTraces | None
     pair: ControllerPair
-    loop: Carry
+    carry: Carry
 
 
-def run(
-    world: World,
-    pair: ControllerPair,
-    name: str,
+@dataclass(frozen=True)
+class _Batch:
+    """Runs that are computed together, by what differs between them."""
+
+    world: World
+    certificate: Certificate | None
+    stacked: Stacked
+    certificate_stacked: Stacked
+    seeds: np.ndarray
+    init_keys: jax.Array
+    action_keys: jax.Array
+
+
+def rollout(
+    worlds: World | Sequence[World],
+    pairs: ControllerPair | Sequence[ControllerPair],
+    stream: str,
     seeds: Sequence[int],
     blocks: int,
     *,
+    certificates: Certificate | Sequence[Certificate | None] | None = None,
+    carry: Carry | None = None,
+    first_block: int = 0,
+    learning: bool = True,
     precision: str = "float32",
     traces: bool = False,
+    threads: int | None = None,
     on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
-    """Play `blocks` blocks of every seed, learning on the way.
+    """Run `blocks` blocks of every seed, learning on the way.
 
-    name  of the scheme: the controllers' own randomness hangs on it, the world's does not
-    tick  called with the number of blocks after each compiled call
+    worlds, pairs, certificates  one for all runs, or one for each; all must agree in shapes and static fields
+    stream       label of the controllers' own randomness; that of the worlds depends on the seed alone
+    carry        continue from here at `first_block`, with pairs that `init` has set up (axis of runs in front)
+    learning     False: the policies are frozen
+    precision    "float32" or "float64"
+    threads      at most so many calls side by side; None: as many as there are cores
+    on_progress  called with a number of blocks after each compiled call
+
+    Raises ValueError if worlds, pairs or certificates do not agree in shapes.
     """
-    agreed, loop = begin(world, pair, name, seeds, precision)
     with jax.enable_x64(precision == "float64"):
-        numbers, keys = _numbers(seeds), _keys(name, seeds, ACTS)
-        return _play_calls(world, agreed, loop, numbers, keys, blocks, 0, True, traces, on_progress)
+        batch = _batch(worlds, certificates, stream, seeds, precision)
+        if carry is None:
+            pair, begin = _init_runs(batch, pairs, precision)
+        else:
+            pair, begin = _one(pairs), jax.tree.map(lambda leaf: leaf.copy(), carry)  # which is used up
+        return _run_calls(batch, pair, begin, blocks, first_block, learning, traces, threads, on_progress)
 
 
-def begin(
-    world: World, pair: ControllerPair, name: str, seeds: Sequence[int], precision: str
+def init_runs(
+    world: World, pair: ControllerPair, stream: str, seeds: Sequence[int], precision: str
 ) -> tuple[ControllerPair, Carry]:
-    """The pair after what is agreed beforehand, and the loop before block 0, both with the seed axis first."""
+    """The pair after what the devices agree on, and the carry before block 0, both with the axis of runs in front."""
     with jax.enable_x64(precision == "float64"):
-        numbers, keys = _numbers(seeds), _keys(name, seeds)
-        return _start_seeds(_concrete(world, precision), cast_floats(pair, precision), numbers, keys)
+        return _init_runs(_batch(world, None, stream, seeds, precision), pair, precision)
 
 
-def go_on(
+def evaluate(
     world: World,
-    pair: ControllerPair,
-    loop: Carry,
-    name: str,
+    trained: Run,
+    stream: str,
     seeds: Sequence[int],
     blocks: int,
-    first: int,
     *,
-    precision: str = "float32",
+    certificate: Certificate | None = None,
     traces: bool = False,
-    on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
-    """Play, learning, `blocks` more blocks from block `first` on: what `begin` or an earlier run has left."""
-    with jax.enable_x64(precision == "float64"):
-        numbers, keys, own = _numbers(seeds), _keys(name, seeds, ACTS), _copied(loop)
-        return _play_calls(world, pair, own, numbers, keys, blocks, first, True, traces, on_progress)
+    """Run the policies that a rollout has left, without learning: the output step of Algorithms 1 and 2.
 
-
-def evaluate(world: World, trained: Run, name: str, seeds: Sequence[int], blocks: int, *, traces: bool = False) -> Run:
-    """Play the policies that a run has left, without learning: the output step of Algorithms 1 and 2.
-
-    The first of `seeds` meets the policy trained on the run's first seed, and so on; queues start empty.
+    The first of `seeds` meets the policy trained on the first seed, and so on; queues start empty. Raises ValueError
+    for another number of seeds than there are policies.
     """
-    first = jax.tree.leaves(trained.loop.state.q)[0]
-    if len(seeds) != len(first):
-        raise ValueError(f"{len(first)} policies were trained, one a seed; {len(seeds)} seeds were given")
-    with jax.enable_x64(first.dtype == jnp.float64):
-        concrete, numbers = _concrete(world, str(first.dtype)), _numbers(seeds)
-        states = jax.vmap(first_state, in_axes=(None, 0))(concrete, numbers)
-        init_fleet = _copied((trained.loop.device_state, trained.loop.server_state))
-        loop = Carry(states, *init_fleet)
-        keys = _keys(name, seeds, ACTS)
-        return _play_calls(world, trained.pair, loop, numbers, keys, blocks, 0, False, traces, lambda blocks: None)
+    q = trained.carry.state.q
+    if len(seeds) != len(q):
+        raise ValueError(f"{len(q)} policies were trained, one per seed; {len(seeds)} seeds were given")
+    precision = str(q.dtype)
+    with jax.enable_x64(precision == "float64"):
+        concrete, numbers = _concrete(world, precision), jnp.asarray(seeds, jnp.uint32)
+        states = jax.vmap(initial_state, in_axes=(None, 0))(concrete, numbers)
+        carry = Carry(states, trained.carry.device_state, trained.carry.server_state)
+    return rollout(
+        world,
+        trained.pair,
+        stream,
+        seeds,
+        blocks,
+        certificates=certificate,
+        carry=carry,
+        learning=False,
+        precision=precision,
+        traces=traces,
+    )
 
 
-def _copied(tree: Any) -> Any:
-    """A copy that may be used up. NumPy's arrays stay such: JAX would compile a program for each."""
-    return jax.tree.map(lambda leaf: leaf.copy(), tree)
+# What is computed together
 
 
-def _concrete(world: World, precision: str, shard: Callable[[Any], jax.Array] = jnp.asarray) -> World:
+def _batch(
+    worlds: World | Sequence[World],
+    certificates: Certificate | Sequence[Certificate | None] | None,
+    stream: str,
+    seeds: Sequence[int],
+    precision: str,
+) -> _Batch:
+    numbers = np.asarray(seeds, np.uint32)
+    world, stacked = stack([_squeezed(each) for each in _several(worlds)])
+    certificate, certificate_stacked = stack(_several(certificates))
+    return _Batch(
+        world,
+        cast_floats(certificate, precision),
+        stacked,
+        certificate_stacked,
+        numbers,
+        controller_keys_on_host(numbers, stream),
+        controller_keys_on_host(numbers, stream, ACTS),
+    )
+
+
+def _several(one_or_more: Any) -> Sequence[Any]:
+    return one_or_more if isinstance(one_or_more, Sequence) else [one_or_more]
+
+
+def _one(pairs: Any) -> ControllerPair:
+    if isinstance(pairs, Sequence):
+        raise ValueError("a rollout that continues takes the pair of the rollout before it")
+    return pairs
+
+
+def stack(trees: Sequence[T], every: bool = False) -> tuple[T, Stacked]:
+    """One tree for all runs: leaves that differ between them, or `every` one, have the axis of runs in front.
+
+    Raises ValueError if the trees differ in structure or shapes.
+    """
+    columns = [jax.tree.leaves(tree) for tree in trees]
+    structure = jax.tree.structure(trees[0])
+    if any(jax.tree.structure(tree) != structure for tree in trees):
+        raise ValueError("runs that are computed together must agree in static fields")
+    stacked, leaves = list[bool](), list[Any]()
+    for column in zip(*columns, strict=True):
+        differ = every or any(one is not column[0] and not np.array_equal(one, column[0]) for one in column)
+        stacked.append(differ)
+        leaves.append(np.stack([np.asarray(one) for one in column]) if differ else column[0])
+    return jax.tree.unflatten(structure, leaves), tuple(stacked)
+
+
+def _squeezed(world: World) -> World:
+    """The world with what all devices share once."""
+    return replace(world, devices=squeeze_shared(world.devices))
+
+
+def _concrete(world: World, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> World:
     """The world as the compiled calls take it."""
-    return cast_floats(replace(world, devices=squeeze_shared(world.devices)), precision, shard)
+    return cast_floats(_squeezed(world), precision, put)
 
 
-def _numbers(seeds: Sequence[int]) -> jax.Array:
-    return host_array(np.asarray(seeds, np.uint32))
+def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], precision: str) -> tuple[Any, Carry]:
+    several = [_as_arrays(each, precision) for each in _several(pairs)]
+    pair, stacked = stack(several, every=len(several) > 1)
+    world = cast_floats(batch.world, precision)
+    return _init_compiled(world, pair, batch.seeds, batch.init_keys, stacked=(batch.stacked, stacked))
 
 
-def _keys(name: str, seeds: Sequence[int], which: int | slice = slice(None)) -> jax.Array:
-    """(seeds, 3) keys of `controller_keys`, or one of the three (seeds,); by NumPy, which has nothing to compile."""
-    numbers = _numbers(seeds)
-    own = folded((np.zeros_like(numbers), numbers), stable_hash(name))
-    words = np.stack([np.stack(folded(own, i), axis=-1) for i in range(3)], axis=1)
-    return jax.random.wrap_key_data(host_array(words[:, which]), impl="threefry2x32")
+def _as_arrays(pair: ControllerPair, precision: str) -> ControllerPair:
+    """The pair with its hyperparameters as arrays: their values are no part of a compiled program."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, float) else leaf, pair)
 
 
-def _play_calls(
+# Compiled calls
+
+
+def _only(tree: T, stacked: Stacked) -> T:
+    """The tree of the only run."""
+    leaves = [leaf[0] if has else leaf for leaf, has in zip(jax.tree.leaves(tree), stacked, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _axes(tree: T, stacked: Stacked) -> T:
+    """`in_axes` of a tree."""
+    return jax.tree.unflatten(jax.tree.structure(tree), [0 if has else None for has in stacked])
+
+
+@partial(jax.jit, static_argnames="stacked")
+def _init_compiled(
+    world: World, pair: ControllerPair, seeds: jax.Array, keys: jax.Array, stacked: tuple[Stacked, Stacked]
+) -> tuple[ControllerPair, Carry]:
+    axes = (_axes(world, stacked[0]), _axes(pair, stacked[1]), 0, 0)
+    return jax.vmap(init, in_axes=axes)(world, pair, seeds, keys)
+
+
+@partial(jax.jit, static_argnames=("options", "stacked"), donate_argnames="carry")
+def _rollout_compiled(
     world: World,
     pair: ControllerPair,
-    loop: Carry,
+    carry: Carry,
     seeds: jax.Array,
     keys: jax.Array,
+    first: jax.Array,
+    options: Options,
+    stacked: Stacked,
+) -> tuple[Carry, Transition]:
+    """`options.blocks` blocks of each run -> carry, transitions (runs, blocks, ...)."""
+    run = partial(run_blocks, options=options)
+    if len(seeds) == 1:  # without an axis of one run, over which XLA's sums take ten times as long on a CPU
+        own, before, seed, key = jax.tree.map(lambda leaf: leaf[0], (pair, carry, seeds, keys))
+        return jax.tree.map(lambda leaf: leaf[None], run(_only(world, stacked), own, before, seed, key, first))
+    axes = (_axes(world, stacked), 0, 0, 0, 0, None)
+    return jax.vmap(run, in_axes=axes)(world, pair, carry, seeds, keys, first)
+
+
+def run_blocks(
+    world: World,
+    pair: ControllerPair,
+    carry: Carry,
+    seed: jax.Array,
+    key: jax.Array,
+    first: jax.Array,
+    options: Options,
+) -> tuple[Carry, Transition]:
+    """`options.blocks` blocks of one run, tile by tile -> carry, transitions (blocks, ...)."""
+
+    def block_of(
+        before: Carry, at: tuple[jax.Array, PackedExogenous, DeviceOutcome | None]
+    ) -> tuple[Carry, Transition]:
+        block, exogenous, ahead = at
+        after, done = step(world, pair, before, exogenous, key, block, options.learning, ahead)
+        given: Any = None  # what the scan was given need not be copied to what it leaves
+        return after, replace(done, arrival_bits=given, devices=given if ahead is not None else done.devices)
+
+    def tile_of(before: Carry, blocks: jax.Array) -> tuple[Carry, Transition]:
+        exogenous, ahead = sample(world, seed, blocks), None
+        if options.tile > 1 and runs_ahead(pair.device, before.state.q.shape[-1]):
+            states, ahead = run_devices_ahead(world, pair, before, exogenous, key, blocks, options.learning)
+            before = replace(before, device_state=states)
+        after, transitions = jax.lax.scan(block_of, before, (blocks, exogenous, ahead))
+        if ahead is None:
+            return after, replace(transitions, arrival_bits=exogenous.arrival_bits)
+        return after, replace(transitions, arrival_bits=exogenous.arrival_bits, devices=ahead)
+
+    tiles = (first + jnp.arange(options.blocks, dtype=first.dtype)).reshape(-1, options.tile)
+    if len(tiles) == 1:
+        return tile_of(carry, tiles[0])
+    after, transitions = jax.lax.scan(tile_of, carry, tiles)
+    return after, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), transitions)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Runs of one compiled call."""
+
+    world: World
+    parties: Parties
+    pair: ControllerPair
+    carry: Carry
+    seeds: np.ndarray
+    action_keys: jax.Array
+
+
+def _run_calls(
+    batch: _Batch,
+    pair: ControllerPair,
+    carry: Carry,
     blocks: int,
     first: int,
     learning: bool,
     traces: bool,
+    threads: int | None,
     on_progress: Callable[[int], None],
 ) -> Run:
-    """Blocks first .. first + blocks - 1, one compiled call after the other, the seeds in shares, side by side.
+    """Blocks first .. first + blocks - 1, one compiled call after another, the runs in shares, side by side.
 
-    `loop` is used up: a call writes what it leaves over what it was given. What is in memory twice: all, between calls,
-    if there are several shares; inside a call, what the devices of a fleet that is played in parts remember.
+    `carry` is used up: a call writes what it leaves over what it was given.
     """
-    double, fleet = loop.state.q.dtype == jnp.float64, world.devices.mean_gain.shape[-1]
-    layout, parts = layout_of(len(seeds), fleet, blocks), []
-    mesh = layout.mesh
-    world = _concrete(world, "float64" if double else "float32", partial(shard, mesh, fleet) if mesh else jnp.asarray)
-    shares, loops = _shares((pair, seeds, keys), layout.shares), _shares(loop, layout.shares)
-    if mesh:
-        loops = [jax.tree.map(partial(reshard, mesh, fleet), each) for each in loops]
+    double, fleet = carry.state.q.dtype == jnp.float64, batch.world.devices.mean_gain.shape[-1]
+    plan = schedule(len(batch.seeds), fleet, blocks, threads)
+    shares = _divide(batch, pair, carry, plan.shares, "float64" if double else "float32", plan.mesh)
+    if plan.mesh:
+        move = partial(reshard, plan.mesh, fleet)
+        shares = [replace(share, carry=jax.tree.map(move, share.carry)) for share in shares]
 
-    def play(share: tuple[Any, Carry], first: int, options: Options) -> tuple[Carry, Any]:
-        (own, numbers, own_keys), before = share
+    def call(share: _Share, first: int, options: Options) -> tuple[_Share, BlockMetrics, DeviceTraces | None]:
         # each thread has its own precision and mesh
-        with jax.enable_x64(double), jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
-            after, part = _play_seeds(world, own, before, numbers, own_keys, np.uint32(first), options)
-            return after, jax.tree.map(np.asarray, part)
+        with jax.enable_x64(double), jax.set_mesh(plan.mesh) if plan.mesh else contextlib.nullcontext():
+            after, transitions = _rollout_compiled(
+                share.world,
+                share.pair,
+                share.carry,
+                share.seeds,
+                share.action_keys,
+                np.uint32(first),
+                options,
+                batch.stacked,
+            )
+            metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, _parties_stacked(batch)))
+            return replace(share, carry=after), metrics, _traced(share, transitions) if traces else None
 
-    with ThreadPoolExecutor(layout.threads) as pool:
-        for call, tile in layout.calls:
-            each, options = map if layout.threads == 1 else pool.map, Options(call, tile, learning, traces)
-            played = list(each(partial(play, first=first, options=options), zip(shares, loops, strict=True)))
-            loops = [after for after, _ in played]
-            parts.append(jax.tree.map(lambda *pieces: np.concatenate(pieces), *(part for _, part in played)))
-            first += call
-            on_progress(call)
-    sums, traced_blocks = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
-    return Run(sums, traced_blocks, pair, _together(loops))
+    parts = list[Any]()
+    with ThreadPoolExecutor(plan.threads) as pool:
+        for length, tile in plan.calls:
+            each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
+            done = list(each(partial(call, first=first, options=options), shares))
+            shares = [share for share, _, _ in done]
+            parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, *part in done)))
+            first += length
+            on_progress(length)
+    metrics, traced = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
+    return Run(metrics, traced, pair, _joined([share.carry for share in shares]))
 
 
-def _shares(tree: Any, count: int) -> list[Any]:
-    """A tree cut into equal pieces along the first axis of every leaf; by NumPy, which has nothing to compile."""
+def _parties_stacked(batch: _Batch) -> Stacked:
+    """Which leaves of `Parties` differ between runs."""
+    kinds = jax.tree.unflatten(jax.tree.structure(batch.world), batch.stacked)
+    return (*jax.tree.leaves((kinds.devices, kinds.server)), *batch.certificate_stacked)
+
+
+def _traced(share: _Share, transitions: Transition) -> DeviceTraces:
+    """Traces of a share's runs, on the host."""
+    return device_traces(jax.tree.map(np.asarray, share.parties.devices), transitions)
+
+
+def _divide(batch: _Batch, pair: ControllerPair, carry: Carry, count: int, precision: str, mesh: Any) -> list[_Share]:
+    """The runs in equal shares; by NumPy, which has nothing to compile."""
+    fleet = batch.world.devices.mean_gain.shape[-1]
+    put = partial(shard, mesh, fleet) if mesh else jnp.asarray
+    worlds = _split_stacked(batch.world, batch.stacked, count)
+    certificates = _split_stacked(batch.certificate, batch.certificate_stacked, count)
+    rest = _split((pair, carry, batch.seeds, batch.action_keys), count)
+    shares = list[_Share]()
+    for world, certificate, (own, before, seeds, keys) in zip(worlds, certificates, rest, strict=True):
+        concrete: World = cast_floats(world, precision, put)
+        parties = Parties(concrete.devices, concrete.server, certificate)
+        shares.append(_Share(concrete, parties, own, before, seeds, keys))
+    return shares
+
+
+def _split_stacked(tree: T, stacked: Stacked, count: int) -> list[T]:
+    """A tree for each share; leaves without an axis of runs are the same for all."""
+    columns = [
+        np.split(np.asarray(leaf), count) if has else [leaf] * count
+        for leaf, has in zip(jax.tree.leaves(tree), stacked, strict=True)
+    ]
+    return [jax.tree.unflatten(jax.tree.structure(tree), [column[i] for column in columns]) for i in range(count)]
+
+
+def _split(tree: Any, count: int) -> list[Any]:
+    """A tree divided into equal pieces along the first axis of every leaf."""
     if count == 1:
         return [tree]
     pieces = jax.tree.map(
@@ -238,8 +415,8 @@ def _shares(tree: Any, count: int) -> list[Any]:
     return list(jax.tree.transpose(jax.tree.structure(tree), jax.tree.structure([0] * count), pieces))
 
 
-def _together(trees: Sequence[Any]) -> Any:
-    """The tree that `_shares` has cut."""
+def _joined(trees: Sequence[Any]) -> Any:
+    """The tree that `_split` has divided."""
     if len(trees) == 1:
         return trees[0]
     return jax.tree.map(lambda *leaves: (jnp if _is_key(leaves[0]) else np).concatenate(leaves), *trees)
@@ -247,58 +424,3 @@ def _together(trees: Sequence[Any]) -> Any:
 
 def _is_key(leaf: jax.Array) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-@partial(jax.jit, static_argnames="options")
-def _play_worlds(
-    worlds: World,
-    pairs: ControllerPair,
-    loops: Carry,
-    seeds: jax.Array,
-    keys: jax.Array,
-    first: jax.Array,
-    options: Options,
-):
-    over_seeds = jax.vmap(partial(play_seed, options=options), in_axes=(None, 0, 0, 0, 0, None))
-    return jax.vmap(over_seeds, in_axes=(0, 0, 0, None, None, None))(worlds, pairs, loops, seeds, keys, first)
-
-
-@jax.jit
-def _start_worlds(worlds: World, pairs: ControllerPair, seeds: jax.Array, keys: jax.Array):
-    over_seeds = jax.vmap(start, in_axes=(None, None, 0, 0))
-    return jax.vmap(over_seeds, in_axes=(0, 0, None, None))(worlds, pairs, seeds, keys)
-
-
-def run_worlds(
-    worlds: Sequence[World],
-    pairs: Sequence[ControllerPair],
-    name: str,
-    seeds: Sequence[int],
-    blocks: int,
-    *,
-    precision: str = "float32",
-) -> list[BlockMetrics]:
-    """`run` in several worlds at once, each with its own pair of one scheme, in one compiled program -> Sums of each.
-
-    The worlds, and the pairs, must agree in all shapes and static fields. XLA may order a sum in another way than it
-    does in `run`: in float32 last digits differ.
-    """
-    with jax.enable_x64(precision == "float64"):
-        stacked: tuple[World, ControllerPair] = jax.tree.map(
-            lambda *leaves: np.stack([_typed(leaf, precision) for leaf in leaves]), *zip(worlds, pairs, strict=True)
-        )
-        concrete, numbers, keys = cast_floats(stacked[0], precision), _numbers(seeds), _keys(name, seeds)
-        agreed, loops = _start_worlds(concrete, cast_floats(stacked[1], precision), numbers, keys)
-        first, parts = 0, list[BlockMetrics]()
-        for call, tile in calls_of(blocks, concrete.devices.mean_gain.size * len(seeds)):
-            at, options = np.uint32(first), Options(call, tile)
-            loops, (part, _) = _play_worlds(concrete, agreed, loops, numbers, keys[:, ACTS], at, options)
-            parts.append(jax.tree.map(np.asarray, part))
-            first += call
-        sums: BlockMetrics = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=2), *parts)
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], sums) for i in range(len(worlds))]
-
-
-def _typed(leaf: Any, precision: str) -> Any:
-    """A leaf as an array, a hyperparameter in the precision of the run."""
-    return np.asarray(leaf, precision if isinstance(leaf, float) else None)

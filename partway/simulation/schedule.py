@@ -1,4 +1,4 @@
-"""How a run is laid out on the machine: which seeds share a compiled call, how many calls run side by side.
+"""How a rollout is spread over the machine: which runs share a compiled call, and how many calls run side by side.
 
 Nothing here changes a result but for rounding.
 """
@@ -8,38 +8,26 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Mesh
 
-from partway.simulation.fleet import mesh_for
+from partway.simulation.sharding import mesh_for
 from partway.workers import cores
 
 BLOCKS_PER_CALL = 500
 """Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
-
-
-MOST_PLAYED = 20_000_000
-"""Device-blocks in one compiled call on a CPU, for the same reason: some seconds."""
-
-
+MAX_PER_CALL = 2**22
+"""Device-blocks in the compiled calls that run at a time: each leaves some 40 bytes to be measured."""
 FEW = 2_000_000
-"""Device-blocks that are played in less time than it takes to compile a second program."""
-
-
+"""Device-blocks that are computed in less time than it takes to compile a second program."""
 BLOCKS_PER_TILE = 50
-"""Blocks of a tile: drawn at a time, and if the devices of a large fleet hear nothing, played ahead of the server."""
-
-
-MOST_DRAWN = 2**22
-"""Device-blocks of a tile, which may make it shorter: 8 bytes each, and some 30 more where devices play ahead."""
-
-
+"""Blocks whose random numbers are drawn at a time and, where devices of a large fleet use no broadcast, run ahead."""
 LANES = 1280
-"""Devices of all seeds together that a call on a CPU plays at most, if not of one seed: more leave the cache."""
+"""Devices of all runs of a call on a CPU: more of them leave the cache."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a run is played: its seeds in equal `shares`, `threads` of which play side by side, or each on a `mesh`.
+class Schedule:
+    """How a rollout is computed: its runs in equal `shares`, `threads` of them side by side, or each on a `mesh`.
 
-    calls  blocks of each compiled call, and of each of its tiles
+    calls  (blocks of a compiled call, blocks of each of its tiles), one after another
     """
 
     shares: int
@@ -48,50 +36,50 @@ class Layout:
     calls: list[tuple[int, int]]
 
 
-def layout_of(seeds: int, fleet: int, blocks: int) -> Layout:
-    """The fastest layout known.
+def schedule(runs: int, devices: int, blocks: int, threads: int | None = None) -> Schedule:
+    """The fastest schedule known for so many runs of a fleet; `threads`: at most so many, all cores if None.
 
-    XLA starts the small kernels of a block one after the other, so that one call hardly uses a second core: there are
-    as many threads as cores. Where more JAX devices than shares can have a part of a large fleet, they do instead.
+    XLA starts the small kernels of a block one after another, so that one call hardly uses a second core: there are as
+    many threads as cores. Where more JAX devices than shares can have a chunk of a large fleet, they do instead.
     """
-    together = seeds_together(seeds, fleet)
-    shares, mesh = seeds // together, mesh_for(fleet)
+    together = runs_per_call(runs, devices)
+    shares, mesh = runs // together, mesh_for(devices)
     if mesh and mesh.size <= min(shares, cores()):
         mesh = None
-    threads = 1 if mesh else min(shares, cores())
-    return Layout(shares, threads, mesh, calls_of(blocks, fleet * together, threads))
+    side_by_side = 1 if mesh else min(shares, cores())
+    calls = divide_blocks(blocks, devices * together * side_by_side)
+    return Schedule(shares, side_by_side if threads is None else min(side_by_side, threads), mesh, calls)
 
 
-def seeds_together(seeds: int, fleet: int) -> int:
-    """How many seeds a compiled call plays: equally many in each, all of them where there is a GPU."""
+def runs_per_call(runs: int, devices: int) -> int:
+    """How many runs a compiled call computes: equally many in each, all of them where there is a GPU."""
     if jax.default_backend() != "cpu":
-        return seeds
-    for_each_core, most = seeds // divisor(seeds, cores()), max(LANES // fleet, 1)
-    together = divisor(for_each_core, most)
-    return together if 2 * together >= min(for_each_core, most) else for_each_core
+        return runs
+    per_core, limit = runs // divisor(runs, cores()), max(LANES // devices, 1)
+    together = divisor(per_core, limit)
+    return together if 2 * together >= min(per_core, limit) else per_core
 
 
-def calls_of(blocks: int, lanes: int, threads: int = 1) -> list[tuple[int, int]]:
-    """Blocks of each compiled call and of each of its tiles, for so many devices of all its seeds.
+def divide_blocks(blocks: int, lanes: int) -> list[tuple[int, int]]:
+    """Blocks of each compiled call and of each of its tiles; `lanes`: devices of all calls that run at a time.
 
     Equally many in each call, so that one program serves all. Where that would make calls or tiles short, the last call
-    is shorter; but FEW device-blocks are played in equal calls, or one, whatever their tiles.
+    is shorter; but FEW device-blocks are computed in equal calls, or one, whatever their tiles.
     """
-    played = MOST_PLAYED // lanes if jax.default_backend() == "cpu" else BLOCKS_PER_CALL
-    most = max(min(blocks, BLOCKS_PER_CALL, played), 1)
-    in_tile = min(max(MOST_DRAWN // (lanes * threads), 1), BLOCKS_PER_TILE, most)
+    limit = max(min(blocks, BLOCKS_PER_CALL, MAX_PER_CALL // lanes), 1)
+    in_tile = min(BLOCKS_PER_TILE, limit)
     few = blocks <= 10 * BLOCKS_PER_CALL and blocks * lanes <= FEW
-    length = divisor(blocks, most)
-    if 10 * length >= most and (few or 2 * divisor(length, in_tile) >= in_tile):
+    length = divisor(blocks, limit)
+    if 10 * length >= limit and (few or 2 * divisor(length, in_tile) >= in_tile):
         calls = [length] * (blocks // length)
     elif few:
         calls = [blocks]
     else:
-        length = most // in_tile * in_tile
+        length = limit // in_tile * in_tile
         calls = [*[length] * (blocks // length), *[blocks % length] * (blocks % length > 0)]
     return [(call, divisor(call, in_tile)) for call in calls]
 
 
-def divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` up to `most`, at least 1."""
-    return max(d for d in range(1, max(most, 1) + 1) if number % d == 0)
+def divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`, at least 1."""
+    return max(d for d in range(1, max(limit, 1) + 1) if number % d == 0)

@@ -1,167 +1,164 @@
-"""One block of the system: views, actions, transition, costs, learning; one `vmap` over devices.
+"""One block of the whole system, for ONE seed.
 
-    State --views--> K x DeviceView, ServerView --act--> actions --(1)-(8)--> State', Costs --learn--> memories
+    State --views--> K x DeviceView, ServerView --act--> actions --(1)-(8)--> State', costs --learn--> controller states
 
-Everything is for ONE seed and, but for `play_ahead`, for ONE block; `partway.runs` scans over blocks and puts the seed
-axis first.
+`step` says what the system does and measures nothing; it returns a `Transition`, from which `partway.measurement`
+computes the rest. `partway.simulation.rollout` scans it over blocks.
 """
-
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 
-from partway.controllers.base import (
-    ControllerState,
-    DeviceController,
-    DeviceView,
-    ServerController,
-    ServerView,
-    no_broadcast,
+from partway.controllers.base import ControllerPair, ControllerState, DeviceController, DeviceView, ServerView
+from partway.controllers.block import (
+    DeviceOutcome,
+    ServerOutcome,
+    Transition,
+    act_server,
+    learn_server,
+    received,
 )
 from partway.pytree import record
 from partway.rng import per_device
-from partway.simulation.fleet import DeviceOutcome, Fleet, Tile, broadcast_shared, play_devices, play_tile
-from partway.system.equations import block_costs, server_energy, transition
+from partway.simulation.fleet import Fleet, FleetAhead, run_ahead, run_fleet
+from partway.simulation.sharding import broadcast_shared
+from partway.system.equations import inflow, next_device_queue, next_server_queue
 from partway.system.exogenous import PackedExogenous, gains, unpack
-from partway.system.signalling import broadcast, enqueue
-from partway.system.types import Broadcast, Costs, ServerAction, State
+from partway.system.signalling import delivered, enqueue, no_broadcast
+from partway.system.types import Broadcast, DeviceAction, ServerAction, State
 from partway.system.world import World
 
 
 @record
-class ControllerPair:
-    """A device controller and a server controller that play together."""
-
-    device: DeviceController
-    server: ServerController
-
-
-@record
 class Carry:
-    """What goes from block to block. Device memories have the device axis last."""
+    """What goes from block to block: the system's state, and the controllers' states, the devices' axis last."""
 
     state: State
     device_state: ControllerState
     server_state: ControllerState
 
 
-def first_state(world: World, seed: jax.Array) -> State:
-    """Empty queues, nothing said yet."""
-    mean = world.devices.mean_gain
-    zero, told = jnp.zeros((), mean.dtype), no_broadcast(mean.shape[-1], mean.dtype)
+def step(
+    world: World,
+    pair: ControllerPair,
+    carry: Carry,
+    exogenous: PackedExogenous,
+    key: jax.Array,
+    block: jax.Array,
+    learning: bool,
+    ahead: DeviceOutcome | None = None,
+) -> tuple[Carry, Transition]:
+    """One block: see, act, move on, spend, learn.
+
+    key    of the controllers' actions in the whole run       learning  False: the policies are frozen
+    ahead  what the devices do in this block, if `run_devices_ahead` has computed it
+    """
+    server, state = world.server, carry.state
+    key_devices, key_server = _block_keys(key, block)
+    view = server_view(state)
+    service = act_server(pair.server, carry.server_state, server, view, key_server)
+    if ahead is None:
+        inputs = Fleet(
+            world.devices,
+            device_views(pair.device, state, service.broadcast),
+            exogenous,
+            next_broadcast(pair.device, state, service.broadcast),
+            per_device(key_devices, state.q.shape[-1]),
+        )
+        device_state, outcome = run_fleet(pair.device, carry.device_state, inputs, learning)
+    else:
+        device_state, outcome = carry.device_state, ahead
+    after = next_state(world, state, DeviceAction(outcome.started, outcome.offload), service, exogenous)
+    server_state = carry.server_state
+    if learning:
+        server_state = learn_server(pair.server, server_state, server, view, service, server_view(after))
+    change = jnp.asarray(pair.server.relative_change(server_state), state.q.dtype)
+    did = ServerOutcome(state.backlog, service.service_per_slot, change)
+    return Carry(after, device_state, server_state), Transition(
+        block, exogenous.arrival_bits, outcome, did, after.last_inflow
+    )
+
+
+def next_state(
+    world: World, state: State, actions: DeviceAction, service: ServerAction, exogenous: PackedExogenous
+) -> State:
+    """(1) and (6): the state of the next block, for feasible actions (K,).
+
+    `exogenous` does not depend on the actions ((10), (18)). What is sent in block t is in the server's queue, and paid
+    for, from its block t + 1 on.
+    """
+    devices = broadcast_shared(world.devices, state.q.shape[-1])
+    random, sent = unpack(devices.slots, exogenous), inflow(devices, actions)
+    return State(
+        q=next_device_queue(devices, state.q, actions, random.arrivals),
+        gain=random.gain,
+        arrivals=random.arrivals,
+        backlog=next_server_queue(state.backlog, service.service_per_slot, sent),
+        last_inflow=sent,
+        broadcast_queue=enqueue(state.broadcast_queue, service.broadcast),
+    )
+
+
+def run_devices_ahead(
+    world: World,
+    pair: ControllerPair,
+    carry: Carry,
+    exogenous: PackedExogenous,
+    key: jax.Array,
+    blocks: jax.Array,
+    learning: bool,
+) -> tuple[ControllerState, DeviceOutcome]:
+    """The devices' states after `blocks` (T,), and what they do in them (T, K): for devices that use no broadcast."""
+    count = carry.state.q.shape[-1]
+    keys = jax.vmap(lambda block: per_device(_block_keys(key, block)[0], count))(blocks)
+    views = device_views(pair.device, carry.state, no_broadcast(count, carry.state.q.dtype))
+    return run_ahead(pair.device, carry.device_state, FleetAhead(world.devices, views, exogenous, keys), learning)
+
+
+def init(world: World, pair: ControllerPair, seed: jax.Array, keys: jax.Array) -> tuple[ControllerPair, Carry]:
+    """The pair after what the devices agree on, and the carry before block 0; `keys` (3,): `rng.controller_keys`."""
+    state, count = initial_state(world, seed), world.devices.mean_gain.shape[-1]
+    devices = broadcast_shared(world.devices, count)
+    controller = pair.device.setup(keys[0], devices)
+    key_devices, key_server = jax.random.split(keys[1])
+    views = device_views(controller, state, no_broadcast(count, state.q.dtype))
+    device_state = controller.init_fleet(devices, views, per_device(key_devices, count))
+    server_state = pair.server.init(world.server, server_view(state), key_server)
+    return ControllerPair(controller, pair.server), Carry(state, device_state, server_state)
+
+
+def initial_state(world: World, seed: jax.Array) -> State:
+    """Empty queues, no broadcast on its way."""
+    mean, delay = world.devices.mean_gain, world.server.broadcast_delay_blocks
+    zero, nothing = jnp.zeros((), mean.dtype), no_broadcast(mean.shape[-1], mean.dtype)
     return State(
         q=jnp.zeros_like(mean),
         gain=gains(world, seed, 0),
         arrivals=jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype),
         backlog=zero,
-        arrived=zero,
-        broadcast_queue=jax.tree.map(
-            lambda leaf: jnp.zeros((world.server.broadcast_delay_blocks, *leaf.shape), leaf.dtype), told
-        ),
+        last_inflow=zero,
+        broadcast_queue=jax.tree.map(lambda leaf: jnp.zeros((delay, *leaf.shape), leaf.dtype), nothing),
     )
 
 
-def device_views(state: State, now: Broadcast) -> DeviceView:
-    """What every device sees; what all hear is repeated for each."""
-    words, devices = broadcast(state.broadcast_queue, now), state.q.shape[-1]
-    each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (devices,)), words)
+def device_views(controller: DeviceController, state: State, now: Broadcast) -> DeviceView:
+    """What every device sees, (K,) each; `now` is what the server broadcasts in this block."""
+    devices, delay_line = state.q.shape[-1], received(controller, state.broadcast_queue)
+    arrived = delivered(delay_line, received(controller, now))
+    each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (devices,)), arrived)
     return DeviceView(state.q, state.gain, state.arrivals, each)
 
 
-def next_broadcast(state: State, commanded: ServerAction) -> Broadcast:
-    """What devices have heard, each, when the block of this state ends."""
-    after = replace(state, broadcast_queue=enqueue(state.broadcast_queue, commanded.broadcast))
-    return device_views(after, commanded.broadcast).broadcast
+def next_broadcast(controller: DeviceController, state: State, now: Broadcast) -> Broadcast:
+    """The last broadcast that every device has received when the block ends, (K,) each."""
+    delay_line = enqueue(received(controller, state.broadcast_queue), received(controller, now))
+    arrived = delivered(delay_line, received(controller, now))
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, state.q.shape), arrived)
 
 
 def server_view(state: State) -> ServerView:
     """What the server sees."""
-    return ServerView(state.backlog, state.arrived, state.q)
-
-
-def start(world: World, pair: ControllerPair, seed: jax.Array, keys: jax.Array) -> tuple[ControllerPair, Carry]:
-    """The pair after what is agreed beforehand, and the loop before block 0."""
-    state = first_state(world, seed)
-    devices = broadcast_shared(world.devices, state.q.shape[-1])
-    controller = pair.device.setup(keys[0], devices)
-    key_devices, key_server = jax.random.split(keys[1])
-    views = device_views(state, no_broadcast(state.q.shape[-1], state.q.dtype))
-    views = replace(views, broadcast=controller.listen(views.broadcast))
-    own = per_device(key_devices, state.q.shape[-1])
-    device_state = controller.init_fleet(devices, views, own)
-    server_state = pair.server.init(world.server, server_view(state), key_server)
-    return ControllerPair(controller, pair.server), Carry(state, device_state, server_state)
-
-
-@record
-class Transition:
-    """One block as it happened, for the reports: its number, the state before, what was done, spent and paid."""
-
-    block: jax.Array
-    before: State
-    did: DeviceOutcome
-    service_per_slot: jax.Array
-    server_j: jax.Array
-    costs: Costs
-    after: State
-
-
-def play_ahead(
-    world: World,
-    pair: ControllerPair,
-    loop: Carry,
-    kept: PackedExogenous,
-    key: jax.Array,
-    blocks: jax.Array,
-    learning: bool,
-) -> tuple[ControllerState, DeviceOutcome]:
-    """What devices that hear nothing do in `blocks` (T,), and their memories then: before the server plays them."""
-    count = loop.state.q.shape[-1]
-    keys = jax.vmap(lambda block: per_device(_block_keys(key, block)[0], count))(blocks)
-    seen = device_views(loop.state, no_broadcast(count, loop.state.q.dtype))
-    return play_tile(pair.device, learning, loop.device_state, Tile(world.devices, seen, kept, keys))
-
-
-def play_block(
-    world: World,
-    pair: ControllerPair,
-    loop: Carry,
-    kept: PackedExogenous,
-    key: jax.Array,
-    block: jax.Array,
-    learning: bool,
-    did: DeviceOutcome | None = None,
-) -> tuple[Carry, Transition]:
-    """One block: see, act, move on, pay, learn. A frozen policy is one with `learning` off.
-
-    did  of the devices, if `play_ahead` has played them
-    """
-    server, state, draws = world.server, loop.state, unpack(world.devices.slots, kept)
-    devices = broadcast_shared(world.devices, state.q.shape[-1])
-    key_devices, key_server = _block_keys(key, block)
-
-    seen_by_server = server_view(state)
-    asked = pair.server.act(loop.server_state, server, seen_by_server, key_server)
-    commanded = replace(asked, service_per_slot=jnp.clip(asked.service_per_slot, 0.0, server.slot_capacity))
-    device_state = loop.device_state
-    if did is None:
-        seen, keys = device_views(state, commanded.broadcast), per_device(key_devices, state.q.shape[-1])
-        fleet = Fleet(world.devices, seen, next_broadcast(state, commanded), draws, keys)
-        device_state, did = play_devices(pair.device, learning, device_state, fleet)
-
-    after = transition(devices, state, did.actions, commanded, draws)
-    server_j = server_energy(server, commanded.service_per_slot)
-    costs = block_costs(devices, server, state, did.joules, server_j)
-    played = Transition(block, state, did, commanded.service_per_slot, server_j, costs, after)
-    if not learning:
-        return Carry(after, device_state, loop.server_state), played
-
-    server_cost = costs.server_queue + costs.server_energy
-    server_state = pair.server.learn(
-        loop.server_state, server, seen_by_server, commanded, server_cost, server_view(after)
-    )
-    return Carry(after, device_state, server_state), played
+    return ServerView(state.backlog, state.last_inflow, state.q)
 
 
 def _block_keys(key: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,7 +1,8 @@
-"""What chance brings to a world, block by block: arrivals and gains, the same for every scheme."""
+"""What is random in a world, block by block: arrivals and channel gains, the same for every scheme."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from partway.pytree import record
 from partway.rng import stream, words
@@ -14,10 +15,12 @@ SLOTS_PER_WORD = 8
 
 @record
 class PackedExogenous:
-    """`Exogenous` as they are kept, of one block or of many (...): `came` (..., words, K) uint32, a bit a slot; `gain`
-    (..., K)."""
+    """`Exogenous` as it is stored, of one block or of many (...).
 
-    came: jax.Array
+    arrival_bits  (..., words, K) uint32: one bit a slot, SLOTS_PER_WORD slots a word       gain  (..., K) [1/W]
+    """
+
+    arrival_bits: jax.Array
     gain: jax.Array
 
 
@@ -38,19 +41,26 @@ def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax
 
 
 def sample(world: World, seed: int | jax.Array, block: int | jax.Array) -> PackedExogenous:
-    """What block t, or each of many (...), brings: its arrivals, and the gain of block t + 1."""
+    """The arrivals of block t, or of each of many blocks (...), and the gain of block t + 1."""
     return PackedExogenous(_arrival_bits(world, seed, block), gains(world, seed, jnp.asarray(block, jnp.uint32) + 1))
 
 
-def unpack(slots: int, kept: PackedExogenous) -> Exogenous:
-    """The draws of one block of `slots` slots as the system sees them."""
+def unpack(slots: int, packed: PackedExogenous) -> Exogenous:
+    """What is random in one block of `slots` slots."""
     slot = jnp.arange(slots, dtype=jnp.uint32)
-    bits = kept.came[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
-    return Exogenous((bits & 1).astype(kept.gain.dtype), kept.gain)
+    bits = packed.arrival_bits[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
+    return Exogenous((bits & 1).astype(packed.gain.dtype), packed.gain)
+
+
+def unpack_arrivals(slots: int, arrival_bits: np.ndarray) -> np.ndarray:
+    """(..., n, K) 0 or 1 from (..., words, K), on the host."""
+    slot = np.arange(slots, dtype=np.uint32)
+    bits = arrival_bits[..., slot // SLOTS_PER_WORD, :] >> (slot % SLOTS_PER_WORD)[:, None]
+    return (bits & 1).astype(np.uint8)
 
 
 def exogenous(world: World, seed: int | jax.Array, block: int | jax.Array) -> Exogenous:
-    """What block t brings: its arrivals, and the gain of block t + 1."""
+    """The arrivals of block t, and the gain of block t + 1."""
     return unpack(world.devices.slots, sample(world, seed, block))
 
 
@@ -60,7 +70,7 @@ def _arrival_bits(world: World, seed: int | jax.Array, block: int | jax.Array) -
     One random word decides them: it is a point in an interval that each slot splits at b and keeps one side of, in
     whole numbers, so that float32, float64, CPU and GPU draw the same. b = 1 fails once in 2^31 slots.
     """
-    slots, threshold, came = world.devices.slots, world.arrival_threshold, []
+    slots, threshold, packed = world.devices.slots, world.arrival_threshold, list[jax.Array]()
     for first in range(0, slots, SLOTS_PER_WORD):
         _, point = words(stream(seed, first // SLOTS_PER_WORD), block, threshold.shape[-1])
         width, bits = jnp.full_like(point, 2**32 - 1), jnp.zeros_like(point)
@@ -69,8 +79,8 @@ def _arrival_bits(world: World, seed: int | jax.Array, block: int | jax.Array) -
             arrives = point < split
             point, width = jnp.where(arrives, point, point - split), jnp.where(arrives, split, width - split)
             bits = bits | arrives.astype(jnp.uint32) << slot
-        came.append(bits)
-    return jnp.stack(came, axis=-2)
+        packed.append(bits)
+    return jnp.stack(packed, axis=-2)
 
 
 @jax.jit

@@ -13,6 +13,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from partway.dnn.cuts import by_law
 from partway.pytree import record
 from partway.system.equations import LN2, affordable_bits, local_energy, spectral_efficiency
 from partway.system.types import ROUNDING, Device
@@ -54,42 +55,47 @@ def at_table_cuts(device: Device, loss: jax.Array, max_bits: jax.Array, price: j
 
 
 def exact_choices(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
-    """c(j) from below over all shares under the paper's law; over the table's cuts elsewhere.
+    """c(j) from below over all shares under the paper's law; over the table's cuts elsewhere."""
+    return by_law(
+        device.task,
+        lambda: _choices_on_line(device, loss, max_bits, price),
+        lambda: at_table_cuts(device, loss, max_bits, price),
+    )
+
+
+def _choices_on_line(device: Device, loss: jax.Array, max_bits: jax.Array, price: jax.Array | float) -> Choices:
+    """c(j) from below over all shares under the paper's law.
 
     The cost is convex in the share, so the minimum over an interval is the free one clipped to it, and the last tangent
     bounds it from below.
     """
-    at_cuts = at_table_cuts(device, loss, max_bits, price)
     slope_of_radio = LN2 * spectral_efficiency(device, device.task.bits_per_task)
     radio = device.energy_weight * device.slot_s * device.snr_gap * loss
     started = column(1, device.max_tasks_per_block + 1, loss)
     per_share = price * device.server_work
-
     coef = 3.0 * device.energy_weight * device.energy_coef
 
-    def paid(offload: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def marginal(offload: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the last bit of share costs in price and radio energy, and its derivative."""
-        grown = radio * slope_of_radio * jnp.exp(slope_of_radio * offload)
-        return per_share + grown, slope_of_radio * grown
+        growing = radio * slope_of_radio * jnp.exp(slope_of_radio * offload)
+        return per_share + growing, slope_of_radio * growing
 
     unlimited = replace(device, capacity=jnp.full_like(device.capacity, jnp.inf))
     offload = at_table_cuts(unlimited, loss, jnp.full_like(max_bits, jnp.inf), price).offload[1:]
-    least = jnp.finfo(offload.dtype).tiny
-    for _ in range(NEWTON_STEPS):  # on taken - rest = sqrt(paid / coef): no double root where sending is free
-        worth, grows = paid(offload)
-        local = jnp.sqrt(worth / jnp.maximum(coef, least))
-        slope = 1.0 + grows / jnp.maximum(2.0 * coef * local, least)
+    tiny = jnp.finfo(offload.dtype).tiny
+    for _ in range(NEWTON_STEPS):  # on started - offload = sqrt(marginal / coef): no double root if sending is free
+        paid, growth = marginal(offload)
+        local = jnp.sqrt(paid / jnp.maximum(coef, tiny))
+        slope = 1.0 + growth / jnp.maximum(2.0 * coef * local, tiny)
         offload = jnp.clip(offload - (offload - started + local) / slope, 0.0, 1.0)
     low = jnp.maximum(started - device.capacity - ROUNDING, 0.0)
     high = jnp.minimum(1.0, max_bits / device.task.bits_per_task)
     offload = jnp.clip(offload, low, jnp.maximum(high, low))
     cost = device.energy_weight * local_energy(device, started - offload) + per_share * offload
     cost = cost + radio * jnp.expm1(slope_of_radio * offload)
-    steepness = paid(offload)[0] - coef * (started - offload) ** 2
+    steepness = marginal(offload)[0] - coef * (started - offload) ** 2
     tangent = jnp.where(steepness > 0, steepness * (offload - low), -steepness * (high - offload))
-    on_line = _with_none(jnp.where(low <= high, cost - tangent, jnp.inf), offload)
-    proportional = device.task.proportional
-    return jax.tree.map(lambda line, table: jnp.where(proportional, line, table), on_line, at_cuts)
+    return _with_none(jnp.where(low <= high, cost - tangent, jnp.inf), offload)
 
 
 def column(first: int, end: int, like: jax.Array) -> jax.Array:

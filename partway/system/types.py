@@ -1,4 +1,7 @@
-"""TODO system.types."""
+"""What the system is made of: the constants of every party, actions, the state, and what is random.
+
+Records of one device have scalar fields. Records of a fleet have the device axis last, K = `Device.fleet_size` long.
+"""
 
 import jax
 
@@ -6,22 +9,26 @@ from partway.dnn.cuts import Task
 from partway.pytree import record
 
 ROUNDING = 1e-4
-"""Slack [tasks] under which a device is taken to reach a whole number of tasks."""
+"""Slack [tasks] within which a number of tasks counts as whole."""
 
 
 @record
 class Device:
-    """A device's own constants, never a probability of its world. Coefficients are formed in float64 on the host.
+    """Constants of one device. Coefficients are computed in float64 on the host.
 
-    capacity       n tau f_max / W, most tasks a block can run
+    capacity       n tau f_max / W: the most tasks that a block can run
     energy_coef    xi W^3 / (n tau)^2 [J / task^3]
-    queue_weight   w3 W, cost of a task waiting for a block
+    queue_weight   w3 W: cost of one task that waits for one block
     energy_weight  w4 [1/J]
-    server_work    W_ser,k, work of a whole task at the server [mean tasks of the fleet]
+    server_work    W_ser,k: work of a whole task at the server [mean tasks of the fleet]
     mean_gain      h without fading [1/W]
-    fleet_size     K, the devices that share the server
-    discount, objective  gamma, and what is to be small: the "average" cost of a block or the "discounted" sum
-    most           tasks the fastest device of the fleet can take up in a block, the last of them cut
+    snr_gap        Gamma
+    fleet_size     K, the number of devices that share the server
+    discount       gamma
+    slots          n, slots per block
+    max_tasks_per_block  the most tasks that the fastest device of the fleet can start in a block, the last one cut
+    queue          reading of (1): "conserving" or "as_printed"
+    objective      what is minimised: the "average" cost of a block or the "discounted" sum
     """
 
     capacity: jax.Array
@@ -45,13 +52,15 @@ class Device:
 
 @record
 class Server:
-    """The server's own constants; its unit of work is the fleet's mean task.
+    """Constants of the server. Its unit of work is the mean task of the fleet.
 
-    slot_capacity  tau F / mean task, most work a slot can do
+    slot_capacity  tau F / mean task: the most work that a slot can do
     energy_coef    xi_ser (mean task)^3 / tau^2 [J / work^3 and slot]
-    queue_weight   w1 mean task, cost of one unit of work waiting for a block
+    queue_weight   w1 mean task: cost of one unit of work that waits for one block
     energy_weight  w2 [1/J]
-    lag            blocks until devices hear what it says
+    discount       gamma
+    slots          n, slots per block
+    broadcast_delay_blocks  blocks until a broadcast reaches the devices
     """
 
     slot_capacity: jax.Array
@@ -66,10 +75,12 @@ class Server:
 
 @record
 class Broadcast:
-    """What the server tells the devices once a block.
+    """What the server sends to all devices once per block.
 
-    price  cost of one more unit of work sent now       rate   work it does in this block
-    backlog  work waiting                               share  (K,) of its rate, by device; each device hears its own
+    price         cost of one more unit of work sent now
+    service_rate  work that the server does in this block [mean tasks]
+    backlog       work that waits at the server [mean tasks]
+    share         (K,) each device's share of the service rate; a device receives its own
     """
 
     price: jax.Array
@@ -80,19 +91,23 @@ class Broadcast:
 
 @record
 class DeviceAction:
-    """`whole` tasks left untouched, share `offload` of one task sent; `power` [W] where a controller commands a power.
+    """What a device does in a block.
 
-    The world's action may differ from the one asked for (`feasible_action`).
+    started  tasks taken from the queue, a whole number; the last of them is the one that is cut
+    offload  fraction of the last one that is sent to the server, in [0, 1]
+    power    commanded transmit power [W], or None where a controller commands none
+
+    What happens may differ from what a controller asks for: see `partway.system.equations.feasible_action`.
     """
 
-    whole: jax.Array
+    started: jax.Array
     offload: jax.Array
     power: jax.Array | None = None
 
 
 @record
 class ServerAction:
-    """`service_per_slot` (n,) work in each slot [mean tasks], and what the devices are told."""
+    """What the server does in a block: work in each slot `service_per_slot` (n,) [mean tasks], and its broadcast."""
 
     service_per_slot: jax.Array
     broadcast: Broadcast
@@ -100,7 +115,7 @@ class ServerAction:
 
 @record
 class Exogenous:
-    """What chance decides in one block: `arrivals` (n, K) 0 or 1 in each slot; `gain` (K,) of the next block."""
+    """What is random in one block: `arrivals` (n, K), 0 or 1 in each slot, and `gain` (K,) of the next block [1/W]."""
 
     arrivals: jax.Array
     gain: jax.Array
@@ -110,27 +125,17 @@ class Exogenous:
 class State:
     """The system at the start of block t. The server's block t runs n + 1 slots after the devices' block t (Fig. 2).
 
-    q        (K,) tasks waiting; integers while the queue is conserving
-    gain     (K,) h of this block
-    arrivals (n, K) of the block just ended, already in q (trap T6)
-    y        work waiting at the server
-    arrived  the part of y that the last block brought
-    told     Broadcast with axis (lag,) first: what the server said in the last `broadcast_delay_blocks` blocks, oldest first
+    q            (K,) tasks waiting; whole numbers while the queue is conserving
+    gain         (K,) h of this block [1/W]
+    arrivals     (n, K) of the block before, already in q (trap T6)
+    backlog      work waiting at the server [mean tasks]
+    last_inflow  the part of the backlog that arrived in the block before [mean tasks]
+    broadcast_queue  broadcasts on their way, (broadcast_delay_blocks, ...) each, the oldest first
     """
 
     q: jax.Array
     gain: jax.Array
     arrivals: jax.Array
     backlog: jax.Array
-    arrived: jax.Array
+    last_inflow: jax.Array
     broadcast_queue: Broadcast
-
-
-@record
-class Costs:
-    """(8) by party and kind, before summing over devices: the two kinds of parts of (13)."""
-
-    server_queue: jax.Array
-    server_energy: jax.Array
-    device_queue: jax.Array
-    device_energy: jax.Array

@@ -1,13 +1,11 @@
-"""A scenario made concrete: who stands where, what every party's constants are, and what chance brings."""
+"""A scenario made concrete: the constants of every party, in the units of the code."""
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import jax
 import numpy as np
 
-from partway.bound.certificate import Certificate
 from partway.dnn.cuts import MAX_EFFICIENCY, Task, layer_cuts, proportional_cuts
 from partway.dnn.profile import read_profile
 from partway.errors import InputError
@@ -16,25 +14,20 @@ from partway.scenario.schema import DeviceClass, Scenario
 from partway.system.placement import Placement
 from partway.system.types import ROUNDING, Device, Server
 
-T = TypeVar("T")
-
-
 MOST_PLANNED = 64
 """Tasks a block up to which plans are made; a device that could run more is planned for as if it could not."""
 
 
 @record
 class World:
-    """The fleet, the server, and the probabilities nobody in it knows.
+    """The fleet, the server, and the probabilities that nobody in it knows.
 
     arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it
-    certificate  with which a run measures how far it is from the lower bound (`partway.bound`); no controller sees it
     """
 
     devices: Device
     server: Server
     arrival_threshold: jax.Array
-    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True)

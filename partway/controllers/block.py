@@ -1,0 +1,159 @@
+"""One block of ONE device and of ONE server: see, act, become feasible, spend, learn.
+
+The simulator composes these for a whole system; a live device or server calls them one block at a time. A batched
+controller takes a whole fleet in the place of one device, device axis last; others are mapped by `for_fleet`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from partway.controllers.base import (
+    ControllerState,
+    DeviceController,
+    DeviceView,
+    Received,
+    ServerController,
+    ServerView,
+)
+from partway.pytree import fleetwise, record
+from partway.system.equations import (
+    device_cost,
+    device_energy,
+    feasible_action,
+    next_device_queue,
+    power_for,
+    server_cost,
+    server_energy,
+)
+from partway.system.types import Broadcast, Device, DeviceAction, Exogenous, Server, ServerAction
+
+T = TypeVar("T")
+
+
+@record
+class DeviceOutcome:
+    """What devices did in a block, (K,) each.
+
+    q, gain          before the block: tasks waiting, h [1/W]
+    started, offload the action that happened
+    commanded        transmit power that the controller asked for [W], NaN where it asks for none
+    power            transmit power [W]
+    energy_j         of CPU and radio [J]
+    relative_change  of what was learned, NaN where nothing is
+    """
+
+    q: jax.Array
+    gain: jax.Array
+    started: jax.Array
+    offload: jax.Array
+    commanded: jax.Array
+    power: jax.Array
+    energy_j: jax.Array
+    relative_change: jax.Array
+
+
+@record
+class ServerOutcome:
+    """What the server did in a block.
+
+    backlog           work that waited before the block [mean tasks]
+    service_per_slot  (n,) work commanded in each slot [mean tasks]
+    relative_change   of what was learned, NaN where nothing is
+    """
+
+    backlog: jax.Array
+    service_per_slot: jax.Array
+    relative_change: jax.Array
+
+
+@record
+class Transition:
+    """One block of the system as it happened; all that is measured is computed from it.
+
+    block         its number
+    arrival_bits  (words, K) uint32: the tasks that arrived, one bit a slot (`partway.system.exogenous`)
+    inflow        work that the devices sent to the server [mean tasks]
+    """
+
+    block: jax.Array
+    arrival_bits: jax.Array
+    devices: DeviceOutcome
+    server: ServerOutcome
+    inflow: jax.Array
+
+
+def device_block(
+    controller: DeviceController,
+    state: ControllerState,
+    device: Device,
+    view: DeviceView,
+    key: jax.Array,
+    exogenous: Exogenous,
+    next_broadcast: Broadcast,
+    learning: bool,
+) -> tuple[ControllerState, DeviceView, DeviceOutcome]:
+    """One block of one device: its state and what it sees after the block, and what it did.
+
+    view, next_broadcast  hold the fields of the broadcast that the controller uses
+    """
+    action, energy_j = act_device(controller, state, device, view, key)
+    next_q = next_device_queue(device, view.q, action, exogenous.arrivals)
+    next_view = DeviceView(next_q, exogenous.gain, exogenous.arrivals, next_broadcast)
+    if learning:
+        cost = device_cost(device, view.q, energy_j)
+        state = controller.learn(state, device, view, action, cost, next_view)
+    outcome = DeviceOutcome(
+        q=view.q,
+        gain=view.gain,
+        started=action.started,
+        offload=action.offload,
+        commanded=jnp.full_like(view.q, jnp.nan) if action.power is None else action.power,
+        power=power_for(device, view.gain, action.offload),
+        energy_j=energy_j,
+        relative_change=jnp.broadcast_to(controller.relative_change(state), view.q.shape),
+    )
+    return state, next_view, outcome
+
+
+def act_device(
+    controller: DeviceController, state: ControllerState, device: Device, view: DeviceView, key: jax.Array
+) -> tuple[DeviceAction, jax.Array]:
+    """The action that happens and the energy that it takes [J]."""
+    asked = controller.act(state, device, view, key)
+    action = feasible_action(device, view.q, view.gain, asked)
+    return action, device_energy(device, view.gain, action)
+
+
+def for_fleet(controller: DeviceController, function: Callable[..., T]) -> Callable[..., T]:
+    """A function of one device as a function of a fleet, device axis last."""
+    return function if controller.batched else fleetwise(function)
+
+
+def act_server(
+    controller: ServerController, state: ControllerState, server: Server, view: ServerView, key: jax.Array
+) -> ServerAction:
+    """The server's action, its service limited to what f_max allows."""
+    asked = controller.act(state, server, view, key)
+    return replace(asked, service_per_slot=jnp.clip(asked.service_per_slot, 0.0, server.slot_capacity))
+
+
+def learn_server(
+    controller: ServerController,
+    state: ControllerState,
+    server: Server,
+    view: ServerView,
+    action: ServerAction,
+    next_view: ServerView,
+) -> ControllerState:
+    """The server's state after the block."""
+    cost = server_cost(server, view.backlog, server_energy(server, action.service_per_slot))
+    return controller.learn(state, server, view, action, cost, next_view)
+
+
+def received(controller: DeviceController, broadcast: Broadcast) -> Broadcast:
+    """What the controller may read of a broadcast."""
+    return Received.of(broadcast, controller.uses_broadcast)
