@@ -2,34 +2,39 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
 
+CACHE = "PARTWAY_TEST_CACHE"
+if CACHE not in os.environ:  # the first process makes the folder; its workers and their children share it
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="partway-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ[CACHE]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
-
-from partway.experiments.comparison import with_bound
+from partway.controllers.base import ControllerPair
+from partway.experiments.preparation import bound_of, use_bound
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
-from partway.pytree import cast_floats
-from partway.rng import controller_keys, stable_hash
+from partway.rng import controller_keys_on_host
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, consult_bound
-from partway.simulation import rollout as runs
-from partway.simulation import schedule as layout
-from partway.simulation.rollout import Options, Run, run
-from partway.simulation.step import Carry, ControllerPair
+from partway.schemes import SCHEMES, stream_of
+from partway.simulation import rollout as rollouts
+from partway.simulation import schedule
+from partway.simulation.rollout import Run, rollout
+from partway.simulation.step import Carry
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-jax.config.update("jax_enable_compilation_cache", False)  # no test may depend on what an earlier run left on disk
 jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile; the same numbers but for rounding
 jax.config.update("jax_num_cpu_devices", 4)  # that a large fleet is shared by
 settings.register_profile("partway", deadline=None, derandomize=True, database=None, max_examples=100)
@@ -79,9 +84,17 @@ def world_of(scenario: Scenario) -> World:
 
 
 class Play(Protocol):
-    """`run` in calls of CALL blocks; worlds of four devices and worlds like MIXED share the compiled programs."""
+    """`rollout` in calls of CALL blocks; worlds of four devices and worlds like MIXED share the compiled programs."""
 
     def __call__(self, scheme: str | ControllerPair, world: World, blocks: int = 100, **how: Any) -> Run: ...
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The first process removes the folder of compiled programs."""
+    if not hasattr(session.config, "workerinput"):
+        import shutil
+
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -106,18 +119,18 @@ def four() -> Callable[..., World]:
 
 @pytest.fixture
 def small_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are split into calls of CALL blocks, so that they share compiled programs with the other tests."""
-    monkeypatch.setattr(layout, "BLOCKS_PER_CALL", CALL)
+    """Rollouts are divided into calls of CALL blocks, so that they share compiled programs with the other tests."""
+    monkeypatch.setattr(schedule, "BLOCKS_PER_CALL", CALL)
 
 
 @pytest.fixture(scope="session")
 def play() -> Play:
     def played(scheme: str | ControllerPair, world: World, blocks: int = 100, **how: Any) -> Run:
         pair = ControllerPair(SCHEMES[scheme].device, SCHEMES[scheme].server) if isinstance(scheme, str) else scheme
-        name = how.pop("name", scheme if isinstance(scheme, str) else "probe")
+        stream = how.pop("stream", stream_of(scheme) if isinstance(scheme, str) else "probe")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layout, "BLOCKS_PER_CALL", how.pop("call", CALL))
-            return run(world, pair, name, how.pop("seeds", (0, 1)), blocks, traces=True, **how)
+            patch.setattr(schedule, "BLOCKS_PER_CALL", how.pop("call", CALL))
+            return rollout(world, pair, stream, how.pop("seeds", (0, 1)), blocks, traces=True, **how)
 
     return played
 
@@ -128,7 +141,11 @@ def pair_of(mixed_world: World) -> Callable[[str], ControllerPair]:
 
     def made(name: str) -> ControllerPair:
         pair = ControllerPair(SCHEMES[name].device, SCHEMES[name].server)
-        return consult_bound(pair, with_bound(mixed_world)[0]) if SCHEMES[name].prepare is consult_bound else pair
+        if SCHEMES[name].preparation != "use_bound":
+            return pair
+        bound = bound_of(mixed_world)
+        assert not isinstance(bound, str)
+        return use_bound(pair, bound.certificate)
 
     return cache(made)
 
@@ -136,28 +153,23 @@ def pair_of(mixed_world: World) -> Callable[[str], ControllerPair]:
 @pytest.fixture(scope="session")
 def played(play: Play, mixed_world: World, pair_of: Callable[[str], ControllerPair]) -> Callable[[str], Run]:
     """A scheme's run of 100 blocks and two seeds in the mixed world, made once."""
-    return cache(lambda name: play(pair_of(name), mixed_world, name=name))
+    return cache(lambda name: play(pair_of(name), mixed_world, stream=stream_of(name)))
 
 
 @pytest.fixture(scope="session")
 def replay(mixed_world: World) -> Callable[..., tuple[Carry, BlockMetrics, DeviceTraces]]:
-    """CALL more blocks of a finished run of `played`, from another loop, world or seeds."""
+    """CALL more blocks of a finished run of `played`, from another carry, world or seeds; the keys are those of the run."""
 
     def again(
-        name: str, run: Run, loop: Carry, world: World = mixed_world, seeds: Sequence[int] = (0, 1)
+        name: str, run: Run, carry: Carry, world: World = mixed_world, seeds: Sequence[int] = (0, 1)
     ) -> tuple[Carry, BlockMetrics, DeviceTraces]:
-        keys = jax.vmap(controller_keys)(jnp.arange(2, dtype=jnp.uint32), jnp.full(2, stable_hash(name), jnp.uint32))
-        numbers, options = jnp.asarray(seeds, jnp.uint32), Options(CALL, CALL, traces=True)
-        after, (sums, traces) = runs._play_seeds(
-            cast_floats(world, "float32"),
-            run.pair,
-            jax.tree.map(jnp.copy, loop),
-            numbers,
-            keys[:, 2],
-            jnp.uint32(100),
-            options,
-        )
-        return after, *jax.tree.map(np.asarray, (sums, traces))
+        stream, numbers = stream_of(name), np.arange(2, dtype=np.uint32)
+        batch = rollouts._batch(world, None, stream, seeds, "float32")
+        batch = replace(batch, action_keys=controller_keys_on_host(numbers, stream, rollouts.ACTS))
+        own = jax.tree.map(lambda leaf: leaf.copy(), carry)
+        after = rollouts._run_calls(batch, run.pair, own, CALL, 100, True, True, None, lambda blocks: None)
+        assert after.traces is not None
+        return after.carry, after.metrics, after.traces
 
     return again
 

@@ -1,73 +1,29 @@
-"""Trained controllers on disk: a run that is kept, loaded and continued goes on as if it had never stopped.
+"""Trained controllers that are saved, loaded and continued as if the run had never stopped."""
 
-One .npz file holds the arrays of the pair (what the controllers are made of and have agreed on) and of the loop (state
-of the world, memories) under the paths that JAX gives them, and a header in JSON. Nothing in it is ever executed.
-"""
-
-import json
-import platform
-import tomllib
-import zipfile
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from partway.errors import InputError, shown
-from partway.experiments.comparison import OnProgress, Plan, play
-from partway.provenance import version
+from partway.controllers.base import ControllerPair
+from partway.errors import InputError
+from partway.experiments.comparison import Plan, Setting, run_scheme
+from partway.experiments.preparation import use_bound
+from partway.measurement.checkpoint import LAST_BLOCK, Checkpoint, Header, named, restored, words_of, write
+from partway.provenance import versions
 from partway.pytree import cast_floats
-from partway.schemes import find_scheme, pair_for
-from partway.simulation.rollout import Run, begin, go_on
-from partway.simulation.step import Carry, ControllerPair
+from partway.schemes import find_scheme, pair_for, stream_of
+from partway.simulation.rollout import Run, init_runs, rollout
+from partway.simulation.step import Carry
 from partway.system.exogenous import gains
-from partway.system.world import World
-
-HEADER = "header"
-LAST_BLOCK = 2**32 - 1
-"""Draws hang on the number of the block, which has 32 bits."""
 
 
-class Header(BaseModel):
-    """What a file of trained controllers says of itself.
-
-    blocks    played so far        scenario  the complete scenario as TOML
-    switches  the hyperparameters that are whole numbers, words or yes and no; the others are among the arrays
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    format: Literal[1] = 1
-    scheme: str
-    server: str | None
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...]
-    blocks: Annotated[int, Field(ge=1, le=LAST_BLOCK)]
-    precision: Literal["float32", "float64"]
-    scenario_name: str
-    scenario: str
-    devices: Annotated[int, Field(ge=1)]
-    switches: dict[str, bool | int | str]
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A file of trained controllers: its header, its arrays by tree path, and the flag that named it."""
-
-    header: Header
-    arrays: dict[str, np.ndarray]
-    given: str
-
-    def scenario(self) -> dict[str, Any]:
-        """The scenario it was trained in, as `partway.load` takes it."""
-        return tomllib.loads(self.header.scenario)
-
-
-def save(path: Path, plan: Plan, played: Run, before: int = 0) -> None:
+def save(path: Path, plan: Plan, run: Run, before: int = 0) -> None:
     """Write what a run of the plan's only scheme has left; `before`: blocks it had been trained for when it began."""
     (name,) = plan.schemes
     header = Header(
@@ -79,42 +35,15 @@ def save(path: Path, plan: Plan, played: Run, before: int = 0) -> None:
         scenario_name=plan.name,
         scenario=plan.scenario.to_toml(),
         devices=plan.scenario.devices,
-        switches=_switches(played.pair),
-        versions={
-            "partway": version(),
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        switches=_switches(run.pair),
+        versions=versions(),
     )
-    arrays = {name: np.asarray(_numbers(leaf)) for name, leaf in _named(played.pair, played.loop)}
-    with path.open("wb") as file:
-        arrays[HEADER] = np.array(json.dumps(header.model_dump(mode="json")))
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    write(path, header, {"pair": run.pair, "carry": run.carry})
 
 
-def read(path: str | Path) -> Kept:
-    """The trained controllers in a file; raises InputError where it is none."""
-    given = f"--load {shown(str(path), 100)}"
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = Header.model_validate_json(str(arrays.pop(HEADER)[()]))
-        kept = Kept(header, arrays, given)
-        kept.scenario()
-    except OSError as error:
-        raise InputError(f"{given}: cannot be read ({error.strerror}); name a file of `partway run --save`") from None
-    except (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError) as error:
-        why = "its header does not fit" if isinstance(error, ValidationError) else type(error).__name__
-        raise InputError(
-            f"{given}: holds no trained controllers ({why}); name a file of `partway run --save`"
-        ) from None
-    return kept
-
-
-def check(kept: Kept, plan: Plan) -> None:
-    """Raise InputError unless the plan can go on where the file ends, as far as can be told before anything runs."""
-    header, given = kept.header, kept.given
+def check(checkpoint: Checkpoint, plan: Plan) -> None:
+    """Raise InputError unless the plan can continue from the file, as far as can be told before anything runs."""
+    header, given = checkpoint.header, checkpoint.given
     asked = {
         "--schemes": (" ".join(plan.schemes), header.scheme),
         "--server": (plan.server or "", header.server or ""),
@@ -128,81 +57,87 @@ def check(kept: Kept, plan: Plan) -> None:
             )
     if len(plan.seeds) != len(header.seeds):
         raise InputError(
-            f"--seeds: {len(plan.seeds)} given, but {given} was trained on {len(header.seeds)}, one policy each; leave "
+            f"--seeds: got {len(plan.seeds)}, but {given} was trained on {len(header.seeds)}, one policy each; leave "
             "--seeds out or name as many"
         )
     if plan.scenario.devices != header.devices:
         raise InputError(
             f"devices = {plan.scenario.devices}: {given} was trained with {header.devices} devices; "
-            f"set devices={header.devices} or train anew"
+            f"set devices={header.devices} or train again"
         )
     if header.blocks + plan.blocks > LAST_BLOCK:
-        raise InputError(f"--blocks {plan.blocks}: {given} ends at block {header.blocks}; allowed is {LAST_BLOCK}")
+        raise InputError(f"--blocks {plan.blocks}: {given} ends at block {header.blocks}; the last one is {LAST_BLOCK}")
 
 
-def resume(kept: Kept, plan: Plan, world: World) -> tuple[ControllerPair, Carry]:
-    """The pair and the loop of the file, in this world, checked against what a start here would be.
+def resume(checkpoint: Checkpoint, plan: Plan, setting: Setting) -> tuple[ControllerPair, Carry]:
+    """The pair and the carry of the file, in this world, checked against what a fresh start here would be.
 
     What the scenario sets under [schemes.NAME] holds; all other hyperparameters are the file's. In another world the
-    queues and the memories are carried over as they are, in tasks, and the gain is drawn anew.
+    queues and the controllers' states are carried over as they are, in tasks, and the gain is drawn again. Raises
+    InputError where the file does not fit.
     """
-    name, header, seeds = kept.header.scheme, kept.header, plan.seeds
-    pair = _with_switches(pair_for(name, plan.scenario, plan.server), header, plan.scenario.schemes.get(name, {}))
-    prepare = find_scheme(name).prepare
-    fresh = begin(world, pair, name, seeds, plan.precision)
-    if prepare is not None and {path for path, _ in _named(*fresh)} != set(kept.arrays):
-        fresh = begin(world, prepare(pair, world), name, seeds, plan.precision)
+    name, header, seeds = checkpoint.header.scheme, checkpoint.header, plan.seeds
+    chosen = plan.scenario.schemes.get(name, {})
+    pair = _with_switches(pair_for(name, plan.scenario, plan.server), header, chosen)
+    if find_scheme(name).preparation == "use_bound":  # what is tuned, by contrast, is among the file's arrays
+        pair = use_bound(pair, setting.certificate)
+    fresh = _fresh(pair, plan, setting)
     with jax.enable_x64(plan.precision == "float64"):
-        agreed, loop = _filled(kept, *fresh, set(plan.scenario.schemes.get(name, {})))
+        pair, carry = _filled(checkpoint, fresh, set(chosen))
         if (plan.scenario.to_toml(), seeds) == (header.scenario, header.seeds):
-            return agreed, loop
-        concrete, numbers = cast_floats(world, plan.precision), jnp.asarray(seeds, jnp.uint32)
+            return pair, carry
+        concrete, numbers = cast_floats(setting.world, plan.precision), jnp.asarray(seeds, jnp.uint32)
         now = jax.vmap(gains, in_axes=(None, 0, None))(concrete, numbers, jnp.uint32(header.blocks))
-        return agreed, replace(loop, state=replace(loop.state, gain=now))
+        return pair, replace(carry, state=replace(carry.state, gain=now))
 
 
-def proceed(kept: Kept | None, plan: Plan, name: str, world: World, on_progress: OnProgress, traces: bool) -> Run:
-    """`partway.comparison.play`, from where the file ends, if there is one."""
-    if kept is None:
-        return play(plan, name, world, on_progress, traces)
+def continue_scheme(
+    checkpoint: Checkpoint | None,
+    plan: Plan,
+    name: str,
+    setting: Setting,
+    on_progress: Callable[[int], None],
+    traces: bool,
+) -> Run:
+    """`run_scheme`, from where the file ends, if there is one."""
+    if checkpoint is None:
+        return run_scheme(plan, name, setting, on_progress, traces)
+    pair, carry = resume(checkpoint, plan, setting)
+    return rollout(
+        setting.world,
+        pair,
+        stream_of(name),
+        plan.seeds,
+        plan.blocks,
+        certificates=setting.certificate,
+        carry=carry,
+        first_block=checkpoint.header.blocks,
+        precision=plan.precision,
+        traces=traces,
+        on_progress=on_progress,
+    )
 
-    def done(blocks: int) -> None:
-        on_progress(name, blocks)
 
-    on_progress(name, 0)
-    pair, loop = resume(kept, plan, world)
-    how: dict[str, Any] = {"precision": plan.precision, "traces": traces, "on_progress": done}
-    return go_on(world, pair, loop, name, plan.seeds, plan.blocks, kept.header.blocks, **how)
-
-
-def goes_on(dataset: xr.Dataset, kept: Kept | None) -> xr.Dataset:
-    """The dataset with the number of its first block; there is no bound on sums from empty queues after a load."""
-    if kept is None:
+def continued(dataset: xr.Dataset, checkpoint: Checkpoint | None) -> xr.Dataset:
+    """The dataset with the number of its first block; a loaded run has no bound on sums from empty queues."""
+    if checkpoint is None:
         return dataset
-    found = dataset.assign_attrs(first_block=kept.header.blocks)
+    labelled = dataset.assign_attrs(first_block=checkpoint.header.blocks)
     if dataset.attrs["objective"] == "average" or dataset.attrs["bound_reason"]:
-        return found
-    return found.assign_attrs(bound=np.nan, bound_reason="a run that goes on does not start from empty queues")
+        return labelled
+    return labelled.assign_attrs(bound=np.nan, bound_reason="a continued run does not start from empty queues")
 
 
-def _named(pair: ControllerPair, loop: Carry) -> list[tuple[str, Any]]:
-    """All arrays with their paths, such as `['loop'].state.q`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path({"pair": pair, "loop": loop})
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _numbers(leaf: Any) -> Any:
-    """The leaf, or the words of a random key that a controller remembers."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+def _fresh(pair: ControllerPair, plan: Plan, setting: Setting) -> dict[str, Any]:
+    """What a run that starts here begins with."""
+    (name,) = plan.schemes
+    made, carry = init_runs(setting.world, pair, stream_of(name), plan.seeds, plan.precision)
+    return {"pair": made, "carry": carry}
 
 
 def _switches(pair: ControllerPair) -> dict[str, bool | int | str]:
     """The static hyperparameters of both controllers."""
-    both = (pair.server, pair.device)
+    both: tuple[Any, Any] = (pair.server, pair.device)
     values = {field.name: getattr(one, field.name) for one in both for field in fields(one)}
     return {name: value for name, value in values.items() if isinstance(value, bool | int | str)}
 
@@ -217,27 +152,26 @@ def _with_switches(pair: ControllerPair, header: Header, given: dict[str, Any]) 
     return ControllerPair(changed(pair.device), changed(pair.server))
 
 
-def _filled(kept: Kept, pair: ControllerPair, loop: Carry, given: set[str]) -> tuple[ControllerPair, Carry]:
+def _filled(checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str]) -> tuple[ControllerPair, Carry]:
     """A fresh start with the file's arrays, but for the hyperparameters that the scenario sets."""
-    fresh = _named(pair, loop)
-    here, there = {path for path, _ in fresh}, set(kept.arrays)
+    leaves = named(fresh)
+    here, there = {path for path, _ in leaves}, set(checkpoint.arrays)
     for path in sorted(here ^ there):
         where = "in the file only" if path in there else "missing in the file"
-        raise InputError(f"{kept.given}: {path} is {where}; it was made by another version or scheme, train anew")
+        raise InputError(f"{checkpoint.given}: {path} is {where}; another version or scheme made it, train again")
     own = {f"['pair'].{party}.{name}" for party in ("device", "server") for name in given}
-    leaves = [leaf if path in own else _loaded(kept, path, leaf) for path, leaf in fresh]
-    tree = jax.tree.unflatten(jax.tree.structure({"pair": pair, "loop": loop}), leaves)
-    return tree["pair"], tree["loop"]
+    filled = [leaf if path in own else _loaded(checkpoint, path, leaf) for path, leaf in leaves]
+    tree = jax.tree.unflatten(jax.tree.structure(fresh), filled)
+    return tree["pair"], tree["carry"]
 
 
-def _loaded(kept: Kept, path: str, fresh: Any) -> jax.Array:
+def _loaded(checkpoint: Checkpoint, path: str, fresh: Any) -> jax.Array:
     """One array of the file, if it is of the kind that a fresh start has there."""
-    array, expected = kept.arrays[path], _numbers(fresh)
+    array, expected = checkpoint.arrays[path], words_of(fresh)
     if array.shape != expected.shape or array.dtype != expected.dtype:
         had, wanted = (f"{one.dtype}{list(one.shape)}" for one in (array, expected))
         raise InputError(
-            f"{kept.given}: {path} is {had}, here it must be {wanted}; keep the scenario's slots, lag, task and the "
-            "scheme's table sizes, or train anew"
+            f"{checkpoint.given}: {path} is {had} and must be {wanted} here; keep the scenario's slots_per_block, "
+            "broadcast_delay_blocks and task and the scheme's table sizes, or train again"
         )
-    words = jnp.asarray(array)
-    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(fresh)) if _is_key(fresh) else words
+    return restored(array, fresh)
