@@ -5,7 +5,8 @@ zeta W = 1e6 bits; the server: F = 2 THz, xi_ser = 1e-29; w1 = w3 = 1e-10, w2 = 
 """
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -15,15 +16,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from partway.controllers.base import no_broadcast
 from partway.measurement.metrics import served_work
 from partway.pytree import cast_floats, fleetwise
 from partway.scenario.loading import load
-from partway.simulation.step import first_state
+from partway.simulation.step import initial_state, next_state
 from partway.system.equations import (
     affordable_bits,
-    block_costs,
     data_rate,
+    device_cost,
     device_energy,
     feasible_action,
     inflow,
@@ -34,14 +34,15 @@ from partway.system.equations import (
     next_server_queue,
     power_for,
     radio_energy,
+    server_cost,
     server_energy,
     share_for_power,
-    transition,
     transmit_power,
 )
-from partway.system.exogenous import exogenous
+from partway.system.exogenous import PackedExogenous, sample
 from partway.system.placement import Placement
-from partway.system.types import Device, DeviceAction, Exogenous, ServerAction, State
+from partway.system.signalling import no_broadcast
+from partway.system.types import Device, DeviceAction, ServerAction, State
 from partway.system.world import World, build
 
 GAINS = np.array([3e3, 3e4])
@@ -81,10 +82,10 @@ def test_constants_of_the_paper_preset():
 
 @pytest.mark.parametrize(("queue", "left"), [("conserving", 5.0), ("as_printed", 5.25)])
 def test_1_device_queue(queue: str, left: float):
-    """3 tasks left untouched, 2 arrivals; the printed equation also keeps the quarter of a task that was sent (T1)."""
-    action = DeviceAction(whole=number(3.0), offload=number(0.25))
+    """2 of 5 tasks started, 2 arrivals; the printed equation also keeps the quarter of a task that was sent (T1)."""
+    action = DeviceAction(started=number(2.0), offload=number(0.25))
     mine = device(build(load("paper", {"devices": 2, "queue": queue}), Placement(np.ones(2), GAINS)))
-    assert float(next_device_queue(mine, action, jnp.array([0.0, 1.0, 0.0, 0.0, 1.0]))) == left
+    assert float(next_device_queue(mine, number(5.0), action, jnp.array([0.0, 1.0, 0.0, 0.0, 1.0]))) == left
 
 
 @pytest.mark.parametrize(("tasks", "joule"), [(0.0, 0.0), (0.5, 50.0), (1.0, 400.0), (2.0, 3200.0)])
@@ -93,7 +94,7 @@ def test_2_local_energy(tasks: float, joule: float):
     assert float(local_energy(device(), number(tasks))) == pytest.approx(joule, **EXACT)
 
 
-def test_3_rate():
+def test_3_data_rate():
     """h p / Gamma = 3e3 x 0.5115 / 1.5 = 1023: 1e6 x log2(1024) = 10 Mbit/s."""
     assert float(data_rate(device(), number(3e3), number(0.5115))) == pytest.approx(1e7, **EXACT)
 
@@ -110,46 +111,47 @@ def test_5_radio_energy():
 
 
 @pytest.mark.parametrize(("backlog", "after"), [(7.0, 2.5), (3.0, 0.5), (0.0, 0.5)])
-def test_6_server_queue(y: float, after: float):
+def test_6_server_queue(backlog: float, after: float):
     """Five slots of one task each: [7 - 5]^+ + 0.5, [3 - 5]^+ + 0.5."""
-    assert float(next_server_queue(number(y), jnp.ones(5), number(0.5))) == after
+    assert float(next_server_queue(number(backlog), jnp.ones(5), number(0.5))) == after
 
 
-def test_7_server_energy_is_of_the_rates_commanded():
+def test_7_server_energy_is_of_the_service_commanded():
     """One task in a slot: f = 1e10 / 0.1 s = 100 GHz, tau xi f^3 = 0.1 x 1e-29 x 1e33 = 1000 J; two: 8000 J."""
     assert float(server_energy(WORLD.server, jnp.array([1.0, 2.0, 0.0, 0.0, 0.0]))) == pytest.approx(9000.0, **EXACT)
 
 
 def a_block() -> tuple[State, DeviceAction, ServerAction]:
-    """q = (2, 1), y = 3; the first device sends half a task, the second does nothing; rates (1, 2, 0, 0, 0)."""
-    words = no_broadcast(2, float)
+    """q = (2, 1), backlog 3; the first device starts both tasks and sends half of one, the second does nothing.
+
+    The server does 1, 2, 0, 0, 0 tasks in its slots.
+    """
+    broadcast = no_broadcast(2, float)
     state = State(
         q=jnp.array([2.0, 1.0]),
         gain=jnp.asarray(GAINS),
         arrivals=jnp.zeros((5, 2)),
         backlog=number(3.0),
-        arrived=number(0.0),
-        broadcast_queue=jax.tree.map(lambda leaf: leaf[None], words),
+        last_inflow=number(0.0),
+        broadcast_queue=jax.tree.map(lambda leaf: leaf[None], broadcast),
     )
-    rates = jnp.array([1.0, 2.0, 0.0, 0.0, 0.0])
-    return state, DeviceAction(jnp.array([0.0, 1.0]), jnp.array([0.5, 0.0])), ServerAction(rates, words)
+    service = jnp.array([1.0, 2.0, 0.0, 0.0, 0.0])
+    return state, DeviceAction(jnp.array([2.0, 0.0]), jnp.array([0.5, 0.0])), ServerAction(service, broadcast)
 
 
-def test_8_cost_and_its_parts():
+def test_8_cost_and_its_components():
     """First device: L = 1.5, 400 x 1.5^3 = 1350 J; p = 1.5 / 3e3 x (2^5 - 1) = 0.0155 W, 0.00155 J; second: 0 J.
 
     (8) = 1e-10 x 3e10 + 2.5e-5 x 9000 + (1e-10 x 2e10 + 2.5e-3 x 1350.00155) + 1e-10 x 1e10 = 9.600003875.
     """
     state, actions, commanded = a_block()
-    joule = fleetwise(device_energy)(jax.tree.map(jnp.asarray, WORLD.devices), state.q, state.gain, actions)
+    devices, server = jax.tree.map(jnp.asarray, WORLD.devices), WORLD.server
+    joule = fleetwise(device_energy)(devices, state.gain, actions)
     assert np.asarray(joule) == pytest.approx([1350.00155, 0.0], **EXACT)
-    costs = block_costs(
-        WORLD.devices, WORLD.server, state, joule, server_energy(WORLD.server, commanded.service_per_slot)
-    )
-    of_devices, of_server = costs.device_queue + costs.device_energy, costs.server_queue + costs.server_energy
-    assert float(costs.server_queue) == pytest.approx(3.0, **EXACT)
-    assert float(costs.server_energy) == pytest.approx(0.225, **EXACT)
-    assert np.asarray(costs.device_queue) == pytest.approx([2.0, 1.0], **EXACT)
+    of_devices = device_cost(devices, state.q, joule)
+    of_server = server_cost(server, state.backlog, server_energy(server, commanded.service_per_slot))
+    assert float(of_server) == pytest.approx(3.225, **EXACT)
+    assert np.asarray(device_cost(devices, state.q, jnp.zeros(2))) == pytest.approx([2.0, 1.0], **EXACT)
     assert np.asarray(of_devices) == pytest.approx([5.375003875, 1.0], **EXACT)  # (13): one part per device,
     assert float(jnp.sum(of_devices) + of_server) == pytest.approx(9.600003875, **EXACT)  # one of the server
 
@@ -157,18 +159,18 @@ def test_8_cost_and_its_parts():
 def test_what_is_sent_in_a_block_waits_at_the_server_from_the_next_on():
     """Server block t comes after device block t (Fig. 2), but serves only what is there: 3 - 3 + 0.5, then paid for."""
     state, actions, commanded = a_block()
-    gone = Exogenous(arrivals=jnp.zeros((5, 2)).at[0, 0].set(1.0), gain=jnp.array([1.0, 2.0]))
-    devices = jax.tree.map(jnp.asarray, WORLD.devices)
-    after = transition(devices, state, actions, commanded, gone)
+    arrival_bits = jnp.array([[0b00001, 0b10000]], jnp.uint32)  # the first device's in slot 0, the second's in slot 4
+    arrivals = jnp.zeros((5, 2)).at[0, 0].set(1.0).at[4, 1].set(1.0)
+    world = jax.tree.map(jnp.asarray, WORLD)
+    after = next_state(world, state, actions, commanded, PackedExogenous(arrival_bits, jnp.array([1.0, 2.0])))
     assert float(after.backlog) == 0.5
-    assert float(after.arrived) == 0.5
-    assert np.asarray(after.q).tolist() == [1.0, 1.0]
+    assert float(after.last_inflow) == 0.5
+    assert np.asarray(after.q).tolist() == [1.0, 2.0]
     assert np.asarray(after.gain).tolist() == [1.0, 2.0]
-    assert np.array_equal(after.arrivals, gone.arrivals)
-    nothing = jnp.zeros(2)
-    before, later = (block_costs(devices, WORLD.server, one, nothing, number(0.0)) for one in (state, after))
-    assert float(before.server_queue) == pytest.approx(3.0, **EXACT)
-    assert float(later.server_queue) == pytest.approx(0.5, **EXACT)
+    assert np.array_equal(after.arrivals, arrivals)
+    before, later = (server_cost(world.server, one.backlog, number(0.0)) for one in (state, after))
+    assert float(before) == pytest.approx(3.0, **EXACT)
+    assert float(later) == pytest.approx(0.5, **EXACT)
 
 
 def test_work_at_the_server_is_counted_in_mean_tasks():
@@ -178,8 +180,8 @@ def test_work_at_the_server_is_counted_in_mean_tasks():
         load({"devices": 2, "group": [{"count": 1}, {"count": 1, "task": larger}]}), Placement(np.ones(2), GAINS)
     )
     assert world.devices.server_work.tolist() == [0.5, 1.5]
-    brought = inflow(world.devices, DeviceAction(jnp.zeros(2), jnp.array([1.0, 0.5])))
-    assert float(brought) == 1.25  # 0.5 + 0.5 x 1.5
+    sent = inflow(world.devices, DeviceAction(jnp.ones(2), jnp.array([1.0, 0.5])))
+    assert float(sent) == 1.25  # 0.5 + 0.5 x 1.5
     assert float(world.server.energy_coef) == pytest.approx(8000.0, **EXACT)  # 1e-29 x (2e10)^3 / 0.1^2
     assert float(world.server.queue_weight) == pytest.approx(2.0, **EXACT)  # 1e-10 x 2e10
 
@@ -192,7 +194,7 @@ one_device = device()
 
 
 @given(gains, st.floats(1.0, 4e6))
-def test_the_rate_at_the_power_for_D_is_D_per_slot(gain: float, bits: float):
+def test_the_data_rate_at_the_power_for_D_is_D_per_slot(gain: float, bits: float):
     power = transmit_power(one_device, number(gain), number(bits))
     assert float(data_rate(one_device, number(gain), power)) == pytest.approx(bits / 0.1, rel=1e-9)
 
@@ -220,21 +222,20 @@ def test_energies_are_convex(a: float, b: float, weight: float):
 
 
 @given(st.integers(0, 30), st.floats(0.0, 1.0), st.floats(0.1, 9.0))
-def test_drain_leaves_as_few_tasks_as_the_cpu_allows(q: int, offload: float, capacity: float):
-    """Trap T5, against counting up: the first `whole` whose local work fits, up to 1e-4 of a task."""
-    slow = jax.tree.map(lambda leaf: leaf, one_device)
-    slow = type(slow)(**{**vars(slow), "capacity": number(capacity)})
+def test_most_startable_is_as_many_tasks_as_the_cpu_allows(q: int, offload: float, capacity: float):
+    """Trap T5, against counting down: the first number whose local work fits, up to 1e-4 of a task."""
+    slow = replace(one_device, capacity=number(capacity))
     assume(abs((q - offload - capacity - 1e-4) % 1.0 - 0.5) < 0.5 - 1e-9)  # on neither side of the edge by rounding
-    fewest = next(whole for whole in range(q + 2) if q - whole - offload <= capacity + 1e-4)
-    assert int(most_startable(slow, number(q), number(offload))) == fewest
+    most = next(started for started in range(q, -1, -1) if started - offload <= capacity + 1e-4)
+    assert int(most_startable(slow, number(q), number(offload))) == most
 
 
-def test_drain_by_hand():
-    """Five tasks, half a one sent, four a block: one stays. A slack of 1e-4 keeps float32 from leaving a whole task."""
-    assert float(most_startable(one_device, number(5.0), number(0.5))) == 1.0
-    assert float(most_startable(one_device, number(4.0), number(0.0))) == 0.0
-    assert float(most_startable(one_device, number(4.00005), number(0.0))) == 0.0
-    assert float(most_startable(one_device, number(4.001), number(0.0))) == 1.0
+def test_most_startable_by_hand():
+    """Five tasks, half of one sent, four a block: one remains. A slack of 1e-4 covers what float32 rounds."""
+    assert float(most_startable(one_device, number(5.0), number(0.5))) == 4.0
+    assert float(most_startable(one_device, number(4.0), number(0.0))) == 4.0
+    assert float(most_startable(one_device, number(4.00005), number(0.0))) == 4.00005
+    assert float(most_startable(one_device, number(4.001), number(0.0))) == pytest.approx(3.001)
     assert float(most_startable(one_device, number(0.0), number(1.0))) == 0.0
 
 
@@ -265,15 +266,18 @@ def fleet(queue: str = "conserving", precision: str = "float32") -> World:
         return cast_floats(build(scenario, Placement(np.full(4, 60.0), np.array([4e4, 2e5, 5e4, 1e5]))), precision)
 
 
-ADMITTED = jax.jit(feasible_action)
+_feasible = jax.jit(feasible_action)
 MIXED = fleet()
+OF_MIXED = [device(MIXED, k) for k in range(4)]
 
 
 class Asked(NamedTuple):
+    """What a controller asks of device k when it has q tasks and this gain."""
+
     k: int
     q: float
     gain: float
-    whole: float
+    started: float
     offload: float
 
 
@@ -282,35 +286,34 @@ asked_actions = st.builds(
     k=st.integers(0, 3),
     q=st.integers(0, 12).map(float),
     gain=st.floats(-2.0, 8.0).map(lambda exponent: float(np.float32(10.0**exponent))),
-    whole=st.integers(-2, 14).map(float),
+    started=st.integers(-3, 15).map(float),
     offload=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-0.5, 1.5, width=32)),
 )
 
 
-def admitted(asked: Asked, again: int = 1) -> tuple[Device, DeviceAction]:
-    """What happens when something is asked for, in float32; fed back `again` times."""
-    mine, q, gain = device(MIXED, asked.k), np.float32(asked.q), np.float32(asked.gain)
-    action = DeviceAction(np.float32(asked.whole), np.float32(asked.offload))
-    for _ in range(again):
-        action = ADMITTED(mine, q, gain, action)
+def feasible(asked: Asked, times: int = 1) -> tuple[Device, DeviceAction]:
+    """What happens when something is asked for, in float32; asked for again where `times` is more than one."""
+    mine, q, gain = OF_MIXED[asked.k], np.float32(asked.q), np.float32(asked.gain)
+    action = DeviceAction(np.float32(asked.started), np.float32(asked.offload))
+    for _ in range(times):
+        action = _feasible(mine, q, gain, action)
     return mine, jax.tree.map(np.asarray, action)
 
 
 @given(asked_actions)
-def test_what_is_admitted_is_admitted_again_as_it_is(asked: Asked):
-    once, twice = admitted(asked)[1], admitted(asked, again=2)[1]
-    assert (once.whole, once.offload) == (twice.whole, twice.offload)
+def test_a_feasible_action_stays_as_it_is(asked: Asked):
+    once, twice = feasible(asked)[1], feasible(asked, times=2)[1]
+    assert (once.started, once.offload) == (twice.started, twice.offload)
 
 
 @given(asked_actions)
-def test_what_is_admitted_is_possible(asked: Asked):
+def test_a_feasible_action_is_possible(asked: Asked):
     """Whole tasks of those that wait, part of one of them, no more than the CPU can run, no more than the radio can."""
-    mine, action = admitted(asked)
-    started = asked.q - action.whole
-    assert action.whole == np.floor(action.whole)
-    assert 0.0 <= action.offload <= min(started, 1.0)
-    assert action.whole >= 0.0
-    assert started - action.offload <= float(mine.capacity) + 1.01e-4
+    mine, action = feasible(asked)
+    assert action.started == np.floor(action.started)
+    assert 0.0 <= action.started <= asked.q
+    assert 0.0 <= action.offload <= min(action.started, 1.0)
+    assert action.started - action.offload <= float(mine.capacity) + 1.01e-4
     power = float(power_for(mine, number(asked.gain), action.offload))
     assert power <= float(mine.tx_power_max_w) * (1 + 1e-4)
     assert power <= 1.5 / asked.gain * 2.0**40 * (1 + 1e-4)  # 40 bit/s/Hz
@@ -322,49 +325,50 @@ def test_what_is_admitted_is_possible(asked: Asked):
 def possible_actions(draw: st.DrawFn) -> Asked:
     """A cut of the device's own table (or any share, under the paper's law), and as many tasks as it can then run."""
     k = draw(st.integers(0, 3))
-    task, capacity = device(MIXED, k).task, float(device(MIXED, k).capacity)
+    task, capacity = OF_MIXED[k].task, float(OF_MIXED[k].capacity)
     cuts = np.asarray(task.share)[np.asarray(task.feasible)].tolist()
     offload = draw(st.floats(0.0, 1.0, width=32) if bool(task.proportional) else st.sampled_from(cuts))
-    started = draw(st.integers(int(np.ceil(offload)), max(int(np.ceil(offload)), int(np.floor(capacity + offload)))))
-    whole = draw(st.integers(0, 9))
-    return Asked(k, float(started + whole), float(np.float32(10.0 ** draw(st.floats(2.0, 8.0)))), float(whole), offload)
+    least = int(np.ceil(offload))
+    started = draw(st.integers(least, max(least, int(np.floor(capacity + offload)))))
+    q = started + draw(st.integers(0, 9))
+    return Asked(k, float(q), float(np.float32(10.0 ** draw(st.floats(2.0, 8.0)))), float(started), offload)
 
 
 @given(possible_actions())
-def test_what_is_possible_is_admitted_as_asked(asked: Asked):
+def test_a_possible_action_happens_as_asked(asked: Asked):
     """Where nothing is in the way nothing is changed; what can be afforded is worked out anew, in float64."""
-    mine, action = admitted(asked)
+    mine, action = feasible(asked)
     task, power = mine.task, float(mine.tx_power_max_w)
     carried = 0.1 * float(mine.bandwidth_hz) * min(40.0, np.log2(1 + asked.gain * power / 1.5))
     at_cut = dict(zip(np.asarray(task.share).tolist()[::-1], np.asarray(task.bits).tolist()[::-1], strict=True))
     bits = float(task.bits_per_task) * asked.offload if bool(task.proportional) else at_cut[asked.offload]
     assume(bits <= carried * (1 - 1e-6))
-    assume(asked.q - asked.whole - asked.offload <= float(mine.capacity))
-    assert (action.whole, action.offload) == (asked.whole, np.float32(asked.offload))
+    assume(asked.started - asked.offload <= float(mine.capacity))
+    assert (action.started, action.offload) == (asked.started, np.float32(asked.offload))
 
 
 @pytest.mark.parametrize("k", range(4))
 def test_a_whole_task_can_be_sent_and_nothing_is_left_of_it(k: int):
-    """Trap T10, and no rounding: rest is exactly 1, local work and energy exactly 0, whatever the queue's length."""
+    """Trap T10, and no rounding: `offload` is exactly 1, local work and energy exactly 0, however long the queue is."""
     for q in (1.0, 2.0, 7.0, 4093.0, 1e6):
-        mine, action = admitted(Asked(k, q, 1e8, q - 1, 1.0))
-        assert (action.whole, action.offload) == (q - 1, 1.0)
-        assert local_work(np.float32(q), action) == 0.0
-        assert local_energy(mine, local_work(np.float32(q), action)) == 0.0
+        mine, action = feasible(Asked(k, q, 1e8, 1.0, 1.0))
+        assert (action.started, action.offload) == (1.0, 1.0)
+        assert local_work(action) == 0.0
+        assert local_energy(mine, local_work(action)) == 0.0
 
 
 @pytest.mark.parametrize("k", range(4))
-def test_a_block_without_a_task_sends_nothing(k: int):
+def test_a_block_that_starts_no_task_sends_nothing(k: int):
     for offload in (0.0, 0.3, 1.0):
-        assert admitted(Asked(k, 0.0, 1e8, 0.0, offload))[1].offload == 0.0  # no task waits
-        assert admitted(Asked(k, 3.0, 1e8, 3.0, offload))[1].offload == 0.0  # none is taken up
+        assert feasible(Asked(k, 0.0, 1e8, 0.0, offload))[1].offload == 0.0  # no task waits
+        assert feasible(Asked(k, 3.0, 1e8, 0.0, offload))[1].offload == 0.0  # none is started
 
 
 @pytest.mark.parametrize("k", [0, 2, 3])
-def test_whole_tasks_stay_whatever_is_asked_for(k: int):
-    """As `schemes.constant.tasks = 1.5` asks, or a policy of one's own: of three tasks 1.5 are to be left."""
-    action = admitted(Asked(k, 3.0, 1e8, 1.5, 0.25))[1]
-    assert action.whole == np.round(action.whole)
+def test_whole_tasks_are_started_whatever_is_asked_for(k: int):
+    """As `schemes.constant.tasks = 1.5` asks, or a policy of one's own."""
+    action = feasible(Asked(k, 3.0, 1e8, 1.5, 0.25))[1]
+    assert action.started in (1.0, 2.0)
 
 
 def test_a_cut_that_cannot_be_afforded_gives_way_to_the_next_that_can():
@@ -372,38 +376,47 @@ def test_a_cut_that_cannot_be_afforded_gives_way_to_the_next_that_can():
 
     Cuts (share, bits) of the file; the raw input, 1204224 bits, needs e = 6.02. Asked for 0.5.
     """
-    mine = device(MIXED, 2)
+    mine = OF_MIXED[2]
     share, bits = np.asarray(mine.task.share)[:9], np.asarray(mine.task.bits)[:9]
     for efficiency in (40.0, 7.0, 5.0, 3.0, 1.0, 0.1):
         gain = float(np.float32(1.5 / 0.2 * (2.0**efficiency - 1)))
         fits = [s for s, b in zip(share, bits, strict=True) if b <= 2e5 * efficiency]
         upward, downward = [s for s in fits if s >= 0.5], [s for s in fits if s < 0.5]
         expected = min(upward) if upward else max(downward)
-        assert admitted(Asked(2, 1.0, gain, 0.0, 0.5))[1].offload == expected
+        assert feasible(Asked(2, 1.0, gain, 1.0, 0.5))[1].offload == expected
 
 
 def test_no_more_than_40_bits_per_second_and_hertz_are_sent():
     """A whole task, 1e6 bits, over 200 kHz would take 50 bit/s/Hz; 40 carry 0.1 s x 2e5 Hz x 40 = 8e5 bits of it."""
     narrow = device(build(load("paper", {"devices": 2, "device.bandwidth_hz": 2e5}), Placement(np.ones(2), GAINS)))
-    asked = DeviceAction(number(0.0), number(1.0))
+    asked = DeviceAction(started=number(1.0), offload=number(1.0))
     assert float(feasible_action(narrow, number(1.0), number(3e3), asked).offload) == pytest.approx(0.8, rel=1e-12)
     assert float(share_for_power(narrow, number(3e3), number(1e30))) == pytest.approx(0.8, rel=1e-12)
 
 
 def test_a_device_that_can_do_nothing_waits():
     """0.4 of a task in a block, and 0.2 W carry 0.1 s x 1 MHz x log2(1 + 1 x 0.2 / 1.5) = 18 kbit at this gain."""
-    _, action = admitted(Asked(1, 3.0, 1.0, 0.0, 1.0))
-    assert (action.whole, action.offload) == (3.0, 0.0)
+    _, action = feasible(Asked(1, 3.0, 1.0, 3.0, 1.0))
+    assert (action.started, action.offload) == (0.0, 0.0)
+
+
+with jax.enable_x64(True):
+    OF_MIXED_64 = [device(fleet(precision="float64"), k) for k in range(4)]
+
+
+@jax.jit
+def _sent_at(mine: Device, gain: jax.Array, power: jax.Array) -> tuple[jax.Array, ...]:
+    """Share, bits and data rate at a power."""
+    bits = affordable_bits(mine, gain, jnp.minimum(power, mine.tx_power_max_w))
+    return share_for_power(mine, gain, power), bits, data_rate(mine, gain, power)
 
 
 @given(gains, st.floats(0.0, 10.0).map(lambda p: p**4))
 def test_a_power_sends_the_largest_share_it_can(gain: float, power: float):
     """(4) the other way: its own share is affordable, and the next larger cut is not."""
-    for k in range(4):
-        mine = device(fleet_in_float64, k)
-        share = float(share_for_power(mine, number(gain), number(power)))
-        bits = float(affordable_bits(mine, number(gain), jnp.minimum(power, mine.tx_power_max_w)))
-        assert bits <= 0.1 * float(data_rate(mine, number(gain), number(power))) * (1 + 1e-12)
+    for mine in OF_MIXED_64:
+        share, bits, data_rate_ = map(float, _sent_at(mine, number(gain), number(power)))
+        assert bits <= 0.1 * data_rate_ * (1 + 1e-12)
         if bool(mine.task.proportional):
             assert share == pytest.approx(min(1.0, bits / float(mine.task.bits_per_task)), rel=1e-12)
             continue
@@ -411,14 +424,10 @@ def test_a_power_sends_the_largest_share_it_can(gain: float, power: float):
         assert share == max(s for s, b, good in table if good and b <= bits)
 
 
-with jax.enable_x64(True):
-    fleet_in_float64 = fleet(precision="float64")
-
-
 # Conservation of work, whatever anybody does
 
 
-class Story(NamedTuple):
+class History(NamedTuple):
     """What happened, axes (block, ...)."""
 
     q: np.ndarray
@@ -429,71 +438,66 @@ class Story(NamedTuple):
     served: np.ndarray
     commanded: np.ndarray
     last_q: np.ndarray
-    last_y: np.ndarray
+    last_backlog: np.ndarray
 
 
 @jax.jit
-def _blocks(world: World, whole: jax.Array, offload: jax.Array, rates: jax.Array):
-    devices, words = world.devices, no_broadcast(4, rates.dtype)
+def _blocks(world: World, started: jax.Array, offload: jax.Array, service: jax.Array):
+    nothing = no_broadcast(4, service.dtype)
 
     def block(state: State, chosen):
-        t, *asked, told = chosen
-        actions = fleetwise(feasible_action)(devices, state.q, state.gain, DeviceAction(*asked))
-        after = transition(devices, state, actions, ServerAction(told, words), exogenous(world, 7, t))
-        served = jnp.sum(served_work(state.backlog, told))
-        arrived, started = jnp.sum(after.arrivals, 0), state.q - actions.whole
-        return after, (state.q, state.backlog, started, actions.offload, arrived, served, jnp.sum(told))
+        t, *asked, per_slot = chosen
+        actions = fleetwise(feasible_action)(world.devices, state.q, state.gain, DeviceAction(*asked))
+        after = next_state(world, state, actions, ServerAction(per_slot, nothing), sample(world, 7, t))
+        served, arrived = jnp.sum(served_work(state.backlog, per_slot)), jnp.sum(after.arrivals, 0)
+        return after, (state.q, state.backlog, actions.started, actions.offload, arrived, served, jnp.sum(per_slot))
 
-    numbers = jnp.arange(len(whole), dtype=jnp.uint32)
-    return jax.lax.scan(block, first_state(world, jnp.uint32(7)), (numbers, whole, offload, rates))
+    numbers = jnp.arange(len(started), dtype=jnp.uint32)
+    return jax.lax.scan(block, initial_state(world, jnp.uint32(7)), (numbers, started, offload, service))
 
 
-def story(world: World, blocks: int = 300) -> Story:
-    """Anybody does anything: 300 blocks of actions drawn without a look at the state, sensible and not."""
+@cache
+def history(queue: str, blocks: int = 300) -> History:
+    """300 blocks of actions drawn without a look at the state, sensible and not."""
     rng = np.random.default_rng(3)
-    whole = rng.integers(-1, 6, (blocks, 4)).astype(np.float32)
+    started = rng.integers(-1, 6, (blocks, 4)).astype(np.float32)
     offload = np.where(rng.random((blocks, 4)) < 0.3, 1.0, rng.uniform(-0.2, 1.3, (blocks, 4))).astype(np.float32)
-    rates = rng.uniform(0.0, 0.8, (blocks, 5)).astype(np.float32)
+    service = rng.uniform(0.0, 0.8, (blocks, 5)).astype(np.float32)
     with jax.enable_x64(False):
-        last, told = _blocks(world, whole, offload, rates)
-    return Story(*(np.asarray(leaf, np.float64) for leaf in (*told, last.q, last.backlog)))
+        last, blockwise = _blocks(fleet(queue), started, offload, service)
+    return History(*(np.asarray(leaf, np.float64) for leaf in (*blockwise, last.q, last.backlog)))
 
 
 def test_work_is_conserved():
     """Tasks arrived = finished locally + sent + waiting at each device; work sent = served + waiting at the server."""
-    happened = story(MIXED)
+    happened = history("conserving")
     local = (happened.started - happened.offload).sum(0)
     assert np.allclose(happened.arrived.sum(0), local + happened.offload.sum(0) + happened.last_q, rtol=0, atol=1e-4)
     assert (happened.offload.sum(0) > 10).all()  # all four did send
     sent = float((happened.offload * np.asarray(MIXED.devices.server_work, np.float64)).sum())
-    assert sent == pytest.approx(happened.served.sum() + happened.last_y, rel=1e-5)
+    assert sent == pytest.approx(happened.served.sum() + happened.last_backlog, rel=1e-5)
 
 
 def test_the_queue_as_printed_does_work_twice():
     """Trap T1: more is finished, sent and waiting than arrived, by exactly what was sent."""
-    happened = story(fleet("as_printed"))
-    made = (
-        (happened.started - happened.offload).sum(0)
-        + happened.offload.sum(0)
-        + happened.last_q
-        - happened.arrived.sum(0)
-    )
-    assert np.allclose(made, happened.offload.sum(0), rtol=0, atol=1e-3)
+    happened = history("as_printed")
+    local, sent = (happened.started - happened.offload).sum(0), happened.offload.sum(0)
+    made = local + sent + happened.last_q - happened.arrived.sum(0)
+    assert np.allclose(made, sent, rtol=0, atol=1e-3)
     assert (made > 10).all()
 
 
 def test_the_conserving_queue_holds_whole_tasks_only():
-    assert np.array_equal(story(MIXED).q, np.round(story(MIXED).q))
-    assert not np.array_equal(story(fleet("as_printed")).q, np.round(story(fleet("as_printed")).q))
+    assert np.array_equal(history("conserving").q, np.round(history("conserving").q))
+    assert not np.array_equal(history("as_printed").q, np.round(history("as_printed").q))
 
 
 def test_server_timeline_block_by_block():
     """(6) over a run: nothing sent in block t is served in it, all of it waits at the start of block t + 1."""
-    happened = story(MIXED)
+    happened = history("conserving")
     work = (happened.offload * np.asarray(MIXED.devices.server_work, np.float64)).sum(-1)
-    rates = happened.commanded
-    assert happened.backlog[0] == 0.0
-    assert np.allclose(
-        happened.backlog[1:], np.maximum(happened.backlog[:-1] - rates[:-1], 0.0) + work[:-1], rtol=1e-4, atol=1e-4
-    )
-    assert np.allclose(happened.served, np.minimum(happened.backlog, rates), rtol=1e-4, atol=1e-4)
+    backlog, commanded = happened.backlog, happened.commanded
+    assert backlog[0] == 0.0
+    expected = np.maximum(backlog[:-1] - commanded[:-1], 0.0) + work[:-1]
+    assert np.allclose(backlog[1:], expected, rtol=1e-4, atol=1e-4)
+    assert np.allclose(happened.served, np.minimum(backlog, commanded), rtol=1e-4, atol=1e-4)
