@@ -1,7 +1,7 @@
 """What a block costs at the best cut, against every cut and against a hundred thousand shares, in plain NumPy.
 
-By hand, the preset's device with w4 = 2.5e-3: running a task alone in a block costs 2.5e-3 x 400 J = 1, and the share
-`offload` takes 1.5 / h (2^(10 rest) - 1) W for 0.1 s.
+By hand, the preset's device with w4 = 2.5e-3: running a task alone in a block costs 2.5e-3 x 400 J = 1, and the
+fraction `offload` takes 1.5 / h (2^(10 offload) - 1) W for 0.1 s.
 """
 
 from dataclasses import replace
@@ -24,11 +24,11 @@ from partway.system.stage_cost import best_cuts, exact_choices, table_value
 from partway.system.types import Device
 from partway.system.world import build
 
-MOST = 5
-"""Tasks up to which choices are listed: the fastest device of the fleet runs 4.5 a block."""
+MAX_TASKS = 5
+"""Tasks that a block can start, the last one cut: the device runs 4.5 a block."""
 GRID = np.linspace(0.0, 1.0, 100_001)
 SLACK = 1e-4
-"""Of a task: so much less than what is left over is as good as done (`partway.model.ROUNDING`)."""
+"""Part of a task by which local work may exceed f_max (`partway.system.types.ROUNDING`)."""
 
 
 def device_of(**overrides: Any) -> Device:
@@ -53,7 +53,7 @@ limits = st.just(np.inf) | st.floats(-7, 2).map(lambda exponent: 10.0**exponent)
 
 
 def compiled(function: Any) -> Any:
-    """(device, gain, price, capacity, limit) -> cost, rest, in float64, compiled once."""
+    """(device, gain, price, capacity, limit) -> cost, offload, in float64, compiled once."""
 
     def choices(device: Device, gain: jax.Array, price: jax.Array, capacity: jax.Array, limit: jax.Array):
         own = replace(device, capacity=capacity, tx_power_max_w=limit)
@@ -83,16 +83,16 @@ def highest_efficiency(gain: float, limit: float) -> float:
 
 
 def cost_by_hand(j: int, offload: np.ndarray, gain: float, price: float) -> np.ndarray:
-    """2.5e-3 [400 (j - rest)^3 + 0.1 x 1.5 / h (2^(10 rest) - 1)] + price rest."""
+    """2.5e-3 [400 (j - offload)^3 + 0.1 x 1.5 / h (2^(10 offload) - 1)] + price offload."""
     return 2.5e-3 * (400.0 * (j - offload) ** 3 + 0.15 / gain * (2.0 ** (10.0 * offload) - 1.0)) + price * offload
 
 
 def law_by_hand(
     shares: np.ndarray, gain: float, price: float, capacity: float, limit: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cost and share of j = 0..MOST over `shares` only."""
-    cost, offload = np.zeros(MOST + 1), np.zeros(MOST + 1)
-    for j in range(1, MOST + 1):
+    """Cost and share of j = 0..MAX_TASKS over `shares` only."""
+    cost, offload = np.zeros(MAX_TASKS + 1), np.zeros(MAX_TASKS + 1)
+    for j in range(1, MAX_TASKS + 1):
         allowed = (10.0 * shares <= highest_efficiency(gain, limit)) & (j - shares <= capacity + SLACK)
         total = np.where(allowed, cost_by_hand(j, shares, gain, price), np.inf)
         cost[j], offload[j] = total.min(), shares[total.argmin()]
@@ -100,12 +100,12 @@ def law_by_hand(
 
 
 def table_by_hand(gain: float, price: float, capacity: float, limit: float) -> np.ndarray:
-    """Cost of j = 0..MOST with AlexNet, one (j, cut) after the other. A task runs W cycles here, W_ser = W there."""
+    """Cost of j = 0..MAX_TASKS with AlexNet, one (j, cut) after the other, for W_ser = 1 mean task."""
     profile = read_profile("alexnet")
     share, bits = layer_cuts(profile, "uint8")
     cycles = profile.macs / 0.06
     best = [0.0]
-    for j in range(1, MOST + 1):
+    for j in range(1, MAX_TASKS + 1):
         best.append(np.inf)
         for r, d in zip(share, bits, strict=True):
             efficiency = d / (0.1 * 2e6)
@@ -143,7 +143,7 @@ def test_the_best_of_33_shares_is_found(gain: float, price: float, capacity: flo
 def check_next_to_the_best(gain: float, price: float, capacity: float, limit: float) -> None:
     """Never above the best of all shares tried, the interval's own ends among them, and 1e-6 below it at most."""
     end = min(1.0, highest_efficiency(gain, limit) / 10.0)
-    ends = [j - capacity - SLACK + 1e-15 for j in range(1, MOST + 1) if 0 < j - capacity - SLACK < end]
+    ends = [j - capacity - SLACK + 1e-15 for j in range(1, MAX_TASKS + 1) if 0 < j - capacity - SLACK < end]
     cost, offload = exact(LAW, gain, price, capacity, limit)
     wanted, _ = law_by_hand(np.sort(np.r_[GRID, ends, end - 1e-15]), gain, price, capacity, limit)
     assert (np.isfinite(cost) == np.isfinite(wanted)).all()
@@ -168,7 +168,7 @@ def test_the_exact_cost_is_never_above_any_share_and_next_to_the_best(
 
 @pytest.mark.parametrize(("gain", "price"), [(2.5e3, 0.0), (1.6e5, 1e-4), (1e9, 1e-6), (1e12, 0.0)])
 def test_the_exact_cost_is_right_where_sending_is_almost_free(gain: float, price: float):
-    """The best share leaves next to nothing of one task, whose cost (1 - rest)^3 has no curvature there."""
+    """The best share leaves next to nothing of one task, whose cost (1 - offload)^3 has no curvature there."""
     check_next_to_the_best(gain, price, 4.5, np.inf)
 
 
@@ -195,14 +195,14 @@ def test_what_f_max_and_the_radio_do_not_allow_is_infinite():
         assert np.flatnonzero(np.isfinite(found(LAW, 1.0, 0.0, 0.3, 1e-9)[0])).tolist() == [0]
 
 
-def test_a_price_above_what_it_saves_keeps_the_last_task_at_home():
-    """At price p a share pays while 3 (1 - rest)^2 > p and the radio is free: rest = 1 - sqrt(p / 3) of one task."""
+def test_a_price_above_what_is_saved_keeps_the_last_task_local():
+    """A free radio: sending more pays while 3 (1 - offload)^2 > price, so offload = 1 - sqrt(price / 3) of one task."""
     for price, offload in ((0.03, 0.9), (0.75, 0.5), (3.0, 0.0), (9.0, 0.0)):
         cost, shares = exact(LAW, 1e12, price, 4.5, np.inf)
         assert shares[1] == pytest.approx(offload, abs=1e-4)
         assert cost[1] == pytest.approx((1 - offload) ** 3 + price * offload, rel=1e-6, abs=1e-6)
 
 
-def test_a_table_of_values_goes_on_by_its_slope():
+def test_a_table_of_values_continues_with_its_slope():
     left = jnp.array([0.0, 1.0, 2.0, 3.0, 7.0])
     assert table_value(jnp.array([0.0, 1.0, 4.0]), jnp.asarray(2.5), left).tolist() == [0.0, 1.0, 4.0, 6.5, 16.5]
