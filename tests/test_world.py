@@ -1,4 +1,4 @@
-"""What chance brings is independent, has the right law, and is the same for every scheme, fleet and precision.
+"""Arrivals and gains are independent, have the right law, and are the same for every scheme, fleet and precision.
 
 Thresholds are for fixed seeds: a sound generator fails a five-sigma test once in two million, and then always.
 """
@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from jax.extend import random as jax_random
 from scipy import stats
 
-from partway import rng as chance
+from partway import rng
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
-from partway.system import exogenous as drawing
-from partway.system.exogenous import arrivals, exogenous, gains
+from partway.system.exogenous import _product_high, arrivals, exogenous, gains
 from partway.system.load import load_of
 from partway.system.placement import gain_from_db, pathloss_db, sample_placement
 from partway.system.world import World, build
@@ -37,8 +36,9 @@ def made(overrides: dict[str, Any] | None = None, **scenario: Any) -> World:
 
 @jax.jit
 def _many(world: World, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    drawn = jax.vmap(lambda t: (arrivals(world, seed, t), gains(world, seed, t)))(jnp.arange(BLOCKS, dtype=jnp.uint32))
-    return drawn[0].astype(bool), drawn[1] / world.devices.mean_gain
+    blocks = jnp.arange(BLOCKS, dtype=jnp.uint32)
+    arrived, gain = jax.vmap(lambda t: (arrivals(world, seed, t), gains(world, seed, t)))(blocks)
+    return arrived.astype(bool), gain / world.devices.mean_gain
 
 
 @cache
@@ -46,8 +46,8 @@ def many(seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Arrivals (block, slot, device) and fading (block, device): 12 slots, 300 devices of three classes."""
     groups = [{"count": 100, "arrival_prob": b} for b in (0.1, 0.4, 0.95)]
     world = made(devices=300, slots=SLOTS, group=groups)
-    drawn = _many(cast_floats(world, "float32"), jnp.uint32(seed))
-    return np.asarray(drawn[0]), np.asarray(drawn[1], np.float64)
+    arrived, fading = _many(cast_floats(world, "float32"), jnp.uint32(seed))
+    return np.asarray(arrived), np.asarray(fading, np.float64)
 
 
 def correlation_in_sigmas(a: np.ndarray, b: np.ndarray) -> float:
@@ -96,7 +96,7 @@ def test_the_slots_of_a_word_have_the_product_law():
 
 @pytest.mark.parametrize("slots", [1, 8, 9, 64])
 def test_any_number_of_slots(slots: int):
-    """Of 20000 slots or more, 0.4 of them bring a task, the last slot as well as the others."""
+    """A task arrives in 0.4 of the slots of 5000 devices, in the last slot as well as in the others."""
     world = cast_floats(made(devices=5000, slots=slots), "float32")
     seen = np.asarray(arrivals(world, 1, 3))
     assert seen.shape == (slots, 5000)
@@ -114,7 +114,7 @@ def test_certain_and_impossible_arrivals():
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_the_upper_half_of_a_product(a: int, b: int):
     """Splitting an interval of whole numbers at b needs 64 bits, which JAX does not have by default."""
-    assert int(drawing._product_high(jnp.uint32(a), jnp.uint32(b))) == a * b >> 32
+    assert int(_product_high(jnp.uint32(a), jnp.uint32(b))) == a * b >> 32
 
 
 # Fading
@@ -135,15 +135,15 @@ def test_fading_is_independent():
     assert correlation_in_sigmas(rank[:, 1:], rank[:, :-1]) < SIGMAS
     assert correlation_in_sigmas(rank, np.exp(-many(6)[1]) - 0.5) < SIGMAS
     assert correlation_in_sigmas(rank, centred().sum(axis=1)) < SIGMAS  # of the arrivals of its own block,
-    assert correlation_in_sigmas(rank[1:], centred()[:-1].sum(axis=1)) < SIGMAS  # and of the block that brought it
+    assert correlation_in_sigmas(rank[1:], centred()[:-1].sum(axis=1)) < SIGMAS  # and of the block before
 
 
-def test_a_block_brings_its_arrivals_and_the_gain_of_the_next():
+def test_exogenous_holds_a_blocks_arrivals_and_the_gain_of_the_next():
     world = cast_floats(made(devices=6), "float32")
-    brought = exogenous(world, 3, 10)
-    assert np.array_equal(brought.arrivals, arrivals(world, 3, 10))
-    assert np.array_equal(brought.gain, gains(world, 3, 11))
-    assert not np.array_equal(brought.gain, gains(world, 3, 10))
+    random = exogenous(world, 3, 10)
+    assert np.array_equal(random.arrivals, arrivals(world, 3, 10))
+    assert np.array_equal(random.gain, gains(world, 3, 11))
+    assert not np.array_equal(random.gain, gains(world, 3, 10))
 
 
 # The same for everyone
@@ -168,15 +168,15 @@ def test_float32_and_float64_meet_the_same_world():
     with jax.enable_x64(True):
         double = cast_floats(world, "float64")
         exact = [(np.asarray(arrivals(double, 4, t)), np.asarray(gains(double, 4, t))) for t in range(3)]
-    for t, (came, gain) in enumerate(exact):
+    for t, (arrived, gain) in enumerate(exact):
         assert gain.dtype == np.float64
-        assert np.array_equal(arrivals(single, 4, t), came)
+        assert np.array_equal(arrivals(single, 4, t), arrived)
         assert np.allclose(gains(single, 4, t), gain, rtol=1e-6, atol=0)
 
 
 def test_seeds_parts_and_blocks_differ():
-    keys = [chance.stream(seed, part) for seed in (0, 1, 2**32 - 1) for part in (0, 1)]
-    first = [tuple(np.asarray(chance.words(key, block, 4)).ravel()) for key in keys for block in (0, 1)]
+    keys = [rng.stream(seed, part) for seed in (0, 1, 2**32 - 1) for part in (0, 1)]
+    first = [tuple(np.asarray(rng.words(key, block, 4)).ravel()) for key in keys for block in (0, 1)]
     assert len(set(first)) == 12
 
 
@@ -184,35 +184,35 @@ def test_seeds_parts_and_blocks_differ():
 def test_the_words_are_those_of_threefry(numbers: list[int]):
     """JAX's own Threefry-2x32 of the same key and counter."""
     key, counter = jnp.array(numbers[:2], jnp.uint32), jnp.array(numbers[2:], jnp.uint32)
-    ours = chance.threefry((key[0], key[1]), (counter[0], counter[1]))
+    ours = rng.threefry((key[0], key[1]), (counter[0], counter[1]))
     assert np.array_equal(ours, jax_random.threefry_2x32(key, counter))
 
 
 def test_keys_in_numpy_are_those_of_jax():
     seeds = np.array([0, 3, 2**32 - 1], np.uint32)
-    key = chance.folded((np.zeros_like(seeds), seeds), 7)
+    key = rng.folded((np.zeros_like(seeds), seeds), 7)
     for i, seed in enumerate(seeds):
         theirs = jax.random.fold_in(jax.random.key(jnp.uint32(seed), impl="threefry2x32"), 7)
         assert [int(word[i]) for word in key] == jax.random.key_data(theirs).tolist()
-        split = [[int(word[i]) for word in chance.folded(key, number)] for number in range(3)]
+        split = [[int(word[i]) for word in rng.folded(key, number)] for number in range(3)]
         assert split == jax.random.key_data(jax.random.split(theirs, 3)).tolist()
 
 
 @pytest.mark.parametrize("seed", [0, 3, 2**32 - 1])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_normals_drawn_in_pieces_are_jaxs_to_the_bit(seed: int, precision: str):
-    """The first of 1000, and three rows of 7 x 1000 that begin anywhere, in a compiled program."""
+def test_normals_in_pieces_are_those_of_jax_to_the_bit(seed: int, precision: str):
+    """Three rows of 7 x 1000, each from its own first number, in a compiled program."""
     key = jax.random.key(jnp.uint32(seed), impl="threefry2x32")
     with jax.enable_x64(precision == "float64"):
         theirs = np.asarray(jax.random.normal(key, (7, 1000), jnp.float32))
         high, low = jax.random.key_data(key)
-        drawn = jax.jit(lambda first: jax.lax.map(lambda at: chance.normals((high, low), at, 1000), first))
-        ours = drawn(jnp.array([0, 2000, 6000], jnp.uint32))
+        rows = jax.jit(lambda first: jax.lax.map(lambda at: rng.normals((high, low), at, 1000), first))
+        ours = rows(jnp.array([0, 2000, 6000], jnp.uint32))
     assert ours.dtype == jnp.float32
     assert np.array_equal(ours, theirs[[0, 2, 6]])
 
 
-def test_places_are_drawn_by_threefry():
+def test_placements_are_made_with_threefry():
     scenario = load("paper", {"devices": 5, "placement_seed": 11})
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11, impl="threefry2x32"), 0), 0)
     uniform = (np.asarray(jax.random.bits(key, (5,), jnp.uint32), np.float64) + 0.5) / 2.0**32
@@ -220,7 +220,7 @@ def test_places_are_drawn_by_threefry():
     np.testing.assert_array_equal(sample_placement(scenario).distance_m, np.sqrt(near + uniform * (far - near)))
 
 
-# Place and radio
+# Placement and radio
 
 
 def test_devices_are_spread_evenly_over_the_ring():
@@ -231,7 +231,7 @@ def test_devices_are_spread_evenly_over_the_ring():
     assert stats.kstest((distance**2 - 100) / (40000 - 100), "uniform").pvalue > 1e-5
 
 
-def test_shadowing_is_normal_with_10_db_and_independent_of_the_place():
+def test_shadowing_is_normal_with_10_db_and_independent_of_the_distance():
     scenario = load({"devices": 4000})
     placement = sample_placement(scenario)
     shadowing = -10 * np.log10(placement.mean_gain_per_w) + 144.0 - pathloss_db(scenario.radio, placement.distance_m)
@@ -239,7 +239,7 @@ def test_shadowing_is_normal_with_10_db_and_independent_of_the_place():
     assert correlation_in_sigmas(shadowing, placement.distance_m) < SIGMAS
 
 
-def test_a_device_with_a_place_stands_there_and_moves_nobody_else():
+def test_a_given_distance_does_not_move_the_other_devices():
     free = sample_placement(load({"devices": 3, "group": [{"count": 1}, {"count": 1}, {"count": 1}]}))
     fixed = sample_placement(
         load({"devices": 3, "group": [{"count": 1}, {"count": 1, "distance_m": 33.0}, {"count": 1}]})
@@ -249,7 +249,7 @@ def test_a_device_with_a_place_stands_there_and_moves_nobody_else():
     assert fixed.mean_gain_per_w[[0, 2]].tolist() == free.mean_gain_per_w[[0, 2]].tolist()
 
 
-def test_another_placement_seed_moves_everybody():
+def test_another_placement_seed_moves_every_device():
     here, there = (sample_placement(load({"devices": 5, "placement_seed": seed})) for seed in (0, 2**32 - 1))
     assert (here.distance_m != there.distance_m).all()
 
