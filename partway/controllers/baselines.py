@@ -1,4 +1,4 @@
-"""The baselines of section VI, and the controls every reader would ask for."""
+"""The baselines of section VI, and simple policies that a comparison needs as controls."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -21,22 +21,22 @@ from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 
 def start_most(device: Device, view: DeviceView, offload: jax.Array) -> DeviceAction:
-    """Send `offload` of a task and run as much of the queue as f_max allows (the rule `most_startable`, T5)."""
+    """Offload this fraction of a task and start as many tasks as f_max allows (`most_startable`, trap T5)."""
     return DeviceAction(most_startable(device, view.q, offload), offload)
 
 
 class Random(DeviceController):
-    """Section VI: rest is uniform in [0, 1]."""
+    """Section VI: the offloaded fraction is uniform in [0, 1]."""
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         return start_most(device, view, uniform(key, (), view.q.dtype))
 
 
 class Even(DeviceController):
-    """Section VI: every device sends the same amount of work, the server's rate divided by K (T10).
+    """Section VI: every device offloads the same amount of work, the server's service rate divided by K (T10).
 
-    The rate is the one last heard, whatever the broadcast's delay is. With a server that waits for work before it sets
-    a rate (`Steady`) nothing ever starts.
+    The rate is the last one received, however long the broadcast is delayed. With a server that waits for work before
+    it sets a rate (`Steady`), no device ever starts to offload.
     """
 
     uses_broadcast = ("service_rate",)
@@ -47,23 +47,24 @@ class Even(DeviceController):
 
 
 class Local(DeviceController):
-    """Nothing is ever sent."""
+    """Nothing is offloaded."""
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         return start_most(device, view, jnp.zeros_like(view.q))
 
 
 class Full(DeviceController):
-    """The device computes nothing: one whole task a block goes to the server, which is all the radio slot is for."""
+    """The device computes nothing: it offloads one whole task per block, the most that its radio slot can send."""
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         return DeviceAction(jnp.minimum(view.q, 1.0), jnp.ones_like(view.q))
 
 
 class Constant(DeviceController):
-    """In every block the same number of tasks is taken up and the same share of the last one is sent.
+    """In every block the same number of tasks is started and the same fraction of the last one is offloaded.
 
-    share, tasks: tuned on held-out seeds before a comparison (`partway.tuning`), unless a scenario sets them.
+    share, tasks  that fraction and that number; tuned on held-out seeds before a comparison
+                  (`partway.experiments.preparation`), unless the scenario sets them
     """
 
     limits: ClassVar[Mapping[str, Limits]] = {"share": (0.0, 1.0), "tasks": (0.0, 1e6)}
@@ -75,11 +76,14 @@ class Constant(DeviceController):
 
 
 class Steady(ServerController):
-    """A server at a constant share of f_max, as far as there is work: what a learning server should beat."""
+    """A server at a constant speed while work waits: the control for servers that learn.
+
+    speed  of every slot, as a fraction of f_max
+    """
 
     limits: ClassVar[Mapping[str, Limits]] = {"speed": (0.0, 1.0)}
     speed: float = 0.5
 
     def act(self, state: ControllerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
-        wanted = jnp.minimum(self.speed * server.slot_capacity, view.backlog / server.slots)
-        return server_action(view, jnp.full((server.slots,), wanted))
+        service = jnp.minimum(self.speed * server.slot_capacity, view.backlog / server.slots)
+        return server_action(view, jnp.full((server.slots,), service))

@@ -1,4 +1,4 @@
-"""What the paper's learners feed their features with, and the units that make it of order one (trap T11)."""
+"""The features of the paper's learners, and the units in which their inputs are of order one (trap T11)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,25 +16,30 @@ from partway.system.types import Device, Server
 
 @record
 class ServerWeights:
-    """nu of (29), by what it weighs: the `own` queue (M,), the devices' `queues` (M, K), the `service_per_slot` (M, n)."""
+    """nu of (29), divided by the input that it weighs.
+
+    own               (M,) the server's queue
+    queues            (M, K) the devices' queues
+    service_per_slot  (M, n) the service of each slot
+    """
 
     own: jax.Array
     queues: jax.Array
     service_per_slot: jax.Array
 
     @classmethod
-    def drawn(cls, key: jax.Array, features: int, devices: int, rates: int, dtype: Any) -> Self:
-        """Standard normals for M = `features`, K = `devices` and n = `service_per_slot`; feature by feature: K may be large."""
+    def sample(cls, key: jax.Array, features: int, devices: int, slots: int, dtype: Any) -> Self:
+        """Standard normals for M = `features`, K = `devices`, n = `slots`; one feature at a time, as K may be large."""
         first, second = jax.random.key_data(key)
-        count = 1 + devices + rates
+        count = 1 + devices + slots
         return jax.lax.map(
-            lambda feature: cls.of(normals((first, second), feature * count, count).astype(dtype), devices),
+            lambda feature: cls.from_columns(normals((first, second), feature * count, count).astype(dtype), devices),
             jnp.arange(features, dtype=jnp.uint32),
         )
 
     @classmethod
-    def of(cls, nu: jax.Array, devices: int) -> Self:
-        """nu (M, 1 + K + n), or one feature's (1 + K + n), cut up."""
+    def from_columns(cls, nu: jax.Array, devices: int) -> Self:
+        """The weights in nu (M, 1 + K + n), or in the row (1 + K + n) of one feature."""
         return cls(nu[..., 0], nu[..., 1 : 1 + devices], nu[..., 1 + devices :])
 
 
@@ -58,11 +63,12 @@ def typical_server_cost(server: Server, view: ServerView) -> jax.Array:
 def device_features(
     mu: jax.Array, device: Device, view: DeviceView, log_scaled: bool = False
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(22), (23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action moves.
+    """(22), (23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action changes.
 
     phi is (M,) of one device or (M, K) of a fleet. All inputs are of order one: q in tasks, h by its mean, p by
-    `half_power` (T6, T11). What h and beta add is computed once, for all p and q.
-    log_scaled: h and p enter as log(h), log(1 + p) instead.
+    `half_power` (T6, T11). The contribution of h and beta is computed once, for all p and q.
+
+    log_scaled  h and p enter as log(h) and log(1 + p)
     """
     gain = view.gain / device.mean_gain
     by = partial(jnp.tensordot, axes=0)
@@ -77,16 +83,18 @@ def device_features(
 def server_features(
     nu: ServerWeights, view: ServerView, log_scaled: bool = False
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(29), (30): phi (M,) = sigmoid(nu . [y / K, q / sqrt(K), f_1..f_n]) as a function of f (n,) and y.
+    """(29), (30): phi = sigmoid(nu . [backlog / K, q / sqrt(K), f_1..f_n]) as a function of f (n,) and the backlog.
 
-    Without the root nu . q would grow with the fleet (T11). What the devices' queues add is computed once.
-    log_scaled: y enters as log(1 + y / K), which does not saturate the sigmoids when work piles up.
+    phi is (M,); f is a fraction of f_max. Without the root nu . q would grow with the fleet (T11). The contribution of
+    the devices' queues is computed once.
+
+    log_scaled  the backlog enters as log(1 + backlog / K), which does not saturate the sigmoids when work piles up
     """
     devices = view.queues.shape[-1]
     fixed = nu.queues @ (view.queues / jnp.sqrt(devices))
 
-    def features(rates: jax.Array, backlog: jax.Array) -> jax.Array:
+    def features(speeds: jax.Array, backlog: jax.Array) -> jax.Array:
         own = jnp.log1p(backlog / devices) if log_scaled else backlog / devices
-        return jax.nn.sigmoid(fixed + nu.own * own + nu.service_per_slot @ rates)
+        return jax.nn.sigmoid(fixed + nu.own * own + nu.service_per_slot @ speeds)
 
     return features

@@ -1,13 +1,15 @@
 """Algorithms 1 and 2 of the paper: Q is linear in random sigmoids, and one gradient moves parameters AND action.
 
     phi_m(s, a) = sigmoid(mu_m . [s, a])        Q(s, a; theta) = theta . phi(s, a)
-    delta       = r + gamma Q(s', a; theta) - Q(s, a; theta)                            (24), a held for both (T14)
-    a     <- a     - alpha_t d(delta^2)/da                                              (25), (26), (28a), (33), (35)
-    theta <- theta - alpha_t d(delta^2)/dtheta                                          (27), (28b), (34), (35)
+    delta       = r + gamma Q(s', a; theta) - Q(s, a; theta)                       (24), the same a in both terms (T14)
+    a     <- a     - alpha_t d(delta^2)/da                                         (25), (26), (28a), (33), (35)
+    theta <- theta - alpha_t d(delta^2)/dtheta                                     (27), (28b), (34), (35)
 
-There is no minimum over actions in it (trap T3): see `partway.controllers.qlearning` for the Q-learning that the text
-describes. `gradient = "exact"` is the derivative; `"printed"` is what (26), (27), (33), (34) print (trap T2).
-Legend: a is the power p at a device (Algorithm 1), the rates f at the server (Algorithm 2); both in units of order one.
+The equations contain no minimum over actions (trap T3): see `partway.controllers.qlearning` for the Q-learning that the
+text describes. `gradient = "exact"` is the derivative; `"printed"` is what (26), (27), (33), (34) print (trap T2).
+
+Legend: a is the transmit power p at a device (Algorithm 1), in units of `half_power`, and at the server the speeds
+f_1..f_n of the slots (Algorithm 2), fractions of f_max. Both are of order one.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,18 +63,20 @@ LEARNING_LIMITS: Mapping[str, Limits] = {
     "start_rate": (0.0, 1.0),
     "explore": (0.0, 1.0),
 }
-"""What the hyperparameters of learners may be; step sizes outside (36) are allowed, to see what they do."""
+"""Values that hyperparameters of learners may have; step sizes outside (36) are possible, to see their effect."""
 MAX_POWER = 1e4
-"""Upper end of the commanded power, in units of `half_power` (ours): a whole task at a tenth of the mean gain."""
+"""Upper limit of the commanded power in units of `half_power` (ours): a whole task at a tenth of the mean gain."""
 
 
 @record
-class Learned:
-    """Memory of one learner.
+class LearnerState:
+    """State of one learner, or of a fleet, device axis last.
 
-    theta   (M,) parameters of Q         action  p or f, in units of order one
-    block   t, blocks learned from       change  ||theta_t+1 - theta_t|| / ||theta_t||
-    quiet   blocks in a row with change <= tolerance; once it reaches `patience` the learner has stopped
+    theta            (M,) parameters of Q
+    action           p, or f (n,), in units of order one
+    block            t, blocks learned from
+    relative_change  ||theta_(t+1) - theta_t|| / ||theta_t|| in the last block
+    quiet            consecutive blocks with relative_change <= tolerance; at `patience` the learner has stopped
     """
 
     theta: jax.Array
@@ -84,11 +88,12 @@ class Learned:
 
 def step_size(first: float | jax.Array, decay: float | jax.Array, block: jax.Array) -> jax.Array:
     """first / (1 + t)^decay. (36), sum alpha = inf and sum alpha^2 < inf, holds for 1/2 < decay <= 1."""
-    return first / jnp.maximum((1.0 + block) ** decay, 1.0)  # never below 1: XLA would make a power -decay of it
+    # The maximum changes nothing; without it XLA would rewrite the quotient as a power of -decay.
+    return first / jnp.maximum((1.0 + block) ** decay, 1.0)
 
 
 Terms = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
-"""(action, theta) -> r, Q(s, a), Q(s', a), of one learner or of each of a fleet (K,)."""
+"""(action, theta) -> r, Q(s, a), Q(s', a), of one learner () or of a fleet (K,)."""
 
 
 def q_value(theta: jax.Array, phi: jax.Array) -> jax.Array:
@@ -99,11 +104,11 @@ def q_value(theta: jax.Array, phi: jax.Array) -> jax.Array:
 def gradients(
     terms: Terms, action: jax.Array, theta: jax.Array, discount: jax.Array, gradient: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(e, x, z): the derivatives of delta^2, exact or as printed, are e x by the action and e z by theta.
+    """(e, x, z): the derivative of delta^2 with respect to the action is e x, that with respect to theta e z.
 
-    Exact: e = 2 delta, x = d delta/da, z = d delta/dtheta. Printed: the factor 2 is missing, and the sum in the
-    derivative by the action has the opposite sign, phi' being phi(s', a):
-    x = dr/da - sum_m theta_m mu_m [gamma phi'(1 - phi') - phi (1 - phi)].
+    gradient  "exact": e = 2 delta, x = d delta/da, z = d delta/dtheta. "printed": the factor 2 is missing, and the sum
+              in the derivative with respect to the action has the opposite sign. With phi' = phi(s', a):
+              x = dr/da - sum_m theta_m mu_m [gamma phi'(1 - phi') - phi (1 - phi)]
     """
     factor, direction = (2.0, 1.0) if gradient == "exact" else (1.0, -1.0)
 
@@ -120,11 +125,13 @@ def gradients(
 class _Learner:
     """Hyperparameters that Algorithms 1 and 2 share. M and eps are the paper's, the rest is ours (T9).
 
-    gradient   "exact" or "printed"                      features  M
-    step       alpha_0 on inputs and actions of order one, decay: its exponent, see `step_size`
-    tolerance  eps: learning stops when the relative change of theta stays at or below it for `patience` blocks (T16)
-    stop       False: keep learning for ever
-    start_value  Q before the first block, in units of what costing one `usual_cost` for ever is worth; not 0 (T16)
+    gradient     "exact" or "printed"
+    features     M
+    step, decay  alpha_0 and exponent of `step_size`, for inputs and actions of order one
+    tolerance    eps: learning stops when the relative change of theta stays at or below it for `patience` blocks (T16)
+    stop         False: learning never stops
+    start_value  Q before the first block, in units of 1 / (1 - gamma), the discounted sum of one typical cost in every
+                 block; not 0 (T16)
     """
 
     gradient: str = "exact"
@@ -136,38 +143,40 @@ class _Learner:
     stop: bool = True
     start_value: float = 1.0
 
-    def fresh(self, action: jax.Array, discount: jax.Array) -> Learned:
-        """Memory before the first block: all theta_m equal; a feature is 1/2 on average."""
+    def initial_state(self, action: jax.Array, discount: jax.Array) -> LearnerState:
+        """The state before the first block. All theta_m are equal; a feature is 1/2 on average."""
         zero = jnp.zeros_like(discount)
         each = 2.0 * self.start_value / (self.features * (1.0 - discount))
         theta = jnp.full((self.features, *jnp.shape(discount)), each, action.dtype)
-        return Learned(theta, action, zero, zero + jnp.inf, zero)
+        return LearnerState(theta, action, zero, zero + jnp.inf, zero)
 
-    def improve(self, state: Learned, terms: Terms, discount: jax.Array, most: float) -> Learned:
-        """One step of (28) or (35), the action kept in [0, most]; none once the learner has stopped."""
+    def update(self, state: LearnerState, terms: Terms, discount: jax.Array, limit: float) -> LearnerState:
+        """One step of (28) or (35), the action kept in [0, limit]; none once the learner has stopped."""
         error, by_action, by_theta = gradients(terms, state.action, state.theta, discount, self.gradient)
-        step = step_size(self.step * error, self.decay, state.block)  # what ends in a division XLA computes once
+        # error / t^decay rather than a product: XLA computes the result of a division once, not per use
+        step = step_size(self.step * error, self.decay, state.block)
         theta = state.theta - step * by_theta
         relative_change = jnp.abs(step) * jnp.linalg.norm(by_theta, axis=0) / jnp.linalg.norm(state.theta, axis=0)
         quiet = jnp.where(relative_change <= self.tolerance, state.quiet + 1, 0.0)
-        action = jnp.clip(state.action - step * by_action, 0.0, most)
-        learned = Learned(theta, action, state.block + 1, relative_change, quiet)
+        action = jnp.clip(state.action - step * by_action, 0.0, limit)
+        learned = LearnerState(theta, action, state.block + 1, relative_change, quiet)
         stopped = self.stopped(state)
         return jax.tree.map(lambda new, old: jnp.where(stopped, old, new), learned, state)
 
-    def stopped(self, state: Learned) -> jax.Array:
-        """Whether the stopping rule has fired; from then on the action is the algorithm's output, and constant."""
+    def stopped(self, state: LearnerState) -> jax.Array:
+        """Whether the stopping rule has fired; from then on the action is constant, the output of the algorithm."""
         return jnp.asarray(self.stop) & (state.quiet >= self.patience)
 
 
 class Algorithm1(_Learner, DeviceController):
-    """A device learns one transmit power; `offload` follows from (4), `whole` from the rule `most_startable` (T5).
+    """A device learns one transmit power; `offload` follows from (4), `started` from the rule `most_startable` (T5).
 
-    gradient "exact": the cost charged, differentiated through rest(p), L(p), q_(t+1)(p) with `whole` held (T14, T15).
-    gradient "printed": r holds the commanded p, and neither L nor q_(t+1) is taken to depend on it.
-    On a table of cuts rest(p) is a staircase, whose slope is 0: there the gradient of "exact" is true and sees p in the
-    features only, not in the cost.
-    start_power: p before the first block, in units of `half_power`.
+    gradient     "exact": the cost charged, differentiated through offload(p), L(p) and q_(t+1)(p), with `started` held
+                 constant (T14, T15). On a table of cuts offload(p) is a staircase of slope 0: the gradient is still
+                 true, but p then acts through the features only, not through the cost.
+                 "printed": r contains the commanded p, and neither L nor q_(t+1) depends on it
+    start_power  p before the first block, in units of `half_power`
+    mu           (M, 3 + n) weights of the features, which all devices share; filled in by `setup`
     """
 
     batched = True
@@ -178,11 +187,11 @@ class Algorithm1(_Learner, DeviceController):
     def setup(self, key: jax.Array, devices: Device) -> Self:
         return replace(self, mu=normal(key, (self.features, 3 + devices.slots), devices.capacity.dtype))
 
-    def init(self, device: Device, view: DeviceView, key: jax.Array) -> Learned:
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> LearnerState:
         del key
-        return self.fresh(jnp.full_like(view.q, self.start_power), device.discount)
+        return self.initial_state(jnp.full_like(view.q, self.start_power), device.discount)
 
-    def act(self, state: Learned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: LearnerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
         power = state.action * half_power(device)
         offload = share_for_power(device, view.gain, power)
@@ -190,13 +199,13 @@ class Algorithm1(_Learner, DeviceController):
 
     def learn(
         self,
-        state: Learned,
+        state: LearnerState,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
         cost: jax.Array,
         next_view: DeviceView,
-    ) -> Learned:
+    ) -> LearnerState:
         del cost
         now = device_features(required(self.mu), device, view)
         after = device_features(required(self.mu), device, next_view)
@@ -207,75 +216,75 @@ class Algorithm1(_Learner, DeviceController):
             values = q_value(theta, now(power, view.q)), q_value(theta, after(power, next_q))
             return r / typical_device_cost(device), *values
 
-        return self.improve(state, terms, device.discount, MAX_POWER)
+        return self.update(state, terms, device.discount, MAX_POWER)
 
-    def relative_change(self, state: Learned) -> jax.Array:
+    def relative_change(self, state: LearnerState) -> jax.Array:
         return state.relative_change
 
     def _consequences(
         self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView, power: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """(energy [J], next queue) as functions of the power [W], the way `gradient` says."""
+        """(energy [J], next queue) as functions of the power [W], in the sense of `gradient`."""
         if self.gradient == "printed":
             local = local_energy(device, local_work(action))
             return local + radio_energy(device, power), next_view.q
         offload = jnp.minimum(share_for_power(device, view.gain, power), action.started)
-        tied = replace(action, offload=offload)
-        return device_energy(device, view.gain, tied), next_device_queue(device, view.q, tied, next_view.arrivals)
+        caused = replace(action, offload=offload)
+        return device_energy(device, view.gain, caused), next_device_queue(device, view.q, caused, next_view.arrivals)
 
 
 @record
-class ServerLearned:
-    """Memory of Algorithm 2: the learner, and its features' weights."""
+class Algorithm2State:
+    """State of Algorithm 2: that of its learner, and the weights of its features."""
 
-    learned: Learned
+    learned: LearnerState
     nu: ServerWeights
 
 
 class Algorithm2(_Learner, ServerController):
-    """The server learns the n rates of its slots from its own queue and the devices' queues.
+    """The server learns the speeds of its n slots from its own queue and the devices' queues.
 
-    gradient "exact": differentiated through q_ser,(t+1)(f); at the kink of (6), where the rates just empty the queue,
-    the slope is 1/2, the middle of its two sides. "printed": (33) holds the next queue fixed, the only term that
-    rewards serving.
-    start_rate: every slot's rate before the first block, as a share of f_max.
+    gradient    "exact": differentiated through q_ser,(t+1)(f). At the kink of (6), where the service just empties the
+                queue, the slope is 1/2, the mean of its two sides.
+                "printed": (33) holds the next queue constant, which is the only term that rewards service
+    start_rate  speed of every slot before the first block, as a fraction of f_max
     """
 
     sees_queues = True
     limits = LEARNING_LIMITS
     start_rate: float = 0.3
 
-    def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearned:
-        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], server.slots, view.backlog.dtype)
-        rates = jnp.full((server.slots,), self.start_rate, view.backlog.dtype)
-        return ServerLearned(self.fresh(rates, server.discount), nu)
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> Algorithm2State:
+        nu = ServerWeights.sample(key, self.features, view.queues.shape[-1], server.slots, view.backlog.dtype)
+        speeds = jnp.full((server.slots,), self.start_rate, view.backlog.dtype)
+        return Algorithm2State(self.initial_state(speeds, server.discount), nu)
 
-    def act(self, state: ServerLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+    def act(self, state: Algorithm2State, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
         del key
         return server_action(view, state.learned.action * server.slot_capacity)
 
     def learn(
         self,
-        state: ServerLearned,
+        state: Algorithm2State,
         server: Server,
         view: ServerView,
         action: ServerAction,
         cost: jax.Array,
         next_view: ServerView,
-    ) -> ServerLearned:
+    ) -> Algorithm2State:
         del action, cost
         now, after = server_features(state.nu, view), server_features(state.nu, next_view)
 
-        def terms(rates: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            commanded = rates * server.slot_capacity
-            r = server.queue_weight * view.backlog + server.energy_weight * server_energy(server, commanded)
+        def terms(speeds: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            service = speeds * server.slot_capacity
+            r = server.queue_weight * view.backlog + server.energy_weight * server_energy(server, service)
             next_backlog = next_view.backlog
             if self.gradient == "exact":
-                next_backlog = next_server_queue(view.backlog, commanded, next_view.last_inflow)
-            values = q_value(theta, now(rates, view.backlog)), q_value(theta, after(rates, next_backlog))
+                next_backlog = next_server_queue(view.backlog, service, next_view.last_inflow)
+            values = q_value(theta, now(speeds, view.backlog)), q_value(theta, after(speeds, next_backlog))
             return r / typical_server_cost(server, view), *values
 
-        return replace(state, learned=self.improve(state.learned, terms, server.discount, 1.0))
+        return replace(state, learned=self.update(state.learned, terms, server.discount, 1.0))
 
-    def relative_change(self, state: ServerLearned) -> jax.Array:
+    def relative_change(self, state: Algorithm2State) -> jax.Array:
         return state.learned.relative_change

@@ -1,10 +1,15 @@
-"""Learning the value of what a decision leaves, before chance moves on: near-optimal control of devices and server.
+"""Post-decision learning: near-optimal control of devices and server.
 
-A device knows its energy and radio formulas; only arrivals and fading are unknown, and they do not depend on what it
-does. So it counts how many tasks come and learns V(q), the value of a block that begins with q; U(m) = E V(m + A) is
-the value of m tasks left after the decision, and every observation improves all of it ("virtual experience";
-N. Mastronarde, M. van der Schaar, IEEE Trans. Signal Process. 2011): nothing has to be explored.
-The server does the same with u = dU/dx, which is what one more unit of work will cost: the price of `priced`.
+A device knows its energy and radio formulas. Only arrivals and fading are unknown, and they do not depend on its
+action. It therefore counts how many tasks arrive and learns V(q), the value of a block that begins with q tasks.
+U(m) = E V(m + A) is the value of m tasks left after the decision and before the arrivals A. Every observation updates
+the whole table ("virtual experience"; N. Mastronarde, M. van der Schaar, IEEE Trans. Signal Process. 2011), so that no
+exploration is needed.
+
+The server does the same with u = dU/dx, the cost of one more unit of work, which is the price of `priced`.
+
+Legend: j tasks started, c(j, offload; h, price) their cost in this block (`partway.system.stage_cost`), f the work that
+the server does in a block, E(f) its energy.
 """
 
 from collections.abc import Mapping
@@ -31,27 +36,29 @@ from partway.system.types import Device, DeviceAction, Server, ServerAction
 CRITERIA = frozenset({"objective", "average", "discounted"})
 TABLE_LIMITS: Mapping[str, Limits] = {"criterion": CRITERIA, "decay": (0.0, 10.0), "min_step": (0.0, 1.0)}
 SERVER_DISCOUNT = 0.9999
-"""gamma of the server where the average cost is to be small: it learns slopes, which have no constant to subtract."""
+"""gamma of the server when the average cost is minimised: it learns slopes, which have no constant to subtract."""
 UNHURRIED = 4.0
-"""Blocks in which a server that has learned nothing would work off what waits."""
+"""Blocks in which a server that has learned nothing would complete the work that waits."""
 
 
 def minimises_average(criterion: str, party: Device | Server) -> bool:
-    """Whether the average cost is to be small; the discounted sum otherwise."""
+    """Whether the average cost is minimised, not the discounted sum: what `criterion` or the party's objective says."""
     return (party.objective if criterion == "objective" else criterion) == "average"
 
 
-def table_step(block: jax.Array, decay: float, least: float) -> jax.Array:
-    """a_t = max((t + 1)^-decay, least)."""
-    return jnp.maximum((1.0 + block) ** -decay, least)
+def table_step(block: jax.Array, decay: float, min_step: float) -> jax.Array:
+    """a_t = max((t + 1)^-decay, min_step)."""
+    return jnp.maximum((1.0 + block) ** -decay, min_step)
 
 
 @record
-class Learner:
-    """Memory of a device.
+class PostDecisionState:
+    """State of a device.
 
-    value   (states,) V, relative to V(0) where gamma is 1      block   t, blocks learned from
-    arrive  (n + 1,) how often 0..n tasks came in a block       change  relative, of V's last entry, in the last block
+    value            (states,) V, relative to V(0) where gamma is 1
+    arrive           (n + 1,) fractions of the blocks in which 0..n tasks arrived
+    block            t, blocks learned from
+    relative_change  of the last entry of V in the last block
     """
 
     value: jax.Array
@@ -61,13 +68,14 @@ class Learner:
 
 
 class PostDecision(DeviceController):
-    """A device that learns V and takes the choice of least c(j, rest; h, price) + gamma U(q - j), at the price 0.
+    """A device that learns V and takes the choice of least c(j, offload; h, price) + gamma U(q - j), at the price 0.
 
-    V starts as if what waits had to be run at once: too high, so that no queue builds up meanwhile.
+    V starts as if all waiting tasks had to be run at once. That is too high, so no queue builds up while V is learned.
 
-    states   of the table; beyond it U goes on linearly
-    aim      "objective": the scenario's; "average": gamma = 1, relative values; "discounted": the scenario's gamma
-    decay, least_step  of a_t = max((t + 1)^-decay, least_step)
+    states           entries of the table; U is linear beyond it
+    criterion        "objective": that of the scenario; "average": gamma = 1, relative values; "discounted": the gamma
+                     of the scenario
+    decay, min_step  of a_t = max((t + 1)^-decay, min_step)
     """
 
     batched = True
@@ -77,33 +85,33 @@ class PostDecision(DeviceController):
     decay: float = 0.6
     min_step: float = 0.01
 
-    def init(self, device: Device, view: DeviceView, key: jax.Array) -> Learner:
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> PostDecisionState:
         del key
         q = column(0, self.states, view.q)
         zero, run = jnp.zeros_like(view.q), jnp.minimum(q, device.capacity)
         joules = local_energy(device, run) + 3.0 * device.energy_coef * device.capacity**2 * (q - run)
         value = device.queue_weight * q + device.energy_weight * joules
-        none_came = jnp.where(column(0, device.slots + 1, view.q) == 0, 1.0, zero)
-        return Learner(value, none_came, zero, zero + jnp.inf)
+        no_arrivals = jnp.where(column(0, device.slots + 1, view.q) == 0, 1.0, zero)
+        return PostDecisionState(value, no_arrivals, zero, zero + jnp.inf)
 
-    def act(self, state: Learner, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: PostDecisionState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
         left, slope = value_left(state), state.value[-1] - state.value[-2]
         return planned(device, view, left, slope, self.discount(device), self.price(view))
 
     def learn(
         self,
-        state: Learner,
+        state: PostDecisionState,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
         cost: jax.Array,
         next_view: DeviceView,
-    ) -> Learner:
+    ) -> PostDecisionState:
         """V(q) += a_t (w3 W q + min_j (c(j; h) + gamma U(q - j)) - V(q)) for every q.
 
-        h is the gain it has acted on, so that what `act` found of c and U serves again. Counting arrivals leaves the
-        fading as the only noise.
+        h is the gain of the block that ends, for which `act` has computed c and U already. Since arrivals are counted,
+        fading is the only noise.
         """
         del action, cost
         choices = best_cuts(device, view.gain, self.price(view))
@@ -111,16 +119,16 @@ class PostDecision(DeviceController):
         value = state.value + table_step(state.block, self.decay, self.min_step) * (target - state.value)
         if minimises_average(self.criterion, device):
             value = value - value[0]
-        came = column(0, device.slots + 1, view.q) == jnp.sum(next_view.arrivals, axis=0)
-        arrive = state.arrive + (came - state.arrive) / (1.0 + state.block)
+        arrived = column(0, device.slots + 1, view.q) == jnp.sum(next_view.arrivals, axis=0)
+        arrive = state.arrive + (arrived - state.arrive) / (1.0 + state.block)
         relative_change = jnp.abs(value[-1] - state.value[-1]) / jnp.maximum(jnp.abs(state.value[-1]), 1e-30)
-        return Learner(value, arrive, state.block + 1, relative_change)
+        return PostDecisionState(value, arrive, state.block + 1, relative_change)
 
-    def relative_change(self, state: Learner) -> jax.Array:
+    def relative_change(self, state: PostDecisionState) -> jax.Array:
         return state.relative_change
 
     def price(self, view: DeviceView) -> jax.Array | float:
-        """What a mean task sent now costs beyond its energy."""
+        """Cost of a mean task sent now, beyond its energy."""
         del view
         return 0.0
 
@@ -130,7 +138,7 @@ class PostDecision(DeviceController):
 
 
 class Priced(PostDecision):
-    """The same, at the price the server tells: what a unit of work sent in the block it is heard in will cost there."""
+    """The same at the broadcast price: what a unit of work sent in the block of its arrival will cost at the server."""
 
     batched = True
     uses_broadcast = ("price",)
@@ -147,7 +155,10 @@ def planned(
     discount: jax.Array | float,
     price: jax.Array | float,
 ) -> DeviceAction:
-    """argmin over (j, rest) of c(j, rest; h, price) + gamma U(q - j), U given by a table and its slope beyond."""
+    """argmin over (j, offload) of c(j, offload; h, price) + gamma U(q - j).
+
+    value, slope  U as a table (states,) and its increase per task beyond the table
+    """
     choices = best_cuts(device, view.gain, price)
     started = column(0, device.max_tasks_per_block + 1, view.q)
     total = choices.cost + discount * table_value(value, slope, view.q - started)
@@ -156,8 +167,8 @@ def planned(
     return DeviceAction(started=best, offload=jnp.max(jnp.where(started == best, choices.offload, 0.0), axis=0))
 
 
-def value_left(state: Learner) -> jax.Array:
-    """(states,) U(m) = E V(m + A); V goes on beyond its table with its last slope."""
+def value_left(state: PostDecisionState) -> jax.Array:
+    """(states,) U(m) = E V(m + A); beyond its table V continues with its last slope."""
     value, arrive = state.value, state.arrive
     states, slots = value.shape[0], arrive.shape[0] - 1
     beyond = value[-1] + (value[-1] - value[-2]) * column(1, slots + 1, value[-1])
@@ -167,17 +178,23 @@ def value_left(state: Learner) -> jax.Array:
 
 def backup(device: Device, left: jax.Array, cost: jax.Array, discount: jax.Array | float) -> jax.Array:
     """(states,) w3 W q + min over j of c(j) + gamma U(q - j), from U and c."""
-    most, states = device.max_tasks_per_block, left.shape[0]
-    future = jnp.concatenate([jnp.full_like(left[:1], jnp.inf, shape=(most, *left.shape[1:])), discount * left])
-    best = future[most:]  # no task taken up costs nothing
-    for j in range(1, most + 1):
-        best = jnp.minimum(best, future[most - j : most - j + states] + cost[j])
+    limit, states = device.max_tasks_per_block, left.shape[0]
+    future = jnp.concatenate([jnp.full_like(left[:1], jnp.inf, shape=(limit, *left.shape[1:])), discount * left])
+    best = future[limit:]  # j = 0 costs nothing in this block
+    for j in range(1, limit + 1):
+        best = jnp.minimum(best, future[limit - j : limit - j + states] + cost[j])
     return device.queue_weight * column(0, states, left[0]) + best
 
 
 @record
-class ServerLearner:
-    """Memory of the server: `slope` (points,) u, `mean_price` running mean of gamma u at the work left, `block` t."""
+class PostDecisionServerState:
+    """State of the server.
+
+    slope            (grid_points,) u
+    mean_price       running mean of gamma u at the work left
+    block            t, blocks learned from
+    relative_change  of u in the last block
+    """
 
     slope: jax.Array
     mean_price: jax.Array
@@ -188,15 +205,16 @@ class ServerLearner:
 class PostDecisionServer(ServerController):
     """A server that learns u(x), the marginal value of leaving x work, and serves where w2 E'(f) = gamma u(y - f).
 
-    u averages over what a block brings, so gamma u(x) is what one more unit sent now will cost. The price told is its
-    running mean, and a part of the way from there to what it is now: if it went all the way, every device would answer
-    the same noise at once, and the later they hear it, the more they would overshoot.
+    u averages over the inflow of a block, so gamma u(x) is what one more unit of work sent now will cost. The broadcast
+    price lies between the running mean of this cost and its current value. At the current value itself all devices
+    would react to the same noise at once, and overshoot the more, the longer the broadcast is delayed.
 
-    points, reach   of the grid of x: from 0 to `grid_max` mean tasks per device, denser near 0
-    answer          that part of the way where the price is heard at once; the part is answer / (1 + lag / 2)
-    usual_step      of the running mean: max((t + 1)^-0.7, usual_step)
-    aim             as at the devices; the average cost is approached by gamma = 0.9999
-    decay, least_step  of a_t = max((t + 1)^-decay, least_step)
+    grid_points, grid_max  the grid of x: from 0 to `grid_max` mean tasks per device, denser near 0
+    price_gain             price = mean + gain (current value - mean), gain = price_gain / (1 + delay / 2), with the
+                           delay in blocks
+    mean_price_step        the step of the running mean is max((t + 1)^-0.7, mean_price_step)
+    criterion              as at the devices; the average cost is approximated by gamma = 0.9999
+    decay, min_step        of a_t = max((t + 1)^-decay, min_step)
     """
 
     limits: ClassVar[Mapping[str, Limits]] = {
@@ -214,47 +232,50 @@ class PostDecisionServer(ServerController):
     decay: float = 0.6
     min_step: float = 0.01
 
-    def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerLearner:
-        """u(x) at first: w1 + w2 E'(f), f working off x and a mean task of every device in UNHURRIED blocks.
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> PostDecisionServerState:
+        """u(x) = w1 + w2 E'(f), where f completes x and one mean task of every device in UNHURRIED blocks.
 
-        A price too high, so that not all send before there is one. A server that emptied its queue in every block would
-        rush through what comes first, and ask a price for it that keeps everybody away for long.
+        The first price is too high, so that the devices do not all send before a price is known. A server that emptied
+        its queue in every block would do the first work at a very high speed, and its price for that would keep the
+        devices away for a long time.
         """
         del key
         grid, zero = self.grid(view), jnp.zeros_like(view.backlog)
         slope = server.queue_weight + 3.0 * energy_coef(server) * ((grid + view.queues.shape[-1]) / UNHURRIED) ** 2
-        return ServerLearner(slope, zero, zero, zero + jnp.inf)
+        return PostDecisionServerState(slope, zero, zero, zero + jnp.inf)
 
-    def act(self, state: ServerLearner, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+    def act(self, state: PostDecisionServerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
         del key
-        served = self.service_per_slot(state, server, view).serve(view.backlog)
-        now = self.cost_of_more(state, server, view, served)
+        served = self.service_curve(state, server, view).serve(view.backlog)
+        now = self.marginal_cost(state, server, view, served)
         mean_price = self.mean_price(state, now)
         price = mean_price + self.price_gain / (1.0 + server.broadcast_delay_blocks / 2.0) * (now - mean_price)
         return server_action(view, jnp.full((server.slots,), served / server.slots), price)
 
     def learn(
         self,
-        state: ServerLearner,
+        state: PostDecisionServerState,
         server: Server,
         view: ServerView,
         action: ServerAction,
         cost: jax.Array,
         next_view: ServerView,
-    ) -> ServerLearner:
-        """u(x) += a_t (V'(x + a) - u(x)) for every x of the grid, a being what arrived."""
+    ) -> PostDecisionServerState:
+        """u(x) += a_t (V'(x + a) - u(x)) for every x of the grid, a being the inflow of the block."""
         del cost
-        target = self.service_per_slot(state, server, view).marginal(self.grid(view) + next_view.last_inflow, server)
+        curve = self.service_curve(state, server, view)
+        target = curve.marginal_value(self.grid(view) + next_view.last_inflow, server)
         slope = state.slope + table_step(state.block, self.decay, self.min_step) * (target - state.slope)
-        mean_price = self.mean_price(state, self.cost_of_more(state, server, view, jnp.sum(action.service_per_slot)))
+        served = jnp.sum(action.service_per_slot)
+        mean_price = self.mean_price(state, self.marginal_cost(state, server, view, served))
         relative_change = jnp.linalg.norm(slope - state.slope) / jnp.linalg.norm(state.slope)
-        return ServerLearner(slope, mean_price, state.block + 1, relative_change)
+        return PostDecisionServerState(slope, mean_price, state.block + 1, relative_change)
 
-    def relative_change(self, state: ServerLearner) -> jax.Array:
+    def relative_change(self, state: PostDecisionServerState) -> jax.Array:
         return state.relative_change
 
     def grid(self, view: ServerView) -> jax.Array:
-        """(points,) x [mean tasks]."""
+        """(grid_points,) x [mean tasks]."""
         even = jnp.arange(self.grid_points, dtype=view.backlog.dtype) / (self.grid_points - 1)
         return self.grid_max * view.queues.shape[-1] * even**2
 
@@ -262,61 +283,69 @@ class PostDecisionServer(ServerController):
         """gamma of this learner."""
         return SERVER_DISCOUNT if minimises_average(self.criterion, server) else server.discount
 
-    def cost_of_more(self, state: ServerLearner, server: Server, view: ServerView, served: jax.Array) -> jax.Array:
+    def marginal_cost(
+        self, state: PostDecisionServerState, server: Server, view: ServerView, served: jax.Array
+    ) -> jax.Array:
         """gamma u(x) at the work x that `served` leaves: the cost of one more unit sent in this block."""
         left = jnp.maximum(view.backlog - served, 0.0)
         return self.discount(server) * interpolate(left[None], self.grid(view), state.slope)[0]
 
-    def mean_price(self, state: ServerLearner, now: jax.Array) -> jax.Array:
-        """The running mean with `now` in it."""
+    def mean_price(self, state: PostDecisionServerState, now: jax.Array) -> jax.Array:
+        """The running mean of the marginal cost with the value `now` included."""
         return state.mean_price + table_step(state.block, 0.7, self.mean_price_step) * (now - state.mean_price)
 
-    def service_per_slot(self, state: ServerLearner, server: Server, view: ServerView) -> "Rates":
-        """What this server serves, by the work that waits."""
-        worth = self.discount(server) * state.slope
-        served = jnp.minimum(jnp.sqrt(worth / (3.0 * energy_coef(server))), server.slot_capacity * server.slots)
-        return Rates(self.grid(view) + served, served, worth, energy_coef(server))
+    def service_curve(self, state: PostDecisionServerState, server: Server, view: ServerView) -> "ServiceCurve":
+        """The work that this server serves in a block, by the work that waits."""
+        marginal = self.discount(server) * state.slope
+        served = jnp.minimum(jnp.sqrt(marginal / (3.0 * energy_coef(server))), server.slot_capacity * server.slots)
+        return ServiceCurve(self.grid(view) + served, served, marginal, energy_coef(server))
 
 
 @record
-class Rates:
-    """What to serve at work y, from the points (x + f(x)) where leaving x is best. Beyond the last, as there.
+class ServiceCurve:
+    """f(y), the best service of a block that begins with work y, by the points where leaving x is best: y = x + f(x).
 
-    work, served, worth  (points,) y, f, gamma u        coef  w2 xi_ser / (n tau)^2
+    It is constant beyond the last point.
+
+    work      (grid_points,) y [mean tasks]        marginal  (grid_points,) gamma u(x)
+    served    (grid_points,) f [mean tasks]        coef      w2 xi_ser / (n tau)^2, see `energy_coef`
     """
 
     work: jax.Array
     served: jax.Array
-    worth: jax.Array
+    marginal: jax.Array
     coef: jax.Array
 
     def serve(self, backlog: jax.Array) -> jax.Array:
-        """f(y), () [mean tasks a block]: all of y where that is less than what is best to serve with nothing left."""
+        """f(y), () [mean tasks a block]: all of y where that is less than the best service that leaves nothing."""
         return jnp.minimum(backlog, interpolate(backlog[None], self.work, self.served)[0])
 
-    def marginal(self, backlog: jax.Array, server: Server) -> jax.Array:
+    def marginal_value(self, backlog: jax.Array, server: Server) -> jax.Array:
         """V'(y) = w1 + gamma u(y - f(y)), or w1 + w2 E'(y) where the queue empties; any shape (m,)."""
-        left = interpolate(backlog, self.work, self.worth)
+        left = interpolate(backlog, self.work, self.marginal)
         return server.queue_weight + jnp.where(backlog < self.work[0], 3.0 * self.coef * backlog**2, left)
 
 
 def energy_coef(server: Server) -> jax.Array:
-    """w2 E(f) = coef f^3 for f mean tasks in a block, at equal rates over its slots."""
+    """w2 E(f) / f^3 for f mean tasks in a block, served at an equal rate in all its slots."""
     return server.energy_weight * server.energy_coef / server.slots**2
 
 
-def interpolate(at: jax.Array, grid_points: jax.Array, values: jax.Array) -> jax.Array:
-    """The piecewise linear function through (points, values), constant beyond, at (m,): a sum of ramps.
+def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:
+    """The piecewise linear function through (points, values), constant outside, at (m,): a sum of ramps.
 
-    Far faster than a search and a gather; as a product faster to compile than ramp by ramp.
+    A sum of ramps is much faster than a search and a gather; written as a product it also compiles faster.
     """
-    length = grid_points[1:] - grid_points[:-1]
-    ramps = jnp.clip(at[:, None] - grid_points[:-1], 0.0, length)
+    length = points[1:] - points[:-1]
+    ramps = jnp.clip(at[:, None] - points[:-1], 0.0, length)
     return values[0] + jnp.dot(ramps, (values[1:] - values[:-1]) / length, precision="highest")
 
 
 class Oracle(DeviceController):
-    """Plays the lower bound's own multiplier and exact tables: a yardstick that knows statistics, no ceiling."""
+    """Uses the multiplier and the exact tables of the lower bound: a yardstick that knows the statistics, no optimum.
+
+    certificate  of the lower bound; filled in by the scheme's preparation
+    """
 
     batched = True
     certificate: Certificate | None = None
@@ -327,5 +356,5 @@ class Oracle(DeviceController):
 
     def act(self, state: Tables, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
-        known = required(self.certificate)
-        return planned(device, view, state.value, state.slope, known.discount, known.price)
+        certificate = required(self.certificate)
+        return planned(device, view, state.value, state.slope, certificate.discount, certificate.price)

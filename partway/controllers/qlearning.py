@@ -3,7 +3,7 @@
     a_t    = argmin_a Q(s_t, a)                                                         the text, (20), (21)
     theta <- theta + alpha_t (r_t + gamma min_a Q(s_(t+1), a) - Q(s_t, a_t)) phi(s_t, a_t)
 
-The paper says nothing of exploration: a share `explore` of the blocks takes an action at random (ours).
+The paper does not mention exploration: in a fraction `explore` of the blocks the action is random (ours).
 """
 
 from dataclasses import replace
@@ -38,16 +38,16 @@ from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 LEVELS = 16
 POWERS = np.concatenate([[0.0], np.logspace(-2, 3, LEVELS)])
-"""Powers to choose from, in units of `half_power`: none, and 16 from a hundredth to a thousand times it."""
+"""Powers to choose from, in units of `half_power`: 0, and 16 between a hundredth and a thousand."""
 SHARES = np.array([0.0, 1.0])
-"""What "binary" chooses from: everything local, or one whole task to the server."""
-RATES = np.linspace(0.0, 1.0, LEVELS)
-"""Rates to choose from, in units of f_max, the same in every slot of a block."""
+"""Fractions that `Binary` chooses from: everything local, or one whole task to the server."""
+SPEEDS = np.linspace(0.0, 1.0, LEVELS)
+"""Speeds of the server to choose from, as fractions of f_max, the same in every slot of a block."""
 
 
 @record
-class QLearned:
-    """Memory: theta (M,), blocks learned from, and the relative change of theta in the last one."""
+class QState:
+    """State: theta (M,), the number of blocks learned from, and the relative change of theta in the last of them."""
 
     theta: jax.Array
     block: jax.Array
@@ -58,8 +58,9 @@ class QLearned:
 class _QLearner:
     """Hyperparameters of linear Q-learning; M is the paper's, the rest is ours (T9).
 
-    features  M                      step   alpha_0, decay: its exponent, see `step_size`
-    explore   share of blocks in which the action is drawn at random
+    features     M
+    step, decay  alpha_0 and exponent of `step_size`
+    explore      fraction of the blocks in which the action is random
     """
 
     features: int = 30
@@ -67,31 +68,30 @@ class _QLearner:
     decay: float = 0.6
     explore: float = 0.05
 
-    def fresh(self, dtype: jnp.dtype) -> QLearned:
-        """Memory before the first block: every value 0, below any cost, so that each action gets tried."""
+    def initial_state(self, dtype: jnp.dtype) -> QState:
+        """The state before the first block. All values are 0, below any cost, so that every action is tried."""
         zero = jnp.zeros((), dtype)
-        return QLearned(jnp.zeros((self.features,), dtype), zero, zero + jnp.inf)
+        return QState(jnp.zeros((self.features,), dtype), zero, zero + jnp.inf)
 
     def choose(self, values: jax.Array, key: jax.Array) -> jax.Array:
-        """Index of the smallest value (ties: the first), or now and then any."""
+        """Index of the smallest value (ties: the first), or a random one in a fraction `explore` of the blocks."""
         key_whether, key_which = jax.random.split(key)
         explores = uniform(key_whether, (), values.dtype) < self.explore
         return jnp.where(explores, jax.random.randint(key_which, (), 0, values.shape[0], jnp.int32), jnp.argmin(values))
 
-    def improve(
-        self, state: QLearned, phi: jax.Array, cost: jax.Array, after: jax.Array, discount: jax.Array
-    ) -> QLearned:
-        """One step towards r + gamma min_a Q(s', a); `after` holds Q(s', a) of every action."""
+    def update(self, state: QState, phi: jax.Array, cost: jax.Array, after: jax.Array, discount: jax.Array) -> QState:
+        """One step towards r + gamma min_a Q(s', a); `after` holds Q(s', a) of every action, `cost` is r."""
         error = cost + discount * jnp.min(after) - state.theta @ phi
         step = step_size(self.step, self.decay, state.block) * error * phi
         relative_change = jnp.linalg.norm(step) / jnp.maximum(jnp.linalg.norm(state.theta), 1e-30)
-        return QLearned(state.theta + step, state.block + 1, relative_change)
+        return QState(state.theta + step, state.block + 1, relative_change)
 
 
 class QLearningDevice(_QLearner, DeviceController):
-    """A device chooses one of 17 powers; `whole` follows from the rule `most_startable` (T5).
+    """A device chooses one of 17 powers; `started` follows from the rule `most_startable` (T5).
 
-    log_scaled: power and gain enter the features by their logarithms.
+    log_scaled  power and gain enter the features by their logarithms
+    mu          (M, 3 + n) weights of the features, which all devices share; filled in by `setup`
     """
 
     limits = LEARNING_LIMITS
@@ -101,43 +101,43 @@ class QLearningDevice(_QLearner, DeviceController):
     def setup(self, key: jax.Array, devices: Device) -> Self:
         return replace(self, mu=normal(key, (self.features, 3 + devices.slots), devices.capacity.dtype))
 
-    def init(self, device: Device, view: DeviceView, key: jax.Array) -> QLearned:
+    def init(self, device: Device, view: DeviceView, key: jax.Array) -> QState:
         del device, key
-        return self.fresh(view.q.dtype)
+        return self.initial_state(view.q.dtype)
 
-    def act(self, state: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        chosen = self.choose(self._values(state, device, view), key)
-        power = jnp.asarray(POWERS, view.q.dtype)[chosen] * half_power(device)
+    def act(self, state: QState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        index = self.choose(self._values(state, device, view), key)
+        power = jnp.asarray(POWERS, view.q.dtype)[index] * half_power(device)
         offload = share_for_power(device, view.gain, power)
         return DeviceAction(most_startable(device, view.q, offload), offload, power)
 
     def learn(
         self,
-        state: QLearned,
+        state: QState,
         device: Device,
         view: DeviceView,
         action: DeviceAction,
         cost: jax.Array,
         next_view: DeviceView,
-    ) -> QLearned:
-        started = self._taken(device, action)
-        phi = device_features(required(self.mu), device, view, self.log_scaled)(started, view.q)
+    ) -> QState:
+        chosen = self._chosen(device, action)
+        phi = device_features(required(self.mu), device, view, self.log_scaled)(chosen, view.q)
         after = self._values(state, device, next_view)
-        return self.improve(state, phi, cost / typical_device_cost(device), after, device.discount)
+        return self.update(state, phi, cost / typical_device_cost(device), after, device.discount)
 
-    def relative_change(self, state: QLearned) -> jax.Array:
+    def relative_change(self, state: QState) -> jax.Array:
         return state.relative_change
 
     def _choices(self) -> np.ndarray:
         return POWERS
 
-    def _taken(self, device: Device, action: DeviceAction) -> jax.Array:
-        """The choice made, in the units of `_choices`."""
+    def _chosen(self, device: Device, action: DeviceAction) -> jax.Array:
+        """The choice that led to an action, in the units of `_choices`. Raises ValueError if it has no power."""
         if action.power is None:
-            raise ValueError("the action must hold the power that was commanded")
+            raise ValueError("the action must contain the power that was commanded")
         return action.power / half_power(device)
 
-    def _values(self, state: QLearned, device: Device, view: DeviceView) -> jax.Array:
+    def _values(self, state: QState, device: Device, view: DeviceView) -> jax.Array:
         """Q(s, a) of every choice a."""
         features = device_features(required(self.mu), device, view, self.log_scaled)
         choices = jnp.asarray(self._choices(), view.q.dtype)
@@ -145,63 +145,65 @@ class QLearningDevice(_QLearner, DeviceController):
 
 
 class Binary(QLearningDevice):
-    """Baseline of section VI: rest in {0, 1}, learned by the same Q-learning with `offload` in the place of p (T10)."""
+    """Baseline of section VI: offload in {0, 1}, learned by the same Q-learning with `offload` in place of p (T10)."""
 
-    def act(self, state: QLearned, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+    def act(self, state: QState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         offload = jnp.asarray(SHARES, view.q.dtype)[self.choose(self._values(state, device, view), key)]
         return DeviceAction(most_startable(device, view.q, offload), offload)
 
     def _choices(self) -> np.ndarray:
         return SHARES
 
-    def _taken(self, device: Device, action: DeviceAction) -> jax.Array:
+    def _chosen(self, device: Device, action: DeviceAction) -> jax.Array:
         return action.offload
 
 
 @record
-class ServerQLearned:
-    """Memory of the server's Q-learning: the learner, and its features' weights, for one rate."""
+class QServerState:
+    """State of the server's Q-learning: that of its learner, and the weights of its features, for one speed."""
 
-    learned: QLearned
+    learned: QState
     nu: ServerWeights
 
 
 class QLearningServer(_QLearner, ServerController):
-    """The server chooses one of 16 rates, the same in every slot, from its own queue and the devices' queues.
+    """The server chooses one of 16 speeds, the same in every slot, from its own queue and the devices' queues.
 
-    log_scaled: its own queue enters the features by its logarithm.
+    log_scaled  its own queue enters the features by its logarithm
     """
 
     sees_queues = True
     limits = LEARNING_LIMITS
     log_scaled: bool = False
 
-    def init(self, server: Server, view: ServerView, key: jax.Array) -> ServerQLearned:
-        nu = ServerWeights.drawn(key, self.features, view.queues.shape[-1], 1, view.backlog.dtype)
-        return ServerQLearned(self.fresh(view.backlog.dtype), nu)
+    def init(self, server: Server, view: ServerView, key: jax.Array) -> QServerState:
+        nu = ServerWeights.sample(key, self.features, view.queues.shape[-1], 1, view.backlog.dtype)
+        return QServerState(self.initial_state(view.backlog.dtype), nu)
 
-    def act(self, state: ServerQLearned, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
-        rate = jnp.asarray(RATES, view.backlog.dtype)[self.choose(self._values(state, view), key)]
-        return server_action(view, jnp.full((server.slots,), rate * server.slot_capacity))
+    def act(self, state: QServerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        speed = jnp.asarray(SPEEDS, view.backlog.dtype)[self.choose(self._values(state, view), key)]
+        return server_action(view, jnp.full((server.slots,), speed * server.slot_capacity))
 
     def learn(
         self,
-        state: ServerQLearned,
+        state: QServerState,
         server: Server,
         view: ServerView,
         action: ServerAction,
         cost: jax.Array,
         next_view: ServerView,
-    ) -> ServerQLearned:
-        started = action.service_per_slot[:1] / server.slot_capacity
-        phi = server_features(state.nu, view, self.log_scaled)(started, view.backlog)
+    ) -> QServerState:
+        speed = action.service_per_slot[:1] / server.slot_capacity
+        phi = server_features(state.nu, view, self.log_scaled)(speed, view.backlog)
         after = self._values(state, next_view)
         scaled = cost / typical_server_cost(server, view)
-        return replace(state, learned=self.improve(state.learned, phi, scaled, after, server.discount))
+        return replace(state, learned=self.update(state.learned, phi, scaled, after, server.discount))
 
-    def relative_change(self, state: ServerQLearned) -> jax.Array:
+    def relative_change(self, state: QServerState) -> jax.Array:
         return state.learned.relative_change
 
-    def _values(self, state: ServerQLearned, view: ServerView) -> jax.Array:
-        features, rates = server_features(state.nu, view, self.log_scaled), jnp.asarray(RATES, view.backlog.dtype)
-        return jax.vmap(lambda rate: state.learned.theta @ features(rate[None], view.backlog))(rates)
+    def _values(self, state: QServerState, view: ServerView) -> jax.Array:
+        """Q(s, a) of every speed a."""
+        features = server_features(state.nu, view, self.log_scaled)
+        speeds = jnp.asarray(SPEEDS, view.backlog.dtype)
+        return jax.vmap(lambda speed: state.learned.theta @ features(speed[None], view.backlog))(speeds)
