@@ -1,10 +1,11 @@
-"""Decide, block by block, how much of each DNN inference a wireless device runs itself and an edge server finishes."""
+"""Decide, block by block, how much of each DNN inference a wireless device runs and how much an edge server finishes."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from partway.controllers.base import DeviceController, ServerController
+    from partway.bound.lower_bound import lower_bound
+    from partway.controllers.base import DeviceController, DeviceView, ServerController, ServerView, uniform
     from partway.errors import InputError
     from partway.experiments.comparison import compare
     from partway.experiments.summary import summarise
@@ -14,45 +15,57 @@ if TYPE_CHECKING:
     from partway.scenario.schema import Scenario
     from partway.schemes import SCHEMES, Scheme
     from partway.system.equations import most_startable
-    from partway.system.types import DeviceAction, ServerAction
+    from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 __all__ = [
     "SCHEMES",
+    "Device",
     "DeviceAction",
     "DeviceController",
+    "DeviceView",
     "InputError",
     "Scenario",
     "Scheme",
+    "Server",
     "ServerAction",
     "ServerController",
+    "ServerView",
     "compare",
-    "drain",
     "load",
+    "lower_bound",
+    "most_startable",
     "record",
     "summarise",
     "sweep",
+    "uniform",
 ]
 
 _HOME = {
     "SCHEMES": "schemes",
+    "Device": "system.types",
     "DeviceAction": "system.types",
     "DeviceController": "controllers.base",
+    "DeviceView": "controllers.base",
     "InputError": "errors",
     "Scenario": "scenario.schema",
     "Scheme": "schemes",
+    "Server": "system.types",
     "ServerAction": "system.types",
     "ServerController": "controllers.base",
+    "ServerView": "controllers.base",
     "compare": "experiments.comparison",
-    "drain": "system.equations",
     "load": "scenario.loading",
+    "lower_bound": "bound.lower_bound",
+    "most_startable": "system.equations",
     "record": "pytree",
     "summarise": "experiments.summary",
     "sweep": "experiments.sweep.run",
+    "uniform": "controllers.base",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: JAX takes a second, which `partway --help` need not wait."""
+    """Import a public name when it is first used: importing JAX takes a second, which `partway --help` need not wait."""
     if name not in _HOME:
         raise AttributeError(f"module 'partway' has no attribute '{name}'")
     return getattr(importlib.import_module(f"partway.{_HOME[name]}"), name)

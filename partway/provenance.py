@@ -38,6 +38,15 @@ def code_hash(*modules: str) -> str:
 
 
 @cache
+def package_hash() -> str:
+    """Hash of the source of all of Partway: faster than that of an import closure, and changes more often."""
+    digest, package = hashlib.sha256(), Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+@cache
 def import_closure(*modules: str) -> tuple[str, ...]:
     """`modules` and the modules of Partway that they import, directly or not, sorted; imports in functions count."""
     known, waiting = set[str](), list(modules)

@@ -114,7 +114,7 @@ def device_block(
         commanded=jnp.full_like(view.q, jnp.nan) if action.power is None else action.power,
         power=power_for(device, view.gain, action.offload),
         energy_j=energy_j,
-        relative_change=jnp.broadcast_to(controller.relative_change(state), view.q.shape),
+        relative_change=jnp.broadcast_to(jnp.asarray(controller.relative_change(state), view.q.dtype), view.q.shape),
     )
     return state, next_view, outcome
 

@@ -13,6 +13,7 @@ import xarray as xr
 from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
+from partway.controllers.diagnosis import check_pair, comes_from_outside
 from partway.errors import InputError
 from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
@@ -84,10 +85,19 @@ def make_plan(
     if not chosen:
         raise InputError("--schemes: name at least one")
     check_hyperparameters(loaded)
-    for name in chosen:
-        pair_for(name, loaded, server)
+    _check_controllers(loaded, chosen, server)
     name = str(scenario) if isinstance(scenario, str | Path) else "scenario"
     return Plan(loaded, Path(name).stem, chosen, server, blocks, numbers, half, precision, bound)
+
+
+def _check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None) -> None:
+    """Raise InputError for a hyperparameter that no controller has, and a controller from outside that cannot work."""
+    pairs = {name: pair_for(name, scenario, server) for name in schemes}
+    outside = {name: pair for name, pair in pairs.items() if comes_from_outside(pair)}
+    if outside:
+        world = build(scenario, sample_placement(scenario))
+        for name, pair in outside.items():
+            check_pair(name, pair, world.devices, world.server)
 
 
 def compare(
@@ -290,7 +300,7 @@ def _traces(run: Run | None, devices: Sequence[int]) -> dict[str, Any]:
 def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
     """(status, reason, growth of the waiting work per block)."""
     if not np.isfinite(metrics.cost()).all():
-        return "invalid", "a cost became infinite or undefined", np.nan
+        return "invalid", _why_invalid(metrics), np.nan
     arriving = float(np.mean(np.asarray(metrics.arrived_work)))
     work = np.asarray(metrics.total_work, np.float64)
     unstable, growth = count_unstable(work, arriving)
@@ -298,6 +308,15 @@ def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
         return "ok", f"unstable in {unstable} of {len(work)} seeds" if unstable else None, growth
     where = "at the server" if _slope(metrics.backlog) > _slope(metrics.waiting) else "at the devices"
     return "unstable", f"unstable: work piles up {where}", growth
+
+
+def _why_invalid(metrics: BlockMetrics) -> str:
+    """What became infinite or undefined first, and when."""
+    block = int(np.argmax(~np.isfinite(np.asarray(metrics.cost())).all(axis=0)))
+    actions = np.isnan(np.asarray(metrics.started) + np.asarray(metrics.sent))[:, : block + 1].any(axis=0)
+    if actions.any():
+        return f"the policy's action is NaN in block {int(np.argmax(actions))}"
+    return f"a cost became infinite or undefined in block {block}"
 
 
 def _slope(series: Any) -> float:

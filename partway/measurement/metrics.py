@@ -15,13 +15,14 @@ import numpy as np
 
 from partway.bound.certificate import Certificate, device_loss, service_loss, waiting_loss
 from partway.controllers.block import Transition
+from partway.programs import kept_jit
 from partway.pytree import record
 from partway.system.equations import device_cost, server_energy
 from partway.system.exogenous import unpack_arrivals
 from partway.system.types import Device, DeviceAction, Server
 
 T = TypeVar("T")
-TILE = 8192
+TILE = 2048
 """Device-blocks that are measured at a time: enough to fill the vector units, few enough for the cache."""
 MISMATCH = 1e-3
 """Relative difference of power from which the power spent counts as another one than that commanded (trap T15)."""
@@ -100,7 +101,7 @@ class Parties:
     certificate: Certificate | None
 
 
-@partial(jax.jit, static_argnames="stacked")
+@kept_jit(static_argnames=["stacked"])
 def measure(parties: Parties, transitions: Transition, stacked: tuple[bool, ...]) -> BlockMetrics:
     """Metrics (runs, blocks) of transitions (runs, blocks, ...).
 

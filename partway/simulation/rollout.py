@@ -23,6 +23,7 @@ from partway.bound.certificate import Certificate
 from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
+from partway.programs import kept_jit
 from partway.pytree import cast_floats
 from partway.rng import controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
@@ -243,7 +244,7 @@ def _axes(tree: T, stacked: Stacked) -> T:
     return jax.tree.unflatten(jax.tree.structure(tree), [0 if has else None for has in stacked])
 
 
-@partial(jax.jit, static_argnames="stacked")
+@kept_jit(static_argnames=["stacked"])
 def _init_compiled(
     world: World, pair: ControllerPair, seeds: jax.Array, keys: jax.Array, stacked: tuple[Stacked, Stacked]
 ) -> tuple[ControllerPair, Carry]:
@@ -251,7 +252,7 @@ def _init_compiled(
     return jax.vmap(init, in_axes=axes)(world, pair, seeds, keys)
 
 
-@partial(jax.jit, static_argnames=("options", "stacked"), donate_argnames="carry")
+@kept_jit(static_argnames=["options", "stacked"], donate_argnames=["carry"])
 def _rollout_compiled(
     world: World,
     pair: ControllerPair,
@@ -351,10 +352,10 @@ def _run_calls(
                 share.seeds,
                 share.action_keys,
                 np.uint32(first),
-                options,
-                batch.stacked,
+                options=options,
+                stacked=batch.stacked,
             )
-            metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, _parties_stacked(batch)))
+            metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=_parties_stacked(batch)))
             return replace(share, carry=after), metrics, _traced(share, transitions) if traces else None
 
     parts = list[Any]()

@@ -1,0 +1,171 @@
+"""Compiled programs that are kept between runs: loading one takes a fiftieth of tracing and lowering it again.
+
+`kept_jit` is `jax.jit` until `keep_in` has named a folder. From then on a program is looked up by everything that it is
+made from: Partway's source, the structure, static fields, shapes and types of its arguments, precision, the versions of
+Python, JAX and NumPy, XLA's flags and the CPU. Programs with classes from outside Partway are never kept, because what
+their code depends on cannot be known.
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import platform
+import threading
+from collections.abc import Callable, Generator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.core import Tracer
+from jax.experimental import serialize_executable
+from jax.sharding import get_abstract_mesh
+
+from partway import provenance
+
+MAX_BYTES = 2**29
+"""Size of the folder above which the programs that have not been used for longest are deleted."""
+_folder: Path | None = None
+
+
+def keep_in(folder: Path | None) -> None:
+    """Keep compiled programs in a folder of the user's own; None: do not keep any."""
+    global _folder
+    _folder = folder
+
+
+class KeptJit:
+    """A function that `jax.jit` compiles, whose programs can be kept. Static arguments are given by name."""
+
+    def __init__(self, function: Callable[..., Any], static_argnames: Sequence[str], donate_argnames: Sequence[str]):
+        self.jit = jax.jit(function, static_argnames=tuple(static_argnames), donate_argnames=tuple(donate_argnames))
+        self.__wrapped__, self.__doc__ = function, function.__doc__
+        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._known: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *arguments: Any, **static: Any) -> Any:
+        """The function's result."""
+        folder, (leaves, tree) = _folder, jax.tree.flatten(arguments)
+        traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+        if folder is None or traced or get_abstract_mesh().axis_names or jax.default_backend() != "cpu":
+            return self.jit(*arguments, **static)
+        x64 = bool(jax.numpy.result_type(float) == "float64")
+        kinds = tuple((jax.numpy.shape(leaf), str(jax.numpy.result_type(leaf))) for leaf in leaves)
+        key = (tree, kinds, tuple(sorted(static.items())), x64)
+        with self._lock:  # two threads need the same program at the same time: one makes it
+            if key not in self._known:
+                self._known[key] = self._made(folder, arguments, static, (kinds, x64))
+        return self._known[key](*arguments)
+
+    def _made(self, folder: Path, arguments: tuple[Any, ...], static: dict[str, Any], kinds: Any) -> Any:
+        """The compiled program, from the folder if it is there."""
+        try:
+            name = _digest(self._name, arguments, static, kinds)
+        except _NotKept:
+            return self.jit.lower(*arguments, **static).compile()
+        path, in_tree = folder / f"{name}.program", jax.tree.structure((arguments, {}))
+        with contextlib.suppress(Exception):  # a file that is missing, damaged or of another kind is made again
+            program, shape = pickle.loads(path.read_bytes())
+            loaded = serialize_executable.deserialize_and_load(program, in_tree, jax.tree.structure(shape))
+            os.utime(path)
+            return loaded
+        with _without_jax_cache():
+            compiled = self.jit.lower(*arguments, **static).compile()
+        program, _, out_tree = serialize_executable.serialize(compiled)
+        _write(path, pickle.dumps((program, _shape(out_tree))))
+        return compiled
+
+
+def kept_jit(
+    static_argnames: Sequence[str] = (), donate_argnames: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], KeptJit]:
+    """`jax.jit` as a decorator, whose programs are kept between runs once `keep_in` has named a folder."""
+    return lambda function: KeptJit(function, static_argnames, donate_argnames)
+
+
+@contextlib.contextmanager
+def _without_jax_cache() -> Generator[None]:
+    """JAX's own cache is not used: a program that came from there cannot be serialized again (jaxlib 0.10.2)."""
+    before: Any = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
+class _NotKept(Exception):
+    """Why a program is not kept."""
+
+
+def _digest(name: str, arguments: tuple[Any, ...], static: dict[str, Any], kinds: Any) -> str:
+    """A file's name: the hash of all that a program is made from. Raises _NotKept for classes from outside."""
+    shape = _shape(jax.tree.structure(arguments))
+    for node in _nodes(shape):
+        if type(node).__module__.partition(".")[0] not in ("partway", "builtins"):
+            raise _NotKept
+    content = (name, pickle.dumps(shape), sorted(static.items()), kinds, _surroundings())
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:40]
+
+
+def _shape(tree: Any) -> Any:
+    """A tree of the same structure, which can be pickled: its leaves are numbers."""
+    return jax.tree.unflatten(tree, range(tree.num_leaves))
+
+
+def _nodes(tree: Any) -> list[Any]:
+    """All records, tuples and lists of a tree."""
+    nodes = list[Any]()
+
+    def note(node: Any) -> bool:
+        nodes.append(node)
+        return False
+
+    jax.tree.flatten(tree, is_leaf=note)
+    return nodes
+
+
+@cache
+def _surroundings() -> tuple[Any, ...]:
+    """What beside the arguments decides a program."""
+    settings = ("jax_disable_most_optimizations", "jax_default_matmul_precision", "jax_num_cpu_devices")
+    return (
+        provenance.package_hash(),
+        tuple(provenance.versions().items()),
+        os.environ.get("XLA_FLAGS", ""),
+        tuple(str(jax.config.values.get(name)) for name in settings),
+        len(jax.local_devices()),
+        _cpu(),
+    )
+
+
+def _cpu() -> str:
+    """The kind of CPU, with its instruction sets where the system tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return platform.machine() + line
+    return f"{platform.machine()} {platform.processor()} {platform.node()}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and make room; that it cannot be written is nobody's error."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        partial.write_bytes(content)
+        partial.replace(path)
+        _prune(path.parent)
+
+
+def _prune(folder: Path) -> None:
+    """Delete the programs that have not been used for longest while the folder is too large."""
+    files = sorted(((path.stat(), path) for path in folder.glob("*.program")), key=lambda one: one[0].st_mtime)
+    excess = sum(stat.st_size for stat, _ in files) - MAX_BYTES
+    for stat, path in files:
+        if excess <= 0:
+            return
+        path.unlink(missing_ok=True)
+        excess -= stat.st_size
