@@ -8,7 +8,8 @@ import numpy as np
 from benchmarks.fleet import Array, agreed_features, fleet_of, recorded
 from benchmarks.rivals import rival_of
 from benchmarks.worlds import DEAR, pair_of, world_of
-from partway.simulation.rollout import Run, run
+from partway.schemes import stream_of
+from partway.simulation.rollout import Run, rollout
 
 ALLOWED = {"float32": 1e-5, "float64": 1e-9}
 """Largest relative difference of the cost of a block."""
@@ -24,8 +25,8 @@ def differences(
     the cost at least: near 0 a relative difference says nothing.
     """
     world, pair, seeds = world_of(devices, DEAR), pair_of(scheme), list(range(runs))
-    ours = parts_of(run(world, pair, scheme, seeds, blocks, precision=precision))
-    features = agreed_features(world, pair, scheme, seeds, precision) if scheme == "printed" else None
+    ours = components_of(rollout(world, pair, stream_of(scheme), seeds, blocks, precision=precision))
+    features = agreed_features(world, pair, scheme, seeds, precision) if scheme == "parametric-printed" else None
     fleet, chance, found = fleet_of(world, precision), recorded(world, seeds, blocks, precision), dict[str, float]()
     for kind in kinds:
         size = runs if kind == "batched" else 1
@@ -38,9 +39,9 @@ def differences(
     return found
 
 
-def parts_of(played: Run) -> Array:
-    """(4, S, blocks) the parts of (8)."""
-    return np.stack([getattr(played.sums, part) for part in COST_COMPONENTS])
+def components_of(run: Run) -> Array:
+    """(4, S, blocks) the components of (8)."""
+    return np.stack([getattr(run.metrics, component) for component in COST_COMPONENTS])
 
 
 def farthest(theirs: Array, ours: Array) -> float:

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partway.controllers.base import ControllerPair
 from partway.controllers.features import ServerWeights
 from partway.controllers.parametric import Algorithm1, Algorithm2
 from partway.pytree import cast_floats
-from partway.simulation.rollout import begin
-from partway.simulation.step import ControllerPair
 from partway.system.equations import LN2
 from partway.system.exogenous import exogenous, gains
 from partway.system.world import World
@@ -156,7 +155,7 @@ def recorded(world: World, seeds: list[int], blocks: int, precision: str) -> Rec
 
 @dataclass(frozen=True)
 class Features:
-    """Random features of `printed`: mu (S, M, 3 + n) of the devices, nu (S, M, 1 + K + n) of the server."""
+    """Random features of `parametric-printed`: mu (S, M, 3 + n) of the devices, nu (S, M, 1 + K + n) of the server."""
 
     mu: Array
     nu: Array
@@ -178,7 +177,7 @@ def agreed_features(world: World, pair: ControllerPair, name: str, seeds: list[i
     """What Partway uses for these seeds: for comparing results."""
     if not isinstance(pair.device, Algorithm1) or not isinstance(pair.server, Algorithm2):
         raise ValueError(f"'{name}' has no random features")
-    agreed, loop = begin(world, pair, name, seeds, precision)
-    device: Any = agreed.device
-    nu: ServerWeights = loop.server_state.nu
+    made, carry = init_runs(world, pair, stream_of(name), seeds, precision)
+    device: Any = made.device
+    nu: ServerWeights = carry.server_state.nu
     return Features(np.asarray(device.mu), np.concatenate([nu.own[..., None], nu.queues, nu.service_per_slot], axis=-1))

@@ -19,7 +19,8 @@ from benchmarks.limit import peaks
 from benchmarks.machine import peak_bytes, words
 from benchmarks.rivals import LOOP_DEVICES, ONE_BY_ONE, rival_of
 from benchmarks.worlds import pair_of, world_of
-from partway.simulation.rollout import begin, go_on, run
+from partway.schemes import stream_of
+from partway.simulation.rollout import init_runs, rollout
 
 BLOCKS = {"cpu": (20, 50, 125, 250, 500), "gpu": (20, 50, 125, 250, 500, 1000, 5000)}
 """What the fewest blocks of a measurement of ours are chosen from, by device: all divide those of a long run."""
@@ -39,19 +40,19 @@ class Ours:
     def __init__(self, scheme: str, devices: int, runs: int, precision: str):
         self.scheme, self.seeds, self.precision, self.first = scheme, list(range(runs)), precision, 0
         self.world = world_of(devices)
-        self.pair, self.loop = begin(self.world, pair_of(scheme), scheme, self.seeds, precision)
+        self.pair, self.carry = init_runs(self.world, pair_of(scheme), stream_of(scheme), self.seeds, precision)
         self.lanes = devices * runs
-        jax.block_until_ready(self.loop)
+        jax.block_until_ready(self.carry)
 
     def play(self, blocks: int) -> float:
         """Device-blocks a second."""
         start = time.perf_counter()
-        before = (self.world, self.pair, self.loop, self.scheme, self.seeds)
-        played = go_on(*before, blocks, self.first, precision=self.precision)
-        self.loop = jax.block_until_ready(played.loop)
+        what = (self.world, self.pair, stream_of(self.scheme), self.seeds, blocks)
+        run = rollout(*what, carry=self.carry, first_block=self.first, precision=self.precision)
+        self.carry = jax.block_until_ready(run.carry)
         took = time.perf_counter() - start
         self.first += blocks
-        ends = {"waiting": played.sums.waiting, "backlog": played.sums.backlog}
+        ends = {"waiting": run.metrics.waiting, "backlog": run.metrics.backlog}
         self.left = {name: float(work[:, -1].mean()) * len(self.seeds) / self.lanes for name, work in ends.items()}
         return self.lanes * blocks / took
 
@@ -117,7 +118,7 @@ def _rival(kind: str, scheme: str, devices: int, runs: int, precision: str) -> P
     """A rival that has played one block. One run stands for all of those that play one after the other."""
     at_once = 1 if kind in ONE_BY_ONE else runs
     fleet = fleet_of(world_of(devices), "float64" if kind == "loop" else precision)
-    features = own_features(fleet, at_once) if scheme == "printed" else None
+    features = own_features(fleet, at_once) if scheme == "parametric-printed" else None
     rival = rival_of(kind, pair_of(scheme), fleet, OwnDraws(fleet, at_once), features, at_once)
     rival.block()
 
@@ -133,7 +134,7 @@ def _rival(kind: str, scheme: str, devices: int, runs: int, precision: str) -> P
 
 def memory(scheme: str, devices: int, blocks: int) -> dict[str, Any]:
     """Peak memory [bytes] of one run: of this process, or of the accelerator where it says so; `of` names which."""
-    run(world_of(devices), pair_of(scheme), scheme, [0], blocks)
+    rollout(world_of(devices), pair_of(scheme), stream_of(scheme), [0], blocks)
     of, peak = peak_bytes()
     return {"peak": [peak], "of": of}
 
@@ -155,7 +156,7 @@ def by_blocks(scheme: str, devices: int, runs: int, blocks: list[int], repeats: 
     for repeat in range(repeats + 1):
         for count in blocks:
             start = time.perf_counter()
-            run(world_of(devices), pair_of(scheme), scheme, list(range(runs)), count)
+            rollout(world_of(devices), pair_of(scheme), stream_of(scheme), list(range(runs)), count)
             if repeat > 0:
                 took[str(count)].append(time.perf_counter() - start)
     return took
@@ -163,8 +164,8 @@ def by_blocks(scheme: str, devices: int, runs: int, blocks: list[int], repeats: 
 
 def many_runs(scheme: str, devices: int, runs: int, blocks: int) -> dict[str, Any]:
     """Many runs at once; the caller takes the time of the whole process."""
-    played = run(world_of(devices), pair_of(scheme), scheme, list(range(runs)), blocks)
-    return {"cost": float(played.sums.cost().mean())}
+    run = rollout(world_of(devices), pair_of(scheme), stream_of(scheme), list(range(runs)), blocks)
+    return {"cost": float(run.metrics.cost().mean())}
 
 
 def agreement(scheme: str, devices: int, runs: int, blocks: int, precision: str) -> dict[str, float]:
@@ -180,7 +181,7 @@ def best_rates(precision: str, seconds: float = 0.3) -> dict[str, Any]:
 
 def counted_by_xla(scheme: str, devices: int = 1000) -> dict[str, Any]:
     """XLA's own count of one block: flops, transcendentals and bytes of a device, of the largest program that ran."""
-    run(world_of(devices), pair_of(scheme), scheme, [0], 1)
+    rollout(world_of(devices), pair_of(scheme), stream_of(scheme), [0], 1)
     gc.collect()
     found = [made.cost_analysis() for made in jax.devices()[0].client.live_executables()]
     largest = max((one[0] if isinstance(one, list) else one for one in found), key=lambda one: one.get("flops", 0.0))

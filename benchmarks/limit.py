@@ -53,7 +53,7 @@ class Count:
 
 
 def counts(slots: int, most: int) -> dict[str, Count]:
-    """Of `printed`: features of two states, ten operations on each feature, and a column of the server's features.
+    """Of `parametric-printed`: features of two states, ten operations on each feature, and a column of the server's features.
 
     Of `priced`: c(j) over the cuts twice (cost, minimum), the cut of the choice, U(m), backup and step of V.
     """
@@ -70,7 +70,7 @@ def counts(slots: int, most: int) -> dict[str, Count]:
         words=2,
         numbers=2 * (q + slots + 1) + 2 * (5 + slots),
     )
-    return {"printed": printed, "priced": priced}
+    return {"parametric-printed": printed, "priced": priced}
 
 
 @dataclass(frozen=True)

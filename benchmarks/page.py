@@ -57,12 +57,12 @@ results are compared, the rivals are given Partway's draws, made beforehand. A m
 more: of ours 20 to 500 blocks, or several times that, compiled before; of a rival one block or several. There are
 {times} of each, {fewer} where these take more than {long:g} s together.
 **Cores**: Partway's seeds, or a large fleet's devices, are spread over all cores; NumPy uses more than one only inside
-BLAS, which the features of `printed` need and `priced` does not. Ratios of one core are in the table above.
+BLAS, which the features of `parametric-printed` need and `priced` does not. Ratios of one core are in the table above.
 {observed}
 ## The same results
 
 The largest relative difference of a block's cost, and of its parts, from Partway's, with a dear server
-(w2 K^2 = {dear:g} per joule), so that its price decides. A fleet of more than 1024 is played in parts, of `printed`
+(w2 K^2 = {dear:g} per joule), so that its price decides. A fleet of more than 1024 is played in parts, of `parametric-printed`
 some blocks ahead of the server. The Python loop is left out there, for it takes long, and in float32, for it
 computes in float64.
 `make bench-quick` demands 1e-9 in float64 and 1e-5 in float32, on the CPU.
@@ -81,7 +81,7 @@ The best this machine does of each kind, the greatest of {repeats} measurements,
 a stream read and written in place. From that the least time of a device-block: the larger of its arithmetic and of
 its memory, counted as if no state stayed in the cache from one block to the next. The share of the limit is the share
 of the larger. Where the state of all devices of all runs does stay in a cache, or moves once in several blocks as that
-of `printed` in a large fleet, those bytes need not move: there the share of the arithmetic alone is the one to read.
+of `parametric-printed` in a large fleet, those bytes need not move: there the share of the arithmetic alone is the one to read.
 There is no share where rates and peaks are of different machines.
 
 {peaks}
@@ -106,7 +106,7 @@ here repeats what this section says.
 The machine decides more than anything else. The goals on two cores of another AMD EPYC, with 1 MiB of cache each, by
 the code of 2026-11-27 (of memory the median of three processes, of which one compiled):
 
-| goal | `printed` | `priced` |
+| goal | `parametric-printed` | `priced` |
 | --- | --- | --- |
 | K = 1e6 against NumPy batched | 1.47 x | 1.83 x |
 | 128 runs of K = 20, 5000 blocks | 2.94 s, 25.6 x NumPy per run, 21.8 x plain loop | 3.43 s |
@@ -123,13 +123,13 @@ So small are the kernels that one compiled call uses hardly more than one core: 
 device-block with two cores and one call, 496 ns with one core. So the seeds of a run are cut into shares, and there
 is a thread for every core that makes the calls for one share after the other; all shares have equally many seeds, so
 that a prime number of them has one thread. How many seeds share a call decides whether what is computed stays in the
-cache: `printed` at 20 devices x 128 runs took 200 ns with 64 seeds in a call and 295 with 32, too few to fill a
+cache: `parametric-printed` at 20 devices x 128 runs took 200 ns with 64 seeds in a call and 295 with 32, too few to fill a
 kernel; at 1000 devices x 16 runs, on one core, 230 with one and 640 with all 16, too many for the cache. The rule is
 about 1280 devices in a call, seeds together, and one seed where a fleet is larger.
 
-`printed` and `exact` were two to three times as slow until three things were found, each in a profile, and the same
+`parametric-printed` and `parametric` were two to three times as slow until three things were found, each in a profile, and the same
 formulas written otherwise. Alternating processes of two trees, ns a device-block, before and after: K = 1000 with one
-seed 470 and 210, 20 devices x 128 runs 720 and 320, `exact` at 20 x 32 930 and 370.
+seed 470 and 210, 20 devices x 128 runs 720 and 320, `parametric` at 20 x 32 930 and 370.
 
 - The derivative by the power went back through all inputs of the features, as a transposed matrix product. Only one
   input is a power: a feature is now a function of p and q, and what the rest adds is computed once.
@@ -137,7 +137,7 @@ seed 470 and 210, 20 devices x 128 runs 720 and 320, `exact` at 20 x 32 930 and 
   admission of the action and its energies. XLA does not do that with what ends in a division.
 - XLA hands sums to a library that takes 10 to 30 times as long along the middle axis of (1, 30, K) as along the first
   of (30, K): a single seed has no axis of its own now. Without that library (`--xla_cpu_experimental_ynn_fusion_type=`)
-  `printed` is about as fast, `priced` at 20 x 32 a tenth slower.
+  `parametric-printed` is about as fast, `priced` at 20 x 32 a tenth slower.
 
 A large fleet of fewer seeds than cores is cut up, if its number can be divided so that each core has 1024 devices or
 more, by `shard_map` among JAX's host devices, one a core (the command asks for them; from Python:
@@ -148,13 +148,13 @@ and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of ca
 
 | scheme | K | cores | before | after |
 | --- | --- | --- | --- | --- |
-| `printed` | 1e6 | 2 | 120 | 82 |
-| `printed` | 1e5 | 2 | 107 | 71 |
-| `printed` | 1e5 | 1 | 168 | 111 |
+| `parametric-printed` | 1e6 | 2 | 120 | 82 |
+| `parametric-printed` | 1e5 | 2 | 107 | 71 |
+| `parametric-printed` | 1e5 | 1 | 168 | 111 |
 | `priced` | 1e6 | 2 | 199 | 139 |
 | `priced` | 1e5 | 2 | 184 | 133 |
 | `priced` | 1e5 | 1 | 375 | 229 |
-| `printed` | 1e3 | 2 | 65 | 67 |
+| `parametric-printed` | 1e3 | 2 | 65 | 67 |
 | `priced` | 1e3 | 2 | 141 | 117 |
 
 - Devices that hear nothing need not wait for the server. 1024 of them play a tile of blocks, then the next 1024, then
@@ -168,7 +168,7 @@ and after, one run, ns a device-block, two cores of an AMD EPYC with 1 MiB of ca
 A device-block of a million devices is then a fifth dearer than one of a thousand. Most of the rest is arithmetic, and
 of that 60 sigmoids.
 
-Of the memory of `printed` at K = 1e6, about 1 GB, a quarter is there before a run begins, 0.3 GB are the state, 0.3
+Of the memory of `parametric-printed` at K = 1e6, about 1 GB, a quarter is there before a run begins, 0.3 GB are the state, 0.3
 what a call needs: what devices remember before and after, and of a tile the draws and what devices did. The rest is
 the compiler's, and what was used and not given back to the system. The server's random weights were 0.5 GB while they
 were drawn at once; they are drawn feature by feature. The state of a run in one share is donated to each call, which
@@ -179,14 +179,14 @@ Tried on two cores with `jax.profiler` and alternating processes, and dropped:
 - parts of a fleet written in place, not into a copy of what all devices remember: XLA then cuts a part out again in
   every loop that reads it, `priced` takes three times as long; with tiles it is no faster;
 - parts of 512, 2048 and 4096 devices: within a tenth, but for `priced`, twice as slow with 4096;
-- the fleets of all seeds as one long fleet (a rule of `custom_vmap`): at 20 devices x 64 runs `printed` two to three
+- the fleets of all seeds as one long fleet (a rule of `custom_vmap`): at 20 devices x 64 runs `parametric-printed` two to three
   times and `priced` four times as slow; each seed's features are repeated for each device, the state is transposed in
   every block;
 - the sum over 30 features as a product, by halves or term by term: none faster than XLA's sum;
 - the minimum over cuts as one chain of comparisons: XLA fuses the chain into whatever reads it and computes it anew for
   every state of the table, twelve times as slow; a barrier does not stop it;
 - the same as a loop over cuts: half the time of the minimum, but acting and learning no longer share it;
-- `unroll` of two or of five blocks: `printed` at 20 devices x 64 runs the same, at K = 1000 up to twice, `priced` two
+- `unroll` of two or of five blocks: `parametric-printed` at 20 devices x 64 runs the same, at K = 1000 up to twice, `priced` two
   to three times as slow, compiled in up to six times as long;
 - shifting the table by the bits of q instead of a gather; summing fifty blocks at a time: no difference beyond noise;
 - the server's interpolation ramp by ramp: a fifth faster, 1.5 s longer to compile.

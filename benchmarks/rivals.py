@@ -14,7 +14,7 @@ from benchmarks.rivals_loop import PricedLoop, PrintedLoop
 from benchmarks.rivals_priced import PricedDevices
 from benchmarks.rivals_printed import PrintedDevices
 from benchmarks.rivals_server import PricedServer, PrintedServer
-from partway.simulation.step import ControllerPair
+from partway.controllers.base import ControllerPair
 
 RIVALS = ("loop", "per_run", "batched")
 ONE_BY_ONE = ("loop", "per_run")
@@ -75,7 +75,7 @@ class Rival:
 def rival_of(
     kind: str, pair: ControllerPair, fleet: Fleet, chance: Chance, features: Features | None, runs: int
 ) -> Rival:
-    """A rival that plays `runs` runs at once; "loop" plays one. `features` of `printed` only."""
+    """A rival that plays `runs` runs at once; "loop" plays one. `features` of `parametric-printed` only."""
     device: Any = pair.device
     server: Any = pair.server
     if features is not None:

@@ -1,4 +1,4 @@
-"""`printed` in NumPy, vectorised over devices and, with S > 1, batched over all runs.
+"""`parametric-printed` in NumPy, vectorised over devices and, with S > 1, batched over all runs.
 
 Written for speed as NumPy allows it: features by BLAS, work in place, tiles of (runs, devices) that stay in the cache.
 """

@@ -6,14 +6,14 @@ proportional to K. No time is spent on queues that overflow, and a device-block 
 
 from functools import cache
 
+from partway.controllers.base import ControllerPair
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES
-from partway.simulation.step import ControllerPair
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
-MEASURED = ("printed", "priced")
+MEASURED = ("parametric-printed", "priced")
 """The schemes that are measured: the paper's learner and ours."""
 CHEAP, DEAR = 1e-2, 1.0
 """w2 K^2 [1/J] of `paper` at 20 devices; and of a server that lets work wait, whose price decides what is sent."""

@@ -1,14 +1,12 @@
-"""What one block can cost a device: for every number j of tasks taken up, the cheapest cut of the last one.
+"""What one block can cost a device: for every number j of tasks started, the cheapest cut of the last one.
 
-    c(j) = min over rest of  w4 [xi ((j - rest) W)^3 / (n tau)^2 + tau p(rest)] + price rest W_ser
-           over the cuts that f_max and the radio allow, with rest <= 1 and (j - rest) W <= n tau f_max;  c(0) = 0
+    c(j) = min over o of  w4 [xi ((j - o) W)^3 / (n tau)^2 + tau p(o)] + price o W_ser
+           over the cuts that f_max and the radio allow, with o <= 1 and (j - o) W <= n tau f_max;  c(0) = 0
 
-It is the inner problem of every controller that plans (`partway.controllers.postdecision`, `partway.controllers.rules`)
-and of the exact solution (`partway.program`). Numbers of tasks and cuts come first in every shape, so that the same
-code serves one device and, with the device axis last, a fleet: several times as fast on a CPU as mapping it over them.
+o is the fraction offloaded. This is the inner problem of every controller that plans and of the exact solution
+(`partway.bound.device_program`). Numbers of tasks and cuts come first in every shape, so that the same code serves one
+device and, with the device axis last, a fleet: several times as fast on a CPU as mapping it over the devices.
 """
-
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +16,13 @@ from partway.pytree import record
 from partway.system.equations import LN2, affordable_bits, local_energy, spectral_efficiency
 from partway.system.types import ROUNDING, Device
 
-NEWTON_STEPS = 3
-"""Steps from the best of the cuts that stand for the paper's law to the best share: the third changes 1e-9 of it."""
+NEWTON_STEPS = 6
+"""Newton steps to the best share under the paper's law: the share is then right to 1e-10, its cost to rounding."""
 
 
 @record
 class Choices:
-    """For j = 0..device.most tasks taken up: `cost` (most + 1,), infinite where impossible, and the cut's `offload`."""
+    """For j = 0..max_tasks_per_block tasks started: `cost` (j,), infinite where impossible, and the cut's `offload` (j,)."""
 
     cost: jax.Array
     offload: jax.Array
@@ -80,9 +78,10 @@ def _choices_on_line(device: Device, loss: jax.Array, max_bits: jax.Array, price
         growing = radio * slope_of_radio * jnp.exp(slope_of_radio * offload)
         return per_share + growing, slope_of_radio * growing
 
-    unlimited = replace(device, capacity=jnp.full_like(device.capacity, jnp.inf))
-    offload = at_table_cuts(unlimited, loss, jnp.full_like(max_bits, jnp.inf), price).offload[1:]
-    tiny = jnp.finfo(offload.dtype).tiny
+    tiny = jnp.finfo(loss.dtype).tiny
+    # where sending costs as much as running all tasks: right of the root of a convex increasing function
+    ratio = (coef * started**2 - per_share) / jnp.maximum(radio * slope_of_radio, tiny)
+    offload = jnp.clip(jnp.log(jnp.maximum(ratio, 1.0)) / slope_of_radio, 0.0, 1.0)
     for _ in range(NEWTON_STEPS):  # on started - offload = sqrt(marginal / coef): no double root if sending is free
         paid, growth = marginal(offload)
         local = jnp.sqrt(paid / jnp.maximum(coef, tiny))
@@ -104,7 +103,7 @@ def column(first: int, end: int, like: jax.Array) -> jax.Array:
 
 
 def _with_none(cost: jax.Array, offload: jax.Array) -> Choices:
-    """With the choice to take up no task, which costs nothing and sends nothing, in front."""
+    """With the choice to start no task, which costs nothing and sends nothing, in front."""
     nothing = jnp.zeros_like(cost[:1])
     return Choices(jnp.concatenate([nothing, cost]), jnp.concatenate([nothing, offload]))
 
