@@ -1,4 +1,4 @@
-"""Decide, block by block, how much of each DNN inference a wireless device runs and how much an edge server finishes."""
+"""Decide, block by block, how much of a DNN inference a wireless device runs and how much an edge server finishes."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: importing JAX takes a second, which `partway --help` need not wait."""
+    """Import a public name when it is first used: JAX takes a second, which `partway --help` need not wait."""
     if name not in _HOME:
         raise AttributeError(f"module 'partway' has no attribute '{name}'")
     return getattr(importlib.import_module(f"partway.{_HOME[name]}"), name)

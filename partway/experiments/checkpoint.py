@@ -98,10 +98,11 @@ def continue_scheme(
     setting: Setting,
     on_progress: Callable[[int], None],
     traces: bool,
+    threads: int | None = None,
 ) -> Run:
     """`run_scheme`, from where the file ends, if there is one."""
     if checkpoint is None:
-        return run_scheme(plan, name, setting, on_progress, traces)
+        return run_scheme(plan, name, setting, on_progress, traces, threads)
     pair, carry = resume(checkpoint, plan, setting)
     return rollout(
         setting.world,
@@ -114,6 +115,7 @@ def continue_scheme(
         first_block=checkpoint.header.blocks,
         precision=plan.precision,
         traces=traces,
+        threads=threads,
         on_progress=on_progress,
     )
 

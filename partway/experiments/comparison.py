@@ -2,7 +2,9 @@
 
 import dataclasses
 import platform
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout
+from partway.simulation.sharding import CHUNK
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
+from partway.workers import cores
 
 TRACED_LIMIT = 5_000_000
 """Device-blocks up to which latency is computed task by task."""
@@ -160,7 +164,7 @@ class Setting:
         return None if isinstance(self.bound, str) else self.bound.certificate
 
 
-SchemeRunner = Callable[["Plan", str, Setting, Callable[[int], None], bool], Run]
+SchemeRunner = Callable[["Plan", str, Setting, Callable[[int], None], bool, int | None], Run]
 """Runs one scheme of a plan; arguments as in `run_scheme`."""
 
 
@@ -183,11 +187,42 @@ def execute(
     runner  runs a scheme in place of `run_scheme`, such as one that continues an earlier run
     """
     setting = setting_of(plan.scenario, plan.bound)
-    rows = [_row(plan, name, setting, on_progress, trace, runner or run_scheme) for name in plan.schemes]
+    rows = _rows(plan, setting, on_progress, trace, runner or run_scheme)
     dataset = xr.concat(rows, dim="scheme").assign_coords(
         seed=list(plan.seeds), component=list(COST_COMPONENTS), statistic=list(LATENCY)
     )
     return _described(dataset, plan, setting.placement).assign_attrs(bound_attributes(setting.bound))
+
+
+def _rows(
+    plan: Plan, setting: Setting, on_progress: OnProgress, trace: Sequence[int], runner: SchemeRunner
+) -> list[xr.Dataset]:
+    """The row of every scheme, in order; small fleets as many schemes at a time as there are cores.
+
+    While one scheme is traced or compiled another one runs. A scheme's numbers do not depend on what runs beside it.
+    """
+    count = min(cores(), len(plan.schemes)) if plan.scenario.devices <= CHUNK else 1
+    stop = threading.Event()
+
+    def progress(name: str, blocks: int) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt  # nobody waits for this scheme any more
+        on_progress(name, blocks)
+
+    def row(name: str) -> xr.Dataset:
+        return _row(plan, name, setting, progress, trace, runner, 1 if count > 1 else None)
+
+    if count == 1:
+        return [row(name) for name in plan.schemes]
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            prepared_first = sorted(plan.schemes, key=lambda name: find_scheme(name).preparation is None)
+            futures = {name: pool.submit(row, name) for name in prepared_first}
+            return [futures[name].result() for name in plan.schemes]
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def bound_attributes(bound: Bound | str) -> dict[str, Any]:
@@ -214,8 +249,12 @@ def run_scheme(
     setting: Setting,
     on_progress: Callable[[int], None] = lambda blocks: None,
     traces: bool = False,
+    threads: int | None = None,
 ) -> Run:
-    """One scheme of a plan, prepared (a tuned constant, unless the scenario sets it) and run."""
+    """One scheme of a plan, prepared (a tuned constant, unless the scenario sets it) and run.
+
+    threads  at most so many compiled calls side by side; None: as many as there are cores
+    """
     pair = prepared_pair(plan, name, setting)
     return rollout(
         setting.world,
@@ -226,6 +265,7 @@ def run_scheme(
         certificates=setting.certificate,
         precision=plan.precision,
         traces=traces,
+        threads=threads,
         on_progress=on_progress,
     )
 
@@ -237,7 +277,13 @@ def prepared_pair(plan: Plan, name: str, setting: Setting) -> ControllerPair:
 
 
 def _row(
-    plan: Plan, name: str, setting: Setting, on_progress: OnProgress, trace: Sequence[int], runner: SchemeRunner
+    plan: Plan,
+    name: str,
+    setting: Setting,
+    on_progress: OnProgress,
+    trace: Sequence[int],
+    runner: SchemeRunner,
+    threads: int | None,
 ) -> xr.Dataset:
     """One scheme's row of the dataset."""
     scheme, why = find_scheme(name), applicable(plan, name, setting)
@@ -248,7 +294,7 @@ def _row(
         on_progress(name, blocks)
 
     progress(0)
-    run = None if why else runner(plan, name, setting, progress, traced or bool(trace))
+    run = None if why else runner(plan, name, setting, progress, traced or bool(trace), threads)
     if run is None:
         progress(plan.blocks)
     variables = _series(run, plan) | _latency(run if traced else None, setting.world, plan) | _traces(run, trace)

@@ -22,7 +22,7 @@ NEWTON_STEPS = 6
 
 @record
 class Choices:
-    """For j = 0..max_tasks_per_block tasks started: `cost` (j,), infinite where impossible, and the cut's `offload` (j,)."""
+    """For j = 0..max_tasks_per_block tasks started: `cost` (j,), infinite if impossible, `offload` (j,) of the cut."""
 
     cost: jax.Array
     offload: jax.Array
