@@ -1,102 +1,206 @@
-"""Results on disk: written beside their place and moved there whole, never over something else, never by halves."""
+"""Files on disk: complete or absent, and never in the place of something that Partway did not write.
+
+A file or folder is written under a hidden name beside its destination and then renamed. Every folder of results holds a
+mark, `.partway`, which names the files that Partway wrote there; it replaces and deletes nothing else.
+"""
 
 import contextlib
 import errno
+import json
 import os
+import re
 import secrets
 import shutil
 import signal
 import stat
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from partway.errors import InputError, shown
 
 DATASET = "results.nc"
+DATASET_VERSION = 2
+"""`schema_version` of DATASET; raised when a variable, dimension or attribute is renamed."""
 MARK = ".partway"
-"""A file in every folder of results that names the others: what it does not name is somebody else's."""
-MARK_TITLE = "Partway wrote these files, and replaces them when asked to:"
+MARK_TITLE = "Partway wrote the files named here and replaces them on request"
+RESULTS = "results"
+"""Kind of a folder that no command resumes; `partway.experiments.store` has the others."""
+PARTIAL = "partial"
+PARTIAL_NAME = re.compile(rf"\..+\.{PARTIAL}-[0-9a-f]{{8}}")
+"""Names of files and folders that are being written, or were when a process was killed."""
+ELSEWHERE = "choose another location"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The mark of a folder.
+
+    kind      of results: RESULTS, or what a store calls its own
+    files     names, relative to the folder, of the files and folders that Partway wrote
+    request   what was asked for, in JSON types; only a folder that can be resumed has it
+    """
+
+    kind: str
+    files: frozenset[str]
+    request: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def write(self, folder: Path) -> None:
+        """Replace the mark of `folder`. Raises OSError."""
+        content = {"title": MARK_TITLE, "kind": self.kind, "request": self.request, "files": sorted(self.files)}
+        write_whole(folder / MARK, json.dumps(content, indent=1).encode() + b"\n")
+
+
+def read_mark(folder: Path) -> Mark | None:
+    """The mark of `folder`; None where there is none, or one of another version of Partway."""
+    try:
+        content = json.loads((folder / MARK).read_text("utf-8"))
+        if content["title"] == MARK_TITLE:
+            return Mark(str(content["kind"]), frozenset(map(str, content["files"])), dict(content["request"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    return None
 
 
 @contextlib.contextmanager
 def new_folder(out: Path, overwrite: bool) -> Generator[Path]:
-    """A folder to write into that becomes `out` when the block ends well, and vanishes when it does not.
+    """A folder to write into that becomes `out` if the block succeeds and is removed if it does not.
 
-    Raises InputError at once if `out` cannot be written, exists and `overwrite` is not asked for, or holds anything
-    that Partway did not write.
+    Raises InputError before anything is written if `out` cannot be written, exists and `overwrite` is False, is resumed
+    by another command, or holds anything that Partway did not write.
     """
     given, partial, made = f"--out {shown(str(out), 100)}", None, list[Path]()
     try:
-        with _refusals(given):
-            place = Path(os.path.realpath(out))
-            _check_folder(place, overwrite, given)
-            _make_folders(place.parent, made)
-            partial = _beside(place, "partial")
+        with refusals(given):
+            target = Path(os.path.realpath(out))
+            _check_folder(target, overwrite, given)
+            _make_folders(target.parent, made)
+            partial = beside(target)
             partial.mkdir()
-        with _room(given):
+        with full_disk_refused(given):
             yield partial
-        with _undisturbed(), _refusals(given):
-            names = sorted(_names(partial))
-            (partial / MARK).write_text("\n".join([MARK_TITLE, *names, ""]), "utf-8")
-            _check_folder(place, overwrite, given)
-            _replace_folder(partial, place)
+        with _uninterrupted(), refusals(given):
+            Mark(RESULTS, frozenset(_names(partial))).write(partial)
+            _check_folder(target, overwrite, given)
+            _replace_folder(partial, target)
     except BaseException:
-        with _undisturbed():
+        with _uninterrupted():
             _remove(partial, made)
         raise
 
 
 @contextlib.contextmanager
 def new_file(path: Path, overwrite: bool, flag: str) -> Generator[Path]:
-    """A file to write that becomes `path` when the block ends well, and vanishes when it does not."""
+    """A file to write that becomes `path` if the block succeeds and is removed if it does not.
+
+    Raises InputError, which names `flag`, before anything is written if `path` cannot be written, is no regular file,
+    or exists and `overwrite` is False.
+    """
     given, partial = f"{flag} {shown(str(path), 100)}", None
     try:
-        with _refusals(given):
-            place = Path(os.path.realpath(path))
-            _check_file(place, overwrite, given)
-            partial = _beside(place, "partial")
+        with refusals(given):
+            target = Path(os.path.realpath(path))
+            _check_file(target, overwrite, given)
+            partial = beside(target)
             partial.touch(exist_ok=False)
-        with _room(given):
+        with full_disk_refused(given):
             yield partial
-        with _undisturbed(), _refusals(given):
-            _check_file(place, overwrite, given)
-            partial.replace(place)
+        with _uninterrupted(), refusals(given):
+            _check_file(target, overwrite, given)
+            partial.replace(target)
     except BaseException:
-        with _undisturbed():
+        with _uninterrupted():
             _remove(partial, [])
         raise
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is complete or absent, whenever the process or the machine stops. Raises OSError."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(content)
+
+
 @contextlib.contextmanager
-def _refusals(given: str) -> Generator[None]:
-    """What the operating system refuses, as an InputError that names the flag."""
+def replacing(path: Path) -> Generator[Path]:
+    """A file to write that becomes `path`, flushed to the disk, if the block succeeds and is removed if it does not."""
+    partial = beside(path)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def save_dataset(dataset: xr.Dataset, folder: Path) -> None:
+    """Write the dataset as compressed netCDF4 to the file DATASET in `folder`. Raises InputError if that fails."""
+    arrays = [name for name, values in dataset.data_vars.items() if values.ndim > 1 and values.dtype.kind in "iuf"]
+    encoding = {name: {"zlib": True, "complevel": 1} for name in arrays}
+    versioned = dataset.assign_attrs(schema_version=DATASET_VERSION)
+    try:
+        versioned.to_netcdf(folder / DATASET, engine="netcdf4", encoding=encoding)
+    except (OSError, RuntimeError) as error:  # RuntimeError: "NetCDF: HDF error", such as a full disk's
+        raise InputError(f"{DATASET}: cannot be written ({error}); choose another location for --out") from None
+
+
+def load_dataset(folder: str | Path) -> xr.Dataset:
+    """The dataset of an earlier run, from its `--out` folder or from the file itself.
+
+    Raises InputError where there is none, or one of another version of Partway.
+    """
+    path, given = Path(folder), shown(str(folder), 100)
+    try:
+        path = path / DATASET if path.is_dir() else path
+        dataset = xr.load_dataset(path, engine="netcdf4")
+    except (OSError, ValueError) as error:
+        why = _why(error)
+        raise InputError(f"{given}: cannot be read ({why}); give a folder that `partway compare --out` wrote") from None
+    version = dataset.attrs.pop("schema_version", 1)
+    if version != DATASET_VERSION:
+        raise InputError(
+            f"{given}: has schema_version {version}, and this version of Partway reads {DATASET_VERSION}; run the "
+            "command that wrote it again"
+        )
+    return dataset
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+@contextlib.contextmanager
+def refusals(given: str, cure: str = ELSEWHERE) -> Generator[None]:
+    """Errors of the operating system as an InputError that names the flag."""
     try:
         yield
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{given}: cannot be written ({why}); choose another place") from None
+        raise InputError(f"{given}: cannot be written ({_why(error)}); {cure}") from None
 
 
 @contextlib.contextmanager
-def _room(given: str) -> Generator[None]:
-    """A full disk as an InputError; every other error of the block is its own."""
+def full_disk_refused(given: str, cure: str = ELSEWHERE) -> Generator[None]:
+    """A full disk as an InputError; other errors of the block are not ours to explain."""
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise InputError(f"{given}: cannot be written ({error.strerror}); choose another place") from None
+        raise InputError(f"{given}: cannot be written ({error.strerror}); {cure}") from None
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Generator[None]:
-    """Ctrl-C is not heard inside: moving and clearing away take milliseconds and must not stop half-way."""
+def _uninterrupted() -> Generator[None]:
+    """Ctrl-C is ignored inside: renaming and cleaning up take milliseconds and must not stop halfway."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -107,26 +211,28 @@ def _undisturbed() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _check_folder(place: Path, overwrite: bool, given: str) -> None:
+def _check_folder(target: Path, overwrite: bool, given: str) -> None:
     """Raise InputError unless a folder may be made or replaced there."""
-    mode = _mode(place)
+    mode = _mode(target)
     if mode is None:
         return
     if not stat.S_ISDIR(mode):
         raise InputError(f"{given}: is not a folder; choose another name")
-    if place in (Path.cwd(), *Path.cwd().parents) or place.is_mount():
-        raise InputError(f"{given}: cannot be replaced, being in use; name a new folder in it")
-    names = _names(place)
+    if target in (Path.cwd(), *Path.cwd().parents) or target.is_mount():
+        raise InputError(f"{given}: is in use and cannot be replaced; name a new folder inside it")
+    names, mark = _names(target), read_mark(target)
+    if mark and mark.kind != RESULTS:
+        raise InputError(f"{given}: holds {mark.kind} files, which only that command replaces; choose another folder")
     if names and not overwrite:
         raise InputError(f"{given}: exists already; add --overwrite or choose another folder")
-    foreign = sorted(names - _ours(place))
+    foreign = sorted(names - ({MARK, *mark.files} if mark else set[str]()))
     if foreign:
         raise InputError(f"{given}: holds {shown(foreign[0])}, which Partway did not write; choose another folder")
 
 
-def _check_file(place: Path, overwrite: bool, given: str) -> None:
+def _check_file(target: Path, overwrite: bool, given: str) -> None:
     """Raise InputError unless a file may be made or replaced there."""
-    mode = _mode(place)
+    mode = _mode(target)
     if mode is None:
         return
     if stat.S_ISDIR(mode):
@@ -137,35 +243,26 @@ def _check_file(place: Path, overwrite: bool, given: str) -> None:
         raise InputError(f"{given}: exists already; add --overwrite or choose another name")
 
 
-def _mode(place: Path) -> int | None:
-    """What kind of thing is there; None if nothing is."""
+def _mode(target: Path) -> int | None:
+    """Type and permissions of what is there, as `os.stat` gives them; None if nothing is."""
     try:
-        return place.lstat().st_mode
+        return target.lstat().st_mode
     except FileNotFoundError:
         return None
 
 
 def _names(folder: Path) -> set[str]:
-    """All that a folder holds, also inside its folders."""
+    """Names of everything below `folder`, relative to it."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def _ours(folder: Path) -> set[str]:
-    """What Partway wrote there."""
-    try:
-        title, *names = (folder / MARK).read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError):
-        return set()
-    return {MARK, *names} if title == MARK_TITLE else set()
-
-
-def _beside(place: Path, role: str) -> Path:
-    """A hidden new name in the same folder, so that a rename moves it into place."""
-    return place.with_name(f".{place.name[:50]}.{role}-{secrets.token_hex(4)}")
+def beside(target: Path, role: str = PARTIAL) -> Path:
+    """A new hidden name in the same folder, so that a rename moves it to `target`."""
+    return target.with_name(f".{target.name[:50]}.{role}-{secrets.token_hex(4)}")
 
 
 def _make_folders(folder: Path, made: list[Path]) -> None:
-    """Make `folder` and those above it; those that were not there go to `made`, innermost first."""
+    """Make `folder` and its missing parents; those that were made are added to `made`, innermost first."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
@@ -173,7 +270,7 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
 
 
 def _remove(partial: Path | None, made: list[Path]) -> None:
-    """Clear away what a run that failed has made."""
+    """Remove what a failed run has made."""
     if partial is not None:
         with contextlib.suppress(OSError):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
@@ -182,59 +279,16 @@ def _remove(partial: Path | None, made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _replace_folder(new: Path, place: Path) -> None:
-    """A rename, or two: between them the old results stand complete under another name."""
-    if not place.exists():
-        new.rename(place)
+def _replace_folder(new: Path, target: Path) -> None:
+    """One rename or two: between the two, the old results are complete under another name."""
+    if not target.exists():
+        new.rename(target)
         return
-    old = _beside(place, "old")
-    place.rename(old)
+    old = beside(target, "old")
+    target.rename(old)
     try:
-        new.rename(place)
+        new.rename(target)
     except OSError:
-        old.rename(place)
+        old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def save_dataset(dataset: xr.Dataset, folder: Path) -> None:
-    """The dataset as compressed netCDF4 under `folder`."""
-    encoding = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars if dataset[name].ndim > 1}
-    try:
-        dataset.to_netcdf(folder / DATASET, engine="netcdf4", encoding=encoding)
-    except (OSError, RuntimeError) as error:  # RuntimeError: "NetCDF: HDF error", such as a full disk's
-        raise InputError(f"{DATASET}: cannot be written ({error}); choose another place for --out") from None
-
-
-def load_dataset(folder: str | Path) -> xr.Dataset:
-    """The dataset of an earlier run, from its `--out` folder or from the file itself."""
-    path = Path(folder)
-    try:
-        path = path / DATASET if path.is_dir() else path
-        return xr.load_dataset(path, engine="netcdf4")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(
-            f"{shown(str(path), 100)}: cannot be read ({why}); give a folder that `partway compare --out` wrote"
-        ) from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there with all of `content` or not at all, whenever the process or the machine stops."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """A file to write that becomes `path`, on the disk, when the block ends well, and vanishes when it does not."""
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise

@@ -4,7 +4,7 @@ import ast
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,9 +23,14 @@ def version() -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Partway, Python and LIBRARIES."""
+    """Versions of Partway, Python and LIBRARIES, by name."""
     libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {PACKAGE: version(), "python": platform.python_version(), **libraries}
+
+
+def made_by(*modules: str) -> dict[str, str]:
+    """What decides numbers computed by `modules`: `versions`, and under "code" their `code_hash`."""
+    return {**versions(), "code": code_hash(*modules)}
 
 
 @cache
@@ -48,8 +53,15 @@ def package_hash() -> str:
 
 @cache
 def import_closure(*modules: str) -> tuple[str, ...]:
-    """`modules` and the modules of Partway that they import, directly or not, sorted; imports in functions count."""
-    known, waiting = set[str](), list(modules)
+    """`modules` and the modules of Partway that they import, directly or not, sorted.
+
+    Imports inside functions count, those for type checkers do not. `partway` itself counts only where a name that is
+    no module is imported from it: all that it does is to export such names. Raises ModuleNotFoundError.
+    """
+    absent = next((name for name in modules if not source_file(name).is_file()), None)
+    if absent:
+        raise ModuleNotFoundError(f"{absent} is no module of Partway")
+    known, waiting = set[str](), [each for name in modules for each in _modules(name.split("."))]
     while waiting:
         name = waiting.pop()
         if name not in known:
@@ -59,27 +71,32 @@ def import_closure(*modules: str) -> tuple[str, ...]:
 
 
 def source_file(module: str) -> Path:
-    """The file of a module of Partway, found without importing it."""
+    """The source file of a module of Partway, found without importing it."""
     package = Path(__file__).parent
     base = package.joinpath(*module.split(".")[1:])
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Modules of Partway that a file imports when it runs, with the packages above them."""
+    """Modules of Partway that a file imports when it runs, with the packages they are in."""
     tree = ast.parse(path.read_bytes())
     for node in [inner for outer in tree.body if not _for_types_only(outer) for inner in ast.walk(outer)]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:
-            words = name.split(".")
-            if words[0] == PACKAGE:
-                prefixes = (".".join(words[: i + 1]) for i in range(len(words)))
-                yield from (prefix for prefix in prefixes if source_file(prefix).is_file())
+            yield from _modules(name.split("."))
+
+
+def _modules(words: Sequence[str]) -> list[str]:
+    """The module or the module's attribute at a dotted path: its module and the packages above, those of Partway."""
+    if words[0] != PACKAGE:
+        return []
+    prefixes = [".".join(words[: i + 1]) for i in range(len(words))]
+    return [prefix for prefix in prefixes[1:] if source_file(prefix).is_file()] or [PACKAGE]
 
 
 def _for_types_only(node: ast.stmt) -> bool:

@@ -1,18 +1,21 @@
-"""Worker processes: joblib's, as an executor that goes on when one of them dies.
+"""Worker processes: joblib's, as an executor that survives the death of a worker.
 
-A process starts as a fresh interpreter, never by fork, which XLA's threads do not survive, and computes on one thread:
-as many as there are cores share the machine without disturbing each other.
+A process starts as a fresh interpreter, never by fork, which XLA's threads do not survive, and computes on one thread,
+so that as many processes as cores share the machine without disturbing each other.
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -24,7 +27,7 @@ T = TypeVar("T")
 ONE_THREAD = dict.fromkeys(
     ("NPROC", "JAX_NUM_CPU_DEVICES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
-"""NPROC is how many threads XLA takes on a CPU; flags in XLA_FLAGS brought nothing more."""
+"""Environment of a worker. NPROC is the number of threads that XLA uses on a CPU; XLA_FLAGS gained nothing more."""
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """No worker takes a GPU's whole memory."""
 JAX_SETTINGS = (
@@ -33,92 +36,118 @@ JAX_SETTINGS = (
     "jax_persistent_cache_min_compile_time_secs",
     "jax_disable_most_optimizations",
 )
-"""What a worker takes over from its parent: programs that are compiled in the same way, and remembered."""
-MOST_JOBS = 1024
-LOOK_S = 0.5
+"""Settings that a worker takes from its parent, so that programs are compiled in the same way and cached."""
+MAX_PROCESSES = 1024
+WATCH_S = 0.5
 """How long a worker may outlive a parent that was killed."""
 
 
 class Workers(Executor):
-    """So many processes. When one dies, all that was submitted fails with BrokenExecutor; what comes next is computed.
+    """`count` processes. When one dies, all calls submitted so far fail with BrokenExecutor; later ones are computed.
 
     `fn` must be importable, or picklable by cloudpickle.
     """
 
     def __init__(self, count: int):
-        self.count, self._pool, self._closed = count, _pool(count), False
+        self.count, self._closed = count, False
+        self._register = tempfile.TemporaryDirectory(prefix="partway-workers-", ignore_cleanup_errors=True)
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> Any:
+        from joblib.externals.loky import ProcessPoolExecutor  # slow to import, and most commands do not need it
+
+        arguments = (os.getpid(), tuple(sys.path), self._register.name)
+        return ProcessPoolExecutor(self.count, initializer=_start, initargs=arguments, env=environment())
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call `fn` in one of them."""
+        """Call `fn` in one of the processes. Raises RuntimeError after `shutdown`."""
         if self._closed:
             raise RuntimeError("cannot submit after shutdown")
         try:
             return self._pool.submit(fn, *args, **kwargs)
         except BrokenExecutor:
             self._pool.shutdown()
-            self._pool = _pool(self.count)
+            self._pool = self._new_pool()
             return self._pool.submit(fn, *args, **kwargs)
 
+    def pids(self) -> list[int]:
+        """Process IDs of the workers that have started and are alive."""
+        return [process.pid for process in self._processes()]
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Stop: with `cancel_futures` at once, what is being computed included."""
+        """Stop when all calls are done; with `cancel_futures` at once, running calls included.
+
+        The workers are then terminated as if they had died. `shutdown(kill_workers=True)` of loky does the same, but it
+        fails in its thread, and leaves workers behind, where a call that still waits was cancelled.
+        """
         self._closed = True
         if cancel_futures:
-            # as if they had died: loky's own kill_workers fails in its thread where calls still wait
-            for process in list(self._pool._processes.values()):
+            alive = self._processes()
+            self._register.cleanup()  # a worker that starts now does not find itself there, and exits
+            for process in alive:
                 process.terminate()
         self._pool.shutdown(wait)
+        self._register.cleanup()
+
+    def _processes(self) -> list[Any]:
+        """Our children among the processes that have registered: a number of a dead one may be in use by another."""
+        registered = {path.name for path in Path(self._register.name).glob("*")}
+        return [child for child in multiprocessing.active_children() if str(child.pid) in registered]
 
 
 @contextlib.contextmanager
 def processes(count: int) -> Generator[Workers]:
-    """Workers that are gone when the block ends, however it does."""
+    """Workers that are stopped when the block ends, however it ends."""
     made = Workers(count)
     try:
         with warnings.catch_warnings():
-            # a process that has grown a lot, as programs pile up in it, is replaced, and loky says so
+            # loky replaces a process whose memory has grown a lot, as compiled programs pile up in it, and warns
             warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             yield made
     finally:
         made.shutdown(cancel_futures=True)
 
 
-def jobs_of(asked: int | None) -> int:
-    """How many processes: what was asked for, or as many as there are cores. Raises InputError for what is none."""
-    if asked is not None and not 1 <= asked <= MOST_JOBS:
-        raise InputError(f"--jobs {asked}: allowed is a whole number from 1 to {MOST_JOBS}")
+def process_count(asked: int | None) -> int:
+    """The number of processes asked for, or of cores. Raises InputError unless it is from 1 to MAX_PROCESSES."""
+    if asked is not None and not 1 <= asked <= MAX_PROCESSES:
+        raise InputError(f"--jobs {asked}: must be between 1 and {MAX_PROCESSES}")
     return asked or cores()
 
 
-def _pool(count: int) -> Any:
-    from joblib.externals.loky import ProcessPoolExecutor  # which no other command has to wait for
-
-    return ProcessPoolExecutor(count, initializer=_begin, initargs=(os.getpid(), tuple(sys.path)), env=environment())
-
-
 def environment() -> dict[str, str]:
-    """What a worker's environment has beside ours: our JAX settings, and one thread."""
+    """Environment variables that a worker has beside ours: our JAX settings, and one thread."""
     values: Mapping[str, Any] = jax.config.values
-    found = {name.upper(): str(values[name]) for name in JAX_SETTINGS if values.get(name) is not None}
-    return SHARED_GPU | ONE_THREAD | found
-
-
-def _begin(parent: int, path: tuple[str, ...]) -> None:
-    """In a worker: find its parent's modules, print to standard error, leave Ctrl-C to it, end however it ends."""
-    sys.path[:] = path
-    os.dup2(2, 1)  # standard output may be somebody's JSON
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK_S)
-    os._exit(1)
+    settings = {name.upper(): str(values[name]) for name in JAX_SETTINGS if values.get(name) is not None}
+    return SHARED_GPU | ONE_THREAD | settings
 
 
 def cores() -> int:
     """Cores that this process may use: NPROC, which XLA reads too, or those it may run on."""
-    told = os.environ.get("NPROC", "")
-    if told.isdigit() and int(told) > 0:
-        return int(told)
+    given = os.environ.get("NPROC", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start(parent: int, path: tuple[str, ...], register: str) -> None:
+    """In a worker: register, import what the parent can, print to standard error, ignore Ctrl-C, watch the parent."""
+    entry = Path(register, str(os.getpid()))
+    try:
+        entry.touch()
+    except FileNotFoundError:  # the parent has shut down in the meantime
+        os._exit(1)
+    sys.path[:] = path
+    os.dup2(2, 1)  # the parent's standard output may be read as JSON
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C stops
+    threading.Thread(target=_end_with, args=(parent, entry), daemon=True).start()
+
+
+def _end_with(parent: int, entry: Path) -> None:
+    """End this process when its parent has died, and leave nothing in the register."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    with contextlib.suppress(OSError):
+        entry.unlink()
+        entry.parent.rmdir()  # succeeds for the last one
+    os._exit(1)

@@ -1,12 +1,12 @@
-"""Give the paper its best chance: search what it does not publish for the setting in which most of its claims hold.
+"""Search the parameters that the paper does not publish for the setting in which most of its claims hold.
 
-One search for each of the paper's algorithms in the part of the proposed scheme; writes partway/presets/paper-fitted-*.
-The search is led by a score, which moves with every comparison and not only with those that decide: the sum over claims
-6a to 9d of 1 where all comparisons point the claim's way in the mean of the replicates, else half the share of those
+One search for each of the paper's algorithms as the proposed scheme; writes partway/scenario/presets/paper-fitted-*.
+The search maximises a score that changes with every comparison and not only with those that decide: the sum over claims
+6a to 9d of 1 where all comparisons support the claim in the mean of the replicates, otherwise half the share of those
 that do; Figures 8 and 9 count half from empty queues, half after training. Of the settings it tried, the one in which
-most claims surely hold becomes the preset; the score decides between equals. Seeds and placements are none that the
-table of verdicts uses. What is done is kept in results/fit and not done again; a search that was stopped goes on from
-its settings, not from its random numbers. docs/data/fit-*.csv holds every setting.
+most claims significantly hold becomes the preset; the score decides between equals. The table of verdicts uses none of
+its seeds and placements. Finished settings are kept in results/fit; a resumed search continues from them, but not from
+its random numbers. docs/data/fit-*.csv holds every setting.
 
 make fit
 """
@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from pages import write_section
 
 from partway.paper.claims import BASELINES, Points, claims
-from partway.paper.figure_runs import FULL, Sizes, parts
+from partway.paper.figure_runs import FULL, Sizes, jobs
 from partway.paper.report import PHASE_WORDS, READING_WORDS, interval_words
 from partway.paper.statistics import HOLDS
 from partway.paper.verdicts import Verdict, column, phases
@@ -35,8 +35,8 @@ from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 
 ROOT = Path(__file__).parents[1]
-PRESETS, KEPT, DATA = ROOT / "partway" / "presets", ROOT / "results" / "fit", ROOT / "docs" / "data"
-CANDIDATES = ("printed", "exact", "qlearning")
+PRESETS, STATE, DATA = ROOT / "partway" / "scenario" / "presets", ROOT / "results" / "fit", ROOT / "docs" / "data"
+CANDIDATES = ("parametric-printed", "parametric", "qlearning")
 TRIALS = 50
 READING = "conserving"
 FIRST_SEED = 5000
@@ -47,7 +47,7 @@ SIZES = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 8)), POINTS, training=500, ho
 
 @dataclass(frozen=True)
 class Range:
-    """What a parameter may be, and why no more; `choices` where each value is a program of its own."""
+    """The range of a parameter, and its reason; `choices` where each value needs a program of its own."""
 
     low: float
     high: float
@@ -70,9 +70,9 @@ class Range:
 
 
 WORLD: Mapping[str, Range] = {
-    "discount": Range(0.5, 0.99, "gamma: a task's future is felt for 2 to 100 blocks", log=False),
+    "discount": Range(0.5, 0.99, "gamma: a horizon of 2 to 100 blocks", log=False),
     "weights.server_queue": Range(1e-11, 1e-9, "w1: waiting costs a tenth to ten times what it costs at a device"),
-    "weights.server_energy": Range(2.5e-7, 2.5e-3, "w2: from free to as dear as a device's"),
+    "weights.server_energy": Range(2.5e-7, 2.5e-3, "w2: from free to as expensive as a device's"),
     "weights.device_energy": Range(2.5e-5, 2.5e-1, "w4: running a task in a block costs 0.01 to 100 blocks of waiting"),
     "device.task.bits_per_cycle": Range(1e-6, 2e-4, "zeta: a whole task needs 0.1 to 20 bit/s/Hz in its slot"),
     "device.cpu_max_hz": Range(
@@ -92,9 +92,9 @@ START: Mapping[str, Range] = {
     "start_rate": Range(0.05, 1.0, "of the server's rates, as a share of f_max"),
 }
 LEARNING: Mapping[str, Mapping[str, Range]] = {
-    "printed": {**STEPS, **START},
-    "exact": {**STEPS, **START},
-    "qlearning": {**STEPS, "explore": Range(0.01, 0.3, "share of blocks in which an action is drawn")},
+    "parametric-printed": {**STEPS, **START},
+    "parametric": {**STEPS, **START},
+    "qlearning": {**STEPS, "explore": Range(0.01, 0.3, "share of blocks with a random action")},
 }
 
 
@@ -108,13 +108,13 @@ def evaluate(candidate: str, scenario: Scenario, sizes: Sizes = SIZES) -> list[V
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scenario.toml"
         path.write_text(scenario.to_toml(), "utf-8")
-        wanted = [one for one in parts(sizes, str(path)) if one.scheme in (candidate, *BASELINES)]
-        runs = {part: part.play() for part in wanted if part.reading == READING}
+        wanted = [job for job in jobs(sizes, str(path)) if job.scheme in (candidate, *BASELINES)]
+        runs = {job: job.run() for job in wanted if job.reading == READING}
     return column(claims(sizes.points), runs, candidate, READING)
 
 
 def share_for(one: Verdict) -> float:
-    """Share of a claim's comparisons that point its way in the mean over replicates."""
+    """Share of a claim's comparisons that support it in the mean over replicates."""
     return sum(decision.mean > 0 for decision in one.decisions) / len(one.decisions)
 
 
@@ -128,26 +128,26 @@ def score(verdicts: Sequence[Verdict]) -> float:
 
 
 def search(candidate: str, trials: int) -> optuna.Study:
-    """The search, as far as `trials`; it goes on where it stopped."""
-    KEPT.mkdir(parents=True, exist_ok=True)
+    """The search, up to `trials` settings; resumes an earlier one."""
+    STATE.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=candidate,
-        storage=JournalStorage(JournalFileBackend(str(KEPT / f"{candidate}.log"))),
+        storage=JournalStorage(JournalFileBackend(str(STATE / f"{candidate}.log"))),
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=trials // 3),
         load_if_exists=True,
     )
     if not study.trials:
-        usual = load("paper").model_dump()
-        study.enqueue_trial({name: _field(usual, name) for name in WORLD})
+        preset = load("paper").model_dump()
+        study.enqueue_trial({name: _field(preset, name) for name in WORLD})
 
     def objective(trial: optuna.Trial) -> float:
-        began = time.monotonic()
+        start = time.monotonic()
         changed = {name: one.suggest(trial, name) for name, one in space(candidate).items()}
         verdicts = evaluate(candidate, load("paper", changed))
         held = [f"{one.claim} {one.phase}".strip() for one in verdicts if one.verdict == HOLDS]
         trial.set_user_attr("holds", held)
-        print(f"{candidate} {trial.number}: {score(verdicts):.3f}, {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{candidate} {trial.number}: {score(verdicts):.3f}, {time.monotonic() - start:.0f} s", flush=True)
         return score(verdicts)
 
     done = len([one for one in study.trials if one.state == optuna.trial.TrialState.COMPLETE])
@@ -156,19 +156,19 @@ def search(candidate: str, trials: int) -> optuna.Study:
 
 
 def _field(values: Mapping[str, object], name: str) -> object:
-    found: object = values
+    value: object = values
     for word in name.split("."):
-        found = found[word]  # type: ignore[index]
-    return found
+        value = value[word]  # type: ignore[index]  # tables within tables, whatever their depth
+    return value
 
 
 def tried(study: optuna.Study, trials: int) -> list[optuna.trial.FrozenTrial]:
-    """The first `trials` settings that were judged."""
+    """The first `trials` settings that have a score."""
     return study.get_trials(states=[optuna.trial.TrialState.COMPLETE])[:trials]
 
 
 def freeze(candidate: str, study: optuna.Study, trials: int) -> int:
-    """Write the setting in which most claims hold as a preset: what differs from the preset `paper`; how many held."""
+    """Write the setting in which most claims hold as a preset, relative to `paper`; returns how many held."""
     best = max(tried(study, trials), key=lambda one: (len(one.user_attrs["holds"]), one.value or 0.0))
     held = len(best.user_attrs["holds"])
     raw: dict[str, object] = {}
@@ -176,12 +176,12 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> int:
         *tables, field = name.split(".")
         table = raw
         for word in tables:
-            table = table.setdefault(word, {})  # type: ignore[assignment]
+            table = table.setdefault(word, {})  # type: ignore[assignment]  # a table, never a value
         table[field] = float(f"{value:.4g}")
     head = (
-        f"# Section VI with unpublished parameters searched for its claims on `{candidate}` (make fit)\n"
+        f"# Section VI with unpublished parameters fitted to its claims on `{candidate}` (make fit)\n"
         f"# Of {trials} settings the one in which most claims held, {held} of {VERDICTS}, "
-        "on the search's own replicates;\n"
+        "on the replicates of the search;\n"
         "# docs/paper.md has the verdicts on others.\n"
         "# Everything else is as in the preset paper.\n\n"
     )
@@ -190,7 +190,7 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> int:
 
 
 def write_settings(candidate: str, study: optuna.Study, trials: int) -> None:
-    """Every setting of a search as CSV: its score, the claims that held, its parameters."""
+    """Write every setting of a search as CSV: its score, the claims that held, its parameters."""
     DATA.mkdir(parents=True, exist_ok=True)
     names = list(space(candidate))
     with (DATA / f"fit-{candidate}.csv").open("w", newline="", encoding="utf-8") as file:
@@ -203,44 +203,44 @@ def write_settings(candidate: str, study: optuna.Study, trials: int) -> None:
 
 
 def page(trials: int, held_in_search: Mapping[str, int]) -> str:
-    """The space, and the verdicts in the frozen presets by the seeds and sizes of `make reproduce`."""
+    """The search space, and the verdicts in the fitted presets with the seeds and sizes of `make reproduce`."""
     ranges = {**WORLD, **{name: one for own in LEARNING.values() for name, one in own.items()}}
     then = ", ".join(f"{held} of {VERDICTS} with `{name}`" for name, held in held_in_search.items())
-    about = f"""`make fit` searched {trials} settings (TPE) for each of the paper's algorithms in the part of the
-proposed scheme, over
+    about = f"""`make fit` searched {trials} settings (TPE) for each of the paper's algorithms as the proposed scheme,
+over
 
 | parameter | from | to | why |
 |---|---|---|---|
 {chr(10).join(f"| `{name}` | {one.low:g} | {one.high:g} | {one.why} |" for name, one in ranges.items())}
 
 The last ones are fields of `[schemes.NAME]`; baselines keep theirs. Not searched: w3, which only fixes the unit of the
-cost; mu and nu, which every seed draws anew, and their scale, which belongs to the units of what they weigh; the noise
-(T7). A setting's score is the sum over claims of 1 where all comparisons point the claim's way in the mean of
-{len(SIZES.seeds)} replicates, else of half the share that does; Figures 8 and 9 count half from empty queues, half
+cost; mu and nu, which every seed draws again, and their scale, which belongs to the units of the features; the noise
+(T7). The score of a setting is the sum over claims of 1 where all comparisons support the claim in the mean of
+{len(SIZES.seeds)} replicates, otherwise of half the share that does; Figures 8 and 9 count half from empty queues, half
 after training. Seeds and placements are {FIRST_SEED} to {SIZES.seeds[-1]}, with {SIZES.training} blocks of training,
-sums over {SIZES.horizon} blocks (which cuts weight off where gamma is above 0.97), b = 0.1, 0.5, 0.9, K = 5, 20, 60.
-Every setting is in [data](data/). The score leads the search; the preset `paper-fitted-*` is the setting in which most
-claims surely held on those replicates (the score decides between equals): {then}. It is judged here by
+sums over {SIZES.horizon} blocks (which truncates them where gamma is above 0.97), b = 0.1, 0.5, 0.9, K = 5, 20, 60.
+Every setting is in [data](data/). The search maximises the score; the preset `paper-fitted-*` is the setting in which
+most claims significantly held on those replicates (the score decides between equals): {then}. The verdicts below use
 {len(FULL.seeds)} other replicates and all points, {READING_WORDS[READING]}. The same with all other schemes, readings
-and Proposition 1: `partway reproduce --scenario paper-fitted-printed --out DIR`.
+and Proposition 1: `partway reproduce --scenario paper-fitted-parametric-printed --out DIR`.
 """
-    found = {candidate: evaluate(candidate, load(f"paper-fitted-{candidate}"), FULL) for candidate in CANDIDATES}
+    columns = {name: evaluate(name, load(f"paper-fitted-{name}"), FULL) for name in CANDIDATES}
     lines = [
         about,
-        f"| claim | | {' | '.join(f'`{name}`, fitted' for name in found)} |",
-        f"|---|---|{'---|' * len(found)}",
+        f"| claim | | {' | '.join(f'`{name}`, fitted' for name in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
     ]
-    for row in zip(*found.values(), strict=True):
+    for row in zip(*columns.values(), strict=True):
         words = [f"{one.verdict} {interval_words(one)}" for one in row]
         lines.append(f"| {row[0].claim} | {PHASE_WORDS[row[0].phase]} | {' | '.join(words)} |")
-    held = [f"{sum(one.verdict == HOLDS for one in verdicts)} of {len(verdicts)}" for verdicts in found.values()]
+    held = [f"{sum(one.verdict == HOLDS for one in verdicts)} of {len(verdicts)}" for verdicts in columns.values()]
     return "\n".join([*lines, f"| hold | | {' | '.join(held)} |"])
 
 
 def main() -> None:
-    """Search, and freeze."""
-    parser = argparse.ArgumentParser(description="search what the paper does not publish")
-    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="default: printed exact qlearning")
+    """Search, and write the presets and their page."""
+    parser = argparse.ArgumentParser(description="search the parameters that the paper does not publish")
+    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help=f"default: {' '.join(CANDIDATES)}")
     parser.add_argument("--trials", type=int, default=TRIALS)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""Over what range of each unpublished parameter does each claim of section VI survive? One parameter at a time.
+"""Over what range of each unpublished parameter does each claim of section VI hold? One parameter at a time.
 
 Every other parameter is as in the preset `paper`; seeds, placements and sizes are those of the search of `make fit`.
 Writes docs/img/sensitivity-SCHEME.png and .svg, docs/data/sensitivity-SCHEME.csv and a section of docs/paper.md.
@@ -26,11 +26,11 @@ SHARE = "share of comparisons for it"
 VALUES = 6
 """Of each parameter, from end to end of its range."""
 COLOURS = LinearSegmentedColormap.from_list("for and against", ("#c0504d", "#f1ead2", "#3c8d5a"))
-PHASES = {"": "", "discounted_from_start": " empty", "after_training": " trained"}
+PHASES = {"": "", "from_start": " empty", "after_training": " trained"}
 
 
 def measure(candidate: str) -> list[tuple[str, float, str, float]]:
-    """(parameter, value, claim, share of its comparisons that point its way), one by one."""
+    """(parameter, value, claim, share of its comparisons that support it), one by one."""
     rows: list[tuple[str, float, str, float]] = []
     for name, one in space(candidate).items():
         for value in one.grid(VALUES):
@@ -45,7 +45,7 @@ def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
     names, claims = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 2))
     columns = 4
     figure = Figure(figsize=(11, 2.9 * -(-len(names) // columns) + 0.7), layout="constrained")
-    figure.suptitle(f"Which claims survive, with {candidate} as the proposed scheme: one parameter changed at a time")
+    figure.suptitle(f"Which claims hold, with {candidate} as the proposed scheme: one parameter changed at a time")
     panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False)
     image: Any = None
     for axes, name in zip(panels.flat, names, strict=False):
@@ -63,21 +63,23 @@ def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
             axes.tick_params(labelleft=False)
     for axes in list(panels.flat)[len(names) :]:
         axes.set_visible(False)
-    words = "share of a claim's comparisons that point its way in the mean; ● all of them: the claim survives"
+    words = (
+        "share of a claim's comparisons that support it in the mean of the replicates; ● all of them: the claim holds"
+    )
     figure.colorbar(image, ax=panels, location="bottom", shrink=0.5, aspect=50, label=words)
     return figure
 
 
 def main() -> None:
     """Measure and draw."""
-    parser = argparse.ArgumentParser(description="which claims survive which parameters")
-    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help="to measure; default: printed exact qlearning")
-    parser.add_argument("--page", action="store_true", help="measure nothing, draw and write what is kept")
+    parser = argparse.ArgumentParser(description="over what range of each parameter each claim holds")
+    parser.add_argument("candidates", nargs="*", metavar="SCHEME", help=f"to measure; default: {' '.join(CANDIDATES)}")
+    parser.add_argument("--page", action="store_true", help="measure nothing; draw and write the data that is there")
     options = parser.parse_args()
     DATA.mkdir(parents=True, exist_ok=True)
     for candidate in () if options.page else options.candidates or CANDIDATES:
         rows = measure(candidate)
-        with kept(candidate).open("w", newline="") as file:
+        with data_file(candidate).open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("parameter", "value", "claim", SHARE))
             writer.writerows(rows)
@@ -89,53 +91,53 @@ def main() -> None:
     write_section(ROOT / "docs" / "paper.md", "sensitivity", page())
 
 
-def kept(candidate: str) -> Path:
-    """Where the rows of a candidate are."""
+def data_file(candidate: str) -> Path:
+    """The file with the rows of a candidate."""
     return DATA / f"sensitivity-{candidate}.csv"
 
 
 def measured(candidate: str) -> list[tuple[str, float, str, float]]:
-    """The rows of `measure`, as they are kept."""
-    with kept(candidate).open() as file:
+    """The rows of `measure` from the file."""
+    with data_file(candidate).open() as file:
         return [
             (one["parameter"], float(one["value"]), one["claim"], float(one[SHARE])) for one in csv.DictReader(file)
         ]
 
 
 def ranges(candidate: str) -> list[str]:
-    """A line for each claim: where it survives, parameter by parameter."""
+    """A line for each claim: the values at which it holds, parameter by parameter."""
     rows = measured(candidate)
     lines: list[str] = []
     for claim in dict.fromkeys(row[2] for row in rows):
-        said: list[str] = []
+        words: list[str] = []
         for name in dict.fromkeys(row[0] for row in rows):
             own = [(value, share == 1) for parameter, value, of, share in rows if (parameter, of) == (name, claim)]
             held = [f"{value:g}" for value, holds in own if holds]
             if held:
                 where = "everywhere" if len(held) == len(own) else ", ".join(held)
-                said.append(f"`{name.removeprefix('schemes.')}` {where}")
-        always = len(said) == len({row[0] for row in rows}) and all(one.endswith("everywhere") for one in said)
-        lines.append(f"- **{claim}** {'everywhere' if always else '; '.join(said) or 'nowhere'}")
+                words.append(f"`{name.removeprefix('schemes.')}` {where}")
+        always = len(words) == len({row[0] for row in rows}) and all(one.endswith("everywhere") for one in words)
+        lines.append(f"- **{claim}** {'everywhere' if always else '; '.join(words) or 'nowhere'}")
     return lines
 
 
 def page() -> str:
-    """What the figures show."""
-    found = "\n\n".join(f"`{one}`, where each claim survives:\n\n" + "\n".join(ranges(one)) for one in CANDIDATES)
+    """The figures, and what they show."""
+    lists = "\n\n".join(f"`{one}`, where each claim holds:\n\n" + "\n".join(ranges(one)) for one in CANDIDATES)
     points = f"b = {', '.join(f'{one:g}' for one in POINTS.arrival_probs)} and K = {', '.join(map(str, POINTS.fleets))}"
     pictures = "\n".join(
-        f"![which claims survive with {one}](img/sensitivity-{one}.png) [SVG](img/sensitivity-{one}.svg)"
+        f"![which claims hold with {one}](img/sensitivity-{one}.png) [SVG](img/sensitivity-{one}.svg)"
         for one in CANDIDATES
     )
     return f"""`make sensitivity` changes one parameter at a time, others as in the preset `paper`: {len(SIZES.seeds)}
 replicates with the seeds and placements of the search, {SIZES.training} blocks of training,
-{points}. The colour is the share of a claim's comparisons that point its way in the
-mean of the replicates, a dot where all do; whether surely so is another question, see the table above. One of the two
+{points}. The colour is the share of a claim's comparisons that support it in the
+mean of the replicates, a dot where all do; whether they do significantly is in the table above. One of the two
 comparisons of 6a and 6b is always true, so they are never red. The numbers are in [data](data/).
 
 {pictures}
 
-{found}"""
+{lists}"""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stand-ins for the simulation, importable by workers: what is tested is all that is around it."""
+"""Stand-ins for the simulation, importable by workers: everything around it is under test."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ DELAY_S = 0.03
 
 
 def outcome(plan: "Plan") -> dict[str, Any]:
-    """Numbers that hang on the whole content of a case and on nothing else."""
+    """Numbers that depend on the whole content of a case and on nothing else."""
     digest = hashlib.sha256(repr(plan).encode()).digest()
     numbers = [byte / 7 for byte in digest]
     seeds = len(plan.seeds)
@@ -29,29 +29,29 @@ def outcome(plan: "Plan") -> dict[str, Any]:
     }
 
 
-def play(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
+def run_group(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
     time.sleep(DELAY_S)
     return [outcome(plan) for plan in plans]
 
 
-def play_or_die(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
-    """Kills its process the first time, as the system does when memory runs out."""
+def run_or_die(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
+    """Kills its process at the first call, as the system does when memory runs out."""
     mark = Path(os.environ["PARTWAY_TOY_MARKS"]) / hashlib.sha256(repr(plans).encode()).hexdigest()
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), 9)
-    return play(plans)
+    return run_group(plans)
 
 
 def always_die(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
-    """Two devices are too many for this machine."""
+    """Kills its process for every group of two devices."""
     if plans[0].scenario.devices == 2:
         os.kill(os.getpid(), 9)
-    return play(plans)
+    return run_group(plans)
 
 
-def chatter(answer: int) -> int:
-    """Prints on all channels and answers."""
+def print_and_return(answer: int) -> int:
+    """Prints in every way and returns its argument."""
     print("to standard output", flush=True)
     os.write(1, b"past Python\n")
     print("to standard error", file=sys.stderr)
@@ -66,6 +66,6 @@ def exit_at_once() -> None:
     os._exit(3)
 
 
-def play_slowly(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
+def run_slowly(plans: Sequence["Plan"]) -> list[dict[str, Any]]:
     time.sleep(0.3)
-    return play(plans)
+    return run_group(plans)

@@ -1,409 +1,406 @@
-"""Results appear whole or not at all, and never in the place of something else."""
+"""A store: units are complete or missing, a folder belongs to one request, a refusal is one clear line."""
 
+import errno
+import io
+import json
+import math
 import os
-import resource
-import signal
-import stat
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import pickle
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from partway.errors import InputError
-from partway.files import DATASET, MARK, load_dataset, new_file, new_folder, save_dataset
+from partway.experiments import store as module
+from partway.experiments.store import ARRAYS, DIGITS, JSON, Kind, Store, content_hash, opened
+from partway.files import MARK, new_folder, read_mark
 
-Open = Callable[[Path, bool], AbstractContextManager[Path]]
+SWEEP, PAPER = Kind("sweep", "cases", JSON), Kind("reproduction", "jobs", ARRAYS)
+REQUEST = {"scenario": "devices = 2\nslots = 5\n", "blocks": 10, "versions": {"jax": "1", "code": "0" * 32}}
+A, B = f"{1:032x}", f"words-of-it-{2:032x}"
+CASE = {"status": "ok", "cost": [1.5, math.nan]}
+NUMBERS = {
+    "cost": np.array([[1.5, np.nan], [-0.0, np.inf]], np.float32),
+    "count": np.arange(3),
+    "none": np.zeros((0, 2)),
+    "word": np.array("µ"),
+    "seconds": np.array(2.5),
+}
 
-
-def open_file(path: Path, overwrite: bool) -> AbstractContextManager[Path]:
-    return new_file(path, overwrite, "--json")
-
-
-both = pytest.mark.parametrize("new", [new_folder, open_file], ids=["folder", "file"])
-
-
-def fill(partial: Path, text: str, *names: str) -> None:
-    """Write as a command does: into the folder, or into the file."""
-    if partial.is_dir():
-        for name in names or ("results.json",):
-            (partial / name).write_text(text)
-    else:
-        partial.write_text(text)
+both = pytest.mark.parametrize(("kind", "value"), [(SWEEP, CASE), (PAPER, NUMBERS)], ids=["json", "npz"])
 
 
-def write(new: Open, path: Path, text: str, *names: str, overwrite: bool = False) -> None:
-    with new(path, overwrite) as partial:
-        fill(partial, text, *names)
+def filled(folder: Path, kind: Kind[Any] = SWEEP, value: Any = CASE, **how: Any) -> Store[Any]:
+    """The store in a folder, which has A."""
+    with opened(folder, kind, how.pop("request", REQUEST), how.pop("overwrite", False), **how) as store:
+        store.write(A, value)
+        return store
 
 
-def write_while(new: Open, path: Path, happens: Callable[[], object], overwrite: bool = False) -> None:
-    """Write "new" while something else happens."""
-    with new(path, overwrite) as partial:
-        fill(partial, "new")
-        happens()
+def file_of(store: Store[Any], key: str = A) -> Path:
+    return store.folder / store.kind.units / store.kind.file_name(key)
 
 
-def raising(error: BaseException | type[BaseException]) -> Callable[[], None]:
-    def happens() -> None:
-        raise error
-
-    return happens
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def tree(folder: Path) -> dict[str, str]:
-    """Everything under a folder, with what is in it; a folder has no text."""
-    found = sorted(folder.rglob("*"))
-    return {str(path.relative_to(folder)): path.read_text() if path.is_file() else "" for path in found}
+# Units
 
 
-def refusal(new: Open, path: Path, overwrite: bool = False) -> str:
-    """The message that refuses a place before anything is computed."""
-    with pytest.raises(InputError) as caught, new(path, overwrite):
-        pytest.fail("what cannot be written must be refused at once")
-    message = str(caught.value)
-    assert message.isprintable()
-    assert len(message) <= 300
-    assert message.startswith(("--out ", "--json "))
-    return message
+@given(st.recursive(st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=4), max_leaves=20))
+def test_json_comes_back_bit_for_bit(value: Any):
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder), SWEEP, REQUEST, False) as store:
+        store.write(A, {"value": value})
+        kept = store.read(A)
+    assert kept is not None
+    assert repr(kept["value"]) == repr(value)
 
 
-# What appears
+def test_arrays_come_back_bit_for_bit_and_other_programs_read_them(tmp_path: Path):
+    store = filled(tmp_path, PAPER, NUMBERS)
+    with np.load(file_of(store)) as plain:
+        for arrays in (store.read(A), dict(plain)):
+            assert arrays is not None
+            assert {name: (one.dtype, one.shape, one.tobytes()) for name, one in arrays.items()} == {
+                name: (one.dtype, one.shape, one.tobytes()) for name, one in NUMBERS.items()
+            }
 
 
 @both
-def test_what_was_written_appears_under_its_name_and_nothing_else(tmp_path: Path, new: Open):
-    out = tmp_path / "results"
-    with new(out, False) as partial:
-        assert partial.parent == tmp_path
-        assert not out.exists()
-        fill(partial, "new")
-    assert os.listdir(tmp_path) == ["results"]
-    assert (out / "results.json" if out.is_dir() else out).read_text() == "new"
+def test_a_store_is_resumed(tmp_path: Path, kind: Kind[Any], value: Any):
+    filled(tmp_path / "out", kind, value)
+    with opened(tmp_path / "out", kind, REQUEST, False) as store:
+        assert store.read(A) is not None
+        assert store.read(B) is None
 
 
 @both
-def test_rights_are_those_of_any_new_file(tmp_path: Path, new: Open):
-    write(new, tmp_path / "results", "new")
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    like = tmp_path / ("folder" if (tmp_path / "results").is_dir() else "file")
-    assert stat.filemode((tmp_path / "results").stat().st_mode) == stat.filemode(like.stat().st_mode)
-
-
-def test_folders_above_a_folder_are_made(tmp_path: Path):
-    write(new_folder, tmp_path / "a" / "b" / "c", "new")
-    assert tree(tmp_path / "a" / "b" / "c")["results.json"] == "new"
-    write(new_folder, tmp_path / "a" / "b" / "d", "more")
-    assert tree(tmp_path / "a" / "b" / "d")["results.json"] == "more"
+def test_one_flipped_bit_anywhere_is_damage(tmp_path: Path, kind: Kind[Any], value: Any):
+    store = filled(tmp_path, kind, value)
+    path, content = file_of(store), file_of(store).read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
+        assert store.read(A) is None
+    path.write_bytes(content)
+    assert store.read(A) is not None
 
 
 @both
-def test_relative_names_hang_on_the_folder_one_was_in(tmp_path: Path, new: Open, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with new(Path("results"), False) as partial:
-        fill(partial, "new")
-        monkeypatch.chdir("elsewhere")
-    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "results"]
-
-
-@both
-def test_the_longest_name_there_is(tmp_path: Path, new: Open):
-    write(new, tmp_path / ("n" * 255), "new")
-    write(new, tmp_path / ("é" * 127), "new")
-    assert len(os.listdir(tmp_path)) == 2
-
-
-@both
-def test_a_link_leads_to_where_results_go(tmp_path: Path, new: Open):
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "disk" / "results")
-    write(new, tmp_path / "link", "new")
-    assert (tmp_path / "link").is_symlink()
-    assert os.listdir(tmp_path / "disk") == ["results"]
-    write(new, tmp_path / "link", "newer", overwrite=True)
-    assert (tmp_path / "link").is_symlink()
-    assert "newer" in {**tree(tmp_path / "disk"), "link": ""}.values()
-
-
-# What exists
-
-
-@both
-def test_what_exists_is_kept_unless_asked(tmp_path: Path, new: Open):
-    write(new, tmp_path / "results", "old")
-    before = tree(tmp_path)
-    assert "exists already; add --overwrite or choose another " in refusal(new, tmp_path / "results")
-    assert tree(tmp_path) == before
-
-
-@both
-def test_what_exists_is_replaced_whole_when_asked(tmp_path: Path, new: Open):
-    write(new, tmp_path / "results", "old", "results.json", "only-old.png")
-    with new(tmp_path / "results", True) as partial:
-        fill(partial, "new", "results.json", "only-new.svg")
-        assert "old" in tree(tmp_path).values()
-    now = tree(tmp_path)
-    assert "new" in now.values()
-    assert "old" not in now.values()
-    assert not any("only-old" in name or "partial" in name or ".old" in name for name in now)
-
-
-@both
-def test_what_exists_stays_when_the_new_one_fails(tmp_path: Path, new: Open):
-    write(new, tmp_path / "results", "old")
-    before = tree(tmp_path)
-    with pytest.raises(RuntimeError, match="why"):
-        write_while(new, tmp_path / "results", raising(RuntimeError("why")), overwrite=True)
-    assert tree(tmp_path) == before
-
-
-@both
-def test_what_appears_in_the_meantime_is_kept(tmp_path: Path, new: Open):
-    with pytest.raises(InputError, match="exists already"):
-        write_while(new, tmp_path / "results", lambda: write(new, tmp_path / "results", "other"))
-    assert "other" in tree(tmp_path).values()
-    assert "new" not in tree(tmp_path).values()
-
-
-def test_an_empty_folder_is_as_good_as_none(tmp_path: Path):
-    (tmp_path / "results").mkdir()
-    write(new_folder, tmp_path / "results", "new")
-    assert set(tree(tmp_path)) == {"results", "results/results.json", f"results/{MARK}"}
-
-
-@pytest.mark.parametrize("foreign", ["notes.txt", "photo.png", "results.nc", "sub/thesis.tex", ".git/config", "empty/"])
-def test_a_folder_with_anything_else_in_it_is_refused(tmp_path: Path, foreign: str):
-    write(new_folder, tmp_path / "results", "old")
-    path = tmp_path / "results" / foreign
-    path.parent.mkdir(exist_ok=True)
-    path.mkdir() if foreign.endswith("/") else path.write_text("mine")
-    before = tree(tmp_path)
-    message = refusal(new_folder, tmp_path / "results", overwrite=True)
-    assert f"holds '{foreign.split('/')[0]}" in message
-    assert "which Partway did not write" in message
-    assert tree(tmp_path) == before
-
-
-@pytest.mark.parametrize("mark", [None, b"", b"\xff", b"results.json\n", b"results.json"])
-def test_a_folder_that_looks_like_results_is_refused(tmp_path: Path, mark: bytes | None):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "results.json").write_text("mine")
-    if mark is not None:
-        (tmp_path / "results" / MARK).write_bytes(mark)
-    assert "which Partway did not write" in refusal(new_folder, tmp_path / "results", overwrite=True)
-    assert (tmp_path / "results" / "results.json").read_text() == "mine"
-
-
-def test_what_is_put_into_a_folder_while_a_run_goes_on_is_kept(tmp_path: Path):
-    write(new_folder, tmp_path / "results", "old")
-    notes = tmp_path / "results" / "notes.txt"
-    with pytest.raises(InputError, match=r"holds 'notes\.txt'"):
-        write_while(new_folder, tmp_path / "results", lambda: notes.write_text("mine"), overwrite=True)
-    assert tree(tmp_path / "results").keys() == {MARK, "notes.txt", "results.json"}
-    assert os.listdir(tmp_path) == ["results"]
-
-
-def test_a_result_some_of_whose_files_were_removed_is_still_ours(tmp_path: Path):
-    write(new_folder, tmp_path / "results", "old", "results.json", "table.txt")
-    (tmp_path / "results" / "table.txt").unlink()
-    write(new_folder, tmp_path / "results", "new", overwrite=True)
-    assert tree(tmp_path / "results")["results.json"] == "new"
-
-
-def test_a_folder_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    for name in (".", "", "..", "/", "/proc"):
-        assert "being in use; name a new folder in it" in refusal(new_folder, Path(name), overwrite=True)
-
-
-def test_a_device_is_no_file(tmp_path: Path):
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", Path("/dev/null"), Path("/dev/full")):
-        before = path.stat()
-        for overwrite in (False, True):
-            assert "is not a regular file" in refusal(open_file, path, overwrite)
-            assert "is not a folder" in refusal(new_folder, path, overwrite)
-        assert path.stat().st_mode == before.st_mode
-
-
-def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path):
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "folder").mkdir()
-    for overwrite in (False, True):
-        assert "is not a folder" in refusal(new_folder, tmp_path / "file", overwrite)
-        assert "is a folder; name a file" in refusal(open_file, tmp_path / "folder", overwrite)
-    assert tree(tmp_path) == {"file": "mine", "folder": ""}
-
-
-# What fails
-
-
-@both
-@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, BrokenPipeError, MemoryError])
-def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path, new: Open, failure: type[BaseException]):
-    with pytest.raises(failure):
-        write_while(new, tmp_path / "results", raising(failure))
-    assert os.listdir(tmp_path) == []
-
-
-def test_no_folder_above_is_left_of_a_run_that_fails(tmp_path: Path):
-    (tmp_path / "there").mkdir()
-    with pytest.raises(KeyboardInterrupt):
-        write_while(new_folder, tmp_path / "there" / "a" / "b" / "c", raising(KeyboardInterrupt))
-    assert tree(tmp_path) == {"there": ""}
-
-
-def test_a_folder_above_stays_if_somebody_has_used_it(tmp_path: Path):
-    def happens() -> None:
-        (tmp_path / "a" / "notes.txt").write_text("mine")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_while(new_folder, tmp_path / "a" / "b" / "c", happens)
-    assert tree(tmp_path) == {"a": "", "a/notes.txt": "mine"}
-
-
-@both
-def test_a_second_interrupt_does_not_stop_the_clearing(tmp_path: Path, new: Open, monkeypatch: pytest.MonkeyPatch):
-    remove, broadcast = os.unlink, list[Path]()
-
-    def interrupted(path: Path, **options: Any) -> None:
-        broadcast.append(path)
-        signal.raise_signal(signal.SIGINT)
-        remove(path, **options)
-
-    monkeypatch.setattr(os, "unlink", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_while(new, tmp_path / "results", lambda: signal.raise_signal(signal.SIGINT))
-    assert broadcast
-    assert os.listdir(tmp_path) == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@both
-def test_a_rename_that_fails_leaves_the_old(tmp_path: Path, new: Open, monkeypatch: pytest.MonkeyPatch):
-    write(new, tmp_path / "results", "old")
-    before = tree(tmp_path)
-
-    def refuse(self: Path, target: Path) -> Path:
-        if ".partial-" in self.name:
-            raise PermissionError(1, "Operation not permitted")
-        os.rename(self, target)
-        return target
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(InputError, match="Operation not permitted"):
-        write(new, tmp_path / "results", "new", overwrite=True)
-    assert tree(tmp_path) == before
-
-
-@both
-def test_it_works_outside_the_main_thread(tmp_path: Path, new: Open):
-    thread = threading.Thread(target=write, args=(new, tmp_path / "results", "new"))
-    thread.start()
-    thread.join()
-    assert os.listdir(tmp_path) == ["results"]
-
-
-@both
-def test_what_cannot_be_written_is_refused_at_once(tmp_path: Path, new: Open):
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "loop").symlink_to("loop")
-    reasons = {
-        tmp_path / "file" / "below": "Not a directory|File exists",
-        tmp_path / "file" / "far" / "below": "Not a directory|No such file",
-        Path("/proc/results"): "No such file",
-        Path("/proc/a/b/results"): "No such file",
-        tmp_path / ("n" * 256): "File name too long",
-        tmp_path / "a" / ("n" * 256) / "results": "File name too long|No such file",
-        tmp_path / "nul\0byte": "null byte",
-        tmp_path / "nul\0byte" / "results": "null byte",
-        tmp_path / "surrogate\ud800": "encode|surrogate",
-        tmp_path / "loop": "is not a folder|is not a regular file",
-        Path("/sys/results"): "Operation not permitted|Permission denied|Read-only",
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "digest only", "binary", "renamed", "folder"])
+def test_a_damaged_file_counts_as_missing_and_is_replaced(tmp_path: Path, kind: Kind[Any], value: Any, damage: str):
+    store = filled(tmp_path, kind, value)
+    path, content = file_of(store), file_of(store).read_bytes()
+    path.unlink()
+    written = {
+        "cut": content[:-7],
+        "longer": content + b"0",
+        "empty": b"",
+        "digest only": content[-DIGITS:],
+        "binary": b"\xff\x00" * 50,
     }
-    before = tree(tmp_path)
-    for path, reason in reasons.items():
-        message = refusal(new, path)
-        assert any(each in message for each in reason.split("|")), message
-        assert tree(tmp_path) == before
+    if damage == "renamed":
+        file_of(store, B).write_bytes(content)
+        assert store.read(B) is None
+    elif damage == "folder":
+        path.mkdir()
+        assert store.read(A) is None
+        path.rmdir()
+    else:
+        path.write_bytes(written[damage])
+        assert store.read(A) is None
+    store.write(A, value)
+    assert store.read(A) is not None
 
 
-@contextmanager
-def no_room(most: int) -> Iterator[None]:
-    """A disk on which a file of `max_tasks_per_block` bytes does not fit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def zipped(content: bytes, name: str = "x.npy", flags: int = 0, method: int = 0) -> bytes:
+    """A zip file of one member; `flags` and `method` of its headers are as given, whatever the member is."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr(name, content)
+    made = bytearray(buffer.getvalue())
+    for at in (6, made.index(b"PK\x01\x02") + 8):
+        made[at] |= flags
+        made[at + 2] = method
+    return bytes(made)
+
+
+def npy(value: np.ndarray, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, value, **how)
+    return buffer.getvalue()
+
+
+class Executes:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_what_is_no_file_of_ours_counts_as_missing_though_its_checksum_is_right(tmp_path: Path):
+    """And nothing in it is executed."""
+    store, trace = filled(tmp_path, PAPER, NUMBERS), tmp_path / "jobs" / "executed"
+    objects = npy(np.array([Executes(trace)], object), allow_pickle=True)
+    numbers = npy(np.zeros(3))
+    bodies = [
+        zipped(objects),
+        pickle.dumps(Executes(trace)),
+        zipped(numbers, flags=1),  # encrypted
+        zipped(numbers, method=99),  # compressed in an unknown way
+        zipped(numbers[:-8]),
+        zipped(b"\x93NUMPY\x01\x00\x10\x00{'descr': broken"),
+        numbers,
+        b"PK\x05\x06",
+    ]
+    for body in bodies:
+        file_of(store).write_bytes(body + module._checksum(A, body))
+        assert store.read(A) is None
+    assert not trace.exists()
+    body = zipped(numbers)  # so that the test can fail
+    file_of(store).write_bytes(body + module._checksum(A, body))
+    assert store.read(A) is not None
+
+
+def test_what_is_no_json_object_counts_as_missing(tmp_path: Path):
+    store = filled(tmp_path)
+    for body in (b"", b"[" * 100_000, b"3", b'"text"', b"\xff", b'{"a": }'):
+        file_of(store).write_bytes(body + module._checksum(A, body))
+        assert store.read(A) is None
+
+
+def test_objects_are_not_written(tmp_path: Path):
+    with opened(tmp_path, PAPER, REQUEST, False) as store, pytest.raises(ValueError, match="allow_pickle=False"):
+        store.write(A, {"x": np.array([object()])})
+
+
+def test_a_hash_is_of_the_content_and_not_of_its_order_or_number_types():
+    assert content_hash({"a": 1.5, "b": [1, 2]}) == content_hash({"b": (1, np.int64(2)), "a": np.float64(1.5)})
+    assert content_hash({"a": 1}) != content_hash({"a": 2})
+    with pytest.raises(ValueError, match="does not end with a hash"):
+        SWEEP.file_name("../escape")
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"blocks": 11}, "blocks is 10, not 11"),
+        ({"versions": {"jax": "2", "code": "0" * 32}}, 'versions.jax is "1", not "2"'),
+        ({"versions": {"jax": "1", "code": "1" * 32}}, "versions.code has changed"),
+        ({"scenario": "devices = 3\nslots = 5\n"}, "scenario differs in devices = 2"),
+        ({"more": True}, "more is null, not true"),
+    ],
+)
+def test_the_folder_of_another_request_is_refused_and_left_alone(tmp_path: Path, change: dict[str, Any], words: str):
+    filled(tmp_path)
+    before = (tmp_path / MARK).read_bytes()
+    with pytest.raises(
+        InputError, match=r"holds another sweep: .*; add --overwrite or choose another folder"
+    ) as refused:
+        filled(tmp_path, request=REQUEST | change)
+    assert words in str(refused.value)
+    assert (tmp_path / MARK).read_bytes() == before
+    with opened(tmp_path, SWEEP, REQUEST | change, True) as store:
+        assert store.read(A) is None
+    with pytest.raises(InputError, match="holds another sweep"):
+        filled(tmp_path)
+
+
+def test_overwriting_deletes_units_and_results_but_what_is_to_be_kept(tmp_path: Path):
+    store = filled(tmp_path)
+    store.write(B, CASE)
+    with store.results() as folder:
+        (folder / "report.html").write_text("old")
+    with opened(tmp_path, SWEEP, REQUEST | {"blocks": 11}, True, keep=[B]) as store:
+        assert (store.read(A), store.read(B) is not None) == (None, True)
+    assert names(tmp_path) == {MARK, ".lock", "cases", f"cases/{B}.json"}
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "results.nc", "cases/notes.txt", "cases/a.json", ".hidden", "sub/x"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_not_ours_is_never_touched(tmp_path: Path, overwrite: bool, foreign: str):
+    filled(tmp_path)
+    (tmp_path / foreign).parent.mkdir(exist_ok=True)
+    (tmp_path / foreign).write_text("years of work")
+    before = names(tmp_path)
+    with pytest.raises(InputError, match=r"holds '[\w.]+', which Partway did not write; choose another folder"):
+        filled(tmp_path, overwrite=overwrite)
+    assert (tmp_path / foreign).read_text() == "years of work"
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_written_to_a_folder_of_others(tmp_path: Path, overwrite: bool):
+    (tmp_path / "cases").mkdir()
+    with pytest.raises(InputError, match="holds 'cases', which Partway did not write"):
+        filled(tmp_path, overwrite=overwrite)
+    assert names(tmp_path) == {"cases"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_each_kind_of_folder_is_refused_by_the_others(tmp_path: Path, overwrite: bool):
+    with new_folder(tmp_path / "compared", False) as folder:
+        (folder / "results.nc").write_text("a comparison's")
+    filled(tmp_path / "swept")
+    before = names(tmp_path)
+    with pytest.raises(InputError, match="holds results files, not sweep files"):
+        filled(tmp_path / "compared", overwrite=overwrite)
+    with pytest.raises(InputError, match="holds sweep files, not reproduction files"):
+        filled(tmp_path / "swept", PAPER, NUMBERS, overwrite=overwrite)
+    with pytest.raises(InputError, match="holds sweep files"), new_folder(tmp_path / "swept", overwrite):
+        pass
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere", "nul\0byte"])
+def test_a_location_that_cannot_be_written_is_one_clear_line(tmp_path: Path, place: str):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"^--out .*(is not a folder|cannot be written)") as refused:
+        filled(tmp_path / place)
+    assert str(refused.value).isprintable()
 
 
 @both
-def test_a_full_disk_is_an_input_error_and_leaves_nothing(tmp_path: Path, new: Open):
-    with no_room(1000), pytest.raises(InputError, match=r"results'?: cannot be written \(File too large\)"):
-        write(new, tmp_path / "results", "x" * 5000)
-    assert os.listdir(tmp_path) == []
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_incomplete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind[Any], value: Any
+):
+    store = filled(tmp_path, kind, value)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def publish() -> None:
+        with store.results() as folder:
+            (folder / "table.txt").write_text("new")
+
+    before = names(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    for work in (lambda: store.write(B, value), publish):
+        with pytest.raises(InputError, match=r"--out .*: cannot be written \(No space left.*again to resume"):
+            work()
+    assert names(tmp_path) == before
+    assert store.read(A) is not None
 
 
-def test_a_dataset_on_a_full_disk(tmp_path: Path):
-    with (
-        no_room(1000),
-        pytest.raises(InputError, match="cannot be written"),
-        new_folder(tmp_path / "out", False) as folder,
-    ):
-        save_dataset(dataset(), folder)
-    assert os.listdir(tmp_path) == []
+def test_what_a_killed_process_was_writing_is_deleted(tmp_path: Path):
+    filled(tmp_path)
+    for path in (tmp_path / f".{MARK}.partial-0012abcd", tmp_path / "cases" / f".{B}.json.partial-0012abcd"):
+        path.write_text("half of")
+    (tmp_path / ".results.partial-0012abcd").mkdir()
+    (tmp_path / ".results.partial-0012abcd" / "table.txt").write_text("half of")
+    filled(tmp_path)
+    assert names(tmp_path) == {".lock", MARK, "cases", f"cases/{A}.json"}
 
 
-# Datasets
+def test_a_process_killed_before_the_mark_was_there_leaves_a_folder_that_can_be_used(tmp_path: Path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / f".{MARK}.partial-0012abcd").touch()
+    filled(tmp_path)
+    assert names(tmp_path) == {".lock", MARK, "cases", f"cases/{A}.json"}
 
 
-def dataset() -> xr.Dataset:
-    """What a comparison has: several types and dimensions, text, units, NaN, attributes."""
-    rng = np.random.default_rng(0)
-    made = xr.Dataset(
-        {
-            "cost": (("scheme", "seed", "block"), rng.normal(size=(2, 3, 50)).astype(np.float32), {"units": "J"}),
-            "growth": ("scheme", [np.nan, 0.5]),
-            "status": ("scheme", ["ok", "not_applicable"]),
-            "reason": ("scheme", ["", "it counts µ-tasks"]),
-            "heavy_tail": ("scheme", [True, False]),
-            "signals_up": ("scheme", [0, 1]),
-            "lonely": ((), 3.5),
-        },
-        {"scheme": ["local", "mymodule:MyPolicy"], "seed": [0, 7, 4_000_000_000]},
+# Results
+
+
+def test_results_appear_together_and_replace_those_of_before(tmp_path: Path):
+    store = filled(tmp_path)
+    for text in ("old", "new"):
+        with store.results() as folder:
+            (folder / "table.txt").write_text(text)
+            (folder / f"only-{text}.txt").write_text(text)
+            assert not (tmp_path / f"only-{text}.txt").exists()
+    assert (tmp_path / "table.txt").read_text() == "new"
+    mark = read_mark(tmp_path)
+    assert mark
+    assert mark.files == {"table.txt", "only-old.txt", "only-new.txt"}
+    filled(tmp_path)  # all of it is ours
+
+
+def test_results_that_fail_leave_those_of_before(tmp_path: Path):
+    store = filled(tmp_path)
+    with store.results() as folder:
+        (folder / "table.txt").write_text("old")
+    before = names(tmp_path)
+
+    def fail() -> None:
+        with store.results() as folder:
+            (folder / "table.txt").write_text("half")
+            raise RuntimeError("why")
+
+    with pytest.raises(RuntimeError, match="why"):
+        fail()
+    assert (tmp_path / "table.txt").read_text() == "old"
+    assert names(tmp_path) == before
+
+
+def test_results_never_replace_what_appeared_in_the_meantime(tmp_path: Path):
+    store = filled(tmp_path)
+    (tmp_path / "table.txt").write_text("mine")
+
+    def publish() -> None:
+        with store.results() as folder:
+            (folder / "a.txt").write_text("new")
+            (folder / "table.txt").write_text("new")
+
+    with pytest.raises(InputError, match=r"holds 'table\.txt', which Partway did not write"):
+        publish()
+    assert (tmp_path / "table.txt").read_text() == "mine"
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_a_kill_between_mark_and_files_leaves_a_folder_that_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The mark names results before they are there."""
+    store = filled(tmp_path)
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.name == "table.txt":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    def publish() -> None:
+        with store.results() as folder:
+            (folder / "a.txt").write_text("new")
+            (folder / "table.txt").write_text("new")
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish()
+    monkeypatch.undo()
+    assert (tmp_path / "a.txt").exists()
+    filled(tmp_path)
+
+
+# One process at a time
+
+
+def test_one_process_at_a_time(tmp_path: Path):
+    program = (
+        "import json, sys, time; from pathlib import Path; from partway.experiments.store import JSON, Kind, opened\n"
+        "with opened(Path(sys.argv[1]), Kind('sweep', 'cases', JSON), json.loads(sys.argv[2]), False):\n"
+        "    print('in', flush=True); time.sleep(60)"
     )
-    made.attrs = {"scenario": "devices = 2\n[radio]\n", "warmup": 25, "discount": 0.95, "server": ""}
-    return made
-
-
-def test_a_dataset_comes_back_as_it_was(tmp_path: Path):
-    with new_folder(tmp_path / "out", False) as folder:
-        save_dataset(dataset(), folder)
-    for place in (tmp_path / "out", str(tmp_path / "out"), tmp_path / "out" / DATASET):
-        back = load_dataset(place)
-        xr.testing.assert_identical(back, dataset())
-        assert {name: back[name].dtype.kind for name in back} == {
-            name: dataset()[name].dtype.kind for name in dataset()
-        }
-
-
-@pytest.mark.parametrize("what", ["missing", "empty folder", "junk", "folder with junk", "nul\0byte"])
-def test_what_is_no_dataset_is_refused(tmp_path: Path, what: str):
-    (tmp_path / "empty folder").mkdir()
-    (tmp_path / "folder with junk").mkdir()
-    for junk in (tmp_path / "junk", tmp_path / "folder with junk" / DATASET):
-        junk.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(range(256)))
-    with pytest.raises(InputError, match="give a folder that `partway compare --out` wrote") as caught:
-        load_dataset(tmp_path / what)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) <= 300
+    command = [sys.executable, "-c", program, str(tmp_path), json.dumps(REQUEST)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"in\n"
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="another process is writing there"):
+                filled(tmp_path, overwrite=overwrite)
+        other.kill()
+    filled(tmp_path)  # a killed one holds no lock

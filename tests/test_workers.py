@@ -1,4 +1,4 @@
-"""Worker processes: an executor like any other, but for what happens when a worker is killed."""
+"""Worker processes: an executor like any other, which survives killed workers and leaves none behind."""
 
 import os
 import signal
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import sweep_toys
 
-from partway.workers import ONE_THREAD, Workers
+from partway.errors import InputError
+from partway.workers import ONE_THREAD, Workers, process_count, processes
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def workers() -> Iterator[Workers]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended, or is only not yet fetched by a parent that is not ours."""
+    """Whether a process has ended; a zombie has, whose parent has not waited for it yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -37,10 +38,6 @@ def within(seconds: float, holds: object) -> bool:
     return bool(holds())  # pyright: ignore[reportCallIssue]
 
 
-def pids(workers: Workers) -> list[int]:
-    return list(workers._pool._processes)
-
-
 def test_calls_are_answered_in_order_of_submission(workers: Workers):
     assert list(workers.map(pow, range(20), range(20))) == [i**i for i in range(20)]
 
@@ -52,14 +49,14 @@ def test_exceptions_come_back(workers: Workers):
 
 
 def test_what_a_call_prints_is_not_on_standard_output(workers: Workers, capfd: pytest.CaptureFixture[str]):
-    assert [workers.submit(sweep_toys.chatter, i).result() for i in range(3)] == [0, 1, 2]
+    assert [workers.submit(sweep_toys.print_and_return, i).result() for i in range(3)] == [0, 1, 2]
     assert capfd.readouterr().out == ""
 
 
 def test_after_a_killed_worker_it_goes_on(workers: Workers):
     first = workers.submit(time.sleep, 60)
-    assert within(20, first.running)
-    os.kill(pids(workers)[0], signal.SIGKILL)
+    assert within(20, workers.pids)
+    os.kill(workers.pids()[0], signal.SIGKILL)
     assert isinstance(first.exception(), BrokenExecutor)
     assert workers.submit(pow, 2, 5).result() == 32
 
@@ -74,13 +71,47 @@ def test_after_a_worker_that_left_by_itself_it_goes_on(workers: Workers):
 def test_shutting_down_at_once_ends_what_runs_and_what_waits():
     workers = Workers(1)
     futures = [workers.submit(time.sleep, 60) for _ in range(2)]
-    assert within(20, futures[0].running)
-    before = pids(workers)
+    assert within(20, workers.pids)
+    before = workers.pids()
     workers.shutdown(cancel_futures=True)
     assert all(future.cancelled() or future.exception() is not None for future in futures)
+    assert len(before) == 1
     assert within(20, lambda: all(map(gone, before)))
     with pytest.raises(RuntimeError):
         workers.submit(pow, 1, 1)
+
+
+def test_shutting_down_at_once_after_a_waiting_call_was_cancelled():
+    """As a sweep does that is interrupted."""
+    with processes(1) as workers:
+        running, waiting = workers.submit(time.sleep, 60), [workers.submit(time.sleep, 60) for _ in range(4)]
+        assert within(20, workers.pids)
+        assert running.running()
+        cancelled = [future.cancel() for future in waiting]
+        before = workers.pids()
+    assert any(cancelled)
+    assert len(before) == 1
+    assert within(20, lambda: all(map(gone, before)))
+
+
+def test_a_worker_that_starts_too_late_does_not_stay():
+    """Its parent has shut down between starting it and its first line."""
+    workers = Workers(1)
+    future = workers.submit(time.sleep, 60)
+    assert workers.pids() == []  # a process needs longer than this to start
+    workers.shutdown(cancel_futures=True)
+    assert future.exception() is not None
+
+
+def test_processes_of_others_are_left_alone(workers: Workers):
+    """A number that is registered but is not our child's may be another program's by now."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        Path(workers._register.name, str(other.pid)).touch()
+        assert workers.submit(pow, 2, 3).result() == 8
+        assert other.pid not in workers.pids()
+        workers.shutdown(cancel_futures=True)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_leaving_the_block_waits_for_what_was_submitted():
@@ -90,15 +121,20 @@ def test_leaving_the_block_waits_for_what_was_submitted():
 
 
 def test_no_worker_outlives_a_killed_parent():
-    program = "import os, time; from partway.workers import Workers; w = Workers(2); w.submit(pow, 1, 1).result(); "
-    program += "futures = [w.submit(time.sleep, 60) for _ in range(2)]; "
-    program += "print(*w._pool._processes, flush=True); time.sleep(60)"
+    program = (
+        "import time; from partway.workers import Workers; w = Workers(2)\n"
+        "futures = [w.submit(time.sleep, 60) for _ in range(2)]\n"
+        "while len(w.pids()) < 2: time.sleep(0.05)\n"
+        "print(*w.pids(), w._register.name, flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
-        found = list(map(int, parent.stdout.readline().split()))
+        *words, register = parent.stdout.readline().split()
+        found = list(map(int, words))
         assert len(found) == 2
         parent.kill()
     assert within(20, lambda: all(map(gone, found)))
+    assert within(20, lambda: not Path(register).exists())
 
 
 def test_workers_compute_on_one_thread(workers: Workers):
@@ -109,4 +145,15 @@ def test_ctrl_c_in_the_terminal_is_the_parents_affair(workers: Workers):
     pid = workers.submit(sweep_toys.pid).result()
     os.kill(pid, signal.SIGINT)
     assert workers.submit(pow, 3, 2).result() == 9
-    assert pid in pids(workers)
+    assert pid in workers.pids()
+
+
+@pytest.mark.parametrize("asked", [0, -1, 1025])
+def test_an_impossible_number_of_processes_is_refused(asked: int):
+    with pytest.raises(InputError, match=f"--jobs {asked}: must be between 1 and 1024"):
+        process_count(asked)
+
+
+def test_as_many_processes_as_asked_for_or_as_cores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NPROC", "3")
+    assert (process_count(None), process_count(7)) == (3, 7)

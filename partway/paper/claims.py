@@ -1,9 +1,9 @@
-"""What section VI of the paper claims, as data: the text, the windows and points looked at, what must come out.
+"""The claims of section VI of the paper as data: their text, the windows and points tested, the expected result.
 
-Written down before it was tested: windows, orderings and the points of the full run are those of the commit that added
-this file, before the first table in docs/paper.md. A claim is a list of orderings; in each one quantity must be smaller
-than another, in the mean of logarithms over replicates (`partway.verdicts`). "proposed" stands for the scheme that
-takes that part.
+Fixed before the first test: windows, orderings and the points of the full run are those of the commit that added this
+file, which precedes the first table in docs/paper.md. A claim is a list of orderings; in each, one quantity must be
+smaller than another in the mean of logarithms over replicates (`partway.paper.statistics`). PROPOSED stands for each of
+CANDIDATES in turn.
 """
 
 from collections.abc import Sequence
@@ -11,36 +11,37 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 PROPOSED = "proposed"
-CANDIDATES = ("printed", "exact", "qlearning", "decoupled", "priced")
-"""Schemes in the role of "the proposed scheme"."""
+CANDIDATES = ("parametric-printed", "parametric", "qlearning", "decoupled", "priced")
+"""Schemes that are tested as "the proposed scheme"."""
 BASELINES = ("binary", "even", "random")
 READINGS = ("conserving", "as_printed")
+"""Interpretations of the queue recursion (1), as the scenario's field `queue` names them."""
 PHASES = ("from_start", "after_training")
-"""Figures 8 and 9: the discounted sum from empty queues with nothing learned, and from the end of training on."""
+"""Figures 8 and 9: the discounted sum from empty queues before any learning, and from the end of training."""
 
 TOLERANCE, QUIET = 1e-3, 10
-"""Figure 6: the relative change counts as below eps once it stays there for so many blocks, as in the stopping rule."""
+"""Figure 6: the relative change must stay below TOLERANCE for QUIET blocks in a row, as in the stopping rule."""
 ITERATIONS = {"1": 500.0, "2": 200.0}
-"""What the paper reads off Figure 6 for Algorithms 1 and 2."""
+"""Number of iterations that the paper reads off Figure 6 for Algorithms 1 and 2."""
 AROUND = 2.0
-""""Around 500" is from a half to twice of it."""
+""""Around 500" means from 500 / AROUND to 500 * AROUND."""
 EARLY, LATE = (20, 120), (1800, 2000)
-"""Figure 7, blocks [first, end): after the empty queues of the start have filled, and the end of the figure."""
+"""Figure 7, blocks [first, end): after the initially empty queues have filled, and the end of the figure."""
 BEFORE, AFTER = (20, 450), (550, 2000)
-"""Figure 7, claim 7c: on either side of block 500, without the blocks around it."""
+"""Figure 7, claim 7c: before and after block 500, without the blocks close to it."""
 TRAINING, HORIZON = 2000, 250
-"""Figures 8 and 9: blocks of training, and blocks of a discounted sum (0.95^250 is 3e-6)."""
+"""Figures 8 and 9: blocks of training, and blocks in a discounted sum (0.95^250 is 3e-6)."""
 CROSSING = 30
-"""Figure 9, claim 9c: "K <= 30 or so"; the point itself is left out."""
+"""Figure 9, claim 9c: "K <= 30 or so"; the point itself is not tested."""
 
 
 @dataclass(frozen=True)
 class Term:
     """One number for each replicate.
 
-    quantity  "iterations" (until Algorithm `at` has settled, Figure 6), "cost" (mean cost of a block in the window
+    quantity  "iterations" (until Algorithm `at` has converged, Figure 6), "cost" (mean cost of a block in the window
               `at`, Figure 7) or "sum" (discounted sum cost at the point `at` of the axis, Figures 8 and 9)
-    scheme    a baseline, or PROPOSED
+    scheme    one of BASELINES, or PROPOSED
     """
 
     quantity: str
@@ -50,18 +51,19 @@ class Term:
 
 @dataclass(frozen=True)
 class Ordering:
-    """`smaller` < `greater`; a number stands for itself."""
+    """`smaller` < `greater`, each a term or a constant."""
 
     smaller: Term | float
     greater: Term | float
 
     def sentence(self) -> str:
+        """The ordering in words."""
         return f"{_words(self.smaller)} < {_words(self.greater)}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim: the paper's words as a statement, how it is tested, and the orderings that must all hold."""
+    """A claim: the paper's statement, how it is tested, and the orderings that must all hold."""
 
     id: str
     figure: str
@@ -72,7 +74,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Points:
-    """Of Figures 8 and 9: arrival probabilities b and numbers of devices K; blocks at which P1's sides are measured."""
+    """Arrival probabilities b of Figure 8, numbers of devices K of Figure 9, blocks at which P1 is measured."""
 
     arrival_probs: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     fleets: tuple[int, ...] = (5, 10, 20, 30, 40, 50, 60)
@@ -83,20 +85,22 @@ QUICK_POINTS = Points((0.1, 0.5, 0.9), (5, 60), (500,))
 
 
 def claims(points: Points) -> tuple[Claim, ...]:
-    """All claims of the paper's section on numerical results, and of Proposition 1 and Remark 1, in their order."""
+    """All claims of section VI of the paper, in their order, then Proposition 1 and Remark 1."""
     return (*_figure_6(), *_figure_7(), *_figure_8(points.arrival_probs), *_figure_9(points.fleets), *_OTHERS)
 
 
 def _figure_6() -> tuple[Claim, ...]:
     first, second = (Term("iterations", PROPOSED, algorithm) for algorithm in ITERATIONS)
-    settled = f"first block from which the relative change, a mean over devices, is at most {TOLERANCE:g} {QUIET} times"
+    convergence = (
+        f"first block from which the relative change, a mean over devices, is at most {TOLERANCE:g} {QUIET} times"
+    )
     around = "is from a half to twice that number"
     return (
         Claim(
             "6a",
             "6",
             "The relative change of Algorithm 1 falls below 1e-3 after around 500 iterations (K = 4)",
-            f"The {settled} in a row, learning without a stopping rule, {around}.",
+            f"The {convergence} in a row, learning without a stopping rule, {around}.",
             _around(first, ITERATIONS["1"]),
         ),
         Claim(
@@ -240,24 +244,24 @@ def _below(low: str, high: str, point: float) -> Ordering:
 
 
 _START = (
-    " After training a sum starts from the queues and the server that the scheme has come to by itself, and learning "
-    "goes on: who has lost a server starts with its backlog."
+    " After training, a sum starts from the queues that the scheme has led to by then, and learning continues: a "
+    "scheme that has overloaded the server starts with its backlog."
 )
 _OTHERS = (
     Claim(
         "P1",
         "",
-        "Proposition 1: what Algorithms 1 and 2 learn is as near to the true Q as (37) and (38) say, and by Remark 2 "
-        "that is so for discounts near 1 too",
-        "Both sides, as we read them, at blocks of one run and for gamma = 0.9, 0.95, 0.99, 0.999: the right side is "
-        "above the left one, for devices and for the server (`partway.proposition1`).",
+        "Proposition 1: what Algorithms 1 and 2 learn is as close to the true Q as (37) and (38) say, and by Remark 2 "
+        "also for discounts near 1",
+        "Both sides, as we read them, at several blocks of one run and for gamma = 0.9, 0.95, 0.99, 0.999: the right "
+        "side is above the left one, for devices and for the server (`partway.paper.proposition1`).",
     ),
     Claim(
         "R1",
         "",
         "Remark 1: the decentralised solution needs less computation and less signalling than the central one",
-        "Both are counted, not timed, for K = 1, 2, 20 and 60: operations a block and party, numbers sent a block and "
-        "device; less of both at every K from 2 on (`partway.remark1`).",
+        "Both are counted, not timed, for K = 1, 2, 20 and 60: operations per block and party, numbers sent per block "
+        "and device; less of both at every K from 2 (`partway.paper.remark1`).",
     ),
 )
 

@@ -1,11 +1,11 @@
 """The runs behind Figures 6 to 9: the paper's world, replicate by replicate.
 
-A replicate has a seed and a placement of its own. What differs between lanes of one compiled program is the devices'
-mean gain, the arrival probability and the seed; every lane is the run that `partway run` makes of the same scenario.
+A replicate has its own seed and placement. The lanes of one compiled program differ in the devices' mean gain, the
+arrival probability and the seed; every lane is the run that `partway run` makes of the same scenario.
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import gcd
@@ -32,13 +32,20 @@ from partway.system.world import World, build
 FIRST_SEED = 1000
 """Of seeds and placements; the search for parameters uses others."""
 DEVICES = {"6": 4, "7": 20, "8": 50}
-KEPT = (*COST_COMPONENTS, "total_work", "arrived_work", "device_relative_change", "server_relative_change")
+STOPPING = ("parametric-printed", "parametric")
+"""Schemes with a stopping rule, which Figure 6 switches off."""
+SERIES = (*COST_COMPONENTS, "total_work", "arrived_work", "device_relative_change", "server_relative_change")
 """Fields of `BlockMetrics` that the figures need."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is run. seeds: of the replicates, and of their placements; training, horizon: Figures 8 and 9."""
+    """How much is run.
+
+    seeds              of the replicates, and of their placements
+    training, horizon  blocks of training and of a discounted sum, Figures 8 and 9
+    blocks             of a run, Figures 6 and 7
+    """
 
     seeds: tuple[int, ...]
     points: Points
@@ -52,7 +59,7 @@ QUICK = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 4)), QUICK_POINTS, training=3
 
 
 @dataclass(frozen=True)
-class Part:
+class FigureJob:
     """One compiled program: a scheme under a reading of (1) with K devices, at some arrival probabilities."""
 
     figure: str
@@ -66,30 +73,32 @@ class Part:
     preset: str = "paper"
 
     def overrides(self) -> dict[str, Any]:
-        """What differs from the preset, but for the placement: of the first arrival probability."""
+        """Differences from the preset, except for the placement, at the first arrival probability."""
         changed: dict[str, Any] = {"devices": self.devices, "queue": self.reading}
         changed["device.arrival_prob"] = self.arrival_probs[0]
-        if self.figure == "6" and self.scheme in ("printed", "exact"):
+        if self.figure == "6" and self.scheme in STOPPING:
             changed[f"schemes.{self.scheme}.stop"] = False
         return changed
 
     def scenario(self, placement_seed: int | None = None) -> Scenario:
+        """The scenario of a replicate, by default of the first, at the first arrival probability."""
         placed = {"placement_seed": self.seeds[0] if placement_seed is None else placement_seed}
         return load(self.preset, self.overrides() | placed)
 
     def device_blocks(self) -> int:
-        """The size of it, for the time left."""
+        """Its size: devices x blocks x runs."""
         return self.devices * len(self.arrival_probs) * len(self.seeds) * self.blocks
 
     def label(self) -> str:
+        """Words for the name of its file."""
         return f"figure-{self.figure}-{self.scheme}-{self.reading}-{self.devices}"
 
-    def play(self) -> dict[str, np.ndarray]:
-        """See `play`."""
-        return play(self)
+    def run(self) -> dict[str, np.ndarray]:
+        """See `run_job`."""
+        return run_job(self)
 
     def command(self) -> str:
-        """The command that plays the first replicate by itself, at the first arrival probability."""
+        """The command that runs the first replicate alone, at the first arrival probability."""
         changed = {**self.overrides(), "placement_seed": self.seeds[0]}
         words = [
             f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in changed.items()
@@ -100,84 +109,94 @@ class Part:
         )
 
 
-def plays(scheme: str, reading: str) -> bool:
-    """Whether a scheme exists under a reading of (1)."""
+def supports(scheme: str, reading: str) -> bool:
+    """Whether a scheme can run under a reading of (1)."""
     return reading == "conserving" or find_scheme(scheme).fractional
 
 
-def parts(sizes: Sizes, preset: str = "paper") -> list[Part]:
-    """All that has to be run, in the order of the figures."""
-    usual = load(preset).device.arrival_prob
-    pairs = [(reading, name) for reading in READINGS for name in (*CANDIDATES, *BASELINES) if plays(name, reading)]
-    found: list[Part] = []
-    for figure, devices, probs in _cells(sizes, usual):
+def jobs(sizes: Sizes, preset: str = "paper") -> list[FigureJob]:
+    """All runs, in the order of the figures."""
+    prob = load(preset).device.arrival_prob
+    pairs = [(reading, name) for reading in READINGS for name in (*CANDIDATES, *BASELINES) if supports(name, reading)]
+    made: list[FigureJob] = []
+    for figure, devices, probs in _points(sizes, prob):
         training = sizes.training if figure in ("8", "9") else 0
         blocks = training + sizes.horizon if training else sizes.blocks
         chosen = [pair for pair in pairs if figure != "6" or pair[1] in CANDIDATES]
-        found += [Part(figure, n, r, devices, probs, sizes.seeds, blocks, training, preset) for r, n in chosen]
-    return found
+        made += [FigureJob(figure, n, r, devices, probs, sizes.seeds, blocks, training, preset) for r, n in chosen]
+    return made
 
 
-def _cells(sizes: Sizes, usual: float) -> Iterator[tuple[str, int, tuple[float, ...]]]:
-    yield "6", DEVICES["6"], (usual,)
-    yield "7", DEVICES["7"], (usual,)
+def _points(sizes: Sizes, prob: float) -> Iterator[tuple[str, int, tuple[float, ...]]]:
+    """(figure, K, arrival probabilities) of every program; `prob` is that of the preset."""
+    yield "6", DEVICES["6"], (prob,)
+    yield "7", DEVICES["7"], (prob,)
     yield "8", DEVICES["8"], sizes.points.arrival_probs
     for devices in sizes.points.fleets:
-        yield "9", devices, (usual,)
+        yield "9", devices, (prob,)
 
 
-def play(part: Part) -> dict[str, np.ndarray]:
-    """Run a part and keep what its figure needs; the first axis is the arrival probability, the second the replicate.
+def run_job(job: FigureJob) -> dict[str, np.ndarray]:
+    """Run a job and keep what its figure needs; the first axis is the arrival probability, the second the replicate.
 
-    cost     (points, replicates, blocks)  Figure 7     device_change, server_change  the same, Figure 6
-    from_empty, after_training  (points, replicates)  discounted sum cost, Figures 8 and 9
-    parts    (points, replicates, 4)  mean of each part of the cost, over the last 200 blocks, Figure 7
-    from_empty_parts, after_training_parts  (points, replicates, 4)  the same of the discounted sums
-    unstable (points,)  replicates whose waiting work grows without end
+    device_relative_change, server_relative_change  (points, replicates, blocks), Figure 6
+    cost                        (points, replicates, blocks), Figure 7
+    components                  (points, replicates, 4)  components of the mean cost of the last 200 blocks, Figure 7
+    from_start, after_training  (points, replicates)  discounted sum cost, Figures 8 and 9
+    from_start_components, after_training_components  (points, replicates, 4)  components of these sums
+    unstable                    (points,)  replicates whose waiting work grows without end
     """
-    series = {name: values.reshape(_shape(part)) for name, values in lanes(part).items()}
+    shape = len(job.arrival_probs), len(job.seeds), job.blocks
+    series = {name: values.reshape(shape) for name, values in lanes(job).items()}
+    arrays: dict[str, np.ndarray] = {"unstable": _unstable(series)}
+    if job.figure == "6":
+        return arrays | {name: series[name] for name in ("device_relative_change", "server_relative_change")}
+    if job.figure == "7":
+        return arrays | _cost_over_time(series)
+    return arrays | _discounted_sums(series, job)
+
+
+def _cost_over_time(series: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What Figure 7 needs of the series."""
     cost: np.ndarray = np.stack([series[name] for name in COST_COMPONENTS]).sum(axis=0, dtype=np.float64)
-    found: dict[str, np.ndarray] = {"unstable": _unstable(series)}
-    if part.figure == "6":
-        return found | {name: series[name] for name in ("device_relative_change", "server_relative_change")}
-    if part.figure == "7":
-        late = np.stack([series[name][..., -(LATE[1] - LATE[0]) :].mean(axis=-1) for name in COST_COMPONENTS], axis=-1)
-        return found | {"cost": cost.astype(np.float32), "parts": late}
-    discount = part.scenario().discount
-    horizon = part.blocks - part.training
-    windows = {"from_start": slice(None, horizon), "after_training": slice(part.training, None)}
+    late = [series[name][..., -(LATE[1] - LATE[0]) :].mean(axis=-1) for name in COST_COMPONENTS]
+    return {"cost": cost.astype(np.float32), "components": np.stack(late, axis=-1)}
+
+
+def _discounted_sums(series: dict[str, np.ndarray], job: FigureJob) -> dict[str, np.ndarray]:
+    """What Figures 8 and 9 need of the series."""
+    discount, horizon = job.scenario().discount, job.blocks - job.training
+    windows = {"from_start": slice(None, horizon), "after_training": slice(job.training, None)}
+    arrays: dict[str, np.ndarray] = {}
     for phase, window in windows.items():
         own = [np.array([discounted(each[:, window], discount) for each in series[name]]) for name in COST_COMPONENTS]
-        found |= {phase: np.sum(own, axis=0), f"{phase}_parts": np.stack(own, axis=-1)}
-    return found
-
-
-def _shape(part: Part) -> tuple[int, int, int]:
-    return len(part.arrival_probs), len(part.seeds), part.blocks
+        arrays |= {phase: np.sum(own, axis=0), f"{phase}_components": np.stack(own, axis=-1)}
+    return arrays
 
 
 def _unstable(series: dict[str, np.ndarray]) -> np.ndarray:
+    """(points,) replicates whose waiting work grows without end."""
     work, arrived = series["total_work"].astype(np.float64), series["arrived_work"]
     return np.array([count_unstable(each, float(new.mean()))[0] for each, new in zip(work, arrived, strict=True)])
 
 
-def lanes(part: Part) -> dict[str, np.ndarray]:
-    """The series KEPT of every lane, (points x replicates, blocks) each."""
-    scenarios = [part.scenario(seed) for seed in part.seeds]
+def lanes(job: FigureJob) -> dict[str, np.ndarray]:
+    """The series SERIES of every lane, (points x replicates, blocks) each."""
+    scenarios = [job.scenario(seed) for seed in job.seeds]
     world = cast_floats(build(scenarios[0], sample_placement(scenarios[0])), "float32")
     gain = np.stack([sample_placement(scenario).mean_gain_per_w for scenario in scenarios])
-    threshold = np.stack([_threshold(scenarios[0], prob) for prob in part.arrival_probs])
-    seeds = jnp.asarray(part.seeds, jnp.uint32)
-    keys = jax.vmap(partial(controller_keys, name_hash=jnp.uint32(stable_hash(part.scheme))))(seeds)
-    each, points = len(part.seeds), len(part.arrival_probs)
-    series = _play_lanes(
+    threshold = np.stack([_threshold(scenarios[0], prob) for prob in job.arrival_probs])
+    seeds = jnp.asarray(job.seeds, jnp.uint32)
+    keys = jax.vmap(partial(controller_keys, name_hash=jnp.uint32(stable_hash(job.scheme))))(seeds)
+    points = len(job.arrival_probs)
+    series = _run_lanes(
         world,
-        pair_for(part.scheme, scenarios[0]),
+        pair_for(job.scheme, scenarios[0]),
         jnp.tile(jnp.asarray(gain, jnp.float32), (points, 1)),
-        jnp.repeat(jnp.asarray(threshold), each, axis=0),
+        jnp.repeat(jnp.asarray(threshold), len(job.seeds), axis=0),
         jnp.tile(seeds, points),
         jnp.tile(keys, (points, 1)),
-        part.blocks,
+        job.blocks,
     )
     return {name: np.asarray(values) for name, values in series.items()}
 
@@ -189,7 +208,7 @@ def _threshold(scenario: Scenario, prob: float) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="blocks")
-def _play_lanes(
+def _run_lanes(
     world: World,
     pair: ControllerPair,
     gain: jax.Array,
@@ -200,25 +219,22 @@ def _play_lanes(
 ) -> dict[str, jax.Array]:
     options = Options(blocks, gcd(blocks, BLOCKS_PER_TILE))
 
-    def play_lane(gain: jax.Array, threshold: jax.Array, seed: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
+    def run_lane(gain: jax.Array, threshold: jax.Array, seed: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
         own = replace(world, devices=replace(world.devices, mean_gain=gain), arrival_threshold=threshold)
-        agreed, loop = start(own, pair, seed, keys)
-        _, (sums, _) = play_seed(own, agreed, loop, seed, keys[2], jnp.uint32(0), options)
-        return {name: getattr(sums, name) for name in KEPT}
+        agreed, carry = start(own, pair, seed, keys)
+        _, (metrics, _) = play_seed(own, agreed, carry, seed, keys[2], jnp.uint32(0), options)
+        return {name: getattr(metrics, name) for name in SERIES}
 
-    return jax.vmap(play_lane)(gain, threshold, seeds, keys)
+    return jax.vmap(run_lane)(gain, threshold, seeds, keys)
 
 
-def settled(change: np.ndarray, tolerance: float, quiet: int) -> np.ndarray:
-    """(replicates,) first iteration, from 1, at which (replicates, blocks) begins `quiet` blocks at most `tolerance`.
+def converged(change: np.ndarray, tolerance: float, quiet: int) -> np.ndarray:
+    """(replicates,) first iteration, from 1, of `quiet` in a row whose relative change is at most `tolerance`.
+
+    change   (replicates, blocks)
 
     Where there is none, the number of blocks: it takes at least that long.
     """
     below = np.lib.stride_tricks.sliding_window_view(change <= tolerance, quiet, axis=-1).all(axis=-1)
     first = np.where(below.any(axis=-1), below.argmax(axis=-1) + 1, change.shape[-1])
     return first.astype(np.float64)
-
-
-def replicates(sizes: Sizes) -> Sequence[tuple[int, int]]:
-    """(seed, placement seed) of every replicate."""
-    return [(seed, seed) for seed in sizes.seeds]

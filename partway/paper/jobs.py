@@ -1,40 +1,36 @@
-"""Parts of a long computation: run by several processes, kept as they are done, found again after a stop.
+"""Jobs of a long computation: run by several processes, kept as they finish, and found again by a later call.
 
-A part's file has the hash of all it depends on in its name: the part, its scenario with every number, the source of the
-modules that make its numbers and the versions of the libraries they use. So a file that is there is right, and one that
-is not is made.
+The key of a job's file contains a hash of everything that its numbers depend on: the job, its scenario with every
+number, the source of the modules that compute it, and the versions of the libraries they use.
 """
 
 import dataclasses
-import hashlib
-import io
 import time
-import zipfile
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import as_completed
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from partway import provenance
-from partway.files import replacing
+from partway.experiments.store import ARRAYS, Kind, Store, content_hash
+from partway.provenance import code_hash, made_by
 from partway.scenario.schema import Scenario
 from partway.workers import processes
 
 Arrays = dict[str, np.ndarray]
-P = TypeVar("P", bound="Computation")
+J = TypeVar("J", bound="Job")
+REPRODUCTION = Kind("reproduction", "jobs", ARRAYS)
 SECONDS = "seconds"
-"""Name of the array that says how long a part took to compute."""
+"""Name of the array that holds the time a job took [s]."""
 
 
-class Computation(Protocol):
-    """A part: a frozen dataclass, which can be sent to another process."""
+class Job(Protocol):
+    """A unit of work: a frozen dataclass that can be sent to another process."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def label(self) -> str:
-        """Words for a file's name."""
+        """Words for the name of its file."""
         ...
 
     def scenario(self) -> Scenario:
@@ -42,84 +38,77 @@ class Computation(Protocol):
         ...
 
     def device_blocks(self) -> int:
-        """How large it is."""
+        """Its size: devices x blocks x runs."""
         ...
 
-    def play(self) -> Arrays:
+    def run(self) -> Arrays:
         """Compute it."""
         ...
 
 
-def code_hash(parts: Iterable[Computation]) -> str:
-    """Of the source that the parts' numbers come from, and of the versions of the libraries."""
-    own = provenance.code_hash(*sorted({type(part).__module__ for part in parts}))
-    return hashlib.sha256(repr([own, provenance.versions()]).encode()).hexdigest()[:16]
+def modules(jobs: Iterable[Job]) -> list[str]:
+    """The modules whose code, with all they import, computes the jobs."""
+    return sorted({type(job).__module__ for job in jobs})
 
 
-def part_name(part: Computation) -> str:
-    """A file's name: what one would look for, and the hash."""
-    words = repr(dataclasses.astuple(part)) + part.scenario().to_toml() + code_hash([part])
-    digest = hashlib.sha256(words.encode()).hexdigest()[:16]
-    return f"{part.label()}-{digest}.npz"
+def jobs_code_hash(jobs: Iterable[Job]) -> str:
+    """Hash of the source that the numbers of all jobs come from."""
+    return code_hash(*modules(jobs))
 
 
-def missing(parts: Sequence[P], folder: Path | None) -> list[P]:
-    """Parts that `folder` does not keep."""
-    return [part for part in parts if folder is None or not (folder / part_name(part)).exists()]
+def job_key(job: Job) -> str:
+    """The key of a job's file: its label, and the hash of everything that decides its numbers."""
+    content = {
+        "kind": type(job).__qualname__,
+        "job": dataclasses.asdict(job),
+        "scenario": job.scenario().to_toml(),
+        "versions": made_by(*modules([job])),
+    }
+    return f"{job.label()}-{content_hash(content)}"
 
 
-def run_parts(
-    parts: Sequence[P], folder: Path | None, jobs: int, on_progress: Callable[[P], None] = lambda part: None
-) -> dict[P, Arrays]:
-    """The arrays of every part, from `folder` where they are there, else made by `jobs` processes and kept there.
+def missing(jobs: Sequence[J], store: Store[Arrays] | None) -> list[J]:
+    """Jobs that are yet to be computed."""
+    return [job for job in jobs if store is None or store.read(job_key(job)) is None]
 
-    tick  called as each part is there
+
+def run_jobs(
+    jobs: Sequence[J], store: Store[Arrays] | None, count: int, on_progress: Callable[[J], None] = lambda job: None
+) -> dict[J, Arrays]:
+    """The arrays of every job: from `store` where it has them, otherwise computed by `count` processes and kept there.
+
+    on_progress  called with each job when its arrays are available
     """
-    found = dict[P, Arrays]()
+    results = dict[J, Arrays]()
+    waiting = list[J]()
+    for job in jobs:
+        arrays = store.read(job_key(job)) if store else None
+        if arrays is None:
+            waiting.append(job)
+        else:
+            results[job] = arrays
+            on_progress(job)
+    waiting.sort(key=lambda job: job.device_blocks(), reverse=True)
+    for job, arrays in _computed(waiting, min(count, len(waiting))):
+        if store:
+            store.write(job_key(job), arrays)
+        results[job] = arrays
+        on_progress(job)
+    return {job: results[job] for job in jobs}
 
-    def done(part: P, arrays: Arrays) -> None:
-        found[part] = arrays
-        on_progress(part)
 
-    for part in parts:
-        arrays = read(folder / part_name(part)) if folder else None
-        if arrays is not None:
-            done(part, arrays)
-    left = sorted((part for part in parts if part not in found), key=lambda part: part.device_blocks(), reverse=True)
-    for part, arrays in _played(left, min(jobs, len(left))):
-        if folder:
-            write(folder / part_name(part), arrays)
-        done(part, arrays)
-    return {part: found[part] for part in parts}
-
-
-def _played(parts: Sequence[P], jobs: int) -> Generator[tuple[P, Arrays]]:
-    if jobs <= 1:
-        yield from ((part, _play(part)) for part in parts)
+def _computed(jobs: Sequence[J], count: int) -> Generator[tuple[J, Arrays]]:
+    """Each job with its arrays, as it finishes."""
+    if count <= 1:
+        yield from ((job, _timed(job)) for job in jobs)
         return
-    with processes(jobs) as workers:
-        waiting = {workers.submit(_play, part): part for part in parts}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
+    with processes(count) as workers:
+        futures = {workers.submit(_timed, job): job for job in jobs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
-def _play(part: Computation) -> Arrays:
-    began = time.monotonic()
-    arrays = part.play()
-    return {**arrays, SECONDS: np.array(time.monotonic() - began)}
-
-
-def read(path: Path) -> Arrays | None:
-    """The arrays of a file; None where there is none that can be read."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes())) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def write(path: Path, arrays: Arrays) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+def _timed(job: Job) -> Arrays:
+    start = time.monotonic()
+    arrays = job.run()
+    return {**arrays, SECONDS: np.array(time.monotonic() - start)}

@@ -1,12 +1,10 @@
-"""What a reproduction found: a table for the terminal, a table for a document, JSON, and every comparison as CSV."""
+"""The report of a reproduction: tables for the terminal and for a document, JSON, and every comparison as CSV."""
 
 import csv
 import math
-import platform
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Group
 from rich.table import Table
@@ -14,33 +12,33 @@ from rich.text import Text
 
 from partway.errors import InputError
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
-from partway.paper.jobs import code_hash
-from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionPart, bounds
+from partway.paper.jobs import jobs_code_hash
+from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, bounds
 from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
 from partway.paper.verdicts import Verdict, bounded_exp, phases
-from partway.provenance import version
+from partway.provenance import versions
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ENOUGH = 20
-"""Replicates from which on a verdict is meant to be quoted."""
-TINTS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim"}
+"""Least number of replicates of a verdict that can be quoted."""
+COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim"}
 PHASE_WORDS = {"": "", "from_start": "from empty queues", "after_training": "after training"}
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
 MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
-"""Lines of a document between which the table of claims is written."""
+"""Lines of a document between which `insert` writes the table of claims."""
 
 
 def show(findings: Findings) -> Group:
     """A row for each claim and phase, a column for each candidate, a table for each reading."""
     tables = [_table(findings, reading) for reading in READINGS]
     words = (
-        f"{len(findings.sizes.seeds)} replicates, each with a seed and a placement of its own. "
-        f"In a column a verdict on Figures 6 to 9 is wrong in any row with a chance of {ALPHA:.0%} at most (Holm); "
-        "in it P1 is a family of its own."
+        f"{len(findings.sizes.seeds)} replicates, each with its own seed and placement. The probability that any "
+        f"verdict on Figures 6 to 9 in a column is wrong is at most {ALPHA:.0%} (Holm's method); P1 is a family of "
+        "its own."
     )
     if len(findings.sizes.seeds) < ENOUGH:
-        words += f" Fewer than {ENOUGH} replicates: these verdicts only show that all of it runs."
+        words += f" With fewer than {ENOUGH} replicates the verdicts only show that everything runs."
     return Group(*tables, Text(words, style="dim"))
 
 
@@ -53,21 +51,22 @@ def _table(findings: Findings, reading: str) -> Table:
     for claim in findings.claims:
         for phase in phases(claim):
             cells = [findings.of(claim.id, name, reading, phase).verdict for name in CANDIDATES]
-            shown = [Text("-" if cell == NOT_APPLICABLE else cell, style=TINTS[cell]) for cell in cells]
+            shown = [Text("-" if cell == NOT_APPLICABLE else cell, style=COLOURS[cell]) for cell in cells]
             grid.add_row(claim.id, f"{claim.text.split(':')[0]}{', ' * bool(phase)}{PHASE_WORDS[phase]}", *shown)
     return grid
 
 
 def markdown(findings: Findings) -> str:
-    """The table for a document: verdicts with the interval that decides."""
+    """The tables for a document: verdicts with the interval that decides, and what decides claims that fail."""
     seeds = findings.sizes.seeds
     lines = [
         f"`{findings.command}`:",
-        f"{len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario `{findings.preset}`. In",
-        "brackets: the interval of the comparison that decides, at its level by Holm's method (see `claims.csv`), so",
-        "that a column's verdicts on Figures 6 to 9 are all right with 95 %; in a column P1 is a family of its own. A",
-        "ratio above 1 is for the claim. R1 is counted, not estimated, and the same under both readings: its",
-        "brackets hold the least and the greatest ratio over K. A scheme that cannot play has a -.",
+        f"{len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario `{findings.preset}`.",
+        "Brackets hold the interval of the comparison that decides, at its level by Holm's method (see `claims.csv`):",
+        f"with a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 is a family",
+        "of its own. A ratio above 1 supports the claim. R1 is counted, not estimated, and does not depend on the",
+        "reading: its brackets hold the least and the greatest ratio over K. A dash: the scheme cannot run under this",
+        "reading.",
     ]
     for reading in READINGS:
         lines += ["", f"**{READING_WORDS[reading]}**", "", f"| claim | | {' | '.join(CANDIDATES)} |"]
@@ -84,7 +83,7 @@ def markdown(findings: Findings) -> str:
 
 
 def _held(findings: Findings, candidate: str, reading: str) -> str:
-    """How many verdicts on Figures 6 to 9 are that a claim holds."""
+    """Number of claims on Figures 6 to 9 that hold, and of all of them."""
     own = [
         findings.of(one.id, candidate, reading, phase) for one in findings.claims if one.figure for phase in phases(one)
     ]
@@ -97,11 +96,11 @@ def _failures(findings: Findings) -> list[str]:
     """A line for each claim, reading and phase that fails with any candidate."""
     cells = [(claim, reading, phase) for reading in READINGS for claim in findings.claims for phase in phases(claim)]
     lines = [_failure(findings, *cell) for cell in cells]
-    return ["What decides the claims that fail, candidate by candidate:", "", *filter(None, lines)]
+    return ["What decides the claims that fail, by candidate:", "", *filter(None, lines)]
 
 
 def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
-    """What decides it, once for candidates that share it; "" where it fails with none."""
+    """What decides it, once for candidates that share the reason; "" where the claim fails for none."""
     by_reason: dict[str, list[str]] = {}
     for name in CANDIDATES:
         one = findings.of(claim.id, name, reading, phase)
@@ -114,13 +113,14 @@ def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
 
 def _sides(findings: Findings) -> list[str]:
     """Both sides of (37) and (38) at the end of the run, medians of replicates."""
-    runs = {part: arrays for part, arrays in findings.runs.items() if isinstance(part, PropositionPart)}
-    own = {part.scheme: bounds(arrays) for part, arrays in runs.items() if part.reading == HEADLINE[0]}
+    runs = {job: arrays for job, arrays in findings.runs.items() if isinstance(job, PropositionJob)}
+    own = {job.scheme: bounds(arrays) for job, arrays in runs.items() if job.reading == HEADLINE[0]}
     last = next(iter(runs)).checkpoints[-1]
     head = [f"`{name}`: left | right | right / (1 - gamma)" for name in own]
     lines = [
-        f"Both sides of (37) and (38) at block {last}, medians of the replicates, {READING_WORDS[HEADLINE[0]]}; the",
-        "last column is what a contraction gives, but for the largest error there and the mean one here:",
+        f"Both sides of (37) and (38) at block {last}, medians of the replicates, {READING_WORDS[HEADLINE[0]]}. The",
+        "third column of each scheme has the form of the bound by contraction, which holds for the largest error",
+        "instead of the mean one:",
         "",
         f"| | gamma | {' | '.join(head)} |",
         f"|---|---|{'---|' * 3 * len(own)}",
@@ -129,8 +129,8 @@ def _sides(findings: Findings) -> list[str]:
         for i, gamma in enumerate(DISCOUNTS):
             sides = [
                 np.median(side[-1])
-                for found in own.values()
-                for side in (found[i].left[party], found[i].right(party), found[i].certain(party))
+                for one in own.values()
+                for side in (one[i].left[party], one[i].right(party), one[i].certain(party))
             ]
             lines.append(f"| {number}, {party} | {gamma:g} | {' | '.join(f'{side:.2g}' for side in sides)} |")
     return lines
@@ -141,11 +141,11 @@ def _cell(one: Verdict) -> str:
 
 
 def interval_words(one: Verdict) -> str:
-    """The interval that decides, short."""
-    found = one.interval()
-    if found is None or not all(map(math.isfinite, found)):
+    """The interval that decides, short; "" where there is none."""
+    interval = one.interval()
+    if interval is None or not all(map(math.isfinite, interval)):
         return ""
-    return f"[{_short(found[0])}, {_short(found[1])}]"
+    return f"[{_short(interval[0])}, {_short(interval[1])}]"
 
 
 def _short(number: float) -> str:
@@ -153,18 +153,20 @@ def _short(number: float) -> str:
 
 
 def marked(document: Path) -> str:
-    """What stands in a document that has each of MARKS once; raises InputError for any other."""
+    """The text of a document that has each of MARKS once. Raises InputError for any other."""
     try:
         text = document.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--table {document}: cannot be read ({error}); name a document with marks") from None
+        raise InputError(
+            f"--table {document}: cannot be read ({error}); name a document with the lines {' and '.join(MARKS)}"
+        ) from None
     if any(text.count(mark) != 1 for mark in MARKS):
-        raise InputError(f"--table {document}: must hold each of these lines once: {' and '.join(MARKS)}")
+        raise InputError(f"--table {document}: must contain each of these lines once: {' and '.join(MARKS)}")
     return text
 
 
 def insert(document: Path, findings: Findings) -> None:
-    """Write the table between the two MARKS of a document."""
+    """Write the tables between the two MARKS of a document. Raises InputError where it has none."""
     text = marked(document)
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
@@ -172,7 +174,7 @@ def insert(document: Path, findings: Findings) -> None:
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
-    """For programs; a verdict of `schemes` is that of HEADLINE, all others are in `cases`."""
+    """The report in JSON types; the verdict of a scheme is that of HEADLINE, and `cases` has all."""
     seeds = list(findings.sizes.seeds)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -186,17 +188,11 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "command": findings.command,
         "seconds": findings.seconds,
         "wall_seconds": findings.wall,
-        "jobs": findings.jobs,
-        "code": code_hash(findings.runs),
-        "versions": made_with(),
+        "processes": findings.processes,
+        "code": jobs_code_hash(findings.runs),
+        "versions": versions(),
         "claims": [_claim(findings, claim) for claim in findings.claims],
     }
-
-
-def made_with() -> dict[str, str]:
-    """Versions of what makes the numbers."""
-    versions = {"partway": version(), "jax": jax.__version__, "numpy": np.__version__}
-    return {**versions, "python": platform.python_version()}
 
 
 def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
@@ -209,25 +205,25 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
 
 
 def _verdict(one: Verdict) -> dict[str, Any]:
-    found = one.interval()
-    return {"verdict": one.verdict, "interval": None if found is None else [finite(value) for value in found]}
+    interval = one.interval()
+    return {"verdict": one.verdict, "interval": None if interval is None else [finite(value) for value in interval]}
 
 
 def _case(one: Verdict) -> dict[str, Any]:
     decided = None if one.deciding is None else one.labels[one.deciding]
     about = {"reading": one.reading, "phase": one.phase or None, "unit": one.unit}
     confidence = None if one.deciding is None else 1.0 - one.decisions[one.deciding].level
-    counted = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
-    return {**about, **_verdict(one), "confidence": confidence, **counted}
+    details = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
+    return {**about, **_verdict(one), "confidence": confidence, **details}
 
 
 def finite(value: float) -> float | None:
-    """A number as JSON has it."""
+    """A number in JSON: None for NaN and infinity."""
     return float(value) if math.isfinite(value) else None
 
 
 def write_comparisons(findings: Findings, path: Path) -> None:
-    """claims.csv: every comparison of every verdict, with its interval."""
+    """Write every comparison of every verdict, with its interval, as CSV."""
     head = ("claim", "scheme", "reading", "phase", "comparison", "ratio", "low", "high", "confidence", "p", "says")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

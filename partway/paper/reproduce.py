@@ -1,31 +1,36 @@
 """Section VI of the paper, reproduced: all runs, all verdicts."""
 
+import contextlib
 import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from partway.paper import proposition1, remark1
-from partway.paper import verdicts as judge
+from partway.experiments import store as stores
+from partway.experiments.store import Store
+from partway.paper import figure_runs, proposition1, remark1, verdicts
 from partway.paper.claims import PHASES, READINGS, Claim, claims
-from partway.paper.figure_runs import Part, Sizes, parts
-from partway.paper.jobs import SECONDS, run_parts
+from partway.paper.figure_runs import FigureJob, Sizes
+from partway.paper.jobs import REPRODUCTION, SECONDS, Arrays, Job, job_key, modules, run_jobs
 from partway.paper.verdicts import Verdict
+from partway.provenance import made_by
+from partway.scenario.loading import load
 
 HEADLINE = (READINGS[0], PHASES[1])
-"""What a table with one verdict for each claim shows: the conserving queue, and in Figures 8 and 9 after training."""
+"""(reading, phase) of a table with one verdict for each claim: the conserving queue, Figures 8 and 9 after training."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A reproduction: what was asked, every part's arrays, and the verdicts.
+    """A reproduction: its sizes and preset, the arrays of every job, and the verdicts.
 
-    seconds  all parts took, added up, whenever they were run        wall, jobs  seconds and processes of this call
+    seconds    that all jobs took together, whenever they ran [s]
+    wall       duration of this call [s], with so many `processes`
     """
 
     sizes: Sizes
@@ -35,45 +40,59 @@ class Findings:
     verdicts: tuple[Verdict, ...]
     seconds: float
     wall: float
-    jobs: int
+    processes: int
     command: str
 
     def of(self, claim: str, candidate: str, reading: str, phase: str = "") -> Verdict:
-        """One verdict; raises StopIteration where there is none."""
+        """One verdict. Raises StopIteration where there is none."""
         wanted = (claim, candidate, reading, phase)
         return next(one for one in self.verdicts if (one.claim, one.candidate, one.reading, one.phase) == wanted)
 
-    def figure_runs(self) -> dict[Part, Mapping[str, np.ndarray]]:
+    def figure_runs(self) -> dict[FigureJob, Mapping[str, np.ndarray]]:
         """The runs of Figures 6 to 9."""
-        return {part: arrays for part, arrays in self.runs.items() if isinstance(part, Part)}
+        return {job: arrays for job, arrays in self.runs.items() if isinstance(job, FigureJob)}
 
 
-def all_parts(sizes: Sizes, preset: str) -> list[Any]:
-    """All that is computed."""
-    return [*parts(sizes, preset), *proposition1.parts(sizes, preset), *remark1.parts(preset)]
+def all_jobs(sizes: Sizes, preset: str) -> list[Any]:
+    """Everything that is computed."""
+    return [*figure_runs.jobs(sizes, preset), *proposition1.jobs(sizes, preset), *remark1.jobs(preset)]
+
+
+def opened(out: Path, sizes: Sizes, preset: str, overwrite: bool) -> contextlib.AbstractContextManager[Store[Arrays]]:
+    """The store of a reproduction in the folder `out`; see `partway.experiments.store.opened`.
+
+    With `overwrite` the report of an earlier one is deleted, and of its jobs those that this one does not need.
+    """
+    jobs = all_jobs(sizes, preset)
+    return stores.opened(out, REPRODUCTION, _request(sizes, preset, jobs), overwrite, [job_key(job) for job in jobs])
+
+
+def _request(sizes: Sizes, preset: str, jobs: list[Job]) -> dict[str, Any]:
+    """What makes a reproduction what it is, in JSON types."""
+    return {"scenario": load(preset).to_toml(), "sizes": asdict(sizes), "versions": made_by(*modules(jobs))}
 
 
 def reproduce(
     sizes: Sizes,
     preset: str = "paper",
-    folder: Path | None = None,
-    jobs: int = 1,
-    on_progress: Callable[[Any], None] = lambda part: None,
+    store: Store[Arrays] | None = None,
+    processes: int = 1,
+    on_progress: Callable[[Any], None] = lambda job: None,
 ) -> Findings:
-    """Run what is not yet kept in `folder`, and judge.
+    """Run the jobs that `store` does not have, and judge the claims.
 
-    jobs  processes        tick  called with each part as it is there
+    on_progress  called with each job when its arrays are available
     """
-    began = time.monotonic()
-    runs = run_parts(all_parts(sizes, preset), folder, jobs, on_progress)
-    stated = claims(sizes.points)
-    figures = {part: arrays for part, arrays in runs.items() if isinstance(part, Part)}
-    verdicts = (*judge.judge(stated, figures), *proposition1.judge(runs), *remark1.judge(runs))
+    start = time.monotonic()
+    runs = run_jobs(all_jobs(sizes, preset), store, processes, on_progress)
+    tested = claims(sizes.points)
+    figures = {job: arrays for job, arrays in runs.items() if isinstance(job, FigureJob)}
+    found = (*verdicts.judge(tested, figures), *proposition1.judge(runs), *remark1.judge(runs))
     seconds = float(sum(arrays[SECONDS] for arrays in runs.values()))
-    wall, command = time.monotonic() - began, shlex.join(["partway", *sys.argv[1:]])
-    return Findings(sizes, preset, runs, stated, verdicts, seconds, wall, jobs, command)
+    wall, command = time.monotonic() - start, shlex.join(["partway", *sys.argv[1:]])
+    return Findings(sizes, preset, runs, tested, found, seconds, wall, processes, command)
 
 
 def phase_shown(claim: Claim) -> str:
-    """The phase of a claim that a table with one verdict for each claim shows."""
-    return HEADLINE[1] if HEADLINE[1] in judge.phases(claim) else ""
+    """The phase of a claim in a table with one verdict for each claim."""
+    return HEADLINE[1] if HEADLINE[1] in verdicts.phases(claim) else ""

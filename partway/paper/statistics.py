@@ -1,13 +1,13 @@
-"""Verdicts: from paired replicates to holds, fails or undecided.
+"""The statistics of verdicts: from paired replicates to holds, fails or undecided.
 
-A claim is a set of comparisons that must all come out one way. A comparison is one number for each replicate, whose
+A claim is a set of comparisons that must all have the same sign. A comparison is one number for each replicate, whose
 mean must be above 0: for costs the logarithm of a ratio, so that a scheme with a heavy tail has a variance at all. A
-replicate has a seed and a placement of its own, and every scheme plays in it, so replicates are independent, schemes
-are paired, and an interval speaks of placements that were not drawn too.
+replicate has its own seed and placement, and every scheme runs in it: replicates are independent, schemes are paired,
+and an interval also covers placements that were not drawn.
 
 All comparisons of Figures 6 to 9 in one column of the table (one candidate under one reading of (1)) form a family,
-and so do those of Proposition 1 in it, each corrected together by Holm's method: the chance that any comparison of a
-family is decided with the wrong sign is at most 5 %.
+and so do those of Proposition 1 in that column. Each family is corrected by Holm's method: the probability that any of
+its comparisons is decided with the wrong sign is at most ALPHA.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,17 @@ from scipy import special
 
 HOLDS, FAILS, UNDECIDED, NOT_APPLICABLE = "holds", "fails", "undecided", "not applicable"
 ALPHA = 0.05
+"""Familywise error rate."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One comparison: its mean over replicates, its interval at confidence 1 - level, and what it says.
+    """One comparison: its mean over replicates, its interval at confidence 1 - level, and its sign.
 
-    sign  1 where the mean is surely above 0, -1 where it is surely below, 0 where that is open
-    The interval leaves out 0 if and only if Holm's method rejects a mean of 0. NaN: there is no such number.
+    p     of the two-sided test that the mean is 0
+    sign  1 where the mean is significantly above 0, -1 where it is significantly below, otherwise 0
+
+    The interval excludes 0 if and only if Holm's method rejects a mean of 0. NaN: there is no such number.
     """
 
     mean: float
@@ -49,8 +52,8 @@ def p_value(difference: np.ndarray) -> float:
 def holm_levels(p: Sequence[float], alpha: float = ALPHA) -> list[float]:
     """The level at which each comparison of a family is tested by Holm's method.
 
-    The smallest p meets alpha / m, the next alpha / (m - 1), ...; after the first that is not rejected all others
-    keep its level. So p <= level if and only if Holm's method rejects.
+    The smallest p is compared with alpha / m, the next with alpha / (m - 1), ...; after the first that is not rejected
+    all others keep its level. So p <= level if and only if Holm's method rejects.
     """
     levels, stopped = [alpha] * len(p), None
     for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
@@ -61,13 +64,13 @@ def holm_levels(p: Sequence[float], alpha: float = ALPHA) -> list[float]:
 
 
 def decide(family: Sequence[np.ndarray], alpha: float = ALPHA) -> list[Decision]:
-    """A family of comparisons, (replicates,) each, corrected together."""
+    """Decisions on a family of comparisons, (replicates,) each, corrected together."""
     p = [p_value(difference) for difference in family]
     return [_decision(*one) for one in zip(family, p, holm_levels(p, alpha), strict=True)]
 
 
 def verdict(decisions: Sequence[Decision]) -> str:
-    """A claim fails where any of its comparisons surely goes the other way, and holds where all surely go its way."""
+    """FAILS where any comparison is significantly against the claim, HOLDS where all are significantly for it."""
     if not decisions:
         return NOT_APPLICABLE
     if any(one.sign < 0 for one in decisions):
@@ -76,9 +79,9 @@ def verdict(decisions: Sequence[Decision]) -> str:
 
 
 def deciding(decisions: Sequence[Decision]) -> int:
-    """Index of the comparison that decides a verdict: the one furthest on the wrong side, or least on the right one.
+    """Index of the comparison that decides a verdict: the one most against the claim, or least for it.
 
-    Ordered by sign, then by how far the interval is from 0 in units of its width.
+    Ordered by sign, then by the distance of the mean from 0 in units of the interval's width.
     """
 
     def distance(index: int) -> tuple[int, float]:
@@ -99,6 +102,6 @@ def _decision(difference: np.ndarray, p: float, level: float) -> Decision:
 
 
 def _moments(difference: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error; an error within rounding of the mean is none."""
+    """Mean and its standard error, which is 0 where it is within rounding of the mean."""
     mean, error = float(np.mean(difference)), float(np.std(difference, ddof=1) / np.sqrt(len(difference)))
     return mean, 0.0 if error <= 1e-15 * abs(mean) else error

@@ -1,38 +1,41 @@
-"""Theorem 1, measured: what leaving devices and server alone costs, by number of devices and server energy weight.
+"""Theorem 1, measured: the cost of separate decisions of devices and server, by fleet size and server energy weight.
 
-Theorem 1 says that each device and the server, solving their own problems, solve the whole. It holds the server's queue
-fixed while devices choose, but their choices are what arrives there (trap T4). `decoupled` is what it promises to be
-optimal; `priced` is the same plus one price; both at the same discount, beside the tuned `constant` and a lower bound
-for every policy. The average cost is measured, whatever the scenario's objective is.
+Theorem 1 says that devices and server solve the joint problem by each solving its own. It holds the server's queue
+fixed while devices decide, but their decisions are what arrives there (trap T4). `decoupled` is the scheme that the
+theorem calls optimal; `priced` adds one price. Both run at the same discount, beside the tuned `constant` and a lower
+bound for every policy. The average cost is measured, whatever the scenario's objective is.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import numpy as np
+import xarray as xr
 
-from partway.experiments.comparison import compare
 from partway.experiments.statistics import Estimate
-from partway.experiments.summary import Summary, summarise
+from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
+from partway.experiments.sweep.run import Progress, sweep
 
 FLEETS = (4, 10, 20, 50, 100, 200)
 WEIGHTS = (2.5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
-"""w2 [1/J], from the preset's up to a server whose energy decides everything."""
+"""w2 [1/J], from the preset's to a server whose energy dominates the cost."""
 SCHEMES = ("decoupled", "priced")
 VARIANTS = {"average": "gamma = 1", "discounted": "the scenario's gamma"}
+"""Criteria of the learners, in words."""
 CONSTANT = "constant"
-"""Learns nothing, so its aim says nothing."""
+"""Does not learn, so that it has no criterion."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One scheme in one world.
 
-    axis, value  what was varied and to what: "devices" or "weights.server_energy"
-    aim          discount of the learners: "average" or "discounted"
-    status       ok or unstable                gap  above the bound, as a share of it (NaN where there is none)
+    axis, value  what was varied, "devices" or "weights.server_energy", and its value
+    criterion    of the learners: "average" or "discounted"
+    status       ok or unstable
     bound        on the average cost of a block; NaN where there is none, for the reason in `no_gap`
     cost         of a block after warm-up
+    gap          above the bound, as a share of it; NaN where there is none
     """
 
     axis: str
@@ -47,7 +50,7 @@ class Point:
 
     @property
     def kind(self) -> tuple[str, str]:
-        """What a line of the figure and a column of the table are for."""
+        """(scheme, criterion): a line of the figure, a column of the table."""
         return self.scheme, self.criterion
 
 
@@ -65,30 +68,64 @@ def measure(
     weights: Sequence[float] = WEIGHTS,
     blocks: int = 4000,
     seeds: int | Sequence[int] = 8,
+    executor: Executor | None = None,
     on_progress: Callable[[int], None] = lambda cases: None,
 ) -> list[Point]:
-    """`decoupled` and `priced`, learning at gamma = 1 and at the scenario's, in every world of the two axes."""
-    worlds = [("devices", value) for value in fleets] + [("weights.server_energy", value) for value in weights]
+    """`decoupled` and `priced`, learning by either criterion, in every world of the two axes.
+
+    executor     as in `sweep`: as many processes as cores if not given
+    on_progress  called with the number of cases that have just finished
+    """
     points: list[Point] = []
-    for axis, value in worlds:
-        for criterion in VARIANTS:
-            changed = [*overrides, f"{axis}={value}", *(f"schemes.{scheme}.aim={criterion}" for scheme in SCHEMES)]
-            changed.append("objective=average")
-            schemes = (*SCHEMES, CONSTANT) if criterion == "average" else SCHEMES
-            dataset = compare(scenario, overrides=changed, schemes=schemes, blocks=blocks, seeds=seeds)
-            points += [
-                _point(axis, float(value), criterion, one, float(dataset.attrs.get("bound", np.nan)))
-                for one in summarise(dataset, reference=None)
-            ]
-            on_progress(1)
+    axes = {name: values for name, values in (("devices", fleets), ("weights.server_energy", weights)) if values}
+    for criterion in VARIANTS:
+        fixed = [*overrides, *(f"schemes.{scheme}.criterion={criterion}" for scheme in SCHEMES), "objective=average"]
+        for axis, values in axes.items():
+            dataset = sweep(
+                scenario,
+                {axis: values},
+                overrides=fixed,
+                schemes=_schemes(criterion),
+                blocks=blocks,
+                seeds=seeds,
+                executor=executor,
+                on_progress=_increments(on_progress),
+            )
+            points += _points(dataset, axis, criterion)
     return points
 
 
 def cases(fleets: Sequence[int] = FLEETS, weights: Sequence[float] = WEIGHTS) -> int:
-    """How often `measure` calls its `on_progress`."""
-    return len(VARIANTS) * (len(fleets) + len(weights))
+    """The sum of what `measure` passes to its `on_progress`."""
+    return sum(len(_schemes(criterion)) for criterion in VARIANTS) * (len(fleets) + len(weights))
 
 
-def _point(axis: str, value: float, criterion: str, one: Summary, bound: float) -> Point:
-    gap = one.gap.whole if one.gap else Estimate(np.nan, np.nan, np.nan)
-    return Point(axis, value, one.name, criterion, one.status, bound, one.cost, gap, one.no_gap)
+def _schemes(criterion: str) -> tuple[str, ...]:
+    """The schemes that run under a criterion: the constant once."""
+    return (*SCHEMES, CONSTANT) if criterion == "average" else SCHEMES
+
+
+def _increments(on_progress: Callable[[int], None]) -> Callable[[Progress], None]:
+    """A sweep's progress as the number of cases since the last call."""
+    before = 0
+
+    def report(progress: Progress) -> None:
+        nonlocal before
+        on_progress(progress.done - before)
+        before = progress.done
+
+    return report
+
+
+def _points(dataset: xr.Dataset, axis: str, criterion: str) -> list[Point]:
+    (name,) = axis_names(dataset)
+    points: list[Point] = []
+    for at in grid(dataset):
+        here = dataset.isel(at)
+        for scheme in map(str, dataset["scheme"].values):
+            status, why = str(here["status"].sel(scheme=scheme).values), str(here["bound_reason"].values)
+            no_gap = why or (None if status == "ok" else f"the scheme is {status.replace('_', ' ')}")
+            value, bound = float(here[name]), float(here["bound"])
+            estimates = cost_of(dataset, at, scheme), gap_of(dataset, at, scheme)
+            points.append(Point(axis, value, scheme, criterion, status, bound, *estimates, no_gap))
+    return points

@@ -1,4 +1,4 @@
-"""The axes of a sweep: which fields of a scenario are varied, over what, and what their dimensions are called."""
+"""The axes of a sweep: which fields of a scenario vary, over which values, and the names of their dimensions."""
 
 import itertools
 import json
@@ -13,14 +13,14 @@ import numpy as np
 from partway.errors import InputError, compact, shown
 from partway.scenario.loading import parse_override
 
-MOST_VALUES = 10_000
-MOST_POINTS = 100_000
-TAKEN = frozenset({"scheme", "seed", "part", "loss"})
-"""Dimensions that every dataset of a sweep has anyway."""
-ELSEWHERE = {"scheme": "--schemes", "schemes": "--schemes", "seed": "--seeds", "seeds": "--seeds"}
+MAX_VALUES = 10_000
+MAX_POINTS = 100_000
+RESERVED = frozenset({"scheme", "seed", "component", "loss"})
+"""Dimensions that every dataset of a sweep has."""
+OTHER_FLAGS = {"scheme": "--schemes", "schemes": "--schemes", "seed": "--seeds", "seeds": "--seeds"}
 UNITS = {
     "devices": "devices",
-    "slots": "slots",
+    "slots_per_block": "slots",
     "broadcast_delay_blocks": "blocks",
     "server_queue": "1/cycle",
     "device_queue": "1/cycle",
@@ -34,19 +34,19 @@ UNITS = {
     "input_bits": "bit",
     "macs_per_cycle": "1/cycle",
 }
-"""Units of fields whose names do not tell, by the last part of the name."""
+"""Units of fields without a unit in their name, by the last part of the name."""
 SUFFIXES = {"_hz": "Hz", "_s": "s", "_m": "m", "_w": "W", "_dbw": "dBW", "_db": "dB", "_at_1m": "dB"}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One field of the scenario, by its dotted name, and the values it takes, in the order given."""
+    """One field of the scenario, by its dotted name, and its values in the order given."""
 
     field: str
     values: tuple[Any, ...]
 
     def labels(self) -> list[float] | list[int] | list[str]:
-        """The values as a coordinate: numbers if all are numbers, else words."""
+        """The values as a coordinate: numbers if all are numbers, else strings."""
         kinds = {type(value) for value in self.values}
         if kinds <= {int}:
             return list(self.values)
@@ -55,39 +55,39 @@ class Axis:
         return [value if isinstance(value, str) else json.dumps(value) for value in self.values]
 
     def unit(self) -> str:
-        """The unit of the field; "1" for shares, words and what has none."""
+        """The unit of the field; "1" where it has none."""
         last = self.field.rpartition(".")[2]
         return UNITS.get(last) or next((unit for end, unit in SUFFIXES.items() if last.endswith(end)), "1")
 
 
-def axes_of(over: Mapping[str, Any] | Sequence[str]) -> tuple[Axis, ...]:
-    """Axes from {field: values or SPEC} or from texts FIELD=SPEC; see `parse_values` for SPEC.
+def parse_axes(given: Mapping[str, Any] | Sequence[str]) -> tuple[Axis, ...]:
+    """Axes from {field: values or SPEC} or from strings FIELD=SPEC; see `parse_values` for SPEC.
 
-    Raises InputError for what is no axis, a field given twice, or more than MOST_POINTS points.
+    Raises InputError for a malformed axis, a field given twice, or more than MAX_POINTS points.
     """
-    if isinstance(over, str):
-        over = [over]
-    pairs = list(over.items()) if isinstance(over, Mapping) else [_split(text) for text in over]
+    if isinstance(given, str):
+        given = [given]
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in given]
     fields = [field for field, _ in pairs]
     twice = next((field for field in fields if fields.count(field) > 1), None)
     if twice:
-        raise InputError(f"--over {shown(twice)}: is given twice; allowed is one axis for each field")
+        raise InputError(f"--axis {shown(twice)}: is given twice; give each field one axis")
     axes = tuple(_axis(field, values) for field, values in pairs)
-    points = math.prod(len(axis.values) for axis in axes)
-    if points > MOST_POINTS:
-        raise InputError(f"--over: the axes have {points} points together; allowed are {MOST_POINTS}")
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > MAX_POINTS:
+        raise InputError(f"--axis: the axes have {count} points together; at most {MAX_POINTS} are allowed")
     return axes
 
 
 def parse_values(spec: str) -> tuple[Any, ...]:
     """The values that a SPEC stands for.
 
-        0.1:0.9:9           nine numbers, evenly spaced, both ends among them
-        1e-5:1e-2:4:log     four numbers, each the same multiple of the one before
-        4,20,50 or a,b      these numbers or words
+        0.1:0.9:9           nine numbers, evenly spaced, with both ends
+        1e-5:1e-2:4:log     four numbers, evenly spaced on a logarithmic scale, with both ends
+        4,20,50 or a,b      these numbers or strings
         [...]               a TOML array: anything else
 
-    Raises ValueError, with what is allowed, for what is none of these.
+    Raises ValueError, which says what is allowed, for anything else.
     """
     text = spec.strip()
     if text.startswith("["):
@@ -102,16 +102,16 @@ def parse_values(spec: str) -> tuple[Any, ...]:
 
 
 def dimensions(axes: Sequence[Axis]) -> list[str]:
-    """A name for each axis: the last part of its field, or the whole where that is taken or there are two of it."""
+    """A name for each axis: the last part of its field, or the whole field where that is reserved or not unique."""
     last = [axis.field.rpartition(".")[2] for axis in axes]
     return [
-        name if last.count(name) == 1 and name not in TAKEN else axis.field
+        name if last.count(name) == 1 and name not in RESERVED else axis.field
         for name, axis in zip(last, axes, strict=True)
     ]
 
 
 def points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
-    """What is overridden at every point of the grid, the last axis fastest."""
+    """The overrides at every point of the grid, the last axis fastest."""
     fields = [axis.field for axis in axes]
     return [dict(zip(fields, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes))]
 
@@ -119,23 +119,23 @@ def points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
 def _split(text: str) -> tuple[str, str]:
     field, equals, spec = text.partition("=")
     if not equals or not field.strip():
-        raise InputError(f"--over {shown(text)}: expected FIELD=SPEC, such as device.arrival_prob=0.1:0.9:9")
+        raise InputError(f"--axis {shown(text)}: expected FIELD=SPEC, such as device.arrival_prob=0.1:0.9:9")
     return field.strip(), spec
 
 
 def _axis(field: str, given: Any) -> Axis:
-    name = f"--over {shown(field)}"
-    if field in ELSEWHERE:
-        raise InputError(f"{name}: is an axis anyway; give its values with {ELSEWHERE[field]}")
+    name = f"--axis {shown(field)}"
+    if field in OTHER_FLAGS:
+        raise InputError(f"{name}: is always a dimension; give its values with {OTHER_FLAGS[field]}")
     try:
         values = parse_values(given) if isinstance(given, str) else tuple(_plain(value) for value in given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}={shown(given)}: {error}") from None
-    if not 1 <= len(values) <= MOST_VALUES or "" in values:
-        raise InputError(f"{name}={shown(given)}: allowed are 1 to {MOST_VALUES} values, such as 0.1:0.9:9 or 4,20,50")
+    if not 1 <= len(values) <= MAX_VALUES or "" in values:
+        raise InputError(f"{name}={shown(given)}: must have 1 to {MAX_VALUES} values, such as 0.1:0.9:9 or 4,20,50")
     seen = [json.dumps(value, sort_keys=True, default=str) for value in values]
     if len(set(seen)) < len(seen) or len({*Axis(field, values).labels()}) < len(values):
-        raise InputError(f"{name}={shown(given)}: has a value twice; allowed are different ones")
+        raise InputError(f"{name}={shown(given)}: has a value twice; values must differ")
     return Axis(field, values)
 
 
@@ -145,7 +145,7 @@ def _plain(value: Any) -> Any:
 
 
 def _spaced(pieces: Sequence[str]) -> tuple[int | float, ...]:
-    """START:STOP:COUNT or START:STOP:COUNT:log; whole numbers where the ends and all between are."""
+    """START:STOP:COUNT or START:STOP:COUNT:log; integers where both ends and all values between are."""
     try:
         low, high, count = float(pieces[0]), float(pieces[1]), int(pieces[2])
         word = pieces[3] if len(pieces) == 4 else ""
@@ -153,10 +153,10 @@ def _spaced(pieces: Sequence[str]) -> tuple[int | float, ...]:
             raise ValueError
     except (ValueError, IndexError):
         raise ValueError("expected START:STOP:COUNT or START:STOP:COUNT:log, such as 0.1:0.9:9") from None
-    if not 2 <= count <= MOST_VALUES:
-        raise ValueError(f"allowed is a count from 2 to {MOST_VALUES}")
+    if not 2 <= count <= MAX_VALUES:
+        raise ValueError(f"the count must be between 2 and {MAX_VALUES}")
     if word and min(low, high) <= 0:
-        raise ValueError("allowed are ends above 0 where the steps are logarithmic")
+        raise ValueError("both ends must be above 0 on a logarithmic scale")
     inner = np.geomspace(low, high, count) if word else np.linspace(low, high, count)
     numbers = [low, *(float(compact(value)) for value in inner[1:-1].tolist()), high]
     whole = all(piece.strip().lstrip("+-").isdigit() for piece in pieces[:2]) and all(map(float.is_integer, numbers))

@@ -1,4 +1,4 @@
-"""A sweep's results as one labelled dataset: a dimension for each axis, then scheme, seed, part."""
+"""The results of a sweep as one labelled dataset: a dimension for each axis, then scheme, seed, component."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from partway.experiments.statistics import Estimate, estimate
-from partway.experiments.summary import COST_COMPONENTS, UNITS
+from partway.experiments.summary import COST_COMPONENTS
 from partway.experiments.sweep.axes import dimensions
 from partway.experiments.sweep.group import LOSSES, Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, versions
@@ -16,38 +16,57 @@ from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme
 
 BY_SEED = {
-    "cost_with_warmup": "cost per block, warm-up included",
-    "discounted_from_start": "sum of gamma^t cost from empty queues",
-    "discounted_after_warmup": "sum of gamma^t cost from the end of warm-up",
+    "cost_with_warmup": ("mean cost, warm-up included", "cost per block"),
+    "discounted_from_start": ("discounted sum of the cost from empty queues", "cost"),
+    "discounted_after_warmup": ("discounted sum of the cost from the end of warm-up", "cost"),
 }
 BY_CASE = {
-    "device_energy_j_per_task": "J",
-    "server_energy_j_per_task": "J",
-    "wasted_energy_j_per_task": "J",
-    "offloaded_share": "share of the work taken up",
-    "cpu_utilisation": "share",
-    "radio_utilisation": "share",
-    "server_utilisation": "share",
-    "power_mismatch": "share",
-    "converged_after_blocks": "blocks",
-    "growth_per_block": "mean tasks per block",
+    "device_energy_j_per_task": ("energy of the devices per arriving task", "J"),
+    "server_energy_j_per_task": ("energy of the server per arriving task", "J"),
+    "wasted_energy_j_per_task": ("energy of the server, per arriving task, while it had no work", "J"),
+    "offloaded_share": ("offloaded share of the started work", "1"),
+    "cpu_utilisation": ("utilisation of the devices' processors", "1"),
+    "radio_utilisation": ("utilisation of the devices' radios", "1"),
+    "server_utilisation": ("utilisation of the server", "1"),
+    "power_mismatch": ("share of devices whose power differs from the commanded power", "1"),
+    "settling_block": ("first block from which the running mean of the cost stays within 5 % of its end", "block"),
+    "growth_per_block": ("growth of the waiting work of an unstable case", "mean tasks per block"),
 }
-BY_POINT = {"bound": "cost per block, or discounted sum", "bound_price": "cost per mean task", "bound_slack": "cost"}
-WORDS = ("status", "reason")
+BY_POINT = {
+    "bound": ("lower bound on the objective", "cost per block, or cost for discounted sums"),
+    "bound_price": ("price of work at the server in the bound", "cost per mean task"),
+    "bound_slack": ("possible error of the bound", "cost"),
+}
+WORDS = {"status": "status of the case", "reason": "reason for the status"}
+OTHERS = {
+    "cost": ("mean cost after warm-up, by component", "cost per block"),
+    "gap": ("gap to the lower bound as a share of it, by loss", "1"),
+    "bound_reason": ("reason why there is no bound", "1"),
+    "case": ("key of the case", "1"),
+    "heavy_tail": ("whether the mean radio cost is infinite in theory", "1"),
+    "signals_up": ("numbers that a device sends in a block", "1"),
+    "signals_down": ("numbers that a device receives in a block", "1"),
+    "scheme": ("scheme", "1"),
+    "seed": ("seed", "1"),
+    "component": ("component of the cost", "1"),
+    "loss": ("where the gap arises", "1"),
+}
+ATTRIBUTES = BY_SEED | BY_CASE | BY_POINT | {name: (words, "1") for name, words in WORDS.items()} | OTHERS
+"""Long name and units of every variable and coordinate but those of the axes."""
 
 
 def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr.Dataset:
-    """The dataset of a sweep from the outcome of every case.
+    """The dataset of a sweep from the outcome of every case, by its key.
 
-    Averages of a case that is not `ok`, and what does not exist, are NaN. Nothing in it depends on when, where or in
+    Means of a case that is not `ok`, and numbers that do not exist, are NaN. Nothing in it depends on when, where or in
     how many attempts it was computed.
     """
     outcomes = [
         failed(cell.why, "invalid") if cell.key is None else outcome_of(cell.key) or failed("not computed")
         for cell in plan.cells
     ]
-    axes, names = [len(axis.values) for axis in plan.axes], dimensions(plan.axes)
-    shape, dims = [*axes, len(plan.base.schemes)], [*names, "scheme"]
+    sizes, names = [len(axis.values) for axis in plan.axes], dimensions(plan.axes)
+    shape, dims = [*sizes, len(plan.base.schemes)], [*names, "scheme"]
     seeds = len(plan.base.seeds)
 
     def numbers(name: str, *inner: int) -> np.ndarray:
@@ -55,24 +74,27 @@ def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr
         values = [np.asarray(outcome.get(name, nothing), np.float64) for outcome in outcomes]
         return np.stack(values).reshape(*shape, *inner)
 
-    variables: dict[str, Any] = {"cost": ([*dims, "seed", "part"], numbers("cost", seeds, len(COST_COMPONENTS)))}
+    def words(name: str) -> np.ndarray:
+        return np.array([outcome.get(name, "") for outcome in outcomes], object).reshape(shape)
+
+    variables: dict[str, Any] = {"cost": ([*dims, "seed", "component"], numbers("cost", seeds, len(COST_COMPONENTS)))}
     variables["gap"] = ([*dims, "seed", "loss"], numbers("gap", seeds, len(LOSSES)))
     variables |= {name: ([*dims, "seed"], numbers(name, seeds)) for name in BY_SEED}
     variables |= {name: (dims, numbers(name)) for name in BY_CASE}
     variables |= {name: (names, _of_points(numbers(name))) for name in BY_POINT}
-    variables |= {name: (dims, _words(outcomes, name, shape)) for name in WORDS}
-    variables["bound_reason"] = (names, _words(outcomes, "bound_reason", shape).max(axis=-1))
+    variables |= {name: (dims, words(name)) for name in WORDS}
+    variables["bound_reason"] = (names, words("bound_reason").max(axis=-1))
     variables["case"] = (dims, np.array([cell.key or "" for cell in plan.cells], object).reshape(shape))
     return _described(xr.Dataset(variables), plan)
 
 
 def cost_of(dataset: xr.Dataset, at: Mapping[str, int], scheme: str) -> Estimate:
-    """Cost per block after warm-up at the point of these positions: mean over seeds and its 95 % interval."""
-    return estimate(np.asarray(dataset["cost"].isel(at).sel(scheme=scheme).sum("part", skipna=False)))
+    """Cost per block after warm-up at the point with these positions: mean over seeds and its 95 % interval."""
+    return estimate(np.asarray(dataset["cost"].isel(at).sel(scheme=scheme).sum("component", skipna=False)))
 
 
 def gap_of(dataset: xr.Dataset, at: Mapping[str, int], scheme: str) -> Estimate:
-    """Gap to the lower bound there, as a share of it."""
+    """Gap to the lower bound at the point with these positions, as a share of the bound."""
     return estimate(np.asarray(dataset["gap"].isel(at).sel(scheme=scheme).sum("loss", skipna=False)))
 
 
@@ -89,20 +111,16 @@ def axis_names(dataset: xr.Dataset) -> list[str]:
 
 
 def _of_points(values: np.ndarray) -> np.ndarray:
-    """What all schemes of a point agree on, from one that knows it."""
+    """(axes) from (axes, schemes): the first number that a scheme of a point has; all that have one agree."""
     known = np.argmax(np.isfinite(values), axis=-1)
     return np.take_along_axis(values, known[..., None], axis=-1)[..., 0]
-
-
-def _words(outcomes: list[Outcome], name: str, shape: list[int]) -> np.ndarray:
-    return np.array([outcome.get(name, "") for outcome in outcomes], object).reshape(shape)
 
 
 def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
     """The dataset with coordinates, units, the scenario that the axes start from, and versions."""
     base, schemes = plan.base, plan.base.schemes
     dataset = dataset.assign_coords(
-        scheme=list(schemes), seed=list(base.seeds), part=list(COST_COMPONENTS), loss=list(LOSSES)
+        scheme=list(schemes), seed=list(base.seeds), component=list(COST_COMPONENTS), loss=list(LOSSES)
     ).assign(
         heavy_tail=("scheme", [find_scheme(name).channel_blind and _unlimited(base.scenario) for name in schemes]),
         signals_up=("scheme", [find_scheme(name).signalling()["up"] for name in schemes]),
@@ -110,13 +128,13 @@ def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
     )
     for name, axis in zip(dimensions(plan.axes), plan.axes, strict=True):
         dataset = dataset.assign_coords({name: axis.labels()})
-        dataset[name].attrs = {"units": axis.unit(), "field": axis.field}
-    for name, unit in (BY_SEED | BY_CASE | BY_POINT | {"cost": UNITS["cost"], "gap": "share of the bound"}).items():
-        dataset[name].attrs["units"] = unit
+        dataset[name].attrs = {"units": axis.unit(), "field": axis.field, "long_name": axis.field}
+    for name, (words, unit) in ATTRIBUTES.items():
+        dataset[name].attrs |= {"long_name": words, "units": unit}
     return dataset.assign_attrs(
         scenario_name=base.name,
         scenario=base.scenario.to_toml(),
-        over=json.dumps([[axis.field, axis.values] for axis in plan.axes]),
+        axes=json.dumps([[axis.field, axis.values] for axis in plan.axes]),
         blocks=base.blocks,
         warmup=base.warmup,
         precision=base.precision,

@@ -1,10 +1,10 @@
-"""Sweeps: any grid over scenario fields x schemes x seeds, on processes or any executor, that survive being killed.
+"""Sweeps: any grid over scenario fields x schemes x seeds, on processes or any executor, resumable at any moment.
 
     plan -> groups of cases -> an executor -> a file for each case -> one labelled dataset
 
-Whatever is killed and whenever, starting the sweep again computes only groups of which a case is missing, and ends
-with the dataset of a sweep that was never disturbed, bit for bit. That holds on one kind of machine: another CPU or
-another version of XLA may round differently.
+If a sweep or a worker is killed, the same call computes only the groups of which a case is missing, and ends with the
+dataset of an uninterrupted sweep, bit for bit. That holds on one kind of machine: another CPU or another version of XLA
+may round differently.
 """
 
 import contextlib
@@ -19,35 +19,37 @@ from typing import Any
 import xarray as xr
 
 from partway.errors import InputError, shorten
+from partway.experiments import store as stores
 from partway.experiments.comparison import Plan
+from partway.experiments.store import JSON, Kind, Store
 from partway.experiments.sweep.dask import scheduler_gone
 from partway.experiments.sweep.dataset import assemble
-from partway.experiments.sweep.group import FAILED, Outcome, failed, play_group
+from partway.experiments.sweep.group import FAILED, Outcome, failed, run_group
 from partway.experiments.sweep.plan import Case, SweepPlan, key_of, sweep_plan, versions
-from partway.experiments.sweep.store import Store, opened, refusals
-from partway.files import DATASET, replacing
+from partway.files import save_dataset
 from partway.schemes import find_scheme
-from partway.workers import jobs_of, processes
+from partway.workers import process_count, processes
 
-MOST_TRIES = 3
-"""How often a group may lose its worker, or run out of memory."""
+SWEEP = Kind("sweep", "cases", JSON)
+MAX_TRIES = 3
+"""How often a group is tried that loses its worker or runs out of memory."""
 WINDOW = 256
-"""Groups that are handed to an executor from outside at a time; to our own processes, two for each."""
+"""Groups that are handed at once to an executor of the caller; our own processes get two each."""
 HEARTBEAT_S = 0.5
-"""How long Ctrl-C may go unheard."""
-LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError", "FuturesCancelledError")
-"""Exceptions, by the names that Dask gives them, that say a worker is gone."""
+"""Longest time between two calls of `on_progress`, which may raise KeyboardInterrupt."""
+WORKER_GONE = ("KilledWorker", "CommClosedError", "FutureCancelledError", "FuturesCancelledError")
+"""Names of Dask's exceptions for a worker that has died; Dask need not be installed."""
 
 Group = tuple[Case, ...]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is: cases done, of how many, and groups that are being computed."""
+    """Finished cases, all cases, and groups that are being computed."""
 
     done: int
     cases: int
-    flying: int
+    in_flight: int
 
 
 OnProgress = Callable[[Progress], None]
@@ -55,7 +57,7 @@ OnProgress = Callable[[Progress], None]
 
 def sweep(
     scenario: str | Path | Mapping[str, Any] = "paper",
-    over: Mapping[str, Any] | Sequence[str] = (),
+    axes: Mapping[str, Any] | Sequence[str] = (),
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     schemes: Sequence[str] | None = None,
@@ -72,53 +74,51 @@ def sweep(
 ) -> xr.Dataset:
     """Run schemes over seeds at every point of a grid.
 
-    over      {field: values} by dotted name, such as {"device.arrival_prob": [0.1, 0.2]}; or texts FIELD=SPEC
-    out       a folder for state and results: a sweep that was stopped goes on there; without one nothing is kept
-    jobs      worker processes; as many as cores if not given (with a GPU give 1)
-    executor  runs the groups instead: any `concurrent.futures.Executor`, such as a Dask client's
-    tick      called as cases are done, and at least twice a second
+    axes         {field: values} by dotted name, such as {"device.arrival_prob": [0.1, 0.2]}; or strings FIELD=SPEC
+    out          folder for state and results: the same call resumes a sweep there; without it nothing is kept
+    overwrite    delete the sweep that is in `out` first
+    jobs         worker processes; default: as many as cores (with a GPU give 1)
+    executor     runs the groups instead: any `concurrent.futures.Executor`, such as a Dask client's
+    on_progress  called as cases finish, and at least twice a second
 
-    The other arguments are those of `partway.compare`. Returns a dataset with a dimension for each axis, then scheme,
-    seed, part and loss; a case that could not be run says why in `status` and `reason`. Raises InputError for what
-    cannot be swept or written.
+    The other arguments are those of `compare`. Returns a dataset with a dimension for each axis, then scheme, seed and
+    component; a case without numbers has a `status` other than "ok" and a `reason`. Raises InputError for arguments
+    that cannot be used, before anything runs, and where `out` cannot be written.
     """
-    how = {"server": server, "blocks": blocks, "seeds": seeds, "warmup": warmup, "precision": precision}
-    plan = sweep_plan(scenario, over, overrides=overrides, schemes=schemes, **how)
+    options: dict[str, Any] = {"server": server, "blocks": blocks, "seeds": seeds, "warmup": warmup}
+    plan = sweep_plan(scenario, axes, overrides=overrides, schemes=schemes, precision=precision, **options)
     check_processes(plan, jobs, executor)
-    with _folder(out) as folder, opened(folder, plan.description(), overwrite) as store:
+    with _folder(out) as folder, opened(plan, folder, overwrite) as store:
         return execute(plan, store, jobs, executor, on_progress)
 
 
+def opened(plan: SweepPlan, out: Path, overwrite: bool) -> contextlib.AbstractContextManager[Store[Outcome]]:
+    """The store of a sweep in the folder `out`; see `partway.experiments.store.opened`."""
+    return stores.opened(out, SWEEP, plan.request(), overwrite)
+
+
 def execute(
-    plan: SweepPlan, store: Store, jobs: int | None, executor: Executor | None, on_progress: OnProgress
+    plan: SweepPlan, store: Store[Outcome], jobs: int | None, executor: Executor | None, on_progress: OnProgress
 ) -> xr.Dataset:
-    """Compute what `store` has not, and write the dataset there."""
-    with _workers(plan, jobs, executor) as (chosen, window):
-        lost = _Computation(plan, store, chosen, window, on_progress).run()
-    dataset = assemble(plan, lambda key: lost.get(key) or store.read(key))
-    with refusals(store.given), replacing(store.folder / DATASET) as partial:
-        save(dataset, partial)
+    """Compute the cases that `store` does not have, and write the dataset there."""
+    with _executor(plan, jobs, executor) as (chosen, window):
+        unkept = _Computation(plan, store, chosen, window, on_progress).run()
+    dataset = assemble(plan, lambda key: unkept.get(key) or store.read(key))
+    with store.results() as folder:
+        save_dataset(dataset, folder)
     return dataset
 
 
-def save(dataset: xr.Dataset, path: Path) -> None:
-    """The dataset as netCDF4. Raises OSError where there is no room."""
-    try:
-        dataset.to_netcdf(path, engine="netcdf4")
-    except RuntimeError as error:  # "NetCDF: HDF error", such as a full disk's
-        raise OSError(None, str(error)) from None
-
-
 def check_processes(plan: SweepPlan, jobs: int | None, executor: Executor | None) -> None:
-    """Raise InputError for a number of jobs that is none, or schemes that other processes cannot find."""
+    """Raise InputError for an impossible number of processes, or schemes that other processes cannot import."""
     if executor is not None:
         return
-    jobs_of(jobs)
+    process_count(jobs)
     for name in plan.base.schemes:
         home = type(find_scheme(name).device).__module__
         if ":" not in name and home.partition(".")[0] != "partway":
             raise InputError(
-                f"scheme '{name}': other processes do not know it; name it module:ATTRIBUTE, or give "
+                f"scheme '{name}': other processes cannot find it; name it module:ATTRIBUTE, or give "
                 "executor=concurrent.futures.ThreadPoolExecutor(1)"
             )
 
@@ -126,83 +126,88 @@ def check_processes(plan: SweepPlan, jobs: int | None, executor: Executor | None
 class _Computation:
     """One pass over the groups of which a case is missing.
 
-    A group that was in flight when a worker died may have killed it: it is tried again with nothing beside it. So is
-    one that ran out of memory.
+    A group that was being computed when a worker died may have caused it: it is tried again with no other group beside
+    it. So is a group that ran out of memory.
     """
 
-    def __init__(self, plan: SweepPlan, store: Store, executor: Executor, window: int, on_progress: OnProgress):
+    def __init__(
+        self, plan: SweepPlan, store: Store[Outcome], executor: Executor, window: int, on_progress: OnProgress
+    ):
         self.store, self.executor, self.window, self.on_progress = store, executor, window, on_progress
         self.cases = sum(map(len, plan.groups))
         missing = [group for group in plan.groups if any(store.read(case.key) is None for case in group)]
         self.waiting: deque[tuple[Group, int]] = deque((group, 1) for group in missing)
-        self.flying: dict[Future[list[Outcome]], tuple[Group, int]] = {}
+        self.in_flight: dict[Future[list[Outcome]], tuple[Group, int]] = {}
         self.done = self.cases - sum(map(len, missing))
-        self.lost: dict[str, Outcome] = {}
+        self.unkept: dict[str, Outcome] = {}
 
     def run(self) -> dict[str, Outcome]:
         """Compute and keep them; returns the outcomes that are not kept because another attempt may differ."""
         try:
-            while self.waiting or self.flying:
+            while self.waiting or self.in_flight:
                 self._submit()
                 self.on_progress(self._progress())
                 self._receive()
             self.on_progress(self._progress())
         finally:
-            for future in self.flying:
+            for future in self.in_flight:
                 future.cancel()
-        return self.lost
+        return self.unkept
 
     def _progress(self) -> Progress:
-        return Progress(self.done, self.cases, len(self.flying))
+        return Progress(self.done, self.cases, len(self.in_flight))
 
     def _submit(self) -> None:
-        while self.waiting and len(self.flying) < self._room():
+        while self.waiting and len(self.in_flight) < self._limit():
             group, tries = self.waiting.popleft()
             try:
-                future = self.executor.submit(_play, play_group, group, versions())
+                future = self.executor.submit(_run, run_group, group, versions())
             except (RuntimeError, OSError) as error:  # BrokenExecutor is a RuntimeError
                 raise InputError(
-                    f"the executor takes no more work ({type(error).__name__}: {shorten(str(error), 100)}); what is "
-                    "done is kept, start the sweep again with a new one"
+                    f"the executor accepts no more work ({type(error).__name__}: {shorten(str(error), 100)}); finished "
+                    "cases are kept, start the sweep again with a new one"
                 ) from None
-            self.flying[future] = (group, tries)
+            self.in_flight[future] = (group, tries)
 
-    def _room(self) -> int:
-        suspects = [self.waiting[0][1], *(tries for _, tries in self.flying.values())]
-        return 1 if max(suspects) > 1 else self.window
+    def _limit(self) -> int:
+        """Groups that may be in flight: one while any of them, or the next, has lost a worker before."""
+        tries = [self.waiting[0][1], *(tries for _, tries in self.in_flight.values())]
+        return 1 if max(tries) > 1 else self.window
 
     def _receive(self) -> None:
-        """Wait a moment for results, and keep them. No future is held on to: Dask computes anew what one stands for."""
-        finished, _ = wait(self.flying, HEARTBEAT_S, FIRST_COMPLETED)
+        """Wait a moment for results, and keep them. No reference to a future stays: Dask would recompute its result."""
+        finished, _ = wait(self.in_flight, HEARTBEAT_S, FIRST_COMPLETED)
         if not finished and scheduler_gone(self.executor):
-            raise InputError("the Dask scheduler is gone; what is done is kept, the same sweep goes on with a new one")
+            raise InputError(
+                "the Dask scheduler is gone; finished cases are kept, run the same sweep with a new one to resume"
+            )
         while finished:
             self._finish(finished.pop())
 
     def _finish(self, future: Future[list[Outcome]]) -> None:
-        group, tries = self.flying.pop(future)
+        group, tries = self.in_flight.pop(future)
         try:
             outcomes = future.result()
         except ImportError as error:
             raise InputError(
-                f"a worker cannot run this: {error}; it needs what is installed here and the same files, and is to be "
-                "started again when they have changed"
+                f"a worker cannot run this: {error}; install there what is installed here, give it the same files, and "
+                "restart it when they have changed"
             ) from None
         except (Exception, CancelledError) as error:
-            if (_worker_gone(error) or isinstance(error, MemoryError)) and tries < MOST_TRIES:
+            if (_worker_gone(error) or isinstance(error, MemoryError)) and tries < MAX_TRIES:
                 self.waiting.appendleft((group, tries + 1))
                 return
             outcomes = [failed(_why(error, tries))] * len(group)
         for case, outcome in zip(group, outcomes, strict=True):
             if outcome["status"] == FAILED:
-                self.lost[case.key] = outcome
+                self.unkept[case.key] = outcome
             elif self.store.read(case.key) is None:
                 self.store.write(case.key, outcome)
         self.done += len(group)
 
 
-def _play(play: Callable[[list[Plan]], list[Outcome]], group: Group, expected: Mapping[str, str]) -> list[Outcome]:
-    """`play_group` in a worker. Raises ImportError where it would compute something else than the cases' hashes say."""
+def _run(run: Callable[[list[Plan]], list[Outcome]], group: Group, expected: Mapping[str, str]) -> list[Outcome]:
+    """`run_group` in a worker. Raises ImportError where it would compute something else than the cases' keys say."""
     here = versions()
     name = next((name for name in expected if here.get(name) != expected[name]), None)
     if name:
@@ -215,12 +220,14 @@ def _play(play: Callable[[list[Plan]], list[Outcome]], group: Group, expected: M
         if key != case.key:
             names = " and ".join(filter(None, (*case.plan.schemes, case.plan.server)))
             raise ImportError(f"the files of {names}, or of the profiles, are not the same there as here")
-    return play([case.plan for case in group])
+    return run([case.plan for case in group])
 
 
 def _worker_gone(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, BrokenExecutor | CancelledError | ConnectionError | EOFError) or bool(names & {*LOST})
+    return isinstance(error, BrokenExecutor | CancelledError | ConnectionError | EOFError) or bool(
+        names & {*WORKER_GONE}
+    )
 
 
 def _why(error: BaseException, tries: int) -> str:
@@ -232,14 +239,14 @@ def _why(error: BaseException, tries: int) -> str:
 
 
 @contextlib.contextmanager
-def _workers(plan: SweepPlan, jobs: int | None, executor: Executor | None) -> Generator[tuple[Executor, int]]:
-    """The given executor, left as it is, or worker processes of our own, which are gone at the end; and its window."""
-    if executor is not None:
-        yield executor, WINDOW
+def _executor(plan: SweepPlan, jobs: int | None, given: Executor | None) -> Generator[tuple[Executor, int]]:
+    """(executor, groups in flight at most): the caller's, which stays open, or processes that end with the block."""
+    if given is not None:
+        yield given, WINDOW
         return
-    count = min(jobs_of(jobs), max(len(plan.groups), 1))
-    with processes(count) as made:
-        yield made, 2 * count
+    count = min(process_count(jobs), max(len(plan.groups), 1))
+    with processes(count) as workers:
+        yield workers, 2 * count
 
 
 @contextlib.contextmanager

@@ -1,0 +1,474 @@
+"""Files and folders appear complete or not at all, and never in the place of something else."""
+
+import os
+import resource
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from partway.errors import InputError
+from partway.files import (
+    DATASET,
+    DATASET_VERSION,
+    MARK,
+    Mark,
+    load_dataset,
+    new_file,
+    new_folder,
+    read_mark,
+    replacing,
+    save_dataset,
+    write_whole,
+)
+
+Open = Callable[[Path, bool], AbstractContextManager[Path]]
+
+
+def open_file(path: Path, overwrite: bool) -> AbstractContextManager[Path]:
+    return new_file(path, overwrite, "--json")
+
+
+both = pytest.mark.parametrize("new", [new_folder, open_file], ids=["folder", "file"])
+
+
+def fill(partial: Path, text: str, *names: str) -> None:
+    """Write as a command does: into the folder, or into the file."""
+    if partial.is_dir():
+        for name in names or ("results.json",):
+            (partial / name).write_text(text)
+    else:
+        partial.write_text(text)
+
+
+def write(new: Open, path: Path, text: str, *names: str, overwrite: bool = False) -> None:
+    with new(path, overwrite) as partial:
+        fill(partial, text, *names)
+
+
+def write_while(new: Open, path: Path, happens: Callable[[], object], overwrite: bool = False) -> None:
+    """Write "new" while something else happens."""
+    with new(path, overwrite) as partial:
+        fill(partial, "new")
+        happens()
+
+
+def raising(error: BaseException | type[BaseException]) -> Callable[[], None]:
+    def happens() -> None:
+        raise error
+
+    return happens
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Everything under a folder, with what is in it; a folder has no text."""
+    found = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_text() if path.is_file() else "" for path in found}
+
+
+def refusal(new: Open, path: Path, overwrite: bool = False) -> str:
+    """The message that refuses a destination before anything is computed."""
+    with pytest.raises(InputError) as caught, new(path, overwrite):
+        pytest.fail("it must be refused before the block")
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) <= 300
+    assert message.startswith(("--out ", "--json "))
+    return message
+
+
+# What appears
+
+
+@both
+def test_what_was_written_appears_under_its_name_and_nothing_else(tmp_path: Path, new: Open):
+    out = tmp_path / "results"
+    with new(out, False) as partial:
+        assert partial.parent == tmp_path
+        assert not out.exists()
+        fill(partial, "new")
+    assert os.listdir(tmp_path) == ["results"]
+    assert (out / "results.json" if out.is_dir() else out).read_text() == "new"
+
+
+@both
+def test_rights_are_those_of_any_new_file(tmp_path: Path, new: Open):
+    write(new, tmp_path / "results", "new")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    like = tmp_path / ("folder" if (tmp_path / "results").is_dir() else "file")
+    assert stat.filemode((tmp_path / "results").stat().st_mode) == stat.filemode(like.stat().st_mode)
+
+
+def test_folders_above_a_folder_are_made(tmp_path: Path):
+    write(new_folder, tmp_path / "a" / "b" / "c", "new")
+    assert tree(tmp_path / "a" / "b" / "c")["results.json"] == "new"
+    write(new_folder, tmp_path / "a" / "b" / "d", "more")
+    assert tree(tmp_path / "a" / "b" / "d")["results.json"] == "more"
+
+
+@both
+def test_relative_names_hang_on_the_folder_one_was_in(tmp_path: Path, new: Open, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with new(Path("results"), False) as partial:
+        fill(partial, "new")
+        monkeypatch.chdir("elsewhere")
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "results"]
+
+
+@both
+def test_the_longest_name_there_is(tmp_path: Path, new: Open):
+    write(new, tmp_path / ("n" * 255), "new")
+    write(new, tmp_path / ("é" * 127), "new")
+    assert len(os.listdir(tmp_path)) == 2
+
+
+@both
+def test_a_link_leads_to_where_results_go(tmp_path: Path, new: Open):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "results")
+    write(new, tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "disk") == ["results"]
+    write(new, tmp_path / "link", "newer", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert "newer" in {**tree(tmp_path / "disk"), "link": ""}.values()
+
+
+# What exists
+
+
+@both
+def test_what_exists_is_kept_unless_asked(tmp_path: Path, new: Open):
+    write(new, tmp_path / "results", "old")
+    before = tree(tmp_path)
+    assert "exists already; add --overwrite or choose another " in refusal(new, tmp_path / "results")
+    assert tree(tmp_path) == before
+
+
+@both
+def test_what_exists_is_replaced_whole_when_asked(tmp_path: Path, new: Open):
+    write(new, tmp_path / "results", "old", "results.json", "only-old.png")
+    with new(tmp_path / "results", True) as partial:
+        fill(partial, "new", "results.json", "only-new.svg")
+        assert "old" in tree(tmp_path).values()
+    now = tree(tmp_path)
+    assert "new" in now.values()
+    assert "old" not in now.values()
+    assert not any("only-old" in name or "partial" in name or ".old" in name for name in now)
+
+
+@both
+def test_what_exists_stays_when_the_new_one_fails(tmp_path: Path, new: Open):
+    write(new, tmp_path / "results", "old")
+    before = tree(tmp_path)
+    with pytest.raises(RuntimeError, match="why"):
+        write_while(new, tmp_path / "results", raising(RuntimeError("why")), overwrite=True)
+    assert tree(tmp_path) == before
+
+
+@both
+def test_what_appears_in_the_meantime_is_kept(tmp_path: Path, new: Open):
+    with pytest.raises(InputError, match="exists already"):
+        write_while(new, tmp_path / "results", lambda: write(new, tmp_path / "results", "other"))
+    assert "other" in tree(tmp_path).values()
+    assert "new" not in tree(tmp_path).values()
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path: Path):
+    (tmp_path / "results").mkdir()
+    write(new_folder, tmp_path / "results", "new")
+    assert set(tree(tmp_path)) == {"results", "results/results.json", f"results/{MARK}"}
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "photo.png", "results.nc", "sub/thesis.tex", ".git/config", "empty/"])
+def test_a_folder_with_anything_else_in_it_is_refused(tmp_path: Path, foreign: str):
+    write(new_folder, tmp_path / "results", "old")
+    path = tmp_path / "results" / foreign
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if foreign.endswith("/") else path.write_text("mine")
+    before = tree(tmp_path)
+    message = refusal(new_folder, tmp_path / "results", overwrite=True)
+    assert f"holds '{foreign.split('/')[0]}" in message
+    assert "which Partway did not write" in message
+    assert tree(tmp_path) == before
+
+
+BAD_MARKS = (
+    None,
+    b"",
+    b"\xff",
+    b"results.json\n",
+    b"null",
+    b"[]",
+    b'{"title": "another", "kind": "results", "request": {}, "files": ["results.json"]}',
+    b'{"title": "Partway wrote the files named here and replaces them on request", "files": 3}',
+)
+
+
+@pytest.mark.parametrize("mark", BAD_MARKS)
+def test_a_folder_that_looks_like_results_is_refused(tmp_path: Path, mark: bytes | None):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results.json").write_text("mine")
+    if mark is not None:
+        (tmp_path / "results" / MARK).write_bytes(mark)
+    assert "which Partway did not write" in refusal(new_folder, tmp_path / "results", overwrite=True)
+    assert (tmp_path / "results" / "results.json").read_text() == "mine"
+
+
+def test_the_mark_names_what_was_written(tmp_path: Path):
+    with new_folder(tmp_path / "results", False) as partial:
+        (partial / "sub").mkdir()
+        (partial / "sub" / "deep.txt").write_text("new")
+    assert read_mark(tmp_path / "results") == Mark("results", frozenset({"sub", "sub/deep.txt"}))
+
+
+def test_a_folder_that_another_command_resumes_is_refused(tmp_path: Path):
+    (tmp_path / "results").mkdir()
+    Mark("sweep", frozenset(), {"blocks": 3}).write(tmp_path / "results")
+    assert read_mark(tmp_path / "results") == Mark("sweep", frozenset(), {"blocks": 3})
+    for overwrite in (False, True):
+        assert "holds sweep files" in refusal(new_folder, tmp_path / "results", overwrite)
+    assert os.listdir(tmp_path / "results") == [MARK]
+
+
+def test_what_is_put_into_a_folder_while_a_run_goes_on_is_kept(tmp_path: Path):
+    write(new_folder, tmp_path / "results", "old")
+    notes = tmp_path / "results" / "notes.txt"
+    with pytest.raises(InputError, match=r"holds 'notes\.txt'"):
+        write_while(new_folder, tmp_path / "results", lambda: notes.write_text("mine"), overwrite=True)
+    assert tree(tmp_path / "results").keys() == {MARK, "notes.txt", "results.json"}
+    assert os.listdir(tmp_path) == ["results"]
+
+
+def test_a_result_some_of_whose_files_were_removed_is_still_ours(tmp_path: Path):
+    write(new_folder, tmp_path / "results", "old", "results.json", "table.txt")
+    (tmp_path / "results" / "table.txt").unlink()
+    write(new_folder, tmp_path / "results", "new", overwrite=True)
+    assert tree(tmp_path / "results")["results.json"] == "new"
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "", "..", "/", "/proc"):
+        assert "is in use and cannot be replaced; name a new folder inside it" in refusal(
+            new_folder, Path(name), overwrite=True
+        )
+
+
+def test_a_device_is_no_file(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null"), Path("/dev/full")):
+        before = path.stat()
+        for overwrite in (False, True):
+            assert "is not a regular file" in refusal(open_file, path, overwrite)
+            assert "is not a folder" in refusal(new_folder, path, overwrite)
+        assert path.stat().st_mode == before.st_mode
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for overwrite in (False, True):
+        assert "is not a folder" in refusal(new_folder, tmp_path / "file", overwrite)
+        assert "is a folder; name a file" in refusal(open_file, tmp_path / "folder", overwrite)
+    assert tree(tmp_path) == {"file": "mine", "folder": ""}
+
+
+# What fails
+
+
+@both
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, BrokenPipeError, MemoryError])
+def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path, new: Open, failure: type[BaseException]):
+    with pytest.raises(failure):
+        write_while(new, tmp_path / "results", raising(failure))
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_folder_above_is_left_of_a_run_that_fails(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        write_while(new_folder, tmp_path / "there" / "a" / "b" / "c", raising(KeyboardInterrupt))
+    assert tree(tmp_path) == {"there": ""}
+
+
+def test_a_folder_above_stays_if_somebody_has_used_it(tmp_path: Path):
+    def happens() -> None:
+        (tmp_path / "a" / "notes.txt").write_text("mine")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_while(new_folder, tmp_path / "a" / "b" / "c", happens)
+    assert tree(tmp_path) == {"a": "", "a/notes.txt": "mine"}
+
+
+@both
+def test_a_second_interrupt_does_not_stop_the_cleaning_up(tmp_path: Path, new: Open, monkeypatch: pytest.MonkeyPatch):
+    remove, removed = os.unlink, list[Path]()
+
+    def interrupted(path: Path, **options: Any) -> None:
+        removed.append(path)
+        signal.raise_signal(signal.SIGINT)
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_while(new, tmp_path / "results", lambda: signal.raise_signal(signal.SIGINT))
+    assert removed
+    assert os.listdir(tmp_path) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@both
+def test_a_rename_that_fails_leaves_the_old(tmp_path: Path, new: Open, monkeypatch: pytest.MonkeyPatch):
+    write(new, tmp_path / "results", "old")
+    before = tree(tmp_path)
+
+    def refuse(self: Path, target: Path) -> Path:
+        if ".partial-" in self.name:
+            raise PermissionError(1, "Operation not permitted")
+        os.rename(self, target)
+        return target
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(InputError, match="Operation not permitted"):
+        write(new, tmp_path / "results", "new", overwrite=True)
+    assert tree(tmp_path) == before
+
+
+@both
+def test_it_works_outside_the_main_thread(tmp_path: Path, new: Open):
+    thread = threading.Thread(target=write, args=(new, tmp_path / "results", "new"))
+    thread.start()
+    thread.join()
+    assert os.listdir(tmp_path) == ["results"]
+
+
+@both
+def test_what_cannot_be_written_is_refused_at_once(tmp_path: Path, new: Open):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    reasons = {
+        tmp_path / "file" / "below": "Not a directory|File exists",
+        tmp_path / "file" / "far" / "below": "Not a directory|No such file",
+        Path("/proc/results"): "No such file",
+        Path("/proc/a/b/results"): "No such file",
+        tmp_path / ("n" * 256): "File name too long",
+        tmp_path / "a" / ("n" * 256) / "results": "File name too long|No such file",
+        tmp_path / "nul\0byte": "null byte",
+        tmp_path / "nul\0byte" / "results": "null byte",
+        tmp_path / "surrogate\ud800": "encode|surrogate",
+        tmp_path / "loop": "is not a folder|is not a regular file",
+        Path("/sys/results"): "Operation not permitted|Permission denied|Read-only",
+    }
+    before = tree(tmp_path)
+    for path, reason in reasons.items():
+        message = refusal(new, path)
+        assert any(each in message for each in reason.split("|")), message
+        assert tree(tmp_path) == before
+
+
+@contextmanager
+def no_room(limit: int) -> Iterator[None]:
+    """A disk without room for a file of more than `limit` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@both
+def test_a_full_disk_is_an_input_error_and_leaves_nothing(tmp_path: Path, new: Open):
+    with no_room(1000), pytest.raises(InputError, match=r"results'?: cannot be written \(File too large\)"):
+        write(new, tmp_path / "results", "x" * 5000)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_dataset_on_a_full_disk(tmp_path: Path):
+    with (
+        no_room(1000),
+        pytest.raises(InputError, match="cannot be written"),
+        new_folder(tmp_path / "out", False) as folder,
+    ):
+        save_dataset(dataset(), folder)
+    assert os.listdir(tmp_path) == []
+
+
+# Datasets
+
+
+def dataset() -> xr.Dataset:
+    """What a comparison has: several types and dimensions, text, units, NaN, attributes."""
+    rng = np.random.default_rng(0)
+    made = xr.Dataset(
+        {
+            "cost": (("scheme", "seed", "block"), rng.normal(size=(2, 3, 50)).astype(np.float32), {"units": "J"}),
+            "growth": ("scheme", [np.nan, 0.5]),
+            "status": ("scheme", ["ok", "not_applicable"]),
+            "reason": ("scheme", ["", "it counts µ-tasks"]),
+            "heavy_tail": ("scheme", [True, False]),
+            "signals_up": ("scheme", [0, 1]),
+            "lonely": ((), 3.5),
+        },
+        {"scheme": ["local", "mymodule:MyPolicy"], "seed": [0, 7, 4_000_000_000]},
+    )
+    made.attrs = {"scenario": "devices = 2\n[radio]\n", "warmup": 25, "discount": 0.95, "server": ""}
+    return made
+
+
+def test_a_dataset_comes_back_as_it_was(tmp_path: Path):
+    with new_folder(tmp_path / "out", False) as folder:
+        save_dataset(dataset(), folder)
+    for location in (tmp_path / "out", str(tmp_path / "out"), tmp_path / "out" / DATASET):
+        back = load_dataset(location)
+        xr.testing.assert_identical(back, dataset())
+        assert {name: back[name].dtype.kind for name in back} == {
+            name: dataset()[name].dtype.kind for name in dataset()
+        }
+
+
+def test_a_dataset_of_another_version_is_refused(tmp_path: Path):
+    save_dataset(dataset(), tmp_path)
+    assert xr.load_dataset(tmp_path / DATASET).attrs["schema_version"] == DATASET_VERSION
+    for version, attributes in ((1, {}), (DATASET_VERSION + 1, {"schema_version": DATASET_VERSION + 1})):
+        dataset().assign_attrs(attributes).to_netcdf(tmp_path / DATASET, engine="netcdf4")
+        with pytest.raises(InputError, match=f"has schema_version {version}, and this version of Partway reads 2"):
+            load_dataset(tmp_path)
+
+
+def test_an_error_while_a_file_is_replaced_leaves_the_old_one(tmp_path: Path):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def interrupted() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert tree(tmp_path) == {"file": "old"}
+
+
+@pytest.mark.parametrize("what", ["missing", "empty folder", "junk", "folder with junk", "nul\0byte"])
+def test_what_is_no_dataset_is_refused(tmp_path: Path, what: str):
+    (tmp_path / "empty folder").mkdir()
+    (tmp_path / "folder with junk").mkdir()
+    for junk in (tmp_path / "junk", tmp_path / "folder with junk" / DATASET):
+        junk.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(range(256)))
+    with pytest.raises(InputError, match="give a folder that `partway compare --out` wrote") as caught:
+        load_dataset(tmp_path / what)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 300

@@ -1,0 +1,108 @@
+"""Which code made a number: the import closure, its hash, and what they depend on."""
+
+import importlib.metadata
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import partway
+from partway import provenance
+from partway.provenance import code_hash, import_closure, made_by, versions
+
+SOURCE = Path(partway.__file__).parent
+SWEEP, FIGURES = "partway.experiments.sweep.group", "partway.paper.figure_runs"
+BELOW = {
+    "partway.simulation.rollout",
+    "partway.simulation.step",
+    "partway.controllers.base",
+    "partway.controllers.postdecision",
+    "partway.bound.certificate",
+    "partway.system.equations",
+    "partway.system.world",
+    "partway.scenario.schema",
+    "partway.rng",
+}
+"""Modules that every simulated number depends on."""
+
+
+def clear() -> None:
+    for cached in (code_hash, import_closure, versions):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's source, which is what is hashed."""
+    copy = tmp_path / "partway"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.csv", "*.toml"))
+    monkeypatch.setattr(provenance, "__file__", str(copy / "provenance.py"))
+    clear()
+    yield copy
+    clear()
+
+
+def test_the_closure_holds_what_numbers_come_from_and_not_what_shows_them():
+    for module in (SWEEP, FIGURES):
+        closure = set(import_closure(module))
+        assert {module} | BELOW <= closure
+        above = [name for name in closure if name.startswith(("partway.figures", "partway.cli", "partway.planner"))]
+        assert above == []
+        assert "partway" not in closure  # which exports everything, these too
+    assert "partway.bound.lower_bound" in import_closure(SWEEP)
+    assert not {"partway.experiments.store", "partway.files"} & set(import_closure(SWEEP))
+    assert "partway.paper.claims" in import_closure(FIGURES)
+    assert "partway.paper.claims" not in import_closure(SWEEP)
+
+
+def test_the_closure_is_closed():
+    """Whatever a module of it imports is in it, and it is that of its parts."""
+    closure = import_closure(SWEEP)
+    assert set(closure) == {each for name in closure for each in import_closure(name)}
+    assert import_closure(SWEEP, FIGURES) == tuple(sorted({*import_closure(SWEEP), *import_closure(FIGURES)}))
+
+
+def append(package: Path, module: str, text: str) -> None:
+    path = package.joinpath(*module.split(".")[1:])
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path.write_text(path.read_text() + text)
+    clear()
+
+
+def test_a_change_within_the_closure_changes_the_hash(package: Path):
+    for module in ("partway.system.equations", "partway.simulation", SWEEP):
+        before = code_hash(SWEEP)
+        append(package, module, "\nHALF = 0.5\n")
+        assert code_hash(SWEEP) != before, module
+
+
+def test_a_change_outside_it_does_not(package: Path):
+    before, other = code_hash(SWEEP), code_hash(FIGURES)
+    for module in ("partway.figures.style", "partway.cli.main", "partway.files", "partway"):
+        append(package, module, "\nHALF = 0.5\n")
+    assert (code_hash(SWEEP), code_hash(FIGURES)) == (before, other)
+
+
+def test_a_new_import_joins_the_closure(package: Path):
+    """Also one inside a function, but not one that only type checkers see."""
+    assert "partway.formatting" not in import_closure("partway.system.equations")
+    append(package, "partway.system.equations", "\n\ndef late():\n    from partway import formatting\n")
+    assert "partway.formatting" in import_closure("partway.system.equations")
+    hidden = "\nif TYPE_CHECKING:\n    from partway.figures.style import STYLE\n"
+    append(package, "partway.system.equations", hidden)
+    assert "partway.figures.style" not in import_closure("partway.system.equations")
+    append(package, "partway.system.equations", "\n\ndef late():\n    from partway import sweep\n")
+    assert "partway" in import_closure("partway.system.equations")  # for a name of its own it has to run
+
+
+def test_a_module_that_does_not_exist_is_an_error_and_no_hash():
+    with pytest.raises(ModuleNotFoundError, match=r"partway\.nowhere"):
+        code_hash("partway.nowhere")
+
+
+def test_what_made_a_number_names_versions_and_code():
+    made = made_by(FIGURES)
+    assert made["code"] == code_hash(FIGURES)
+    assert made["jax"] == importlib.metadata.version("jax")
+    assert {"partway", "python", "numpy", "scipy", "jaxlib"} < set(made)
