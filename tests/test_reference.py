@@ -1,7 +1,7 @@
-"""The package against the plain loops of `reference`: every scheme, every cost part of (8), every block."""
+"""The package against the plain loops of `reference`: every scheme, every component of the cost (8), every block."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -10,31 +10,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import reference_paper
 import reference_planners
 import reference_rules
+from conftest import calls_of
 
-from partway.controllers.base import DeviceController, ServerController, server_action, uniform
-from partway.controllers.qlearning import POWERS, RATES, SHARES, QLearningDevice
-from partway.measurement.metrics import BlockMetrics, DeviceTraces
-from partway.pytree import cast_floats, record
+from partway.controllers.base import (
+    ControllerPair,
+    DeviceController,
+    DeviceView,
+    ServerController,
+    ServerView,
+    server_action,
+    uniform,
+)
+from partway.controllers.qlearning import POWERS, SHARES, SPEEDS, QLearningDevice
+from partway.pytree import cast_floats
 from partway.rng import controller_keys, per_device, stable_hash
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, pair_for
-from partway.simulation.rollout import Options, Run, play_seed, run
-from partway.simulation.step import Carry, ControllerPair, first_state
+from partway.schemes import SCHEMES, pair_for, stream_of
+from partway.simulation.rollout import Run, rollout
+from partway.simulation.step import Carry, initial_state
 from partway.system.exogenous import exogenous, gains
 from partway.system.placement import sample_placement
-from partway.system.types import DeviceAction
+from partway.system.types import Device, DeviceAction, Server, ServerAction
 from partway.system.world import World, build
 
 BLOCKS = 60
 SEEDS = (6, 14)
-"""With features that tell large powers apart: elsewhere two can have one value, and rounding chooses."""
+"""Seeds whose features distinguish large powers; with others two powers can have one value, and rounding chooses."""
 RECORDED = 7
-"""The seed of what is played again in the other precision: one without choices that only rounding tells apart."""
+"""The seed of the runs that are replayed in both precisions: one without choices that differ by rounding only."""
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
-"""Numbers are of order one; an emptied queue may keep what rounding leaves of it."""
+"""Numbers are of order one; an emptied queue may keep a rounding error."""
 
 SLOW = {
     "arrival_prob": 0.1,
@@ -56,37 +65,41 @@ FLEET = {
     "server": {"macs_per_cycle": 0.6, "cpu_max_hz": 3e11},
 }
 UNEVEN = {"device.cpu_max_hz": 77e9, "device.capacitance": 0.93e-28}
-"""The preset's numbers are so round that running a task costs what its waiting does, and all cuts can be as fast."""
+"""With the round numbers of the preset, running a task costs as much as its waiting, and cuts can be equally fast."""
 WORLDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "paper": ({}, UNEVEN),
     "mixed": (FLEET, {}),
     "paper, 0.2 W": ({}, {**UNEVEN, "device.tx_power_max_w": 0.2}),
     "mixed, 0.2 W": (FLEET, {"device.tx_power_max_w": 0.2}),
 }
-"""Groups, and overrides; all have as many devices and cuts."""
+"""Groups, and overrides; all worlds have five devices and tables of equally many cuts."""
 
 KNOWN = [name for name in SCHEMES if name != "oracle"]
-"""Schemes of the reference. `oracle` looks its actions up in the bound's tables, which have tests of their own."""
+"""Schemes of the reference. `oracle` uses the tables of the lower bound, which have tests of their own."""
 
 FRACTIONAL = [name for name in KNOWN if SCHEMES[name].fractional]
-"""Schemes that bear the fractional queue of (1) as printed."""
+"""Schemes that work with the fractional queue of (1) as printed."""
 
 PAPER, EVERY = ("paper", "paper, 0.2 W"), tuple(WORLDS)
 MIXED = tuple(name for name in WORLDS if name not in PAPER)
 CASES = [
     *((name, "conserving", 2, MIXED) for name in KNOWN),
-    *((name, "conserving", 2, PAPER) for name in ("printed", "exact", "priced")),
-    ("priced", "conserving", 1, MIXED),  # of those that hear the server and learn
+    *((name, "conserving", 2, PAPER) for name in ("parametric-printed", "parametric", "priced")),
+    ("priced", "conserving", 1, MIXED),  # of those that use the broadcast and learn
     ("ans", "conserving", 0, MIXED),
-    *((name, "as_printed", 0, PAPER) for name in ("exact", "even")),
+    *((name, "as_printed", 0, PAPER) for name in ("parametric", "even")),
     *(pytest.param(name, "conserving", 2, PAPER, marks=pytest.mark.slow) for name in KNOWN),
     *(pytest.param(name, "conserving", 1, EVERY, marks=pytest.mark.slow) for name in ("even", "priced")),
-    *(pytest.param(name, "as_printed", lag, PAPER, marks=pytest.mark.slow) for name in FRACTIONAL for lag in (0, 1)),
+    *(
+        pytest.param(name, "as_printed", delay, PAPER, marks=pytest.mark.slow)
+        for name in FRACTIONAL
+        for delay in (0, 1)
+    ),
 ]
-"""(scheme, queue, lag, worlds): a scheme is compiled once for PAPER and once for MIXED, which is most of the time."""
+"""(scheme, queue, delay, worlds). Most of the time goes into compiling: once for PAPER and once for MIXED."""
 
 
-class Place(NamedTuple):
+class Case(NamedTuple):
     """A scenario with its world and the mean gains."""
 
     scenario: Scenario
@@ -94,63 +107,63 @@ class Place(NamedTuple):
     world: World
 
 
-def place_of(name: str, queue: str, lag: int, objective: str = "average") -> Place:
+@cache
+def case_of(where: str, queue: str, delay: int, objective: str = "average") -> Case:
     """One of WORLDS."""
-    groups, overrides = WORLDS[name]
-    rules = {"queue": queue, "broadcast_delay_blocks": lag, "objective": objective}
+    groups, overrides = WORLDS[where]
+    rules = {"queue": queue, "broadcast_delay_blocks": delay, "objective": objective}
     scenario = load({**groups, "devices": 5, **rules}, overrides)
     placement = sample_placement(scenario)
-    return Place(scenario, placement.mean_gain_per_w, build(scenario, placement))
+    return Case(scenario, placement.mean_gain_per_w, build(scenario, placement))
 
 
-# What is drawn, as the reference wants it.
+# The random numbers of a run, in the form of the reference.
 
 
 @jax.jit
-def world_draws(world: World, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+def world_samples(world: World, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Arrivals (blocks, n, K) and gains (blocks + 1, K)."""
-    drawn = jax.vmap(partial(exogenous, world, seed))(jnp.arange(BLOCKS, dtype=jnp.uint32))
-    return drawn.arrivals, jnp.concatenate([gains(world, seed, 0)[None], drawn.gain])
+    sampled = jax.vmap(partial(exogenous, world, seed))(jnp.arange(BLOCKS, dtype=jnp.uint32))
+    return sampled.arrivals, jnp.concatenate([gains(world, seed, 0)[None], sampled.gain])
 
 
 @jax.jit
-def action_keys(seed: jax.Array, name_hash: jax.Array) -> tuple[jax.Array, jax.Array]:
+def action_keys(seed: jax.Array, stream_hash: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The keys with which devices (blocks, K) and server (blocks,) act."""
-    key = controller_keys(seed, name_hash)[2]
+    key = controller_keys(seed, stream_hash)[2]
     of_block = jax.vmap(lambda t: jax.random.split(jax.random.fold_in(key, t)))(jnp.arange(BLOCKS, dtype=jnp.uint32))
     return jax.vmap(lambda own: per_device(own, 5))(of_block[:, 0]), of_block[:, 1]
 
 
 @partial(jax.jit, static_argnames="choices")
 def explored(explore: float, keys: jax.Array, choices: int) -> tuple[jax.Array, jax.Array]:
-    """(whether, which): a learner that chooses the same when the first or the last choice is best explores."""
+    """(whether, which): a learner explores if it chooses the same, be the first or the last choice the best."""
     learner, rising = QLearningDevice(explore=explore), jnp.arange(float(choices))
     first, last = (jax.vmap(partial(learner.choose, values))(keys) for values in (rising, -rising))
     return first == last, first
 
 
-def chance_of(name: str, pair: ControllerPair, world: World, played: Run, row: int) -> reference.Chance:
-    """What chance brings to seed number `row` of a run; it does not depend on queue and lag of `world`."""
+def samples_of(name: str, run: Run, world: World, row: int) -> reference.Samples:
+    """The random numbers of seed number `row` of a run; they do not depend on queue and delay of `world`."""
+    pair = run.pair
     with jax.enable_x64(True):
         seed = jnp.uint32(SEEDS[row])
-        arrivals, gain = world_draws(cast_floats(world, "float64"), seed)
-        device_keys, server_keys = action_keys(seed, jnp.uint32(stable_hash(name)))
-        flat, own = device_keys.reshape(-1), {}
+        arrivals, gain = world_samples(cast_floats(world, "float64"), seed)
+        device_keys, server_keys = action_keys(seed, jnp.uint32(stable_hash(stream_of(name))))
+        flat, own = device_keys.reshape(-1), dict[str, Any]()
         if name == "random":
-            own = {"uniform": jax.vmap(partial(uniform, shape=(), dtype=jnp.float64))(flat).reshape(BLOCKS, 5)}
+            own["uniform"] = jax.vmap(partial(uniform, shape=(), dtype=jnp.float64))(flat).reshape(BLOCKS, 5)
         if hasattr(pair.device, "explore"):
-            whether, which = explored(pair.device.explore, flat, len(SHARES if name == "binary" else POWERS))
-            own = {"device_explores": whether.reshape(BLOCKS, 5), "device_index": which.reshape(BLOCKS, 5)}
+            whether, which = explored(pair.device.explore[row], flat, len(SHARES if name == "binary" else POWERS))
+            own |= {"device_explores": whether.reshape(BLOCKS, 5), "device_index": which.reshape(BLOCKS, 5)}
         if hasattr(pair.server, "explore"):
-            own["server_explores"], own["server_index"] = explored(pair.server.explore, server_keys, len(RATES))
-    mu, nu = getattr(played.pair.device, "mu", None), getattr(played.loop.server_state, "nu", None)
-    own |= {} if mu is None else {"mu": mu[row]}
-    own |= (
-        {}
-        if nu is None
-        else {"nu": np.concatenate([nu.own[row, :, None], nu.queues[row], nu.service_per_slot[row]], axis=-1)}
-    )
-    return reference.Chance(np.asarray(arrivals), np.asarray(gain), **{key: np.asarray(own[key]) for key in own})
+            own["server_explores"], own["server_index"] = explored(pair.server.explore[row], server_keys, len(SPEEDS))
+    mu, nu = getattr(pair.device, "mu", None), getattr(run.carry.server_state, "nu", None)
+    if mu is not None:
+        own["mu"] = mu[row]
+    if nu is not None:
+        own["nu"] = np.concatenate([nu.own[row, :, None], nu.queues[row], nu.service_per_slot[row]], axis=-1)
+    return reference.Samples(np.asarray(arrivals), np.asarray(gain), **{key: np.asarray(own[key]) for key in own})
 
 
 # The schemes of the reference.
@@ -158,22 +171,23 @@ def chance_of(name: str, pair: ControllerPair, world: World, played: Run, row: i
 Makers = tuple[Callable[[reference.DeviceNumbers], Any], Callable[[reference.ServerNumbers], Any]]
 
 
-def makers(name: str, chance: reference.Chance) -> Makers:
+def makers(name: str, samples: reference.Samples) -> Makers:
     """The reference's device and server for a scheme."""
-    descent = partial(reference.Algorithm2, nu=chance.nu, gradient="printed" if name == "printed" else "exact")
-    q_device = partial(reference.QLearningDevice, mu=chance.mu)
-    q_server = partial(reference.QLearningServer, nu=chance.nu)
+    gradient = "printed" if name == "parametric-printed" else "exact"
+    descent = partial(reference_paper.Algorithm2, nu=samples.nu, gradient=gradient)
+    q_device = partial(reference_paper.QLearningDevice, mu=samples.mu)
+    q_server = partial(reference_paper.QLearningServer, nu=samples.nu)
     planner = reference_planners.PostDecisionServer
     return {
-        "printed": (partial(reference.Algorithm1, mu=chance.mu, gradient="printed"), descent),
-        "exact": (partial(reference.Algorithm1, mu=chance.mu, gradient="exact"), descent),
+        "parametric-printed": (partial(reference_paper.Algorithm1, mu=samples.mu, gradient=gradient), descent),
+        "parametric": (partial(reference_paper.Algorithm1, mu=samples.mu, gradient=gradient), descent),
         "qlearning": (q_device, q_server),
         "qlearning-log": (partial(q_device, log_scaled=True), partial(q_server, log_scaled=True)),
-        "binary": (partial(reference.Binary, mu=chance.mu), descent),
-        "even": (reference.Even, descent),
-        "random": (reference.Random, descent),
-        "local": (reference.Local, planner),
-        "full": (reference.Full, planner),
+        "binary": (partial(reference_paper.Binary, mu=samples.mu), descent),
+        "even": (reference_paper.Even, descent),
+        "random": (reference_paper.Random, descent),
+        "local": (reference_paper.Local, planner),
+        "full": (reference_paper.Full, planner),
         "myopic": (reference_planners.Myopic, planner),
         "drift": (reference_planners.Drift, planner),
         "neurosurgeon": (reference_rules.Neurosurgeon, planner),
@@ -184,12 +198,15 @@ def makers(name: str, chance: reference.Chance) -> Makers:
         "iao": (reference_rules.Iao, reference_rules.IaoServer),
         "decoupled": (reference_planners.PostDecision, planner),
         "priced": (reference_planners.Priced, planner),
-        "constant": (partial(reference.Constant, tasks=2.0, share=0.5), partial(reference.Steady, speed=0.5)),
+        "constant": (
+            partial(reference_paper.Constant, tasks=2.0, share=0.5),
+            partial(reference_paper.Steady, speed=0.5),
+        ),
     }[name]
 
 
-def parts_of(history: reference.History) -> dict[str, np.ndarray]:
-    """The four parts of (8), block by block."""
+def components_of(history: reference.History) -> dict[str, np.ndarray]:
+    """The four components of (8), block by block."""
     return {
         "server_queue": np.array(history.server_queue),
         "server_energy": np.array(history.server_energy),
@@ -199,7 +216,7 @@ def parts_of(history: reference.History) -> dict[str, np.ndarray]:
 
 
 def test_jax_tells_all_schemes_apart() -> None:
-    """Compiled programs are found by this comparison: of two that are equal one may be played in place of the other."""
+    """Compiled programs are looked up by this comparison: of two equal structures one may run in place of the other."""
     structures = {
         name: jax.tree.structure(ControllerPair(scheme.device, scheme.server)) for name, scheme in SCHEMES.items()
     }
@@ -207,41 +224,42 @@ def test_jax_tells_all_schemes_apart() -> None:
     assert same == []
 
 
-@pytest.mark.parametrize(("name", "queue", "broadcast_delay_blocks", "worlds"), CASES)
-def test_the_package_agrees_with_the_reference(name: str, queue: str, lag: int, worlds: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("name", "queue", "delay", "worlds"), CASES)
+def test_the_package_agrees_with_the_reference(name: str, queue: str, delay: int, worlds: tuple[str, ...]) -> None:
     for where in worlds:
-        play_both(name, where, place_of(where, queue, lag))
+        compare(name, where, case_of(where, queue, delay))
 
 
 def test_learners_of_a_discounted_sum_agree_with_the_reference() -> None:
-    """`priced`, of whose learners both have another gamma and the devices no relative values then."""
-    play_both("priced", "mixed", place_of("mixed", "conserving", 2, objective="discounted"))
+    """`priced`: both of its learners have another gamma, and the values of its devices are not relative."""
+    compare("priced", "mixed", case_of("mixed", "conserving", 2, objective="discounted"))
 
 
-def play_both(name: str, where: str, site: Place) -> None:
-    """One scheme in one world, by the package and by the reference."""
-    pair, drawn_in = pair_for(name, site.scenario), place_of(where, "conserving", 2).world
-    played = run(site.world, pair, name, SEEDS, BLOCKS, precision="float64", traces=True)
+def compare(name: str, where: str, case: Case) -> None:
+    """One scheme in one world, by the package and by the reference: actions and cost components of every block."""
+    sampled_in = case_of(where, "conserving", 2).world
+    with calls_of(BLOCKS):
+        pair = pair_for(name, case.scenario)
+        run = rollout(case.world, pair, stream_of(name), SEEDS, BLOCKS, precision="float64", traces=True)
     for row in range(len(SEEDS)):
-        chance = chance_of(name, pair, drawn_in, played, row)
-        expected = reference.play(site.scenario, site.mean_gain, chance, *makers(name, chance), BLOCKS)
-        check(played, row, expected, f"{name}, {where}, seed {SEEDS[row]}")
+        samples = samples_of(name, run, sampled_in, row)
+        expected = reference.simulate(case.scenario, case.mean_gain, samples, *makers(name, samples), BLOCKS)
+        check(run, row, expected, f"{name}, {where}, seed {SEEDS[row]}")
 
 
-def check(played: Run, row: int, expected: reference.History, where: str) -> None:
-    """Every block's actions and cost parts agree."""
-    traces, sums = played.traces, played.sums
+def check(run: Run, row: int, expected: reference.History, where: str) -> None:
+    """Every block's actions and cost components agree."""
+    traces, metrics = run.traces, run.metrics
     assert traces is not None
-    q, whole = np.array(expected.q), np.array(expected.whole)
     device_cost = np.array(expected.device_queue) + np.array(expected.device_local) + np.array(expected.device_radio)
     pairs = {
-        "q": (traces.q, q),
-        "started": (traces.started, q - whole),
+        "q": (traces.q, expected.q),
+        "started": (traces.started, expected.started),
         "offload": (traces.offload, expected.offload),
         "service_per_slot": (traces.service_per_slot, expected.service_per_slot),
         "device cost": (traces.cost, device_cost),
-        "backlog": (sums.backlog, expected.backlog),
-        **{part: (getattr(sums, part), value) for part, value in parts_of(expected).items()},
+        "backlog": (metrics.backlog, expected.backlog),
+        **{name: (getattr(metrics, name), value) for name, value in components_of(expected).items()},
     }
     for what, (ours, theirs) in pairs.items():
         np.testing.assert_allclose(ours[row], theirs, **EXACT, err_msg=f"{where}: {what}")
@@ -250,79 +268,94 @@ def check(played: Run, row: int, expected: reference.History, where: str) -> Non
 # float32 against float64, the actions being the same.
 
 
-@record
-class ReplayedDevice(DeviceController):
-    """Asks for what was recorded. Memory: block, whole (blocks,), rest (blocks,)."""
+class RecordedDevice(DeviceController):
+    """Asks for recorded actions. State: block, started (blocks,), offload (blocks,)."""
 
-    def act(self, memory: Any, device: Any, view: Any, key: jax.Array) -> DeviceAction:
-        block, whole, offload = memory
-        return DeviceAction(whole[block], offload[block])
+    def act(self, state: Any, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
+        block, started, offload = state
+        return DeviceAction(started[block], offload[block])
 
-    def learn(self, memory: Any, device: Any, view: Any, action: Any, cost: jax.Array, next_view: Any) -> Any:
-        block, whole, offload = memory
-        return block + 1, whole, offload
-
-
-@record
-class ReplayedServer(ServerController):
-    """Commands what was recorded. Memory: block, rates (blocks, n)."""
-
-    def act(self, memory: Any, server: Any, view: Any, key: jax.Array) -> Any:
-        block, rates = memory
-        return server_action(view, rates[block])
-
-    def learn(self, memory: Any, server: Any, view: Any, action: Any, cost: jax.Array, next_view: Any) -> Any:
-        block, rates = memory
-        return block + 1, rates
+    def learn(
+        self,
+        state: Any,
+        device: Device,
+        view: DeviceView,
+        action: DeviceAction,
+        cost: jax.Array,
+        next_view: DeviceView,
+    ) -> Any:
+        block, started, offload = state
+        return block + 1, started, offload
 
 
-@jax.jit
-def replay(
-    world: World, seed: jax.Array, whole: jax.Array, offload: jax.Array, rates: jax.Array
-) -> tuple[BlockMetrics, DeviceTraces]:
-    """All blocks of one seed with these actions, in the precision of `world`."""
-    at_first = jnp.zeros(whole.shape[-1:], int)
-    loop = Carry(first_state(world, seed), (at_first, whole, offload), (jnp.zeros((), int), rates))
-    pair, key = ControllerPair(ReplayedDevice(), ReplayedServer()), jax.random.key(0)
-    return play_seed(world, pair, loop, seed, key, jnp.uint32(0), Options(BLOCKS, traces=True))[1]
+class RecordedServer(ServerController):
+    """Commands recorded service. State: block, service (blocks, n)."""
+
+    def act(self, state: Any, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        block, service = state
+        return server_action(view, service[block])
+
+    def learn(
+        self,
+        state: Any,
+        server: Server,
+        view: ServerView,
+        action: ServerAction,
+        cost: jax.Array,
+        next_view: ServerView,
+    ) -> Any:
+        block, service = state
+        return block + 1, service
 
 
-def replayed(site: Place, history: reference.History, precision: str) -> tuple[BlockMetrics, DeviceTraces]:
-    """The recorded actions once more."""
+first_state = jax.jit(initial_state)
+
+
+def replayed(case: Case, history: reference.History, precision: str) -> Run:
+    """The recorded actions once more, in this precision."""
     with jax.enable_x64(precision == "float64"):
-        actions = [
-            jnp.asarray(field, precision) for field in (history.whole, history.offload, history.service_per_slot)
-        ]
-        return jax.tree.map(np.asarray, replay(cast_floats(site.world, precision), jnp.uint32(RECORDED), *actions))
+        state = first_state(cast_floats(case.world, precision), jnp.uint32(RECORDED))
+        recorded = (history.started, history.offload, history.service_per_slot)
+        started, offload, service = (np.asarray(rows, precision) for rows in recorded)
+        at_first = np.zeros(started.shape[-1], np.int32)
+        carry = Carry(state, (at_first, started, offload), (np.zeros((), np.int32), service))
+        carry = jax.tree.map(lambda leaf: np.asarray(leaf)[None], carry)
+    pair = ControllerPair(RecordedDevice(), RecordedServer())
+    with calls_of(BLOCKS):
+        return rollout(case.world, pair, "recorded", (RECORDED,), BLOCKS, carry=carry, precision=precision, traces=True)
 
 
-def recorded(name: str, site: Place) -> reference.History:
+def recorded(name: str, case: Case) -> reference.History:
     """What a scheme of the reference does, with features and exploration of NumPy."""
     with jax.enable_x64(True):
-        arrivals, gain = jax.tree.map(np.asarray, world_draws(cast_floats(site.world, "float64"), jnp.uint32(RECORDED)))
-    random, servers = np.random.default_rng(0), 2 if name.startswith("qlearning") else 1 + site.scenario.slots
+        world = cast_floats(case.world, "float64")
+        arrivals, gain = jax.tree.map(np.asarray, world_samples(world, jnp.uint32(RECORDED)))
+    rng, servers = np.random.default_rng(0), 2 if name.startswith("qlearning") else 1 + case.scenario.slots
     choices = len(SHARES) if name == "binary" else len(POWERS)
-    chance = reference.Chance(
+    samples = reference.Samples(
         arrivals,
         gain,
-        mu=random.normal(size=(reference.FEATURES, 3 + site.scenario.slots)),
-        nu=random.normal(size=(reference.FEATURES, servers + site.scenario.devices)),
-        uniform=random.random((BLOCKS, site.scenario.devices)),
-        device_explores=random.random((BLOCKS, site.scenario.devices)) < 0.3,
-        device_index=random.integers(choices, size=(BLOCKS, site.scenario.devices)),
-        server_explores=random.random(BLOCKS) < 0.3,
-        server_index=random.integers(len(RATES), size=BLOCKS),
+        mu=rng.normal(size=(reference_paper.FEATURES, 3 + case.scenario.slots)),
+        nu=rng.normal(size=(reference_paper.FEATURES, servers + case.scenario.devices)),
+        uniform=rng.random((BLOCKS, case.scenario.devices)),
+        device_explores=rng.random((BLOCKS, case.scenario.devices)) < 0.3,
+        device_index=rng.integers(choices, size=(BLOCKS, case.scenario.devices)),
+        server_explores=rng.random(BLOCKS) < 0.3,
+        server_index=rng.integers(len(SPEEDS), size=BLOCKS),
     )
-    return reference.play(site.scenario, site.mean_gain, chance, *makers(name, chance), BLOCKS)
+    return reference.simulate(case.scenario, case.mean_gain, samples, *makers(name, samples), BLOCKS)
 
 
 @pytest.mark.parametrize("where", WORLDS)
 def test_float32_agrees_with_float64_when_the_actions_are_the_same(where: str) -> None:
-    site = place_of(where, "conserving", 2)
+    case = case_of(where, "conserving", 2)
     for name in KNOWN:
-        history = recorded(name, site)
-        single, double = replayed(site, history, "float32"), replayed(site, history, "float64")
-        assert single[0].cost().dtype == np.float32
-        np.testing.assert_allclose(double[0].cost(), sum(parts_of(history).values()), **EXACT, err_msg=name)
-        np.testing.assert_array_equal(single[1].started, double[1].started, err_msg=name)
-        np.testing.assert_allclose(single[0].cost(), double[0].cost(), rtol=1e-5, atol=0.0, err_msg=name)
+        history = recorded(name, case)
+        single, double = replayed(case, history, "float32"), replayed(case, history, "float64")
+        assert single.traces is not None
+        assert double.traces is not None
+        assert single.metrics.cost().dtype == np.float32
+        expected = sum(components_of(history).values())
+        np.testing.assert_allclose(double.metrics.cost()[0], expected, **EXACT, err_msg=name)
+        np.testing.assert_array_equal(single.traces.started, double.traces.started, err_msg=name)
+        np.testing.assert_allclose(single.metrics.cost(), double.metrics.cost(), rtol=1e-5, atol=0.0, err_msg=name)

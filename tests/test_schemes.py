@@ -1,4 +1,8 @@
-"""The table of schemes: names, hyperparameters and their limits, schemes from outside."""
+"""The table of schemes: what it declares, hyperparameters and their limits, schemes from outside."""
+
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -6,10 +10,33 @@ from partway.errors import InputError
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, hyperparameters, pair_for
 
+TABLE_WITHOUT_JAX = """
+import json, sys
+from partway.schemes import SCHEMES
+table = {name: [scheme.about, scheme.signalling()] for name, scheme in SCHEMES.items()}
+print(json.dumps([table, sorted({"jax", "jaxlib", "partway.controllers"} & set(sys.modules))]))
+"""
+
+
+def test_the_table_is_read_without_jax():
+    """Names, descriptions and signalling of all rows, in a process of its own."""
+    result = subprocess.run([sys.executable, "-c", TABLE_WITHOUT_JAX], capture_output=True, text=True, check=True)
+    table, imported = json.loads(result.stdout)
+    assert imported == []
+    assert table == {name: [scheme.about, scheme.signalling()] for name, scheme in SCHEMES.items()}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_row_declares_the_signalling_of_its_controllers(name: str):
+    """Up: the devices' queues, if the server uses them. Down: the fields of the broadcast that a device uses."""
+    scheme = SCHEMES[name]
+    uses = {"up": int(scheme.server.sees_queues), "down": len(scheme.device.uses_broadcast)}
+    assert scheme.signalling() == uses
+
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_number_or_word_of_a_scheme_has_limits(name: str):
-    """So that no scenario can ask for minus one features."""
+    """Otherwise a scenario could ask for minus one features."""
     scheme = SCHEMES[name]
     limits = {**scheme.server.limits, **scheme.device.limits}
     settable = {field for field, value in hyperparameters(name).items() if not isinstance(value, bool)}
@@ -17,44 +44,47 @@ def test_every_number_or_word_of_a_scheme_has_limits(name: str):
 
 
 @pytest.mark.parametrize(
-    ("override", "allowed"),
+    ("scheme", "given", "expected"),
     [
-        ("schemes.exact.features=-1", "a whole number from 1 to 10000"),
-        ("schemes.exact.features=2.0", "a whole number from 1 to 10000"),
-        ("schemes.exact.gradient=foo", "'exact' or 'printed'"),
-        ("schemes.exact.stop=1", "true or false"),
-        ("schemes.binary.explore=7", "a number from 0 to 1"),
-        ("schemes.constant.share='half'", "a number from 0 to 1"),
+        ("parametric", "features=-1", "a whole number from 1 to 10000"),
+        ("parametric", "features=2.0", "a whole number from 1 to 10000"),
+        ("parametric", "gradient=foo", "'exact' or 'printed'"),
+        ("parametric", "stop=1", "true or false"),
+        ("binary", "explore=7", "a number from 0 to 1"),
+        ("constant", "share='half'", "a number from 0 to 1"),
     ],
 )
-def test_a_bad_hyperparameter_is_named_with_its_range(override: str, allowed: str):
-    field, _, value = override.partition("=")
+def test_a_bad_hyperparameter_is_named_with_its_range(scheme: str, given: str, expected: str):
+    field, _, value = given.partition("=")
     with pytest.raises(InputError) as error:
-        check_hyperparameters(load("paper", [override]))
-    assert (
-        str(error.value)
-        == f"{field} = {value if value[0] in chr(39) + '-0123456789' else repr(value)}: allowed is {allowed}"
-    )
+        check_hyperparameters(load("paper", [f"schemes.{scheme}.{given}"]))
+    shown = "'foo'" if value == "foo" else value
+    assert str(error.value) == f"schemes.{scheme}.{field} must be {expected}, got {shown}"
 
 
 def test_a_mistyped_hyperparameter_suggests_the_nearest():
-    with pytest.raises(InputError, match=r"'schemes\.exact\.stepp'; did you mean 'step'"):
-        check_hyperparameters(load("paper", ["schemes.exact.stepp=1"]))
+    with pytest.raises(InputError, match=r"'schemes\.parametric\.stepp'; did you mean 'step'"):
+        check_hyperparameters(load("paper", ["schemes.parametric.stepp=1"]))
 
 
 def test_a_hyperparameter_reaches_both_controllers():
-    pair = pair_for("exact", load("paper", ["schemes.exact.step=1", "schemes.exact.start_rate=0.25"]))
+    scenario = load("paper", ["schemes.parametric.step=1", "schemes.parametric.start_rate=0.25"])
+    pair = pair_for("parametric", scenario)
     assert (pair.device.step, pair.server.step, pair.server.start_rate) == (1.0, 1.0, 0.25)
 
 
-def test_the_server_can_be_another_schemes():
+def test_the_server_can_be_that_of_another_scheme():
     assert pair_for("local", load("paper"), "constant").server == SCHEMES["constant"].server
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("exat", "did you mean 'exact'"), ("os:path", "expected a Scheme"), ("no.such:thing", "ModuleNotFoundError")],
+    [
+        ("parametrc", "did you mean 'parametric'"),
+        ("os:path", "expected a Scheme"),
+        ("no.such:thing", "ModuleNotFoundError"),
+    ],
 )
-def test_what_is_no_scheme_is_said(name: str, why: str):
+def test_a_name_that_is_no_scheme_is_refused_with_the_reason(name: str, why: str):
     with pytest.raises(InputError, match=why):
         find_scheme(name)
