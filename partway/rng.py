@@ -87,4 +87,5 @@ def controller_keys_on_host(seeds: np.ndarray, stream: str, which: int | slice =
     """
     own = folded((np.zeros_like(seeds), seeds), stable_hash(stream))
     words = np.stack([np.stack(folded(own, i), axis=-1) for i in range(3)], axis=1)
-    return jax.random.wrap_key_data(words[:, which], impl="threefry2x32")
+    chosen: Any = words[:, which]
+    return jax.random.wrap_key_data(chosen, impl="threefry2x32")

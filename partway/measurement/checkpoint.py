@@ -1,4 +1,4 @@
-"""The file format of trained controllers: arrays by their paths in a tree, and a header in JSON. Nothing is executed."""
+"""The file format of trained controllers: arrays by their paths in a tree, a header in JSON. Nothing is executed."""
 
 import json
 import tomllib

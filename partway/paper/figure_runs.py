@@ -7,27 +7,20 @@ arrival probability and the seed; every lane is the run that `partway run` makes
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from math import gcd
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from partway.experiments.statistics import count_unstable, discounted
 from partway.experiments.summary import COST_COMPONENTS
 from partway.paper.claims import BASELINES, CANDIDATES, HORIZON, LATE, QUICK_POINTS, READINGS, TRAINING, Points
-from partway.pytree import cast_floats
-from partway.rng import controller_keys, stable_hash
+from partway.pytree import host_array
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.schemes import find_scheme, pair_for
-from partway.simulation.rollout import Options, play_seed
-from partway.simulation.schedule import BLOCKS_PER_TILE
-from partway.simulation.step import ControllerPair, start
+from partway.schemes import find_scheme, pair_for, stream_of
+from partway.simulation.rollout import rollout
 from partway.system.placement import sample_placement
-from partway.system.world import World, build
+from partway.system.world import build
 
 FIRST_SEED = 1000
 """Of seeds and placements; the search for parameters uses others."""
@@ -183,49 +176,23 @@ def _unstable(series: dict[str, np.ndarray]) -> np.ndarray:
 def lanes(job: FigureJob) -> dict[str, np.ndarray]:
     """The series SERIES of every lane, (points x replicates, blocks) each."""
     scenarios = [job.scenario(seed) for seed in job.seeds]
-    world = cast_floats(build(scenarios[0], sample_placement(scenarios[0])), "float32")
-    gain = np.stack([sample_placement(scenario).mean_gain_per_w for scenario in scenarios])
-    threshold = np.stack([_threshold(scenarios[0], prob) for prob in job.arrival_probs])
-    seeds = jnp.asarray(job.seeds, jnp.uint32)
-    keys = jax.vmap(partial(controller_keys, name_hash=jnp.uint32(stable_hash(job.scheme))))(seeds)
-    points = len(job.arrival_probs)
-    series = _run_lanes(
-        world,
-        pair_for(job.scheme, scenarios[0]),
-        jnp.tile(jnp.asarray(gain, jnp.float32), (points, 1)),
-        jnp.repeat(jnp.asarray(threshold), len(job.seeds), axis=0),
-        jnp.tile(seeds, points),
-        jnp.tile(keys, (points, 1)),
-        job.blocks,
-    )
-    return {name: np.asarray(values) for name, values in series.items()}
+    world = build(scenarios[0], sample_placement(scenarios[0]))
+    thresholds = [_threshold(scenarios[0], prob) for prob in job.arrival_probs]
+    gains = [host_array(sample_placement(scenario).mean_gain_per_w) for scenario in scenarios]
+    worlds = [
+        replace(world, devices=replace(world.devices, mean_gain=gain), arrival_threshold=host_array(threshold))
+        for threshold in thresholds
+        for gain in gains
+    ]
+    seeds = job.seeds * len(thresholds)
+    run = rollout(worlds, pair_for(job.scheme, scenarios[0]), stream_of(job.scheme), seeds, job.blocks)
+    return {name: np.asarray(getattr(run.metrics, name)) for name in SERIES}
 
 
 def _threshold(scenario: Scenario, prob: float) -> np.ndarray:
     """(K,) `World.arrival_threshold` at another arrival probability."""
     changed = scenario.model_copy(update={"device": scenario.device.model_copy(update={"arrival_prob": prob})})
     return np.asarray(build(changed, sample_placement(changed)).arrival_threshold)
-
-
-@partial(jax.jit, static_argnames="blocks")
-def _run_lanes(
-    world: World,
-    pair: ControllerPair,
-    gain: jax.Array,
-    threshold: jax.Array,
-    seeds: jax.Array,
-    keys: jax.Array,
-    blocks: int,
-) -> dict[str, jax.Array]:
-    options = Options(blocks, gcd(blocks, BLOCKS_PER_TILE))
-
-    def run_lane(gain: jax.Array, threshold: jax.Array, seed: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
-        own = replace(world, devices=replace(world.devices, mean_gain=gain), arrival_threshold=threshold)
-        agreed, carry = start(own, pair, seed, keys)
-        _, (metrics, _) = play_seed(own, agreed, carry, seed, keys[2], jnp.uint32(0), options)
-        return {name: getattr(metrics, name) for name in SERIES}
-
-    return jax.vmap(run_lane)(gain, threshold, seeds, keys)
 
 
 def converged(change: np.ndarray, tolerance: float, quiet: int) -> np.ndarray:

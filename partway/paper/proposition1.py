@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.controllers.base import agreed
+from partway.controllers.base import ControllerPair, required
+from partway.controllers.block import Transition
 from partway.controllers.features import device_features, server_features, typical_device_cost, typical_server_cost
 from partway.controllers.parametric import Algorithm1
 from partway.paper.claims import CANDIDATES, READINGS, Points
@@ -34,9 +35,10 @@ from partway.rng import controller_keys, stable_hash
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme, pair_for
-from partway.simulation.rollout import Options, play_seed
+from partway.simulation.rollout import Options, run_blocks
 from partway.simulation.schedule import BLOCKS_PER_TILE
-from partway.simulation.step import Carry, ControllerPair, device_views, play_block, server_view, start
+from partway.simulation.step import Carry, device_views, init, server_view, step
+from partway.system.equations import device_cost, server_cost, server_energy
 from partway.system.exogenous import sample
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
@@ -142,11 +144,11 @@ def _sides(
 
     def lane(gain: jax.Array, seed: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
         own = replace(world, devices=replace(world.devices, mean_gain=gain))
-        shared, carry = start(own, pair, seed, keys)
+        shared, carry = init(own, pair, seed, keys)
         first, sides = 0, list[dict[str, jax.Array]]()
         for checkpoint in checkpoints:
             now, blocks = jnp.uint32(first), Options(checkpoint - first, gcd(checkpoint - first, BLOCKS_PER_TILE))
-            carry, _ = play_seed(own, shared, carry, seed, keys[2], now, blocks)
+            carry, _ = run_blocks(own, shared, carry, seed, keys[2], now, blocks)
             sides.append(_measure(own, shared, carry, seed, keys[2], checkpoint, future_blocks))
             first = checkpoint
         return jax.tree.map(lambda *each: jnp.stack(each), *sides)
@@ -187,8 +189,8 @@ def _future(
 
     def body(sums: tuple[Carry, Values, jax.Array], at: jax.Array):
         before, total, weight = sums
-        after, transition = play_block(world, pair, before, sample(world, seed, at), key, at, False)
-        costs = scaled_costs(world, before, transition.costs)
+        after, transition = step(world, pair, before, sample(world, seed, at), key, at, False)
+        costs = scaled_costs(world, before, transition)
         now, later = _values(world, pair, before), _values(world, pair, after)
         errors = {party: costs[party] + gamma * later[party] - now[party] for party in PARTIES}
         total = {party: total[party] + weight * costs[party] for party in PARTIES}
@@ -202,12 +204,13 @@ def _future(
     return sums[1], errors
 
 
-def scaled_costs(world: World, before: Carry, costs: Any) -> Values:
+def scaled_costs(world: World, before: Carry, transition: Transition) -> Values:
     """Every party's terms of (8) in the units of its learner."""
-    view = server_view(before.state)
+    view, did, server = server_view(before.state), transition.devices, world.server
+    energy_j = server_energy(server, transition.server.service_per_slot)
     return {
-        "device": (costs.device_queue + costs.device_energy) / typical_device_cost(world.devices),
-        "server": (costs.server_queue + costs.server_energy) / typical_server_cost(world.server, view),
+        "device": device_cost(world.devices, did.q, did.energy_j) / typical_device_cost(world.devices),
+        "server": server_cost(server, view.backlog, energy_j) / typical_server_cost(server, view),
     }
 
 
@@ -215,13 +218,13 @@ def _values(world: World, pair: ControllerPair, carry: Carry) -> Values:
     """Q(s, a; theta) of every party at a state, with the action it has learned."""
     state, learner, server = carry.state, carry.device_state, carry.server_state
     controller: Any = pair.device
-    mu = agreed(controller.mu)
-    broadcast = device_views(state, jax.tree.map(lambda delayed: delayed[-1], state.broadcast_queue))
+    mu = required(controller.mu)
+    views = device_views(controller, state, jax.tree.map(lambda delayed: delayed[-1], state.broadcast_queue))
 
     def own(device: Any, view: Any, action: jax.Array, theta: jax.Array) -> jax.Array:
         return theta @ device_features(mu, device, view)(action, view.q)
 
-    devices = jax.vmap(own, in_axes=-1, out_axes=-1)(world.devices, broadcast, learner.action, learner.theta)
+    devices = jax.vmap(own, in_axes=-1, out_axes=-1)(world.devices, views, learner.action, learner.theta)
     features = server_features(server.nu, server_view(state))(server.learned.action, state.backlog)
     return {"device": devices, "server": server.learned.theta @ features}
 

@@ -25,7 +25,7 @@ from partway.rng import controller_keys
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme, pair_for
-from partway.simulation.step import device_views, server_view, start
+from partway.simulation.step import device_views, init, server_view
 from partway.system.placement import sample_placement
 from partway.system.types import Device
 from partway.system.world import World, build
@@ -79,9 +79,9 @@ def operations(scheme: str, devices: int, preset: str = "paper") -> tuple[float,
     """(one device's, the server's) operations in a block of a fleet of `devices`."""
     scenario = load(preset, {"devices": devices})
     world, pair = cast_floats(build(scenario, sample_placement(scenario)), "float32"), pair_for(scheme, scenario)
-    shared, carry = start(world, pair, jnp.uint32(0), controller_keys(jnp.uint32(0), jnp.uint32(0)))
+    shared, carry = init(world, pair, jnp.uint32(0), controller_keys(jnp.uint32(0), jnp.uint32(0)))
     broadcast = jax.tree.map(lambda delayed: delayed[-1], carry.state.broadcast_queue)
-    fleet = (carry.device_state, world.devices, device_views(carry.state, broadcast))
+    fleet = (carry.device_state, world.devices, device_views(shared.device, carry.state, broadcast))
     first, view = jax.tree.map(lambda leaf: leaf[..., 0], fleet), server_view(carry.state)
     return _device(shared.device, *first), _server(shared.server, carry.server_state, world, view)
 

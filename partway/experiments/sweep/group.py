@@ -12,16 +12,22 @@ import jax
 import numpy as np
 
 from partway.bound.lower_bound import Bound
+from partway.controllers.base import ControllerPair
 from partway.errors import InputError, shorten
-from partway.experiments.comparison import Plan, applicable, bound_attributes, status_of, with_bound
+from partway.experiments.comparison import (
+    Plan,
+    Setting,
+    applicable,
+    bound_attributes,
+    prepared_pair,
+    setting_of,
+    status_of,
+)
 from partway.experiments.statistics import discounted, settling_block
 from partway.experiments.summary import COST_COMPONENTS
 from partway.measurement.metrics import BlockMetrics
-from partway.schemes import find_scheme, pair_for
-from partway.simulation.rollout import run, run_worlds
-from partway.simulation.step import ControllerPair
-from partway.system.placement import sample_placement
-from partway.system.world import World, build
+from partway.schemes import stream_of
+from partway.simulation.rollout import rollout
 
 Outcome = dict[str, Any]
 """The result of a case: `status`, `reason`, and its numbers if it ran."""
@@ -32,11 +38,10 @@ FAILED = "failed"
 
 @dataclass(frozen=True)
 class _Ready:
-    """A case ready to run; `bound`: the lower bound, or why there is none."""
+    """A case ready to run: its plan, its world with the lower bound, and its controllers as they start."""
 
     plan: Plan
-    world: World
-    bound: Bound | str
+    setting: Setting
     pair: ControllerPair
 
 
@@ -84,22 +89,18 @@ def _guarded(work: Callable[[], Any]) -> Any:
 def _prepared(plan: Plan) -> _Ready | Outcome:
     """The world with its bound, and the controllers, tuned for a scheme that has to be."""
     (name,) = plan.schemes
-    scheme = find_scheme(name)
-    world, bound = with_bound(build(plan.scenario, sample_placement(plan.scenario)))
-    why = applicable(plan, name, world)
+    setting = setting_of(plan.scenario, plan.bound)
+    why = applicable(plan, name, setting)
     if why is not None:
-        return failed(why, "not_applicable") | _bound_numbers(bound)
-    pair = pair_for(name, plan.scenario, plan.server)
-    if scheme.prepare is not None and name not in plan.scenario.schemes:
-        pair = scheme.prepare(pair, world)
-    return _Ready(plan, world, bound, pair)
+        return failed(why, "not_applicable") | _bound_numbers(setting.bound)
+    return _Ready(plan, setting, prepared_pair(plan, name, setting))
 
 
 def _alike(ready: dict[int, _Ready]) -> list[list[int]]:
-    """Cases whose worlds, certificates included, and controllers agree in shapes and static fields."""
+    """Cases whose worlds, certificates and controllers agree in shapes and static fields."""
     alike = dict[Any, list[int]]()
     for at, one in ready.items():
-        tree = (one.world, one.pair)
+        tree = (one.setting.world, one.setting.certificate, one.pair)
         shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype.kind) for leaf in jax.tree.leaves(tree))
         alike.setdefault((jax.tree.structure(tree), shapes), []).append(at)
     return list(alike.values())
@@ -107,14 +108,20 @@ def _alike(ready: dict[int, _Ready]) -> list[list[int]]:
 
 def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
     """Cases in one compiled program; a single case in the program that `partway.compare` uses."""
-    plan = together[0].plan
-    (name,), seeds, blocks = plan.schemes, plan.seeds, plan.blocks
-    if len(together) == 1:
-        metrics = [run(together[0].world, together[0].pair, name, seeds, blocks, precision=plan.precision).sums]
-    else:
-        worlds, pairs = [one.world for one in together], [one.pair for one in together]
-        metrics = run_worlds(worlds, pairs, name, seeds, blocks, precision=plan.precision)
-    return [_numbers(one, own) for one, own in zip(together, metrics, strict=True)]
+    plan, count = together[0].plan, len(together)
+    (name,), seeds = plan.schemes, plan.seeds
+    lanes = together if count == 1 else [one for one in together for _ in seeds]
+    metrics = rollout(
+        [lane.setting.world for lane in lanes],
+        [lane.pair for lane in lanes],
+        stream_of(name),
+        seeds * count,
+        plan.blocks,
+        certificates=[lane.setting.certificate for lane in lanes],
+        precision=plan.precision,
+    ).metrics
+    own = [jax.tree.map(lambda leaf, i=i: leaf[i * len(seeds) : (i + 1) * len(seeds)], metrics) for i in range(count)]
+    return [_numbers(one, each) for one, each in zip(together, own, strict=True)]
 
 
 def _numbers(case: _Ready, metrics: BlockMetrics) -> Outcome:
@@ -139,7 +146,7 @@ def _numbers(case: _Ready, metrics: BlockMetrics) -> Outcome:
             **_shares(metrics, warmup),
             **_gaps(case, metrics),
         }
-    return _plain(outcome | _bound_numbers(case.bound))
+    return _plain(outcome | _bound_numbers(case.setting.bound))
 
 
 def _late(metrics: BlockMetrics, field: str, warmup: int) -> np.ndarray:
@@ -165,7 +172,7 @@ def _shares(metrics: BlockMetrics, warmup: int) -> dict[str, float]:
 
 def _gaps(case: _Ready, metrics: BlockMetrics) -> dict[str, np.ndarray]:
     """(seeds, LOSSES) gap as a share of the bound, by where it arises, as in `partway.experiments.summary.gap`."""
-    plan, bound = case.plan, case.bound
+    plan, bound = case.plan, case.setting.bound
     if isinstance(bound, str):
         return {}
     if plan.scenario.objective == "average":
