@@ -1,14 +1,12 @@
 """Every scheme in the same world: from a scenario to one labelled dataset."""
 
 import dataclasses
-import platform
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
@@ -19,10 +17,11 @@ from partway.controllers.diagnosis import check_pair, comes_from_outside
 from partway.errors import InputError
 from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
-from partway.experiments.summary import COST_COMPONENTS, LATENCY, UNITS
+from partway.experiments.summary import COST_COMPONENTS, LATENCY
+from partway.experiments.variables import TRACED, describe
 from partway.measurement.latency import latency
 from partway.measurement.metrics import BlockMetrics
-from partway.provenance import version
+from partway.provenance import versions
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for, stream_of
@@ -32,11 +31,10 @@ from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 from partway.workers import cores
 
+SCHEMA_VERSION = 2
+"""Of datasets and JSON documents."""
 TRACED_LIMIT = 5_000_000
 """Device-blocks up to which latency is computed task by task."""
-
-TRACED = {"q": "tasks", "gain": "1/W", "started": "tasks", "offload": "share", "power": "W", "cost": "cost per block"}
-"""Units of what is kept of traced devices."""
 
 OnProgress = Callable[[str, int], None]
 """Called with a scheme's name and the blocks it has just finished."""
@@ -371,26 +369,19 @@ def _slope(series: Any) -> float:
 
 
 def _described(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Dataset:
-    """The dataset with placement, units, scenario and versions."""
+    """The dataset with placement, names, units, scenario and versions."""
     dataset = dataset.assign(
         distance_m=("device", placement.distance_m), mean_gain_per_w=("device", placement.mean_gain_per_w)
     )
-    for name, unit in (UNITS | {f"device_{name}": unit for name, unit in TRACED.items()}).items():
-        if name not in dataset:
-            continue
-        dataset[name].attrs["units"] = unit
-    dataset.attrs = {
-        "scenario_name": plan.name,
-        "scenario": plan.scenario.to_toml(),
-        "warmup": plan.warmup,
-        "discount": plan.scenario.discount,
-        "objective": plan.scenario.objective,
-        "block_s": plan.scenario.slots * plan.scenario.slot_s,
-        "server": plan.server or "",
-        "precision": plan.precision,
-        "partway": version(),
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    return dataset
+    return describe(dataset).assign_attrs(
+        schema_version=SCHEMA_VERSION,
+        scenario_name=plan.name,
+        scenario=plan.scenario.to_toml(),
+        warmup=plan.warmup,
+        discount=plan.scenario.discount,
+        objective=plan.scenario.objective,
+        block_s=plan.scenario.slots * plan.scenario.slot_s,
+        server=plan.server or "",
+        precision=plan.precision,
+        **versions(),
+    )

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from partway.experiments.comparison import SCHEMA_VERSION
 from partway.experiments.statistics import Estimate
 from partway.experiments.summary import Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
@@ -18,7 +19,7 @@ from partway.formatting import number, percent, plain, with_interval
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:
     """The results as JSON types: null for what does not exist or is infinite, never NaN."""
     document = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "scenario": tomllib.loads(dataset.attrs["scenario"]),
         "seeds": dataset["seed"].values.tolist(),
         "blocks": dataset.sizes["block"],
@@ -54,13 +55,13 @@ def _scheme(summary: Summary, objective: str) -> dict[str, Any]:
         "reason": summary.reason,
         "cost_per_block": _estimate(summary.cost) | {"median": summary.cost_median},
         "cost_per_block_with_warmup": _estimate(summary.cost_full),
-        "versus_constant_percent": _estimate(summary.relative_cost) if summary.relative_cost else None,
+        "relative_cost_percent": _estimate(summary.relative_cost) if summary.relative_cost else None,
         "discounted_cost": {
-            "discounted_from_start": _estimate(summary.discounted_from_start),
-            "discounted_after_warmup": _estimate(summary.discounted_after_warmup),
+            "from_start": _estimate(summary.discounted_from_start),
+            "after_warmup": _estimate(summary.discounted_after_warmup),
         },
         "gap": _gap(summary, objective),
-        "parts": summary.parts,
+        "cost_components": summary.cost_components,
         "latency_s": summary.latency_s | {"unfinished_share": summary.unfinished},
         "energy_j_per_task": {"device": summary.device_j, "server": summary.server_j, "wasted": summary.wasted_j},
         "offloaded_share": summary.offloaded,
@@ -69,8 +70,8 @@ def _scheme(summary: Summary, objective: str) -> dict[str, Any]:
             "radio": summary.radio_utilisation,
             "server": summary.server_utilisation,
         },
-        "other_power_spent_share": summary.power_mismatch,
-        "converged_after_blocks": summary.settling_block,
+        "power_mismatch": summary.power_mismatch,
+        "settling_block": summary.settling_block,
         "heavy_tail": summary.heavy_tail,
         "signalling": summary.signalling,
         "growth_per_block": summary.growth,
@@ -165,7 +166,7 @@ def _lines(one: Summary) -> list[tuple[str, str, str]]:
     return [
         ("status", one.status, "" if one.growth is None else f"waiting work grows by {one.growth:.3g} tasks per block"),
         ("cost per block", with_interval(one.cost, 4), "with warm-up: " + with_interval(one.cost_full, 4)),
-        *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.parts.items()),
+        *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.cost_components.items()),
         *_gap_lines(one),
         ("discounted cost", with_interval(one.discounted_from_start, 4), "from empty queues"),
         ("", with_interval(one.discounted_after_warmup, 4), "from the end of warm-up"),

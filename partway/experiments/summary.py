@@ -1,55 +1,120 @@
-"""Numbers of a comparison: one labelled dataset, and what can honestly be said from it.
+"""What can be said from a comparison or a sweep: the same numbers, computed in one place.
 
 Means are over seeds, with 95 % Student intervals; comparisons are paired by seed, because every scheme meets the same
 world. An unstable scheme has a growth rate and no average.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
+from partway.schemes import REFERENCE
 
 COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
-
-
 LATENCY = ("mean", "p50", "p95", "p99")
+LOSSES = ("devices", "waiting", "service")
+"""Where the gap to the lower bound arises: the devices' choices, work left waiting at the server, its service."""
+NOTHING = Estimate(np.nan, np.nan, np.nan)
+NO_BOUND = "this dataset holds no lower bound"
+Series = Callable[[str], np.ndarray]
+"""(seeds, blocks) of a field of `BlockMetrics`, by its name."""
 
 
-UNITS = {
-    "cost": "cost per block, the parts of (8)",
-    "device_energy_j": "J",
-    "server_energy_j": "J",
-    "wasted_energy_j": "J",
-    "waiting": "tasks",
-    "arrived": "tasks",
-    "started": "tasks",
-    "backlog": "mean tasks",
-    "sent": "mean tasks",
-    "served": "mean tasks",
-    "started_work": "mean tasks",
-    "arrived_work": "mean tasks",
-    "total_work": "mean tasks",
-    "cpu_utilisation": "share",
-    "radio_utilisation": "share",
-    "server_utilisation": "share",
-    "device_relative_change": "1",
-    "server_relative_change": "1",
-    "power_mismatch": "share",
-    "loss_devices": "cost per block above the lower bound",
-    "loss_waiting": "cost per block above the lower bound",
-    "loss_service": "cost per block above the lower bound",
-    "latency_s": "s",
-    "unfinished": "share",
-    "distance_m": "m",
-    "mean_gain_per_w": "1/W",
-}
+@dataclass(frozen=True)
+class Horizon:
+    """What the numbers of a run refer to: blocks of warm-up, gamma, the objective, and the bound on it or None."""
+
+    warmup: int
+    discount: float
+    objective: str
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of a run, after warm-up unless the name says otherwise; NaN where they do not exist.
+
+    cost                    (seeds, 4) cost per block, by component of (8)
+    cost_with_warmup        (seeds,) cost per block from the first one on
+    discounted_from_start   (seeds,) sum of gamma^t cost from empty queues
+    discounted_after_warmup (seeds,) the same from the end of warm-up
+    gap                     (seeds, 3) above the bound, as a share of it, by LOSSES; None without a bound.
+                            On the average cost: the mean after warm-up. On the discounted sum: from empty queues
+    device_j, server_j, wasted_j  energy per task that arrives [J]
+    offloaded               work sent, as a share of the work of the tasks started
+    settling_block          first block from which the running mean of the cost stays within 5 % of its end, or None
+    """
+
+    cost: np.ndarray
+    cost_with_warmup: np.ndarray
+    discounted_from_start: np.ndarray
+    discounted_after_warmup: np.ndarray
+    gap: np.ndarray | None
+    device_j: float
+    server_j: float
+    wasted_j: float
+    offloaded: float
+    cpu_utilisation: float
+    radio_utilisation: float
+    server_utilisation: float
+    power_mismatch: float
+    settling_block: int | None
+
+
+def numbers_of(series: Series, horizon: Horizon) -> Numbers:
+    """The numbers of a run from its metrics."""
+    warmup = horizon.warmup
+    components = np.stack([_double(series, name) for name in COST_COMPONENTS])
+    cost = components.sum(axis=0)
+
+    def total(field: str) -> float:
+        return float(_double(series, field)[:, warmup:].sum())
+
+    def per(amount: str, base: float) -> float:
+        return total(amount) / base if base else np.nan
+
+    def mean(field: str) -> float:
+        return float(_double(series, field)[:, warmup:].mean())
+
+    tasks = total("arrived")
+    return Numbers(
+        cost=components[:, :, warmup:].mean(axis=2).T,
+        cost_with_warmup=cost.mean(axis=1),
+        discounted_from_start=discounted(cost, horizon.discount),
+        discounted_after_warmup=discounted(cost[:, warmup:], horizon.discount),
+        gap=None if horizon.bound is None else _gap_by_seed(series, horizon, horizon.bound),
+        device_j=per("device_energy_j", tasks),
+        server_j=per("server_energy_j", tasks),
+        wasted_j=per("wasted_energy_j", tasks),
+        offloaded=per("sent", total("started_work")),
+        cpu_utilisation=mean("cpu_utilisation"),
+        radio_utilisation=mean("radio_utilisation"),
+        server_utilisation=mean("server_utilisation"),
+        power_mismatch=mean("power_mismatch"),
+        settling_block=settling_block(cost),
+    )
+
+
+def _double(series: Series, field: str) -> np.ndarray:
+    return np.asarray(series(field), np.float64)
+
+
+def _gap_by_seed(series: Series, horizon: Horizon, bound: float) -> np.ndarray:
+    """(seeds, 3) by the advantage identity (`partway.bound.certificate`)."""
+    losses = [_double(series, f"loss_{name}") for name in LOSSES]
+    if horizon.objective == "average":
+        by_seed = [loss[:, horizon.warmup :].mean(axis=1) for loss in losses]
+    else:
+        by_seed = [discounted(loss, horizon.discount) for loss in losses]
+    return np.stack(by_seed, axis=-1) / bound
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far above the lower bound, as a share of it: the whole, and what devices, waiting work and the rate lose."""
+    """How far above the lower bound, as a share of it: `whole`, and the means of LOSSES that it consists of."""
 
     whole: Estimate
     devices: float
@@ -61,17 +126,17 @@ class Gap:
 class Summary:
     """What a comparison says of one scheme, after warm-up unless it says otherwise.
 
-    status        ok, unstable, invalid (numbers became infinite), not_applicable; `reason` says why
-    cost          cost per block; cost_full: warm-up included; cost_median: of the seeds
-    from_empty    sum of gamma^t cost from empty queues; after_warmup: the same from the end of warm-up
-    versus        difference of cost to the reference scheme in per cent of it, paired by seed; None without one
-    gap           to the lower bound on the scenario's objective, or None for the reason in `no_gap`
-    parts         cost by part              latency_s     mean, p50, p95, p99
-    device_j, server_j, wasted_j            energy per task that arrives [J]
-    offloaded     work sent, as a share of the work of the tasks taken up
-    converged     first block from which the running mean of the cost stays within 5 % of its end, or None
-    growth        tasks per block by which waiting work grows, for unstable schemes
-    heavy_tail    the mean radio cost is infinite in theory: the scheme ignores the channel and nothing limits power
+    status         ok, unstable, invalid (numbers became infinite), not_applicable; `reason` says why
+    cost           cost per block; cost_full: warm-up included; cost_median: of the seeds
+    discounted_from_start    sum of gamma^t cost from empty queues; discounted_after_warmup: from the end of warm-up
+    relative_cost  difference of cost to the reference scheme in per cent of it, paired by seed; None without one
+    gap            to the lower bound on the scenario's objective, or None for the reason in `no_gap`
+    cost_components  cost per block by component of (8)
+    latency_s      mean, p50, p95, p99                 unfinished     share of tasks that the run's end cut off
+    growth         tasks per block by which waiting work grows, for unstable schemes
+    heavy_tail     the mean radio cost is infinite in theory: the scheme ignores the channel and nothing limits power
+    signalling     numbers sent up and down per device and block
+    The other fields are those of `Numbers`.
     """
 
     name: str
@@ -85,7 +150,7 @@ class Summary:
     relative_cost: Estimate | None
     gap: Gap | None
     no_gap: str | None
-    parts: dict[str, float]
+    cost_components: dict[str, float]
     latency_s: dict[str, float]
     unfinished: float
     device_j: float
@@ -104,7 +169,7 @@ class Summary:
 
 def cost_of(dataset: xr.Dataset, scheme: str) -> np.ndarray:
     """(seeds, blocks) cost per block of a scheme."""
-    return np.asarray(dataset["cost"].sel(scheme=scheme).sum("component", skipna=False), dtype=np.float64)
+    return np.asarray(dataset["cost"].sel(scheme=scheme), np.float64).sum(axis=-1)
 
 
 def relative_cost(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
@@ -112,36 +177,23 @@ def relative_cost(dataset: xr.Dataset, scheme: str, reference: str) -> Estimate:
     warmup = int(dataset.attrs["warmup"])
     ours, theirs = (cost_of(dataset, name)[:, warmup:].mean(axis=1) for name in (scheme, reference))
     if not (theirs > 0).all():
-        return Estimate(np.nan, np.nan, np.nan)
+        return NOTHING
     return estimate(100.0 * (ours - theirs) / theirs)
 
 
 def gap(dataset: xr.Dataset, scheme: str) -> Gap:
-    """The gap of a scheme by the advantage identity (`partway.certificate`).
-
-    On the average cost: the mean after warm-up. On the discounted sum: from empty queues, learning included.
-    """
-    bound, discount, warmup = (dataset.attrs[name] for name in ("bound", "discount", "warmup"))
-
-    def per_seed(part: str) -> np.ndarray:
-        lost = np.asarray(dataset[f"loss_{part}"].sel(scheme=scheme), np.float64)
-        if dataset.attrs["objective"] == "average":
-            return lost[:, int(warmup) :].mean(axis=1) / bound
-        return discounted(lost, float(discount)) / bound
-
-    parts = [per_seed(part) for part in ("devices", "waiting", "service")]
-    return Gap(estimate(np.sum(parts, axis=0)), *(float(part.mean()) for part in parts))
+    """The gap of a scheme in a dataset that has a bound."""
+    by_seed = numbers_of(_series(dataset.sel(scheme=scheme)), horizon_of(dataset)).gap
+    assert by_seed is not None
+    return gap_of(by_seed)
 
 
-def _no_gap(dataset: xr.Dataset, scheme: str) -> str | None:
-    """Why there is no gap, or None."""
-    if dataset.attrs.get("bound_reason", "this dataset holds no lower bound"):
-        return dataset.attrs.get("bound_reason", "this dataset holds no lower bound")
-    status = str(dataset["status"].sel(scheme=scheme).values)
-    return None if status == "ok" else f"the scheme is {status.replace('_', ' ')}"
+def gap_of(by_seed: np.ndarray) -> Gap:
+    """The gap from (seeds, 3) of LOSSES."""
+    return Gap(estimate(by_seed.sum(axis=-1)), *(float(value) for value in by_seed.mean(axis=0)))
 
 
-def summarise(dataset: xr.Dataset, reference: str | None = "constant") -> list[Summary]:
+def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Summary]:
     """One summary per scheme, in the dataset's order."""
     names = [str(name) for name in dataset["scheme"].values]
     status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
@@ -149,52 +201,60 @@ def summarise(dataset: xr.Dataset, reference: str | None = "constant") -> list[S
     return [_summarise(dataset, name, reference) for name in names]
 
 
+def horizon_of(dataset: xr.Dataset) -> Horizon:
+    """What the numbers of a comparison refer to."""
+    attrs = dataset.attrs
+    bound = None if attrs.get("bound_reason", NO_BOUND) else float(attrs["bound"])
+    return Horizon(int(attrs["warmup"]), float(attrs["discount"]), str(attrs["objective"]), bound)
+
+
+def _series(own: xr.Dataset) -> Series:
+    """The metrics of one scheme of a comparison."""
+    cost = own["cost"]
+    return lambda name: np.asarray(cost.sel(component=name) if name in COST_COMPONENTS else own[name])
+
+
+def _no_gap(dataset: xr.Dataset, status: str) -> str | None:
+    """Why there is no gap, or None."""
+    return dataset.attrs.get("bound_reason", NO_BOUND) or (
+        None if status == "ok" else f"the scheme is {status.replace('_', ' ')}"
+    )
+
+
 def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary:
-    own, warmup = dataset.sel(scheme=name), int(dataset.attrs["warmup"])
-    status, cost, late = str(own["status"].values), cost_of(dataset, name), own.isel(block=slice(warmup, None))
-    ok = status == "ok"
-    tasks = _total(late, "arrived")
+    own, status = dataset.sel(scheme=name), str(dataset["status"].sel(scheme=name).values)
+    ok, no_gap = status == "ok", _no_gap(dataset, status)
+    numbers = numbers_of(_series(own), horizon_of(dataset))
+    late = numbers.cost.sum(axis=1)
 
-    def mean(field: str) -> float:
-        return float(late[field].mean()) if ok else np.nan
+    def number(value: float) -> float:
+        return value if ok else np.nan
 
-    def over_seeds(per_seed: np.ndarray) -> Estimate:
-        return estimate(per_seed) if ok else Estimate(np.nan, np.nan, np.nan)
-
-    def per_task(field: str) -> float:
-        return _total(late, field) / tasks if ok and tasks else np.nan
-
-    late_cost, discount = cost[:, warmup:], float(dataset.attrs["discount"])
-    started_work = _total(late, "started_work")
     return Summary(
         name=name,
         status=status,
         reason=str(own["reason"].values) or None,
-        cost=over_seeds(late_cost.mean(axis=1)),
-        cost_full=over_seeds(cost.mean(axis=1)),
-        cost_median=float(np.median(late_cost.mean(axis=1))) if ok else np.nan,
-        discounted_from_start=estimate(discounted(cost, discount)),
-        discounted_after_warmup=estimate(discounted(late_cost, discount)),
+        cost=estimate(late) if ok else NOTHING,
+        cost_full=estimate(numbers.cost_with_warmup) if ok else NOTHING,
+        cost_median=number(float(np.median(late))),
+        discounted_from_start=estimate(numbers.discounted_from_start),
+        discounted_after_warmup=estimate(numbers.discounted_after_warmup),
         relative_cost=relative_cost(dataset, name, reference) if ok and reference and reference != name else None,
-        gap=gap(dataset, name) if _no_gap(dataset, name) is None else None,
-        no_gap=_no_gap(dataset, name),
-        parts={part: float(late["cost"].sel(component=part).mean()) if ok else np.nan for part in COST_COMPONENTS},
-        latency_s={which: float(own["latency_s"].sel(statistic=which).mean()) if ok else np.nan for which in LATENCY},
-        unfinished=float(own["unfinished"].mean()) if ok else np.nan,
-        device_j=per_task("device_energy_j"),
-        server_j=per_task("server_energy_j"),
-        wasted_j=per_task("wasted_energy_j"),
-        offloaded=_total(late, "sent") / started_work if ok and started_work else np.nan,
-        cpu_utilisation=mean("cpu_utilisation"),
-        radio_utilisation=mean("radio_utilisation"),
-        server_utilisation=mean("server_utilisation"),
-        power_mismatch=mean("power_mismatch"),
-        settling_block=settling_block(cost) if ok else None,
+        gap=gap_of(numbers.gap) if numbers.gap is not None and no_gap is None else None,
+        no_gap=no_gap,
+        cost_components=dict(zip(COST_COMPONENTS, map(number, numbers.cost.mean(axis=0).tolist()), strict=True)),
+        latency_s={which: number(float(own["latency_s"].sel(statistic=which).mean())) for which in LATENCY},
+        unfinished=number(float(own["unfinished"].mean())),
+        device_j=number(numbers.device_j),
+        server_j=number(numbers.server_j),
+        wasted_j=number(numbers.wasted_j),
+        offloaded=number(numbers.offloaded),
+        cpu_utilisation=number(numbers.cpu_utilisation),
+        radio_utilisation=number(numbers.radio_utilisation),
+        server_utilisation=number(numbers.server_utilisation),
+        power_mismatch=number(numbers.power_mismatch),
+        settling_block=numbers.settling_block if ok else None,
         growth=float(own["growth"]) if status == "unstable" else None,
         heavy_tail=bool(own["heavy_tail"]),
         signalling={"up": int(own["signals_up"]), "down": int(own["signals_down"])},
     )
-
-
-def _total(dataset: xr.Dataset, field: str) -> float:
-    return float(dataset[field].sum())

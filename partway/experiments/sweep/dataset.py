@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from partway.experiments.statistics import Estimate, estimate
-from partway.experiments.summary import COST_COMPONENTS
+from partway.experiments.summary import COST_COMPONENTS, LOSSES
 from partway.experiments.sweep.axes import dimensions
-from partway.experiments.sweep.group import LOSSES, Outcome, failed
+from partway.experiments.sweep.group import Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, versions
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme

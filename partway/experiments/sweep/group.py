@@ -1,7 +1,7 @@
 """What a worker computes: from the plans of a group of cases to the numbers of each case, in JSON types.
 
-The formulas are those of `partway.experiments.summary.summarise`, seed by seed where that is possible: a sweep of one
-point gives the numbers of a comparison. Latency, which needs every task of every device, is left to comparisons.
+The numbers are those of `partway.experiments.summary`, so that a sweep of one point gives the numbers of a comparison.
+Latency, which needs every task of every device, is left to comparisons.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,15 +23,14 @@ from partway.experiments.comparison import (
     setting_of,
     status_of,
 )
-from partway.experiments.statistics import discounted, settling_block
-from partway.experiments.summary import COST_COMPONENTS
+from partway.experiments.summary import Horizon, Numbers, numbers_of
 from partway.measurement.metrics import BlockMetrics
 from partway.schemes import stream_of
 from partway.simulation.rollout import rollout
 
 Outcome = dict[str, Any]
 """The result of a case: `status`, `reason`, and its numbers if it ran."""
-LOSSES = ("devices", "waiting", "service")
+UTILISATIONS = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
 FAILED = "failed"
 """The status of a case that did not finish, for a reason that may be temporary; the next start tries it again."""
 
@@ -125,61 +124,38 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
 
 
 def _numbers(case: _Ready, metrics: BlockMetrics) -> Outcome:
-    """The status of a case, its means after warm-up by seed, and numbers that exist for all seeds together."""
-    plan, warmup = case.plan, case.plan.warmup
+    """The status of a case, and its numbers by seed or, if they exist for all seeds together only, one."""
+    plan, bound = case.plan, case.setting.bound
     status, reason, growth = status_of(metrics)
-    cost = np.asarray(metrics.cost(), np.float64)
+    scenario, value = plan.scenario, None if isinstance(bound, str) else bound.value
+    horizon = Horizon(plan.warmup, scenario.discount, scenario.objective, value)
+    numbers = numbers_of(lambda field: np.asarray(getattr(metrics, field)), horizon)
     outcome: Outcome = {
         "status": status,
         "reason": reason or "",
         "growth_per_block": growth if status == "unstable" else np.nan,
-        "discounted_from_start": discounted(cost, plan.scenario.discount),
-        "discounted_after_warmup": discounted(cost[:, warmup:], plan.scenario.discount),
+        "discounted_from_start": numbers.discounted_from_start,
+        "discounted_after_warmup": numbers.discounted_after_warmup,
     }
     if status == "ok":
-        components = [_late(metrics, name, warmup).mean(axis=1) for name in COST_COMPONENTS]
-        block = settling_block(cost)
-        outcome |= {
-            "cost": np.stack(components, axis=-1),
-            "cost_with_warmup": cost.mean(axis=1),
-            "settling_block": np.nan if block is None else float(block),
-            **_shares(metrics, warmup),
-            **_gaps(case, metrics),
-        }
-    return _plain(outcome | _bound_numbers(case.setting.bound))
+        outcome |= _means(numbers)
+    return _plain(outcome | _bound_numbers(bound))
 
 
-def _late(metrics: BlockMetrics, field: str, warmup: int) -> np.ndarray:
-    """(seeds, blocks) of a field after warm-up."""
-    return np.asarray(getattr(metrics, field), np.float64)[:, warmup:]
-
-
-def _shares(metrics: BlockMetrics, warmup: int) -> dict[str, float]:
-    """Energy per arriving task [J], the offloaded share of the started work, and utilisations."""
-
-    def total(field: str) -> float:
-        return float(_late(metrics, field, warmup).sum())
-
-    tasks, started_work = total("arrived"), total("started_work")
-    energies = ("device_energy_j", "server_energy_j", "wasted_energy_j")
-    utilisations = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
+def _means(numbers: Numbers) -> Outcome:
+    """The numbers of a case that is stable."""
+    block, gap = numbers.settling_block, numbers.gap
     return {
-        **{f"{name}_per_task": total(name) / tasks if tasks else np.nan for name in energies},
-        "offloaded_share": total("sent") / started_work if started_work else np.nan,
-        **{name: float(_late(metrics, name, warmup).mean()) for name in utilisations},
+        "cost": numbers.cost,
+        "cost_with_warmup": numbers.cost_with_warmup,
+        "settling_block": np.nan if block is None else float(block),
+        "device_energy_j_per_task": numbers.device_j,
+        "server_energy_j_per_task": numbers.server_j,
+        "wasted_energy_j_per_task": numbers.wasted_j,
+        "offloaded_share": numbers.offloaded,
+        **{name: getattr(numbers, name) for name in UTILISATIONS},
+        **({} if gap is None else {"gap": gap}),
     }
-
-
-def _gaps(case: _Ready, metrics: BlockMetrics) -> dict[str, np.ndarray]:
-    """(seeds, LOSSES) gap as a share of the bound, by where it arises, as in `partway.experiments.summary.gap`."""
-    plan, bound = case.plan, case.setting.bound
-    if isinstance(bound, str):
-        return {}
-    if plan.scenario.objective == "average":
-        losses = [_late(metrics, f"loss_{name}", plan.warmup).mean(axis=1) for name in LOSSES]
-    else:
-        losses = [discounted(_late(metrics, f"loss_{name}", 0), plan.scenario.discount) for name in LOSSES]
-    return {"gap": np.stack(losses, axis=-1) / bound.value}
 
 
 def _bound_numbers(bound: Bound | str) -> Outcome:
