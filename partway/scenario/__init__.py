@@ -1,1 +1,1 @@
-"""TODO."""
+"""Scenarios: `schema` holds every field and its range, `loading` exports `load` and `presets`, `presets/` the files."""
