@@ -21,9 +21,10 @@ from rich.console import Console
 
 from partway.dnn.graph import load_network, profile_model, profile_network
 from partway.dnn.profile import DTYPE_BITS, Profile, read_profile, shipped_profiles, write_profile
+from partway.dnn.report import report, sentences
 from partway.dnn.runtime import check, measure, random_inputs
 from partway.errors import InputError
-from partway.figures.profile import draw, report, sentences
+from partway.figures.profile import draw
 
 Shape = tuple[int, ...]
 RNG = np.random.default_rng(0)
@@ -638,7 +639,7 @@ def test_the_table_adds_up_measured_seconds():
 
 def test_a_network_without_an_inner_pareto_optimal_cut(tmp_path: Path):
     path = saved(tmp_path, network([conv("x", "a"), node("Relu", "a", "y")], IMAGE, ["y"], SQUARE))
-    assert any("No cut inside" in said for said in sentences(profile_model(path), "fp32"))
+    assert any("No inner cut" in sentence for sentence in sentences(profile_model(path), "fp32"))
 
 
 @pytest.mark.parametrize("tensor_dtype", DTYPE_BITS)

@@ -1,1 +1,1 @@
-"""DNNs: `profile` has the facts of a network, `cuts` its cut table; `macs`, `graph` and `runtime` work on ONNX files."""
+"""DNNs: facts of a network (`profile`, `report`), its cut table (`cuts`), ONNX files (`graph`, `macs`, `runtime`)."""
