@@ -1,1 +1,1 @@
-"""Scenarios: `schema` holds every field and its range, `loading` exports `load` and `presets`, `presets/` the files."""
+"""Scenarios: `loading` exports `load` and `presets`, `schema` has the fields and ranges, `messages` explains errors."""

@@ -160,6 +160,8 @@ class Scenario(Section):
 
 TASKS: dict[str, type[Section]] = {"proportional": ProportionalTask, "layers": LayersTask}
 TABLES: dict[str, type[Section]] = {"weights": Weights, "device": DeviceClass, "server": ServerClass, "radio": Radio}
+GROUP_FIELDS = tuple(name for name in Group.model_fields if name != "device")
+"""Fields of a [[group]] itself; all others that a user gives there are changes of its device class."""
 
 
 def _apportion(fractions: Sequence[float], size: int) -> Iterator[int]:
