@@ -185,7 +185,7 @@ def numbers(scenario: Scenario, mean_gain: np.ndarray) -> tuple[list[DeviceNumbe
             w4=weights.device_energy if kind.energy_weight is None else kind.energy_weight,
             mean_gain=float(mean_gain[k]),
             gap=scenario.radio.snr_gap,
-            slots=scenario.slots,
+            slots=scenario.slots_per_block,
             slot_s=scenario.slot_s,
             fleet=len(kinds),
             conserving=scenario.queue == "conserving",
@@ -199,7 +199,7 @@ def numbers(scenario: Scenario, mean_gain: np.ndarray) -> tuple[list[DeviceNumbe
         xi=scenario.server.capacitance,
         w1=weights.server_queue,
         w2=weights.server_energy,
-        slots=scenario.slots,
+        slots=scenario.slots_per_block,
         slot_s=scenario.slot_s,
         fleet=len(kinds),
         discount=scenario.discount,
@@ -355,7 +355,7 @@ def simulate(
     server = make_server(server_numbers)
     fleet, delay = range(len(devices)), scenario.broadcast_delay_blocks
     server_seen = ServerObservation(0.0, 0.0, [0.0 for _ in fleet])
-    arrivals = [[0.0] * scenario.slots for _ in fleet]
+    arrivals = [[0.0] * scenario.slots_per_block for _ in fleet]
     broadcasts: list[Broadcast] = []
     history = History()
     for t in range(blocks):
@@ -368,7 +368,7 @@ def simulate(
         charge_server(history, server_numbers, y, service)
 
         started, offload = history.started[-1], history.offload[-1]
-        arrivals = [[float(samples.arrivals[t, i, k]) for i in range(scenario.slots)] for k in fleet]
+        arrivals = [[float(samples.arrivals[t, i, k]) for i in range(scenario.slots_per_block)] for k in fleet]
         inflow = sum(offload[k] * d.server_cycles / d.mean_task for k, d in enumerate(device_numbers))
         q_after = [next_queue(d, q[k], started[k], offload[k], arrivals[k]) for k, d in enumerate(device_numbers)]
         server_after = ServerObservation(next_backlog(y, service, inflow), inflow, q_after)

@@ -1,4 +1,4 @@
-"""ONNX files to cut tables: counts worked by hand, published totals, cuts that give exactly the whole, broken files."""
+"""ONNX files to profiles: MACs by hand, published totals, submodels that equal the network, broken files."""
 
 import importlib
 import importlib.util
@@ -21,9 +21,10 @@ from rich.console import Console
 
 from partway.dnn.graph import load_network, profile_model, profile_network
 from partway.dnn.profile import DTYPE_BITS, Profile, read_profile, shipped_profiles, write_profile
+from partway.dnn.report import report, sentences
 from partway.dnn.runtime import check, measure, random_inputs
 from partway.errors import InputError
-from partway.figures.profile import draw, report, sentences
+from partway.figures.profile import draw
 
 Shape = tuple[int, ...]
 RNG = np.random.default_rng(0)
@@ -53,8 +54,8 @@ def network(
     weights: dict[str, np.ndarray | Shape] | None = None,
     opset: int = 18,
 ) -> ModelProto:
-    """A model of float tensors; a weight given by its shape is drawn at random."""
-    drawn = {
+    """A model of float tensors; a weight that is given by its shape is random."""
+    tensors = {
         name: RNG.standard_normal(value).astype(np.float32) if isinstance(value, tuple) else value
         for name, value in (weights or {}).items()
     }
@@ -63,7 +64,7 @@ def network(
         "test",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in drawn.items()],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
@@ -74,7 +75,7 @@ def saved(folder: Path, model: ModelProto, name: str = "net.onnx") -> Path:
 
 
 def node(kind: str, inputs: str, outputs: str, **attributes: object) -> NodeProto:
-    """A node; tensors are named by words, '_' is an optional one that is absent."""
+    """A node with the tensors named in the two strings; '_' stands for an absent optional tensor."""
     names = [["" if name == "_" else name for name in words.split()] for words in (inputs, outputs)]
     return helper.make_node(kind, *names, **attributes)
 
@@ -83,7 +84,7 @@ def rows(profile: Profile) -> list[tuple[str, int, int]]:
     return [(cut.after, cut.macs, cut.elements) for cut in profile.cuts]
 
 
-# Multiply-accumulates, worked by hand
+# Multiply-accumulates by hand
 
 
 @pytest.mark.parametrize(
@@ -91,66 +92,66 @@ def rows(profile: Profile) -> list[tuple[str, int, int]]:
     [
         # 3x3 output: (9 - (2 (3 - 1) + 1)) / 2 + 1; 6 channels, each of 2 channels x 3 x 3
         (
-            node("Conv", "x w", "backlog", group=2, strides=[2, 2], dilations=[2, 2]),
+            node("Conv", "x w", "y", group=2, strides=[2, 2], dilations=[2, 2]),
             {"x": (1, 4, 9, 9)},
             {"w": (6, 2, 3, 3)},
             6 * 9 * 2 * 9,
         ),
         # depthwise: one channel each
         (
-            node("Conv", "x w", "backlog", group=8, pads=[1] * 4),
+            node("Conv", "x w", "y", group=8, pads=[1] * 4),
             {"x": (2, 8, 5, 5)},
             {"w": (8, 1, 3, 3)},
             2 * 8 * 25 * 9,
         ),
-        # one dimension, bias free of charge
-        (node("Conv", "x w b", "backlog"), {"x": (1, 2, 10)}, {"w": (3, 2, 4), "b": (3,)}, 3 * 7 * 2 * 4),
-        # every one of 4 x 25 inputs meets 3 channels x 3 x 3
-        (node("ConvTranspose", "x w", "backlog", strides=[2, 2]), {"x": (1, 4, 5, 5)}, {"w": (4, 3, 3, 3)}, 100 * 27),
+        # one dimension; the bias does not count
+        (node("Conv", "x w b", "y"), {"x": (1, 2, 10)}, {"w": (3, 2, 4), "b": (3,)}, 3 * 7 * 2 * 4),
+        # each of 4 x 25 inputs times 3 channels x 3 x 3
+        (node("ConvTranspose", "x w", "y", strides=[2, 2]), {"x": (1, 4, 5, 5)}, {"w": (4, 3, 3, 3)}, 100 * 27),
         # groups: 2 of the 4 output channels
-        (node("ConvTranspose", "x w", "backlog", group=2), {"x": (1, 4, 5, 5)}, {"w": (4, 2, 3, 3)}, 100 * 18),
-        (node("Gemm", "x w", "backlog"), {"x": (5, 7)}, {"w": (7, 3)}, 5 * 7 * 3),
-        (node("Gemm", "x w", "backlog", transA=1, transB=1), {"x": (7, 5)}, {"w": (3, 7)}, 5 * 7 * 3),
-        (node("MatMul", "x w", "backlog"), {"x": (2, 1, 3, 4)}, {"w": (5, 4, 6)}, 2 * 5 * 3 * 4 * 6),
-        (node("MatMul", "x w", "backlog"), {"x": (3, 4)}, {"w": (4,)}, 3 * 4),
-        (node("MatMul", "x w", "backlog"), {"x": (4,)}, {"w": (2, 4, 3)}, 2 * 4 * 3),
+        (node("ConvTranspose", "x w", "y", group=2), {"x": (1, 4, 5, 5)}, {"w": (4, 2, 3, 3)}, 100 * 18),
+        (node("Gemm", "x w", "y"), {"x": (5, 7)}, {"w": (7, 3)}, 5 * 7 * 3),
+        (node("Gemm", "x w", "y", transA=1, transB=1), {"x": (7, 5)}, {"w": (3, 7)}, 5 * 7 * 3),
+        (node("MatMul", "x w", "y"), {"x": (2, 1, 3, 4)}, {"w": (5, 4, 6)}, 2 * 5 * 3 * 4 * 6),
+        (node("MatMul", "x w", "y"), {"x": (3, 4)}, {"w": (4,)}, 3 * 4),
+        (node("MatMul", "x w", "y"), {"x": (4,)}, {"w": (2, 4, 3)}, 2 * 4 * 3),
         # 5 steps x batch 2, gates of hidden size 4 on 3 inputs and 4 states: 4, 3 and 1 of them
         (
-            node("LSTM", "x w r", "backlog", hidden_size=4),
+            node("LSTM", "x w r", "y", hidden_size=4),
             {"x": (5, 2, 3)},
             {"w": (1, 16, 3), "r": (1, 16, 4)},
             10 * 16 * 7,
         ),
         (
-            node("GRU", "x w r", "backlog", hidden_size=4),
+            node("GRU", "x w r", "y", hidden_size=4),
             {"x": (5, 2, 3)},
             {"w": (1, 12, 3), "r": (1, 12, 4)},
             10 * 12 * 7,
         ),
         (
-            node("RNN", "x w r", "backlog", hidden_size=4, direction="bidirectional"),
+            node("RNN", "x w r", "y", hidden_size=4, direction="bidirectional"),
             {"x": (5, 2, 3)},
             {"w": (2, 4, 3), "r": (2, 4, 4)},
             10 * 2 * 4 * 7,
         ),
-        (node("Einsum", "x w", "backlog", equation="bij,bjk->bik"), {"x": (2, 3, 4)}, {"w": (2, 4, 5)}, 2 * 3 * 4 * 5),
+        (node("Einsum", "x w", "y", equation="bij,bjk->bik"), {"x": (2, 3, 4)}, {"w": (2, 4, 5)}, 2 * 3 * 4 * 5),
         (
-            node("Einsum", "x w", "backlog", equation="...ij,jk->...ik"),
+            node("Einsum", "x w", "y", equation="...ij,jk->...ik"),
             {"x": (2, 6, 3, 4)},
             {"w": (4, 5)},
             12 * 3 * 4 * 5,
         ),
         # 2 heads, 3 queries, 6 keys, head sizes 4 and 5
         (
-            node("Attention", "x k v", "backlog"),
+            node("Attention", "x k v", "y"),
             {"x": (1, 2, 3, 4)},
             {"k": (1, 2, 6, 4), "v": (1, 2, 6, 5)},
             2 * 3 * 6 * (4 + 5),
         ),
     ],
 )
-def test_macs_worked_by_hand(tmp_path: Path, operator, inputs, weights, macs):
-    model = network([operator], inputs, ["backlog"], weights, opset=23)
+def test_macs_by_hand(tmp_path: Path, operator, inputs, weights, macs):
+    model = network([operator], inputs, ["y"], weights, opset=23)
     assert profile_model(saved(tmp_path, model)).macs == macs
 
 
@@ -165,9 +166,9 @@ def test_quantised_operators_count_like_the_others(tmp_path: Path):
         node("QuantizeLinear", "x s z", "q"),
         node("QLinearConv", "q s z w s z s z", "c"),
         node("MatMulInteger", "c m", "i"),
-        node("Cast", "i", "backlog", to=TensorProto.FLOAT),
+        node("Cast", "i", "y", to=TensorProto.FLOAT),
     ]
-    model = network(nodes, {"x": (1, 2, 7, 7)}, ["backlog"], byte)
+    model = network(nodes, {"x": (1, 2, 7, 7)}, ["y"], byte)
     assert [cut.macs for cut in profile_model(saved(tmp_path, model)).cuts] == [0, 0, 1350, 1650, 1650]
 
 
@@ -184,16 +185,16 @@ FULL, EACH = 4 * 8 * 8, 4 * 8 * 8 * 4 * 9
 """Elements of a tensor of that size, and MACs of a convolution on it."""
 
 
-def test_inside_of_a_residual_block_is_no_cut(tmp_path: Path):
+def test_there_is_no_cut_inside_a_residual_block(tmp_path: Path):
     block = [
         conv("x", "a"),
         conv("a", "b"),
         node("Relu", "b", "c"),
         node("Add", "c a", "d"),
-        node("Relu", "d", "backlog"),
+        node("Relu", "d", "y"),
     ]
-    found = profile_model(saved(tmp_path, network(block, IMAGE, ["backlog"], SQUARE)))
-    assert rows(found) == [("x", 0, FULL), ("a", EACH, FULL), ("d", 2 * EACH, FULL), ("backlog", 2 * EACH, FULL)]
+    profile = profile_model(saved(tmp_path, network(block, IMAGE, ["y"], SQUARE)))
+    assert rows(profile) == [("x", 0, FULL), ("a", EACH, FULL), ("d", 2 * EACH, FULL), ("y", 2 * EACH, FULL)]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (0, 3, 1, 2, 4), (0, 1, 3, 2, 4)])
@@ -203,78 +204,78 @@ def test_branches_of_different_depth_in_any_order(tmp_path: Path, order: tuple[i
         conv("x", "a"),
         *deep,
         node("MaxPool", "a", "p", kernel_shape=[1, 1]),
-        node("Concat", "c p", "backlog", axis=1),
+        node("Concat", "c p", "y", axis=1),
     ]
-    model = network([nodes[i] for i in order], IMAGE, ["backlog"], SQUARE)
-    found = profile_model(saved(tmp_path, model))
-    assert rows(found) == [("x", 0, FULL), ("a", EACH, FULL), ("backlog", 3 * EACH, 2 * FULL)]
+    model = network([nodes[i] for i in order], IMAGE, ["y"], SQUARE)
+    profile = profile_model(saved(tmp_path, model))
+    assert rows(profile) == [("x", 0, FULL), ("a", EACH, FULL), ("y", 3 * EACH, 2 * FULL)]
 
 
 def test_constants_are_not_sent(tmp_path: Path):
     nodes = [
         node("Constant", "", "k", value=numpy_helper.from_array(np.ones((1, 4, 8, 8), np.float32))),
         node("ConstantOfShape", "s", "w", value=numpy_helper.from_array(np.full(1, 0.1, np.float32))),
-        node("MatMul", "m m", "n"),  # work on constants is done once, not in every inference
+        node("MatMul", "m m", "n"),  # does not depend on the input: runs once, not in every inference
         conv("x", "a"),
         node("Identity", "a", "i"),
         node("Add", "i k", "b"),
-        node("Mul", "b n", "backlog"),
+        node("Mul", "b n", "y"),
     ]
     weights = {"s": np.array([4, 4, 3, 3]), "m": (8, 8)}
-    found = profile_model(saved(tmp_path, network(nodes, IMAGE, ["backlog"], weights)))
-    # a and i are one and the same tensor
-    assert rows(found) == [("x", 0, FULL), ("i", EACH, FULL), ("b", EACH, FULL), ("backlog", EACH, FULL)]
+    profile = profile_model(saved(tmp_path, network(nodes, IMAGE, ["y"], weights)))
+    # a and i are the same tensor
+    assert rows(profile) == [("x", 0, FULL), ("i", EACH, FULL), ("b", EACH, FULL), ("y", EACH, FULL)]
 
 
-def test_shapes_worked_out_in_the_graph_are_constants(tmp_path: Path):
+def test_shapes_computed_in_the_graph_are_constants(tmp_path: Path):
     nodes = [
         conv("x", "a"),
         node("Shape", "a", "s"),
         node("Gather", "s zero", "batch", axis=0),
         node("Concat", "batch rest", "flat", axis=0),
         node("Reshape", "a flat", "b"),
-        node("MatMul", "b f", "backlog"),
+        node("MatMul", "b f", "y"),
     ]
-    weights = SQUARE | {"zero": np.array([0]), "offload": np.array([-1]), "f": (FULL, 10)}
-    found = profile_model(saved(tmp_path, network(nodes, IMAGE, ["backlog"], weights)))
-    assert [cut.after for cut in found.cuts] == ["x", "a", "b", "backlog"]
-    assert found.macs == EACH + FULL * 10
+    weights = SQUARE | {"zero": np.array([0]), "rest": np.array([-1]), "f": (FULL, 10)}
+    profile = profile_model(saved(tmp_path, network(nodes, IMAGE, ["y"], weights)))
+    assert [cut.after for cut in profile.cuts] == ["x", "a", "b", "y"]
+    assert profile.macs == EACH + FULL * 10
 
 
-def test_absent_inputs_and_outputs_are_no_tensors(tmp_path: Path):
+def test_absent_inputs_and_outputs_are_not_tensors(tmp_path: Path):
     nodes = [
         node("LSTM", "x w r _ _ h0 c0", "_ h", hidden_size=4),
         node("Clip", "h _ top", "a"),
         node("Clip", "k _ top", "b"),
-        node("MatMul", "a b", "backlog"),
+        node("MatMul", "a b", "y"),
     ]
     weights = {"w": (1, 16, 3), "r": (1, 16, 4), "h0": (1, 2, 4), "c0": (1, 2, 4), "k": (300, 4, 5)}
     top = {"top": np.array(1, np.float32)}
-    path = saved(tmp_path, network(nodes, {"x": (5, 2, 3)}, ["backlog"], weights | top))
-    assert [cut.after for cut in profile_model(path).cuts] == ["x", "h", "a", "backlog"]
+    path = saved(tmp_path, network(nodes, {"x": (5, 2, 3)}, ["y"], weights | top))
+    assert [cut.after for cut in profile_model(path).cuts] == ["x", "h", "a", "y"]
     assert [split.exact for split in check(load_network(path))] == [True, True]
 
 
-def test_all_inputs_are_sent_raw_and_wait_until_read(tmp_path: Path):
-    nodes = [conv("x", "a"), node("Relu", "a", "b"), node("Concat", "b late", "c", axis=1), conv("c", "backlog", "w5")]
+def test_the_first_cut_sends_all_inputs_and_an_unread_input_is_live(tmp_path: Path):
+    nodes = [conv("x", "a"), node("Relu", "a", "b"), node("Concat", "b late", "c", axis=1), conv("c", "y", "w5")]
     inputs = {"x": (1, 4, 8, 8), "late": (1, 1, 8, 8)}
-    found = profile_model(saved(tmp_path, network(nodes, inputs, ["backlog"], SQUARE | {"w5": (4, 5, 3, 3)})))
-    assert [(cut.after, cut.elements) for cut in found.cuts] == [("x+late", 320), ("c", 320), ("backlog", FULL)]
-    assert found.input_bits == 32 * FULL + 8 * 64  # `late` is a gray image
+    profile = profile_model(saved(tmp_path, network(nodes, inputs, ["y"], SQUARE | {"w5": (4, 5, 3, 3)})))
+    assert [(cut.after, cut.elements) for cut in profile.cuts] == [("x+late", 320), ("c", 320), ("y", FULL)]
+    assert profile.input_bits == 32 * FULL + 8 * 64  # `late` is a grey image
 
 
-def test_an_output_that_is_done_stays_at_the_device(tmp_path: Path):
-    nodes = [conv("x", "a"), node("GlobalAveragePool", "a", "early"), conv("a", "b"), node("Relu", "b", "backlog")]
-    path = saved(tmp_path, network(nodes, IMAGE, ["early", "backlog"], SQUARE))
-    found = profile_model(path)
-    assert [cut.after for cut in found.cuts] == ["x", "a", "a", "b", "early+y"]
-    assert found.cuts[-1].elements == 4 + FULL
+def test_an_early_output_remains_at_the_device(tmp_path: Path):
+    nodes = [conv("x", "a"), node("GlobalAveragePool", "a", "early"), conv("a", "b"), node("Relu", "b", "y")]
+    path = saved(tmp_path, network(nodes, IMAGE, ["early", "y"], SQUARE))
+    profile = profile_model(path)
+    assert [cut.after for cut in profile.cuts] == ["x", "a", "a", "b", "early+y"]
+    assert profile.cuts[-1].elements == 4 + FULL
     assert [split.exact for split in check(load_network(path))] == [True] * 3
 
 
 @STEADY
 @given(st.lists(st.sampled_from(["conv", "relu", "pool", "deep", "shortcut"]), min_size=1, max_size=8))
-def test_the_segments_of_any_chain_add_up(tmp_path: Path, kinds: list[str]):
+def test_the_macs_of_any_chain_add_up(tmp_path: Path, kinds: list[str]):
     nodes, total, cuts, x = [conv("x", "t")], EACH, 2, "t"
     for i, kind in enumerate(kinds):
         y = f"t{i}"
@@ -288,14 +289,14 @@ def test_the_segments_of_any_chain_add_up(tmp_path: Path, kinds: list[str]):
         nodes, x = nodes + layers, y
         total += EACH * sum(layer.op_type == "Conv" for layer in layers)
         cuts += 2 if kind == "deep" else 1
-    found = profile_model(saved(tmp_path, network(nodes, IMAGE, [x], SQUARE)))
-    macs = [cut.macs for cut in found.cuts]
+    profile = profile_model(saved(tmp_path, network(nodes, IMAGE, [x], SQUARE)))
+    macs = [cut.macs for cut in profile.cuts]
     assert len(macs) == cuts
     assert sum(np.diff(macs)) == macs[-1] == total
     assert macs == sorted(macs)
 
 
-# Published totals, and what is shipped
+# Published totals and the shipped profiles
 
 
 @pytest.mark.parametrize(
@@ -315,12 +316,12 @@ def test_published_totals(name: str, published: float):
 
 def test_alexnet_at_the_size_it_was_published_for():
     """Krizhevsky et al. 2012 with the groups of Caffe's version: 724.4 M MACs at 227 x 227."""
-    found = profile_model(LIGHT / "light_bvlc_alexnet.onnx", shapes={"data_0": (1, 3, 227, 227)})
-    assert found.macs == pytest.approx(724.4e6, rel=1e-4)
-    assert found.input_bits == 8 * 3 * 227 * 227
+    profile = profile_model(LIGHT / "light_bvlc_alexnet.onnx", shapes={"data_0": (1, 3, 227, 227)})
+    assert profile.macs == pytest.approx(724.4e6, rel=1e-4)
+    assert profile.input_bits == 8 * 3 * 227 * 227
 
 
-def test_what_is_shipped():
+def test_every_network_of_the_script_is_shipped():
     light = {name for name, network in make_profiles.NETWORKS.items() if network.package == "onnx"}
     assert len(light) == len(list(LIGHT.glob("*.onnx")))
     assert set(shipped_profiles()) == {*make_profiles.NETWORKS, "mobilenetv2"}
@@ -328,62 +329,62 @@ def test_what_is_shipped():
 
 @pytest.mark.parametrize("name", shipped_profiles())
 def test_shipped_profiles_are_sound(name: str):
-    found = read_profile(name)
-    macs = [cut.macs for cut in found.cuts]
+    profile = read_profile(name)
+    macs = [cut.macs for cut in profile.cuts]
     assert macs[0] == 0 < macs[-1]
     assert macs == sorted(macs)
-    assert min(cut.elements for cut in found.cuts) > 0
-    assert found.input_bits == 8 * np.prod(found.input_shape) == 8 * found.cuts[0].elements
-    assert all(found.pareto_optimal(tensor_dtype)[[0, -1]].all() for tensor_dtype in DTYPE_BITS)
-    assert "://" not in found.source
+    assert min(cut.elements for cut in profile.cuts) > 0
+    assert profile.input_bits == 8 * np.prod(profile.input_shape) == 8 * profile.cuts[0].elements
+    assert all(profile.pareto_optimal(tensor_dtype)[[0, -1]].all() for tensor_dtype in DTYPE_BITS)
+    assert "://" not in profile.source
 
 
 @pytest.mark.parametrize("name", [name for name, n in make_profiles.NETWORKS.items() if n.package == "onnx"])
-def test_profiles_from_the_onnx_package_come_out_again(tmp_path: Path, name: str):
+def test_profiles_of_the_onnx_package_are_reproduced(tmp_path: Path, name: str):
     again, shipped = write_profile(make_profiles.make(name, tmp_path)), write_profile(read_profile(name))
     release = re.compile("(?<=# source: onnx )[^,]+")
     assert release.search(again).group() == version("onnx")
     assert release.sub("", again) == release.sub("", shipped)
 
 
-def test_mobilenetv2_comes_out_again_and_cuts_exactly(tmp_path: Path):
+def test_mobilenetv2_is_reproduced_and_its_submodels_are_exact(tmp_path: Path):
     assert write_profile(make_profiles.make("mobilenetv2", tmp_path)) == write_profile(read_profile("mobilenetv2"))
-    assert telling(tmp_path / "mobilenetv2.onnx")
-    splits = check(load_network(tmp_path / "mobilenetv2.onnx"), max_tasks_per_block=10)
+    assert has_informative_output(tmp_path / "mobilenetv2.onnx")
+    splits = check(load_network(tmp_path / "mobilenetv2.onnx"), limit=10)
     assert [split.exact for split in splits] == [True] * 10
 
 
-# Runs
+# Running submodels
 
 
-def drawn_weights(path: Path) -> ModelProto:
-    """A stub network with weights at random in place of its constants, so that outputs differ from each other."""
+def with_random_weights(path: Path) -> ModelProto:
+    """A stub network with random weights in place of its constants, so that its outputs differ from each other."""
     model = onnx.load(path)
     model.ir_version = 8
     shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     stubs = [one for one in model.graph.node if one.op_type == "ConstantOfShape"]
     for stub in stubs:
         shape = shapes[stub.input[0]]
-        # what has one dimension is bias, or scale and variance of a normalisation, which must be positive
-        spread = RNG.uniform(0.5, 1.5, shape) if len(shape) == 1 else RNG.standard_normal(shape)
-        values = spread if len(shape) == 1 else spread * np.sqrt(1 / np.prod(shape[1:]))
+        # a vector is a bias, or scale and variance of a normalisation, which must be positive
+        is_vector = len(shape) == 1
+        values = RNG.uniform(0.5, 1.5, shape) if is_vector else RNG.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
         model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), stub.output[0]))
         model.graph.node.remove(stub)
     return model
 
 
-def telling(path: Path) -> bool:
-    """Whether a network's output is finite and not one number throughout, so that a comparison means something."""
+def has_informative_output(path: Path) -> bool:
+    """Whether the output is finite and not constant, so that a comparison of outputs is meaningful."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, random_inputs(load_network(path)))
     return bool(np.all(np.isfinite(output)) and np.std(output) > 0)
 
 
-def test_every_cut_of_squeezenet_gives_exactly_the_whole(tmp_path: Path):
-    path = saved(tmp_path, drawn_weights(LIGHT / "light_squeezenet.onnx"))
+def test_all_submodels_of_squeezenet_are_exact(tmp_path: Path):
+    path = saved(tmp_path, with_random_weights(LIGHT / "light_squeezenet.onnx"))
     net = load_network(path)
     splits = check(net)
-    assert telling(path)
+    assert has_informative_output(path)
     assert [split.cut for split in splits] == list(range(1, len(net.positions) + 1))
     assert [cut.after for cut in profile_network(net).cuts[1:-1]] == [split.after for split in splits]
     assert all(split.exact and split.deviation == 0.0 for split in splits)
@@ -391,16 +392,16 @@ def test_every_cut_of_squeezenet_gives_exactly_the_whole(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "shufflenet", "inception_v1", "densenet121"])
-def test_every_cut_of_a_larger_network_gives_exactly_the_whole(tmp_path: Path, name: str):
-    path = saved(tmp_path, drawn_weights(LIGHT / f"light_{name}.onnx"))
+def test_all_submodels_of_larger_networks_are_exact(tmp_path: Path, name: str):
+    path = saved(tmp_path, with_random_weights(LIGHT / f"light_{name}.onnx"))
     splits = check(load_network(path))
-    assert telling(path)
+    assert has_informative_output(path)
     assert len(splits) > 20
     assert all(split.exact for split in splits)
 
 
-def test_a_wrong_part_is_found(tmp_path: Path):
-    net = load_network(saved(tmp_path, network([conv("x", "a"), conv("a", "backlog")], IMAGE, ["backlog"], SQUARE)))
+def test_a_wrong_submodel_is_detected(tmp_path: Path):
+    net = load_network(saved(tmp_path, network([conv("x", "a"), conv("a", "y")], IMAGE, ["y"], SQUARE)))
     (weight,) = net.model.graph.initializer
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + 1e-3, weight.name))
     (split,) = check(net)
@@ -411,14 +412,14 @@ def test_a_wrong_part_is_found(tmp_path: Path):
 def test_check_spaces_the_cuts_evenly(tmp_path: Path):
     chain = [conv("x", "t0"), *(node("Relu", f"t{i}", f"t{i + 1}") for i in range(9))]
     net = load_network(saved(tmp_path, network(chain, IMAGE, ["t9"], SQUARE)))
-    assert [split.cut for split in check(net, max_tasks_per_block=3)] == [1, 5, 9]
-    assert len(check(net, max_tasks_per_block=100)) == 9
+    assert [split.cut for split in check(net, limit=3)] == [1, 5, 9]
+    assert len(check(net, limit=100)) == 9
 
 
-def test_measured_seconds_belong_to_their_segments(tmp_path: Path):
-    """A convolution between two small layers takes most of the time; HardSwish has no kernel of its own."""
-    nodes = [node("HardSwish", "x", "a"), conv("a", "b"), node("HardSwish", "b", "c"), node("Relu", "c", "backlog")]
-    net = load_network(saved(tmp_path, network(nodes, {"x": (1, 16, 64, 64)}, ["backlog"], {"w": (16, 16, 3, 3)})))
+def test_measured_times_belong_to_their_segments(tmp_path: Path):
+    """A convolution between two small layers takes most of the time; onnxruntime has no kernel for HardSwish."""
+    nodes = [node("HardSwish", "x", "a"), conv("a", "b"), node("HardSwish", "b", "c"), node("Relu", "c", "y")]
+    net = load_network(saved(tmp_path, network(nodes, {"x": (1, 16, 64, 64)}, ["y"], {"w": (16, 16, 3, 3)})))
     seconds = measure(net, runs=5)
     assert seconds.shape == (len(net.positions) + 2,)
     assert seconds[0] == 0
@@ -426,9 +427,9 @@ def test_measured_seconds_belong_to_their_segments(tmp_path: Path):
     assert np.argmax(seconds) == 2
 
 
-def test_weights_beside_the_file(tmp_path: Path):
-    model = network([conv("x", "a"), node("Relu", "a", "backlog")], IMAGE, ["backlog"], SQUARE)
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("backlog", TensorProto.FLOAT, (1, 4, 8, 8)))
+def test_weights_in_an_external_file(tmp_path: Path):
+    model = network([conv("x", "a"), node("Relu", "a", "y")], IMAGE, ["y"], SQUARE)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 8, 8)))
     path = tmp_path / "net.onnx"
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     net = load_network(path)
@@ -438,11 +439,11 @@ def test_weights_beside_the_file(tmp_path: Path):
         load_network(path)
 
 
-# Shapes, bits, names
+# Shapes, bits and names
 
 
-def test_an_open_batch_is_one(tmp_path: Path):
-    path = saved(tmp_path, network([conv("x", "backlog")], {"x": ("batch", 4, 8, 8)}, ["backlog"], SQUARE))
+def test_an_open_batch_size_becomes_one(tmp_path: Path):
+    path = saved(tmp_path, network([conv("x", "y")], {"x": ("batch", 4, 8, 8)}, ["y"], SQUARE))
     assert profile_model(path).input_shape == (1, 4, 8, 8)
     assert profile_model(path, shapes={"x": (2, 4, 8, 8)}).macs == 2 * EACH
 
@@ -451,10 +452,8 @@ def test_an_open_batch_is_one(tmp_path: Path):
     ("shape", "bits_each"),
     [((1, 3, 32, 32), 8), ((1, 32, 32, 3), 8), ((2, 1, 28, 28), 8), ((1, 4, 32, 32), 32), ((1, 64, 1, 1), 32)],
 )
-def test_bits_of_a_raw_input(tmp_path: Path, shape: Shape, bits_each: int):
-    path = saved(
-        tmp_path, network([node("MatMul", "x w", "backlog")], {"x": shape}, ["backlog"], {"w": (shape[-1], 2)})
-    )
+def test_bits_of_the_input(tmp_path: Path, shape: Shape, bits_each: int):
+    path = saved(tmp_path, network([node("MatMul", "x w", "y")], {"x": shape}, ["y"], {"w": (shape[-1], 2)}))
     assert profile_model(path).input_bits == bits_each * np.prod(shape)
     assert profile_model(path, input_bits=1234.5).input_bits == 1234.5
     with pytest.raises(InputError, match="input_bits"):
@@ -463,44 +462,44 @@ def test_bits_of_a_raw_input(tmp_path: Path, shape: Shape, bits_each: int):
 
 def test_strange_names_survive_the_csv_file(tmp_path: Path):
     strange = 'a,"b\n#é\u2028[red]'
-    path = saved(tmp_path, network([conv("x", "s"), node("Relu", "s", "backlog")], IMAGE, ["backlog"], SQUARE))
+    path = saved(tmp_path, network([conv("x", "s"), node("Relu", "s", "y")], IMAGE, ["y"], SQUARE))
     model = onnx.load(path)
     model.graph.node[0].output[0] = model.graph.node[1].input[0] = strange
     path = saved(tmp_path, model, "my, net: 1.onnx")
-    found = profile_model(path)
-    (tmp_path / "out.csv").write_text(write_profile(found), encoding="utf-8")
-    assert rows(read_profile(str(tmp_path / "out.csv"))) == rows(found)
-    assert found.cuts[1].after == "a__b__é__red_"
-    assert found.name == "my__net:_1"
+    profile = profile_model(path)
+    (tmp_path / "out.csv").write_text(write_profile(profile), encoding="utf-8")
+    assert rows(read_profile(str(tmp_path / "out.csv"))) == rows(profile)
+    assert profile.cuts[1].after == "a__b__é__red_"
+    assert profile.name == "my__net:_1"
 
 
 @pytest.mark.parametrize("cause", [RuntimeError("no"), KeyError("no"), RuntimeWarning("no")])
-def test_without_onnxslim_the_plain_graph_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception):
+def test_if_onnxslim_fails_the_original_graph_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception):
     def fail(*_: object, **__: object) -> None:
         raise cause
 
-    path = saved(tmp_path, network([conv("x", "a"), conv("a", "backlog")], IMAGE, ["backlog"], SQUARE))
-    usual = profile_model(path)
+    path = saved(tmp_path, network([conv("x", "a"), conv("a", "y")], IMAGE, ["y"], SQUARE))
+    expected = profile_model(path)
     monkeypatch.setattr("onnxslim.slim", fail)
-    assert profile_model(path) == usual
+    assert profile_model(path) == expected
 
 
-# Files that cannot be used
+# Invalid files
 
 
 def control_flow() -> dict[str, ModelProto]:
     """Models with an If and a Loop that depend on the input."""
-    here = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
-    branch = helper.make_graph([node("Relu", "a", "z")], "branch", [], [here])
+    output = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    branch = helper.make_graph([node("Relu", "a", "z")], "branch", [], [output])
     step = [helper.make_tensor_value_info(*each) for each in (("i", 7, []), ("go", 9, []), ("v", 1, None))]
-    ends = [helper.make_tensor_value_info("on", 9, []), here]
+    ends = [helper.make_tensor_value_info("on", 9, []), output]
     body = helper.make_graph([node("Identity", "go", "on"), node("Relu", "v", "z")], "body", step, ends)
     start = [conv("x", "a"), node("ReduceMax", "a", "m", keepdims=0), node("Cast", "m", "t", to=TensorProto.BOOL)]
-    either = node("If", "t", "backlog", then_branch=branch, else_branch=branch)
-    loop = node("Loop", "n t a", "backlog", body=body)
+    either = node("If", "t", "y", then_branch=branch, else_branch=branch)
+    loop = node("Loop", "n t a", "y", body=body)
     return {
-        "if": network([*start, either], IMAGE, ["backlog"], SQUARE),
-        "loop": network([*start, loop], IMAGE, ["backlog"], SQUARE | {"n": np.array(3)}),
+        "if": network([*start, either], IMAGE, ["y"], SQUARE),
+        "loop": network([*start, loop], IMAGE, ["y"], SQUARE | {"n": np.array(3)}),
     }
 
 
@@ -509,13 +508,13 @@ BROKEN = {
     "empty.onnx": b"",
     "text.onnx": b"This is not a network.\nIt is text.\n",
     "page.onnx": b"<!DOCTYPE html>\n<html></html>\n",
-    "truncated.onnx": network([conv("x", "backlog")], IMAGE, ["backlog"], SQUARE).SerializeToString()[:-100],
+    "truncated.onnx": network([conv("x", "y")], IMAGE, ["y"], SQUARE).SerializeToString()[:-100],
     "zip.onnx": b"PK\x03\x04" + bytes(200),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_is_no_network(tmp_path: Path, name: str):
+def test_a_file_that_is_not_a_network(tmp_path: Path, name: str):
     (tmp_path / name).write_bytes(BROKEN[name])
     with pytest.raises(InputError, match=name) as caught:
         profile_model(tmp_path / name)
@@ -523,7 +522,7 @@ def test_a_file_that_is_no_network(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("name", ["", "missing.onnx"])
-def test_a_path_that_is_no_file(tmp_path: Path, name: str):
+def test_a_path_that_is_not_a_file(tmp_path: Path, name: str):
     with pytest.raises(InputError):
         profile_model(tmp_path / name)
 
@@ -533,22 +532,22 @@ def test_a_path_that_is_no_file(tmp_path: Path, name: str):
     [
         (control_flow()["if"], "control flow .*If"),
         (control_flow()["loop"], "control flow .*Loop"),
-        (network([conv("x", "backlog")], {"x": (1, 4, "h", "w")}, ["backlog"], SQUARE), "--shape x=1x4x224x224"),
-        (network([node("Relu", "x", "backlog")], {"x": ("seq_len", 4)}, ["backlog"]), r"\?x4 in the file"),
-        (network([node("Relu", "x", "backlog")], {"x": (1, 4)}, ["backlog"]), "0 multiply-accumulates"),
-        (network([conv("x", "backlog")], {"x": (1, 5, 8, 8)}, ["backlog"], SQUARE), "sizes 5 and 4"),
-        (network([node("MatMul", "x w", "backlog")], {"x": (3, 5)}, ["backlog"], {"w": (4, 2)}), "do not fit"),
-        (network([node("Nonsense", "x", "backlog")], IMAGE, ["backlog"]), "Nonsense"),
+        (network([conv("x", "y")], {"x": (1, 4, "h", "w")}, ["y"], SQUARE), "--shape x=1x4x224x224"),
+        (network([node("Relu", "x", "y")], {"x": ("seq_len", 4)}, ["y"]), r"\?x4 in the file"),
+        (network([node("Relu", "x", "y")], {"x": (1, 4)}, ["y"]), "0 multiply-accumulates"),
+        (network([conv("x", "y")], {"x": (1, 5, 8, 8)}, ["y"], SQUARE), "sizes 5 and 4"),
+        (network([node("MatMul", "x w", "y")], {"x": (3, 5)}, ["y"], {"w": (4, 2)}), "inconsistent"),
+        (network([node("Nonsense", "x", "y")], IMAGE, ["y"]), "Nonsense"),
         (
             network(
-                [conv("x", "a"), node("NonZero", "a", "b"), node("Cast", "b", "backlog", to=1)],
+                [conv("x", "a"), node("NonZero", "a", "b"), node("Cast", "b", "y", to=1)],
                 IMAGE,
-                ["backlog"],
+                ["y"],
                 SQUARE,
             ),
-            "size of tensor 'b'",
+            "shape of tensor 'b'",
         ),
-        (network([conv("x", "backlog")], {"x": (2**40, 4, 8, 8)}, ["backlog"], SQUARE), "multiply-accumulates"),
+        (network([conv("x", "y")], {"x": (2**40, 4, 8, 8)}, ["y"], SQUARE), "multiply-accumulates"),
     ],
 )
 def test_a_network_that_cannot_be_cut(tmp_path: Path, model: ModelProto, says: str):
@@ -557,27 +556,27 @@ def test_a_network_that_cannot_be_cut(tmp_path: Path, model: ModelProto, says: s
     assert "\n" not in str(caught.value)
 
 
-def test_operators_of_unknown_work_are_refused(tmp_path: Path):
-    model = network([conv("x", "a"), node("Gelu", "a", "backlog", domain="com.microsoft")], IMAGE, ["backlog"], SQUARE)
+def test_non_standard_operators_are_refused(tmp_path: Path):
+    model = network([conv("x", "a"), node("Gelu", "a", "y", domain="com.microsoft")], IMAGE, ["y"], SQUARE)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     with pytest.raises(InputError, match=r"com\.microsoft\.Gelu"):
         profile_model(saved(tmp_path, model))
 
 
 @pytest.mark.parametrize("shapes", [{"X": (1, 4, 8, 8)}, {"x": (1, 4, 8)}, {"x": (1, 4, 8, 0)}, {"x": ()}])
-def test_shapes_that_do_not_fit(tmp_path: Path, shapes: dict[str, Shape]):
-    path = saved(tmp_path, network([conv("x", "backlog")], IMAGE, ["backlog"], SQUARE))
+def test_shapes_that_do_not_match_the_network(tmp_path: Path, shapes: dict[str, Shape]):
+    path = saved(tmp_path, network([conv("x", "y")], IMAGE, ["y"], SQUARE))
     with pytest.raises(InputError, match="--shape"):
         profile_model(path, shapes=shapes)
 
 
 VALID = network(
-    [conv("x", "a"), node("Relu", "a", "b"), node("Reshape", "b s", "c"), node("MatMul", "c f", "backlog")],
+    [conv("x", "a"), node("Relu", "a", "b"), node("Reshape", "b s", "c"), node("MatMul", "c f", "y")],
     {"x": ("N", 4, 8, 8)},
-    ["backlog"],
+    ["y"],
     {"w": (2, 4, 3, 3), "s": np.array([1, -1]), "f": (128, 3)},
 ).SerializeToString()
-# most bytes are weights: half of the changes go to the rest
+# most bytes are weights: half of the changes are made elsewhere
 STRUCTURE = [i for i in range(len(VALID)) if i < 150 or i > len(VALID) - 60]
 
 
@@ -589,10 +588,10 @@ STRUCTURE = [i for i in range(len(VALID)) if i < 150 or i > len(VALID) - 60]
         max_size=4,
     )
 )
-def test_changed_bytes_give_a_profile_or_one_line(tmp_path: Path, changes: list[tuple[int, bytes]]):
+def test_changed_bytes_give_a_profile_or_a_one_line_error(tmp_path: Path, changes: list[tuple[int, bytes]]):
     raw = bytearray(VALID)
-    for place, byte in changes:
-        raw[place : place + 1] = byte
+    for index, new in changes:
+        raw[index : index + 1] = new
     (tmp_path / "changed.onnx").write_bytes(raw)
     message = ""
     try:
@@ -604,43 +603,43 @@ def test_changed_bytes_give_a_profile_or_one_line(tmp_path: Path, changes: list[
 
 def test_shipped_profiles_need_no_onnx(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "partway.profile")
+    monkeypatch.delitem(sys.modules, "partway.dnn.graph")
     with pytest.raises(InputError, match=r"pip install 'partway\[onnx\]'"):
-        importlib.import_module("partway.profile")
+        importlib.import_module("partway.dnn.graph")
     assert read_profile("resnet50").macs > 0
 
 
-# What is told
+# Report and figure
 
 
-def told(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = None) -> str:
+def printed(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = None) -> str:
     console = Console(file=io.StringIO(), width=140, color_system=None)
     report(profile, tensor_dtype, console, seconds)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_the_table_names_the_cuts_worth_having():
+def test_the_table_marks_the_pareto_optimal_cuts():
     profile = read_profile("resnet50")
-    text = told(profile, "uint8")
-    said = [line.split()[1] for line in text.splitlines() if "yes" in line]
-    assert said == [str(i) for i in np.flatnonzero(profile.pareto_optimal("uint8"))]
+    text = printed(profile, "uint8")
+    marked = [line.split()[1] for line in text.splitlines() if "yes" in line]
+    assert marked == [str(i) for i in np.flatnonzero(profile.pareto_optimal("uint8"))]
     assert "R^2 = 0.68" in text
     assert "4,089.2 M multiply-accumulates" in text
 
 
 def test_the_table_adds_up_measured_seconds():
     profile = read_profile("squeezenet")
-    text = told(profile, "fp16", np.full(len(profile.cuts), 1e-3))
+    text = printed(profile, "fp16", np.full(len(profile.cuts), 1e-3))
     cells = [line.split("│") for line in text.splitlines() if line.startswith("│")]
-    since, done = ([float(row[place]) for row in cells] for place in (-4, -3))
+    since, done = ([float(row[column]) for row in cells] for column in (-4, -3))
     assert sum(since) == pytest.approx(len(profile.cuts))
     assert done == pytest.approx(np.cumsum(since))
 
 
-def test_a_network_without_a_cut_worth_having_says_so(tmp_path: Path):
-    path = saved(tmp_path, network([conv("x", "a"), node("Relu", "a", "backlog")], IMAGE, ["backlog"], SQUARE))
-    assert any("No cut inside" in said for said in sentences(profile_model(path), "fp32"))
+def test_a_network_without_an_inner_pareto_optimal_cut(tmp_path: Path):
+    path = saved(tmp_path, network([conv("x", "a"), node("Relu", "a", "y")], IMAGE, ["y"], SQUARE))
+    assert any("No inner cut" in sentence for sentence in sentences(profile_model(path), "fp32"))
 
 
 @pytest.mark.parametrize("tensor_dtype", DTYPE_BITS)

@@ -330,12 +330,12 @@ def recorded(name: str, case: Case) -> reference.History:
     with jax.enable_x64(True):
         world = cast_floats(case.world, "float64")
         arrivals, gain = jax.tree.map(np.asarray, world_samples(world, jnp.uint32(RECORDED)))
-    rng, servers = np.random.default_rng(0), 2 if name.startswith("qlearning") else 1 + case.scenario.slots
+    rng, servers = np.random.default_rng(0), 2 if name.startswith("qlearning") else 1 + case.scenario.slots_per_block
     choices = len(SHARES) if name == "binary" else len(POWERS)
     samples = reference.Samples(
         arrivals,
         gain,
-        mu=rng.normal(size=(reference_paper.FEATURES, 3 + case.scenario.slots)),
+        mu=rng.normal(size=(reference_paper.FEATURES, 3 + case.scenario.slots_per_block)),
         nu=rng.normal(size=(reference_paper.FEATURES, servers + case.scenario.devices)),
         uniform=rng.random((BLOCKS, case.scenario.devices)),
         device_explores=rng.random((BLOCKS, case.scenario.devices)) < 0.3,

@@ -1,4 +1,4 @@
-"""Cuts: what of a network's facts reaches the system, and which cut is sent, against brute force over random tables."""
+"""Cut tables: from a profile to a task, and the choice of a cut against brute force over random tables."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +15,18 @@ from partway.dnn.profile import DTYPE_BITS, Cut, Profile, read_profile, shipped_
 from partway.errors import InputError
 
 WIDTH = 9
-"""Rows of a random table with its padding, the same for all, so that one compiled function serves them."""
+"""Rows of every random table with its padding, so that all tables share one compiled function."""
 
 
 class Table(NamedTuple):
-    """The cuts of a random table: ascending shares from 0 to 1, the first sends nothing."""
+    """A random cut table: ascending shares from 0 to 1; the first cut sends nothing."""
 
     share: list[float]
     bits: list[float]
     feasible: list[bool]
 
     def task(self) -> Task:
-        """In float32, padded the way `partway.world.build` pads: share 1, the last cut's bits, not feasible."""
+        """In float32, padded as by `partway.system.world.build`: share 1, the bits of the last cut, infeasible."""
         padding = (0, WIDTH - len(self.share))
         return Task(
             share=np.pad(np.float32(self.share), padding, constant_values=1.0),
@@ -37,8 +37,8 @@ class Table(NamedTuple):
         )
 
     def affordable(self, limit: float) -> list[float]:
-        """Shares that can be sent, ascending."""
-        return [s for s, b, good in zip(*self, strict=True) if good and b <= limit]
+        """The feasible shares that send at most `limit` bits, ascending."""
+        return [share for share, bits, feasible in zip(*self, strict=True) if feasible and bits <= limit]
 
 
 @st.composite
@@ -55,7 +55,7 @@ SENT, NEAREST, LARGEST = jax.jit(sent_bits), jax.jit(nearest_affordable), jax.ji
 
 
 @given(tables())
-def test_a_share_of_the_table_sends_its_own_bits(table: Table):
+def test_a_share_of_the_table_sends_the_bits_of_its_cut(table: Table):
     task = table.task()
     assert [float(SENT(task, np.float32(share))) for share in table.share] == table.bits
 
@@ -67,25 +67,25 @@ def test_a_share_between_two_cuts_sends_the_larger_one(table: Table, offload: fl
 
 
 @given(tables(), shares, limits)
-def test_the_next_larger_cut_that_is_affordable_or_the_largest_below(table: Table, asked: float, limit: float):
+def test_the_next_larger_affordable_cut_or_the_largest_below(table: Table, offload: float, limit: float):
     affordable = table.affordable(limit)
-    upward = [share for share in affordable if share >= asked]
+    upward = [share for share in affordable if share >= offload]
     expected = min(upward) if upward else max(affordable)
-    assert float(NEAREST(table.task(), np.float32(asked), np.float32(limit))) == expected
+    assert float(NEAREST(table.task(), np.float32(offload), np.float32(limit))) == expected
 
 
 @given(tables(), limits)
-def test_the_largest_share_that_can_be_sent(table: Table, limit: float):
+def test_the_largest_affordable_share(table: Table, limit: float):
     assert float(LARGEST(table.task(), np.float32(limit))) == max(table.affordable(limit))
 
 
 @given(tables(), limits)
 def test_padding_is_never_chosen(table: Table, limit: float):
-    """Whatever stands in the padding, were it free of charge: the answers are those of the table without it."""
-    real, task = len(table.share), table.task()
+    """Even if the padding sends nothing, the choices are those of the table without it."""
+    task = table.task()
     free = Task(
         task.share,
-        np.where(np.arange(WIDTH) < real, task.bits, 0.0),
+        np.where(np.arange(WIDTH) < len(table.share), task.bits, 0.0),
         task.feasible,
         task.proportional,
         task.bits_per_task,
@@ -96,7 +96,7 @@ def test_padding_is_never_chosen(table: Table, limit: float):
 
 @given(shares, st.integers(1, 2 * 10**6).map(float))
 def test_under_the_papers_law_every_share_is_a_cut(offload: float, limit: float):
-    """D = zeta W rest: 1e6 bits for a whole task."""
+    """D = zeta W offload: 1e6 bits for a whole task."""
     share, bits = proportional_cuts(1e6)
     task = Task(np.float32(share), np.float32(bits), np.ones(len(share), bool), np.array(True), np.float32(1e6))
     assert float(SENT(task, np.float32(offload))) == pytest.approx(1e6 * offload, rel=1e-6)
@@ -131,7 +131,7 @@ FACTS = Profile(
 
 
 def test_shares_and_bits_of_a_profile_by_hand():
-    """1000 MACs: behind stem and pool 900 of them remain. The raw cut sends the encoded input, the last one nothing."""
+    """1000 MACs, of which 900 remain after stem and pool. The first cut sends the encoded input, the last nothing."""
     assert FACTS.macs == 1000
     assert FACTS.share() == pytest.approx([1.0, 0.9, 0.9, 0.6, 0.3, 0.0], abs=1e-15)
     assert FACTS.bits("uint8").tolist() == [300.0, 512.0, 128.0, 160.0, 32.0, 0.0]
@@ -139,13 +139,13 @@ def test_shares_and_bits_of_a_profile_by_hand():
     assert FACTS.bits("fp32").tolist() == [300.0, 2048.0, 512.0, 640.0, 128.0, 0.0]
 
 
-def test_cuts_worth_having_by_hand():
+def test_pareto_optimal_cuts_by_hand():
     """Fewer bits than the input and than every earlier cut: not stem (512 > 300), not body (160 > 128)."""
     assert FACTS.pareto_optimal("uint8").tolist() == [True, False, True, False, True, True]
     assert FACTS.pareto_optimal("fp32").tolist() == [True, False, False, False, True, True]
 
 
-def test_cuts_of_a_task_ascend_and_keep_the_cheapest_of_equal_share():
+def test_cuts_ascend_and_of_equal_shares_the_fewest_bits_remain():
     share, bits = layer_cuts(FACTS, "uint8")
     assert share == pytest.approx([0.0, 0.3, 0.6, 0.9, 1.0], abs=1e-15)
     assert bits.tolist() == [0.0, 32.0, 160.0, 128.0, 300.0]
@@ -168,22 +168,22 @@ def line(macs: list[int], elements: list[int], input_bits: float) -> Profile:
 
 
 def test_an_exactly_proportional_profile_has_r2_of_one():
-    """1000, 750, 500, 250 of 1000 MACs remain, 8 x 400, 300, 200, 100 bits."""
+    """1000, 750, 500, 250 of 1000 MACs remain; 8 x 400, 300, 200, 100 bits are sent."""
     exact = line([0, 250, 500, 750, 1000], [1, 300, 200, 100, 7], 3200.0)
     assert exact.proportionality("uint8") == pytest.approx(1.0, abs=1e-12)
-    assert exact.proportionality("fp16") < 0.99  # the input is encoded all the same: no longer on one line
+    assert exact.proportionality("fp16") < 0.99  # only the tensors double, not the input
 
 
 def test_r2_by_hand():
-    """Shares 1, 1/2, bits 8, 8: slope (8 + 4) / (1 + 1/4) = 9.6, residuals -1.6 and 3.2: R^2 is undefined, said as 1;
+    """Shares 1, 1/2, bits 8, 8: no variance, R^2 is undefined and reported as 1.
 
-    bits 8, 16: slope 16 / 1.25 = 12.8, residuals -4.8 and 9.6, 23.04 + 92.16 = 115.2 over 2 x 4^2 = 32: 1 - 3.6 = -2.6.
+    Bits 8, 16: slope 16 / 1.25 = 12.8, residuals -4.8 and 9.6, 23.04 + 92.16 = 115.2 over 2 x 4^2 = 32: 1 - 3.6 = -2.6.
     """
     assert line([0, 1, 2], [1, 1, 1], 8.0).proportionality("uint8") == 1.0
     assert line([0, 1, 2], [1, 2, 1], 8.0).proportionality("uint8") == pytest.approx(-2.6, rel=1e-12)
 
 
-def test_a_profile_survives_its_file(tmp_path: Path):
+def test_a_profile_survives_a_round_trip_through_its_file(tmp_path: Path):
     path = tmp_path / "small.csv"
     path.write_text(write_profile(FACTS))
     assert read_profile(str(path)) == FACTS
@@ -210,7 +210,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_file_that_is_no_profile_is_answered_in_one_line(tmp_path: Path, what: str):
+def test_a_file_that_is_not_a_profile_gets_a_one_line_error(tmp_path: Path, what: str):
     path = tmp_path / "bad.csv"
     path.write_bytes(BAD[what])
     with pytest.raises(InputError, match=r"bad\.csv") as caught:
@@ -218,15 +218,15 @@ def test_a_file_that_is_no_profile_is_answered_in_one_line(tmp_path: Path, what:
     assert "\n" not in str(caught.value)
 
 
-def test_a_profile_that_is_not_there_is_answered_with_the_nearest_name():
+def test_an_unknown_profile_gets_the_nearest_name():
     with pytest.raises(InputError, match=r"no shipped profile 'resnet5'; did you mean 'resnet50'\?"):
         read_profile("resnet5")
     with pytest.raises(InputError, match=r"nowhere\.csv"):
         read_profile("./nowhere.csv")
 
 
-def test_cuts_too_close_for_float32_are_never_confused():
-    """Of 1e9 MACs one lies between two cuts; the smaller tensor alone is affordable, so it is that one that is sent."""
+def test_cuts_with_equal_shares_in_float32_are_not_confused():
+    """Two cuts are one MAC of 1e9 apart and only the smaller tensor is affordable: it is the one that is sent."""
     close = line([0, 500_000_000, 500_000_001, 1_000_000_000], [1, 10, 1000, 1], 1e5)
     share, bits = layer_cuts(close, "uint8")
     task = Task(jnp.float32(share), jnp.float32(bits), np.ones(len(share), bool), np.array(False), np.float32(bits[-1]))

@@ -249,7 +249,7 @@ def cut(options: argparse.Namespace) -> None:
     if options.json == "-":
         print(text, end="")
     else:
-        terminal().print(cut_report.sheet(answer))
+        terminal().print(cut_report.details_table(answer))
     _say_where(options)
 
 

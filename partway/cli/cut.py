@@ -13,9 +13,10 @@ from partway.experiments.comparison import OnProgress
 from partway.figures import cut_map
 from partway.planner import report as cut_report
 from partway.planner.break_even import break_even
-from partway.planner.evaluation import Measured, lone_tasks, measured, play_here
-from partway.planner.plan import DeviceContext, PlanRule, exact_rule, learned_rule, site, with_task
-from partway.planner.report import Answer
+from partway.planner.context import DeviceContext, device_context, with_task
+from partway.planner.evaluation import PolicyOutcome, policy_outcome, run_scheme, single_tasks
+from partway.planner.plan import PlanRule, exact_rule, learned_rule
+from partway.planner.report import CutResult
 from partway.scenario.loading import load
 from partway.simulation.rollout import Run
 
@@ -27,7 +28,7 @@ def question(options: argparse.Namespace) -> DeviceContext:
     """The device in its world. An ONNX file becomes a profile on the way."""
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
-            raise InputError(f"--{flag} {value}: allowed is a whole number from {low} to {high}")
+            raise InputError(f"--{flag} must be between {low} and {high}, got {value}")
     with tempfile.TemporaryDirectory() as folder:
         profile, name = _profile(options, Path(folder))
         task = {
@@ -37,7 +38,7 @@ def question(options: argparse.Namespace) -> DeviceContext:
             "input_bits": options.input_bits,
         }
         asked = with_task(load(options.scenario, options.set), {key: one for key, one in task.items() if one})
-        return site(asked, profile, options.device, options.distance_m)
+        return device_context(asked, profile, options.device, options.distance_m)
 
 
 def _profile(options: argparse.Namespace, folder: Path) -> tuple[Profile, str]:
@@ -59,15 +60,15 @@ def blocks(options: argparse.Namespace) -> int:
     return options.blocks * (1 + len(EXTREMES))
 
 
-def solve(options: argparse.Namespace, target: DeviceContext, on_progress: OnProgress) -> Answer:
+def solve(options: argparse.Namespace, target: DeviceContext, on_progress: OnProgress) -> CutResult:
     """Plan, measure, and look for the bandwidths where sending pays."""
     found, why = _bound(options, target)
     scheme, seeds = ("priced" if found is None else "oracle"), range(options.seeds)
-    played = play_here(target, scheme, seeds, options.blocks, found, on_progress)
+    played = run_scheme(target, scheme, seeds, options.blocks, found, on_progress)
     rule, source = _rule(target, found, played, f"{why}learned in {options.blocks} blocks by priced")
-    rows = [measured(target, "recommended", played, rule.price)]
+    rows = [policy_outcome(target, "recommended", played, rule.price)]
     rows += [_extreme(options, target, scheme, rule, on_progress) for scheme in EXTREMES]
-    return Answer(target, rule, source, break_even(target.own, rule.price), lone_tasks(target, rule), rows)
+    return CutResult(target, rule, source, break_even(target.device, rule.price), single_tasks(target, rule), rows)
 
 
 def _bound(options: argparse.Namespace, target: DeviceContext) -> tuple[Bound | None, str]:
@@ -88,12 +89,12 @@ def _rule(target: DeviceContext, found: Bound | None, played: Run, learned: str)
 
 def _extreme(
     options: argparse.Namespace, target: DeviceContext, scheme: str, rule: PlanRule, on_progress: OnProgress
-) -> Measured:
-    played = play_here(target, scheme, range(options.seeds), options.blocks, None, on_progress)
-    return measured(target, EXTREMES[scheme], played, rule.price)
+) -> PolicyOutcome:
+    played = run_scheme(target, scheme, range(options.seeds), options.blocks, None, on_progress)
+    return policy_outcome(target, EXTREMES[scheme], played, rule.price)
 
 
-def write(options: argparse.Namespace, answer: Answer, text: str, folder: Path) -> None:
+def write(options: argparse.Namespace, answer: CutResult, text: str, folder: Path) -> None:
     """Map, profile, table, JSON, and the scenario to go on with."""
     name = f"{answer.target.profile.name}.csv"
     (folder / name).write_text(write_profile(answer.target.profile), encoding="utf-8")
@@ -103,5 +104,5 @@ def write(options: argparse.Namespace, answer: Answer, text: str, folder: Path) 
         task["input_bits"] = options.input_bits
     (folder / "scenario.toml").write_text(with_task(answer.target.scenario, task).to_toml(), "utf-8")
     with (folder / "table.txt").open("w", encoding="utf-8") as table:
-        Screen(file=table, width=100).print(cut_report.sheet(answer))
+        Screen(file=table, width=100).print(cut_report.details_table(answer))
     cut_map.write(answer, folder)

@@ -50,7 +50,7 @@ EXAMPLES = {
   partway cut resnet50                                   a shipped network in the scenario ocr
   partway cut model.onnx --scenario mine.toml --distance-m 80 --out my-cut
   partway cut ppocr-rec --input-bits 60000 --set device.bandwidth_hz=5e6
-  partway cut alexnet --coding fp16 --json - | jq .break_even_hz""",
+  partway cut alexnet --tensor-dtype fp16 --json - | jq .break_even_hz""",
     "profile": """examples:
   partway profile resnet50                               a network that ships with Partway
   partway profile model.onnx --out my-model              my-model/*.csv, usable as a task's profile
@@ -290,7 +290,7 @@ def _cut_flags(parser: Parser) -> None:
 def _model_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL.onnx|NAME", help="an ONNX file, a profile's CSV file or a shipped profile's name")
-    add("--coding", choices=list(DTYPE_BITS), default="uint8", help="of the tensor that is sent (default: uint8)")
+    add("--tensor-dtype", choices=list(DTYPE_BITS), default="uint8", help="of the tensor that is sent (default: uint8)")
     add("--shape", nargs="+", type=_shape, default=[], metavar="INPUT=1x3x224x224", help="fix the shape of an input")
     add("--input-bits", type=float, metavar="N", help="size of the encoded input, such as a JPEG file's [bit]")
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from partway import files as store
 from partway.cli.terminal import terminal
+from partway.dnn import report as dnn_report
 from partway.dnn.profile import Profile, read_profile, write_profile
 from partway.errors import InputError
 from partway.figures import profile as profile_report
@@ -22,7 +23,7 @@ def profile_network(options: argparse.Namespace) -> None:
     with target as folder:
         found = read_profile(options.model) if by_table else _profile_file(options, console)
         if by_table:
-            profile_report.report(found, options.tensor_dtype, console)
+            dnn_report.report(found, options.tensor_dtype, console)
         if folder:
             _write_profile(found, options.tensor_dtype, folder)
     if options.out:
@@ -37,7 +38,7 @@ def _profile_file(options: argparse.Namespace, console: Console) -> Profile:
     network = profile.load_network(options.model, dict(options.shape))
     found = profile.profile_network(network, options.input_bits)
     seconds = profile_run.measure(network) if options.measure else None
-    profile_report.report(found, options.tensor_dtype, console, seconds)
+    dnn_report.report(found, options.tensor_dtype, console, seconds)
     if options.check:
         splits = profile_run.check(network)
         if not splits:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""DNNs: facts of a network (`profile`, `report`), its cut table (`cuts`), ONNX files (`graph`, `macs`, `runtime`)."""

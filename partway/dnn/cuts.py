@@ -1,7 +1,6 @@
-"""What a DNN is to the system: the places where it can be cut, the work behind each, the bits to send at each.
+"""Cut tables: the offloaded share and the bits to send at every cut of a device's task, padded to the fleet's largest.
 
-A `Profile` holds facts of a network (a CSV file, made by `partway profile`); a `Task` is what device, server and
-controllers compute with. Legend: `offload` share of one task that the server finishes; D bits of the tensor at that cut.
+Legend: `offload` is the fraction of one task that the server finishes, D the bits of the tensor at that cut [bit].
 """
 
 from collections.abc import Callable
@@ -17,25 +16,22 @@ from partway.pytree import record
 
 T = TypeVar("T")
 
-
 CONTINUOUS_CUTS = 33
-"""Points that stand for the continuous law where a scheme needs a list of cuts."""
-
-
+"""Number of evenly spaced cuts that represent the continuous law where a scheme needs a list of cuts."""
 MAX_EFFICIENCY = 40.0
-"""Highest spectral efficiency of a cut [bit/s/Hz]: 2^40 is beyond any radio, and 2^x overflows float32 soon after."""
+"""Highest spectral efficiency of a cut [bit/s/Hz]: no radio reaches an SNR of 2^40, and 2^128 overflows float32."""
 
 
 @record
 class Task:
-    """The cuts one device can make, in ascending order of `share`, padded with infeasible rows.
+    """The cuts of one device's task, in ascending order of `share`, padded with infeasible rows.
 
-    share     (cuts,) share of the task that the server finishes; the first is 0 (nothing sent)
-    bits      (cuts,) D, bits to send at that cut
-    feasible  (cuts,) False for padding and above `MAX_EFFICIENCY`
-    proportional  ()  True: D = bits_per_task * rest for every rest in [0, 1] (the paper's law), not only at the cuts
-    bits_per_task ()  zeta W, bits of a whole task under that law
-    laws      what the tasks of the fleet are: all of that law ("line"), none ("table"), or some ("both")
+    share          (cuts,) fraction of the task that is offloaded at the cut; the first is 0 (nothing is sent)
+    bits           (cuts,) D [bit]
+    feasible       (cuts,) False for padding and for cuts above `MAX_EFFICIENCY`
+    proportional   () whether D = bits_per_task * offload for every offload in [0, 1] (the law of the paper)
+    bits_per_task  () zeta W [bit], the bits of a whole task under that law
+    laws           laws of the fleet: proportional for all tasks ("line"), for none ("table") or for some ("both")
     """
 
     share: jax.Array
@@ -47,17 +43,20 @@ class Task:
 
 
 def proportional_cuts(bits_per_task: float) -> tuple[np.ndarray, np.ndarray]:
-    """(share, bits) of evenly spaced cuts of the paper's law D = zeta W rest."""
+    """(share, bits [bit]) of evenly spaced cuts under the law of the paper, D = zeta W offload."""
     share = np.linspace(0.0, 1.0, CONTINUOUS_CUTS)
     return share, bits_per_task * share
 
 
 def layer_cuts(profile: Profile, tensor_dtype: str, input_bits: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(share, bits) of a real network's cuts, ascending; of the cuts with one and the same share the cheapest stays."""
+    """(share, bits [bit]) of a network's cuts, ascending; of cuts with equal shares the one with the fewest bits.
+
+    input_bits  [bit] replaces the profile's size of the encoded input
+    """
     share, bits = profile.share(), profile.bits(tensor_dtype)
     if input_bits is not None:
         bits = np.concatenate([[input_bits], bits[1:]])
-    # what float32 cannot tell apart is one cut
+    # shares that are equal in float32, the precision of a run, are one cut
     _, first, group = np.unique(share.astype(np.float32), return_index=True, return_inverse=True)
     cheapest = np.full(len(first), np.inf)
     np.minimum.at(cheapest, group, bits)
@@ -65,40 +64,40 @@ def layer_cuts(profile: Profile, tensor_dtype: str, input_bits: float | None = N
 
 
 def by_law(task: Task, line: Callable[[], T], table: Callable[[], T]) -> T:
-    """What holds under the paper's law, or for a table of cuts, computing no more than the fleet needs."""
+    """`line()` for proportional tasks, `table()` for the others; computes only what the fleet's tasks need."""
     if task.laws == "both":
         return jax.tree.map(partial(jnp.where, task.proportional), line(), table())
     return line() if task.laws == "line" else table()
 
 
 def sent_bits(task: Task, offload: jax.Array) -> jax.Array:
-    """D(rest) [bit]: the paper's law, or the bits of the first cut whose share reaches `offload`."""
+    """D(offload) [bit]: the law of the paper, or the bits of the first cut whose share is at least `offload`."""
 
-    def at_cut() -> jax.Array:
-        reached = jnp.min(jnp.where(task.share >= offload, task.share, jnp.inf), axis=0)
-        return jnp.max(jnp.where(task.share == reached, task.bits, 0.0), axis=0)
+    def of_table() -> jax.Array:
+        share = jnp.min(jnp.where(task.share >= offload, task.share, jnp.inf), axis=0)
+        return jnp.max(jnp.where(task.share == share, task.bits, 0.0), axis=0)
 
-    return by_law(task, lambda: task.bits_per_task * offload, at_cut)
+    return by_law(task, lambda: task.bits_per_task * offload, of_table)
 
 
-def nearest_affordable(task: Task, asked: jax.Array, max_bits: jax.Array) -> jax.Array:
-    """The share that is sent when `asked` is wanted and `max_bits` can be.
+def nearest_affordable(task: Task, offload: jax.Array, max_bits: jax.Array) -> jax.Array:
+    """The feasible share nearest to the requested `offload` that sends at most `max_bits` [bit].
 
-    The smallest affordable cut that is at least as large; where there is none the largest affordable one below
-    (nothing sent is always affordable). Under the paper's law every share is a cut.
+    It is the smallest affordable cut that is at least as large as requested, or, if there is none, the largest
+    affordable cut below (0 is always affordable). Under the law of the paper every share in [0, 1] is a cut.
     """
 
     def of_table() -> jax.Array:
         affordable = task.feasible & (task.bits <= max_bits)
-        above = jnp.min(jnp.where(affordable & (task.share >= asked), task.share, jnp.inf), axis=0)
-        below = jnp.max(jnp.where(affordable & (task.share < asked), task.share, 0.0), axis=0)
+        above = jnp.min(jnp.where(affordable & (task.share >= offload), task.share, jnp.inf), axis=0)
+        below = jnp.max(jnp.where(affordable & (task.share < offload), task.share, 0.0), axis=0)
         return jnp.where(above <= 1.0, above, below)
 
-    return by_law(task, lambda: jnp.minimum(asked, max_bits / task.bits_per_task), of_table)
+    return by_law(task, lambda: jnp.minimum(offload, max_bits / task.bits_per_task), of_table)
 
 
 def largest_share(task: Task, max_bits: jax.Array) -> jax.Array:
-    """The largest share whose bits do not exceed `max_bits`; 0 where no cut is that small."""
+    """The largest share that sends at most `max_bits` [bit]; 0 if no cut does."""
 
     def of_table() -> jax.Array:
         return jnp.max(jnp.where(task.feasible & (task.bits <= max_bits), task.share, 0.0), axis=0)

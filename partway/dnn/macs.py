@@ -1,8 +1,8 @@
-"""Multiply-accumulates of one ONNX node, from the shapes of its tensors: one rule per operator.
+"""Multiply-accumulates (MACs) of one ONNX node from the shapes of its tensors, one rule per operator.
 
-One MAC = one multiplication and one addition. Counted is what grows with the weights, as the published tables do
-(He et al. 2016, Table 1; Sandler et al. 2018, Table 4): convolutions, matrix products, recurrent cells. Biases,
-normalisation, activations, pooling and other elementwise work count 0.
+A MAC is one multiplication and one addition. As in published tables (He et al. 2016, Table 1; Sandler et al. 2018,
+Table 4) convolutions, matrix products and recurrent cells count; biases, normalisation, activations, pooling and other
+elementwise work do not.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,15 +18,15 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Call:
-    """One node, shapes of its inputs (None where one is absent) and of its first output (which cells may leave out)."""
+    """One node, the shapes of its inputs (None if absent) and of its first output (() if a recurrent cell omits it)."""
 
     inputs: tuple[Shape | None, ...]
     output: Shape
     node: onnx.NodeProto
 
-    def shape(self, place: int) -> Shape:
-        """Shape of the input at that place; () where it is absent."""
-        return (self.inputs[place] if place < len(self.inputs) else None) or ()
+    def shape(self, index: int) -> Shape:
+        """Shape of the input with that index; () if it is absent."""
+        return (self.inputs[index] if index < len(self.inputs) else None) or ()
 
     def attribute(self, name: str, default: int | str) -> int | str:
         """Value of an integer or string attribute."""
@@ -36,36 +36,39 @@ class Call:
         return default
 
 
-def _joined(call: Call, size: int, other: int) -> int:
-    """The size over which a node sums, which its two operands must share; shape inference does not look everywhere."""
+def _contracted(call: Call, size: int, other: int) -> int:
+    """The size of the axis over which a node sums. ONNX's shape inference does not always check that they agree."""
     if size != other:
-        raise InputError(f"{call.node.op_type} '{call.node.output[0]}' joins sizes {size} and {other}: check --shape")
+        raise InputError(
+            f"{call.node.op_type} '{call.node.output[0]}' contracts sizes {size} and {other}, which must be equal; "
+            "check --shape"
+        )
     return size
 
 
 def _conv(weight: int) -> Callable[[Call], int]:
-    """Every output element sums over the weights of its channel, shape (out, in / groups, *kernel)."""
+    """Every output element sums over the weights of its channel: input `weight`, shape (out, in / groups, *kernel)."""
 
     def macs(call: Call) -> int:
-        _joined(call, call.shape(0)[1], call.shape(weight)[1] * int(call.attribute("group", 1)))
+        _contracted(call, call.shape(0)[1], call.shape(weight)[1] * int(call.attribute("group", 1)))
         return prod(call.output) * prod(call.shape(weight)[1:])
 
     return macs
 
 
 def _conv_transpose(call: Call) -> int:
-    """Every input element meets the weights of its channel, shape (in, out / groups, *kernel).
+    """Every input element is multiplied by the weights of its channel, shape (in, out / groups, *kernel).
 
-    What `pads` crops from the border is counted, as published tables do.
+    The border that `pads` crops is counted, as in published tables.
     """
-    _joined(call, call.shape(0)[1], call.shape(1)[0])
+    _contracted(call, call.shape(0)[1], call.shape(1)[0])
     return prod(call.shape(0)) * prod(call.shape(1)[1:])
 
 
 def _gemm(call: Call) -> int:
-    """(rows, inner) x (inner, columns); `transA` and `transB` say where the inner size stands."""
-    ours, theirs = int(call.attribute("transA", 0) == 0), int(call.attribute("transB", 0) != 0)
-    return prod(call.output) * _joined(call, call.shape(0)[ours], call.shape(1)[theirs])
+    """(rows, inner) x (inner, columns); `transA` and `transB` transpose the operands."""
+    inner_a, inner_b = int(call.attribute("transA", 0) == 0), int(call.attribute("transB", 0) != 0)
+    return prod(call.output) * _contracted(call, call.shape(0)[inner_a], call.shape(1)[inner_b])
 
 
 def _matmul(call: Call) -> int:
@@ -76,19 +79,19 @@ def _matmul(call: Call) -> int:
 def _recurrent(call: Call) -> int:
     """Steps x batch x all weights W (directions, gates hidden, in) and R (directions, gates hidden, hidden).
 
-    Step and batch are the first two sizes of X in either layout. A `sequence_lens` input may stop earlier: this is
-    the longest run. Peepholes and gates are elementwise and count 0.
+    Steps and batch are the first two sizes of X in either layout. An input `sequence_lens` may shorten the sequences;
+    the full length is counted. Peepholes and gates are elementwise and count 0.
     """
-    _joined(call, call.shape(0)[-1], call.shape(1)[-1])
+    _contracted(call, call.shape(0)[-1], call.shape(1)[-1])
     return prod(call.shape(0)[:2]) * (prod(call.shape(1)) + prod(call.shape(2)))
 
 
 def _einsum(call: Call) -> int:
-    """Product of the sizes of all letters, once per product of two operands (no clever contraction order)."""
+    """Product of the sizes of all letters, once per product of two operands (contraction order not optimised)."""
     terms = str(call.attribute("equation", "")).replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}
-    for place, term in enumerate(terms):
-        shape = call.shape(place)
+    for index, term in enumerate(terms):
+        shape = call.shape(index)
         before, _, after = term.partition("...")
         hidden = [f"...{-i}" for i in range(len(shape) - len(before) - len(after), 0, -1)]
         for letter, size in zip([*before, *hidden, *after], shape, strict=True):
@@ -97,9 +100,9 @@ def _einsum(call: Call) -> int:
 
 
 def _attention(call: Call) -> int:
-    """Q K^T and its product with V: every element of Q, and of Y, meets every key, the past ones too.
+    """Q K^T and its product with V: every element of Q and of Y is multiplied once per key, past keys included.
 
-    K is (batch, keys, heads size) or (batch, heads, keys, size): the keys stand second to last in both.
+    K is (batch, keys, heads size) or (batch, heads, keys, size): the number of keys is second to last in both.
     """
     past = call.shape(4)
     keys = call.shape(1)[-2] + (past[-2] if past else 0)
@@ -125,7 +128,7 @@ RULES: dict[str, Callable[[Call], int]] = {
 
 
 def node_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
-    """Multiply-accumulates of one node; `shapes` has those of its tensors by name."""
+    """Multiply-accumulates of one node; `shapes` maps the names of its tensors to their shapes."""
     rule = RULES.get(node.op_type)
     if rule is None:
         return 0
@@ -134,14 +137,14 @@ def node_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
 
 
 class Shapes(dict[str, Shape]):
-    """Name -> shape of every tensor whose sizes are all known; InputError for the others."""
+    """Name -> shape of every tensor whose shape is fixed; raises InputError for any other tensor."""
 
     def __missing__(self, name: str) -> Shape:
-        raise InputError(f"the size of tensor '{name}' is not known before a run: export the network with fixed shapes")
+        raise InputError(f"the shape of tensor '{name}' is not fixed; export the network with fixed shapes")
 
 
 def known_shapes(graph: onnx.GraphProto) -> Shapes:
-    """The shapes that stand in a graph."""
+    """The fixed shapes in a graph."""
     known = Shapes({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
     for value in (*graph.input, *graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim

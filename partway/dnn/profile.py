@@ -1,25 +1,27 @@
-"""TODO dnn.profile."""
+"""The facts of a network: its cuts, with the work done before each and the size of the tensor there; its CSV file."""
 
 import csv
 import re
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from partway.errors import InputError, nearest
 
-SHIPPED = Path(__file__).with_name("profiles")
-
-
+SHIPPED = resources.files("partway.dnn") / "profiles"
 DTYPE_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}
+"""Bits per element of a tensor, by the data type in which it is sent."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A position in the network where exactly one tensor is alive.
+    """A position in the network where exactly one tensor is live.
 
-    `after`: name of that tensor; `macs`: multiply-accumulates done before it; `elements`: numbers in it.
+    after     name of that tensor
+    macs      multiply-accumulates before the cut
+    elements  number of elements of the tensor
     """
 
     after: str
@@ -29,9 +31,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Profile:
-    """Facts of one network. The first cut is the raw input (no MACs done), the last the output (all MACs done).
+    """The facts of one network. The first cut is the input (no MACs before it), the last is the output (all MACs).
 
-    `input_bits`: size of the encoded input, which is what the raw cut sends.
+    source       where the network comes from
+    input_bits   [bit] size of the encoded input, which is sent at the first cut
     """
 
     name: str
@@ -46,55 +49,56 @@ class Profile:
         return self.cuts[-1].macs
 
     def share(self) -> np.ndarray:
-        """Share of the work that remains behind each cut, shape (cuts,), from 1 down to 0."""
+        """(cuts,) share of the work that remains after each cut, from 1 at the input to 0 at the output."""
         return 1.0 - np.array([cut.macs for cut in self.cuts]) / self.macs
 
     def bits(self, tensor_dtype: str) -> np.ndarray:
-        """Bits to send at each cut, shape (cuts,): the encoded input first, nothing last, tensors between."""
-        sent = [self.input_bits] + [DTYPE_BITS[tensor_dtype] * float(cut.elements) for cut in self.cuts[1:-1]] + [0.0]
-        return np.array(sent)
+        """(cuts,) bits to send at each cut: the encoded input at the first, nothing at the last, tensors between."""
+        tensors = [DTYPE_BITS[tensor_dtype] * float(cut.elements) for cut in self.cuts[1:-1]]
+        return np.array([self.input_bits, *tensors, 0.0])
 
     def pareto_optimal(self, tensor_dtype: str) -> np.ndarray:
-        """Which cuts are worth having, shape (cuts,): fewer bits than the input and than every earlier cut."""
+        """(cuts,) whether a cut is Pareto-optimal: it sends fewer bits than the input and every earlier cut."""
         bits = self.bits(tensor_dtype)
         return np.concatenate([[True], bits[1:] < np.minimum.accumulate(bits)[:-1]])
 
     def law_slope(self, tensor_dtype: str) -> float:
-        """Bits of a whole task under the proportional law D = slope * share that fits best (least squares)."""
+        """[bit] slope of the proportional law bits = slope * share, fitted by least squares; the output is left out."""
         share, bits = self.share()[:-1], self.bits(tensor_dtype)[:-1]
         return float(share @ bits / (share @ share))
 
     def proportionality(self, tensor_dtype: str) -> float:
-        """R^2 of the best proportional law over all positions that send something.
-
-        1 is the paper's law; below 0 the mean of the bits would have been the better guess.
-        """
+        """R^2 of that law: 1 for the law of the paper; below 0 where a constant would fit better."""
         share, bits = self.share()[:-1], self.bits(tensor_dtype)[:-1]
-        spread = float(np.sum((bits - bits.mean()) ** 2))
-        return 1.0 - float(np.sum((bits - self.law_slope(tensor_dtype) * share) ** 2)) / spread if spread else 1.0
+        variance = float(np.sum((bits - bits.mean()) ** 2))
+        residual = float(np.sum((bits - self.law_slope(tensor_dtype) * share) ** 2))
+        return 1.0 - residual / variance if variance else 1.0
 
 
 def shipped_profiles() -> list[str]:
-    """Names of the profiles that come with Partway."""
-    return sorted(path.stem for path in SHIPPED.glob("*.csv"))
+    """The names of the profiles that Partway ships, sorted."""
+    names = (file.name for file in SHIPPED.iterdir())
+    return sorted(name.removesuffix(".csv") for name in names if name.endswith(".csv"))
 
 
 def read_profile(name: str) -> Profile:
-    """The shipped profile of that name, or the one in a CSV file of the same form."""
-    path = SHIPPED / f"{name}.csv" if re.fullmatch(r"[\w-]+", name) else Path(name)
-    if path.parent == SHIPPED and not path.exists():
+    """The shipped profile of that name, or the profile in the CSV file at that path.
+
+    Raises InputError for an unknown name, an unreadable file and a file that is not a profile.
+    """
+    is_name = re.fullmatch(r"[\w-]+", name) is not None
+    if is_name and name not in shipped_profiles():
         raise InputError(f"no shipped profile '{name}'{nearest(name, shipped_profiles())}")
+    file = SHIPPED / f"{name}.csv" if is_name else Path(name)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(
-            f"cannot read the profile '{name}': {error}; give a CSV file made by `partway profile`"
-        ) from None
+        raise InputError(f"cannot read the profile '{name}': {error}; give a CSV file of `partway profile`") from None
     try:
-        return _parse(path.stem, lines)
+        return _parse(Path(name).stem, lines)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"'{name}' is not a profile: {error}; make one with `partway profile MODEL.onnx --out`"
+            f"'{name}' is not a profile: {error}; create one with `partway profile MODEL.onnx --out DIR`"
         ) from None
 
 
@@ -109,17 +113,17 @@ def _parse(name: str, lines: list[str]) -> Profile:
 
 
 def _check(profile: Profile) -> None:
-    """Raise ValueError unless the cuts run from no work done to all of it, and every size is positive."""
+    """Raise ValueError unless the MACs rise from 0 to a positive total and all sizes are positive."""
     macs = [cut.macs for cut in profile.cuts]
     if len(macs) < 2 or macs[0] != 0 or macs[-1] <= 0 or sorted(macs) != macs:
-        raise ValueError("macs must start at 0 and rise to the network's total")
+        raise ValueError("macs must rise from 0 to a positive total")
     if min(cut.elements for cut in profile.cuts) < 1 or not 0 < profile.input_bits < float("inf"):
         raise ValueError("elements and input_bits must be positive")
 
 
 def write_profile(profile: Profile) -> str:
-    """The profile as the text of its CSV file."""
+    """The text of a profile's CSV file."""
     shape = "x".join(str(size) for size in profile.input_shape)
-    head = f"# source: {profile.source}\n# input_shape: {shape}\n# input_bits: {profile.input_bits:.17g}\n"
+    header = f"# source: {profile.source}\n# input_shape: {shape}\n# input_bits: {profile.input_bits:.17g}\n"
     rows = "".join(f"{i},{cut.after},{cut.macs},{cut.elements}\n" for i, cut in enumerate(profile.cuts))
-    return head + "cut,after,macs,elements\n" + rows
+    return header + "cut,after,macs,elements\n" + rows

@@ -380,7 +380,7 @@ def _described(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Data
         warmup=plan.warmup,
         discount=plan.scenario.discount,
         objective=plan.scenario.objective,
-        block_s=plan.scenario.slots * plan.scenario.slot_s,
+        block_s=plan.scenario.slots_per_block * plan.scenario.slot_s,
         server=plan.server or "",
         precision=plan.precision,
         **versions(),

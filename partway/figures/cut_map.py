@@ -1,4 +1,4 @@
-"""The map of where to cut: queue by channel gain, the cut as colour, and the rate of the CPU beside it."""
+"""The plan of `partway cut` as two maps over queue length and channel gain: the cut, and the CPU rate."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,104 +9,115 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
 from partway.figures.style import STYLE, Drawn, Row, log_axis, save
-from partway.planner.plan import QUANTILES, PlanTable, advise, quantile
-from partway.planner.report import Answer
+from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
+from partway.planner.report import CutResult
 
-LONGEST_QUEUE = 12
-FADINGS = np.geomspace(0.02, 6.0, 97)
-"""x of the middles of the map's columns: 97 % of all blocks lie between the first and the last."""
-WAIT = "#ffffff"
-COLUMNS = ("waiting [tasks]", "gain / mean", "gain [1/W]", "taken up [tasks]", "cut", "after", "sent [share of a task]")
+MAX_QUEUE = 12
+FADING = np.geomspace(0.02, 6.0, 97)
+"""x at the centres of the columns; in 97 % of the blocks it is between the first and the last."""
+MIN_COLUMNS = 4
+"""Columns below which an area is too narrow for its number of tasks."""
+WAIT_COLOUR = "#ffffff"
+OUTLINE = withStroke(linewidth=2.0, foreground="white", alpha=0.6)
+COLUMNS = (
+    *("queue [tasks]", "gain / mean", "gain [1/W]", "started [tasks]", "cut", "after"),
+    *("offloaded [fraction of a task]", "sent [bit]", "CPU rate [Hz]"),
+)
 
 
-def write(answer: Answer, folder: Path) -> None:
-    """cut-map.png, .svg and .csv."""
+def write(result: CutResult, folder: Path) -> None:
+    """Write cut-map.png, .svg and .csv."""
     with style.context(["default", STYLE]):
-        save(folder, "cut-map", draw(answer))
+        save(folder, "cut-map", draw(result))
 
 
-def draw(answer: Answer) -> Drawn:
+def draw(result: CutResult) -> Drawn:
     """Both panels, and the numbers in them."""
-    target = answer.target
-    found = advise(target, answer.rule, np.arange(1, LONGEST_QUEUE + 1), FADINGS)
+    target = result.target
+    plan = plan_table(target, result.rule, np.arange(1, MAX_QUEUE + 1), FADING)
     figure = Figure(figsize=(9.5, 6.2))
     name = target.profile.name.replace("$", r"\$")
-    title = f"{name}: where to cut, at a device with mean gain {float(target.own.mean_gain):.3g} / W"
+    title = f"{name}: plan of device {target.index}, mean channel gain {float(target.device.mean_gain):.3g} / W"
     figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    _cuts(upper, found, answer)
-    mesh = lower.pcolormesh(FADINGS, found.queues, found.cpu_hz / 1e9, cmap="YlOrBr", vmin=0.0, rasterized=True)
-    figure.colorbar(mesh, cax=lower.inset_axes((1.02, 0.0, 0.025, 1.0)), label="GHz")
-    for axes, head in (
-        (upper, "cut of the last task taken up; the number: tasks taken up"),
-        (lower, "rate of the CPU"),
-    ):
-        _dress(axes, head)
-    lower.set_xlabel("channel gain as a multiple of its mean; dotted: 5, 20, 50, 80, 95 % of the blocks are worse")
-    return figure, _rows(found, answer)
+    _draw_cuts(upper, plan, target)
+    mesh = lower.pcolormesh(FADING, plan.queues, plan.cpu_hz / 1e9, cmap="YlOrBr", vmin=0.0, rasterized=True)
+    figure.colorbar(mesh, cax=lower.inset_axes((1.02, 0.0, 0.025, 1.0)), label="CPU rate [GHz]")
+    _dress(upper, "colour: cut of the last task that is started; number: tasks that are started")
+    _dress(lower, "CPU rate of the device")
+    lower.set_xlabel("channel gain / mean (percentages: share of the blocks with a lower gain)")
+    _mark_quantiles(upper, lower)
+    return figure, _rows(plan, target)
 
 
-def _cuts(axes: Axes, found: PlanTable, answer: Answer) -> None:
-    """Cuts as colours, in the order of what is sent; white where nothing is taken up."""
-    kind = np.where(found.started > 0, found.cut, -1)
-    offload = {int(c): float(r) for c, r in zip(kind.flat, found.offload.flat, strict=True) if c >= 0}
+def _draw_cuts(axes: Axes, plan: PlanTable, target: DeviceContext) -> None:
+    """Cuts as colours in the order of the offloaded share, white where no task is started."""
+    cuts = np.where(plan.started > 0, plan.cut, -1)
+    offload = {int(cut): float(share) for cut, share in zip(cuts.flat, plan.offload.flat, strict=True) if cut >= 0}
     order = sorted(offload, key=lambda cut: offload[cut])
-    tints = [WAIT, *colormaps["viridis"](np.linspace(0.08, 0.95, len(order)))]
-    place_of = {-1: 0} | {cut: i + 1 for i, cut in enumerate(order)}
-    shown = np.vectorize(place_of.__getitem__)(kind)
-    axes.pcolormesh(
-        FADINGS, found.queues, shown, cmap=ListedColormap(tints), vmin=-0.5, vmax=len(tints) - 0.5, rasterized=True
-    )
-    names = [_name(answer, cut, offload[cut]) for cut in order]
-    handles = [Patch(color=tint, label=name) for tint, name in zip(tints[1:], names, strict=True)]
-    if (kind < 0).any():
-        handles.append(Patch(facecolor=WAIT, edgecolor="0.6", label="wait"))
+    colours = [WAIT_COLOUR, *colormaps["viridis"](np.linspace(0.08, 0.95, len(order)))]
+    colour_of = {-1: 0} | {cut: i for i, cut in enumerate(order, 1)}
+    indices, limits = np.vectorize(colour_of.__getitem__)(cuts), (-0.5, len(colours) - 0.5)
+    axes.pcolormesh(FADING, plan.queues, indices, cmap=ListedColormap(colours), clim=limits, rasterized=True)
+    names = [_cut_name(target, cut, offload[cut]) for cut in order]
+    handles = [Patch(color=colour, label=name) for colour, name in zip(colours[1:], names, strict=True)]
+    if (cuts < 0).any():
+        handles.append(Patch(facecolor=WAIT_COLOUR, edgecolor="0.6", label="wait"))
     axes.legend(handles=handles[::-1], loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, borderaxespad=0)
-    _write_taken(axes, found, shown)
+    _write_started(axes, plan, indices)
 
 
-def _write_taken(axes: Axes, found: PlanTable, shown: np.ndarray) -> None:
-    """How many tasks are taken up, once in every stretch of a row where nothing changes."""
-    for i, queue in enumerate(found.queues):
-        both = np.stack([found.started[i], shown[i]])
-        ends = [0, *(np.flatnonzero(np.any(np.diff(both, axis=1) != 0, axis=0)) + 1), len(FADINGS)]
-        for start, end in pairwise(ends):
-            if end - start < 4 or not found.started[i, start]:
+def _write_started(axes: Axes, plan: PlanTable, indices: np.ndarray) -> None:
+    """The number of tasks started, once in every wide enough stretch of a row in which nothing changes."""
+    for i, queue in enumerate(plan.queues):
+        changes = np.any(np.diff(np.stack([plan.started[i], indices[i]]), axis=1) != 0, axis=0)
+        for start, end in pairwise([0, *(np.flatnonzero(changes) + 1), len(FADING)]):
+            if end - start < MIN_COLUMNS or not plan.started[i, start]:
                 continue
-            tint = "0.1" if shown[i, start] > 0.6 * shown.max() else "1"
-            middle = float(np.sqrt(FADINGS[start] * FADINGS[end - 1]))
-            text = str(int(found.started[i, start]))
-            axes.text(middle, queue, text, ha="center", va="center", fontsize=7, color=tint)
+            colour = "0.1" if indices[i, start] > 0.6 * indices.max() else "1"
+            centre = float(np.sqrt(FADING[start] * FADING[end - 1]))
+            axes.text(
+                centre, queue, f"{plan.started[i, start]:.0f}", ha="center", va="center", fontsize=7, color=colour
+            )
 
 
-def _name(answer: Answer, cut: int, offload: float) -> str:
+def _cut_name(target: DeviceContext, cut: int, offload: float) -> str:
     if offload == 0:
-        return "run it all here"
+        return "all local"
     if offload == 1:
         return "send the input"
-    return f"{cut}: {shorten(answer.target.profile.cuts[cut].after, 24)} ({offload:.2f} left)".replace("$", r"\$")
+    name = shorten(target.profile.cuts[cut].after, 24)
+    return f"cut {cut} after {name},\n{100 * offload:.0f} % offloaded".replace("$", r"\$")
 
 
 def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title)
+    axes.set_title(title, pad=18)
     axes.set_ylabel("tasks waiting")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_yticks([1, *range(2, MAX_QUEUE + 1, 2)])
     axes.grid(False)
-    log_axis(axes, "x", FADINGS[0] / 1.03, FADINGS[-1] * 1.03)
-    for x in quantile(QUANTILES):
-        axes.axvline(x, color="0.4", linewidth=0.7, linestyle=":")
+    log_axis(axes, "x", FADING[0] / 1.03, FADING[-1] * 1.03)
 
 
-def _rows(found: PlanTable, answer: Answer) -> list[Row]:
-    gain, cuts = float(answer.target.own.mean_gain), answer.target.profile.cuts
-    rows: list[Row] = [(*COLUMNS, "sent [bit]", "cpu [Hz]")]
-    for i, queue in enumerate(found.queues.tolist()):
-        for j, x in enumerate(FADINGS.tolist()):
-            cut = int(found.cut[i, j])
-            last = (found.offload[i, j], found.bits[i, j], found.cpu_hz[i, j])
-            rows.append((queue, x, x * gain, int(found.started[i, j]), cut, cuts[cut].after, *map(float, last)))
+def _mark_quantiles(*panels: Axes) -> None:
+    """A dotted line at every quantile of the fading, with its percentage above the panel."""
+    for axes in panels:
+        for quantile, x in zip(FADING_QUANTILES, fading_quantile(FADING_QUANTILES), strict=True):
+            axes.axvline(x, color="0.1", linewidth=0.9, linestyle=":", path_effects=[OUTLINE])
+            at_top = axes.get_xaxis_transform()
+            axes.text(x, 1.02, f"{100 * quantile:.0f} %", transform=at_top, ha="center", fontsize=8, color="0.2")
+
+
+def _rows(plan: PlanTable, target: DeviceContext) -> list[Row]:
+    """The numbers of the figure, one row per queue length and channel gain."""
+    mean_gain, rows = float(target.device.mean_gain), list[Row]([COLUMNS])
+    for i, queue in enumerate(plan.queues.tolist()):
+        for j, x in enumerate(FADING.tolist()):
+            started, cut = int(plan.started[i, j]), int(plan.cut[i, j])
+            numbers = map(float, (plan.offload[i, j], plan.bits[i, j], plan.cpu_hz[i, j]))
+            rows.append((queue, x, x * mean_gain, started, cut, target.profile.cuts[cut].after, *numbers))
     return rows

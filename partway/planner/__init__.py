@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where to cut one network: `context`, `plan`, `break_even` and `evaluation` compute it, `report` has `CutResult`."""

@@ -1,13 +1,13 @@
-"""What a recommendation brings at the device that is asked about, beside both extremes.
+"""What a plan achieves: simulated, and for a single task in closed form, beside running or offloading everything.
 
-In a simulation all devices of the scenario play the same policy; the numbers are those of the one device, after half of
-the blocks. In closed form ONE task comes as a block begins, nothing waits anywhere, and the channel is at its mean; in
-the timeline of `partway.latency`
+In the simulation all devices follow the same policy; the results are those of the one device after half of the blocks.
+In closed form ONE task arrives at the start of a block, all queues are empty and the channel gain is at its mean. In
+the timeline of `partway.measurement.latency`
 
-    latency = n tau  [+ tau + n tau + m n tau  where something is sent]
+    latency = n tau  [+ tau + n tau + m n tau  if something is sent]
 
-the device's block, however little it runs in it; the radio slot; the server's block that is under way by then; the m
-blocks in which the server does what was sent, 1 unless f_max is too low for it.
+that is the block of the device, however little it runs; the radio slot; the rest of the server's current block; and the
+m blocks in which the server finishes the task, 1 unless f_max is too low for it.
 """
 
 from collections.abc import Sequence
@@ -24,120 +24,135 @@ from partway.experiments.statistics import count_unstable
 from partway.formatting import number
 from partway.measurement.latency import finish_times
 from partway.measurement.metrics import DeviceTraces
-from partway.planner.plan import DeviceContext, PlanRule, advise
+from partway.planner.context import DeviceContext
+from partway.planner.plan import PlanRule, plan_table
 from partway.pytree import cast_floats
 from partway.schemes import consult_bound, pair_for
 from partway.simulation.rollout import Run, run
 from partway.system.equations import affordable_bits, device_energy, feasible_action, server_energy
 from partway.system.types import Device, DeviceAction, Server
 
+PERCENTILE = 0.95
+
 
 @dataclass(frozen=True)
-class Measured:
-    """One policy at the device; NaN where it is unstable.
+class PolicyOutcome:
+    """The results of one policy at the device; NaN if it is unstable.
 
-    unstable           where work piles up: "" nowhere, "at the device", "at the server"
-    latency_s, p95_s   from arrival to result [s]
-    device_j           energy of CPU and radio per task [J]
-    server_j           energy of the server per task of the fleet [J]
-    cost               of the device per block: waiting, energy, and the price for what it sends
-    sent               share of the work taken up that is sent
+    unstable            the party whose queue grows without bound, "device" or "server"; "" if neither does
+    mean_latency_s      from arrival to result [s]
+    p95_latency_s       95th percentile [s]
+    device_j_per_task   energy of CPU and radio [J]
+    server_j_per_task   energy of the server per task of the whole fleet [J]
+    cost_per_block      of the device: waiting, energy and the price of the work it offloads
+    offloaded_share     of the tasks that it starts
     """
 
     name: str
     unstable: str
-    latency_s: float
-    p95_s: float
-    device_j: float
-    server_j: float
-    cost: float
-    sent: float
+    mean_latency_s: float = np.nan
+    p95_latency_s: float = np.nan
+    device_j_per_task: float = np.nan
+    server_j_per_task: float = np.nan
+    cost_per_block: float = np.nan
+    offloaded_share: float = np.nan
 
 
-def play_here(
-    target: DeviceContext, scheme: str, seeds: Sequence[int], blocks: int, found: Bound | None, on_progress: OnProgress
+def run_scheme(
+    target: DeviceContext,
+    scheme: str,
+    seeds: Sequence[int],
+    blocks: int,
+    bound: Bound | None,
+    on_progress: OnProgress,
 ) -> Run:
-    """A scheme in the site's world, with traces; `oracle` is given the bound's tables."""
+    """A run of the scheme in the world of the device, with traces; `oracle` gets the tables of the bound."""
     pair, world = pair_for(scheme, target.scenario), target.world
-    if scheme == "oracle" and found is not None:
-        pair = consult_bound(pair, replace(world, certificate=found.certificate))
+    if scheme == "oracle" and bound is not None:
+        pair = consult_bound(pair, replace(world, certificate=bound.certificate))
 
-    def done(more: int) -> None:
-        on_progress(scheme, more)
+    def add_blocks(count: int) -> None:
+        on_progress(scheme, count)
 
-    on_progress(scheme, 0)
-    return run(world, pair, scheme, seeds, blocks, traces=True, on_progress=done)
+    add_blocks(0)
+    return run(world, pair, scheme, seeds, blocks, traces=True, on_progress=add_blocks)
 
 
-def measured(target: DeviceContext, name: str, played: Run, price: float) -> Measured:
-    """The numbers of a run, at a price of what is sent [cost per mean task]."""
-    traces, k, own = played.traces, target.device, target.own
+def policy_outcome(target: DeviceContext, name: str, simulated: Run, price: float) -> PolicyOutcome:
+    """The results of a run; `price` is the cost of a mean task sent to the server."""
+    traces, sums, device = simulated.traces, simulated.sums, target.device
     assert traces is not None
-    where = _piling_up(played, traces, k)
-    if where:
-        return Measured(name, where, *[np.nan] * 6)
-    half = traces.q.shape[1] // 2
+    unstable = _unstable_party(target, simulated, traces)
+    if unstable:
+        return PolicyOutcome(name, unstable)
+    warmup = traces.q.shape[1] // 2
     started, offload, power, cost = (
-        np.asarray(getattr(traces, field), np.float64)[:, half:, k] for field in ("started", "offload", "power", "cost")
+        np.asarray(getattr(traces, field), np.float64)[:, warmup:, target.index]
+        for field in ("started", "offload", "power", "cost")
     )
-    tasks = max(float(np.sum(np.asarray(traces.arrivals)[:, half:, :, k])), 1.0)
-    joules = own.energy_coef * (started - offload) ** 3 + own.slot_s * power
-    everyone = max(float(np.sum(np.asarray(played.sums.arrived)[:, half:])), 1.0)
-    mean, late = _latency(target, traces, half)
-    return Measured(
+    tasks = float(np.sum(np.asarray(traces.arrivals)[:, warmup:, :, target.index]))
+    fleet_tasks = float(np.sum(np.asarray(sums.arrived)[:, warmup:]))
+    device_j = device.energy_coef * (started - offload) ** 3 + device.slot_s * power
+    server_j = np.asarray(sums.server_energy_j, np.float64)[:, warmup:]
+    mean_latency_s, p95_latency_s = _latency(target, traces, warmup)
+    return PolicyOutcome(
         name,
         "",
-        mean,
-        late,
-        device_j=float(np.sum(joules)) / tasks,
-        server_j=float(np.sum(np.asarray(played.sums.server_energy_j, np.float64)[:, half:])) / everyone,
-        cost=float(np.mean(cost + price * offload * own.server_work)),
-        sent=float(np.sum(offload)) / max(float(np.sum(started)), 1.0),
+        mean_latency_s,
+        p95_latency_s,
+        device_j_per_task=float(np.sum(device_j)) / max(tasks, 1.0),
+        server_j_per_task=float(np.sum(server_j)) / max(fleet_tasks, 1.0),
+        cost_per_block=float(np.mean(cost + price * offload * device.server_work)),
+        offloaded_share=float(np.sum(offload)) / max(float(np.sum(started)), 1.0),
     )
 
 
-def _piling_up(played: Run, traces: DeviceTraces, device: int) -> str:
-    """Where work grows without end in most seeds."""
-    queue = np.asarray(traces.q, np.float64)[..., device]
-    backlog, sums = np.asarray(played.sums.backlog, np.float64), played.sums
-    arriving = float(np.mean(np.asarray(traces.arrivals).sum(axis=2)[..., device]))
-    for where, work, new in (
-        ("at the device", queue, arriving),
-        ("at the server", backlog, float(np.mean(sums.arrived_work))),
-    ):
-        if 2 * count_unstable(work, new)[0] > len(work):
-            return where
+def _unstable_party(target: DeviceContext, simulated: Run, traces: DeviceTraces) -> str:
+    """The party whose queue grows without bound in most seeds."""
+    sums, index = simulated.sums, target.index
+    queue, backlog = np.asarray(traces.q, np.float64)[..., index], np.asarray(sums.backlog, np.float64)
+    arriving = float(np.mean(np.asarray(traces.arrivals).sum(axis=2)[..., index]))
+    if 2 * count_unstable(queue, arriving)[0] > len(queue):
+        return "device"
+    if 2 * count_unstable(backlog, float(np.mean(sums.arrived_work)))[0] > len(backlog):
+        return "server"
     return ""
 
 
 def _latency(target: DeviceContext, traces: DeviceTraces, warmup: int) -> tuple[float, float]:
-    """(mean, p95) [s] of the device's tasks; what is unfinished at the end counts as it is then, and as latest."""
-    blocks, slots = np.shape(traces.service_per_slot)[1:]
-    end, spent, late = ((blocks + 1) * slots + 1) * target.scenario.slot_s, list[np.ndarray](), list[np.ndarray]()
-    for tasks in finish_times(traces, np.asarray(target.world.devices.server_work), target.scenario.slot_s):
-        own = (tasks.device == target.device) & (tasks.block >= warmup)
-        spent.append(np.minimum(tasks.finished, end)[own] - tasks.arrived[own])
-        late.append(tasks.finished[own] - tasks.arrived[own])
-    if not sum(map(len, spent)):
+    """(mean, 95th percentile) [s] of the device's tasks.
+
+    In the mean an unfinished task counts with the time until the end of the run, in the percentile as infinitely late.
+    """
+    (blocks, slots), slot_s = np.shape(traces.service_per_slot)[1:], target.scenario.slot_s
+    end = ((blocks + 1) * slots + 1) * slot_s
+    arrived, finished = list[np.ndarray](), list[np.ndarray]()
+    for tasks in finish_times(traces, np.asarray(target.world.devices.server_work), slot_s):
+        counted = (tasks.device == target.index) & (tasks.block >= warmup)
+        arrived.append(tasks.arrived[counted])
+        finished.append(tasks.finished[counted])
+    arrival, finish = np.concatenate(arrived), np.concatenate(finished)
+    if not len(arrival):
         return np.nan, np.nan
-    slow = float(np.quantile(np.concatenate(late), 0.95, method="inverted_cdf"))
-    return float(np.mean(np.concatenate(spent))), slow if np.isfinite(slow) else np.nan
+    percentile = float(np.quantile(finish - arrival, PERCENTILE, method="inverted_cdf"))
+    mean = float(np.mean(np.minimum(finish, end) - arrival))
+    return mean, percentile if np.isfinite(percentile) else np.nan
 
 
 @dataclass(frozen=True)
-class Alone:
-    """One task alone in the system; latency and energy are NaN where the choice is impossible.
+class SingleTask:
+    """One task in an empty system; times and energies are NaN if the choice is not possible.
 
-    why        why it is impossible, "" where it is not
-    rest       share of the task that is sent     bits      to send [bit]      cpu_hz  rate of the device's CPU [Hz]
-    latency_s  from the start of the block to the result [s], the sum of
-    device_s   until the device is done           radio_s   radio slot
-    wait_s     until the server begins            server_s  until it is done
-    device_j   energy of CPU and radio [J]        server_j  energy of the server [J]
+    reason     why it is not possible, "" if it is
+    offload    fraction of the task that is offloaded
+    bits       to send [bit]                        cpu_hz    CPU rate of the device [Hz]
+    device_s   until the device has finished [s]    radio_s   radio slot [s]
+    wait_s     until the server starts [s]          server_s  until the server has finished [s]
+    device_j   energy of CPU and radio [J]          server_j  energy of the server [J]
     """
 
     name: str
-    why: str
+    reason: str
     offload: float
     bits: float
     cpu_hz: float
@@ -150,70 +165,71 @@ class Alone:
 
     @property
     def latency_s(self) -> float:
-        """The sum of its four parts [s]."""
+        """From the start of the block to the result [s]."""
         return self.device_s + self.radio_s + self.wait_s + self.server_s
 
 
-def lone_tasks(target: DeviceContext, rule: PlanRule) -> list[Alone]:
-    """The rule's choice for one task, and both extremes."""
-    parties = target.own, target.world.server, target.cpu_max_hz
-    local = alone("all local", *parties, 0.0)
-    return [_recommended(target, rule), local, at_full_speed(local, target.own), alone("all remote", *parties, 1.0)]
+def single_tasks(target: DeviceContext, rule: PlanRule) -> list[SingleTask]:
+    """The choice of the rule for a single task, running it locally at two CPU rates, and offloading all of it."""
+    parties = target.device, target.world.server, target.cpu_max_hz
+    local = single_task("all local", *parties, offload=0.0)
+    remote = single_task("all remote", *parties, offload=1.0)
+    return [_recommended(target, rule), local, at_full_speed(local, target.device), remote]
 
 
-def _recommended(target: DeviceContext, rule: PlanRule) -> Alone:
-    found, name = advise(target, rule, np.ones(1), np.ones(1)), "recommended"
-    if not found.started[0, 0]:
-        return Alone(name, "the plan waits for a better moment", np.nan, np.nan, np.nan)
-    return alone(name, target.own, target.world.server, target.cpu_max_hz, float(found.offload[0, 0]))
+def _recommended(target: DeviceContext, rule: PlanRule) -> SingleTask:
+    plan, name = plan_table(target, rule, np.ones(1), np.ones(1)), "recommended"
+    if not plan.started[0, 0]:
+        return SingleTask(name, "the plan waits for a better channel or more tasks", np.nan, np.nan, np.nan)
+    return single_task(name, target.device, target.world.server, target.cpu_max_hz, float(plan.offload[0, 0]))
 
 
-def alone(name: str, own: Device, serving: Server, cpu_max_hz: float, offload: float) -> Alone:
-    """One task of which `offload` is sent and the device runs the other part at one rate through the block."""
+def single_task(name: str, device: Device, server: Server, cpu_max_hz: float, offload: float) -> SingleTask:
+    """A task of which the fraction `offload` is sent; the device runs the other part at one rate through the block."""
     with jax.enable_x64(True):
-        device, server = cast_floats((own, serving), "float64")
-        asked = DeviceAction(whole=jnp.float64(0.0), offload=jnp.float64(offload))
-        bits, why = float(sent_bits(device.task, asked.offload)), _impossible(device, asked)
-        joules = float(device_energy(device, jnp.float64(1.0), device.mean_gain, asked))
+        device, server = cast_floats((device, server), "float64")
+        action = DeviceAction(whole=jnp.float64(0.0), offload=jnp.float64(offload))
+        bits, reason = float(sent_bits(device.task, action.offload)), _infeasible(device, action)
+        device_j = float(device_energy(device, jnp.float64(1.0), device.mean_gain, action))
         slot_s, block_s = float(device.slot_s), float(device.slot_s * device.slots)
-        server_s, server_j = _served(server, offload * float(device.server_work), block_s)
-    hertz = (1.0 - offload) / float(own.capacity) * cpu_max_hz
-    if why:
-        return Alone(name, why, offload, bits, hertz)
+        server_s, server_j = _serve(server, offload * float(device.server_work), block_s)
+    cpu_hz = (1.0 - offload) / float(device.capacity) * cpu_max_hz
+    if reason:
+        return SingleTask(name, reason, offload, bits, cpu_hz)
     radio_s, wait_s = (slot_s, block_s) if offload > 0 else (0.0, 0.0)
-    return Alone(name, "", offload, bits, hertz, block_s, radio_s, wait_s, server_s, joules, server_j)
+    return SingleTask(name, "", offload, bits, cpu_hz, block_s, radio_s, wait_s, server_s, device_j, server_j)
 
 
-def _impossible(device: Device, asked: DeviceAction) -> str:
-    """Why one task, with the channel at its mean, cannot be dealt with like that in a block; "" where it can."""
-    admitted = feasible_action(device, jnp.float64(1.0), device.mean_gain, asked)
-    if float(admitted.offload) != float(asked.offload):
-        carried = affordable_bits(device, device.mean_gain, device.tx_power_max_w)
-        kbit = [number(float(bits) / 1e3) for bits in (sent_bits(device.task, asked.offload), carried)]
-        return f"radio too slow: {kbit[0]} kbit to send, its slot carries {kbit[1]}"
-    if float(admitted.whole) > 0:
+def _infeasible(device: Device, action: DeviceAction) -> str:
+    """Why the action is infeasible for one task at the mean channel gain; "" if it is feasible."""
+    feasible = feasible_action(device, jnp.float64(1.0), device.mean_gain, action)
+    if float(feasible.offload) != float(action.offload):
+        capacity = affordable_bits(device, device.mean_gain, device.tx_power_max_w)
+        kbit = [number(float(bits) / 1e3) for bits in (sent_bits(device.task, action.offload), capacity)]
+        return f"the radio is too slow: {kbit[0]} kbit to send, the radio slot carries {kbit[1]} kbit"
+    if float(feasible.whole) > 0:
         block_s = float(device.slot_s * device.slots)
-        needed_s = float((1.0 - asked.offload) / device.capacity) * block_s
-        return f"CPU too slow: {number(needed_s)} s at f_max, a block has {number(block_s)}"
+        needed_s = float((1.0 - action.offload) / device.capacity) * block_s
+        return f"the CPU is too slow: {number(needed_s)} s at f_max, a block has {number(block_s)} s"
     return ""
 
 
-def at_full_speed(local: Alone, own: Device) -> Alone:
-    """All of it run at f_max: done before the block ends, W / f_max, with xi W f_max^2 [J]. No policy here does so."""
-    capacity, name = float(own.capacity), "all local, f_max"
+def at_full_speed(local: SingleTask, device: Device) -> SingleTask:
+    """The whole task run at f_max: W / f_max [s], xi W f_max^2 [J]. No policy does so: they use the whole block."""
+    speedup = float(device.capacity)
     return replace(
         local,
-        name=name,
-        cpu_hz=local.cpu_hz * capacity,
-        device_s=local.device_s / capacity,
-        device_j=local.device_j * capacity**2,
+        name="all local, f_max",
+        cpu_hz=local.cpu_hz * speedup,
+        device_s=local.device_s / speedup,
+        device_j=local.device_j * speedup**2,
     )
 
 
-def _served(server: Server, work: float, block_s: float) -> tuple[float, float]:
-    """([s], [J]) of a server that does `work` [mean tasks] block by block, in each as much as it can, at one rate."""
-    most = float(server.slot_capacity) * server.slots
-    blocks = int(np.ceil(work / most))
-    each = [min(most, work - block * most) for block in range(blocks)]
-    rates = jnp.array(each)[:, None] / server.slots * jnp.ones(server.slots)
-    return blocks * block_s, float(server_energy(server, rates))
+def _serve(server: Server, work: float, block_s: float) -> tuple[float, float]:
+    """(time [s], energy [J]) of a server that does `work` [mean tasks], as much as possible in each block."""
+    block_capacity = float(server.slot_capacity) * server.slots
+    blocks = int(np.ceil(work / block_capacity))
+    served = [min(block_capacity, work - block * block_capacity) for block in range(blocks)]
+    service_per_slot = jnp.array(served)[:, None] / server.slots * jnp.ones(server.slots)
+    return blocks * block_s, float(server_energy(server, service_per_slot))

@@ -1,6 +1,6 @@
-"""Where to cut, told: one sentence, the table of queue and radio, what it brings, from which bandwidth it pays."""
+"""The result of `partway cut`: one sentence, tables for the terminal, and a JSON document."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,236 +11,257 @@ from rich.text import Text
 
 from partway.errors import shorten
 from partway.formatting import number, plain
-from partway.planner.break_even import LEAST_HZ, MOST_HZ, BreakEven
-from partway.planner.evaluation import Alone, Measured
-from partway.planner.plan import QUANTILES, QUEUES, DeviceContext, PlanRule, PlanTable, advise, efficiency, quantile
+from partway.planner.break_even import MAX_HZ, MIN_HZ, BreakEven
+from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.evaluation import PolicyOutcome, SingleTask
+from partway.planner.plan import (
+    FADING_QUANTILES,
+    QUEUE_LENGTHS,
+    PlanRule,
+    PlanTable,
+    max_efficiency,
+    printed_plan,
+    typical_plan,
+)
 
-LONGEST_TENSOR = 44
-CHOICES = (
-    "What to do (tasks to take up, cut of the last one, rate of the CPU), by tasks waiting and radio:\n"
-    "share of blocks that are worse; gain / mean and, where power is limited, bit/s/Hz at full power."
+SCHEMA_VERSION = 2
+MAX_NAME = 44
+"""Characters of a tensor's name that are shown."""
+PLAN_LEGEND = (
+    "Plan: tasks to start, cut of the last one, CPU rate. Rows: tasks waiting. Columns: share of the blocks with a "
+    "lower channel gain; gain / mean and, if the transmit power is limited, bit/s/Hz at full power."
 )
-ALONE = (
-    "One task alone, by formula: it comes as a block begins, nothing waits, the channel is at its mean.\n"
-    "Latency: a block at the device, a radio slot, the wait for the server's next block, that block; a\n"
-    "task that comes within a block waits for its end first. No policy here runs a lone task at f_max."
+SINGLE_TASK_LEGEND = (
+    "One task, in closed form: it arrives at the start of a block, all queues are empty, the channel gain is at its "
+    "mean. Its latency is a block at the device, a radio slot, the wait for the server's next block, and that block; a "
+    "task that arrives within a block first waits for the next one. f_max is shown for comparison: no policy runs a "
+    "single task at f_max."
 )
-MEASURED = "Simulated: this device, all playing alike (cost: its waiting and energy, the price of work sent)."
+OUTCOMES_LEGEND = (
+    "Simulation: this device, all devices with the same policy (cost: waiting, energy, price of the offloaded work)."
+)
+WORD_COLUMNS = ("after", "choice", "policy")
+"""Headers of left-aligned columns."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """All that `partway cut` found. `source`: where the plan comes from, in words; `measured` may be empty.
+class CutResult:
+    """The result of `partway cut`.
 
-    `alone`: one task of each choice, in closed form.
+    source        where the plan comes from, in words
+    single_tasks  the choices for a single task, in closed form
+    outcomes      the simulated policies; may be empty
     """
 
     target: DeviceContext
     rule: PlanRule
     source: str
-    even: BreakEven
-    alone: Sequence[Alone]
-    measured: Sequence[Measured]
+    break_even: BreakEven
+    single_tasks: Sequence[SingleTask]
+    outcomes: Sequence[PolicyOutcome]
 
-    def table(self) -> PlanTable:
-        """The advice at QUEUES and QUANTILES."""
-        return advise(self.target, self.rule, np.array(QUEUES), quantile(QUANTILES))
+    def plan(self) -> PlanTable:
+        """The plan at QUEUE_LENGTHS and FADING_QUANTILES."""
+        return printed_plan(self.target, self.rule)
 
-    def usual(self) -> PlanTable:
-        """The advice at the radio's mean, with as many tasks waiting as arrive in a block."""
-        kind = self.target.scenario.device_classes()[self.target.device]
-        waiting = max(1, round(kind.arrival_prob * self.target.scenario.slots))
-        return advise(self.target, self.rule, np.array([waiting]), np.ones(1))
+    def typical(self) -> PlanTable:
+        """The plan at the mean channel gain, with as many tasks waiting as arrive in a block."""
+        return typical_plan(self.target, self.rule)
 
 
 def hertz(value: float) -> str:
-    """1.2 GHz."""
+    """A frequency for a sentence, such as 1.2 GHz."""
     for unit, size in (("THz", 1e12), ("GHz", 1e9), ("MHz", 1e6), ("kHz", 1e3)):
         if value >= size:
             return f"{number(value / size)} {unit}"
     return f"{number(value)} Hz"
 
 
-def sentence(answer: Answer) -> str:
-    """The answer in one sentence."""
-    one, cuts = answer.usual(), answer.target.profile.cuts
-    queue, started, offload = int(one.queues[0]), int(one.started[0, 0]), float(one.offload[0, 0])
-    start = f"With {queue} task{'s' * (queue != 1)} waiting and the radio at its mean: "
+def headline(result: CutResult) -> str:
+    """The decision in the typical state, in one sentence."""
+    plan = result.typical()
+    queue, started, offload = int(plan.queues[0]), int(plan.started[0, 0]), float(plan.offload[0, 0])
+    state = f"With {queue} task{'s' * (queue != 1)} waiting and the channel gain at its mean"
     if not started:
-        return start + "wait for a better moment."
-    cpu, kbit = hertz(float(one.cpu_hz[0, 0])), f"{number(float(one.bits[0, 0]) / 1e3)} kbit"
-    whole = f"run {started - 1} here and " if started > 1 else ""
-    at = f", the CPU at {cpu}" if started > offload else ""
+        return f"{state}: start no task in this block."
+    cpu, kbit = f"with the CPU at {hertz(float(plan.cpu_hz[0, 0]))}", f"{number(float(plan.bits[0, 0]) / 1e3)} kbit"
     if offload == 0:
-        return start + f"run {started if started > 1 else 'it'} here at {cpu}, send nothing."
+        return f"{state}: run {started if started > 1 else 'it'} locally {cpu}; send nothing."
+    run, last = [f"{started - 1} locally"] * (started > 1), "the next" if started > 1 else "it"
     if offload == 1:
-        return start + f"{whole}send {'the next' if started > 1 else 'it'} uncut, its encoded input, {kbit}{at}."
-    after = shorten(cuts[int(one.cut[0, 0])].after, LONGEST_TENSOR)
-    which = "the next" if started > 1 else "run it"
-    return start + f"{whole}{which} up to '{after}', then send {kbit} ({offload:.2f} of its work){at}."
+        send = f"send {'the encoded input of the next' if started > 1 else 'its encoded input'}, {kbit}"
+    else:
+        run.append(f"{last} up to '{shorten(result.target.profile.cuts[int(plan.cut[0, 0])].after, MAX_NAME)}'")
+        send = f"send {kbit}, the server does {offload:.0%} of that task"
+    steps = [f"run {' and '.join(run)} {cpu}", send] if run else [send]
+    return f"{state}: {'; '.join(steps)}."
 
 
-def notes(answer: Answer) -> list[str]:
-    """What has to be known about the question: which device, where the plan comes from, what was changed."""
-    target, scenario = answer.target, answer.target.scenario
-    said = [
-        f"Device {target.device} of {scenario.devices}, {number(float(target.placement.distance_m[target.device]))} m "
-        f"away, mean gain {number(float(target.own.mean_gain))} / W; {answer.source}."
-    ]
-    if target.eased < 1:
-        said.insert(
-            0,
-            f"MORE WORK ARRIVES THAN CAN BE DONE: planned for {target.eased:.2g} times the scenario's arrivals "
-            f"(arrival_prob {number(scenario.device_classes()[target.device].arrival_prob)}); set another "
-            "device.arrival_prob, a faster CPU or more bandwidth.",
-        )
-    return said
-
-
-def even_sentences(answer: Answer) -> list[str]:
-    """From which bandwidth it pays."""
-    now = hertz(float(answer.target.own.bandwidth_hz))
-    sending, remote = _from(answer.even.sending_hz), _from(answer.even.remote_hz)
+def notes(result: CutResult) -> list[str]:
+    """The assumptions: which device, where the plan comes from, and whether the arrivals were scaled."""
+    target, scenario = result.target, result.target.scenario
+    distance_m, gain = target.placement.distance_m[target.index], float(target.device.mean_gain)
+    about_device = (
+        f"Device {target.index} of {scenario.devices}, distance {number(float(distance_m))} m, "
+        f"mean channel gain {number(gain)} / W; {result.source}."
+    )
+    if target.arrival_scale == 1:
+        return [about_device]
+    probability = number(scenario.device_classes()[target.index].arrival_prob)
     return [
-        "One task waiting, radio at its mean, noise growing with the bandwidth "
-        f"(now {now}): sending part of it pays {sending}; all remote beats all local {remote}."
+        f"OVERLOAD: the arrivals exceed the capacity. The plan is for {target.arrival_scale:.2g} times the arrivals "
+        f"(arrival_prob {probability}); lower device.arrival_prob, or use a faster CPU or more bandwidth.",
+        about_device,
     ]
+
+
+def break_even_sentence(result: CutResult) -> str:
+    """The bandwidths from which offloading pays."""
+    bandwidth, even = hertz(float(result.target.device.bandwidth_hz)), result.break_even
+    return (
+        f"For one waiting task, the mean channel gain and a constant noise density (bandwidth now {bandwidth}): "
+        f"offloading a part pays {_from(even.offloading_hz)}; all remote costs less than all local "
+        f"{_from(even.all_remote_hz)}."
+    )
 
 
 def _from(value: float | None) -> str:
     if value is None:
-        return f"never up to {hertz(MOST_HZ)}"
-    return f"already at {hertz(value)}" if value == LEAST_HZ else f"from {hertz(value)}"
+        return f"at no bandwidth up to {hertz(MAX_HZ)}"
+    return f"at {hertz(value)} and below" if value == MIN_HZ else f"from {hertz(value)}"
 
 
-def sheet(answer: Answer) -> Group:
-    """All of it for the terminal, 100 columns."""
-    parts: list[Any] = [Text(sentence(answer), style="bold"), *(Text(note, style="dim") for note in notes(answer))]
-    parts += ["", Text(CHOICES), _choices(answer), "", _cuts_used(answer), "", Text(ALONE), _alone(answer)]
-    parts += [Text(f"{one.name}: {one.why}") for one in answer.alone if one.why]
-    if answer.measured:
-        parts += ["", Text(MEASURED), _measured(answer)]
-    parts += [Text(f"{one.name}: work piles up {one.unstable}") for one in answer.measured if one.unstable]
-    return Group(*parts, "", *map(Text, even_sentences(answer)))
+def details_table(result: CutResult) -> Group:
+    """The whole result for a terminal of 100 columns."""
+    return Group(
+        Text(headline(result), style="bold"),
+        *(Text(note, style="dim") for note in notes(result)),
+        "",
+        Text(PLAN_LEGEND),
+        _plan_grid(result),
+        "",
+        _cuts_grid(result),
+        "",
+        Text(SINGLE_TASK_LEGEND),
+        _single_task_grid(result),
+        *(Text(f"{task.name}: {task.reason}") for task in result.single_tasks if task.reason),
+        *(("", Text(OUTCOMES_LEGEND), _outcomes_grid(result)) if result.outcomes else ()),
+        *(Text(f"{each.name}: the queue of the {each.unstable} grows") for each in result.outcomes if each.unstable),
+        "",
+        Text(break_even_sentence(result)),
+    )
 
 
-def _choices(answer: Answer) -> Table:
-    """Queue by radio quality; every cell says how many to take up, where to cut the last, and the CPU's rate."""
-    found, carried = answer.table(), efficiency(answer.target, quantile(QUANTILES))
+def _grid(headers: Iterable[str]) -> Table:
+    """An empty table; columns of words are left-aligned, the others right-aligned."""
+    grid = Table(header_style="bold", box=None, pad_edge=False)
+    for header in headers:
+        grid.add_column(header, justify="left" if header in WORD_COLUMNS else "right", no_wrap=True)
+    return grid
+
+
+def _plan_grid(result: CutResult) -> Table:
+    """Queue length by channel gain; each cell has the tasks to start, the cut of the last one, and the CPU rate."""
+    plan, efficiencies = result.plan(), max_efficiency(result.target, fading_quantile(FADING_QUANTILES))
     grid = Table(header_style="bold", box=None, pad_edge=False)
     grid.add_column("waiting", justify="right")
-    for share, x, fast in zip(QUANTILES, found.fading, carried, strict=True):
-        speed = f", {fast:.1f}" if np.isfinite(fast) else ""
-        grid.add_column(f"{share:.0%}\n{x:.2g}{speed}", no_wrap=True)
-    for i, queue in enumerate(QUEUES):
-        grid.add_row(str(queue), *(_cell(found, i, j) for j in range(len(QUANTILES))))
+    for share, x, efficiency in zip(FADING_QUANTILES, plan.fading, efficiencies, strict=True):
+        rate = f", {efficiency:.1f}" if np.isfinite(efficiency) else ""
+        grid.add_column(f"{share:.0%}\n{x:.2g}{rate}", no_wrap=True)
+    for i, queue in enumerate(QUEUE_LENGTHS):
+        grid.add_row(str(queue), *(_cell(plan, i, j) for j in range(len(FADING_QUANTILES))))
     return grid
 
 
-def _cell(found: PlanTable, i: int, j: int) -> str:
-    started, offload = int(found.started[i, j]), float(found.offload[i, j])
+def _cell(plan: PlanTable, i: int, j: int) -> str:
+    started, offload = int(plan.started[i, j]), float(plan.offload[i, j])
     if not started:
         return "wait"
-    kind = "all here" if offload == 0 else "send all" if offload == 1 else f"cut {found.cut[i, j]}"
-    cpu = hertz(float(found.cpu_hz[i, j])) if started > offload else "CPU off"
-    return f"{started}, {kind}\n{cpu}"
+    cut = "all local" if offload == 0 else "send input" if offload == 1 else f"cut {plan.cut[i, j]}"
+    cpu = hertz(float(plan.cpu_hz[i, j])) if started > offload else "CPU off"
+    return f"{started}, {cut}\n{cpu}"
 
 
-def _cuts_used(answer: Answer) -> Table:
-    """What the cuts in the table are."""
-    found, target = answer.table(), answer.target
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("cut", "after", "work left", "sends [kbit]"):
-        grid.add_column(head, justify="left" if head == "after" else "right", no_wrap=True)
-    rows = {int(c): (r, b) for c, r, b in zip(found.cut.flat, found.offload.flat, found.bits.flat, strict=True)}
-    for cut, (offload, bits) in sorted(rows.items()):
-        name = shorten(target.profile.cuts[cut].after, LONGEST_TENSOR)
-        grid.add_row(str(cut), Text(name), f"{offload:.1%}", f"{bits / 1e3:,.1f}")
+def _cuts_grid(result: CutResult) -> Table:
+    """The cuts that occur in the plan."""
+    plan, grid = result.plan(), _grid(("cut", "after", "work left", "sends [kbit]"))
+    cuts = {int(cut): i for i, cut in enumerate(plan.cut.flat)}
+    for cut, i in sorted(cuts.items()):
+        name = shorten(result.target.profile.cuts[cut].after, MAX_NAME)
+        grid.add_row(str(cut), Text(name), f"{plan.offload.flat[i]:.1%}", f"{plan.bits.flat[i] / 1e3:,.1f}")
     return grid
 
 
-def _alone(answer: Answer) -> Table:
-    """One task alone; where it waits or cannot be dealt with, that word instead of numbers."""
-    grid = Table(header_style="bold", box=None, pad_edge=False)
-    grid.add_column("choice", no_wrap=True)
-    heads = ("cut", "CPU", "latency\ns", "device\ns", "radio\ns", "wait\ns", "server\ns", "device\nJ", "server\nJ")
-    for head in heads:
-        grid.add_column(head, justify="right", no_wrap=True)
-    for one in answer.alone:
-        values = (one.latency_s, one.device_s, one.radio_s, one.wait_s, one.server_s, one.device_j, one.server_j)
-        if np.isnan(one.offload):
-            grid.add_row(one.name, "-", "-", "waits", *["-"] * 6)
+def _single_task_grid(result: CutResult) -> Table:
+    """The choices for a single task; a word instead of numbers where a choice waits or is infeasible."""
+    times, energies = ("latency\ns", "device\ns", "radio\ns", "wait\ns", "server\ns"), ("device\nJ", "server\nJ")
+    grid = _grid(("choice", "cut", "CPU", *times, *energies))
+    for task in result.single_tasks:
+        if np.isnan(task.offload):
+            grid.add_row(task.name, "-", "-", "waits", *["-"] * 6)
             continue
-        numbers = ["impossible", *["-"] * 6] if one.why else map(number, values)
-        cpu = hertz(one.cpu_hz) if one.cpu_hz else "off"
-        grid.add_row(one.name, str(_cut_of(answer.target, one)), cpu, *numbers)
+        values = (task.latency_s, task.device_s, task.radio_s, task.wait_s, task.server_s, task.device_j, task.server_j)
+        cells = ["infeasible", *["-"] * 6] if task.reason else map(number, values)
+        grid.add_row(task.name, str(_cut_of(result.target, task)), hertz(task.cpu_hz) if task.cpu_hz else "off", *cells)
     return grid
 
 
-def _cut_of(target: DeviceContext, one: Alone) -> int:
-    """Number in the profile of the cut that sends so much."""
-    return int(target.cuts[np.argmin(np.abs(np.asarray(target.own.task.share)[: len(target.cuts)] - one.offload))])
+def _cut_of(target: DeviceContext, task: SingleTask) -> int | None:
+    """The number of the task's cut in the profile; None if the plan starts no task."""
+    return None if np.isnan(task.offload) else int(target.cuts[target.rows(task.offload)])
 
 
-def _measured(answer: Answer) -> Table:
-    grid = Table(header_style="bold", box=None, pad_edge=False)
-    grid.add_column("policy", no_wrap=True)
-    for head in ("latency\nmean s", "\np95 s", "device\nJ/task", "server\nJ/task", "cost\nper block", "sent"):
-        grid.add_column(head, justify="right", no_wrap=True)
-    for one in answer.measured:
-        if one.unstable:
-            grid.add_row(one.name, *["unstable"] * 6)
-            continue
-        values = (one.latency_s, one.p95_s, one.device_j, one.server_j, one.cost)
-        grid.add_row(one.name, *map(number, values), f"{one.sent:.0%}")
+def _outcomes_grid(result: CutResult) -> Table:
+    heads = ("latency\nmean s", "latency\np95 s", "device\nJ/task", "server\nJ/task", "cost\nper block", "offloaded")
+    grid = _grid(("policy", *heads))
+    for each in result.outcomes:
+        latencies = (each.mean_latency_s, each.p95_latency_s)
+        values = (*latencies, each.device_j_per_task, each.server_j_per_task, each.cost_per_block)
+        cells = ["unstable"] * 6 if each.unstable else [*map(number, values), f"{each.offloaded_share:.0%}"]
+        grid.add_row(each.name, *cells)
     return grid
 
 
-def as_json(answer: Answer) -> dict[str, Any]:
-    """The same for programs: null for what does not exist.
+def as_json(result: CutResult) -> dict[str, Any]:
+    """The result for other programs; null for numbers that do not exist.
 
-    `alone` holds what is assumed of the lone task and, for each choice, its cut and the fields of `Alone`: `why` says
-    why latency and energy are null, where they are.
+    `single_task.choices` has the fields of `SingleTask`; `reason` says why times and energies are null.
     """
-    target, found = answer.target, answer.table()
+    target, plan = result.target, result.plan()
     rows = [
-        _json_row(found, i, j, answer) | {"worse_share": QUANTILES[j]}
-        for i in range(len(QUEUES))
-        for j in range(len(QUANTILES))
+        {"gain_quantile": quantile} | _plan_row(plan, i, j, target)
+        for i in range(len(QUEUE_LENGTHS))
+        for j, quantile in enumerate(FADING_QUANTILES)
     ]
+    tasks = [{"cut": _cut_of(target, task), "latency_s": task.latency_s} | asdict(task) for task in result.single_tasks]
     document = {
-        "schema_version": 1,
-        "answer": sentence(answer),
-        "notes": notes(answer),
+        "schema_version": SCHEMA_VERSION,
+        "recommendation": headline(result),
+        "notes": notes(result),
         "profile": target.profile.name,
-        "device": target.device,
-        "mean_gain_per_w": float(target.own.mean_gain),
-        "price": answer.rule.price,
-        "arrivals_factor": target.eased,
-        "usual": _json_row(answer.usual(), 0, 0, answer),
-        "choices": rows,
-        "alone": {"assumes": ALONE.replace("\n", " "), "choices": [_json_alone(one, target) for one in answer.alone]},
-        "measured": [asdict(one) for one in answer.measured],
-        "break_even_hz": {"sending": answer.even.sending_hz, "all_remote": answer.even.remote_hz},
+        "device": target.index,
+        "mean_gain_per_w": float(target.device.mean_gain),
+        "price": result.rule.price,
+        "arrival_scale": target.arrival_scale,
+        "typical": _plan_row(result.typical(), 0, 0, target),
+        "plan": rows,
+        "single_task": {"assumptions": SINGLE_TASK_LEGEND, "choices": tasks},
+        "simulated": [asdict(outcome) for outcome in result.outcomes],
+        "break_even_hz": {"offloading": result.break_even.offloading_hz, "all_remote": result.break_even.all_remote_hz},
         "scenario": target.scenario.model_dump(mode="json", exclude_none=True),
     }
     return plain(document)
 
 
-def _json_alone(one: Alone, target: DeviceContext) -> dict[str, Any]:
-    cut = None if np.isnan(one.offload) else _cut_of(target, one)
-    return {"cut": cut, "latency_s": one.latency_s} | asdict(one)
-
-
-def _json_row(found: PlanTable, i: int, j: int, answer: Answer) -> dict[str, Any]:
-    cut = int(found.cut[i, j])
+def _plan_row(plan: PlanTable, i: int, j: int, target: DeviceContext) -> dict[str, Any]:
+    cut = int(plan.cut[i, j])
     return {
-        "waiting": int(found.queues[i]),
-        "gain_over_mean": float(found.fading[j]),
-        "started": int(found.started[i, j]),
+        "queue": int(plan.queues[i]),
+        "gain_over_mean": float(plan.fading[j]),
+        "started": int(plan.started[i, j]),
         "cut": cut,
-        "after": answer.target.profile.cuts[cut].after,
-        "offload": float(found.offload[i, j]),
-        "bits": float(found.bits[i, j]),
-        "cpu_hz": float(found.cpu_hz[i, j]),
+        "after": target.profile.cuts[cut].after,
+        "offload": float(plan.offload[i, j]),
+        "bits": float(plan.bits[i, j]),
+        "cpu_hz": float(plan.cpu_hz[i, j]),
     }

@@ -1,38 +1,51 @@
-"""Scenarios from presets, files and overrides, and what to say where one is wrong.
+"""Load a scenario from a preset, a TOML file or a mapping, and apply overrides.
 
-A scenario is a TOML file. Whatever it leaves out has the value of the preset `paper`, whose file
-(`presets/paper.toml`) is the one place where those values stand, each with its reason. SI units, named in the fields.
+A field that a file leaves out has the value of the preset `paper` (`presets/paper.toml`), the only place where defaults
+are defined, each with its reason.
 """
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from partway.errors import InputError, closest, compact, nearest, shorten, shown
-from partway.scenario.schema import TABLES, TASKS, Group, Scenario, Section
+from partway.errors import InputError, nearest, shorten, shown
+from partway.scenario.messages import explain
+from partway.scenario.schema import GROUP_FIELDS, TASKS, Group, Scenario
 
-PRESETS = Path(__file__).with_name("presets")
-LARGEST_FILE = 1_000_000
-"""Bytes of a scenario file; what is larger is something else."""
+PRESETS = resources.files("partway.scenario") / "presets"
+MAX_FILE_BYTES = 1_000_000
+"""A larger file is not a scenario."""
 
 Raw = dict[str, Any]
 
 
 def presets() -> dict[str, str]:
-    """Name of every preset and its one-line description (the first line of its file)."""
-    files = sorted(PRESETS.glob("*.toml"), key=lambda path: path.stem)
-    return {path.stem: path.read_text("utf-8").split("\n", 1)[0].lstrip("# ") for path in files}
+    """Name -> one-line description (the first line of its file) of every preset, sorted by name."""
+    return {name: preset_text(name).split("\n", 1)[0].lstrip("# ") for name in _preset_names()}
 
 
 def preset_text(name: str) -> str:
-    """The commented file of a preset."""
-    if name not in presets():
-        raise InputError(f"no scenario {shown(name)}{nearest(name, presets())}")
+    """The commented TOML file of a preset; raises InputError for an unknown name."""
+    if name not in _preset_names():
+        raise InputError(f"no scenario {shown(name)}{nearest(name, _preset_names())}")
     return (PRESETS / f"{name}.toml").read_text("utf-8")
+
+
+@cache
+def _preset_names() -> tuple[str, ...]:
+    names = (file.name for file in PRESETS.iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+@cache
+def _preset(name: str) -> Raw:
+    """The parsed file of a preset, parsed once; copy it before any change."""
+    return tomllib.loads(preset_text(name))
 
 
 def load(
@@ -43,28 +56,28 @@ def load(
     >>> load("paper", {"devices": 50, "device.arrival_prob": 0.2}).devices
     50
 
-    Raises InputError, one line with field, value and allowed range, for anything that cannot be a scenario.
+    Raises InputError, one line with the field, its range and the given value, for anything that is not a scenario.
     """
     try:
-        raw = _merge(tomllib.loads(preset_text("paper")), _read(source))
+        raw = _merge(_copied(_preset("paper")), _read(source))
         pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
         for name, value in pairs:
             _set(raw, name, _copied(value))
         return Scenario.model_validate(_complete_groups(raw))
     except ValidationError as error:
-        raise InputError(_explain(error.errors(include_url=False)[0])) from None
+        raise InputError(explain(error.errors(include_url=False))) from None
     except RecursionError:
-        raise InputError("--scenario: tables or arrays are nested too deeply; see `partway scenario paper`") from None
+        raise InputError("--scenario: tables or arrays are nested too deeply; see `partway scenarios paper`") from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`FIELD=VALUE` -> (field, value); VALUE is TOML, or a bare word taken as a string."""
+    """`FIELD=VALUE` -> (field, value); VALUE is TOML, or a string without quotes."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise InputError(f"--set {shown(text)}: expected FIELD=VALUE, such as device.arrival_prob=0.2")
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except (ValueError, RecursionError):  # not TOML, or a number of more digits than Python reads
+    except (ValueError, RecursionError):  # not TOML, or a number with more digits than Python parses
         parsed = {}
     return name.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
 
@@ -72,18 +85,18 @@ def parse_override(text: str) -> tuple[str, Any]:
 def _read(source: str | Path | Mapping[str, Any]) -> Raw:
     if isinstance(source, Mapping):
         return _copied(source)
-    if isinstance(source, str) and source in presets():
-        return tomllib.loads(preset_text(source))
+    if isinstance(source, str) and source in _preset_names():
+        return _copied(_preset(source))
     given = f"--scenario {shown(str(source), 100)}"
     try:
         with open(source, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise InputError(f"{given}: neither a file nor a preset{nearest(str(source), presets())}") from None
+        raise InputError(f"{given} is neither a file nor a preset{nearest(str(source), _preset_names())}") from None
     except OSError as error:
-        raise InputError(f"{given}: cannot be read ({error.strerror}); give a TOML file") from None
-    if len(data) > LARGEST_FILE:
-        raise InputError(f"{given}: has more than {LARGEST_FILE} bytes; give a TOML file")
+        raise InputError(f"{given} cannot be read ({error.strerror}); give a TOML file") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"{given} has more than {MAX_FILE_BYTES} bytes; give a TOML file")
     return _parsed(data, given)
 
 
@@ -91,45 +104,45 @@ def _parsed(data: bytes, given: str) -> Raw:
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise InputError(f"{given}: not a text file; give a TOML file in UTF-8") from None
+        raise InputError(f"{given} is not a text file; give a TOML file in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{given}: not valid TOML: {shorten(str(error), 120)}") from None
+        raise InputError(f"{given} is not valid TOML: {shorten(str(error), 120)}") from None
     except ValueError:
-        raise InputError(f"{given}: not valid TOML: a number has more digits than can be read") from None
+        raise InputError(f"{given} is not valid TOML: a number has too many digits") from None
 
 
 def _copied(value: Any) -> Any:
-    """The same in dicts and lists of our own, so that overrides leave the caller's as they are."""
+    """A deep copy in dicts and lists, so that overrides do not change the caller's mapping."""
     if isinstance(value, Mapping):
-        return {_named(name): _copied(inner) for name, inner in cast(Mapping[Any, Any], value).items()}
+        return {_checked_name(name): _copied(inner) for name, inner in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, list | tuple):
         return [_copied(inner) for inner in cast(Sequence[Any], value)]
     return value
 
 
-def _named(name: Any) -> str:
-    """`name`, if a TOML file could have it."""
+def _checked_name(name: Any) -> str:
+    """`name`, if it can stand in a TOML file; raises InputError otherwise."""
     try:
         name.encode()
     except (AttributeError, UnicodeEncodeError):
-        raise InputError(f"unknown field {shown(name)}; see `partway scenario paper`") from None
+        raise InputError(f"unknown field {shown(name)}; see `partway scenarios paper`") from None
     return name
 
 
 def _merge(base: Raw, over: Mapping[str, Any]) -> Raw:
-    """`over` on top of `base`, table by table; a table that names its `kind` replaces the other whole."""
+    """`over` on top of `base`, table by table; a table that gives its `kind` replaces the whole table below it."""
     merged = dict(base)
     for name, value in over.items():
-        below = merged.get(name)
-        if isinstance(below, dict) and isinstance(value, dict) and "kind" not in value:
-            value = _merge(cast(Raw, below), cast(Raw, value))
+        old = merged.get(name)
+        if isinstance(old, dict) and isinstance(value, dict) and "kind" not in value:
+            value = _merge(cast(Raw, old), cast(Raw, value))
         merged[name] = value
     return merged
 
 
 def _set(raw: Raw, name: str, value: Any) -> None:
-    """Change one field in place. Where a task changes its `kind`, what only another kind has goes."""
-    *path, last = _named(name).split(".")
+    """Set one field in place. Setting the `kind` of a task removes the fields that only other kinds have."""
+    *path, last = _checked_name(name).split(".")
     table: Any = raw
     for part in path:
         table = _inner(table, part)
@@ -143,15 +156,15 @@ def _set(raw: Raw, name: str, value: Any) -> None:
 
 
 def _inner(table: Any, part: str) -> Any:
-    """What `part` of a dotted name leads to: a table, made if need be, or the [[group]] of that number."""
+    """The table that `part` of a dotted name refers to, created if absent, or the [[group]] of that number."""
     if isinstance(table, dict):
         return cast(Raw, table).setdefault(part, [] if part == "group" else {})
-    numbered = {str(i): item for i, item in enumerate(cast(list[Any], table))} if isinstance(table, list) else {}
-    return numbered.get(part)
+    items = {str(i): item for i, item in enumerate(cast(list[Any], table))} if isinstance(table, list) else {}
+    return items.get(part)
 
 
 def _complete_groups(raw: Raw) -> Raw:
-    """Give every [[group]] the complete device class: [device] with what the group changes."""
+    """Complete the device class of every [[group]]: [device] with the fields that the group changes."""
     groups, device = raw.get("group"), raw.get("device")
     if not isinstance(groups, list) or not isinstance(device, dict):
         return raw
@@ -162,66 +175,7 @@ def _complete_group(group: Any, device: Raw) -> Any:
     if not isinstance(group, dict):
         return group
     table = cast(Raw, group)
-    own = {name: table[name] for name in ("name", "fraction", "count") if name in table}
-    inner, differs = table.get("device", {}), {name: table[name] for name in table if name not in (*own, "device")}
-    whole = _merge(_merge(device, cast(Raw, inner)), differs) if isinstance(inner, dict) else inner
-    return {**own, "device": whole}
-
-
-def _explain(error: ErrorDetails) -> str:
-    """One line: field, value, what is allowed."""
-    names, section = _locate(error["loc"])
-    field, value, kind = shorten(".".join(names)), error["input"], error["type"]
-    if kind == "value_error" and not names:
-        return error["msg"].removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        return f"unknown field '{field}'{_suggestion(names, section)}"
-    if kind.startswith("union_tag"):
-        return f"{field}.kind = {shown(value.get('kind'))}: allowed is {' or '.join(map(repr, TASKS))}"
-    allowed = _allowed(names, section) or error["msg"].removeprefix("Input should be ")
-    return f"{field} {'is missing' if kind == 'missing' else f'= {shown(value)}'}: allowed is {allowed}"
-
-
-def _locate(loc: tuple[int | str, ...]) -> tuple[list[str], type[Section]]:
-    """The names that lead to a field, as a user writes them, and the section that it belongs to."""
-    if loc[:1] == ("schemes",):
-        return [str(part) for part in loc[:3]], Scenario  # a fourth part is a type that was tried
-    section: type[Section] = Scenario
-    for part in loc[:-1]:
-        section = {**TABLES, **TASKS, "group": Group}.get(str(part), section)
-    implied = [i for i, part in enumerate(loc[:-1]) if part in TASKS or (i == 2 and part == "device")]
-    return [str(part) for i, part in enumerate(loc) if i not in implied], section
-
-
-def _suggestion(names: Sequence[str], section: type[Section]) -> str:
-    """The nearest field: of that section or group, else of another section."""
-    known = {*section.model_fields, *(["name", "fraction", "count"] if names[0] == "group" and len(names) == 3 else [])}
-    elsewhere = {field: f"{table}.{field}" for table, other in reversed(TABLES.items()) for field in other.model_fields}
-    other = closest(names[-1], elsewhere)
-    if other and not closest(names[-1], known):
-        return f"; did you mean '{elsewhere[other]}'?"
-    return nearest(names[-1], known)
-
-
-def _allowed(names: Sequence[str], section: type[Section]) -> str:
-    """What the field's declaration allows, such as `a number from 0 up to 1`; nothing if it is a choice of words."""
-    if names[0] == "schemes" and len(names) == 3:
-        return "true or false, a finite number or a text"
-    if names[-1] in (*TABLES, "task", "schemes") or names[-2:-1] in (["group"], ["schemes"]):
-        return "a table"
-    if names == ["group"]:
-        return "an array of tables, one [[group]] each"
-    field = section.model_fields[names[-1]]
-    if field.description:
-        return field.description
-    words, rules = {"gt": "above", "ge": "from", "le": "up to"}, _rules(field)
-    limits = [f"{words[at]} {compact(getattr(rule, at))}" for at in words for rule in rules if hasattr(rule, at)]
-    whole = "whole " if "int" in str(field.annotation) else ""
-    return f"a {whole}number {' '.join(limits)}" if limits else ""
-
-
-def _rules(field: Any) -> list[Any]:
-    """The annotated limits of a field, also inside `X | None`."""
-    options = getattr(field.annotation, "__args__", ())
-    inner = [rule for option in options for rule in getattr(option, "__metadata__", ())]
-    return [deep for rule in (*field.metadata, *inner) for deep in (getattr(rule, "metadata", None) or [rule])]
+    complete = {name: table[name] for name in GROUP_FIELDS if name in table}
+    nested, changes = table.get("device", {}), {name: table[name] for name in table if name not in Group.model_fields}
+    merged = _merge(_merge(device, cast(Raw, nested)), changes) if isinstance(nested, dict) else nested
+    return {**complete, "device": merged}

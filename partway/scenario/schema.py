@@ -1,6 +1,7 @@
-"""What a scenario holds: every field with its unit and allowed range, in tables as in the file. SI units."""
+"""The fields of a scenario, in the tables of its TOML file, each with its range. SI units, named in the fields."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 import tomli_w
@@ -22,26 +23,26 @@ Capacitance = Annotated[float, Field(ge=0, le=1)]
 MacsPerCycle = Annotated[float, Field(ge=1e-6, le=1e12)]
 Metres = Annotated[float, Field(ge=1e-3, le=1e9)]
 Decibel = Annotated[float, Field(ge=-300, le=300)]
-Word = Annotated[str, Field(pattern=r"^\P{C}{0,200}$", description="a text of at most 200 printable characters")]
+Word = Annotated[str, Field(pattern=r"^\P{C}{0,200}$", description="a string of at most 200 printable characters")]
 Watts = Annotated[
     float,
-    Field(allow_inf_nan=True, description="a number from 1e-15 up to 1e12, or inf for no limit"),
+    Field(allow_inf_nan=True, description="between 1e-15 and 1e12, or inf for no limit"),
     AfterValidator(_power_or_inf),
 ]
 Setting = bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Word
 
 
 class Section(BaseModel):
-    """A table of the file: frozen, no unknown fields, no conversion of one type into another, no NaN.
+    """A table of the file: frozen, without unknown fields, type conversion or NaN.
 
-    Ranges are far wider than what makes sense; inside them no coefficient that is formed of them overflows a float64.
+    The ranges are much wider than any realistic value; within them no derived coefficient overflows float64.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Weights(Section):
-    """w1..w4 of (8)."""
+    """The weights w1..w4 of the cost (8): [1/cycle] for the queues, [1/J] for the energies."""
 
     server_queue: Weight
     server_energy: Weight
@@ -50,7 +51,7 @@ class Weights(Section):
 
 
 class ProportionalTask(Section):
-    """The paper's law: W cycles, and D = zeta W rest bits to send."""
+    """The paper's proportional law: W cycles a task, and D = zeta W offload bits to send."""
 
     kind: Literal["proportional"]
     cycles: Annotated[float, Field(ge=1, le=1e18)]
@@ -58,7 +59,7 @@ class ProportionalTask(Section):
 
 
 class LayersTask(Section):
-    """A real network, cut between layers. `input_bits` replaces the profile's size of the encoded input."""
+    """A real network, cut between layers; `input_bits` [bit] replaces the profile's size of the encoded input."""
 
     kind: Literal["layers"]
     profile: Word
@@ -67,7 +68,7 @@ class LayersTask(Section):
 
 
 class DeviceClass(Section):
-    """What devices of one class have in common. Without `distance_m` a device has a random place."""
+    """The parameters of one class of devices. Without `distance_m` a device has a random position."""
 
     arrival_prob: Probability
     cpu_max_hz: Hertz
@@ -82,7 +83,7 @@ class DeviceClass(Section):
 
 
 class Group(Section):
-    """A class of devices: its fraction of the fleet or its count, and the complete class: [device] with its changes."""
+    """A class of devices: its fraction of the fleet or its count, and its parameters ([device] with the changes)."""
 
     name: Word = ""
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -111,10 +112,10 @@ class Radio(Section):
 
 
 class Scenario(Section):
-    """Everything about the world and the objective. `schemes` holds hyperparameters by scheme and field name."""
+    """The system, its randomness and the objective; `schemes` maps scheme -> hyperparameter -> value."""
 
     devices: Annotated[int, Field(ge=1, le=10_000_000)]
-    slots: Annotated[int, Field(ge=1, le=64)]
+    slots_per_block: Annotated[int, Field(ge=1, le=64)]
     slot_s: Annotated[float, Field(ge=1e-9, le=1e6)]
     discount: Annotated[float, Field(gt=0, le=0.999999)]
     objective: Literal["average", "discounted"]
@@ -132,8 +133,8 @@ class Scenario(Section):
     def _consistent(self) -> Self:
         if self.radio.min_distance_m >= self.radio.cell_radius_m:
             raise ValueError(
-                f"radio.min_distance_m = {compact(self.radio.min_distance_m)}: allowed is a number below "
-                f"radio.cell_radius_m = {compact(self.radio.cell_radius_m)}"
+                f"radio.min_distance_m must be below radio.cell_radius_m = {compact(self.radio.cell_radius_m)}, "
+                f"got {compact(self.radio.min_distance_m)}"
             )
         _check_groups(self)
         if self.queue == "as_printed":
@@ -141,58 +142,67 @@ class Scenario(Section):
         return self
 
     def device_classes(self) -> list[DeviceClass]:
-        """The class of every device, in order.
+        """The class of every device, in order, length `devices`.
 
-        With fractions each device gets the class that is furthest behind its fraction, so that the first 20 devices
-        of 50 have the classes of a fleet of 20; with counts the classes follow one another.
+        With counts the classes follow one another. With fractions every prefix of the fleet has nearly the same
+        proportions: the first 20 of 50 devices have the classes of a fleet of 20.
         """
         if not self.group:
             return [self.device] * self.devices
         if self.group[0].count is not None:
             return [group.device for group in self.group for _ in range(group.count or 0)]
-        fractions, taken, order = [group.fraction or 0.0 for group in self.group], [0] * len(self.group), []
-        for k in range(self.devices):
-            behind = [fraction * (k + 1) - have for fraction, have in zip(fractions, taken, strict=True)]
-            chosen = behind.index(max(behind))
-            taken[chosen] += 1
-            order.append(self.group[chosen].device)
-        return order
+        return [self.group[i].device for i in _apportion([group.fraction or 0.0 for group in self.group], self.devices)]
 
     def to_toml(self) -> str:
-        """The complete scenario as TOML; loading it gives the same scenario."""
+        """The complete scenario as TOML; loading it returns an equal scenario."""
         return tomli_w.dumps(self.model_dump(mode="python", exclude_none=True))
 
 
 TASKS: dict[str, type[Section]] = {"proportional": ProportionalTask, "layers": LayersTask}
 TABLES: dict[str, type[Section]] = {"weights": Weights, "device": DeviceClass, "server": ServerClass, "radio": Radio}
+GROUP_FIELDS = tuple(name for name in Group.model_fields if name != "device")
+"""Fields of a [[group]] itself; all others that a user gives there are changes of its device class."""
+
+
+def _apportion(fractions: Sequence[float], size: int) -> Iterator[int]:
+    """The group of each of `size` devices: the group whose number of devices is furthest below its fraction."""
+    counts = [0] * len(fractions)
+    for device in range(size):
+        deficit = [fraction * (device + 1) - count for fraction, count in zip(fractions, counts, strict=True)]
+        group = deficit.index(max(deficit))
+        counts[group] += 1
+        yield group
 
 
 def _check_groups(scenario: Scenario) -> None:
+    """Raise ValueError unless the fractions of the groups sum to 1, or their counts to `devices`."""
     groups = scenario.group
     for i, group in enumerate(groups):
         if (group.fraction is None) == (group.count is None):
-            has = "neither fraction nor count" if group.count is None else "both fraction and count"
-            raise ValueError(f"group.{i} has {has}: allowed is one of them, fraction above 0 up to 1 or count from 1")
-    if all(group.count is None for group in groups):
-        total = math.fsum(group.fraction or 0.0 for group in groups)
-        if groups and abs(total - 1) > 1e-9:
-            raise ValueError(f"group: the fractions sum to {compact(total)}: allowed is a sum of 1")
-    elif all(group.fraction is None for group in groups):
-        count = sum(group.count or 0 for group in groups)
-        if count != scenario.devices:
-            raise ValueError(f"group: the counts sum to {count}: allowed is a sum of devices = {scenario.devices}")
-    else:
-        raise ValueError("group: some have fraction and some count: allowed is one kind for all")
+            given = "neither" if group.count is None else "both"
+            raise ValueError(f"group.{i} must have either fraction or count, got {given}")
+    counts = [group.count for group in groups if group.count is not None]
+    fractions = [group.fraction for group in groups if group.fraction is not None]
+    if counts and fractions:
+        raise ValueError("group: give every group a fraction or every group a count, got some of each")
+    if counts and sum(counts) != scenario.devices:
+        raise ValueError(f"group: the counts must sum to devices = {scenario.devices}, got {sum(counts)}")
+    if fractions and abs(math.fsum(fractions) - 1) > 1e-9:
+        raise ValueError(f"group: the fractions must sum to 1, got {compact(math.fsum(fractions))}")
 
 
 def _check_as_printed(scenario: Scenario) -> None:
-    """Equation (1) as printed leaves fractions of tasks behind, which only the paper's own kind of task allows (T1)."""
+    """Raise ValueError unless every device can have a fractional queue.
+
+    Equation (1) as printed leaves fractions of tasks in the queue (T1), which is meaningful only for proportional tasks
+    and devices that can run a whole task in a block.
+    """
     for device in [group.device for group in scenario.group] or [scenario.device]:
         if device.task.kind != "proportional":
-            raise ValueError("queue = 'as_printed': allowed only with tasks of kind 'proportional'")
-        least = device.task.cycles / (scenario.slots * scenario.slot_s)
-        if device.cpu_max_hz < least:
+            raise ValueError("queue = 'as_printed' requires tasks of kind 'proportional'; use queue = 'conserving'")
+        min_hz = device.task.cycles / (scenario.slots_per_block * scenario.slot_s)
+        if device.cpu_max_hz < min_hz:
             raise ValueError(
-                "queue = 'as_printed': allowed only where every device can run a whole task in a block, here with "
-                f"cpu_max_hz from {compact(least)}, not {compact(device.cpu_max_hz)}"
+                "queue = 'as_printed' requires that every device can run a whole task in a block: "
+                f"cpu_max_hz must be at least {compact(min_hz)}, got {compact(device.cpu_max_hz)}"
             )

@@ -44,9 +44,9 @@ class Load:
 def load_of(scenario: Scenario, world: World) -> Load:
     """What the load is before anything runs; no policy is assumed."""
     devices, server = world.devices, world.server
-    arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots
+    arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots_per_block
     finished = np.floor(np.asarray(devices.capacity) + ROUNDING)
-    work, at_server = arriving * devices.server_work, float(server.slot_capacity) * scenario.slots
+    work, at_server = arriving * devices.server_work, float(server.slot_capacity) * scenario.slots_per_block
     own = np.minimum(devices.capacity, arriving) * devices.server_work
     with np.errstate(divide="ignore", invalid="ignore"):
         alone = np.where(arriving > 0, arriving / finished, 0.0)

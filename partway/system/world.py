@@ -80,7 +80,7 @@ def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
 
 
 def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float, width: int) -> Device:
-    weights, block_s, cycles = scenario.weights, scenario.slots * scenario.slot_s, work.device_cycles
+    weights, block_s, cycles = scenario.weights, scenario.slots_per_block * scenario.slot_s, work.device_cycles
     queue_weight = weights.device_queue if kind.queue_weight is None else kind.queue_weight
     energy_weight = weights.device_energy if kind.energy_weight is None else kind.energy_weight
     numbers = {
@@ -99,7 +99,7 @@ def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float
     }
     arrays = {name: host_array(value) for name, value in numbers.items()}
     task = _task(work, width, scenario.slot_s * kind.bandwidth_hz)
-    slots, queue, objective = scenario.slots, scenario.queue, scenario.objective
+    slots, queue, objective = scenario.slots_per_block, scenario.queue, scenario.objective
     return Device(**arrays, task=task, slots=slots, max_tasks_per_block=0, queue=queue, objective=objective)
 
 
@@ -131,7 +131,7 @@ def _server(scenario: Scenario, mean_task: float) -> Server:
     arrays = {name: host_array(value) for name, value in numbers.items()}
     return Server(
         **arrays,
-        slots=scenario.slots,
+        slots=scenario.slots_per_block,
         broadcast_delay_blocks=scenario.broadcast_delay_blocks,
         objective=scenario.objective,
     )

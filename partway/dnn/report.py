@@ -1,0 +1,81 @@
+"""A profile for the terminal: the table of its cuts, and sentences on what the table shows."""
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from partway.dnn.profile import Profile
+
+
+def report(profile: Profile, tensor_dtype: str, console: Console, seconds: np.ndarray | None = None) -> None:
+    """Print the table of the cuts and the sentences.
+
+    tensor_dtype  "fp32", "fp16" or "uint8", data type in which tensors are sent
+    seconds       (cuts,) time [s] of the layers between each cut and the one before, from `partway.dnn.runtime.measure`
+    """
+    console.print(_table(profile, tensor_dtype, seconds))
+    for sentence in sentences(profile, tensor_dtype):
+        console.print(Text(sentence))
+
+
+def _table(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None) -> Table:
+    """One row per distinct cut."""
+    title = f"{profile.name}: cuts, tensors sent as {tensor_dtype}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("cut", justify="right")
+    table.add_column("after", overflow="ellipsis", no_wrap=True, max_width=44)
+    times = () if seconds is None else ("segment [ms]", "elapsed [ms]")
+    for header in ("work done [M MAC]", "work left", "sends [kbit]", *times):
+        table.add_column(header, justify="right")
+    table.add_column("Pareto-optimal")
+    bits, share, pareto_optimal = profile.bits(tensor_dtype), profile.share(), profile.pareto_optimal(tensor_dtype)
+    milliseconds = _times(seconds, rows := _distinct(profile, tensor_dtype))
+    for i, timed in zip(rows, milliseconds, strict=True):
+        numbers = (f"{profile.cuts[i].macs / 1e6:,.1f}", f"{share[i]:.1%}", f"{bits[i] / 1e3:,.2f}")
+        cells = (str(i), profile.cuts[i].after, *numbers, *timed, "yes" if pareto_optimal[i] else "")
+        # Text, not markup: a tensor's name may contain brackets
+        table.add_row(*map(Text, cells), style="bold" if pareto_optimal[i] else "dim")
+    return table
+
+
+def _times(seconds: np.ndarray | None, rows: list[int]) -> list[tuple[str, ...]]:
+    """For every row the time since the row above and since the input [ms]; nothing without measured times."""
+    if seconds is None:
+        return [()] * len(rows)
+    elapsed = 1e3 * np.cumsum(seconds)[rows]
+    segments = np.diff(elapsed, prepend=0.0)
+    return [(f"{segment:.3f}", f"{total:.3f}") for segment, total in zip(segments, elapsed, strict=True)]
+
+
+def _distinct(profile: Profile, tensor_dtype: str) -> list[int]:
+    """Cuts that differ from the one before in work or bits, and the output."""
+    macs, bits = [cut.macs for cut in profile.cuts], profile.bits(tensor_dtype)
+    last = len(macs) - 1
+    return [i for i in range(last + 1) if i in (0, last) or macs[i] != macs[i - 1] or bits[i] != bits[i - 1]]
+
+
+def sentences(profile: Profile, tensor_dtype: str) -> list[str]:
+    """The size of the network, the omitted rows, the Pareto-optimal cuts, the fit of the proportional law."""
+    shape, count = "x".join(str(size) for size in profile.input_shape), len(profile.cuts)
+    size = f"{profile.name} ({profile.source}): input {shape}, {profile.macs / 1e6:,.1f} M multiply-accumulates."
+    omitted = count - len(_distinct(profile, tensor_dtype))
+    return [
+        size,
+        *([f"{omitted} of {count} cuts are omitted: same work and bits as the row above."] if omitted else []),
+        _pareto_sentence(profile, tensor_dtype),
+        "The proportional law of the paper, bits in proportion to the work left, fits with "
+        f"R^2 = {profile.proportionality(tensor_dtype):.2f} (1: exact fit; below 0: worse than a constant).",
+    ]
+
+
+def _pareto_sentence(profile: Profile, tensor_dtype: str) -> str:
+    bits, share = profile.bits(tensor_dtype), profile.share()
+    inner = [i for i in np.flatnonzero(profile.pareto_optimal(tensor_dtype)) if 0 < i < len(profile.cuts) - 1]
+    if not inner:
+        return "No inner cut sends fewer bits than the input: send the input, or run the whole network locally."
+    cuts = "; ".join(
+        f"cut {i} after {100 * (1 - share[i]):.4g} % of the work, {100 * bits[i] / bits[0]:.2g} % of the input's bits"
+        for i in inner
+    )
+    return f"Pareto-optimal between input and output (fewer bits than the input and every earlier cut): {cuts}."

@@ -1,0 +1,86 @@
+"""What pydantic found wrong in a scenario, as one line: the field, the accepted values and the given value."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from partway.errors import closest, compact, nearest, shorten, shown
+from partway.scenario.schema import GROUP_FIELDS, TABLES, TASKS, Group, Scenario, Section
+
+SYNONYMS = {"slots": "slots_per_block", "broadcast_lag": "broadcast_delay_blocks", "coding": "tensor_dtype"}
+"""Words for fields that the comparison of spellings would not match, or would match to a wrong field."""
+LIMITS = ("ge", "gt", "le")
+"""Attributes of the constraints that pydantic attaches to a numeric field."""
+
+
+def explain(errors: Sequence[ErrorDetails]) -> str:
+    """The message on the first error; a misspelt field comes before a missing one."""
+    error = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    names, section = _locate(error["loc"])
+    field, value, kind = shorten(".".join(names)), error["input"], error["type"]
+    if kind == "value_error" and not names:
+        return error["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"unknown field '{field}'{_suggestion(names, section)}"
+    if kind.startswith("union_tag"):
+        return f"{field}.kind must be {' or '.join(map(repr, TASKS))}, got {shown(value.get('kind'))}"
+    accepted = _accepted(names, section, value) or error["msg"].removeprefix("Input should be ")
+    if kind == "missing":
+        return f"{field} is missing; it must be {accepted}"
+    return f"{field} must be {accepted}, got {shown(value)}"
+
+
+def _locate(loc: tuple[int | str, ...]) -> tuple[list[str], type[Section]]:
+    """The dotted name of a field, as a user writes it, and the table that it belongs to."""
+    if loc[:1] == ("schemes",):
+        return [str(part) for part in loc[:3]], Scenario  # a fourth part is a type that pydantic tried
+    section: type[Section] = Scenario
+    for part in loc[:-1]:
+        section = {**TABLES, **TASKS, "group": Group}.get(str(part), section)
+    implied = [i for i, part in enumerate(loc[:-1]) if part in TASKS or (i == 2 and part == "device")]
+    return [str(part) for i, part in enumerate(loc) if i not in implied], section
+
+
+def _suggestion(names: Sequence[str], section: type[Section]) -> str:
+    """A hint at the nearest field: one of the same table or group if any is near, else one of another table."""
+    in_group = names[0] == "group" and len(names) == 3
+    known = {*section.model_fields, *(GROUP_FIELDS if in_group else ())}
+    if SYNONYMS.get(names[-1]) in known:
+        return f"; did you mean '{SYNONYMS[names[-1]]}'?"
+    elsewhere = {field: f"{table}.{field}" for table, other in reversed(TABLES.items()) for field in other.model_fields}
+    other = closest(names[-1], elsewhere)
+    if other and not closest(names[-1], known):
+        return f"; did you mean '{elsewhere[other]}'?"
+    return nearest(names[-1], known)
+
+
+def _accepted(names: Sequence[str], section: type[Section], value: Any) -> str:
+    """The accepted values by the field's declaration, such as `between 0 and 1`; empty for a choice of words."""
+    if names[0] == "schemes" and len(names) == 3:
+        return "true or false, a finite number or a string"
+    if names[-1] in (*TABLES, "task", "schemes") or names[-2:-1] in (["group"], ["schemes"]):
+        return "a table"
+    if names == ["group"]:
+        return "an array of tables, one [[group]] each"
+    field = section.model_fields[names[-1]]
+    return field.description or _range(field, is_number=isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _range(field: FieldInfo, is_number: bool) -> str:
+    """The range of a numeric field in words; empty for a field of another type."""
+    limits = {name: compact(getattr(rule, name)) for rule in _rules(field) for name in LIMITS if hasattr(rule, name)}
+    if not limits:
+        return ""
+    noun = "a whole number " if "int" in str(field.annotation) else "" if is_number else "a number "
+    if "ge" in limits:
+        return f"{noun}between {limits['ge']} and {limits['le']}"
+    return f"{noun}above {limits['gt']} and at most {limits['le']}"
+
+
+def _rules(field: FieldInfo) -> list[Any]:
+    """The annotated constraints of a field, also those inside `X | None`."""
+    options = getattr(field.annotation, "__args__", ())
+    inner = [rule for option in options for rule in getattr(option, "__metadata__", ())]
+    return [deep for rule in (*field.metadata, *inner) for deep in (getattr(rule, "metadata", None) or [rule])]
