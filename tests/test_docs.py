@@ -81,7 +81,7 @@ def test_a_fitted_preset_is_the_setting_in_which_most_claims_held(candidate: str
 
 
 def test_what_no_setting_had_is_what_the_paper_page_says():
-    """docs/paper.md: 7a, 8b after training, 8c, 9c, 9d from empty queues; 9b after training except `parametric-printed`."""
+    """docs/paper.md: 7a, 8b after training, 8c, 9c, 9d from empty queues; 9b after training with two of them."""
     had = {name: {one for row in settings_of(name) for one in row["held claims"].split("; ")} for name in FITTED}
     pairs = [(one.id, phase) for one in claims(Points()) if one.orderings for phase in phases(one)]
     everything = {" ".join(pair).strip() for pair in pairs}
