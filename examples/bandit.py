@@ -2,7 +2,7 @@
 
     python bandit.py
     partway compare --scenario ocr --schemes constant bandit:Bandit
-    partway compare --scenario ocr --schemes bandit:Bandit --set schemes.bandit:Bandit.explore=0.1
+    partway compare --scenario ocr --schemes bandit:Bandit --set schemes.bandit:Bandit.explore=0.2
 
 The offloaded fraction changes the energy of this block and the price paid for the server's work, nothing else: the
 device's next queue depends on the number of tasks started alone. So the average of what each fraction has cost is all
@@ -17,11 +17,11 @@ CHANNELS = 4
 """Classes of the channel gain: below 1/4, 1/2 and 3/4 of its mean, and above."""
 STARTED = 3
 """Most tasks started in a block."""
-OFFLOADS = (0.0, 0.25, 0.5, 0.75, 1.0)
+OFFLOADS = (0.0, 0.5, 1.0)
 
 
 class Bandit(partway.DeviceController):
-    """Epsilon-greedy over five fractions; `state` is their average cost, (STARTED + 1, CHANNELS, 5).
+    """Epsilon-greedy over the fractions OFFLOADS; `state` (STARTED + 1, CHANNELS, 3) is what each has cost on average.
 
     limit    tasks in the queue above which three are started instead of two
     step     step size of the averages
@@ -31,7 +31,7 @@ class Bandit(partway.DeviceController):
     uses_broadcast = ("price",)
     limit: float = 2.0
     step: float = 0.1
-    explore: float = 0.05
+    explore: float = 0.1
 
     def init(self, device, view, key):
         return jnp.full((STARTED + 1, CHANNELS, len(OFFLOADS)), jnp.inf, view.q.dtype)  # inf: never tried

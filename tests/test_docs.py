@@ -136,11 +136,12 @@ def short(number: float) -> str:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The arguments of every `partway` command in a page: at the start of a line, or in backticks."""
+    """The arguments of every `partway` command in a page, at the start of a line or in backticks, that has any."""
     lines = re.findall(r"^ *(partway (?:[^\n]*\\\n)*[^\n]*)", text, re.MULTILINE)
     for command in lines + re.findall(r"`(partway [^`]*)`", text):
         words = shlex.split(command.replace("\\\n", " "), comments=True)[1:]
-        yield words[: words.index(">")] if ">" in words else words
+        if len(words) > 1:
+            yield words[: words.index(">")] if ">" in words else words
 
 
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if list(commands(text))])
@@ -233,7 +234,7 @@ def test_the_example_that_learns_gets_better(monkeypatch: pytest.MonkeyPatch):
         .sum("component")
         .mean(("scheme", "seed"))
     )
-    assert float(cost[200:].mean()) < 0.8 * float(cost[5:25].mean())
+    assert float(cost[300:].mean()) < 0.8 * float(cost[5:25].mean())
 
 
 @pytest.mark.parametrize("name", ["threshold", "bandit"])
