@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint lock profiles results goals bench bench-quick reproduce fit sensitivity clean
+.PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity clean
 
 help:  ## Say what can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,10 +22,16 @@ test: lint  ## Lint, check types, run the tests that take seconds
 test-slow: $(DEV)  ## Run the tests that take longer
 	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
-lint: $(DEV)  ## Check style, format and types
+lint: $(DEV)  ## Check style, format, imports between packages and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+pre-commit: $(DEV)  ## Correct style and format, then lint: what the hooks of .pre-commit-config.yaml do
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(MAKE) lint
 
 lock: $(DEV)  ## Write the pins anew; newer versions too with PINS=--upgrade
 	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements.txt pyproject.toml

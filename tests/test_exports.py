@@ -1,0 +1,25 @@
+"""What users import as `partway.NAME` is a promise."""
+
+from pathlib import Path
+
+import partway
+
+RUN = {"Scenario", "load", "compare", "sweep", "summarise", "lower_bound", "InputError"}
+"""To run comparisons, read them, and catch what a user can cause."""
+WRITE = {
+    *("SCHEMES", "Scheme", "record", "uniform", "most_startable"),
+    *("DeviceController", "Device", "DeviceView", "DeviceAction"),
+    *("ServerController", "Server", "ServerView", "ServerAction"),
+}
+"""To write a policy."""
+
+
+def test_what_is_exported_is_what_users_need():
+    assert set(partway.__all__) == RUN | WRITE
+    assert [name for name in partway.__all__ if not hasattr(partway, name)] == []
+
+
+def test_no_module_hides_an_export():
+    """After `import partway.NAME`, `partway.NAME` is the module: no module may have the name of an export."""
+    modules = {path.stem for path in Path(partway.__file__).parent.iterdir()}
+    assert modules & set(partway.__all__) == set()
