@@ -20,6 +20,7 @@ import numpy as np
 from partway.bound.lower_bound import Bound
 from partway.dnn.cuts import sent_bits
 from partway.experiments.comparison import OnProgress
+from partway.experiments.preparation import prepare
 from partway.experiments.statistics import count_unstable
 from partway.formatting import number
 from partway.measurement.latency import finish_times
@@ -27,8 +28,8 @@ from partway.measurement.metrics import DeviceTraces
 from partway.planner.context import DeviceContext
 from partway.planner.plan import PlanRule, plan_table
 from partway.pytree import cast_floats
-from partway.schemes import consult_bound, pair_for
-from partway.simulation.rollout import Run, run
+from partway.schemes import find_scheme, pair_for, stream_of
+from partway.simulation.rollout import Run, rollout
 from partway.system.equations import affordable_bits, device_energy, feasible_action, server_energy
 from partway.system.types import Device, DeviceAction, Server
 
@@ -67,20 +68,20 @@ def run_scheme(
     on_progress: OnProgress,
 ) -> Run:
     """A run of the scheme in the world of the device, with traces; `oracle` gets the tables of the bound."""
-    pair, world = pair_for(scheme, target.scenario), target.world
-    if scheme == "oracle" and bound is not None:
-        pair = consult_bound(pair, replace(world, certificate=bound.certificate))
+    certificate = None if bound is None else bound.certificate
+    row, pair = find_scheme(scheme), pair_for(scheme, target.scenario)
+    pair = prepare(row, pair, target.world, certificate, chosen=scheme in target.scenario.schemes)
 
     def add_blocks(count: int) -> None:
         on_progress(scheme, count)
 
     add_blocks(0)
-    return run(world, pair, scheme, seeds, blocks, traces=True, on_progress=add_blocks)
+    return rollout(target.world, pair, stream_of(scheme), seeds, blocks, traces=True, on_progress=add_blocks)
 
 
 def policy_outcome(target: DeviceContext, name: str, simulated: Run, price: float) -> PolicyOutcome:
     """The results of a run; `price` is the cost of a mean task sent to the server."""
-    traces, sums, device = simulated.traces, simulated.sums, target.device
+    traces, metrics, device = simulated.traces, simulated.metrics, target.device
     assert traces is not None
     unstable = _unstable_party(target, simulated, traces)
     if unstable:
@@ -91,9 +92,9 @@ def policy_outcome(target: DeviceContext, name: str, simulated: Run, price: floa
         for field in ("started", "offload", "power", "cost")
     )
     tasks = float(np.sum(np.asarray(traces.arrivals)[:, warmup:, :, target.index]))
-    fleet_tasks = float(np.sum(np.asarray(sums.arrived)[:, warmup:]))
+    fleet_tasks = float(np.sum(np.asarray(metrics.arrived)[:, warmup:]))
     device_j = device.energy_coef * (started - offload) ** 3 + device.slot_s * power
-    server_j = np.asarray(sums.server_energy_j, np.float64)[:, warmup:]
+    server_j = np.asarray(metrics.server_energy_j, np.float64)[:, warmup:]
     mean_latency_s, p95_latency_s = _latency(target, traces, warmup)
     return PolicyOutcome(
         name,
@@ -109,12 +110,12 @@ def policy_outcome(target: DeviceContext, name: str, simulated: Run, price: floa
 
 def _unstable_party(target: DeviceContext, simulated: Run, traces: DeviceTraces) -> str:
     """The party whose queue grows without bound in most seeds."""
-    sums, index = simulated.sums, target.index
-    queue, backlog = np.asarray(traces.q, np.float64)[..., index], np.asarray(sums.backlog, np.float64)
+    metrics, index = simulated.metrics, target.index
+    queue, backlog = np.asarray(traces.q, np.float64)[..., index], np.asarray(metrics.backlog, np.float64)
     arriving = float(np.mean(np.asarray(traces.arrivals).sum(axis=2)[..., index]))
     if 2 * count_unstable(queue, arriving)[0] > len(queue):
         return "device"
-    if 2 * count_unstable(backlog, float(np.mean(sums.arrived_work)))[0] > len(backlog):
+    if 2 * count_unstable(backlog, float(np.mean(metrics.arrived_work)))[0] > len(backlog):
         return "server"
     return ""
 
@@ -188,9 +189,9 @@ def single_task(name: str, device: Device, server: Server, cpu_max_hz: float, of
     """A task of which the fraction `offload` is sent; the device runs the other part at one rate through the block."""
     with jax.enable_x64(True):
         device, server = cast_floats((device, server), "float64")
-        action = DeviceAction(whole=jnp.float64(0.0), offload=jnp.float64(offload))
+        action = DeviceAction(started=jnp.float64(1.0), offload=jnp.float64(offload))
         bits, reason = float(sent_bits(device.task, action.offload)), _infeasible(device, action)
-        device_j = float(device_energy(device, jnp.float64(1.0), device.mean_gain, action))
+        device_j = float(device_energy(device, device.mean_gain, action))
         slot_s, block_s = float(device.slot_s), float(device.slot_s * device.slots)
         server_s, server_j = _serve(server, offload * float(device.server_work), block_s)
     cpu_hz = (1.0 - offload) / float(device.capacity) * cpu_max_hz
@@ -207,7 +208,7 @@ def _infeasible(device: Device, action: DeviceAction) -> str:
         capacity = affordable_bits(device, device.mean_gain, device.tx_power_max_w)
         kbit = [number(float(bits) / 1e3) for bits in (sent_bits(device.task, action.offload), capacity)]
         return f"the radio is too slow: {kbit[0]} kbit to send, the radio slot carries {kbit[1]} kbit"
-    if float(feasible.whole) > 0:
+    if float(feasible.started) < 1:
         block_s = float(device.slot_s * device.slots)
         needed_s = float((1.0 - action.offload) / device.capacity) * block_s
         return f"the CPU is too slow: {number(needed_s)} s at f_max, a block has {number(block_s)} s"

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.bound.lower_bound import Bound
-from partway.controllers.base import DeviceView, no_broadcast
+from partway.controllers.base import DeviceView
+from partway.controllers.block import received
 from partway.controllers.postdecision import PostDecision, planned, value_left
 from partway.planner.context import DeviceContext, fading_quantile
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
 from partway.system.equations import data_rate
+from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
 
 FADING_QUANTILES = (0.05, 0.2, 0.5, 0.8, 0.95)
@@ -67,7 +69,7 @@ def exact_rule(target: DeviceContext, bound: Bound) -> PlanRule:
 
 def learned_rule(target: DeviceContext, simulated: Run) -> PlanRule:
     """The rule that a run of `priced` has learned, averaged over its seeds."""
-    controller, carry = simulated.pair.device, simulated.loop
+    controller, carry = simulated.pair.device, simulated.carry
     assert isinstance(controller, PostDecision)
     by_seed = np.asarray(jax.vmap(value_left)(carry.device_state), np.float64)[..., target.index]
     value, price = by_seed.mean(axis=0), float(np.mean(carry.server_state.mean_price))
@@ -80,7 +82,7 @@ def plan_table(target: DeviceContext, rule: PlanRule, queues: np.ndarray, fading
         device = cast_floats(target.device, "float64")
         numbers = (rule.value, rule.slope, rule.discount, rule.price, queues, fading)
         action = _decisions(device, *(jnp.asarray(each, jnp.float64) for each in numbers))
-    started, offload = queues[:, None] - np.asarray(action.whole), np.asarray(action.offload)
+    started, offload = np.asarray(action.started), np.asarray(action.offload)
     rows, cpu_hz = target.rows(offload), (started - offload) / float(target.device.capacity) * target.cpu_max_hz
     bits = np.asarray(target.device.task.bits)[rows]
     return PlanTable(queues, fading, started, target.cuts[rows], offload, bits, cpu_hz)
@@ -99,8 +101,8 @@ def _decisions(
     """The actions (queues, fading)."""
 
     def decide(queue: jax.Array, x: jax.Array) -> DeviceAction:
-        broadcast = jax.tree.map(lambda leaf: leaf.reshape(()), no_broadcast(1, queue.dtype))
-        view = DeviceView(queue, x * device.mean_gain, jnp.zeros(device.slots), broadcast)
+        nothing = received(PostDecision(), no_broadcast(1, queue.dtype))
+        view = DeviceView(queue, x * device.mean_gain, jnp.zeros(device.slots), nothing)
         return planned(device, view, value, slope, discount, price)
 
     return jax.vmap(jax.vmap(decide, in_axes=(None, 0)), in_axes=(0, None))(queues, fading)
