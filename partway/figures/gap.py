@@ -30,8 +30,8 @@ LOSSES = {
 LINEAR_UP_TO = 1.0
 """The axis is linear up to here [%], so that it has a zero."""
 BELOW_BOUND = (
-    "The bound holds for the expected cost of every policy; in a finite run a measured mean cost or an interval can lie "
-    "below it by chance."
+    "The bound holds for the expected cost of every policy: in a finite run a mean cost or an interval can lie below "
+    "it by chance."
 )
 
 

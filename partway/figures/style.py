@@ -96,17 +96,21 @@ def new_figure(title: str, subtitle: str, notes: Sequence[str], height: float, w
 
     height, width  of the panels together, and of the whole figure [inch]
     """
-    wrapped = [textwrap.wrap(as_text(text), int(n * width)) for text, n in ((title, TITLE_COLUMNS), (subtitle, COLUMNS))]
-    lines = [line for note in notes for line in textwrap.wrap(as_text(note), int(NOTE_COLUMNS * width))]
-    text_lines = sum(map(len, (*wrapped, lines)))
-    figure = Figure(figsize=(width, height + AXES_TEXT + LINE_HEIGHT * text_lines))
+    titles = [_wrap(title, TITLE_COLUMNS * width), _wrap(subtitle, COLUMNS * width)]
+    lines = [line for note in notes for line in _wrap(note, NOTE_COLUMNS * width)]
+    text_height = LINE_HEIGHT * sum(map(len, (*titles, lines)))
+    figure = Figure(figsize=(width, height + AXES_TEXT + text_height))
     styles = ({"fontsize": 10.5, "fontweight": "bold"}, {"color": "0.3"})
-    for text, style in zip(wrapped, styles, strict=True):
+    for text, style in zip(titles, styles, strict=True):
         figure.text(PAD / width, 1.0, "\n".join(text), ha="left", va="top", **style)
     if lines:
         style = {"fontsize": 7.5, "color": "0.35", "linespacing": 1.3}
         figure.text(PAD / width, 0.0, "\n".join(lines), ha="left", va="bottom", **style)
     return figure
+
+
+def _wrap(text: str, columns: float) -> list[str]:
+    return textwrap.wrap(as_text(text), int(columns))
 
 
 def run_title(dataset: xr.Dataset) -> str:

@@ -11,11 +11,11 @@ from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
 from partway.figures.style import (
     COST_COLUMNS,
     FigureData,
+    averaged_over,
     cost_note,
     display_name,
     highest_shown,
     log_axis,
-    averaged_over,
     new_figure,
     run_title,
     scheme_colour,
