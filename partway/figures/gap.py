@@ -1,69 +1,104 @@
-"""How far every scheme is above the lower bound, and who loses it: schemes sorted by their gap, the bound at zero."""
+"""How far every scheme is above the lower bound, sorted, and which decisions cause its gap."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.transforms import offset_copy
 
 from partway.experiments.summary import Gap, Summary
-from partway.figures.style import LINE, Drawn, colour, marked, new_figure, say_instead, short_number, shown_name
+from partway.figures.bars import legend_handles, name_rows, row_lines, stacked_bars
+from partway.figures.layout import LINE_HEIGHT
+from partway.figures.style import (
+    FigureData,
+    display_name,
+    new_figure,
+    run_title,
+    scheme_colour,
+    short_number,
+    show_message,
+    unstable_note,
+)
 
-LOSERS = {"devices": "#8cb8e6", "waiting": "#1b4f8a", "service": "#a8480a"}
-"""Whose loss it is: the devices' choices, work left waiting at the server, the server's rate."""
-LINEAR_TO = 1.0
-"""Per cent up to which the axis is linear, so that it has a zero."""
+LOSSES = {
+    "devices": ("device decisions", "#8cb8e6"),
+    "waiting": ("work left waiting at the server", "#1b4f8a"),
+    "service": ("service rate of the server", "#a8480a"),
+}
+"""The terms of a gap, by their names in `Gap`: what causes the loss, and its colour."""
+LINEAR_UP_TO = 1.0
+"""The axis is linear up to here [%], so that it has a zero."""
+BELOW_BOUND = (
+    "The bound holds for the expected cost of every policy: in a finite run a mean cost or an interval can lie below "
+    "it by chance."
+)
 
 
-def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
-    """A point and its interval for each scheme that has a gap, and the shares of those who lose it."""
+def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
+    """Left a point and its interval for each scheme that has a gap, right the shares of what causes it."""
     known = [(one, one.gap) for one in summaries if one.gap is not None and np.isfinite(one.gap.whole.mean)]
     known.sort(key=lambda pair: -pair[1].whole.mean)
-    figure = new_figure(dataset, 1.5 + 1.5 * LINE * max(len(known), 4))
+    gaps = [gap for _, gap in known]
+    below = any(gap.whole.low < 0 for gap in gaps)
+    subtitle = "left: gap to the lower bound" + ", ◂ the interval extends below zero" * below + "; right: its causes"
+    notes = _notes(dataset, summaries) if known else ()
+    figure = new_figure(run_title(dataset), subtitle, notes, 0.3 + 1.5 * LINE_HEIGHT * max(len(known), 4))
     points, shares = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    points.set(xlabel="gap to the lower bound [% of it]")
-    shares.set(xlabel="who loses it [%]", xlim=(0, 100))
+    points.set_xlabel("gap to the lower bound [% of the bound]")
+    shares.set(xlabel="share of the gap [%]", xlim=(0, 100))
     if known:
         _points(points, known)
-        _shares(shares, [gap for _, gap in known])
+        _shares(shares, gaps)
+        handles = legend_handles(dict(LOSSES.values()))
+        figure.legend(handles=handles, loc="lower left", ncols=3, borderaxespad=0, handlelength=1)
     else:
-        say_instead(points, "no scheme has a gap: " + (dataset.attrs.get("bound_reason") or "none is stable"))
-    without = [one.name for one in summaries if one.gap is None]
-    if known and without:
-        points.set_xlabel(f"gap to the lower bound [% of it]; none: {', '.join(without)} (no average cost)")
-    head = ("scheme", "gap [%]", "95 % low [%]", "95 % high [%]", *(f"{name} [%]" for name in LOSERS))
-    rows = [[100 * x for x in (gap.whole.mean, gap.whole.low, gap.whole.high, *_parts(gap))] for _, gap in known]
-    return figure, [head, *((one.name, *row) for (one, _), row in zip(known, rows, strict=True))]
+        show_message(points, "no scheme has a gap: " + (dataset.attrs.get("bound_reason") or "none is stable"))
+    head = ("scheme", "gap [%]", "95 % low [%]", "95 % high [%]", *(f"{name} [%]" for name in LOSSES))
+    rows = [100 * np.array([gap.whole.mean, gap.whole.low, gap.whole.high, *_losses(gap)]) for gap in gaps]
+    return figure, [head, *((one.name, *row.tolist()) for (one, _), row in zip(known, rows, strict=True))]
+
+
+def _notes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[str]:
+    average = dataset.attrs["objective"] == "average"
+    cost = f"mean cost per block (after block {dataset.attrs['warmup']})" if average else "discounted sum of costs"
+    without = ", ".join(one.name for one in summaries if one.gap is None)
+    return [
+        f"Gap: how far the {cost} is above the bound, with its 95 % confidence interval over seeds.",
+        f"The axis is linear up to {LINEAR_UP_TO:g} % and logarithmic above.",
+        BELOW_BOUND,
+        unstable_note([one for one in summaries if one.gap is not None]),
+        f"No gap, because there is no mean cost: {without}." * bool(without),
+    ]
 
 
 def _points(axes: Axes, known: Sequence[tuple[Summary, Gap]]) -> None:
-    places, schemes = np.arange(len(known)), [one for one, _ in known]
-    middle, low, high = (100 * np.array([getattr(gap.whole, of) for _, gap in known]) for of in ("mean", "low", "high"))
-    tints = [colour(one.name) for one in schemes]
-    axes.hlines(places, np.maximum(low, 0.0), high, colors=tints, linewidth=2.5, alpha=0.5)
-    axes.scatter(np.zeros_like(places)[low < 0], places[low < 0], marker="<", c="0.35", s=16, clip_on=False, zorder=3)
-    axes.scatter(middle, places, c=tints, s=28, zorder=3)
+    rows, schemes = np.arange(len(known)), [one for one, _ in known]
+    mean, low, high = (100 * np.array([getattr(gap.whole, of) for _, gap in known]) for of in ("mean", "low", "high"))
+    colours = [scheme_colour(one.name) for one in schemes]
+    axes.hlines(rows, np.maximum(low, 0.0), high, colors=colours, linewidth=2.5, alpha=0.5)
+    axes.scatter(mean, rows, c=colours, s=28, zorder=3)
     axes.axvline(0.0, color="0.2", linewidth=1.2)
-    axes.set_xscale("symlog", linthresh=LINEAR_TO)
-    axes.set_xlim(-0.15, max(3.0 * float(np.max(middle)), 2.0))
+    axes.set_xscale("symlog", linthresh=LINEAR_UP_TO)
+    axes.set_xlim(-0.15, max(3.0 * float(np.max(mean)), 2.0))
     axes.xaxis.set_major_formatter(short_number)
-    axes.set_yticks(places, [shown_name(one) for one in schemes])
-    wide = "; ◂ the interval goes below it" if (low < 0).any() else ""
-    axes.set_title(marked(f"the line at zero is the bound{wide}; linear up to 1 %", schemes))
-    for place, value in zip(places, middle, strict=True):
-        text = f"{value:.2g}" if value < 100 else f"{value:.0f}"
-        axes.annotate(text, (value, place), (5, 4), textcoords="offset points", fontsize=7.5, color="0.35")
+    name_rows(axes, [display_name(one) for one in schemes])
+    row_lines(axes, len(rows))
+    axes.set_ylim(-0.7, len(rows) - 0.2)
+    if (low < 0).any():
+        axes.scatter(np.zeros(np.sum(low < 0)), rows[low < 0], marker="<", c="0.35", s=16, clip_on=False, zorder=3)
+    beside = offset_copy(axes.transData, axes.figure, 5, 4, units="points")
+    for row, value in zip(rows, mean, strict=True):
+        text = f"{value:.2g}" if value < 100 else f"{value:,.0f}"
+        axes.text(value, row, text, transform=beside, fontsize=7.5, color="0.35")
 
 
 def _shares(axes: Axes, gaps: Sequence[Gap]) -> None:
-    parts = np.array([_parts(gap) for gap in gaps])
-    parts = 100 * parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-30)
-    left = np.zeros(len(gaps))
-    for part, (name, tint) in zip(parts.T, LOSERS.items(), strict=True):
-        axes.barh(np.arange(len(gaps)), part, left=left, color=tint, height=0.6, label=name)
-        left += part
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=7.5, handlelength=1, columnspacing=0.8)
+    """A stacked bar for each gap."""
+    losses = np.array([_losses(gap) for gap in gaps])
+    ends = np.cumsum(100 * losses / np.maximum(losses.sum(axis=1, keepdims=True), 1e-30), axis=1)
+    stacked_bars(axes, ends, [colour for _, colour in LOSSES.values()], height=0.6)
 
 
-def _parts(gap: Gap) -> tuple[float, float, float]:
-    return gap.devices, gap.waiting, gap.service
+def _losses(gap: Gap) -> tuple[float, ...]:
+    return tuple(float(getattr(gap, name)) for name in LOSSES)

@@ -1,4 +1,4 @@
-"""Cost over time: the running mean of every scheme, or of every part of one scheme's cost."""
+"""Cost over time: the running mean of every scheme's cost, or of every component of one scheme's cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,102 +7,109 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.summary import COST_COMPONENTS, Summary
+from partway.figures.intervals import mean_and_interval, running_mean
+from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
 from partway.figures.style import (
     COMPONENT_COLOURS,
+    COMPONENT_DIMENSION,
     COMPONENT_NAMES,
     COST_COLUMNS,
-    LINE,
-    Drawn,
+    FigureData,
     Row,
-    colour,
-    count_blocks,
-    label_points,
+    block_axis,
+    cost_note,
+    display_name,
     log_axis,
-    marked,
     new_figure,
-    say_instead,
-    short_number,
-    shown_name,
-    wide,
+    run_title,
+    scheme_colour,
+    show_message,
+    spans_decade,
+    unstable_note,
 )
 
 MOST_BANDS = 10
-"""Schemes up to which intervals are drawn: more of them hide the lines."""
+"""With more schemes than this no intervals are drawn: they would hide the lines."""
 POINTS = 400
 """Points of a curve, about."""
-REACH = 1e3
-"""Factor from the median cost within which the axis of costs stays, whatever a heavy tail does."""
+WINDOWS = 40
+"""A running mean is taken over one of so many parts of the run."""
+AXIS_RANGE = 1e3
+"""The cost axis stays within this factor of the median cost, whatever a heavy tail does."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A running mean, (points,) each. `steady`: drawn in full, and the axis follows it."""
+    """A running mean, (points,) each. `stable`: drawn as a solid line, and the axis fits it."""
 
     key: str
     label: str
     colour: str
-    steady: bool
+    stable: bool
     block: np.ndarray
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
 
-def draw_schemes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
+def draw_schemes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     """One line for each scheme."""
-    cost, curves = dataset["cost"].sum("part", skipna=False), list[Curve]()
-    for one in summaries:
-        per_seed, steady = cost.sel(scheme=one.name).to_numpy(), one.status == "ok" and not one.reason
-        curves.append(_curve(one.name, shown_name(one), colour(one.name), per_seed, steady))
-    return _draw(dataset, curves, marked(_running(dataset), summaries), "scheme")
-
-
-def draw_parts(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Drawn:
-    """One line for each part of the only scheme's cost, and one for their sum."""
-    cost = dataset["cost"].isel(scheme=0)
+    cost = dataset["cost"].transpose("scheme", "seed", "block", COMPONENT_DIMENSION).to_numpy().sum(axis=-1)
     curves = [
-        _curve(part, COMPONENT_NAMES[part], COMPONENT_COLOURS[part], cost.sel(part=part).to_numpy())
-        for part in COST_COMPONENTS
+        _curve(one.name, display_name(one), scheme_colour(one.name), own, one.status == "ok" and not one.reason)
+        for one, own in zip(summaries, cost, strict=True)
     ]
-    curves += [_curve("sum", "sum of the parts", "#222222", cost.sum("part", skipna=False).to_numpy())]
-    return _draw(dataset, curves, marked(f"{shown_name(summaries[0])}: {_running(dataset)}", summaries), "part")
+    return _draw(dataset, curves, _running(dataset), unstable_note(summaries), "scheme")
+
+
+def draw_components(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
+    """One line for each component of the only scheme's cost, and one for their sum."""
+    cost = dataset["cost"].isel(scheme=0).transpose(COMPONENT_DIMENSION, "seed", "block").to_numpy()
+    curves = [
+        _curve(name, COMPONENT_NAMES[name], COMPONENT_COLOURS[name], own)
+        for name, own in zip(COST_COMPONENTS, cost, strict=True)
+    ]
+    curves += [_curve("total", "total", "#222222", cost.sum(axis=0))]
+    subtitle = f"{display_name(summaries[0])}: {_running(dataset)}"
+    return _draw(dataset, curves, subtitle, unstable_note(summaries), "component")
 
 
 def _window(blocks: int) -> int:
-    return max(1, blocks // 40)
+    return max(1, blocks // WINDOWS)
 
 
 def _running(dataset: xr.Dataset) -> str:
+    """What the lines are."""
     window = _window(dataset.sizes["block"])
-    text = f"running mean over {window} blocks" if window > 1 else "every block"
+    text = f"running mean over {window} blocks" if window > 1 else "cost of every block"
     bands = dataset.sizes["seed"] > 1 and dataset.sizes["scheme"] <= MOST_BANDS
-    return text + ", with its 95 % band over seeds" * bands
+    return text + ", with its 95 % confidence band over seeds" * bands
 
 
-def _curve(key: str, label: str, tint: str, cost: np.ndarray, steady: bool = True) -> Curve:
-    """The running mean of (seeds, blocks), with its 95 % interval over seeds, at the last block of each window."""
-    blocks, window = cost.shape[1], _window(cost.shape[1])
-    ends = np.arange(blocks - 1, window - 2, -max(1, blocks // POINTS))[::-1]
-    means = [cost[:, end + 1 - window : end + 1].mean(axis=1, dtype=np.float64) for end in ends]
-    found = [estimate(mean) if np.isfinite(mean).all() else Estimate(np.nan, np.nan, np.nan) for mean in means]
-    mean, low, high = np.array([(one.mean, one.low, one.high) for one in found]).T
-    return Curve(key, label, tint, steady, ends, mean, low, high)
+def _curve(key: str, label: str, colour: str, cost: np.ndarray, stable: bool = True) -> Curve:
+    """The curve of a cost, (seeds, blocks)."""
+    blocks = cost.shape[1]
+    block, means = running_mean(cost, _window(blocks), max(1, blocks // POINTS))
+    return Curve(key, label, colour, stable, block, *mean_and_interval(means))
 
 
-def _draw(dataset: xr.Dataset, curves: Sequence[Curve], about: str, kind: str) -> Drawn:
-    figure = new_figure(dataset, max(4.5, 1.5 + LINE * len(curves)))
-    axes, shown = figure.subplots(), [curve for curve in curves if np.isfinite(curve.mean).any()]
+def _draw(dataset: xr.Dataset, curves: Sequence[Curve], subtitle: str, note: str, kind: str) -> FigureData:
+    shown = [curve for curve in curves if np.isfinite(curve.mean).any()]
     hidden = [curve.label for curve in curves if curve not in shown and kind == "scheme"]
-    axes.set_title(about + f"\nnot drawn: {'; '.join(hidden)}" * bool(hidden))
-    axes.set(xlabel=f"block ({short_number(dataset.attrs['block_s'])} s each)", ylabel="cost per block")
+    dashed = "Dashed: unstable; ▲ and ▼: the line ends beyond the axis." * (not all(curve.stable for curve in shown))
+    notes = [cost_note(dataset), note, dashed, f"Not drawn: {'; '.join(hidden)}." * bool(hidden)]
+    height = max(3.5, LINE_HEIGHT * len(curves))
+    figure = new_figure(run_title(dataset), subtitle, notes, height)
+    axes = figure.subplots()
+    axes.set_ylabel("cost per block")
+    block_axis(axes, dataset.attrs["block_s"])
     if shown:
-        _limit(axes, [curve for curve in shown if curve.steady] or shown)
+        _limit(axes, [curve for curve in shown if curve.stable] or shown)
         _shade_warmup(axes, dataset)
-        label_points(axes, [_line(axes, curve, len(curves) <= MOST_BANDS) for curve in shown])
+        label_points(axes, [_line(axes, curve, len(curves) <= MOST_BANDS) for curve in shown], height)
     else:
-        say_instead(axes, "nothing that could be drawn")
+        show_message(axes, "no scheme has a finite cost")
     return figure, [(kind, "block", *COST_COLUMNS), *(row for curve in shown for row in _rows(curve))]
 
 
@@ -112,12 +119,12 @@ def _rows(curve: Curve) -> list[Row]:
 
 
 def _limit(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Scale and limits of the cost axis; what is further than REACH from the median may leave it."""
+    """Scale and limits of the cost axis; what is further than AXIS_RANGE from the median may leave it."""
     values = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in curves])
-    middle = np.median(values[values > 0]) if (values > 0).any() else 0.0
-    values = values[values <= REACH * middle]
-    positive = values[values > middle / REACH]
-    if wide(positive):
+    median = np.median(values[values > 0]) if (values > 0).any() else 0.0
+    values = values[values <= AXIS_RANGE * median]
+    positive = values[values > median / AXIS_RANGE]
+    if spans_decade(positive):
         log_axis(axes, "y", positive.min() / 1.3, positive.max() * 1.5)
     else:
         spread = np.ptp(values) or abs(values.max()) or 1.0
@@ -126,20 +133,19 @@ def _limit(axes: Axes, curves: Sequence[Curve]) -> None:
 
 def _shade_warmup(axes: Axes, dataset: xr.Dataset) -> None:
     axes.set_xlim(0, dataset.sizes["block"] - 1)
-    count_blocks(axes)
     if dataset.attrs["warmup"]:
         axes.axvspan(0, dataset.attrs["warmup"], color="0.95", zorder=0)
-        behind = {"facecolor": "0.95", "edgecolor": "none", "pad": 1}
-        axes.text(0.015, 0.98, "warm-up", transform=axes.transAxes, va="top", color="0.4", bbox=behind)
+        box = {"facecolor": "0.95", "edgecolor": "none", "pad": 1}
+        axes.text(0.015, 0.98, "warm-up", transform=axes.transAxes, va="top", color="0.4", bbox=box)
 
 
-def _line(axes: Axes, curve: Curve, bands: bool) -> tuple[str, float, float, str]:
+def _line(axes: Axes, curve: Curve, bands: bool) -> PointLabel:
     """Draw a curve; returns the label of its end, with an arrow if that is beyond the axis."""
-    width, dashes = (1.4, "-") if curve.steady else (0.9, "--")
+    width, dashes = (1.4, "-") if curve.stable else (0.9, "--")
     axes.plot(curve.block, curve.mean, color=curve.colour, linewidth=width, linestyle=dashes)
-    if curve.steady and bands:
-        axes.fill_between(curve.block, curve.low, curve.high, color=curve.colour, alpha=0.15, linewidth=0)
+    if curve.stable and bands:
+        axes.fill_between(curve.block, curve.low, curve.high, color=curve.colour, alpha=0.12, linewidth=0)
     (low, high), last = axes.get_ylim(), np.flatnonzero(np.isfinite(curve.mean))[-1]
     end = float(curve.mean[last])
     arrow = " ▲" if end > high else " ▼" if end < low else ""
-    return curve.label + arrow, float(curve.block[last]), float(np.clip(end, low, high)), curve.colour
+    return PointLabel(curve.label + arrow, float(curve.block[last]), float(np.clip(end, low, high)), curve.colour)

@@ -1,55 +1,65 @@
-"""Figures 6 to 9 of the paper with its axes: means over replicates with their 95 % bands."""
+"""Figures 6 to 9 of the paper with its axes, and Proposition 1: means over replicates with their 95 % bands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from partway.experiments.statistics import Estimate, estimate
-from partway.figures.style import STYLE, Drawn, Row, colour, count_blocks, log_axis, save
+from partway.figures.intervals import mean_and_interval
+from partway.figures.style import (
+    FigureData,
+    Row,
+    block_axis,
+    figure_style,
+    log_axis,
+    new_figure,
+    save,
+    scheme_colour,
+)
 from partway.paper import proposition1
 from partway.paper.claims import BASELINES, CANDIDATES, PHASES, READINGS, TOLERANCE
-from partway.paper.figure_runs import Part
+from partway.paper.figure_runs import Part as Job
 from partway.paper.reproduce import Findings
 from partway.paper.verdicts import shrinking
 
+Runs = Mapping[Job, Mapping[str, np.ndarray]]
+
 SUFFIX = {"conserving": "", "as_printed": "-as-printed"}
-READING_WORDS = {"conserving": "queue conserving work", "as_printed": "queue as (1) is printed"}
-PHASE_WORDS = {"discounted_from_start": "from empty queues, nothing learned", "after_training": "after training"}
-WIDE = 10.0
+READING_NAMES = {"conserving": "queue that conserves work", "as_printed": "queue as equation (1) is printed"}
+PHASE_NAMES = dict(zip(PHASES, ("from empty queues, before learning", "after training"), strict=True))
+PAPER_WIDTH, PANEL_HEIGHT = 10.0, 2.9
+"""Width of a figure, height of a row of panels [inch]."""
 BIN = 20
 """Blocks that are averaged into one point of a curve."""
+MOST_MARKERS = 20
+"""A curve with more points than this has no markers."""
 ESTIMATE_COLUMNS = ("mean", "95 % low", "95 % high", "median")
-SIDES = ("left", "right", "right of the mean TD error", "right / (1 - gamma)")
+SIDES = ("left side", "right side", "right side of the mean TD error", "right side / (1 - gamma)")
 """Sides of (37) and (38): as printed, without the noise of single samples, and as large as a true bound can be."""
+BANDS = "Lines: means over replicates; bands: 95 % confidence intervals."
 
 
-@dataclass(frozen=True)
-class Line:
-    """A curve with its band."""
+class Line(NamedTuple):
+    """A curve with its band, (points,) each."""
 
     x: np.ndarray
-    estimates: list[Estimate]
-    medians: list[float]
-
-    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        mean, low, high = np.array([(one.mean, one.low, one.high) for one in self.estimates]).T
-        return mean, low, high
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    median: np.ndarray
 
 
 def write(findings: Findings, folder: Path) -> list[str]:
     """Write figure-6 ... figure-9 and proposition-1 as .png, .svg and .csv; returns their names."""
     names: list[str] = []
-    with style.context(["default", STYLE]):
+    with figure_style():
         for reading in READINGS:
-            runs = {p: arrays for p, arrays in findings.figure_runs().items() if p.reading == reading}
-            for number, draw in (("6", _figure_6), ("7", _figure_7), ("8", _over_points), ("9", _over_points)):
-                own = {part: arrays for part, arrays in runs.items() if part.figure == number}
+            runs = {job: arrays for job, arrays in findings.figure_runs().items() if job.reading == reading}
+            for number, draw in (("6", _figure_6), ("7", _figure_7), ("8", _figure_8_or_9), ("9", _figure_8_or_9)):
+                own = {job: arrays for job, arrays in runs.items() if job.figure == number}
                 names.append(f"figure-{number}{SUFFIX[reading]}")
                 save(folder, names[-1], draw(own, reading))
         names.append("proposition-1")
@@ -58,31 +68,36 @@ def write(findings: Findings, folder: Path) -> list[str]:
 
 
 def line(x: np.ndarray, values: np.ndarray) -> Line:
-    """From (replicates, points)."""
-    found = [np.asarray(column, np.float64) for column in values.T]
-    return Line(x, [estimate(column) for column in found], [float(np.median(column)) for column in found])
+    """The curve of (replicates, points)."""
+    return Line(x, *mean_and_interval(values), np.median(values, axis=0))
 
 
-def _sheet(title: str, part: Part, reading: str, rows: int = 1) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(WIDE, 0.8 + 3.4 * rows))
-    text = f"{title} ({READING_WORDS[reading]}, {len(part.seeds)} replicates)"
-    figure.suptitle(text, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows: int = 1) -> tuple[Figure, np.ndarray]:
+    replicates = len(next(iter(runs)).seeds)
+    subtitle = f"{READING_NAMES[reading]}, {replicates} replicates"
+    figure = new_figure(title, subtitle, [*notes, BANDS], PANEL_HEIGHT * rows, PAPER_WIDTH)
     return figure, figure.subplots(rows, 2, squeeze=False)
 
 
-def _draw(axes: Axes, name: str, drawn: Line, dashes: str = "-") -> None:
-    mean, low, high = drawn.columns()
-    tint = colour(name)
-    marker = "" if len(mean) > 20 else "o"
-    axes.plot(drawn.x, mean, dashes, color=tint, linewidth=1.3, label=name, marker=marker)
-    axes.fill_between(drawn.x, np.maximum(low, 1e-300), high, color=tint, alpha=0.15, linewidth=0)
+def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
+    """One legend for lines of several panels."""
+    handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="lower left", ncols=columns, borderaxespad=0)
 
 
-def _rows(key: Sequence[str | float], drawn: Line) -> list[Row]:
-    return [
-        (*key, float(x), one.mean, one.low, one.high, median)
-        for x, one, median in zip(drawn.x, drawn.estimates, drawn.medians, strict=True)
-    ]
+def _draw(axes: Axes, name: str, curve: Line, dashes: str = "-") -> None:
+    colour, marker = scheme_colour(name), "" if len(curve.x) > MOST_MARKERS else "o"
+    axes.plot(curve.x, curve.mean, dashes, color=colour, linewidth=1.3, label=name, marker=marker)
+    axes.fill_between(curve.x, np.maximum(curve.low, 1e-300), curve.high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _rows(key: Sequence[str | float], curve: Line) -> list[Row]:
+    return [(*key, *point) for point in np.stack(curve, axis=-1).tolist()]
+
+
+def _finite(means: Sequence[np.ndarray]) -> np.ndarray:
+    values = np.concatenate(means)
+    return values[np.isfinite(values)]
 
 
 def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,98 +107,126 @@ def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (np.arange(count) + 0.5) * BIN, bins
 
 
-def _figure_6(runs: Mapping[Part, Mapping[str, np.ndarray]], reading: str) -> Drawn:
+def _figure_6(runs: Runs, reading: str) -> FigureData:
     """The relative change, which is alpha_t ||gradient|| / ||theta||, and what it is without the shrinking step."""
-    figure, panels = _sheet("Figure 6: convergence, K = 4", next(iter(runs)), reading, rows=2)
+    notes = (
+        "Above: relative change of the parameters theta in an iteration. Below: with a step size that does not shrink.",
+        f"Dotted: tolerance of the stopping rule, {TOLERANCE:g}.",
+    )
+    figure, panels = _new_figure("Figure 6: convergence, K = 4 devices", notes, runs, reading, rows=2)
     rows: list[Row] = [("algorithm", "scheme", "step", "iteration", *ESTIMATE_COLUMNS)]
-    for column, (number, field) in enumerate((("1", "device_relative_change"), ("2", "server_relative_change"))):
-        for part, arrays in runs.items():
-            change, alpha = arrays[field][0], shrinking(part)
+    for column, (number, party) in enumerate((("1", "devices"), ("2", "server"))):
+        field = f"{party.removesuffix('s')}_relative_change"
+        for job, arrays in runs.items():
+            change, alpha = arrays[field][0], shrinking(job)
             for row, step in enumerate((1.0, alpha)):
-                drawn = line(*_binned(change / step))
-                _draw(panels[row, column], part.scheme, drawn)
-                rows += _rows((number, part.scheme, "shrinking" if row == 0 else "as at first"), drawn)
-        for row, words in enumerate(("relative change", r"$\alpha_0 \Vert$gradient$\Vert / \Vert\theta\Vert$")):
+                curve = line(*_binned(change / step))
+                _draw(panels[row, column], job.scheme, curve)
+                rows += _rows((number, job.scheme, "shrinking" if row == 0 else "first"), curve)
+        for row, label in enumerate(("relative change", r"$\alpha_0 \Vert$gradient$\Vert / \Vert\theta\Vert$")):
             axes = panels[row, column]
-            axes.set(yscale="log", xlabel="iteration", ylabel=words, title=f"Algorithm {number}", ylim=(1e-6, 3))
+            axes.set(yscale="log", ylabel=label, title=f"Algorithm {number} ({party})", ylim=(1e-6, 3))
             axes.axhline(TOLERANCE, color="0.3", linewidth=0.8, linestyle=":")
-            count_blocks(axes)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=6)
+            block_axis(axes)
+            axes.set_xlabel("iteration")
+    _legend(figure, panels[0, :1], columns=6)
     return figure, rows
 
 
-def _figure_7(runs: Mapping[Part, Mapping[str, np.ndarray]], reading: str) -> Drawn:
+def _figure_7(runs: Runs, reading: str) -> FigureData:
     """Candidates left, baselines right, on the same logarithmic axis."""
-    figure, panels = _sheet("Figure 7: cost per block over time, K = 20", next(iter(runs)), reading)
+    figure, panels = _new_figure("Figure 7: cost per block over time, K = 20 devices", (), runs, reading)
     rows: list[Row] = [("scheme", "block", *ESTIMATE_COLUMNS)]
-    shown: list[float] = []
+    shown: list[np.ndarray] = []
     for axes, names in zip(panels[0], (CANDIDATES, BASELINES), strict=True):
-        for part, arrays in runs.items():
-            if part.scheme not in names:
+        for job, arrays in runs.items():
+            if job.scheme not in names:
                 continue
-            drawn = line(*_binned(arrays["cost"][0]))
-            _draw(axes, part.scheme, drawn)
-            shown += [one.mean for one in drawn.estimates if np.isfinite(one.mean)]
-            rows += _rows((part.scheme,), drawn)
-        axes.set(xlabel="block", ylabel="cost per block", title="mean of 20 blocks, with its 95 % band")
-        axes.legend()
-        count_blocks(axes)
+            curve = line(*_binned(arrays["cost"][0]))
+            _draw(axes, job.scheme, curve)
+            shown.append(curve.mean)
+            rows += _rows((job.scheme,), curve)
+        axes.set(ylabel="cost per block", title=f"mean of {BIN} blocks")
+        block_axis(axes)
+    means = _finite(shown)
     for axes in panels[0]:
-        log_axis(axes, "y", min(shown) / 1.3, max(shown) * 1.5)
+        log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
+    _legend(figure, panels[0], columns=8)
     return figure, rows
 
 
-def _over_points(runs: Mapping[Part, Mapping[str, np.ndarray]], reading: str) -> Drawn:
-    """Figures 8 and 9: a panel for each phase, the axis logarithmic."""
+def _figure_8_or_9(runs: Runs, reading: str) -> FigureData:
+    """A panel for each phase, the axis logarithmic."""
     first = next(iter(runs))
-    eighth = first.figure == "8"
-    title = "Figure 8: arrivals, K = 50" if eighth else "Figure 9: number of devices"
-    figure, panels = _sheet(f"{title}, discounted sum cost", first, reading)
-    axis = "arrival probability b" if eighth else "number of devices K"
+    arrivals = first.figure == "8"
+    title = "Figure 8: arrival probability, K = 50 devices" if arrivals else "Figure 9: number of devices"
+    figure, panels = _new_figure(f"{title}, discounted sum of costs", ("Dashed: baselines.",), runs, reading)
+    axis = "arrival probability b" if arrivals else "number of devices K"
     rows: list[Row] = [("phase", "scheme", axis, *ESTIMATE_COLUMNS)]
-    fleets = sorted({part.devices for part in runs})
-    x = np.array(first.arrival_probs if eighth else fleets, np.float64)
+    x = np.array(first.arrival_probs if arrivals else sorted({job.devices for job in runs}), np.float64)
     for axes, phase in zip(panels[0], PHASES, strict=True):
-        for name in (*CANDIDATES, *BASELINES):
-            own = sorted((p for p in runs if p.scheme == name), key=lambda part: part.devices)
-            if not own:
-                continue
-            drawn = line(x, np.concatenate([runs[part][phase] for part in own]).T)
-            _draw(axes, name, drawn, "--" if name in BASELINES else "-")
-            rows += _rows((phase, name), drawn)
-        shown = np.array([row[3] for row in rows[1:] if row[0] == phase], np.float64)
-        log_axis(axes, "y", shown.min() / 1.3, shown.max() * 1.5)
-        axes.set(xlabel=axis, ylabel="discounted sum cost", title=PHASE_WORDS[phase], xticks=x)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=8)
+        curves = _curves(runs, x, phase)
+        for name, curve in curves.items():
+            _draw(axes, name, curve, "--" if name in BASELINES else "-")
+            rows += _rows((phase, name), curve)
+        means = _finite([curve.mean for curve in curves.values()])
+        log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
+        axes.set(xlabel=axis, ylabel="discounted sum of costs", title=PHASE_NAMES[phase], xticks=x)
+    _legend(figure, panels[0, :1], columns=8)
     return figure, rows
 
 
-def _proposition(findings: Findings) -> Drawn:
-    """Both sides of (37) and (38) for `exact` and `printed` against the discount, at the last checkpoint."""
-    figure = Figure(figsize=(WIDE, 4.4))
+def _curves(runs: Runs, x: np.ndarray, phase: str) -> dict[str, Line]:
+    """The curve of every scheme that was run."""
+    jobs = {name: [job for job in runs if job.scheme == name] for name in (*CANDIDATES, *BASELINES)}
+    return {
+        name: line(x, np.concatenate([runs[job][phase] for job in sorted(own, key=lambda job: job.devices)]).T)
+        for name, own in jobs.items()
+        if own
+    }
+
+
+def _proposition(findings: Findings) -> FigureData:
+    """Both sides of (37) and (38) for each candidate against the discount, at the last checkpoint."""
+    notes = (
+        "Left side: squared distance of the learned Q function from the true one.",
+        "Right side: squared TD error / (1 - gamma). Proposition 1 says that the left side is at most the right side.",
+        "Medians over replicates, at the last checkpoint.",
+    )
+    figure = new_figure("Proposition 1: both sides", READING_NAMES[READINGS[0]], notes, 3.2, PAPER_WIDTH)
     panels = figure.subplots(1, 2)
-    figure.suptitle("Proposition 1: both sides, conserving queue", x=0.012, ha="left", fontsize=10.5, fontweight="bold")
     rows: list[Row] = [("reading", "scheme", "side of", "gamma", "block", *SIDES)]
-    runs: dict[Any, Any] = {part: arrays for part, arrays in findings.runs.items() if part.figure == "P1"}
-    for part, arrays in runs.items():
-        found = proposition1.bounds(arrays)
-        for axes, (party, number) in zip(panels, proposition1.PARTIES.items(), strict=True):
-            table = np.array([_sides(one, party) for one in found])  # (discounts, sides, checkpoints)
-            rows += [
-                (part.reading, part.scheme, number, one.discount, block, *table[i, :, j].tolist())
-                for i, one in enumerate(found)
-                for j, block in enumerate(part.checkpoints)
-            ]
-            if part.reading == READINGS[0]:
-                x = [1.0 / (1.0 - one.discount) for one in found]
-                for side, dashes in ((0, "-"), (1, "--"), (3, ":")):
-                    label = f"{part.scheme}: {SIDES[side]}"
-                    axes.plot(x, table[:, side, -1], dashes, color=colour(part.scheme), marker="o", label=label)
-            axes.set(xscale="log", yscale="log", xlabel="1 / (1 - gamma)", title=number, ylabel="squared error")
-            axes.set_xticks([10, 20, 100, 1000], ["10", "20", "100", "1000"])
-            axes.minorticks_off()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    runs: dict[Any, Any] = {job: arrays for job, arrays in findings.runs.items() if job.figure == "P1"}
+    for axes, (party, number) in zip(panels, proposition1.PARTIES.items(), strict=True):
+        for job, arrays in runs.items():
+            bounds = proposition1.bounds(arrays)
+            sides = np.array([_sides(one, party) for one in bounds])  # (discounts, sides, checkpoints)
+            discounts = [one.discount for one in bounds]
+            rows += _proposition_rows(job, number, discounts, sides)
+            if job.reading == READINGS[0]:
+                _draw_sides(axes, job.scheme, discounts, sides[..., -1])
+        axes.set(xscale="log", yscale="log", xlabel="1 / (1 - gamma)", ylabel="squared error")
+        axes.set_title(f"{number}: {party}")
+        axes.set_xticks([10, 20, 100, 1000], ["10", "20", "100", "1000"])
+        axes.minorticks_off()
+    _legend(figure, panels[:1], columns=2)
     return figure, rows
+
+
+def _proposition_rows(job: Any, number: str, discounts: Sequence[float], sides: np.ndarray) -> list[Row]:
+    return [
+        (job.reading, job.scheme, number, discount, block, *sides[i, :, j].tolist())
+        for i, discount in enumerate(discounts)
+        for j, block in enumerate(job.checkpoints)
+    ]
+
+
+def _draw_sides(axes: Axes, scheme: str, discounts: Sequence[float], sides: np.ndarray) -> None:
+    """Three of SIDES, (discounts, sides)."""
+    x = [1.0 / (1.0 - discount) for discount in discounts]
+    for side, dashes in ((0, "-"), (1, "--"), (3, ":")):
+        label, colour = f"{scheme}: {SIDES[side]}", scheme_colour(scheme)
+        axes.plot(x, sides[:, side], dashes, color=colour, marker="o", label=label)
 
 
 def _sides(one: proposition1.Bounds, party: str) -> list[np.ndarray]:

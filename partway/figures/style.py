@@ -1,26 +1,31 @@
-"""What all figures share: their look, the words and scales on their axes, and the files they become."""
+"""What all figures share: their look, the wording of titles, notes and axes, and the files they are saved in."""
 
 import csv
+import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from partway.experiments.summary import COST_COMPONENTS, Summary
+from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
 from partway.rng import stable_hash
 from partway.schemes import SCHEMES
 
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9,
+    "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib; the usual list of others is searched for every text
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.titlecolor": "0.3",
+    "axes.titley": 1.0,  # automatic positions measure every tick label again, each time a figure is drawn
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "0.5",
@@ -33,93 +38,143 @@ STYLE = {
     "xtick.labelcolor": "0.2",
     "ytick.labelcolor": "0.2",
     "legend.frameon": False,
+    "figure.dpi": 150,  # as PNG files have: what is measured for the layout is then measured once
     "savefig.dpi": 150,
+    "path.simplify_threshold": 0.25,  # [pixel]
+    "text.hinting": "none",  # at this resolution the same to the eye, and a third faster
+    "svg.fonttype": "none",  # text stays text: smaller files, and it can be searched
     "svg.hashsalt": "partway",
 }
 WIDTH = 8.0
-LINE = 0.16
-"""Height of a line of text [inch]."""
+"""Width of a figure [inch]."""
+TITLE_COLUMNS, COLUMNS, NOTE_COLUMNS = 10.5, 14.5, 18.5
+"""Characters per inch of the title, the subtitle and the notes."""
+AXES_TEXT = 0.9
+"""Height of tick labels, axis label, legend and the space around them [inch]."""
 PALETTE = (
     *("#1f6fc4", "#f08a00", "#bd1f01", "#e58fb0", "#832db6", "#8c6d4f", "#b9ac70", "#1a9c7b", "#94a4a2", "#d9a3ff"),
     *("#5fb3d9", "#ffbe6f", "#7a8b2a", "#a8c95c", "#ff7a59", "#6f7fd6", "#40c4b0", "#c77a9e", "#3f8f3f", "#e4007c"),
     *("#5a5a5a", "#111111"),
 )
-"""The shipped schemes in their order; a scheme from outside has a colour of FOREIGN that depends on its name alone."""
-FOREIGN = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
+"""Colours of the shipped schemes, in the order of SCHEMES."""
+EXTERNAL_PALETTE = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
+"""Colours of all other schemes; which one depends on the scheme's name alone."""
+COMPONENT_DIMENSION = "part"
+"""The dimension of a dataset that holds the cost components."""
 COMPONENT_COLOURS = dict(zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True))
 COMPONENT_NAMES = dict(
-    zip(COST_COMPONENTS, ("server waiting", "server energy", "device waiting", "device energy"), strict=True)
+    zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
 )
-MARK = "†"
-LONGEST_NAME = 30
 COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per block]")
+UNSTABLE_MARK = "†"
+LONGEST_NAME = 30
 
 Row = Sequence[str | float]
-Drawn = tuple[Figure, list[Row]]
-"""A figure and the numbers in it; the first row names them, with units."""
+FigureData = tuple[Figure, list[Row]]
+"""A figure and the numbers in it; the first row names the columns, with units."""
 
 
-def colour(scheme: str) -> str:
-    """A scheme's colour, the same whatever it is compared with."""
-    shipped = dict(zip(SCHEMES, PALETTE, strict=False))
-    return shipped.get(scheme, FOREIGN[stable_hash(scheme) % len(FOREIGN)])
+def figure_style() -> AbstractContextManager[None]:
+    """Matplotlib's defaults and STYLE, whatever the user's own settings are; to create and to save figures in."""
+    return mpl.rc_context({**mpl.rcParamsDefault, **STYLE})
 
 
-def save(folder: Path, name: str, drawn: Drawn) -> None:
+def save(folder: Path, name: str, data: FigureData) -> None:
     """Write NAME.png, NAME.svg, and NAME.csv with the numbers drawn."""
-    figure, rows = drawn
+    figure, rows = data
     folder.mkdir(parents=True, exist_ok=True)
-    ConstrainedLayoutEngine().execute(figure)  # once, not once for each format
-    figure.savefig(folder / f"{name}.png")
+    fit_margins(figure)
+    figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 2})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        blanked = [["" if value != value else value for value in row] for row in rows]  # NaN: there is no such number
-        csv.writer(file, lineterminator="\n").writerows(blanked)
+        without_nan = [["" if value != value else value for value in row] for row in rows]
+        csv.writer(file, lineterminator="\n").writerows(without_nan)
 
 
-def new_figure(dataset: xr.Dataset, height: float, width: float = WIDTH, more: str = "") -> Figure:
-    """An empty figure whose title says what was run."""
-    figure, sizes, server = Figure(figsize=(width, height)), dataset.sizes, dataset.attrs["server"]
-    name = str(dataset.attrs["scenario_name"]).replace("$", r"\$")  # a file's name, not mathematics
-    counts = ", ".join(f"{sizes[of]} {of}{'s' * (sizes[of] != 1)}" for of in ("device", "block", "seed"))
-    title = f"{name}: {counts}" + f", server of {server}" * bool(server) + more
-    figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+def new_figure(title: str, subtitle: str, notes: Sequence[str], height: float, width: float = WIDTH) -> Figure:
+    """An empty figure with titles at its top and a line for each note at its bottom.
+
+    height, width  of the panels together, and of the whole figure [inch]
+    """
+    titles = [_wrap(title, TITLE_COLUMNS * width), _wrap(subtitle, COLUMNS * width)]
+    lines = [line for note in notes for line in _wrap(note, NOTE_COLUMNS * width)]
+    text_height = LINE_HEIGHT * sum(map(len, (*titles, lines)))
+    figure = Figure(figsize=(width, height + AXES_TEXT + text_height))
+    styles = ({"fontsize": 10.5, "fontweight": "bold"}, {"color": "0.3"})
+    for text, style in zip(titles, styles, strict=True):
+        figure.text(PAD / width, 1.0, "\n".join(text), ha="left", va="top", **style)
+    if lines:
+        style = {"fontsize": 7.5, "color": "0.35", "linespacing": 1.3}
+        figure.text(PAD / width, 0.0, "\n".join(lines), ha="left", va="bottom", **style)
     return figure
 
 
+def _wrap(text: str, columns: float) -> list[str]:
+    return textwrap.wrap(as_text(text), int(columns))
+
+
+def run_title(dataset: xr.Dataset) -> str:
+    """What was run: the scenario, and how many devices, blocks and seeds."""
+    counts = ", ".join(
+        f"{dataset.sizes[name]} {name}{'s' * (dataset.sizes[name] != 1)}" for name in ("device", "block", "seed")
+    )
+    server = dataset.attrs["server"]
+    return f"{dataset.attrs['scenario_name']}: {counts}" + f", server of {server}" * bool(server)
+
+
+def cost_note(dataset: xr.Dataset) -> str:
+    """What the cost of a block is."""
+    block = f"{short_number(dataset.attrs['block_s'])} s"
+    return f"Cost per block ({block}), equation (8): weighted sum of queued work and energy, at server and devices."
+
+
+def averaged_over(dataset: xr.Dataset) -> str:
+    """Over which blocks means are taken."""
+    return f"means after block {dataset.attrs['warmup']}" if dataset.attrs["warmup"] else "means of all blocks"
+
+
+def unstable_note(summaries: Sequence[Summary]) -> str:
+    """What UNSTABLE_MARK means, if any of these schemes has it."""
+    has_mark = any(one.status == "ok" and one.reason for one in summaries)
+    return f"{UNSTABLE_MARK} Unstable in some seeds: its mean depends on the length of the run." * has_mark
+
+
+def as_text(text: str) -> str:
+    """Names hold dollar signs that are no mathematics."""
+    return text.replace("$", r"\$")
+
+
 def short_number(value: float, _: object = None) -> str:
+    """A number for an axis or a label; also a formatter for Matplotlib, which passes the position too."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def short_name(name: str) -> str:
+    """The name of a scheme, cut after LONGEST_NAME characters."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-def shown_name(one: Summary) -> str:
-    """The name, with its status, or with a mark where seeds disagree about it."""
-    name = short_name(one.name)
-    if one.status != "ok":
-        return f"{name}, {one.status.replace('_', ' ')}"
-    return f"{name} {MARK}" if one.reason else name
+def display_name(summary: Summary) -> str:
+    """The scheme's name, with its status unless that is ok, or with UNSTABLE_MARK."""
+    name = short_name(summary.name)
+    if summary.status != "ok":
+        return f"{name}, {summary.status.replace('_', ' ')}"
+    return f"{name} {UNSTABLE_MARK}" if summary.reason else name
 
 
-def marked(text: str, summaries: Sequence[Summary]) -> str:
-    """`text`, and what the mark means if any scheme bears it."""
-    borne = any(one.status == "ok" and one.reason for one in summaries)
-    return text + f"\n{MARK} unstable in some seeds: its mean depends on the length of the run" * borne
+def scheme_colour(name: str) -> str:
+    """A scheme's colour, the same in all figures."""
+    shipped = dict(zip(SCHEMES, PALETTE, strict=False))
+    return shipped.get(name, EXTERNAL_PALETTE[stable_hash(name) % len(EXTERNAL_PALETTE)])
 
 
-def after_warmup(dataset: xr.Dataset) -> str:
-    return f"means after block {dataset.attrs['warmup']}" if dataset.attrs["warmup"] else "means of all blocks"
-
-
-def wide(values: np.ndarray) -> bool:
-    """Whether the values are positive and span more than a factor of ten."""
+def spans_decade(values: np.ndarray) -> bool:
+    """Whether the values are positive and the largest is more than ten times the smallest: use a logarithmic axis."""
     return len(values) > 0 and bool(values.min() > 0 and values.max() > 10 * values.min())
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """Ticks at powers of ten, and at 2 and 5 times them where there would be few."""
+    """A logarithmic axis with ticks at powers of ten, and at 2 and 5 times them if there would be few."""
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     axis = axes.xaxis if which == "x" else axes.yaxis
     few = high < 1e3 * low
@@ -131,34 +186,19 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> N
         axis.set_minor_locator(NullLocator())
 
 
-def count_blocks(axes: Axes) -> None:
+def block_axis(axes: Axes, block_s: float | None = None) -> None:
+    """A horizontal axis of blocks, with ticks at whole numbers."""
+    axes.set_xlabel("block" if block_s is None else f"block ({short_number(block_s)} s each)")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=(1, 2, 2.5, 5, 10)))
 
 
-def label_points(axes: Axes, labels: Sequence[tuple[str, float, float, str]]) -> None:
-    """(text, x, y, colour) in a column at the right, each tied to its point, none over another."""
-    ordered = sorted(labels, key=lambda one: one[2])
-    axes.autoscale_view()  # limits are otherwise found later, when it is drawn
-    to_axes = axes.transScale + axes.transLimits
-    wanted = np.array([to_axes.transform((x, y))[1] for _, x, y, _ in ordered])
-    steps = np.arange(len(ordered)) * LINE / (axes.figure.bbox.height / axes.figure.dpi - 1.2)
-    up = np.maximum.accumulate(wanted - steps)
-    down = np.minimum.accumulate((wanted - steps)[::-1])[::-1]
-    places = np.clip((up + down) / 2 + steps, steps, 1 - steps[::-1])
-    for (text, x, y, tint), place in zip(ordered, places.tolist(), strict=True):
-        line = {"arrowstyle": "-", "color": tint, "linewidth": 0.9, "relpos": (0, 0.5), "shrinkB": 0}
-        axes.annotate(
-            text, (x, y), (1.04, place), textcoords="axes fraction", va="center", arrowprops=line, annotation_clip=False
-        )
-
-
-def say_instead(axes: Axes, words: str) -> None:
-    """Words where there is nothing to draw."""
-    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color="0.4")
+def show_message(axes: Axes, message: str) -> None:
+    """A message where there is nothing to draw."""
+    axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center", color="0.4")
     axes.set_yticks([])
 
 
 def highest_shown(costs: np.ndarray) -> float:
     """The highest cost, or three times the median if a few schemes cost much more than most."""
-    highest, middle = costs.max(initial=0), np.median(costs) if len(costs) else 0.0
-    return float(highest if highest <= 5 * middle else 3 * middle) or 1.0
+    highest, median = costs.max(initial=0), np.median(costs) if len(costs) else 0.0
+    return float(highest if highest <= 5 * median else 3 * median) or 1.0

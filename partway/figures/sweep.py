@@ -1,133 +1,152 @@
-"""A sweep: what a block costs, and how far that is above the lower bound, along the first axis of the grid."""
+"""A sweep: cost per block and gap to the lower bound along the first axis of the grid, a panel for each other value."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from partway.experiments.statistics import Estimate
-from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
+from partway.experiments.sweep.dataset import axis_names, grid
+from partway.figures.gap import BELOW_BOUND, LINEAR_UP_TO
+from partway.figures.intervals import mean_and_interval
 from partway.figures.style import (
+    COMPONENT_DIMENSION,
     COST_COLUMNS,
-    LINE,
-    STYLE,
-    WIDTH,
-    Drawn,
-    colour,
+    FigureData,
+    figure_style,
     log_axis,
+    new_figure,
     save,
+    scheme_colour,
     short_name,
     short_number,
-    wide,
+    spans_decade,
 )
 
 MOST_PANELS = 12
 MOST_COLUMNS = 3
-LINEAR_TO = 1.0
-"""Per cent up to which the gap's axis is linear, so that it has a zero."""
-GAP_COLUMNS = ("gap [%]", "95 % low [%]", "95 % high [%]")
+PANEL_HEIGHT = 2.3
+"""Height of a row of panels [inch]."""
+MOST_TICKS = 8
+"""On a logarithmic axis with so many points or fewer, the ticks are at the points."""
 
 
-@dataclass(frozen=True)
-class _Measure:
-    """What is drawn: where it comes from, its factor and its words."""
+class _Measure(NamedTuple):
+    """What is drawn: a variable, the dimension it is summed over, its factor, and its words on the figure."""
 
-    of: Callable[[xr.Dataset, Mapping[str, int], str], Estimate]
+    variable: str
+    terms: str
     factor: float
     label: str
+    title: str
+    notes: tuple[str, ...]
     columns: tuple[str, str, str]
     symlog: bool = False
 
 
+BAND = "after warm-up, mean over seeds with its 95 % confidence band"
 MEASURES: Mapping[str, _Measure] = {
-    "cost": _Measure(cost_of, 1.0, "cost per block", COST_COLUMNS),
-    "gap": _Measure(gap_of, 100.0, "gap to the lower bound [%]", GAP_COLUMNS, symlog=True),
+    "cost": _Measure(
+        *("cost", COMPONENT_DIMENSION, 1.0, "cost per block", f"cost per block {BAND}"),
+        notes=("Cost per block, equation (8): weighted sum of queued work and energy, at server and devices.",),
+        columns=COST_COLUMNS,
+    ),
+    "gap": _Measure(
+        *("gap", "loss", 100.0, "gap [% of the bound]", f"gap to the lower bound {BAND}"),
+        notes=(f"The axis is linear up to {LINEAR_UP_TO:g} % and logarithmic above.", BELOW_BOUND),
+        columns=("gap [%]", "95 % low [%]", "95 % high [%]"),
+        symlog=True,
+    ),
 }
 """The figures by the names of their files."""
 
 
 def write(dataset: xr.Dataset, folder: Path) -> None:
-    """Write the figures of MEASURES, and the numbers in them; a gap only where there is one."""
-    with style.context(["default", STYLE]):
+    """Write the figures of MEASURES and the numbers in them; a gap only if the dataset has one."""
+    with figure_style():
         for name in MEASURES:
             if name == "cost" or np.isfinite(dataset["gap"]).any():
                 save(folder, name, draw(dataset, name))
 
 
-def draw(dataset: xr.Dataset, name: str) -> Drawn:
+def draw(dataset: xr.Dataset, name: str) -> FigureData:
     """A panel for each value of the other axes, a line and its 95 % band for each scheme; CSV rows of all points."""
-    measure, axes = MEASURES[name], axis_names(dataset)
-    rows = _rows(dataset, measure)
+    measure, axes, estimates = MEASURES[name], axis_names(dataset), _estimates(dataset, MEASURES[name])
     facets = list(itertools.product(*(range(dataset.sizes[axis]) for axis in axes[1:])))
     shown = facets[:MOST_PANELS]
     last = dataset.sizes[axes[-1]] if len(axes) > 2 else len(shown)
     columns = last if last <= MOST_COLUMNS else min(len(shown), MOST_COLUMNS)
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(WIDTH, 1.3 + 2.7 * lines + LINE * (len(dataset["scheme"]) // 4)))
-    figure.suptitle(_title(dataset, len(facets)), x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+    more = f"The first {MOST_PANELS} of {len(facets)} panels; all are in the CSV file." * (len(facets) > MOST_PANELS)
+    figure = new_figure(_title(dataset), measure.title, (*measure.notes, more), PANEL_HEIGHT * lines)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for panel, facet in zip(panels, shown, strict=False):
-        _panel(panel, dataset, measure, dict(zip(axes[1:], facet, strict=True)))
+        _panel(panel, dataset, estimates[:, :, *facet], dict(zip(axes[1:], facet, strict=True)))
+    for panel in panels[::columns]:
+        panel.set_ylabel(measure.label)
     for panel in panels[len(shown) :]:
         panel.set_visible(False)
-    for panel in panels[max(len(shown) - columns, 0) : len(shown)]:
-        panel.xaxis.set_tick_params(labelbottom=True)
-    _scale(panels[0], measure, [row[-3] for row in rows[1:]])
-    figure.supylabel(measure.label, fontsize=9)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
-    return figure, rows
+    lowest = max(len(shown) - columns, 0)
+    for i, panel in enumerate(panels[: len(shown)]):
+        panel.xaxis.set_tick_params(labelbottom=i >= lowest)
+        panel.xaxis.label.set_visible(i >= lowest)
+    _scale(panels[0], measure, estimates[0])
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="lower left", ncols=4, borderaxespad=0)
+    return figure, _rows(dataset, measure, estimates)
 
 
-def _scale(axes: Axes, measure: _Measure, values: Sequence[str | float]) -> None:
+def _estimates(dataset: xr.Dataset, measure: _Measure) -> np.ndarray:
+    """(3, axes..., scheme): mean over seeds, low and high end of its 95 % interval, at every point of the grid."""
+    per_seed = dataset[measure.variable].sum(measure.terms, skipna=False)
+    return measure.factor * mean_and_interval(per_seed.transpose("seed", *axis_names(dataset), "scheme").to_numpy())
+
+
+def _scale(axes: Axes, measure: _Measure, means: np.ndarray) -> None:
     """The scale of the vertical axis, which all panels share: logarithmic where the means are far apart."""
-    means = np.array([value for value in values if isinstance(value, float) and np.isfinite(value)])
+    means = means[np.isfinite(means)]
     if measure.symlog and len(means):
-        axes.set_yscale("symlog", linthresh=LINEAR_TO)
-        axes.set_ylim(0, 2 * max(means.max(), LINEAR_TO))
+        axes.set_yscale("symlog", linthresh=LINEAR_UP_TO)
+        axes.set_ylim(0, 2 * max(means.max(), LINEAR_UP_TO))
         axes.yaxis.set_major_formatter(short_number)
-    elif wide(means):
+    elif spans_decade(means):
         log_axis(axes, "y", means.min() / 1.5, means.max() * 1.5)
     else:
         axes.set_ylim(bottom=0)
 
 
-def _title(dataset: xr.Dataset, facets: int) -> str:
-    name = str(dataset.attrs["scenario_name"]).replace("$", r"\$")  # a file's name, not mathematics
-    counts = f"{dataset.attrs['blocks']} blocks, {dataset.sizes['seed']} seeds, after block {dataset.attrs['warmup']}"
-    more = f"; the first {MOST_PANELS} of {facets} panels, all are in the CSV file" * (facets > MOST_PANELS)
-    return f"{name}: {counts}{more}"
+def _title(dataset: xr.Dataset) -> str:
+    blocks, warmup = dataset.attrs["blocks"], dataset.attrs["warmup"]
+    return f"{dataset.attrs['scenario_name']}: {blocks} blocks, {warmup} of them warm-up, {dataset.sizes['seed']} seeds"
 
 
-def _panel(axes: Axes, dataset: xr.Dataset, measure: _Measure, at: Mapping[str, int]) -> None:
+def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[str, int]) -> None:
+    """The lines of one panel: (3, points, scheme), or (3, scheme) if the sweep has no axis."""
     names = axis_names(dataset)
     x, words = _positions(dataset, names)
-    for scheme in map(str, dataset["scheme"].values):
-        points = [{**at, names[0]: i} for i in range(len(x))] if names else [dict[str, int]()]
-        found = [measure.of(dataset, point, scheme) for point in points]
-        mean, low, high = (
-            measure.factor * np.array([getattr(one, which) for one in found]) for which in ("mean", "low", "high")
-        )
-        axes.plot(x, mean, color=colour(scheme), marker="o", markersize=3, label=short_name(scheme))
-        axes.fill_between(x, low, high, color=colour(scheme), alpha=0.2, linewidth=0)
+    estimates = estimates.reshape(3, len(x), -1)
+    for i, scheme in enumerate(map(str, dataset["scheme"].values)):
+        mean, low, high = estimates[..., i]
+        axes.plot(x, mean, color=scheme_colour(scheme), marker="o", markersize=3, label=short_name(scheme))
+        axes.fill_between(x, low, high, color=scheme_colour(scheme), alpha=0.2, linewidth=0)
     if at:
         axes.set_title(", ".join(f"{name} = {_label(dataset[name].values[i])}" for name, i in at.items()))
     if words:
         axes.set_xticks(x, words, rotation=30, ha="right")
-    elif wide(x):
+    elif spans_decade(x):
         log_axis(axes, "x", x.min() / 1.1, x.max() * 1.1)
+        if len(x) <= MOST_TICKS:
+            axes.set_xticks(x, [short_number(value) for value in x], rotation=30, ha="right")
+            axes.xaxis.set_minor_locator(NullLocator())
     if names:
         axes.set_xlabel(_axis_label(dataset, names[0]))
 
 
 def _positions(dataset: xr.Dataset, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Where the points of the first axis stand, and what is written there if they are words."""
+    """Positions of the first axis's values, and their tick labels if they are not numbers."""
     if not names:
         return np.zeros(1), ["the scenario"]
     values = dataset[names[0]].values
@@ -138,23 +157,25 @@ def _positions(dataset: xr.Dataset, names: Sequence[str]) -> tuple[np.ndarray, l
 
 def _axis_label(dataset: xr.Dataset, name: str) -> str:
     unit = dataset[name].attrs["units"]
-    return name.replace("_", " ") + (f" [{unit}]" if unit not in ("1", name) else "")
+    words = name.removesuffix(f"_{unit.lower()}").replace("_", " ")
+    return words + (f" [{unit}]" if unit not in ("1", name) else "")
 
 
 def _label(value: Any) -> str:
     return short_name(str(value)) if isinstance(value, str) else short_number(float(value))
 
 
-def _rows(dataset: xr.Dataset, measure: _Measure) -> list[Sequence[str | float]]:
-    """Every point with every scheme."""
+def _rows(dataset: xr.Dataset, measure: _Measure, estimates: np.ndarray) -> list[Sequence[str | float]]:
+    """Every point of the grid with every scheme."""
     names = axis_names(dataset)
+    schemes, labels = dataset["scheme"].values.tolist(), {name: dataset[name].values.tolist() for name in names}
+    status = dataset["status"].transpose(*names, "scheme").to_numpy()
+    bound = dataset["bound"].transpose(*names).to_numpy()
     rows: list[Sequence[str | float]] = [(*names, "scheme", "status", "bound", *measure.columns)]
     for at in grid(dataset):
-        here = dataset.isel(at)
-        values = [here[name].item() for name in names]
-        for scheme in map(str, dataset["scheme"].values):
-            found = measure.of(dataset, at, scheme)
-            numbers = [measure.factor * value for value in (found.mean, found.low, found.high)]
-            status = str(here["status"].sel(scheme=scheme).values)
-            rows.append((*values, scheme, status, float(here["bound"]), *numbers))
+        point, values = tuple(at.values()), [labels[name][i] for name, i in at.items()]
+        rows += [
+            (*values, scheme, str(status[*point, i]), float(bound[point]), *estimates[:, *point, i].tolist())
+            for i, scheme in enumerate(schemes)
+        ]
     return rows
