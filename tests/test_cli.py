@@ -5,41 +5,34 @@ import io
 import json
 import os
 import re
-import signal
-import subprocess
+import shlex
 import sys
-import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partway import files as store
-from partway.cli import commands
 from partway.cli import main as cli
-from partway.cli import reproduce as reproduce_command
-from partway.cli import sweep as sweep_command
-from partway.cli.main import main
+from partway.cli.main import COMMANDS, main
 from partway.errors import InputError
 from partway.experiments.comparison import Plan
+from partway.experiments.sweep.axes import axes_of
 from partway.provenance import version
 from partway.scenario.loading import load, preset_text, presets
 from partway.schemes import SCHEMES, hyperparameters
 
-ROOT = Path(__file__).parent.parent
-COMMANDS = (
-    *("compare", "run", "sweep", "bound", "theorem1", "reproduce"),
-    *("schemes", "scenarios", "scenario", "cut", "profile"),
-)
+NAMES = [command.name for command in COMMANDS]
 TINY = ("--set", "devices=2", "--blocks", "20", "--seeds", "2")
 COMPARE = ("compare", *TINY, "--schemes", "local", "random")
 RUN = ("run", *TINY, "--schemes", "local")
 POLICY = '''
-from partway import DeviceAction, DeviceController, drain, record
+from partway import DeviceAction, DeviceController, record
+from partway.system.equations import most_startable
 
 @record
 class Half(DeviceController):
@@ -48,12 +41,12 @@ class Half(DeviceController):
     More words.
     """
 
-    share: float = 0.5
+    fraction: float = 0.5
 
     def act(self, memory, device, view, key):
-        return DeviceAction(whole=drain(device, view.q, self.share), rest=self.share)
+        return DeviceAction(most_startable(device, view.q, self.fraction), self.fraction)
 
-number, instance = 3, Half(share=0.25)
+number, instance = 3, Half(fraction=0.25)
 
 def fails():
     raise RuntimeError("two\\nlines")
@@ -116,21 +109,31 @@ def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def lines_fit(text: str) -> bool:
-    return all(len(line) <= 100 for line in text.splitlines())
+def lines_fit(text: str, columns: int = 100) -> bool:
+    return all(len(line) <= columns for line in text.splitlines())
 
 
 # Help and lists
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps(command: str):
-    code, out, err = call(command, "--help")
+@pytest.mark.parametrize("command", NAMES)
+def test_every_command_helps(command: str, monkeypatch: pytest.MonkeyPatch):
+    for columns in (80, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code, out, err = call(command, "--help")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"usage: partway {command} ")
+        assert lines_fit(out, columns)
+        assert "\nexamples:\n" in out
+
+
+def test_help_names_every_command(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = call("--help")
     assert (code, err) == (0, "")
-    assert out.startswith(f"usage: partway {command} ")
-    assert lines_fit(out)
-    if command in ("compare", "run", "sweep", "bound", "reproduce", "cut", "profile"):
-        assert "\nexamples:\n  partway " in out
+    assert lines_fit(out, 80)
+    for command in COMMANDS:
+        assert re.search(rf"(?m)^  {command.name} +{re.escape(command.about)}$", out)
 
 
 def test_alone_it_shows_its_help():
@@ -138,23 +141,23 @@ def test_alone_it_shows_its_help():
     assert call("--version").out == f"partway {version()}\n"
 
 
-def test_help_names_every_command():
-    code, out, err = call("--help")
-    assert (code, err) == (0, "")
-    assert all(re.search(rf"(?m)^    {command}\b", out) for command in COMMANDS)
-
-
-def test_examples_of_the_help_are_commands(monkeypatch: pytest.MonkeyPatch):
-    asked: list[Any] = []
-    for name in ("compare", "run", "bound", "cut", "profile_network"):
-        monkeypatch.setattr(commands, name, asked.append)
-    monkeypatch.setattr(sweep_command, "sweep", asked.append)
-    monkeypatch.setattr(reproduce_command, "reproduce_paper", asked.append)
-    examples = [line for command in COMMANDS for line in call(command, "--help").out.splitlines()]
-    examples = [re.split(r"  +|\s\|", line.strip())[0].split() for line in examples if line.startswith("  partway ")]
-    assert len(examples) >= 20
-    assert [call(*words[1:]).code for words in examples] == [0] * len(examples)
-    assert len(asked) == len(examples)
+@pytest.mark.parametrize("command", NAMES)
+def test_examples_of_the_help_are_commands(command: str):
+    """Flags, scenarios, fields, axes and schemes exist; files such as mine.toml are the reader's."""
+    module = cli.command_module(command)
+    shown = call(command, "--help").out
+    assert len(module.EXAMPLES) >= 2
+    for about, line in module.EXAMPLES.items():
+        assert f"  {about}:\n    {line}\n" in shown
+        program, *words = shlex.split(re.split(r" [|>]", line)[0])
+        options = cli.build_parser().parse_args(words)
+        assert (program, options.run) == ("partway", module.run)
+        scenario = getattr(options, "scenario", None) or "paper"
+        load("paper" if scenario == "mine.toml" else scenario, getattr(options, "set", ()))
+        own = getattr(options, "schemes", None) or ([options.scheme] if getattr(options, "scheme", None) else [])
+        assert [name for name in own if name not in SCHEMES] in ([], ["mymodule:MyPolicy"])
+        for axis in axes_of(getattr(options, "axis", ())):
+            load(scenario, {axis.field: axis.values[-1]})
 
 
 def test_schemes_lists_every_scheme():
@@ -182,39 +185,43 @@ def test_scenarios_lists_every_preset():
 
 @pytest.mark.parametrize("name", presets())
 def test_a_printed_scenario_is_that_scenario(folder: Path, name: str):
-    code, out, err = call("scenario", name)
+    code, out, err = call("scenarios", name)
     assert (code, err) == (0, "")
     assert out == preset_text(name)
     (folder / "mine.toml").write_text(out)
     assert load("mine.toml") == load(name)
 
 
-def test_the_scenario_to_start_from_is_the_papers():
-    assert call("scenario").out == preset_text("paper")
-
-
 # Refusals
 
 SUGGESTED = {
     ("compair",): (
-        "'compair': allowed is compare, run, sweep, bound, theorem1, reproduce, schemes, scenarios, scenario, cut, "
-        "profile; "
-        "did you mean 'compare'?"
+        "COMMAND must be one of compare, run, sweep, bound, cut, profile, schemes, scenarios, theorem1, reproduce, "
+        "got 'compair'; did you mean 'compare'?"
     ),
+    ("scenario", "paper"): "got 'scenario'; did you mean 'scenarios'?",
     ("compare", "--sede", "3"): "--sede 3; did you mean '--seed'?",
     ("compare", "--blokcs=3"): "--blokcs=3; did you mean '--blocks'?",
-    ("schemes", "exat"): "no scheme 'exat'; did you mean 'exact'?",
-    ("scenario", "papre"): "no scenario 'papre'; did you mean 'paper'?",
+    ("sweep", "--axes", "devices=1", "--axis", "devices=1", "--out", "x"): "; did you mean '--axis'?",
+    ("schemes", "prised"): "no scheme 'prised'; did you mean 'priced'?",
+    ("scenarios", "papre"): "no scenario 'papre'; did you mean 'paper'?",
     ("profile", "resnet5"): "'resnet5'; did you mean 'resnet50'?",
-    ("profile", "resnet50", "--coding", "fp61"): "--coding 'fp61': allowed is fp32, fp16, uint8; did you mean 'fp16'?",
+    ("profile", "resnet50", "--tensor-dtype", "fp61"): (
+        "--tensor-dtype must be one of fp32, fp16, uint8, got 'fp61'; did you mean 'fp16'?"
+    ),
+    ("cut", "alexnet", "--plan-from", "learn"): (
+        "--plan-from must be one of statistics, learned, got 'learn'; did you mean 'learned'?"
+    ),
     (*COMPARE, "--scenario", "papr"): "--scenario 'papr': neither a file nor a preset; did you mean 'paper'?",
     (*COMPARE, "--schemes", "locl"): "no scheme 'locl'; did you mean 'local'?",
-    (*COMPARE, "--server", "exakt"): "no scheme 'exakt'; did you mean 'exact'?",
-    (*COMPARE, "--precision", "float23"): "--precision 'float23': allowed is float32, float64; did you mean 'float32'?",
+    (*COMPARE, "--server", "prised"): "no scheme 'prised'; did you mean 'priced'?",
+    (*COMPARE, "--precision", "float23"): (
+        "--precision must be one of float32, float64, got 'float23'; did you mean 'float32'?"
+    ),
     (*COMPARE, "--set", "devcies=3"): "unknown field 'devcies'; did you mean 'devices'?",
     (*COMPARE, "--set", "arrival_prob=1"): "unknown field 'arrival_prob'; did you mean 'device.arrival_prob'?",
-    (*COMPARE, "--set", "schemes.exact.stepp=1"): "unknown field 'schemes.exact.stepp'; did you mean 'step'?",
-    (*COMPARE, "--set", "schemes.exat.step=1"): "no scheme 'exat'; did you mean 'exact'?",
+    (*COMPARE, "--set", "schemes.priced.decya=1"): "unknown field 'schemes.priced.decya'; did you mean 'decay'?",
+    (*COMPARE, "--set", "schemes.prised.decay=1"): "no scheme 'prised'; did you mean 'priced'?",
 }
 
 
@@ -224,25 +231,30 @@ def test_a_mistyped_word_suggests_the_nearest(arguments: Sequence[str]):
 
 
 WRONG = {
-    ("compart",): ["COMMAND 'compart'", "did you mean 'compare'?"],
-    ("scenario", "paper", "paper"): ["unrecognized arguments: paper"],
+    ("compart",): ["COMMAND must be one of compare, ", "got 'compart'; did you mean 'compare'?"],
+    ("scenarios", "paper", "paper"): ["unrecognized arguments: paper"],
     ("compare", "--trace", "0"): ["unrecognized arguments: --trace 0", "partway compare --help"],
     ("compare", "--set"): ["--set", "expected at least one argument"],
-    ("run", "--schemes", "local", "random"): ["--schemes local random", "'run' takes one scheme"],
-    ("compare", "--seeds", "100001"): ["--seeds 100001", "a count from 1 up to 100000"],
-    ("compare", "--seeds", "9" * 5000): ["--seeds", "allowed is a "],
+    ("sweep", "--out", "x"): ["the following arguments are required: --axis"],
+    ("sweep", "--axis", "devices=1"): ["the following arguments are required: --out"],
+    ("run", "--schemes", "local", "random"): [
+        "--schemes must name one scheme, got local random",
+        "'compare' takes several",
+    ],
+    ("compare", "--seeds", "100001"): ["--seeds must be a count from 1 to 100000", "got 100001", "use --seed"],
+    ("compare", "--seeds", "9" * 5000): ["--seeds", "must be a whole number, got '999"],
     ("profile", "missing.onnx"): ["missing.onnx"],
     ("profile", "missing.csv"): ["missing.csv"],
     ("profile", "/"): ["/"],
     ("profile", "resnet50", "--shape", "x"): ["--shape", "'x'", "NAME=SIZExSIZE"],
-    ("profile", "resnet50", "--check"): ["--check", "need an .onnx file"],
-    (*RUN, "--trace", "2"): ["--trace 2", "from 0 to 1"],
-    (*RUN, "--trace", "-1"): ["--trace -1", "from 0 to 1"],
-    (*RUN, "--trace", "x"): ["--trace", "'x'", "allowed is a whole number"],
+    ("profile", "resnet50", "--verify"): ["--verify", "need an .onnx file, got 'resnet50'"],
+    (*RUN, "--trace", "2"): ["--trace must be a device from 0 to 1, got 2"],
+    (*RUN, "--trace", "-1"): ["--trace must be a device from 0 to 1, got -1"],
+    (*RUN, "--trace", "x"): ["--trace: must be a whole number, got 'x'"],
     (*COMPARE, "--blocks", "1"): ["--blocks 1", "from 2 to 10000000"],
     (*COMPARE, "--blocks", "10000001"): ["--blocks 10000001", "from 2 to 10000000"],
-    (*COMPARE, "--blocks", "1.5"): ["--blocks", "'1.5'", "allowed is a whole number"],
-    (*COMPARE, "--blocks", "nan"): ["--blocks", "'nan'", "allowed is a whole number"],
+    (*COMPARE, "--blocks", "1.5"): ["--blocks: must be a whole number, got '1.5'"],
+    (*COMPARE, "--blocks", "nan"): ["--blocks: must be a whole number, got 'nan'"],
     (*COMPARE, "--warmup", "20"): ["--warmup 20", "from 0 to 19"],
     (*COMPARE, "--warmup", "-1"): ["--warmup -1", "from 0 to 19"],
     (*COMPARE, "--seeds", "0"): ["--seeds 0", "a count from 1"],
@@ -251,14 +263,16 @@ WRONG = {
     (*COMPARE, "--seeds", "0", "4294967296"): ["4294967296", "from 0 to 4294967295"],
     ("compare", "--seed", "4294967296"): ["4294967296", "from 0 to 4294967295"],
     ("compare", "--seed", "1", "--seeds", "1"): ["--seeds", "--seed"],
-    (*COMPARE, "--seeds", "one"): ["--seeds", "'one'", "allowed is a whole number"],
+    (*COMPARE, "--seeds", "one"): ["--seeds: must be a whole number, got 'one'"],
     (*COMPARE, "--set", "device.arrival_prob=1.2"): ["device.arrival_prob = 1.2", "from 0 up to 1"],
     (*COMPARE, "--set", "device.capacitance=-1"): ["device.capacitance = -1", "from 0"],
     (*COMPARE, "--set", "devices=0"): ["devices = 0", "from 1 up to 10000000"],
     (*COMPARE, "--set", "slot_s=nan"): ["slot_s = nan", "a number from"],
-    (*COMPARE, "--set", "schemes.exact.step=fast"): ["step = 'fast'", "allowed is a number"],
-    (*COMPARE, "--set", "device.task={kind='layers',profile='/',coding='fp32'}"): ["profile '/'"],
-    (*COMPARE, "--set", "device.task={kind='layers',profile='resnet5',coding='fp32'}"): ["did you mean 'resnet50'?"],
+    (*COMPARE, "--set", "schemes.priced.decay=fast"): ["decay = 'fast'", "allowed is a number"],
+    (*COMPARE, "--set", "device.task={kind='layers',profile='/',tensor_dtype='fp32'}"): ["profile '/'"],
+    (*COMPARE, "--set", "device.task={kind='layers',profile='resnet5',tensor_dtype='fp32'}"): [
+        "did you mean 'resnet50'?"
+    ],
     (*COMPARE, "--scenario", "."): ["--scenario '.'", "Is a directory"],
     (*COMPARE, "--scenario", "missing.toml"): ["--scenario 'missing.toml'", "neither a file nor a preset"],
     (*COMPARE, "--scenario", "junk"): ["--scenario 'junk'", "not a text file"],
@@ -311,7 +325,7 @@ def test_any_words_after_a_command(words: list[str], command: str):
 def test_compare_writes_what_it_prints(folder: Path):
     code, out, err = call(*COMPARE, "--out", "a/results", "--json", "r.json")
     assert code == 0
-    assert err.endswith("Figures, data and JSON are in a/results\n")
+    assert err.endswith("Results are in a/results\n")
     assert lines_fit(out)
     assert lines_fit(err)
     written = {path.name for path in (folder / "a" / "results").iterdir()}
@@ -328,7 +342,7 @@ def test_compare_writes_what_it_prints(folder: Path):
 
 
 def results_are_replaced_only_when_asked(folder: Path) -> None:
-    """Goes on where results exist, which take a second to draw."""
+    """Part of the test above, whose results take a second to draw."""
     before = listing(folder)
     assert "exists already; add --overwrite" in refused(*COMPARE, "--out", "a/results")
     assert "exists already; add --overwrite" in refused(*COMPARE, "--json", "r.json")
@@ -356,13 +370,13 @@ def test_without_out_nothing_is_written(folder: Path):
     code, out, err = call(*COMPARE)
     assert code == 0
     assert os.listdir(folder) == []
-    assert "Nothing was written" in err
+    assert "Nothing was saved" in err
     assert lines_fit(out + err)
     assert {"local", "random*"} <= {line.split()[0] for line in out.splitlines()}
 
 
 def test_an_unknown_profile_leaves_no_folder(folder: Path):
-    task = "device.task={kind='layers',profile='missing',coding='fp32'}"
+    task = "device.task={kind='layers',profile='missing',tensor_dtype='fp32'}"
     assert "'missing'" in refused(*COMPARE, "--out", "a/b", "--json", "r.json", "--set", task)
     assert os.listdir(folder) == []
 
@@ -388,7 +402,7 @@ def test_a_scheme_from_the_current_folder(folder: Path):
     code, out, err = call("schemes", "outside_good:instance")
     assert (code, err) == (0, "")
     assert "outside_good:instance: Sends [half] of a task in every block." in out
-    assert "schemes.outside_good:instance.share" in out
+    assert "schemes.outside_good:instance.fraction" in out
 
 
 @pytest.mark.parametrize(
@@ -414,138 +428,18 @@ def test_a_broken_scheme_is_one_line(folder: Path, name: str, reason: str, monke
     assert reason in refused(*COMPARE, "--schemes", name, "--out", "results")
 
 
-# The process
-
-
-@contextlib.contextmanager
-def process(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """`partway` as a process of its own, from this checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "partway", *arguments]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    with subprocess.Popen(command, text=True, env=environment, **pipes) as started:
-        try:
-            yield started
-        finally:
-            started.kill()
-
-
-def test_a_process_prints_json_and_exits_with_0(folder: Path):
-    with process("compare", *TINY, "--schemes", "local", "--json", "-") as started:
-        out, err = started.communicate(timeout=120)
-    assert started.returncode == 0
-    assert json.loads(out)["blocks"] == 20
-    assert re.fullmatch(r"[\d.]+ tasks arrive per block[^\0]*", err)
-    assert lines_fit(err)
-    assert os.listdir(folder) == []
-
-
-def test_a_process_that_is_refused_exits_with_2(folder: Path):
-    with process(*COMPARE, "--set", "devices=0", "--out", "results") as started:
-        out, err = started.communicate(timeout=120)
-    assert started.returncode == 2
-    assert (out, err) == ("", "partway: devices = 0: allowed is a whole number from 1 up to 10000000\n")
-    assert os.listdir(folder) == []
-
-
-def test_a_reader_that_leaves_is_no_failure(folder: Path):
-    with process("compare", *TINY, "--schemes", "local", "--out", "results") as started:
-        assert started.stdout is not None
-        started.stdout.close()
-        assert started.stderr is not None
-        err = started.stderr.read()
-        assert started.wait(timeout=120) == 0
-    assert "Traceback" not in err
-    assert "results.nc" in os.listdir(folder / "results")
-
-
-@pytest.mark.parametrize("command", ["schemes", "scenario"])
-def test_a_full_disk_behind_stdout_is_one_line(command: str):
-    err = io.StringIO()
-    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full), contextlib.redirect_stderr(err):
-        assert main([command]) == 2
-    assert err.getvalue() == "partway: [Errno 28] No space left on device\n"
-
-
-@pytest.mark.parametrize("command", ["schemes", "scenario"])
-def test_no_stdout_at_all(command: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    assert main([command]) == 0
-
-
-def interrupted(started: subprocess.Popen[str]) -> str:
-    """Press Ctrl-C, again every two seconds: while Python loads its modules an interrupt may get lost there."""
-    for _ in range(30):
-        started.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return started.communicate(timeout=2)[1]
-    pytest.fail("Ctrl-C was not heard")
-
-
-@pytest.mark.parametrize("after", [0.0, 4.0], ids=["compiling", "running"])
-def test_an_interrupt_leaves_nothing_and_exits_with_130(folder: Path, after: float):
-    arguments = ("compare", *TINY, "--blocks", "10000000", "--schemes", "local")
-    with process(*arguments, "--out", "a/b/results", "--json", "r.json") as started:
-        assert started.stderr is not None
-        assert "tasks arrive per block" in started.stderr.readline()
-        assert sorted(os.listdir(folder))[-1] == "a"
-        time.sleep(after)
-        err = interrupted(started)
-    assert started.returncode == 130
-    assert err.endswith("partway: interrupted; nothing was written\n")
-    assert "Traceback" not in err
-    assert os.listdir(folder) == []
-
-
-def test_an_interrupt_inside_jaxs_callback_is_heard_after_it(folder: Path):
-    def _xla_gc_callback() -> None:  # what is raised in it is printed and lost
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        cli._heed_interrupts()
-        _xla_gc_callback()
-        assert call(*COMPARE, "--out", "a/results").code == 130
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        commands.INTERRUPTED.clear()
-        signal.signal(signal.SIGINT, before)
-    assert os.listdir(folder) == []
-
-
-def test_an_interrupt_at_start_up_leaves_nothing(folder: Path):
-    with process("compare", "--blocks", "10000000", "--out", "a/b/results") as started:
-        time.sleep(1.0)
-        interrupted(started)
-    assert started.returncode == 130
-    assert os.listdir(folder) == []
-
-
 @pytest.mark.parametrize(
-    ("schemes", "broadcast_queue"),
-    [(("priced", "local"), True), (("constant", "printed"), False), (("local", "neurosurgeon"), False)],
+    ("schemes", "advised"),
+    [(("priced", "local"), True), (("constant", "priced"), False), (("local", "neurosurgeon"), False)],
 )
-def test_what_learns_is_not_compared_without_a_word_on_the_tuned_constant(
-    schemes: Sequence[str], told: bool, monkeypatch: pytest.MonkeyPatch
+def test_what_learns_is_compared_with_the_tuned_constant_or_it_says_so(
+    schemes: Sequence[str], advised: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    def stop(plan: Plan, *_: Any) -> None:
+    def stop(plan: Plan, *_: object) -> None:
         raise InputError(" ".join(plan.schemes))
 
-    monkeypatch.setattr(commands, "execute", stop)
+    monkeypatch.setattr("partway.experiments.comparison.execute", stop)
     code, _, err = call("compare", *TINY, "--schemes", *schemes)
     assert code == 2
     assert err.splitlines()[-1] == f"partway: {' '.join(schemes)}"
-    assert ("add it to --schemes" in err) == told
-
-
-@pytest.mark.parametrize(
-    ("broadcast_queue", "devices"),
-    [({}, 3), ({"JAX_NUM_CPU_DEVICES": "2"}, 2), ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 5)],
-)
-def test_a_large_fleet_may_use_all_cores(told: dict[str, str], devices: int):
-    """As many JAX devices as cores (NPROC), unless the user has said how many."""
-    code = "from partway import cli; cli._use_all_cores(); import jax; print(len(jax.local_devices()))"
-    made = {**os.environ, "NPROC": "3", **told}
-    done = subprocess.run([sys.executable, "-c", code], env=made, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(devices)]
+    assert ("Add constant to --schemes" in err) == advised

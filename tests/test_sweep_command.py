@@ -1,5 +1,6 @@
 """`partway sweep` as a user meets it: what it prints, what it writes, how it fails and stops."""
 
+import contextlib
 import csv
 import io
 import json
@@ -8,9 +9,10 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,78 +25,110 @@ from partway.cli import main as cli
 from partway.cli import sweep as sweep_command
 from partway.cli.terminal import terminal
 from partway.errors import InputError
+from partway.experiments.sweep import report
 from partway.experiments.sweep import run as sweep_run
 from partway.experiments.sweep.run import Progress
 from partway.figures import sweep as figure
 
 WORDS = ("--schemes", "local", "full", "--blocks", "10", "--seeds", "2")
-AXES = ("--over", "device.arrival_prob=0.1:0.3:3", "devices=1,2")
+AXES = ("--axis", "device.arrival_prob=0.1:0.3:3", "devices=1,2")
 
 
 def parsed(*words: str) -> Namespace:
-    parser = cli.Parser(prog="partway sweep")
-    cli._sweep_flags(parser)
-    return parser.parse_args(words)
+    return cli.build_parser().parse_args(("sweep", *words))
 
 
 def sweeps(*words: str) -> None:
-    sweep_command.sweep(parsed(*WORDS, *words))
+    sweep_command.run(parsed(*WORDS, *words))
 
 
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where to write; the work is done here, by toys."""
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
-    monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
+    """Where to write; toys compute, in a thread of this process."""
+    use_toys(monkeypatch)
     return tmp_path / "out"
 
 
-def test_a_sweep_prints_a_table_and_keeps_its_results(out: Path, capsys: pytest.CaptureFixture[str]):
-    sweeps(*AXES, "--out", str(out), "--jobs", "1")
-    printed = capsys.readouterr()
-    assert printed.out.splitlines()[0].split() == ["arrival_prob", "devices", "local", "full"]
-    assert len([line for line in printed.out.splitlines() if line.startswith("0.")]) == 6
-    assert "cost per block after warm-up" in printed.out
-    last, where = printed.err.splitlines()
-    assert last.startswith("sweep: 12 of 12 cases, 12 of them now, in ")
-    assert where == f"Figures, data and JSON are in {out}"
-    assert {path.name for path in out.iterdir()} == {
+def use_toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_run, "processes", lambda count: ThreadPoolExecutor(1))
+    monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
+
+
+class Swept(NamedTuple):
+    """A sweep's folder, and what it printed: a table, and when it was started again with --json -."""
+
+    out: Path
+    table: str
+    err: str
+    document: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    out, printed = tmp_path_factory.mktemp("swept") / "out", list[str]()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as err:
+        use_toys(patch)
+        for more in ((), ("--json", "-")):
+            with contextlib.redirect_stdout(io.StringIO()) as text:
+                sweeps(*AXES, "--out", str(out), *more)
+            printed.append(text.getvalue())
+    return Swept(out, printed[0], err.getvalue(), json.loads(printed[1], parse_constant=pytest.fail))
+
+
+def test_a_sweep_prints_a_table_and_keeps_its_results(swept: Swept):
+    assert swept.table.splitlines()[0].split() == ["arrival_prob", "devices", "local", "full"]
+    assert len([line for line in swept.table.splitlines() if line.startswith("0.")]) == 6
+    assert "cost per block after warm-up" in swept.table
+    first, where, again, where_again = swept.err.splitlines()
+    assert first.startswith("sweep: 12 of 12 cases done, 12 of them now, in ")
+    assert again.startswith("sweep: 12 of 12 cases done, 0 of them now, in ")
+    assert where == where_again == f"Results are in {swept.out}"
+    assert {path.name for path in swept.out.iterdir()} == {
         *(".lock", "plan.json", "cases", "results.nc", "results.json", "table.txt", "scenario.toml"),
         *("cost.png", "cost.svg", "cost.csv"),
     }
-    sweeps(*AXES, "--out", str(out), "--jobs", "1")  # once more: nothing to compute, the same words
-    assert capsys.readouterr().out == printed.out
+    assert (swept.out / "table.txt").read_text() == swept.table  # of the second sweep, which computed nothing
 
 
-def test_json_holds_every_case(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    sweeps(*AXES, "--out", str(out), "--jobs", "1", "--json", "-")
-    document = json.loads(capsys.readouterr().out)
-    assert document == json.loads((out / "results.json").read_text())
+def test_json_holds_every_case(swept: Swept):
+    document = swept.document
+    assert document == json.loads((swept.out / "results.json").read_text())
+    assert document["axes"] == [["device.arrival_prob", [0.1, 0.2, 0.3]], ["devices", [1, 2]]]
     assert len(document["cases"]) == 12
-    dataset = xr.load_dataset(out / "results.nc")
+    dataset = xr.load_dataset(swept.out / "results.nc")
     case = document["cases"][3]
     assert case["point"] == {"device.arrival_prob": 0.1, "devices": 2}
     assert (case["scheme"], case["status"]) == ("full", "ok")
-    per_seed = dataset["cost"].isel(arrival_prob=0, devices=1, scheme=1).sum("part")
-    assert case["cost_per_block"]["mean"] == pytest.approx(float(per_seed.mean()))
+    cost = dataset["cost"].isel(arrival_prob=0, devices=1, scheme=1)
+    assert case["cost_per_block"]["mean"] == pytest.approx(float(cost.sum("part").mean()))
+    assert list(case["cost_components"].values()) == pytest.approx(cost.mean("seed").values.tolist())
     assert case["gap"]["mean"] is None
     assert case["bound"] == float(dataset["bound"][0, 1])
+
+
+def test_json_in_the_sweeps_folder_is_refused(out: Path):
     with pytest.raises(InputError, match="is in --out"):
         sweeps(*AXES, "--out", str(out), "--json", str(out / "mine.json"))
 
 
-def test_the_figures_numbers_are_the_datasets(out: Path):
-    sweeps(*AXES, "--out", str(out), "--jobs", "1")
-    rows = list(csv.DictReader((out / "cost.csv").read_text().splitlines()))
-    dataset = xr.load_dataset(out / "results.nc")
+def test_the_figures_numbers_are_the_datasets(swept: Swept):
+    rows = list(csv.DictReader((swept.out / "cost.csv").read_text().splitlines()))
+    dataset = xr.load_dataset(swept.out / "results.nc")
     assert len(rows) == 12
     for row in rows:
         at = {"arrival_prob": float(row["arrival_prob"]), "devices": int(row["devices"]), "scheme": row["scheme"]}
         assert float(row["cost [per block]"]) == pytest.approx(float(dataset["cost"].sel(at).sum("part").mean()))
 
 
+def computed(*axes: str) -> xr.Dataset:
+    """The dataset of a sweep, nothing written."""
+    return partway.sweep("paper", axes, schemes=["local", "full"], blocks=10, seeds=2)
+
+
+@pytest.mark.usefixtures("out")
 @pytest.mark.parametrize(
-    ("over", "panels", "label"),
+    ("axes", "panels", "label"),
     [
         (("device.arrival_prob=0.1,0.2",), 1, "arrival prob"),
         (("device.bandwidth_hz=1e5:1e7:3:log", "devices=1,2"), 2, "bandwidth hz [Hz]"),
@@ -102,35 +136,43 @@ def test_the_figures_numbers_are_the_datasets(out: Path):
         (("device.arrival_prob=0.1,0.2", "devices=1:20:20"), figure.MOST_PANELS, "arrival prob"),
     ],
 )
-def test_a_panel_for_every_value_of_the_other_axes(out: Path, over: tuple[str, ...], panels: int, label: str):
-    sweeps("--over", *over, "--out", str(out), "--jobs", "1")
-    dataset = xr.load_dataset(out / "results.nc")
+def test_a_panel_for_every_value_of_the_other_axes(axes: tuple[str, ...], panels: int, label: str):
+    dataset = computed(*axes)
     drawn, rows = figure.draw(dataset, "cost")
-    shown = [axes for axes in drawn.axes if axes.get_visible()]
+    shown = [each for each in drawn.axes if each.get_visible()]
     assert len(shown) == panels
     assert shown[0].get_xlabel() == label
-    for axes in shown:
-        assert [line.get_label() for line in axes.lines] == ["local", "full"]
+    for each in shown:
+        assert [line.get_label() for line in each.lines] == ["local", "full"]
     first = [row for row in rows[1:] if row[len(dataset["status"].dims) - 1] == "local"]
     assert np.isin(np.asarray(shown[0].lines[0].get_ydata()), [row[-3] for row in first]).all()
 
 
-def test_cases_without_numbers_say_why_below_the_table(out: Path, capsys: pytest.CaptureFixture[str]):
-    sweeps("--over", "device.arrival_prob=0.5,1.5", "--out", str(out), "--jobs", "1")
+@pytest.mark.usefixtures("out")
+def test_cases_without_numbers_say_why_below_the_table(capsys: pytest.CaptureFixture[str]):
+    terminal().print(report.table(computed("device.arrival_prob=0.5,1.5")))
     printed = capsys.readouterr().out
     assert printed.count("invalid") == 3
     assert "2 x invalid: device.arrival_prob = 1.5: allowed is a number from 0 up to 1" in printed
 
 
+@pytest.mark.usefixtures("out")
+def test_a_long_table_is_cut_on_the_terminal(capsys: pytest.CaptureFixture[str]):
+    terminal().print(report.table(computed("device.bandwidth_hz=1e5:1e7:3:log"), max_rows=2))
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()[1:3]] == ["100000", "1000000"]
+    assert "not shown: 1 of 3 points; the files hold all" in printed
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (AXES, "--out: name a folder"),
+        (AXES, "required: --out"),
         ((*AXES, "--out", "x", "--jobs", "0"), "--jobs 0"),
-        ((*AXES, "--out", "x", "--jobs", "2", "--dask", "tcp://nowhere:1"), "leave it out with --dask"),
-        (("--over", "device.arival_prob=1", "--out", "x"), "did you mean"),
-        (("--over", "devices", "--out", "x"), "expected FIELD=SPEC"),
-        (("--out", "x"), "--over: name an axis"),
+        ((*AXES, "--out", "x", "--jobs", "2", "--dask", "tcp://nowhere:1"), "--dask: not allowed with argument --jobs"),
+        (("--axis", "device.arival_prob=1", "--out", "x"), "did you mean"),
+        (("--axis", "devices", "--out", "x"), "expected FIELD=SPEC"),
+        (("--out", "x"), "required: --axis"),
         ((*AXES, "schemes.priced.answer=0.1,0.2", "--out", "x"), "'priced' is not among --schemes"),
     ],
 )
@@ -147,17 +189,18 @@ def test_the_help_says_what_out_needs_and_what_overwrite_deletes(capsys: pytest.
     with pytest.raises(SystemExit):
         cli.main(["sweep", "--help"])
     words = " ".join(capsys.readouterr().out.split())
-    assert "--out DIR required: the folder of state and results; the same command goes on there where" in words
-    assert "--overwrite delete the sweep that is in --out, its cases and results (leave it out to go on)" in words
+    assert "If interrupted or killed, run the same command again to resume." in words
+    assert "--out DIR folder of the sweep's state and results" in words
+    assert "--overwrite delete the sweep in --out and start again, instead of resuming it" in words
 
 
-def test_off_a_terminal_a_line_says_now_and_then_how_far_it_is(
+def test_off_a_terminal_a_line_from_time_to_time_says_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     """100 cases are there from before; 30 more in 31 s leave 270 for 279 s."""
     clock, said = [0.0], list[str]()
     monkeypatch.setattr(sweep_command, "time", SimpleNamespace(monotonic=lambda: clock[-1]))
-    with sweep_command._progress(terminal(errors=True)) as show:
+    with sweep_command.showing_progress(terminal(errors=True)) as show:
         for now, done in ((1, 100), (15, 100), (29, 120), (31, 130), (60, 180), (62, 200), (62.5, 200), (80, 400)):
             clock.append(now)
             show(Progress(done, 400, 4 if done < 400 else 0))
@@ -165,28 +208,28 @@ def test_off_a_terminal_a_line_says_now_and_then_how_far_it_is(
             said.append(printed.err)
             assert printed.out == ""
     assert [line for line in said if line] == [
-        "sweep: 130 of 400 cases, 4 groups in flight, about 5 min left\n",
-        "sweep: 200 of 400 cases, 4 groups in flight, about 2 min left\n",
-        "sweep: 400 of 400 cases, 300 of them now, in 80 s\n",
+        "sweep: 130 of 400 cases done, 4 groups running, about 5 min left\n",
+        "sweep: 200 of 400 cases done, 4 groups running, about 2 min left\n",
+        "sweep: 400 of 400 cases done, 300 of them now, in 80 s\n",
     ]
     assert said[3]
     assert said[5]
 
 
 def test_no_time_left_is_said_before_anything_is_known_of_it():
-    assert sweep_command._line(Progress(7, 9, 2), 0, 40.0) == "sweep: 7 of 9 cases, 2 groups in flight"
+    assert sweep_command.progress_line(Progress(7, 9, 2), 0, 40.0) == "sweep: 7 of 9 cases done, 2 groups running"
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "0 s"), (89.4, "89 s"), (90, "2 min"), (3600, "60 min"), (12_000, "3 h 20 min")]
 )
 def test_a_time_is_said_in_its_unit(seconds: float, words: str):
-    assert sweep_command._span(seconds) == words
+    assert sweep_command.duration(seconds) == words
 
 
 def test_on_a_terminal_it_is_a_bar():
     screen = io.StringIO()
-    with sweep_command._progress(Console(file=screen, force_terminal=True, width=100)) as show:
+    with sweep_command.showing_progress(Console(file=screen, force_terminal=True, width=100)) as show:
         show(Progress(3, 12, 2))
         show(Progress(12, 12, 0))
     assert "12/12" in screen.getvalue()
@@ -199,31 +242,33 @@ def test_without_dask_installed_it_says_what_to_install(out: Path, monkeypatch: 
         sweeps(*AXES, "--out", str(out), "--dask", "tcp://127.0.0.1:1")
 
 
-def test_ctrl_c_says_how_to_go_on(out: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_says_how_to_resume(out: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep_run._Computation, "_submit", interrupted)
-    with pytest.raises(KeyboardInterrupt, match=r"0 of 12 cases are kept in .*out, the same command goes on"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"0 of 12 cases are saved in .*out; run the same command again to resume"
+    ):
         sweeps(*AXES, "--out", str(out), "--jobs", "1")
 
 
 STOPPED = """
 import sys
-from partway import cli, sweep_command, sweep_run
+from partway.cli import sweep as sweep_command
+from partway.experiments.sweep import run as sweep_run
 import sweep_toys
 sweep_toys.DELAY_S = 60
 sweep_run.play_group = sweep_toys.play
 sweep_run.HEARTBEAT_S = 0.05
 from test_sweep_command import parsed
-cli._heed_interrupts()
 try:
     real = sweep_run._Computation._progress
-    def told(self):
+    def noted(self):
         print("running", flush=True)
         return real(self)
-    sweep_run._Computation._progress = told
-    sweep_command.sweep(parsed(*sys.argv[1:]))
+    sweep_run._Computation._progress = noted
+    sweep_command.run(parsed(*sys.argv[1:]))
 except KeyboardInterrupt as stop:
     print(stop)
 """
@@ -238,4 +283,4 @@ def test_ctrl_c_ends_a_sweep_that_computes(tmp_path: Path):
         assert running.stdout.readline() == "running\n"
         running.send_signal(signal.SIGINT)
         last = running.communicate(timeout=50)[0].splitlines()[-1]
-    assert "of 12 cases are kept in" in last
+    assert "of 12 cases are saved in" in last

@@ -3,106 +3,174 @@
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from partway.bound.lower_bound import Bound, NoBound, lower_bound
-from partway.cli.terminal import Screen
+from partway.cli import flags
+from partway.cli.flags import whole_number
+from partway.cli.terminal import counting, terminal, working
 from partway.dnn.profile import Profile, read_profile, write_profile
 from partway.errors import InputError, shown
-from partway.experiments.comparison import OnProgress
-from partway.figures import cut_map
-from partway.planner import report as cut_report
-from partway.planner.break_even import break_even
-from partway.planner.context import DeviceContext, device_context, with_task
-from partway.planner.evaluation import PolicyOutcome, policy_outcome, run_scheme, single_tasks
-from partway.planner.plan import PlanRule, exact_rule, learned_rule
-from partway.planner.report import CutResult
-from partway.scenario.loading import load
-from partway.simulation.rollout import Run
+
+if TYPE_CHECKING:
+    from partway.bound.lower_bound import Bound
+    from partway.experiments.comparison import OnProgress
+    from partway.planner.evaluation import Measured
+    from partway.planner.plan import DeviceContext, PlanRule
+    from partway.planner.report import Answer
+    from partway.simulation.rollout import Run
 
 EXTREMES = {"local": "all local", "full": "all remote"}
-"""What the recommendation is measured against, by scheme."""
+"""Schemes that the recommendation is compared with, and their names in the table."""
+DESCRIPTION = (
+    "Find what a device should do with a network: how many tasks to start, where to split the last one and how fast to "
+    "run the CPU, for each queue length and channel state. The plan is evaluated by formula and by simulation, beside "
+    "all local and all remote execution, and the bandwidth from which offloading pays is computed."
+)
+EXAMPLES = {
+    "A shipped network in the scenario ocr": "partway cut resnet50",
+    "Your own network and scenario": "partway cut model.onnx --scenario mine.toml --distance-m 80 --out my-cut",
+    "A compressed input and more bandwidth": "partway cut ppocr-rec --input-bits 6e4 --set device.bandwidth_hz=5e6",
+    "Values for another program": "partway cut alexnet --tensor-dtype fp16 --json - | jq .break_even_hz",
+}
 
 
-def question(options: argparse.Namespace) -> DeviceContext:
-    """The device in its world. An ONNX file becomes a profile on the way."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway cut`."""
+    flags.add_network(parser)
+    flags.add_scenario(parser, "ocr")
+    group = parser.add_argument_group("device and plan")
+    group.add_argument(
+        "--device", type=whole_number, metavar="N", help="number of the device (default: the one with the median gain)"
+    )
+    group.add_argument(
+        "--distance-m", type=float, metavar="M", help="place the device at this distance in metres, without shadowing"
+    )
+    group.add_argument(
+        "--plan-from",
+        choices=["statistics", "learned"],
+        default="statistics",
+        help="the scenario's statistics, or what the scheme priced learns without them (default: statistics)",
+    )
+    group.add_argument(
+        "--blocks", type=whole_number, default=600, metavar="N", help="blocks to simulate (default: 600)"
+    )
+    group.add_argument("--seeds", type=whole_number, default=3, metavar="N", help="number of seeds (default: 3)")
+    flags.add_output(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Answer, write and print."""
+    from partway.cli import output
+    from partway.planner import report
+
+    target, errors = question(options), terminal(errors=True)
+    with output.destinations(options) as (folder, file):
+        with counting(options.blocks * (1 + len(EXTREMES)), "blocks", errors) as on_progress:
+            answer = solve(options, target, on_progress)
+        text = output.json_text(report.as_json(answer))
+        if file:
+            file.write_text(text, "utf-8")
+        if folder:
+            with working("writing results", errors):
+                write(options, answer, text, folder)
+    output.show(options, lambda: text, lambda console: console.print(report.sheet(answer)))
+    output.say_where(options)
+
+
+def question(options: argparse.Namespace) -> "DeviceContext":
+    """The device in its world. An ONNX file is profiled first."""
+    from partway.planner.plan import site, with_task
+    from partway.scenario.loading import load
+
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
-            raise InputError(f"--{flag} must be between {low} and {high}, got {value}")
+            raise InputError(f"--{flag} must be a whole number from {low} to {high}, got {value}")
     with tempfile.TemporaryDirectory() as folder:
         profile, name = _profile(options, Path(folder))
-        task = {
-            "kind": "layers",
-            "profile": name,
-            "tensor_dtype": options.tensor_dtype,
-            "input_bits": options.input_bits,
-        }
-        asked = with_task(load(options.scenario, options.set), {key: one for key, one in task.items() if one})
-        return device_context(asked, profile, options.device, options.distance_m)
+        scenario = with_task(load(options.scenario, options.set), _task(options, name))
+        return site(scenario, profile, options.device, options.distance_m)
 
 
 def _profile(options: argparse.Namespace, folder: Path) -> tuple[Profile, str]:
     """The network, and the name under which a scenario finds its profile."""
     if Path(options.model).suffix.lower() != ".onnx":
         if options.shape:
-            raise InputError(f"{shown(options.model)}: --shape needs an .onnx file")
+            raise InputError(f"--shape needs an .onnx file, got {shown(options.model)}")
         return read_profile(options.model), options.model
-    from partway.dnn import graph as profile  # the rest works without the extra `onnx`
+    from partway.dnn import graph  # needs the extra `onnx`
 
-    found = profile.profile_model(options.model, shapes=dict(options.shape))
+    with working("reading the network", terminal(errors=True)):
+        profile = graph.profile_model(options.model, shapes=dict(options.shape))
     path = folder / "network.csv"
-    path.write_text(write_profile(found), encoding="utf-8")
-    return found, str(path)
+    path.write_text(write_profile(profile), encoding="utf-8")
+    return profile, str(path)
 
 
-def blocks(options: argparse.Namespace) -> int:
-    """Blocks to play, of all policies together."""
-    return options.blocks * (1 + len(EXTREMES))
+def _task(options: argparse.Namespace, profile: str) -> dict[str, Any]:
+    """The task of a scenario whose devices run this network."""
+    task: dict[str, Any] = {"kind": "layers", "profile": profile, "tensor_dtype": options.tensor_dtype}
+    return task if options.input_bits is None else {**task, "input_bits": options.input_bits}
 
 
-def solve(options: argparse.Namespace, target: DeviceContext, on_progress: OnProgress) -> CutResult:
-    """Plan, measure, and look for the bandwidths where sending pays."""
-    found, why = _bound(options, target)
-    scheme, seeds = ("priced" if found is None else "oracle"), range(options.seeds)
-    played = run_scheme(target, scheme, seeds, options.blocks, found, on_progress)
-    rule, source = _rule(target, found, played, f"{why}learned in {options.blocks} blocks by priced")
-    rows = [policy_outcome(target, "recommended", played, rule.price)]
+def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "OnProgress") -> "Answer":
+    """Plan, simulate the plan and both extremes, and find the bandwidths from which offloading pays."""
+    from partway.planner.break_even import break_even
+    from partway.planner.evaluation import lone_tasks, measured, play_here
+    from partway.planner.report import Answer
+
+    on_progress("lower bound", 0)
+    bound, why = _bound(options, target)
+    scheme, seeds = ("priced" if bound is None else "oracle"), range(options.seeds)
+    played = play_here(target, scheme, seeds, options.blocks, bound, on_progress)
+    rule, source = _rule(target, bound, played, f"{why}learned by priced in {options.blocks} blocks")
+    rows = [measured(target, "recommended", played, rule.price)]
     rows += [_extreme(options, target, scheme, rule, on_progress) for scheme in EXTREMES]
-    return CutResult(target, rule, source, break_even(target.device, rule.price), single_tasks(target, rule), rows)
+    on_progress("break-even", 0)
+    return Answer(target, rule, source, break_even(target.own, rule.price), lone_tasks(target, rule), rows)
 
 
-def _bound(options: argparse.Namespace, target: DeviceContext) -> tuple[Bound | None, str]:
+def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound | None, str]":
     """The exact solution, or None and why it is not used."""
-    if options.learn:
+    from partway.bound.lower_bound import NoBound, lower_bound
+
+    if options.plan_from == "learned":
         return None, ""
     try:
         return lower_bound(target.world), ""
-    except NoBound as why:
-        return None, f"{why}: "
+    except NoBound as reason:
+        return None, f"{reason}: "
 
 
-def _rule(target: DeviceContext, found: Bound | None, played: Run, learned: str) -> tuple[PlanRule, str]:
-    if found is None:
+def _rule(target: "DeviceContext", bound: "Bound | None", played: "Run", learned: str) -> "tuple[PlanRule, str]":
+    """What decisions are made with, and where it comes from."""
+    from partway.planner.plan import exact_rule, learned_rule
+
+    if bound is None:
         return learned_rule(target, played), learned
-    return exact_rule(target, found), "planned with the scenario's statistics, by the lower bound's price and tables"
+    return exact_rule(target, bound), "planned from the scenario's statistics with the lower bound's price and tables"
 
 
 def _extreme(
-    options: argparse.Namespace, target: DeviceContext, scheme: str, rule: PlanRule, on_progress: OnProgress
-) -> PolicyOutcome:
-    played = run_scheme(target, scheme, range(options.seeds), options.blocks, None, on_progress)
-    return policy_outcome(target, EXTREMES[scheme], played, rule.price)
+    options: argparse.Namespace, target: "DeviceContext", scheme: str, rule: "PlanRule", on_progress: "OnProgress"
+) -> "Measured":
+    from partway.planner.evaluation import measured, play_here
+
+    played = play_here(target, scheme, range(options.seeds), options.blocks, None, on_progress)
+    return measured(target, EXTREMES[scheme], played, rule.price)
 
 
-def write(options: argparse.Namespace, answer: CutResult, text: str, folder: Path) -> None:
-    """Map, profile, table, JSON, and the scenario to go on with."""
-    name = f"{answer.target.profile.name}.csv"
-    (folder / name).write_text(write_profile(answer.target.profile), encoding="utf-8")
+def write(options: argparse.Namespace, answer: "Answer", text: str, folder: Path) -> None:
+    """Map, profile, table, JSON, and a scenario for other commands."""
+    from partway.cli import output
+    from partway.figures import cut_map
+    from partway.planner import report
+    from partway.planner.plan import with_task
+
+    profile, scenario = answer.target.profile, answer.target.scenario
+    name = f"{profile.name}.csv"
+    (folder / name).write_text(write_profile(profile), encoding="utf-8")
     (folder / "cut.json").write_text(text, "utf-8")
-    task: dict[str, Any] = {"kind": "layers", "profile": str(options.out / name), "tensor_dtype": options.tensor_dtype}
-    if options.input_bits:
-        task["input_bits"] = options.input_bits
-    (folder / "scenario.toml").write_text(with_task(answer.target.scenario, task).to_toml(), "utf-8")
-    with (folder / "table.txt").open("w", encoding="utf-8") as table:
-        Screen(file=table, width=100).print(cut_report.details_table(answer))
+    task = _task(options, str(options.out / name))
+    (folder / "scenario.toml").write_text(with_task(scenario, task).to_toml(), "utf-8")
+    output.save_table(folder, lambda console: console.print(report.sheet(answer)))
     cut_map.write(answer, folder)

@@ -1,95 +1,79 @@
-"""The command line. Errors are one line on stderr and exit code 2; Ctrl-C leaves nothing behind and exits with 130."""
+"""The command line: parses the arguments, runs one command, and turns what goes wrong into one line and an exit code.
 
+Exit codes: 0 on success, also when the reader of standard output closes it early; 2 after an error; 130 after Ctrl-C,
+which leaves no partial results. Nothing here imports JAX, xarray or Matplotlib before a command needs them.
+"""
+
+import _thread
 import argparse
 import contextlib
+import gc
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
-import jax
-import platformdirs
-
-from partway.cli import commands
-from partway.cli import reproduce as reproduce_command
-from partway.cli import sweep as sweep_command
-from partway.cli import theorem1 as theorem1_command
-from partway.dnn.profile import DTYPE_BITS
 from partway.errors import InputError, closest, nearest, shorten, shown
-from partway.provenance import version
-from partway.workers import cores
 
-EXAMPLES = {
-    "compare": """examples:
-  partway compare                                        the paper's scenario, every scheme
-  partway compare --scenario ocr --out results/ocr       a real DNN; keep figures, data and JSON
-  partway compare --set devices=50 device.arrival_prob=0.2 --schemes printed exact constant
-  partway compare --schemes constant mymodule:MyPolicy   your own policy beside the tuned constant
-  partway compare --json - | jq '.schemes[].cost_per_block'""",
-    "run": """examples:
-  partway run --schemes exact --trace 0 3                two devices, block by block
-  partway run --schemes printed --server exact --out results/printed
-  partway run --schemes priced --save trained.npz        keep what was learned
-  partway run --load trained.npz --warmup 0              go on for another 2000 blocks
-  partway run --load trained.npz --set device.arrival_prob=0.5 --save busier.npz""",
-    "bound": """examples:
-  partway bound                                          of the paper's scenario
-  partway bound --scenario ocr --set devices=50
-  partway bound --json - | jq .value""",
-    "sweep": sweep_command.EXAMPLES,
-    "reproduce": """examples:
-  partway reproduce --quick                              fewer replicates and points
-  partway reproduce --out results/reproduction           everything; a stopped run goes on
-  partway reproduce --scenario mine.toml --out mine      other values of what is not published
-  partway reproduce --quick --json - | jq '.claims[].schemes.exact.verdict'""",
-    "cut": """examples:
-  partway cut resnet50                                   a shipped network in the scenario ocr
-  partway cut model.onnx --scenario mine.toml --distance-m 80 --out my-cut
-  partway cut ppocr-rec --input-bits 60000 --set device.bandwidth_hz=5e6
-  partway cut alexnet --tensor-dtype fp16 --json - | jq .break_even_hz""",
-    "profile": """examples:
-  partway profile resnet50                               a network that ships with Partway
-  partway profile model.onnx --out my-model              my-model/*.csv, usable as a task's profile
-  partway profile model.onnx --shape input=1x3x224x224 --measure --check""",
-}
+DESCRIPTION = "Simulate and control partial offloading of DNN inference from wireless devices to an edge server."
+RESEND_S = 0.05
+"""How long after Ctrl-C was lost it is sent again."""
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
+class Command(NamedTuple):
+    """A row of COMMANDS. `uses_jax`: whether JAX is imported and configured before the command runs."""
 
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see '{self.prog} --help')")
+    name: str
+    about: str
+    uses_jax: bool = True
 
-    def parse_known_args(self, *args: Any, **options: Any) -> Any:
-        """Refuse here what argparse would report from the top, where a command's flags are not known."""
-        found, unknown = super().parse_known_args(*args, **options)
-        if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-            hint = nearest(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
-            self.error(f"unrecognized arguments: {shorten(' '.join(unknown))}{hint}")
-        return found, unknown
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            what = action.option_strings[0] if action.option_strings else action.metavar
-            found = closest(value, action.choices)
-            hint = f"; did you mean '{found}'?" if found else ""
-            self.error(f"{what} {shown(value)}: allowed is {', '.join(action.choices)}{hint}")
+COMMANDS = (
+    Command("compare", "compare schemes on one scenario"),
+    Command("run", "run one scheme and record single devices block by block"),
+    Command("sweep", "compare schemes at every point of a parameter grid"),
+    Command("bound", "compute a proven lower bound on the cost of every policy"),
+    Command("cut", "find the best split point for each queue length and channel state"),
+    Command("profile", "list where a network can be split and what each split costs", uses_jax=False),
+    Command("schemes", "list the schemes, or the hyperparameters of one", uses_jax=False),
+    Command("scenarios", "list the shipped scenarios, or print one as commented TOML", uses_jax=False),
+    Command("theorem1", "measure the cost of the separation that Theorem 1 claims is free"),
+    Command("reproduce", "reproduce section VI of the paper, with a verdict on each claim"),
+)
+
+
+class CommandModule(Protocol):
+    """What the module of a command, `partway.cli.NAME`, holds. `EXAMPLES`: what an example shows -> command line."""
+
+    DESCRIPTION: str
+    EXAMPLES: Mapping[str, str]
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the flags."""
+        ...
+
+    def run(self, options: argparse.Namespace) -> None:
+        """Run the command."""
+        ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code."""
+    """Run a command and return its exit code. Without `arguments` it runs those of this process."""
+    own_process = arguments is None
     try:
-        if arguments is None:
-            _heed_interrupts()
-        options = _parser().parse_args(arguments)
-        _cache_compiled_programs()
-        _use_all_cores()
-        options.command(options)
+        if own_process:
+            resend_lost_interrupts()
+        options = build_parser().parse_args(arguments)
+        if options.uses_jax:
+            if own_process:
+                _load_libraries()
+            cache_compiled_programs()
+            use_all_cores()
+        options.run(options)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
     except InputError as error:
@@ -97,214 +81,177 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"partway: {str(interrupt) or 'interrupted; nothing was written'}", file=sys.stderr, flush=True)
-        if arguments is None:
-            os._exit(130)  # XLA may still compute, and crashes where Python is taken down under it
+        if own_process:
+            os._exit(130)  # XLA's threads may still compute, and crash where Python is taken down under them
         return 130
     except BrokenPipeError:
-        _drop_output()
+        _discard_output()
         return 0
     except OSError as error:  # such as a full disk behind standard output
         print(f"partway: {InputError(str(error))}", file=sys.stderr)
-        _drop_output()
+        _discard_output()
         return 2
     return 0
 
 
-def _heed_interrupts() -> None:
-    """Ctrl-C as usual, but not in JAX's callback of the garbage collector, where it would be lost: `commands` looks."""
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with the nearest known word."""
 
-    def heard(number: int, frame: FrameType | None) -> None:
-        commands.INTERRUPTED.set()
-        if frame is None or frame.f_code.co_name != "_xla_gc_callback":
-            raise KeyboardInterrupt
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, heard)
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see '{self.prog} --help')")
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """Refuse unknown arguments here, where the command's flags are known; argparse would do so at the top."""
+        parsed, unknown = super().parse_known_args(*args, **options)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            hint = nearest(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {shorten(' '.join(unknown))}{hint}")
+        return parsed, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.option_strings[0] if action.option_strings else action.metavar
+            near = closest(value, action.choices)
+            hint = f"; did you mean '{near}'?" if near else ""
+            self.error(f"{name} must be one of {', '.join(action.choices)}, got {shown(value)}{hint}")
 
 
-def _drop_output() -> None:
-    """What is still in the buffer of standard output goes nowhere, so that leaving does not fail on it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class CommandParser(Parser):
+    """The parser of one command, whose module is imported when the command is parsed: no other module is."""
+
+    def __init__(self, command: Command, **settings: Any):
+        super().__init__(**settings)
+        self._command: Command | None = command
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """Add the command's flags and texts, then parse."""
+        if self._command:
+            module = command_module(self._command.name)
+            self.description, self.epilog = module.DESCRIPTION, _examples(module.EXAMPLES)
+            module.add_flags(self)
+            self.set_defaults(run=module.run, uses_jax=self._command.uses_jax)
+            self._command = None
+        return super().parse_known_args(*args, **options)
 
 
-def _cache_compiled_programs() -> None:
-    """A second run of the same shapes need not compile, where there is a place to remember them."""
+class _Help(argparse.HelpFormatter):
+    """Wraps descriptions, leaves the lines of examples as they are, and writes `NAME ...` for several values."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=26)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command line."""
+    lines = [f"  {command.name:10} {command.about}" for command in COMMANDS]
+    epilog = "\n".join(["commands:", *lines, "", "'partway COMMAND --help' shows a command's flags and examples."])
+    usage = "partway [-h] [--version] COMMAND ..."
+    parser = Parser(prog="partway", usage=usage, description=DESCRIPTION, epilog=epilog)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(run=lambda options: _print_version() if options.version else parser.print_help())
+    parser.set_defaults(uses_jax=False)
+    commands = parser.add_subparsers(
+        metavar="COMMAND", prog="partway", parser_class=CommandParser, help=argparse.SUPPRESS
+    )
+    for command in COMMANDS:
+        commands.add_parser(command.name, command=command)
+    return parser
+
+
+def command_module(name: str) -> CommandModule:
+    """The module of a command."""
+    return cast(CommandModule, importlib.import_module(f"partway.cli.{name}"))
+
+
+def _examples(examples: Mapping[str, str]) -> str:
+    return "\n".join(["examples:", *(f"  {about}:\n    {line}" for about, line in examples.items())])
+
+
+def _print_version() -> None:
+    from partway.provenance import version  # reads the metadata of installed packages
+
+    print(f"partway {version()}")
+
+
+def resend_lost_interrupts() -> None:
+    """Send Ctrl-C again where Python loses it: raised in a destructor or in JAX's garbage-collection callback.
+
+    Python reports such an exception to `sys.unraisablehook` and continues. A moment later, when that code has returned,
+    the signal is sent again. To be called in the main thread.
+    """
+    report: Callable[[Any], Any] = sys.unraisablehook
+    main_thread = _thread.get_ident()
+
+    def resend() -> None:
+        time.sleep(RESEND_S)
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main_thread, signal.SIGINT)  # wakes it where it waits
+        else:
+            _thread.interrupt_main()
+
+    def hook(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            _thread.start_new_thread(resend, ())  # takes none of the locks that the interrupted code may hold
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _load_libraries() -> None:
+    """Import what every simulation needs, and exempt it from garbage collection.
+
+    Searching hundreds of thousands of objects of modules for garbage again and again, which is never there, takes a
+    tenth of the time of importing and of tracing programs.
+    """
+    from partway.cli.terminal import terminal, working
+
+    gc.disable()
+    with working("loading libraries", terminal(errors=True)):
+        importlib.import_module("partway.experiments.comparison")
+    gc.freeze()
+    gc.enable()
+
+
+def cache_compiled_programs() -> None:
+    """Keep compiled programs in the user's cache folder, where it can be written: later runs need not compile."""
+    import jax
+    import platformdirs
+
     folder = Path(platformdirs.user_cache_dir("partway")) / "jax"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small ones add up to a second
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up to a second
 
 
-def _use_all_cores() -> None:
-    """A large fleet is shared by JAX devices: as many as there are cores, where nobody has said how many."""
-    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if jax.config.values["jax_num_cpu_devices"] < 0 and not told:
-        with contextlib.suppress(RuntimeError):  # JAX computes already: then it stays as it is
+def use_all_cores() -> None:
+    """One JAX device per core, which share a large fleet, unless the user has set their number."""
+    import jax
+
+    from partway.workers import cores
+
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.values["jax_num_cpu_devices"] < 0 and not chosen:
+        with contextlib.suppress(RuntimeError):  # JAX has computed already: the number can no longer change
             jax.config.update("jax_num_cpu_devices", cores())
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="partway", description="How much of each DNN inference to run on a device, how much at the edge."
-    )
-    parser.add_argument("--version", action="version", version=f"partway {version()}")
-    parser.set_defaults(command=lambda options: parser.print_help())
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, function, about, add_flags in _commands():
-        made = subparsers.add_parser(
-            name,
-            help=about,
-            description=about[0].upper() + about[1:] + ".",
-            epilog=EXAMPLES.get(name),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        made.set_defaults(command=function)
-        add_flags(made)
-    return parser
+def _discard_output() -> None:
+    """Point standard output at the null device, or Python would fail when it flushes the rest of the buffer at exit.
 
-
-def _commands() -> list[tuple[str, Callable[[argparse.Namespace], None], str, Callable[[Parser], None]]]:
-    """(name, what does it, what it is for, what adds its flags)."""
-    reproduce = partial(reproduce_command.add_flags, whole=_whole)
-    return [
-        ("compare", commands.compare, "compare schemes in one world and print a table", _run_flags),
-        (
-            "run",
-            commands.run,
-            "run one scheme (exact, unless --schemes says another); see devices",
-            _one_run_flags,
-        ),
-        ("sweep", sweep_command.sweep, "compare schemes at every point of a grid; a stopped one goes on", _sweep_flags),
-        ("bound", commands.bound, "the proven lower bound on the cost of every policy, on its own", _bound_flags),
-        ("theorem1", theorem1_command.theorem1, "what Theorem 1 costs, by fleet and server energy", _theorem1_flags),
-        ("reproduce", reproduce_command.reproduce_paper, "section VI: figures, a verdict on every claim", reproduce),
-        ("schemes", commands.schemes, "list the schemes, or one scheme's hyperparameters", _schemes_flags),
-        ("scenarios", commands.scenarios, "list the scenarios that ship with Partway", lambda parser: None),
-        ("scenario", commands.scenario, "print a scenario's commented file, to start from", _scenario_name),
-        ("cut", commands.cut, "where to cut a network now, by queue and radio, and what that brings", _cut_flags),
-        ("profile", commands.profile_network, "where a network can be cut, and what each cut costs", _profile_flags),
-    ]
-
-
-def _run_flags(parser: Parser, **output: str) -> None:
-    """`output`: other words than usual for what `_output_flags` adds."""
-    add = parser.add_argument
-    _scenario_flags(parser)
-    add(
-        "--schemes",
-        nargs="+",
-        metavar="NAME",
-        help="schemes, or module:ATTRIBUTE of your own (default: all; run: exact)",
-    )
-    add("--server", metavar="NAME", help="take this scheme's server for all")
-    add("--blocks", type=_whole, default=2000, metavar="N", help="blocks to run (default: 2000)")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--seeds", type=_whole, nargs="+", metavar="N", help="how many, or several seeds (default: 8)")
-    which.add_argument("--seed", type=_whole, metavar="N", help="this one seed")
-    add("--warmup", type=_whole, metavar="N", help="blocks left out of the means (default: half)")
-    add("--precision", choices=["float32", "float64"], help="(default: float32)")
-    _output_flags(parser, **output)
-    _json_flag(parser)
-
-
-def _one_run_flags(parser: Parser) -> None:
-    add = parser.add_argument
-    _run_flags(parser)
-    add("--trace", nargs="+", type=_whole, default=[0], metavar="DEVICE", help="devices to trace (default: 0)")
-    add("--save", metavar="FILE", help="keep the trained controllers in this .npz file")
-    add("--load", metavar="FILE", help="go on where such a file ends, with its scenario unless one is given")
-
-
-def _sweep_flags(parser: Parser) -> None:
-    _run_flags(parser, out=sweep_command.OUT, overwrite=sweep_command.OVERWRITE)
-    sweep_command.add_flags(parser)
-
-
-def _bound_flags(parser: Parser) -> None:
-    _scenario_flags(parser)
-    _json_flag(parser)
-    _overwrite_flag(parser)
-    parser.set_defaults(out=None)
-
-
-def _theorem1_flags(parser: Parser) -> None:
-    _scenario_flags(parser)
-    parser.add_argument("--blocks", type=_whole, default=4000, metavar="N", help="blocks to run (default: 4000)")
-    parser.add_argument("--seeds", type=_whole, default=8, metavar="N", help="how many seeds (default: 8)")
-    _output_flags(parser)
-
-
-def _schemes_flags(parser: Parser) -> None:
-    parser.add_argument("scheme", nargs="?", metavar="NAME")
-
-
-def _scenario_name(parser: Parser) -> None:
-    parser.add_argument("name", nargs="?", default="paper", metavar="NAME")
-
-
-def _scenario_flags(parser: Parser, default: str = "paper") -> None:
-    add = parser.add_argument
-    add("--scenario", metavar="NAME|FILE", help=f"a preset or a TOML file (default: {default})")
-    add("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change fields of the scenario")
-
-
-def _json_flag(parser: Parser) -> None:
-    parser.add_argument("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
-
-
-def _output_flags(parser: Parser, out: str = "keep data and figures in this new folder", **words: str) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
-    _overwrite_flag(parser, **words)
-
-
-def _overwrite_flag(parser: Parser, overwrite: str = "replace results that exist") -> None:
-    parser.add_argument("--overwrite", action="store_true", help=overwrite)
-
-
-def _profile_flags(parser: Parser) -> None:
-    add = parser.add_argument
-    _model_flags(parser)
-    add("--measure", action="store_true", help="time every layer on this machine")
-    add("--check", action="store_true", help="run both parts of every cut and compare with the whole, bit by bit")
-    _output_flags(parser)
-
-
-def _cut_flags(parser: Parser) -> None:
-    add = parser.add_argument
-    _model_flags(parser)
-    _scenario_flags(parser, "ocr")
-    parser.set_defaults(scenario="ocr")
-    add("--device", type=_whole, metavar="N", help="the device that is asked about (default: the one of median gain)")
-    add("--distance-m", type=float, metavar="D", help="put it so far away, without shadowing [m]")
-    add("--learn", action="store_true", help="plan with what priced learns, not with the scenario's statistics")
-    add("--blocks", type=_whole, default=600, metavar="N", help="blocks of the simulation (default: 600)")
-    add("--seeds", type=_whole, default=3, metavar="N", help="its seeds (default: 3)")
-    _output_flags(parser)
-    _json_flag(parser)
-
-
-def _model_flags(parser: Parser) -> None:
-    add = parser.add_argument
-    add("model", metavar="MODEL.onnx|NAME", help="an ONNX file, a profile's CSV file or a shipped profile's name")
-    add("--tensor-dtype", choices=list(DTYPE_BITS), default="uint8", help="of the tensor that is sent (default: uint8)")
-    add("--shape", nargs="+", type=_shape, default=[], metavar="INPUT=1x3x224x224", help="fix the shape of an input")
-    add("--input-bits", type=float, metavar="N", help="size of the encoded input, such as a JPEG file's [bit]")
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{shown(text)}: allowed is a whole number") from None
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """`NAME=1x3x224x224` -> (NAME, (1, 3, 224, 224))."""
-    name, _, sizes = text.rpartition("=")
-    if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes.split("x")):
-        raise argparse.ArgumentTypeError(f"{shown(text)}: expected NAME=SIZExSIZE..., such as input=1x3x224x224")
-    return name, tuple(int(size) for size in sizes.split("x"))
+    The buffer cannot be emptied in another way; Python's documentation advises this in its "Note on SIGPIPE".
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

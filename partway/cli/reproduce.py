@@ -2,79 +2,119 @@
 
 import argparse
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from partway import files as store
-from partway.cli.terminal import terminal
+from partway.cli import flags
+from partway.cli.flags import whole_number
+from partway.cli.terminal import progress_bar, terminal, working
 from partway.errors import InputError, shown
-from partway.paper.figure_runs import FULL, QUICK, Sizes
-from partway.paper.html import page
-from partway.paper.jobs import missing
-from partway.paper.report import as_json, insert, marked, show, write_comparisons
-from partway.paper.reproduce import Findings, all_parts, reproduce
-from partway.scenario.loading import load
-from partway.workers import jobs_of
 
-COST_COMPONENTS = "parts"
-"""Folder of what has been computed, in --out: what makes a stopped run go on."""
+if TYPE_CHECKING:
+    from partway.paper.figure_runs import Sizes
+    from partway.paper.reproduce import Findings
+
+DESCRIPTION = (
+    "Run the simulations of section VI of the paper, draw its figures, and test each of its claims. If interrupted, "
+    "run the same command with --out again to resume."
+)
+EXAMPLES = {
+    "A first look with fewer replicates": "partway reproduce --quick",
+    "Everything, with a report in HTML": "partway reproduce --out results/reproduction",
+    "Other values of what is not published": "partway reproduce --scenario mine.toml --out mine",
+    "Verdicts for another program": "partway reproduce --quick --json - | jq '.claims[].schemes.priced.verdict'",
+}
+JOBS = "jobs"
+"""Folder in --out of finished jobs, from which an interrupted run resumes."""
 MARK = "reproduction.txt"
-"""A file in --out that says what the folder is."""
-MARK_TEXT = "A reproduction of section VI by Partway; parts/ holds what has been computed.\n"
-PER_PART = 300_000
-"""Device-blocks that take as long as a part's compilation, for the time left."""
+"""File in --out that says what the folder is."""
+MARK_TEXT = f"A reproduction of section VI by Partway; {JOBS}/ holds its finished jobs.\n"
+COMPILATION = 300_000
+"""Device-blocks that take as long as compiling a job's program, to estimate the time left."""
 
 
-def reproduce_paper(options: argparse.Namespace) -> None:
-    """Figures 6 to 9, Proposition 1, Remark 1, and verdicts."""
-    sizes = QUICK if options.quick else FULL
-    jobs = jobs_of(options.jobs)
-    preset = options.scenario or "paper"
-    kinds = {one.task.kind for one in load(preset).device_classes()}
-    if kinds != {"proportional"}:
-        raise InputError(
-            f"--scenario {shown(preset, 100)}: section VI needs tasks of kind 'proportional', the paper's law"
-        )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway reproduce`."""
+    group = parser.add_argument_group("simulation")
+    group.add_argument("--quick", action="store_true", help="fewer replicates and points, for a first look")
+    group.add_argument(
+        "--scenario",
+        default="paper",
+        metavar="NAME|FILE",
+        help="use this scenario, whose tasks must be of kind 'proportional' (default: paper)",
+    )
+    group.add_argument("--jobs", type=whole_number, metavar="N", help="worker processes (default: one per core)")
+    flags.add_output(
+        parser,
+        out="folder of the report, figures, data and finished jobs",
+        overwrite="replace an existing report, but keep finished jobs",
+    )
+    group = parser.add_argument_group("document")
+    group.add_argument("--table", type=Path, metavar="FILE.md", help="write the table of claims between its two marks")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run figures 6 to 9, Proposition 1 and Remark 1, judge the claims, write and print."""
+    from partway.cli import output
+    from partway.paper.figure_runs import FULL, QUICK
+    from partway.paper.report import as_json, insert, marked, show
+    from partway.workers import jobs_of
+
+    sizes, jobs, errors = QUICK if options.quick else FULL, jobs_of(options.jobs), terminal(errors=True)
+    _check_tasks(options.scenario)
     if options.table:
         marked(options.table)
-    errors, to_file = terminal(errors=True), options.json not in (None, "-")
-    target = store.new_file(Path(options.json), options.overwrite, "--json") if to_file else contextlib.nullcontext()
     folder = prepared(options.out, options.overwrite) if options.out else None
-    with target as file:
-        findings = _found(sizes, preset, folder, jobs, errors)
-        text = json.dumps(as_json(findings), indent=1, allow_nan=False) + "\n"
+    with output.json_file(options) as file:
+        findings = _findings(sizes, options.scenario, folder, jobs, errors)
+        text = output.json_text(as_json(findings))
         if file:
             file.write_text(text, "utf-8")
         if folder:
-            write(findings, text, folder)
+            with working("writing the report", errors):
+                write(findings, text, folder)
     if options.table:
         insert(options.table, findings)
-    if options.json == "-":
-        print(text, end="")
+    output.show(options, lambda: text, lambda console: console.print(show(findings)))
+    if folder:
+        errors.print(f"The report is {options.out / 'report.html'}")
     else:
-        terminal().print(show(findings))
-    errors.print(f"The report is {options.out / 'report.html'}" if folder else "Nothing was kept; --out DIR keeps it.")
+        errors.print("Nothing was saved; use --out DIR to save the report and figures.", style="dim")
 
 
-def _found(sizes: Sizes, preset: str, folder: Path | None, jobs: int, errors: Console) -> Findings:
-    """The findings; on Ctrl-C a word on how to go on."""
+def _check_tasks(scenario: str) -> None:
+    """Raise InputError unless all tasks follow the paper's law."""
+    from partway.scenario.loading import load
+
+    if {one.task.kind for one in load(scenario).device_classes()} != {"proportional"}:
+        raise InputError(
+            f"--scenario {shown(scenario, 100)} must have tasks of kind 'proportional', as section VI does"
+        )
+
+
+def _findings(sizes: "Sizes", scenario: str, folder: Path | None, jobs: int, errors: Console) -> "Findings":
+    """The findings; on Ctrl-C a sentence on how to resume."""
+    from partway.paper.jobs import missing
+    from partway.paper.reproduce import all_parts, reproduce
+
+    finished = folder / JOBS if folder else None
     try:
-        kept = folder / COST_COMPONENTS if folder else None
-        with progress(missing(all_parts(sizes, preset), kept), errors) as on_progress:
-            return reproduce(sizes, preset, kept, jobs, on_progress)
+        with progress(missing(all_parts(sizes, scenario), finished), errors) as on_progress:
+            return reproduce(sizes, scenario, finished, jobs, on_progress)
     except KeyboardInterrupt:
-        kept = f"what is done is kept in {folder}, the same command goes on" if folder else "nothing was kept"
-        raise KeyboardInterrupt(f"interrupted; {kept}") from None
+        if not folder:
+            raise
+        saved = f"finished jobs are saved in {folder}; run the same command again to resume"
+        raise KeyboardInterrupt(f"interrupted; {saved}") from None
 
 
 def prepared(out: Path, overwrite: bool) -> Path:
-    """The folder, made if need be; raises InputError where it holds a finished report or anything that is not ours."""
+    """The folder, made if need be; raises InputError where it holds a report, or anything that is not ours."""
     given = f"--out {shown(str(out), 100)}"
     if out.exists() and not out.is_dir():
         raise InputError(f"{given}: is not a folder; choose another name")
@@ -91,13 +131,15 @@ def prepared(out: Path, overwrite: bool) -> Path:
     return out
 
 
-def write(findings: Findings, text: str, folder: Path) -> None:
-    """Figures, claims.csv, report.json and report.html, each whole; report.html comes last."""
+def write(findings: "Findings", text: str, folder: Path) -> None:
+    """Write figures, claims.csv, report.json and report.html, each whole; report.html comes last."""
+    from partway.figures import paper as figures
+    from partway.paper.html import page
+    from partway.paper.report import write_comparisons
+
     making = folder / ".making"
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
-    from partway.figures import paper as figures  # matplotlib takes half a second
-
     names = figures.write(findings, making)
     write_comparisons(findings, making / "claims.csv")
     (making / "report.json").write_text(text, "utf-8")
@@ -108,32 +150,10 @@ def write(findings: Findings, text: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def progress(parts: Sequence[Any], console: Console) -> Generator[Callable[[Any], None]]:
-    """A bar with the time left, by the size of the parts that are still to be computed."""
-    columns = (
-        TextColumn("{task.description:32}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    weights = {part: _weight(part) for part in parts}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+def progress(jobs: Sequence[Any], console: Console) -> Generator[Callable[[Any], None]]:
+    """A bar with the time left, by the size of the jobs that are still to run."""
+    columns = TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn(), TextColumn("left")
+    weights = {job: job.device_blocks() + COMPILATION for job in jobs}
+    with progress_bar(console, *columns, TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=sum(weights.values()))
-        yield lambda part: bar.update(task, description=part.label(), advance=weights.get(part, 0.0))
-
-
-def _weight(part: Any) -> float:
-    return part.device_blocks() + PER_PART
-
-
-def add_flags(parser: argparse.ArgumentParser, whole: Callable[[str], int]) -> None:
-    """The flags of `partway reproduce`."""
-    add = parser.add_argument
-    add("--quick", action="store_true", help="fewer replicates and points")
-    add("--scenario", metavar="NAME|FILE", help="instead of the preset paper; its tasks of kind proportional")
-    add("--out", type=Path, metavar="DIR", help="keep the report, figures and parts here; a stopped run goes on")
-    add("--json", metavar="FILE|-", help="write JSON; '-': to stdout, and nothing else there")
-    add("--table", type=Path, metavar="FILE.md", help="write the table of claims between its marks in a document")
-    add("--jobs", type=whole, metavar="N", help="processes (default: as many as cores)")
-    add("--overwrite", action="store_true", help="replace a report that exists; what is computed stays")
+        yield lambda job: bar.update(task, description=job.label(), advance=weights.get(job, 0.0))

@@ -1,34 +1,74 @@
-"""What commands print on: consoles that fit the terminal, and plain lists."""
+"""Where commands print: consoles that fit the terminal, plain tables, and progress."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+
+FILE_WIDTH = 100
+"""Columns of what goes to a file or a pipe."""
+
+Advance = Callable[[str, int], None]
+"""Called with what is being done and how much of it was just finished."""
 
 
 class Screen(Console):
-    """Prints names as they are, whatever brackets are in them, and leaves a pipe that closes to `main`."""
+    """Prints brackets in names as they are, and leaves a closed pipe to `main`."""
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def on_broken_pipe(self) -> None:
-        """Rich would exit with 1 here."""
+        """Rich would exit with code 1 here."""
         raise BrokenPipeError
 
 
 def terminal(errors: bool = False) -> Console:
-    """stdout or stderr; 100 columns wide when it is a file or a pipe."""
+    """Standard output, or standard error."""
     console = Screen(stderr=errors)
-    return console if console.is_terminal else Screen(stderr=errors, width=100)
+    return console if console.is_terminal else Screen(stderr=errors, width=FILE_WIDTH)
 
 
-def listing(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table that keeps all columns but the second on one line, and that one too where it holds defaults."""
+def listing(titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: str | None = None) -> Table:
+    """A plain table; only the column `wrapped` may take several lines."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        table.add_column(title, no_wrap=title != titles[1] or (len(titles) == 2 and title == "default"))
+        table.add_column(title, no_wrap=title != wrapped)
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def progress_bar(console: Console, *columns: ProgressColumn) -> Progress:
+    """A bar that disappears when it is done; nothing where the console is not a terminal."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextlib.contextmanager
+def counting(total: int, unit: str, console: Console) -> Generator[Advance]:
+    """A bar up to `total` with the time left."""
+    words = TextColumn("{task.description:16}"), TextColumn(unit)
+    columns = words[0], BarColumn(), MofNCompleteColumn(), words[1], TimeRemainingColumn()
+    with progress_bar(console, *columns) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda description, done: bar.update(task, description=description, advance=done)
+
+
+@contextlib.contextmanager
+def working(words: str, console: Console) -> Generator[None]:
+    """A spinner with the time so far, for work of unknown length."""
+    with progress_bar(console, SpinnerColumn(), TextColumn(words), TimeElapsedColumn()) as bar:
+        bar.add_task("", total=None)
+        yield

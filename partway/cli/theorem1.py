@@ -1,64 +1,87 @@
 """`partway theorem1`: measure it, draw it, print it."""
 
 import argparse
-import contextlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from partway import files as store
-from partway.cli.terminal import terminal
-from partway.formatting import percent
-from partway.paper.theorem1 import Point, cases, label, measure
-from partway.scenario.loading import load
+from partway.cli import flags
+from partway.cli.flags import whole_number
+from partway.cli.terminal import counting, terminal, working
+
+if TYPE_CHECKING:
+    from partway.paper.theorem1 import Point
+
+DESCRIPTION = (
+    "Theorem 1 of the paper claims that nothing is lost when each device and the server solve their own problems "
+    "separately. Measure the gap of this scheme (decoupled) to the lower bound, and that of the same scheme with a "
+    "price that couples them (priced), for several fleet sizes and weights of server energy."
+)
+EXAMPLES = {
+    "Save the figure and its data": "partway theorem1 --out results/theorem1",
+    "A real DNN, fewer blocks and seeds": "partway theorem1 --scenario ocr --blocks 1000 --seeds 4",
+}
 
 
-def theorem1(options: argparse.Namespace) -> None:
-    """Gaps of `decoupled` and `priced` against fleet size and server energy weight."""
-    scenario = options.scenario or "paper"
-    load(scenario, options.set)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway theorem1`."""
+    flags.add_scenario(parser)
+    group = parser.add_argument_group("simulation")
+    group.add_argument("--blocks", type=whole_number, default=4000, metavar="N", help="blocks to run (default: 4000)")
+    group.add_argument("--seeds", type=whole_number, default=8, metavar="N", help="number of seeds (default: 8)")
+    flags.add_output(parser, json=False)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, write and print."""
+    from partway.cli import output
+    from partway.paper.theorem1 import cases, measure
+    from partway.scenario.loading import load
+
+    load(options.scenario, options.set)  # refuse what is wrong before a folder is made
     errors = terminal(errors=True)
-    target = store.new_folder(options.out, options.overwrite) if options.out else contextlib.nullcontext()
-    columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with target as folder:
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-            task = bar.add_task("", total=cases())
+    with output.destinations(options) as (folder, _):
+        with counting(cases(), "comparisons", errors) as on_progress:
             points = measure(
-                scenario,
+                options.scenario,
                 options.set,
                 blocks=options.blocks,
                 seeds=options.seeds,
-                on_progress=lambda done: bar.update(task, advance=done),
+                on_progress=lambda done: on_progress("", done),
             )
         if folder:
-            about = f"Theorem 1 in {scenario}: {options.blocks} blocks, {options.seeds} seeds"
-            from partway.figures import theorem1 as figure  # matplotlib takes half a second
+            with working("drawing", errors):
+                from partway.figures import theorem1 as figure  # Matplotlib takes half a second to import
 
-            figure.write(points, about, folder)
+                title = f"Theorem 1 in {options.scenario}: {options.blocks} blocks, {options.seeds} seeds"
+                figure.write(points, title, folder)
     terminal().print(table(points))
-    if options.out:
-        errors.print(f"Figure and data are in {options.out}")
+    output.say_where(options)
 
 
-def table(points: Sequence[Point]) -> Group:
-    """A row for each world, a column for each scheme and discount: gap to the bound in per cent."""
+def table(points: "Sequence[Point]") -> Group:
+    """A row for each scenario, a column for each scheme and discount: gap to the bound in per cent."""
+    from partway.paper.theorem1 import label
+
     kinds = list(dict.fromkeys(point.kind for point in points))
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("world", no_wrap=True)
+    grid.add_column("scenario with", no_wrap=True)
     grid.add_column("bound", justify="right")
     for kind in kinds:
         grid.add_column(label(kind).replace(", ", "\n"), justify="right", no_wrap=True)
     for axis, value in dict.fromkeys((point.axis, point.value) for point in points):
         own = {point.kind: point for point in points if (point.axis, point.value) == (axis, value)}
         grid.add_row(f"{axis}={value:g}", f"{own[kinds[0]].bound:.4g}", *(shown(own[kind]) for kind in kinds))
-    words = "gap to the lower bound in per cent of it, on the average cost after warm-up; gamma: of the learners"
+    legend = "gap to the lower bound, in per cent, of the average cost after warm-up; gamma: discount of the learners"
     reasons = dict.fromkeys(point.no_gap for point in points if point.no_gap and point.status == "ok")
-    return Group(grid, Text("\n".join([words, *reasons]), style="dim"))
+    return Group(grid, Text("\n".join([legend, *reasons]), style="dim"))
 
 
-def shown(point: Point) -> str:
+def shown(point: "Point") -> str:
     """A cell: the gap, or why there is none."""
+    from partway.formatting import percent
+
     return point.status if point.status != "ok" else "no bound" if point.no_gap else percent(point.gap)

@@ -1,0 +1,55 @@
+"""`partway compare`: schemes side by side on one scenario."""
+
+import argparse
+
+from partway.cli import flags
+from partway.cli.terminal import counting, terminal, working
+
+DESCRIPTION = (
+    "Simulate schemes on one scenario with common random numbers, and print a table of each scheme's cost, gap to a "
+    "proven lower bound, latency, energy and signalling."
+)
+EXAMPLES = {
+    "Every scheme on the paper's scenario": "partway compare",
+    "A real DNN; save data, figures and JSON": "partway compare --scenario ocr --out results/ocr",
+    "A larger fleet with more traffic": "partway compare --set devices=50 device.arrival_prob=0.2 --blocks 4000",
+    "Your own policy beside the tuned constant": "partway compare --schemes constant mymodule:MyPolicy",
+    "One column for another program": "partway compare --json - | jq '.schemes[].cost_per_block'",
+}
+BASELINE = "constant"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway compare`."""
+    flags.add_scenario(parser)
+    flags.add_simulation(parser)
+    flags.add_output(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the comparison, write it and print it."""
+    from partway.cli import output
+    from partway.experiments.comparison import execute
+
+    plan, errors = flags.comparison_plan(options), terminal(errors=True)
+    if BASELINE not in plan.schemes and any(map(_learns, plan.schemes)):
+        errors.print(f"Add {BASELINE} to --schemes: what learns should beat this tuned fixed policy.", style="dim")
+    with output.destinations(options) as (folder, file):
+        output.print_load(plan, errors)
+        with counting(plan.blocks * len(plan.schemes), "blocks", errors) as on_progress:
+            dataset = execute(plan, on_progress)
+        with working("writing results", errors):
+            output.write_dataset(dataset, folder, file)
+            if folder:
+                from partway import figures  # Matplotlib takes half a second to import
+
+                figures.write_comparison(dataset, folder)
+    output.show_dataset(options, dataset)
+
+
+def _learns(scheme: str) -> bool:
+    """Whether a scheme's devices learn."""
+    from partway.controllers.base import DeviceController
+    from partway.schemes import find_scheme
+
+    return type(find_scheme(scheme).device).learn is not DeviceController.learn

@@ -1,0 +1,151 @@
+"""Flags that several commands share, and how their values are read."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partway.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from partway.experiments.comparison import Plan
+
+MAX_SEED_COUNT = 100_000
+
+
+def whole_number(text: str) -> int:
+    """An integer, for `type=` of a flag."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {shown(text)}") from None
+
+
+def tensor_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME=1x3x224x224` -> (NAME, (1, 3, 224, 224)), for `type=` of a flag."""
+    name, _, sizes = text.rpartition("=")
+    if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes.split("x")):
+        raise argparse.ArgumentTypeError(f"must be NAME=SIZExSIZE..., such as input=1x3x224x224, got {shown(text)}")
+    return name, tuple(int(size) for size in sizes.split("x"))
+
+
+def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper", otherwise: str = "") -> None:
+    """--scenario and --set. `otherwise`: what the help says of the default where that is not a scenario's name."""
+    group = parser.add_argument_group("scenario")
+    group.add_argument(
+        "--scenario",
+        default=default,
+        metavar="NAME|FILE",
+        help=f"a shipped scenario or a TOML file (default: {otherwise or default})",
+    )
+    group.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change fields of the scenario, such as devices=50",
+    )
+
+
+def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all") -> None:
+    """--schemes, --server, --blocks, --seeds, --seed, --warmup and --precision. `schemes`: the default, in words."""
+    group = parser.add_argument_group("simulation")
+    group.add_argument(
+        "--schemes",
+        nargs="+",
+        metavar="NAME",
+        help=f"names from 'partway schemes', or module:ATTRIBUTE for your own (default: {schemes})",
+    )
+    group.add_argument("--server", metavar="NAME", help="use this scheme's server controller for all schemes")
+    group.add_argument("--blocks", type=whole_number, default=2000, metavar="N", help="blocks to run (default: 2000)")
+    seeds = group.add_mutually_exclusive_group()
+    seeds.add_argument(
+        "--seeds",
+        nargs="+",
+        type=whole_number,
+        metavar="N",
+        help="number of seeds, or two or more seed values (default: 8)",
+    )
+    seeds.add_argument("--seed", type=whole_number, metavar="N", help="a single seed value")
+    group.add_argument(
+        "--warmup", type=whole_number, metavar="N", help="blocks at the start to exclude from averages (default: half)"
+    )
+    group.add_argument("--precision", choices=["float32", "float64"], help="floating-point type (default: float32)")
+
+
+def add_output(
+    parser: argparse.ArgumentParser,
+    *,
+    out: str | None = "write data and figures to this new folder",
+    required: bool = False,
+    overwrite: str = "replace existing results",
+    json: bool = True,
+) -> None:
+    """--out, --overwrite and --json.
+
+    out, overwrite  help of the flags; without `out` there is no --out
+    required, json  whether --out must be given, and whether there is a --json
+    """
+    parser.set_defaults(out=None, json=None)
+    group = parser.add_argument_group("output")
+    if out:
+        group.add_argument("--out", type=Path, required=required, metavar="DIR", help=out)
+    group.add_argument("--overwrite", action="store_true", help=overwrite)
+    if json:
+        text = "write JSON to this file; '-' writes it to standard output, and nothing else"
+        group.add_argument("--json", metavar="FILE|-", help=text)
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The network, and how it is sent."""
+    from partway.dnn.profile import DTYPE_BITS  # NumPy, which other commands' help need not wait for
+
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file, a profile's CSV file or a shipped profile's name")
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--tensor-dtype",
+        choices=list(DTYPE_BITS),
+        default="uint8",
+        help="data type in which tensors are sent (default: uint8)",
+    )
+    group.add_argument(
+        "--shape",
+        nargs="+",
+        type=tensor_shape,
+        default=[],
+        metavar="INPUT=1x3x224x224",
+        help="shapes of dynamic inputs",
+    )
+    group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
+
+
+def seeds_of(options: argparse.Namespace, default: int | Sequence[int]) -> int | Sequence[int]:
+    """A number of seeds, or their values, from --seed and --seeds."""
+    if options.seed is not None:
+        return [options.seed]
+    given: list[int] = options.seeds or []
+    if len(given) != 1:
+        return given or default
+    if given[0] > MAX_SEED_COUNT:
+        raise InputError(
+            f"--seeds must be a count from 1 to {MAX_SEED_COUNT} or several values, got {shown(given[0])}; "
+            "use --seed for a single value"
+        )
+    return given[0]
+
+
+def comparison_plan(options: argparse.Namespace, seeds: int | Sequence[int] = 8) -> "Plan":
+    """The comparison that the flags of `add_scenario` and `add_simulation` ask for. `seeds`: the default."""
+    from partway.experiments.comparison import make_plan
+
+    return make_plan(
+        options.scenario,
+        overrides=options.set,
+        schemes=options.schemes,
+        server=options.server,
+        blocks=options.blocks,
+        seeds=seeds_of(options, seeds),
+        warmup=options.warmup,
+        precision=options.precision or "float32",
+    )

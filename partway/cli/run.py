@@ -1,0 +1,118 @@
+"""`partway run`: one scheme, single devices block by block, and trained controllers to save and to resume from."""
+
+import argparse
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partway.cli import flags
+from partway.cli.flags import whole_number
+from partway.cli.terminal import counting, terminal, working
+from partway.errors import InputError
+
+if TYPE_CHECKING:
+    from partway.experiments.checkpoint import Kept
+    from partway.experiments.comparison import OnProgress, Plan, Player
+    from partway.simulation.rollout import Run
+    from partway.system.world import World
+
+DEFAULT_SCHEME = "exact"
+DESCRIPTION = (
+    "Simulate one scheme and print all its numbers. Its trained controllers can be saved, and a later run can resume "
+    "from them, in the same scenario or another."
+)
+EXAMPLES = {
+    "Record two devices block by block": "partway run --schemes priced --trace 0 3 --out results/priced",
+    "The devices of one scheme with the server of another": "partway run --schemes random --server priced",
+    "Save what was learned": "partway run --schemes priced --save trained.npz",
+    "Resume from it for another 2000 blocks": "partway run --load trained.npz --warmup 0",
+    "Resume with other traffic": "partway run --load trained.npz --set device.arrival_prob=0.5 --save busy.npz",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway run`."""
+    flags.add_scenario(parser, None, otherwise="paper")
+    flags.add_simulation(parser, schemes=DEFAULT_SCHEME)
+    group = parser.add_argument_group("devices and controllers")
+    group.add_argument(
+        "--trace",
+        nargs="+",
+        type=whole_number,
+        default=[0],
+        metavar="DEVICE",
+        help="devices to record block by block (default: 0)",
+    )
+    group.add_argument("--save", metavar="FILE", help="save the trained controllers to this .npz file")
+    group.add_argument(
+        "--load", metavar="FILE", help="resume from such a file, by default with its scenario, scheme and seeds"
+    )
+    flags.add_output(parser)
+
+
+def run(options: Namespace) -> None:
+    """Run the scheme, write and print its numbers, and save its controllers."""
+    from partway.cli import output
+    from partway.experiments import checkpoint
+    from partway.experiments.comparison import execute
+
+    start = checkpoint.read(options.load) if options.load else None
+    plan, errors = _plan(options, start), terminal(errors=True)
+    with output.destinations(options) as (folder, file), output.checkpoint_file(options) as trained:
+        output.print_load(plan, errors)
+        if start:
+            errors.print(f"Resuming {plan.schemes[0]} after block {start.header.blocks}.", style="dim")
+        with counting(plan.blocks, "blocks", errors) as on_progress:
+            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _player(start, trained))
+        if trained and str(dataset["status"].values[0]) == "not_applicable":
+            why = dataset["reason"].values[0]
+            raise InputError(f"--save {options.save}: {plan.schemes[0]} has nothing to save: {why}")
+        dataset = checkpoint.goes_on(dataset, start)
+        with working("writing results", errors):
+            output.write_dataset(dataset, folder, file)
+            if folder:
+                from partway import figures  # Matplotlib takes half a second to import
+
+                figures.write_run(dataset, folder)
+    output.show_dataset(options, dataset)
+
+
+def _plan(options: Namespace, start: "Kept | None") -> "Plan":
+    """What to run: flags that are not given are those of the checkpoint, or the defaults."""
+    from partway.experiments import checkpoint
+
+    plan = flags.comparison_plan(_completed(options, start), start.header.seeds if start else 8)
+    if start and options.scenario is None:
+        plan = replace(plan, name=start.header.scenario_name)
+    if len(plan.schemes) != 1:
+        raise InputError(f"--schemes must name one scheme, got {' '.join(plan.schemes)}; 'compare' takes several")
+    for device in options.trace:
+        if not 0 <= device < plan.scenario.devices:
+            raise InputError(f"--trace must be a device from 0 to {plan.scenario.devices - 1}, got {device}")
+    if start:
+        checkpoint.check(start, plan)
+    return plan
+
+
+def _completed(options: Namespace, start: "Kept | None") -> Namespace:
+    """The flags, with those that are not given as in the checkpoint, or with their defaults."""
+    usual: dict[str, Any] = {"scenario": "paper", "schemes": [DEFAULT_SCHEME]}
+    if start:
+        header = start.header
+        usual = {"scenario": start.scenario(), "schemes": [header.scheme], "server": header.server}
+        usual["precision"] = header.precision
+    return Namespace(**vars(options) | {name: value for name, value in usual.items() if not getattr(options, name)})
+
+
+def _player(start: "Kept | None", trained: Path | None) -> "Player":
+    """Runs a scheme from where the checkpoint ends, and saves what it has learned."""
+    from partway.experiments import checkpoint
+
+    def play(plan: "Plan", name: str, world: "World", on_progress: "OnProgress", traces: bool) -> "Run":
+        played = checkpoint.proceed(start, plan, name, world, on_progress, traces)
+        if trained:
+            checkpoint.save(trained, plan, played, start.header.blocks if start else 0)
+        return played
+
+    return play
