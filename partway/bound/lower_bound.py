@@ -82,7 +82,7 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
     if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= most).any():
         raise NoBound(f"no bound: a device gets more tasks than it can take up: {UNSTABLE}")
     with jax.enable_x64(True):
-        dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())))
+        dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())), STATES)
         if price is not None and not 0 <= price <= dual.cap:
             raise ValueError(f"price {price}: a bound is proven for 0 to {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
@@ -111,7 +111,7 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
 class _Dual:
     """The bound as a function of the multiplier. Remembers the last tables, from which the next are found sooner."""
 
-    def __init__(self, world: World, fading: Fading, states: int = STATES):
+    def __init__(self, world: World, fading: Fading, states: int):
         device, count = world.devices, world.devices.mean_gain.shape[-1]
         self.server, self.states = world.server, states
         self.discount = 1.0 if device.objective == "average" else float(np.max(device.discount))

@@ -16,7 +16,6 @@ EXAMPLES = {
     "Your own policy beside the tuned constant": "partway compare --schemes constant mymodule:MyPolicy",
     "One column for another program": "partway compare --json - | jq '.schemes[].cost_per_block'",
 }
-BASELINE = "constant"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +29,11 @@ def run(options: argparse.Namespace) -> None:
     """Run the comparison, write it and print it."""
     from partway.cli import output
     from partway.experiments.comparison import execute
+    from partway.schemes import REFERENCE, learns
 
     plan, errors = flags.comparison_plan(options), terminal(errors=True)
-    if BASELINE not in plan.schemes and any(map(_learns, plan.schemes)):
-        errors.print(f"Add {BASELINE} to --schemes: what learns should beat this tuned fixed policy.", style="dim")
+    if REFERENCE not in plan.schemes and any(map(learns, plan.schemes)):
+        errors.print(f"Add {REFERENCE} to --schemes: what learns should beat this tuned fixed policy.", style="dim")
     with output.destinations(options) as (folder, file):
         output.print_load(plan, errors)
         with counting(plan.blocks * len(plan.schemes), "blocks", errors) as on_progress:
@@ -45,11 +45,3 @@ def run(options: argparse.Namespace) -> None:
 
                 figures.write_comparison(dataset, folder)
     output.show_dataset(options, dataset)
-
-
-def _learns(scheme: str) -> bool:
-    """Whether a scheme's devices learn."""
-    from partway.controllers.base import DeviceController
-    from partway.schemes import find_scheme
-
-    return type(find_scheme(scheme).device).learn is not DeviceController.learn

@@ -1,4 +1,4 @@
-"""`partway cut`: from its flags to an answer, and the files of the answer."""
+"""`partway cut`: from its flags to an result, and the files of the result."""
 
 import argparse
 import tempfile
@@ -14,9 +14,10 @@ from partway.errors import InputError, shown
 if TYPE_CHECKING:
     from partway.bound.lower_bound import Bound
     from partway.experiments.comparison import OnProgress
-    from partway.planner.evaluation import Measured
-    from partway.planner.plan import DeviceContext, PlanRule
-    from partway.planner.report import Answer
+    from partway.planner.context import DeviceContext
+    from partway.planner.evaluation import PolicyOutcome
+    from partway.planner.plan import PlanRule
+    from partway.planner.report import CutResult
     from partway.simulation.rollout import Run
 
 EXTREMES = {"local": "all local", "full": "all remote"}
@@ -66,29 +67,29 @@ def run(options: argparse.Namespace) -> None:
     target, errors = question(options), terminal(errors=True)
     with output.destinations(options) as (folder, file):
         with counting(options.blocks * (1 + len(EXTREMES)), "blocks", errors) as on_progress:
-            answer = solve(options, target, on_progress)
-        text = output.json_text(report.as_json(answer))
+            result = solve(options, target, on_progress)
+        text = output.json_text(report.as_json(result))
         if file:
             file.write_text(text, "utf-8")
         if folder:
             with working("writing results", errors):
-                write(options, answer, text, folder)
-    output.show(options, lambda: text, lambda console: console.print(report.sheet(answer)))
+                write(options, result, text, folder)
+    output.show(options, lambda: text, lambda console: console.print(report.details_table(result)))
     output.say_where(options)
 
 
 def question(options: argparse.Namespace) -> "DeviceContext":
     """The device in its world. An ONNX file is profiled first."""
-    from partway.planner.plan import site, with_task
+    from partway.planner.context import device_context, with_task
     from partway.scenario.loading import load
 
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
-            raise InputError(f"--{flag} must be a whole number from {low} to {high}, got {value}")
+            raise InputError(f"--{flag} must be between {low} and {high}, got {value}")
     with tempfile.TemporaryDirectory() as folder:
         profile, name = _profile(options, Path(folder))
         scenario = with_task(load(options.scenario, options.set), _task(options, name))
-        return site(scenario, profile, options.device, options.distance_m)
+        return device_context(scenario, profile, options.device, options.distance_m)
 
 
 def _profile(options: argparse.Namespace, folder: Path) -> tuple[Profile, str]:
@@ -112,21 +113,21 @@ def _task(options: argparse.Namespace, profile: str) -> dict[str, Any]:
     return task if options.input_bits is None else {**task, "input_bits": options.input_bits}
 
 
-def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "OnProgress") -> "Answer":
+def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "OnProgress") -> "CutResult":
     """Plan, simulate the plan and both extremes, and find the bandwidths from which offloading pays."""
     from partway.planner.break_even import break_even
-    from partway.planner.evaluation import lone_tasks, measured, play_here
-    from partway.planner.report import Answer
+    from partway.planner.evaluation import policy_outcome, run_scheme, single_tasks
+    from partway.planner.report import CutResult
 
     on_progress("lower bound", 0)
     bound, why = _bound(options, target)
     scheme, seeds = ("priced" if bound is None else "oracle"), range(options.seeds)
-    played = play_here(target, scheme, seeds, options.blocks, bound, on_progress)
-    rule, source = _rule(target, bound, played, f"{why}learned by priced in {options.blocks} blocks")
-    rows = [measured(target, "recommended", played, rule.price)]
+    run = run_scheme(target, scheme, seeds, options.blocks, bound, on_progress)
+    rule, source = _rule(target, bound, run, f"{why}learned by priced in {options.blocks} blocks")
+    rows = [policy_outcome(target, "recommended", run, rule.price)]
     rows += [_extreme(options, target, scheme, rule, on_progress) for scheme in EXTREMES]
     on_progress("break-even", 0)
-    return Answer(target, rule, source, break_even(target.own, rule.price), lone_tasks(target, rule), rows)
+    return CutResult(target, rule, source, break_even(target.device, rule.price), single_tasks(target, rule), rows)
 
 
 def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound | None, str]":
@@ -141,36 +142,36 @@ def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound
         return None, f"{reason}: "
 
 
-def _rule(target: "DeviceContext", bound: "Bound | None", played: "Run", learned: str) -> "tuple[PlanRule, str]":
+def _rule(target: "DeviceContext", bound: "Bound | None", run: "Run", learned: str) -> "tuple[PlanRule, str]":
     """What decisions are made with, and where it comes from."""
     from partway.planner.plan import exact_rule, learned_rule
 
     if bound is None:
-        return learned_rule(target, played), learned
+        return learned_rule(target, run), learned
     return exact_rule(target, bound), "planned from the scenario's statistics with the lower bound's price and tables"
 
 
 def _extreme(
     options: argparse.Namespace, target: "DeviceContext", scheme: str, rule: "PlanRule", on_progress: "OnProgress"
-) -> "Measured":
-    from partway.planner.evaluation import measured, play_here
+) -> "PolicyOutcome":
+    from partway.planner.evaluation import policy_outcome, run_scheme
 
-    played = play_here(target, scheme, range(options.seeds), options.blocks, None, on_progress)
-    return measured(target, EXTREMES[scheme], played, rule.price)
+    run = run_scheme(target, scheme, range(options.seeds), options.blocks, None, on_progress)
+    return policy_outcome(target, EXTREMES[scheme], run, rule.price)
 
 
-def write(options: argparse.Namespace, answer: "Answer", text: str, folder: Path) -> None:
+def write(options: argparse.Namespace, result: "CutResult", text: str, folder: Path) -> None:
     """Map, profile, table, JSON, and a scenario for other commands."""
     from partway.cli import output
     from partway.figures import cut_map
     from partway.planner import report
-    from partway.planner.plan import with_task
+    from partway.planner.context import with_task
 
-    profile, scenario = answer.target.profile, answer.target.scenario
+    profile, scenario = result.target.profile, result.target.scenario
     name = f"{profile.name}.csv"
     (folder / name).write_text(write_profile(profile), encoding="utf-8")
     (folder / "cut.json").write_text(text, "utf-8")
     task = _task(options, str(options.out / name))
     (folder / "scenario.toml").write_text(with_task(scenario, task).to_toml(), "utf-8")
-    output.save_table(folder, lambda console: console.print(report.sheet(answer)))
-    cut_map.write(answer, folder)
+    output.save_table(folder, lambda console: console.print(report.details_table(result)))
+    cut_map.write(result, folder)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from partway.cli import flags
 from partway.cli.terminal import terminal, working
@@ -47,6 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Profile, time and verify the network, write files, print the table and what it means."""
     from partway.cli import output
+    from partway.dnn.report import report
 
     seconds, splits = None, None
     from_file = Path(options.model).suffix.lower() == ".onnx"
@@ -107,89 +106,3 @@ def _write(profile: Profile, tensor_dtype: str, folder: Path) -> None:
         figure = draw(profile, tensor_dtype)
         for kind in ("png", "svg"):
             figure.savefig(folder / f"{profile.name}.{kind}")
-
-
-def report(profile: Profile, tensor_dtype: str, console: Console, seconds: np.ndarray | None = None) -> None:
-    """Print the table of cuts and what it means.
-
-    seconds  [s] (cuts,) time of the work between each cut and the one before, as `partway.dnn.runtime.measure` gives it
-    """
-    console.print(cut_table(profile, tensor_dtype, seconds))
-    for sentence in sentences(profile, tensor_dtype):
-        console.print(sentence)
-
-
-def cut_table(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = None) -> Table:
-    """One row per cut; a cut that differs from the row above neither in work nor in bits has none."""
-    bits, share, best = profile.bits(tensor_dtype), profile.share(), profile.pareto_optimal(tensor_dtype)
-    title = f"{profile.name}: cuts, tensors sent as {tensor_dtype}"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("cut", justify="right")
-    table.add_column("after", overflow="ellipsis", no_wrap=True, max_width=44)
-    timed = () if seconds is None else ("since above [ms]", "time done [ms]")
-    for head in ("work done [M MAC]", "work left", "sends [kbit]", *timed):
-        table.add_column(head, justify="right")
-    table.add_column("Pareto-optimal")
-    elapsed = None if seconds is None else np.cumsum(seconds)
-    before = 0.0
-    for i in _distinct(profile, tensor_dtype):
-        cells = [f"{profile.cuts[i].macs / 1e6:,.1f}", f"{share[i]:.1%}", f"{bits[i] / 1e3:,.2f}"]
-        if elapsed is not None:
-            cells += [f"{1e3 * (elapsed[i] - before):.3f}", f"{1e3 * elapsed[i]:.3f}"]
-            before = elapsed[i]
-        # Text, not markup: a tensor's name may hold brackets
-        row = [str(i), profile.cuts[i].after, *cells, "yes" if best[i] else ""]
-        table.add_row(*map(Text, row), style="bold" if best[i] else "dim")
-    return table
-
-
-def _distinct(profile: Profile, tensor_dtype: str) -> list[int]:
-    """Cuts that differ from the one before in work or bits, and the output."""
-    macs, bits = [cut.macs for cut in profile.cuts], profile.bits(tensor_dtype)
-    last = len(macs) - 1
-    return [i for i in range(last + 1) if i in (0, last) or macs[i] != macs[i - 1] or bits[i] != bits[i - 1]]
-
-
-def sentences(profile: Profile, tensor_dtype: str) -> list[str]:
-    """What the table means: size of the network, rows left out, Pareto-optimal cuts, distance from the paper's law."""
-    return [
-        _size(profile),
-        *_left_out(profile, tensor_dtype),
-        _optimal(profile, tensor_dtype),
-        _law(profile, tensor_dtype),
-    ]
-
-
-def _size(profile: Profile) -> str:
-    shape = "x".join(str(size) for size in profile.input_shape)
-    return f"{profile.name} ({profile.source}): input {shape}, {profile.macs / 1e6:,.1f} M multiply-accumulates."
-
-
-def _left_out(profile: Profile, tensor_dtype: str) -> list[str]:
-    hidden, total = len(profile.cuts) - len(_distinct(profile, tensor_dtype)), len(profile.cuts)
-    return [f"Not shown: {hidden} of {total} cuts, whose work and bits are those of the row above."] if hidden else []
-
-
-def _optimal(profile: Profile, tensor_dtype: str) -> str:
-    bits, share = profile.bits(tensor_dtype), profile.share()
-    inner = [i for i in np.flatnonzero(profile.pareto_optimal(tensor_dtype)) if 0 < i < len(profile.cuts) - 1]
-    if not inner:
-        return "No inner cut sends fewer bits than the input: send the input, or run everything on the device."
-    cuts = [
-        f"{i} ({100 * (1 - share[i]):.4g} % of the work done, {_times(bits[0] / bits[i])} fewer bits)" for i in inner
-    ]
-    return (
-        f"Pareto-optimal (fewer bits than the input and than every earlier cut) besides both ends: {', '.join(cuts)}."
-    )
-
-
-def _law(profile: Profile, tensor_dtype: str) -> str:
-    fit = profile.proportionality(tensor_dtype)
-    return (
-        f"The paper's law, bits proportional to the work left, fits with R^2 = {fit:.2f} "
-        "(1: exact; below 0: worse than a constant)."
-    )
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"

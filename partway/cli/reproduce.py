@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from partway.cli.terminal import progress_bar, terminal, working
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
+    from partway.experiments.store import Arrays, Store
     from partway.paper.figure_runs import Sizes
     from partway.paper.reproduce import Findings
 
@@ -29,11 +29,6 @@ EXAMPLES = {
     "Other values of what is not published": "partway reproduce --scenario mine.toml --out mine",
     "Verdicts for another program": "partway reproduce --quick --json - | jq '.claims[].schemes.priced.verdict'",
 }
-JOBS = "jobs"
-"""Folder in --out of finished jobs, from which an interrupted run resumes."""
-MARK = "reproduction.txt"
-"""File in --out that says what the folder is."""
-MARK_TEXT = f"A reproduction of section VI by Partway; {JOBS}/ holds its finished jobs.\n"
 COMPILATION = 300_000
 """Device-blocks that take as long as compiling a job's program, to estimate the time left."""
 
@@ -63,25 +58,26 @@ def run(options: argparse.Namespace) -> None:
     from partway.cli import output
     from partway.paper.figure_runs import FULL, QUICK
     from partway.paper.report import as_json, insert, marked, show
-    from partway.workers import jobs_of
+    from partway.workers import process_count
 
-    sizes, jobs, errors = QUICK if options.quick else FULL, jobs_of(options.jobs), terminal(errors=True)
+    sizes, jobs, errors = QUICK if options.quick else FULL, process_count(options.jobs), terminal(errors=True)
     _check_tasks(options.scenario)
     if options.table:
         marked(options.table)
-    folder = prepared(options.out, options.overwrite) if options.out else None
-    with output.json_file(options) as file:
-        findings = _findings(sizes, options.scenario, folder, jobs, errors)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(_opened(options, sizes)) if options.out else None
+        file = stack.enter_context(output.json_file(options))
+        findings = _findings(sizes, options.scenario, store, jobs, errors)
         text = output.json_text(as_json(findings))
         if file:
             file.write_text(text, "utf-8")
-        if folder:
-            with working("writing the report", errors):
+        if store:
+            with store.results() as folder, working("writing the report", errors):
                 write(findings, text, folder)
     if options.table:
         insert(options.table, findings)
     output.show(options, lambda: text, lambda console: console.print(show(findings)))
-    if folder:
+    if options.out:
         errors.print(f"The report is {options.out / 'report.html'}")
     else:
         errors.print("Nothing was saved; use --out DIR to save the report and figures.", style="dim")
@@ -97,56 +93,40 @@ def _check_tasks(scenario: str) -> None:
         )
 
 
-def _findings(sizes: "Sizes", scenario: str, folder: Path | None, jobs: int, errors: Console) -> "Findings":
+def _opened(options: argparse.Namespace, sizes: "Sizes") -> "contextlib.AbstractContextManager[Store[Arrays]]":
+    """The folder of --out, new or that of an interrupted run with the same sizes and scenario."""
+    from partway.paper.reproduce import opened
+
+    return opened(options.out, sizes, options.scenario, options.overwrite)
+
+
+def _findings(
+    sizes: "Sizes", scenario: str, store: "Store[Arrays] | None", processes: int, errors: Console
+) -> "Findings":
     """The findings; on Ctrl-C a sentence on how to resume."""
     from partway.paper.jobs import missing
-    from partway.paper.reproduce import all_parts, reproduce
+    from partway.paper.reproduce import all_jobs, reproduce
 
-    finished = folder / JOBS if folder else None
     try:
-        with progress(missing(all_parts(sizes, scenario), finished), errors) as on_progress:
-            return reproduce(sizes, scenario, finished, jobs, on_progress)
+        with progress(missing(all_jobs(sizes, scenario), store), errors) as on_progress:
+            return reproduce(sizes, scenario, store, processes, on_progress)
     except KeyboardInterrupt:
-        if not folder:
+        if store is None:
             raise
-        saved = f"finished jobs are saved in {folder}; run the same command again to resume"
+        saved = f"finished jobs are saved in {store.folder}; run the same command again to resume"
         raise KeyboardInterrupt(f"interrupted; {saved}") from None
 
 
-def prepared(out: Path, overwrite: bool) -> Path:
-    """The folder, made if need be; raises InputError where it holds a report, or anything that is not ours."""
-    given = f"--out {shown(str(out), 100)}"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{given}: is not a folder; choose another name")
-    try:
-        names = {path.name for path in out.iterdir()} if out.exists() else set[str]()
-        if names and MARK not in names:
-            raise InputError(f"{given}: holds other things than a reproduction; choose another folder")
-        if "report.html" in names and not overwrite:
-            raise InputError(f"{given}: holds a report already; add --overwrite or choose another folder")
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARK).write_text(MARK_TEXT, "utf-8")
-    except OSError as error:
-        raise InputError(f"{given}: cannot be written ({error.strerror}); choose another place") from None
-    return out
-
-
 def write(findings: "Findings", text: str, folder: Path) -> None:
-    """Write figures, claims.csv, report.json and report.html, each whole; report.html comes last."""
+    """Write figures, claims.csv, report.json and report.html, into a folder."""
     from partway.figures import paper as figures
     from partway.paper.html import page
     from partway.paper.report import write_comparisons
 
-    making = folder / ".making"
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir()
-    names = figures.write(findings, making)
-    write_comparisons(findings, making / "claims.csv")
-    (making / "report.json").write_text(text, "utf-8")
-    (making / "report.html").write_text(page(findings, [making / f"{name}.svg" for name in names]), "utf-8")
-    for path in sorted(making.iterdir(), key=lambda path: path.name == "report.html"):
-        path.replace(folder / path.name)
-    making.rmdir()
+    names = figures.write(findings, folder)
+    write_comparisons(findings, folder / "claims.csv")
+    (folder / "report.json").write_text(text, "utf-8")
+    (folder / "report.html").write_text(page(findings, [folder / f"{name}.svg" for name in names]), "utf-8")
 
 
 @contextlib.contextmanager

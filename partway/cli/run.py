@@ -12,12 +12,13 @@ from partway.cli.terminal import counting, terminal, working
 from partway.errors import InputError
 
 if TYPE_CHECKING:
-    from partway.experiments.checkpoint import Kept
-    from partway.experiments.comparison import OnProgress, Plan, Player
-    from partway.simulation.rollout import Run
-    from partway.system.world import World
+    from collections.abc import Callable
 
-DEFAULT_SCHEME = "exact"
+    from partway.experiments.comparison import Plan, SchemeRunner, Setting
+    from partway.measurement.checkpoint import Checkpoint
+    from partway.simulation.rollout import Run
+
+DEFAULT_SCHEME = "parametric"
 DESCRIPTION = (
     "Simulate one scheme and print all its numbers. Its trained controllers can be saved, and a later run can resume "
     "from them, in the same scenario or another."
@@ -56,19 +57,20 @@ def run(options: Namespace) -> None:
     from partway.cli import output
     from partway.experiments import checkpoint
     from partway.experiments.comparison import execute
+    from partway.measurement.checkpoint import read
 
-    start = checkpoint.read(options.load) if options.load else None
+    start = read(options.load) if options.load else None
     plan, errors = _plan(options, start), terminal(errors=True)
     with output.destinations(options) as (folder, file), output.checkpoint_file(options) as trained:
         output.print_load(plan, errors)
         if start:
             errors.print(f"Resuming {plan.schemes[0]} after block {start.header.blocks}.", style="dim")
         with counting(plan.blocks, "blocks", errors) as on_progress:
-            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _player(start, trained))
+            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _runner(start, trained))
         if trained and str(dataset["status"].values[0]) == "not_applicable":
             why = dataset["reason"].values[0]
             raise InputError(f"--save {options.save}: {plan.schemes[0]} has nothing to save: {why}")
-        dataset = checkpoint.goes_on(dataset, start)
+        dataset = checkpoint.continued(dataset, start)
         with working("writing results", errors):
             output.write_dataset(dataset, folder, file)
             if folder:
@@ -78,7 +80,7 @@ def run(options: Namespace) -> None:
     output.show_dataset(options, dataset)
 
 
-def _plan(options: Namespace, start: "Kept | None") -> "Plan":
+def _plan(options: Namespace, start: "Checkpoint | None") -> "Plan":
     """What to run: flags that are not given are those of the checkpoint, or the defaults."""
     from partway.experiments import checkpoint
 
@@ -95,7 +97,7 @@ def _plan(options: Namespace, start: "Kept | None") -> "Plan":
     return plan
 
 
-def _completed(options: Namespace, start: "Kept | None") -> Namespace:
+def _completed(options: Namespace, start: "Checkpoint | None") -> Namespace:
     """The flags, with those that are not given as in the checkpoint, or with their defaults."""
     usual: dict[str, Any] = {"scenario": "paper", "schemes": [DEFAULT_SCHEME]}
     if start:
@@ -105,14 +107,21 @@ def _completed(options: Namespace, start: "Kept | None") -> Namespace:
     return Namespace(**vars(options) | {name: value for name, value in usual.items() if not getattr(options, name)})
 
 
-def _player(start: "Kept | None", trained: Path | None) -> "Player":
+def _runner(start: "Checkpoint | None", trained: Path | None) -> "SchemeRunner":
     """Runs a scheme from where the checkpoint ends, and saves what it has learned."""
     from partway.experiments import checkpoint
 
-    def play(plan: "Plan", name: str, world: "World", on_progress: "OnProgress", traces: bool) -> "Run":
-        played = checkpoint.proceed(start, plan, name, world, on_progress, traces)
+    def run_scheme(
+        plan: "Plan",
+        name: str,
+        setting: "Setting",
+        on_progress: "Callable[[int], None]",
+        traces: bool,
+        threads: int | None,
+    ) -> "Run":
+        run = checkpoint.continue_scheme(start, plan, name, setting, on_progress, traces, threads)
         if trained:
-            checkpoint.save(trained, plan, played, start.header.blocks if start else 0)
-        return played
+            checkpoint.save(trained, plan, run, start.header.blocks if start else 0)
+        return run
 
-    return play
+    return run_scheme

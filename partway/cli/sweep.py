@@ -17,9 +17,10 @@ from partway.cli.terminal import progress_bar, terminal, working
 if TYPE_CHECKING:
     import xarray as xr
 
+    from partway.experiments.store import Store
+    from partway.experiments.sweep.group import Outcome
     from partway.experiments.sweep.plan import SweepPlan
     from partway.experiments.sweep.run import OnProgress, Progress
-    from partway.experiments.sweep.store import Store
 
 DESCRIPTION = (
     "Compare schemes at every point of a grid of scenario fields, in parallel. If interrupted or killed, run the same "
@@ -66,19 +67,19 @@ def run(options: argparse.Namespace) -> None:
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dask import dask_executor
-    from partway.experiments.sweep.store import opened, refusals
+    from partway.experiments.sweep.run import opened
 
     errors = terminal(errors=True)
     with working("planning", errors):
         plan = _plan(options)
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
-        store = stack.enter_context(opened(options.out, plan.description(), options.overwrite))
+        store = stack.enter_context(opened(plan, options.out, options.overwrite))
         file = stack.enter_context(output.json_file(options))
         dataset = _compute(plan, store, options.jobs, executor, errors)
         text = output.json_text(report.as_json(dataset))
-        with refusals(store.given), working("writing results", errors):
-            _write(dataset, text, store.folder)
+        with store.results() as folder, working("writing results", errors):
+            _write(dataset, text, folder)
         if file:
             file.write_text(text, "utf-8")
     output.show(options, lambda: text, lambda console: console.print(report.table(dataset)))
@@ -104,7 +105,9 @@ def _plan(options: argparse.Namespace) -> "SweepPlan":
     return plan
 
 
-def _compute(plan: "SweepPlan", store: "Store", jobs: int | None, executor: Any, errors: Console) -> "xr.Dataset":
+def _compute(
+    plan: "SweepPlan", store: "Store[Outcome]", jobs: int | None, executor: Any, errors: Console
+) -> "xr.Dataset":
     """The dataset; on Ctrl-C a sentence on how to resume."""
     from partway.experiments.sweep.run import Progress, execute
 
@@ -147,7 +150,7 @@ def progress_line(progress: "Progress", new: int, seconds: float) -> str:
     line = f"sweep: {progress.done} of {progress.cases} cases done"
     if progress.done == progress.cases:
         return f"{line}, {new} of them now, in {duration(seconds)}"
-    line += f", {progress.flying} groups running"
+    line += f", {progress.in_flight} groups running"
     return f"{line}, about {duration(seconds * (progress.cases - progress.done) / new)} left" if new else line
 
 
@@ -168,21 +171,20 @@ def _bar(console: Console) -> "Generator[OnProgress]":
         def on_progress(progress: "Progress") -> None:
             nonlocal task
             if task is None:  # only now, so that cases of an earlier attempt say nothing of the speed
-                task = bar.add_task("", total=progress.cases, completed=progress.done, running=progress.flying)
-            bar.update(task, completed=progress.done, running=progress.flying)
+                task = bar.add_task("", total=progress.cases, completed=progress.done, running=progress.in_flight)
+            bar.update(task, completed=progress.done, running=progress.in_flight)
 
         yield on_progress
 
 
 def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
     """Write JSON, scenario, table and figures beside the dataset."""
-    from partway import files
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dataset import grid
     from partway.figures import sweep as figure
 
-    files.write_whole(folder / "results.json", text.encode())
-    files.write_whole(folder / "scenario.toml", str(dataset.attrs["scenario"]).encode())
+    (folder / "results.json").write_text(text, "utf-8")
+    (folder / "scenario.toml").write_text(str(dataset.attrs["scenario"]), "utf-8")
     output.save_table(folder, lambda console: console.print(report.table(dataset, max_rows=len(grid(dataset)))))
     figure.write(dataset, folder)
