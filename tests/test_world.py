@@ -45,7 +45,7 @@ def _many(world: World, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
 def many(seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Arrivals (block, slot, device) and fading (block, device): 12 slots, 300 devices of three classes."""
     groups = [{"count": 100, "arrival_prob": b} for b in (0.1, 0.4, 0.95)]
-    world = made(devices=300, slots=SLOTS, group=groups)
+    world = made(devices=300, slots_per_block=SLOTS, group=groups)
     arrived, fading = _many(cast_floats(world, "float32"), jnp.uint32(seed))
     return np.asarray(arrived), np.asarray(fading, np.float64)
 
@@ -97,7 +97,7 @@ def test_the_slots_of_a_word_have_the_product_law():
 @pytest.mark.parametrize("slots", [1, 8, 9, 64])
 def test_any_number_of_slots(slots: int):
     """A task arrives in 0.4 of the slots of 5000 devices, in the last slot as well as in the others."""
-    world = cast_floats(made(devices=5000, slots=slots), "float32")
+    world = cast_floats(made(devices=5000, slots_per_block=slots), "float32")
     seen = np.asarray(arrivals(world, 1, 3))
     assert seen.shape == (slots, 5000)
     assert set(np.unique(seen)) == {0.0, 1.0}
@@ -106,7 +106,7 @@ def test_any_number_of_slots(slots: int):
 
 
 def test_certain_and_impossible_arrivals():
-    never, always = (made({"device.arrival_prob": b}, devices=2000, slots=12) for b in (0.0, 1.0))
+    never, always = (made({"device.arrival_prob": b}, devices=2000, slots_per_block=12) for b in (0.0, 1.0))
     assert np.asarray(arrivals(cast_floats(never, "float32"), 0, 0)).max() == 0.0
     assert np.asarray(arrivals(cast_floats(always, "float32"), 0, 0)).min() == 1.0
 
@@ -163,7 +163,7 @@ def test_the_first_20_of_50_devices_are_a_fleet_of_20(groups: list[dict[str, Any
 
 
 def test_float32_and_float64_meet_the_same_world():
-    world = made(devices=200, slots=9)
+    world = made(devices=200, slots_per_block=9)
     single = cast_floats(world, "float32")
     with jax.enable_x64(True):
         double = cast_floats(world, "float64")
@@ -304,7 +304,13 @@ def test_a_load_that_a_cut_can_carry_is_not_called_too_much():
     Taking up two and sending 0.3 of the second runs exactly 1.7 and leaves the server 0.05: 2 / (1.7 + 0.35) < 1.
     """
     found = load_with(
-        {"devices": 1, "slots": 2, "device.arrival_prob": 1.0, "device.cpu_max_hz": 85e9, "server.cpu_max_hz": 17.5e9}
+        {
+            "devices": 1,
+            "slots_per_block": 2,
+            "device.arrival_prob": 1.0,
+            "device.cpu_max_hz": 85e9,
+            "server.cpu_max_hz": 17.5e9,
+        }
     )
     assert found.together == pytest.approx(2 / 2.05)
 
