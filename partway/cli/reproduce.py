@@ -15,8 +15,9 @@ from partway.cli.terminal import progress_bar, terminal, working
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from partway.experiments.store import Arrays, Store
+    from partway.experiments.store import Store
     from partway.paper.figure_runs import Sizes
+    from partway.paper.jobs import Arrays
     from partway.paper.reproduce import Findings
 
 DESCRIPTION = (

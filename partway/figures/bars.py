@@ -1,6 +1,7 @@
 """Rows of a panel, one for each scheme: their names and stacked bars, in few artists that are fast to draw."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rcParams
@@ -29,7 +30,12 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names left of the rows y = 0, 1, ... Ticks would do the same at five artists each."""
     axes.set_yticks([])
     for row, name in enumerate(names):
-        text = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center_baseline", "color": "0.2"}
+        text: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "ha": "right",
+            "va": "center_baseline",
+            "color": "0.2",
+        }
         axes.text(-0.01, row, as_text(name), **text)
 
 

@@ -40,7 +40,9 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     axes.set(xlim=(0, 1.25 * end), ylim=(len(ordered) - 0.4, -0.6), xlabel="cost per block")
     names = [display_name(one) if one.status == "ok" else short_name(one.name) for one in ordered]
     name_rows(axes, names)
-    components = np.array([list(one.parts.values()) for one in stable]).reshape(len(stable), len(COST_COMPONENTS))
+    components = np.array([list(one.cost_components.values()) for one in stable]).reshape(
+        len(stable), len(COST_COMPONENTS)
+    )
     edges = np.minimum(np.cumsum(components, axis=1), end)
     stacked_bars(axes, edges, [COMPONENT_COLOURS[name] for name in COST_COMPONENTS], height=0.7)
     for row, one in enumerate(ordered):
@@ -67,5 +69,7 @@ def _text(axes: Axes, row: int, one: Summary, end: float) -> None:
 def _rows(one: Summary) -> list[Row]:
     if one.status != "ok":
         return [(one.name, one.status, "total", np.nan, np.nan, np.nan)]
-    components: list[Row] = [(one.name, one.status, name, cost, np.nan, np.nan) for name, cost in one.parts.items()]
+    components: list[Row] = [
+        (one.name, one.status, name, cost, np.nan, np.nan) for name, cost in one.cost_components.items()
+    ]
     return [*components, (one.name, one.status, "total", one.cost.mean, one.cost.low, one.cost.high)]

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
-from partway.figures.style import STYLE, Drawn, Row, log_axis, save
+from partway.figures.style import STYLE, FigureData, Row, log_axis, save
 from partway.planner.context import DeviceContext, fading_quantile
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
 from partway.planner.report import CutResult
@@ -36,7 +36,7 @@ def write(result: CutResult, folder: Path) -> None:
         save(folder, "cut-map", draw(result))
 
 
-def draw(result: CutResult) -> Drawn:
+def draw(result: CutResult) -> FigureData:
     """Both panels, and the numbers in them."""
     target = result.target
     plan = plan_table(target, result.rule, np.arange(1, MAX_QUEUE + 1), FADING)

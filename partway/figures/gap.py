@@ -1,6 +1,7 @@
 """How far every scheme is above the lower bound, sorted, and which decisions cause its gap."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -86,9 +87,10 @@ def _points(axes: Axes, known: Sequence[tuple[Summary, Gap]]) -> None:
     row_lines(axes, len(rows))
     axes.set_ylim(-0.7, len(rows) - 0.2)
     if (low < 0).any():
-        axes.scatter(np.zeros(np.sum(low < 0)), rows[low < 0], marker="<", c="0.35", s=16, clip_on=False, zorder=3)
-    beside = offset_copy(axes.transData, axes.figure, 5, 4, units="points")
-    for row, value in zip(rows, mean, strict=True):
+        axes.scatter(np.zeros_like(rows[low < 0]), rows[low < 0], marker="<", c="0.35", s=16, clip_on=False, zorder=3)
+    figure: Any = axes.figure
+    beside = offset_copy(axes.transData, figure, 5, 4, units="points")
+    for row, value in enumerate(mean.tolist()):
         text = f"{value:.2g}" if value < 100 else f"{value:,.0f}"
         axes.text(value, row, text, transform=beside, fontsize=7.5, color="0.35")
 

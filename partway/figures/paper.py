@@ -1,6 +1,6 @@
 """Figures 6 to 9 of the paper with its axes, and Proposition 1: means over replicates with their 95 % bands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,11 @@ from partway.figures.style import (
 )
 from partway.paper import proposition1
 from partway.paper.claims import BASELINES, CANDIDATES, PHASES, READINGS, TOLERANCE
-from partway.paper.figure_runs import Part as Job
+from partway.paper.figure_runs import FigureJob
 from partway.paper.reproduce import Findings
-from partway.paper.verdicts import shrinking
+from partway.paper.verdicts import step_ratio
 
-Runs = Mapping[Job, Mapping[str, np.ndarray]]
+Runs = Mapping[FigureJob, Mapping[str, np.ndarray]]
 
 SUFFIX = {"conserving": "", "as_printed": "-as-printed"}
 READING_NAMES = {"conserving": "queue that conserves work", "as_printed": "queue as equation (1) is printed"}
@@ -69,7 +69,8 @@ def write(findings: Findings, folder: Path) -> list[str]:
 
 def line(x: np.ndarray, values: np.ndarray) -> Line:
     """The curve of (replicates, points)."""
-    return Line(x, *mean_and_interval(values), np.median(values, axis=0))
+    mean, low, high = mean_and_interval(values)
+    return Line(x, mean, low, high, np.median(values, axis=0))
 
 
 def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows: int = 1) -> tuple[Figure, np.ndarray]:
@@ -79,7 +80,7 @@ def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows
     return figure, figure.subplots(rows, 2, squeeze=False)
 
 
-def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
+def _legend(figure: Figure, panels: Iterable[Axes], columns: int) -> None:
     """One legend for lines of several panels."""
     handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="lower left", ncols=columns, borderaxespad=0)
@@ -118,7 +119,7 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
     for column, (number, party) in enumerate((("1", "devices"), ("2", "server"))):
         field = f"{party.removesuffix('s')}_relative_change"
         for job, arrays in runs.items():
-            change, alpha = arrays[field][0], shrinking(job)
+            change, alpha = arrays[field][0], step_ratio(job)
             for row, step in enumerate((1.0, alpha)):
                 curve = line(*_binned(change / step))
                 _draw(panels[row, column], job.scheme, curve)
@@ -129,7 +130,7 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
             axes.axhline(TOLERANCE, color="0.3", linewidth=0.8, linestyle=":")
             block_axis(axes)
             axes.set_xlabel("iteration")
-    _legend(figure, panels[0, :1], columns=6)
+    _legend(figure, list(panels[0, :1]), columns=6)
     return figure, rows
 
 
@@ -151,7 +152,7 @@ def _figure_7(runs: Runs, reading: str) -> FigureData:
     means = _finite(shown)
     for axes in panels[0]:
         log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
-    _legend(figure, panels[0], columns=8)
+    _legend(figure, list(panels[0]), columns=8)
     return figure, rows
 
 
@@ -172,7 +173,7 @@ def _figure_8_or_9(runs: Runs, reading: str) -> FigureData:
         means = _finite([curve.mean for curve in curves.values()])
         log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
         axes.set(xlabel=axis, ylabel="discounted sum of costs", title=PHASE_NAMES[phase], xticks=x)
-    _legend(figure, panels[0, :1], columns=8)
+    _legend(figure, list(panels[0, :1]), columns=8)
     return figure, rows
 
 
@@ -209,7 +210,7 @@ def _proposition(findings: Findings) -> FigureData:
         axes.set_title(f"{number}: {party}")
         axes.set_xticks([10, 20, 100, 1000], ["10", "20", "100", "1000"])
         axes.minorticks_off()
-    _legend(figure, panels[:1], columns=2)
+    _legend(figure, list(panels[:1]), columns=2)
     return figure, rows
 
 

@@ -59,7 +59,7 @@ PALETTE = (
 """Colours of the shipped schemes, in the order of SCHEMES."""
 EXTERNAL_PALETTE = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
 """Colours of all other schemes; which one depends on the scheme's name alone."""
-COMPONENT_DIMENSION = "part"
+COMPONENT_DIMENSION = "component"
 """The dimension of a dataset that holds the cost components."""
 COMPONENT_COLOURS = dict(zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True))
 COMPONENT_NAMES = dict(
@@ -76,7 +76,8 @@ FigureData = tuple[Figure, list[Row]]
 
 def figure_style() -> AbstractContextManager[None]:
     """Matplotlib's defaults and STYLE, whatever the user's own settings are; to create and to save figures in."""
-    return mpl.rc_context({**mpl.rcParamsDefault, **STYLE})
+    settings: Any = {**mpl.rcParamsDefault, **STYLE}
+    return mpl.rc_context(settings)
 
 
 def save(folder: Path, name: str, data: FigureData) -> None:
@@ -100,11 +101,11 @@ def new_figure(title: str, subtitle: str, notes: Sequence[str], height: float, w
     lines = [line for note in notes for line in _wrap(note, NOTE_COLUMNS * width)]
     text_height = LINE_HEIGHT * sum(map(len, (*titles, lines)))
     figure = Figure(figsize=(width, height + AXES_TEXT + text_height))
-    styles = ({"fontsize": 10.5, "fontweight": "bold"}, {"color": "0.3"})
+    styles: tuple[dict[str, Any], ...] = ({"fontsize": 10.5, "fontweight": "bold"}, {"color": "0.3"})
     for text, style in zip(titles, styles, strict=True):
         figure.text(PAD / width, 1.0, "\n".join(text), ha="left", va="top", **style)
     if lines:
-        style = {"fontsize": 7.5, "color": "0.35", "linespacing": 1.3}
+        style: dict[str, Any] = {"fontsize": 7.5, "color": "0.35", "linespacing": 1.3}
         figure.text(PAD / width, 0.0, "\n".join(lines), ha="left", va="bottom", **style)
     return figure
 
