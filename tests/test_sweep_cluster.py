@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import sweep_toys
-from test_sweep_run import MANY, REAL, TOY, Havoc, Here, Witness, dice, killed_and_resumed, noting, same_files
+from sweep_toys import Here
+from test_sweep_run import MANY, REAL, TOY, Havoc, Witness, dice, killed_and_resumed, noting, same_files
 
 import partway
 from partway.cli import main as cli

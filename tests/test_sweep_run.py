@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import sweep_toys
 import xarray as xr
+from sweep_toys import Here
 
 import partway
 from partway.errors import InputError
@@ -46,22 +47,6 @@ REAL: dict[str, Any] = {
     "blocks": 12,
     "seeds": 2,
 }
-
-
-class Here(Executor):
-    """Computes in this thread, and counts."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.calls += 1
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture
