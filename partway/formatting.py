@@ -1,10 +1,27 @@
-"""TODO formatting."""
+"""Numbers and intervals in tables and messages, and JSON types."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from partway.experiments.statistics import Estimate
+
+class Interval(Protocol):
+    """A mean and its interval, such as `partway.experiments.statistics.Estimate`."""
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        ...
 
 
 def plain(value: Any) -> Any:
@@ -23,13 +40,14 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
-def with_interval(value: Estimate, digits: int) -> str:
+def with_interval(value: Interval, digits: int) -> str:
+    """A mean with `digits` significant ones, and half its interval."""
     half = (value.high - value.low) / 2
     text = number(value.mean, digits)
     return f"{text} ± {number(half, 2)}" if math.isfinite(half) and math.isfinite(value.mean) else text
 
 
-def percent(share: Estimate) -> str:
+def percent(share: Interval) -> str:
     """A share with its interval, in per cent, two digits of the interval."""
     half = 50.0 * (share.high - share.low)
     digits = 2 if not math.isfinite(half) else min(3, max(0, 1 - math.floor(math.log10(max(half, 1e-3)))))

@@ -77,18 +77,19 @@ def source_file(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
     """Modules of Partway that a file imports when it runs, with the packages they are in."""
-    tree = ast.parse(path.read_bytes())
+    return tuple(each for name in _imported_names(ast.parse(path.read_bytes())) for each in _modules(name.split(".")))
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
+    """Dotted paths of modules, and of names imported from modules."""
     for node in [inner for outer in tree.body if not _for_types_only(outer) for inner in ast.walk(outer)]:
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield from _modules(name.split("."))
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _modules(words: Sequence[str]) -> list[str]:

@@ -6,16 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from partway.paper import verdicts as module
 from partway.paper.claims import BASELINES, PROPOSED, Ordering, Points, Term, claims
-from partway.paper.figure_runs import Part, settled
+from partway.paper.figure_runs import FigureJob, converged
 from partway.paper.statistics import FAILS, HOLDS, UNDECIDED, Decision, decide, deciding, holm_levels, p_value, verdict
-from partway.paper.verdicts import judge, phases, value
+from partway.paper.verdicts import Case, judge, phases, value
 
 ANY = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
 
 def test_holm_by_hand():
-    """Four p values at 5 %: 0.010 <= 0.0125, 0.013 <= 0.0167, 0.030 > 0.025, and there it stops."""
+    """Four p values at 5 %: 0.010 <= 0.0125, 0.013 <= 0.0167, 0.030 > 0.025, where it stops."""
     p = [0.030, 0.010, 0.040, 0.013]
     levels = holm_levels(p)
     assert levels == pytest.approx([0.025, 0.0125, 0.025, 0.05 / 3])
@@ -43,13 +44,13 @@ def test_an_interval_by_hand():
 
 
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=4, max_size=4), min_size=1, max_size=5))
-def test_an_interval_leaves_out_0_exactly_where_holm_rejects(family: list[list[float]]):
+def test_an_interval_excludes_0_exactly_where_holm_rejects(family: list[list[float]]):
     for one in decide([np.array(values) for values in family]):
         if one.low < one.high and min(abs(one.low), abs(one.high)) > 1e-9:
             assert (one.low > 0 or one.high < 0) == (one.sign != 0)
 
 
-def test_wrong_signs_are_as_rare_as_promised():
+def test_wrong_signs_are_as_rare_as_the_level_says():
     """Six comparisons of 20 replicates, half of them with no effect: at most 5 % of families decide one of those."""
     random, wrong = np.random.default_rng(1), 0
     for _ in range(400):
@@ -93,26 +94,28 @@ def test_every_claim_of_the_paper_is_there_once():
 
 def test_claims_as_the_paper_states_them():
     """8c in full, and the side of 30 devices on which 9c expects binary."""
-    found = {claim.id: claim.orderings for claim in claims(Points((0.4,), (5, 30, 60)))}
+    orderings = {claim.id: claim.orderings for claim in claims(Points((0.4,), (5, 30, 60)))}
     even, binary, random = (Term("sum", name, 0.4) for name in ("even", "binary", "random"))
-    assert found["8c"] == (Ordering(even, binary), Ordering(binary, random))
+    assert orderings["8c"] == (Ordering(even, binary), Ordering(binary, random))
     sides = [(Term("sum", "binary", 5), Term("sum", "even", 5)), (Term("sum", "even", 60), Term("sum", "binary", 60))]
-    assert found["9c"] == tuple(Ordering(*side) for side in sides)
-    assert [one.smaller for one in found["9b"]] == [Term("sum", PROPOSED, k) for k in (5, 30, 60) for _ in BASELINES]
+    assert orderings["9c"] == tuple(Ordering(*side) for side in sides)
+    assert [one.smaller for one in orderings["9b"]] == [
+        Term("sum", PROPOSED, k) for k in (5, 30, 60) for _ in BASELINES
+    ]
 
 
-def test_the_block_where_learning_settles():
+def test_the_block_where_learning_has_converged():
     """Below from iteration 3 on for two blocks; above again; below for three: that is the first time for three."""
     change = np.array([[9, 9, 1, 1, 9, 1, 1, 1, 9], [9] * 9, [1] * 9], float)
-    assert settled(change, 1.0, 3).tolist() == [6, 9, 1]
-    assert settled(change, 1.0, 2).tolist() == [3, 9, 1]
+    assert converged(change, 1.0, 3).tolist() == [6, 9, 1]
+    assert converged(change, 1.0, 2).tolist() == [3, 9, 1]
 
 
-def made_up(printed: float) -> dict[Part, dict[str, np.ndarray]]:
+def made_up(proposed: float) -> dict[FigureJob, dict[str, np.ndarray]]:
     """Figure 8 at one point with 20 replicates: even costs 10, binary 20, random 30, all times a common factor."""
     common = np.exp(np.random.default_rng(2).normal(0, 1, 20))
     noise = np.random.default_rng(3).normal(0, 0.01, (4, 20))
-    costs = {"printed": printed, "even": 10.0, "binary": 20.0, "random": 30.0}
+    costs = {"parametric": proposed, "even": 10.0, "binary": 20.0, "random": 30.0}
 
     def arrays(i: int, cost: float) -> dict[str, np.ndarray]:
         own = (cost * common * np.exp(noise[i]))[None]
@@ -126,15 +129,15 @@ def made_up(printed: float) -> dict[Part, dict[str, np.ndarray]]:
 
     seeds = tuple(range(20))
     return {
-        Part("8", name, "conserving", 50, (0.4,), seeds, 10, 5): arrays(i, c)
+        FigureJob("8", name, "conserving", 50, (0.4,), seeds, 10, 5): arrays(i, c)
         for i, (name, c) in enumerate(costs.items())
     }
 
 
 def test_verdicts_from_runs_that_are_paired(monkeypatch: pytest.MonkeyPatch):
-    """The common factor moves every cost by a factor of ten and no ratio: pairing decides in spite of it."""
-    monkeypatch.setattr("partway.judge.CANDIDATES", ("printed",))
-    monkeypatch.setattr("partway.judge.READINGS", ("conserving",))
+    """The common factor changes every cost tenfold and no ratio: pairing decides in spite of it."""
+    monkeypatch.setattr(module, "CANDIDATES", ("parametric",))
+    monkeypatch.setattr(module, "READINGS", ("conserving",))
     asked = [claim for claim in claims(Points((0.4,), (5,))) if claim.id in ("8b", "8c")]
     low, high = ({(one.claim, one.phase): one for one in judge(asked, made_up(cost))} for cost in (9.0, 11.0))
     assert [one.verdict for one in low.values()] == [HOLDS] * 4
@@ -142,10 +145,10 @@ def test_verdicts_from_runs_that_are_paired(monkeypatch: pytest.MonkeyPatch):
     interval = high["8b", "from_start"].interval()
     assert interval is not None
     assert interval[0] < 10.0 / 11.0 < interval[1] < 1
-    assert "printed" in high["8b", "from_start"].why
+    assert "parametric" in high["8b", "from_start"].why
     assert phases(asked[0]) == ("from_start", "after_training")
 
 
 def test_a_number_stands_for_itself():
     (claim, *_) = claims(Points())
-    assert value(500.0, {}, (claim, ""), "printed", "conserving").tolist() == [500.0]
+    assert value(500.0, {}, Case(claim, "parametric", "conserving", "")).tolist() == [500.0]

@@ -1,4 +1,4 @@
-"""The search for what the paper does not publish: its space, its score, and what it has left as presets."""
+"""The search for unpublished parameters: its space, its score, and the presets that it wrote."""
 
 import tomllib
 
@@ -22,9 +22,9 @@ def test_both_ends_of_every_range_are_scenarios_and_the_preset_paper_is_between(
     for name, one in space(candidate).items():
         for value in (one.low, one.high):
             pair_for(candidate, load("paper", {name: value}))
-    usual = load("paper").model_dump()
+    preset = load("paper").model_dump()
     for name, one in WORLD.items():
-        assert one.low <= fit_paper._field(usual, name) <= one.high
+        assert one.low <= fit_paper._field(preset, name) <= one.high
         assert set(one.choices) <= set(one.grid(6))
 
 
@@ -34,12 +34,12 @@ def test_a_grid_by_hand():
 
 
 def test_the_score_by_hand():
-    """A claim all of whose comparisons point its way is 1, one of two a quarter, and a phase counts half."""
+    """A claim that all comparisons support is 1, one of two a quarter, and a phase counts half."""
     verdicts = [
-        Verdict("6a", "printed", "conserving", "", HOLDS, decisions=decisions(1.0, 2.0)),
-        Verdict("7a", "printed", "conserving", "", FAILS, decisions=decisions(1.0, -2.0)),
-        Verdict("8a", "printed", "conserving", "from_start", FAILS, decisions=decisions(-1.0)),
-        Verdict("8a", "printed", "conserving", "after_training", HOLDS, decisions=decisions(1.0)),
+        Verdict("6a", "parametric", "conserving", "", HOLDS, decisions=decisions(1.0, 2.0)),
+        Verdict("7a", "parametric", "conserving", "", FAILS, decisions=decisions(1.0, -2.0)),
+        Verdict("8a", "parametric", "conserving", "from_start", FAILS, decisions=decisions(-1.0)),
+        Verdict("8a", "parametric", "conserving", "after_training", HOLDS, decisions=decisions(1.0)),
     ]
     assert score(verdicts) == 1 + 0.25 + 0 + 0.5
 
@@ -50,7 +50,7 @@ def test_no_verdict_uses_a_seed_of_the_search():
 
 
 @pytest.mark.parametrize("candidate", CANDIDATES)
-def test_a_frozen_preset_changes_what_was_searched_and_nothing_else(candidate: str):
+def test_a_fitted_preset_changes_what_was_searched_and_nothing_else(candidate: str):
     changed = tomllib.loads((PRESETS / f"paper-fitted-{candidate}.toml").read_text())
     names = {".".join(path) for path in leaves(changed)}
     assert names <= set(space(candidate))
@@ -61,7 +61,7 @@ def test_a_frozen_preset_changes_what_was_searched_and_nothing_else(candidate: s
 
 
 def leaves(table: dict, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = []
+    paths = []
     for name, value in table.items():
-        found += leaves(value, (*above, name)) if isinstance(value, dict) else [(*above, name)]
-    return found
+        paths += leaves(value, (*above, name)) if isinstance(value, dict) else [(*above, name)]
+    return paths

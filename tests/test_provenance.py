@@ -9,7 +9,7 @@ import pytest
 
 import partway
 from partway import provenance
-from partway.provenance import code_hash, import_closure, made_by, versions
+from partway.provenance import code_hash, import_closure, made_by
 
 SOURCE = Path(partway.__file__).parent
 SWEEP, FIGURES = "partway.experiments.sweep.group", "partway.paper.figure_runs"
@@ -28,7 +28,7 @@ BELOW = {
 
 
 def clear() -> None:
-    for cached in (code_hash, import_closure, versions):
+    for cached in (code_hash, import_closure, provenance._imports):
         cached.cache_clear()
 
 

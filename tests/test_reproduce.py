@@ -1,7 +1,8 @@
-"""The runs behind the figures, what is kept of them, Proposition 1, Remark 1, and what is reported."""
+"""The runs behind the figures, the folder that keeps them, Proposition 1, Remark 1, and the report."""
 
-import argparse
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,20 @@ import numpy as np
 import pytest
 
 from partway.cli import main as cli
-from partway.cli.commands import seeds_of
-from partway.cli.reproduce import prepared, reproduce_paper
 from partway.errors import InputError
 from partway.experiments.statistics import discounted
-from partway.paper import figure_runs as reproduction
-from partway.paper import jobs as kept
-from partway.paper import proposition1, remark1
+from partway.figures import paper as figures
+from partway.paper import figure_runs, html, proposition1, remark1
+from partway.paper import jobs as module
 from partway.paper.claims import CANDIDATES, Points
-from partway.paper.figure_runs import Part, Sizes, lanes, parts, play
-from partway.paper.jobs import part_name, read, run_parts, write
-from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionPart, unbiased_square
-from partway.paper.remark1 import central
+from partway.paper.figure_runs import COST_COMPONENTS, FigureJob, Sizes, lanes, run_job
+from partway.paper.jobs import SECONDS, Arrays, job_key, jobs_code_hash, run_jobs
+from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, unbiased_square
+from partway.paper.remark1 import RemarkJob, central
 from partway.paper.report import MARKS, insert
-from partway.paper.verdicts import shrinking
+from partway.paper.reproduce import Findings, all_jobs, opened, reproduce
+from partway.paper.verdicts import step_ratio
+from partway.provenance import import_closure
 from partway.scenario.loading import load
 from partway.schemes import pair_for
 from partway.simulation.rollout import run
@@ -32,96 +33,165 @@ from partway.system.placement import sample_placement
 from partway.system.world import build
 
 TINY = Sizes((3, 4), Points((0.1, 0.5), (2, 3)), training=20, horizon=10, blocks=2000)
+PRINTED, PARAMETRIC = "parametric-printed", "parametric"
 
 
-def small(**changed: Any) -> Part:
-    given = {"figure": "8", "scheme": "printed", "reading": "conserving", "devices": 3, "arrival_probs": (0.2, 0.6)}
-    return Part(**{**given, "seeds": (3, 4), "blocks": 30, "training": 20, **changed})
+def small(**changed: Any) -> FigureJob:
+    given = {"figure": "8", "scheme": PRINTED, "reading": "conserving", "devices": 3, "arrival_probs": (0.2, 0.6)}
+    return FigureJob(**{**given, "seeds": (3, 4), "blocks": 30, "training": 20, **changed})
 
 
-def test_a_lane_is_the_run_of_its_seed_placement_and_arrival_probability():
-    part, scheme = small(), "printed"
-    cost = sum(lanes(part)[name] for name in reproduction.COST_COMPONENTS)
-    lane = 0
-    for prob in part.arrival_probs:
-        for seed in part.seeds:
-            scenario = load("paper", {"devices": 3, "device.arrival_prob": prob, "placement_seed": seed})
-            alone = run(build(scenario, sample_placement(scenario)), pair_for(scheme, scenario), scheme, [seed], 30)
-            np.testing.assert_allclose(cost[lane], alone.sums.cost()[0], rtol=2e-4)
-            lane += 1
-    assert len(cost) == lane
+# Runs
 
 
-def test_the_two_sums_of_a_part():
-    part = small(arrival_probs=(0.2,))
-    cost = sum(lanes(part)[name].astype(float) for name in reproduction.COST_COMPONENTS)
-    found = play(part)
-    np.testing.assert_allclose(found["from_start"], [discounted(cost[:, :10], 0.95)], rtol=1e-5)
-    np.testing.assert_allclose(found["after_training"], [discounted(cost[:, 20:], 0.95)], rtol=1e-5)
+@pytest.fixture(scope="module")
+def series() -> dict[str, np.ndarray]:
+    """The lanes of `small()`."""
+    return lanes(small())
+
+
+def test_a_lane_is_the_run_of_its_seed_placement_and_arrival_probability(series: dict[str, np.ndarray]):
+    job, cost = small(), sum(series[name] for name in COST_COMPONENTS)
+    for lane, (prob, seed) in {0: (0.2, 3), 3: (0.6, 4)}.items():
+        scenario = load("paper", {"devices": 3, "device.arrival_prob": prob, "placement_seed": seed})
+        pair, world = pair_for(PRINTED, scenario), build(scenario, sample_placement(scenario))
+        alone = run(world, pair, PRINTED, [seed], job.blocks)
+        np.testing.assert_allclose(cost[lane], alone.sums.cost()[0], rtol=2e-4)
+    assert len(cost) == len(job.arrival_probs) * len(job.seeds)
+
+
+def test_the_two_sums_of_a_job(series: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(figure_runs, "lanes", lambda job: series)
+    cost = sum(series[name].astype(float) for name in COST_COMPONENTS).reshape(2, 2, 30)
+    arrays = run_job(small())
+    for at in range(2):
+        np.testing.assert_allclose(arrays["from_start"][at], discounted(cost[at, :, :10], 0.95), rtol=1e-5)
+        np.testing.assert_allclose(arrays["after_training"][at], discounted(cost[at, :, 20:], 0.95), rtol=1e-5)
     for phase in ("from_start", "after_training"):
-        np.testing.assert_allclose(found[f"{phase}_parts"].sum(axis=-1), found[phase], rtol=1e-9)
+        np.testing.assert_allclose(arrays[f"{phase}_components"].sum(axis=-1), arrays[phase], rtol=1e-9)
 
 
-def test_who_plays_where():
-    found = parts(TINY)
-    printed = {part.scheme for part in found if part.reading == "as_printed"}
-    assert printed == {"printed", "exact", "qlearning", "binary", "even", "random"}
-    assert {part.devices for part in found if part.figure == "9"} == {2, 3}
-    assert {part.scheme for part in found if part.figure == "6"} == set(CANDIDATES)
+def test_which_schemes_run_where():
+    jobs = figure_runs.jobs(TINY)
+    printed = {job.scheme for job in jobs if job.reading == "as_printed"}
+    assert printed == {PRINTED, PARAMETRIC, "qlearning", "binary", "even", "random"}
+    assert {job.devices for job in jobs if job.figure == "9"} == {2, 3}
+    assert {job.scheme for job in jobs if job.figure == "6"} == set(CANDIDATES)
 
 
-def test_the_command_of_a_part_is_its_scenario():
-    part = small(figure="6", blocks=2000)
-    words = part.command().split()
-    assert "schemes.printed.stop=false" in words
-    assert load("paper", words[words.index("--set") + 1 :]) == part.scenario()
-    asked = cli._parser().parse_args(words[1:])
-    assert seeds_of(asked, 8) == [part.seeds[0]]
-    assert (asked.schemes, asked.blocks) == (["printed"], 2000)
+def test_the_command_of_a_job_has_its_scenario():
+    job = small(figure="6", blocks=2000)
+    words = job.command().split()
+    assert words[:4] == ["partway", "run", "--scenario", "paper"]
+    assert f"schemes.{PRINTED}.stop=false" in words
+    assert load("paper", words[words.index("--set") + 1 :]) == job.scenario()
+    given = {flag: words[words.index(flag) + 1] for flag in ("--schemes", "--blocks", "--seed")}
+    assert given == {"--schemes": PRINTED, "--blocks": "2000", "--seed": "3"}
 
 
-def test_alpha_is_what_the_ratio_of_figure_6_is_freed_from():
-    """(1 + t)^-0.6 of `printed`; the table of `decoupled` is never moved by less than a hundredth."""
+def test_the_step_ratio_is_what_the_second_row_of_figure_6_divides_by():
+    """(1 + t)^-0.6 of the paper's algorithms; the table of `decoupled` never moves by less than a hundredth."""
 
-    def steps(scheme: str, blocks: int, preset: str = "paper") -> np.ndarray:
-        return shrinking(small(figure="6", scheme=scheme, blocks=blocks, preset=preset))
+    def ratio(scheme: str, blocks: int, preset: str = "paper") -> np.ndarray:
+        return step_ratio(small(figure="6", scheme=scheme, blocks=blocks, preset=preset))
 
-    np.testing.assert_allclose(steps("printed", 4), [1, 2**-0.6, 3**-0.6, 4**-0.6])
-    assert steps("decoupled", 10_000)[-1] == 0.01 > steps("printed", 10_000)[-1]
-    decay = load("paper-fitted-printed").schemes["printed"]["decay"]
-    np.testing.assert_allclose(steps("printed", 4, "paper-fitted-printed"), np.arange(1, 5) ** -decay)
-
-
-def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What is there is not computed again, and is the same; a file cut short is as none."""
-    made = [small(arrival_probs=(0.2,), seeds=(seed,)) for seed in (1, 2)]
-    first = run_parts(made[:1], tmp_path, 1)
-    played: list[Part] = []
-    monkeypatch.setattr(Part, "play", lambda part: played.append(part) or {"x": np.zeros(1)})
-    again = run_parts(made, tmp_path, 1)
-    assert played == made[1:]
-    assert all(np.array_equal(again[made[0]][name], values) for name, values in first[made[0]].items())
-    path = tmp_path / part_name(made[0])
-    path.write_bytes(path.read_bytes()[:-20])
-    run_parts(made, tmp_path, 1)
-    assert played == [*made[1:], made[0]]
+    np.testing.assert_allclose(ratio(PRINTED, 4), [1, 2**-0.6, 3**-0.6, 4**-0.6])
+    assert ratio("decoupled", 10_000)[-1] == 0.01 > ratio(PRINTED, 10_000)[-1]
+    decay = load(f"paper-fitted-{PRINTED}").schemes[PRINTED]["decay"]
+    np.testing.assert_allclose(ratio(PRINTED, 4, f"paper-fitted-{PRINTED}"), np.arange(1, 5) ** -decay)
 
 
-def test_a_part_is_found_again_only_if_nothing_it_depends_on_has_changed():
-    names = {part_name(part, code) for part in (small(), small(blocks=40), small(preset="ocr")) for code in "ab"}
-    assert len(names) == 6
-    assert part_name(small(), "a") == part_name(small(), "a")
+# Jobs in a folder
 
 
-def test_what_is_written_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+def made_up(job: Any) -> Arrays:
+    """Random arrays of the shapes of a job's, the same for the same job."""
+    random = np.random.default_rng(abs(hash(repr(job))) % 2**32)
+    if job.figure == "R1":
+        return {"device": np.full(4, 5e3), "server": np.full(4, 1e4)}
+    if job.figure == "P1":
+        shape = (len(DISCOUNTS), len(job.checkpoints), len(job.seeds))
+        names = [f"{party}_{kind}" for party in PARTIES for kind in ("left", "error", "residual")]
+        return {name: random.lognormal(0, 1, shape) for name in names}
+    shape = (len(job.arrival_probs), len(job.seeds), job.blocks)
+    over_time = ("cost", "device_relative_change", "server_relative_change")
+    sums, components = ("from_start", "after_training"), ("components", "from_start_components")
+    return {
+        **{name: random.lognormal(0, 1, shape) for name in over_time},
+        **{name: random.lognormal(0, 1, shape[:2]) for name in sums},
+        **{name: np.ones((*shape[:2], 4)) for name in (*components, "after_training_components")},
+    }
 
-    monkeypatch.setattr(kept.np, "savez_compressed", full)
-    with pytest.raises(OSError, match="No space"):
-        write(tmp_path / "a.npz", {"x": np.zeros(2)})
-    assert list(tmp_path.iterdir()) == []
-    assert read(tmp_path / "a.npz") is None
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The jobs that are computed, with made-up arrays in place of runs; sizes are TINY."""
+    jobs: list[Any] = []
+
+    def stand_in(job: Any) -> Arrays:
+        jobs.append(job)
+        return made_up(job)
+
+    for kind in (FigureJob, PropositionJob, RemarkJob):
+        monkeypatch.setattr(kind, "run", stand_in)
+    monkeypatch.setattr(figure_runs, "QUICK", TINY)
+    return jobs
+
+
+def same(one: Arrays, two: Arrays) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def kept_in(out: Path, jobs: list[FigureJob]) -> dict[FigureJob, Arrays]:
+    with opened(out, TINY, "paper", False) as store:
+        return run_jobs(jobs, store, 1)
+
+
+def test_a_stopped_run_is_resumed(tmp_path: Path, computed: list[Any]):
+    """What is kept is not computed again, and is the same; a damaged file counts as missing."""
+    made = [small(seeds=(seed,)) for seed in (1, 2)]
+    first = kept_in(tmp_path, made[:1])
+    again = kept_in(tmp_path, made)
+    assert computed == made
+    assert same(again[made[0]], first[made[0]])
+    assert SECONDS in again[made[0]]
+    path = tmp_path / "jobs" / f"{job_key(made[0])}.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert same(kept_in(tmp_path, made)[made[0]], first[made[0]]) is False  # its time was measured anew
+    assert computed == [*made, made[0]]
+
+
+def test_a_job_is_found_again_only_if_nothing_that_it_depends_on_has_changed(monkeypatch: pytest.MonkeyPatch):
+    jobs = (small(), small(blocks=40), small(preset="ocr"))
+    names = {job_key(job) for job in jobs}
+    assert job_key(small()) in names
+    for change in ({"code": "another"}, {"jax": "another"}):
+        monkeypatch.setattr(module, "made_by", lambda *modules, change=change: {"code": "c", "jax": "j", **change})
+        names |= {job_key(job) for job in jobs}
+    assert len(names) == 9
+    assert all(re.fullmatch(r"figure-8-parametric-printed-conserving-3-[0-9a-f]{32}", name) for name in names)
+
+
+def test_the_code_of_a_job_is_all_that_its_module_imports():
+    jobs = all_jobs(TINY, "paper")
+    closure = set(import_closure(*module.modules(jobs)))
+    assert {"partway.paper.figure_runs", "partway.paper.proposition1", "partway.paper.remark1"} <= closure
+    assert "partway.controllers.parametric" in closure
+    assert "partway.paper.html" not in closure
+    assert jobs_code_hash(jobs) != jobs_code_hash(jobs[:1])
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_gives(tmp_path: Path):
+    made = [RemarkJob(PRINTED, (2,)), RemarkJob(PARAMETRIC, (2,))]
+    alone, together = run_jobs(made, None, 1), run_jobs(made, None, 2)
+    assert all(np.array_equal(alone[job]["device"], together[job]["device"]) for job in made)
+    assert jax.tree.structure(alone[made[0]]) == jax.tree.structure(together[made[0]])
+
+
+# Proposition 1
 
 
 def test_the_square_of_a_mean_without_bias():
@@ -131,42 +201,50 @@ def test_the_square_of_a_mean_without_bias():
     assert float(jnp.mean(unbiased_square(jnp.asarray(samples)))) == pytest.approx(0.25, abs=0.05)
 
 
+@pytest.mark.slow
 def test_both_sides_where_everything_is_known():
-    """No task ever comes: nothing costs anything at a device, so its true Q is 0 and the left side is Q squared.
+    """No task ever arrives: a device has no cost, so its true Q is 0 and the left side is Q squared.
 
     Q starts at `start_value` / (1 - gamma) times 2/M sum of features; delta is (gamma - 1) Q while the features stay.
     """
-    part = PropositionPart("exact", "conserving", (5,), checkpoints=(1,), future_blocks=12)
-    scenario = load("paper", {"devices": 4, "device.arrival_prob": 0.0, "schemes.exact.stop": False})
+    job = PropositionJob(PARAMETRIC, "conserving", (5,), checkpoints=(1,), future_blocks=12)
+    scenario = load("paper", {"devices": 4, "device.arrival_prob": 0.0, f"schemes.{PARAMETRIC}.stop": False})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PropositionPart, "scenario", lambda part, placement_seed=None: scenario)
+        patch.setattr(PropositionJob, "scenario", lambda job, placement_seed=None: scenario)
         patch.setattr(proposition1, "FUTURES", 2)
-        found = part.play()
-    left, error = found["device_left"][:, 0, 0], found["device_error"][:, 0, 0]
+        arrays = job.run()
+    left, error = arrays["device_left"][:, 0, 0], arrays["device_error"][:, 0, 0]
     gamma = np.array(DISCOUNTS)
     about = (1.0 / (1.0 - gamma)) ** 2  # Q is about 1 / (1 - gamma): a feature is 1/2 on average
     assert np.all((left > 0.1 * about) & (left < 10 * about))
     assert np.all(np.diff(left) > 0)
     assert error[0] < 0.5 * left[0]  # delta = Q (gamma - 1) + change of the features with the gain
-    for one in proposition1.bounds(found):
+    for one in proposition1.bounds(arrays):
         np.testing.assert_allclose(one.certain("device"), one.right("device") / (1 - one.discount))
 
 
 def test_a_ratio_of_sides_by_hand():
-    found = proposition1.log_ratio(np.array([1.0, 4.0, -1.0, 1.0]), np.array([2.0, 2.0, 2.0, 1e9]))
-    np.testing.assert_allclose(np.exp(found), [2.0, 0.5, 1000.0, 1e9])
+    ratio = proposition1.log_ratio(np.array([1.0, 4.0, -1.0, 1.0]), np.array([2.0, 2.0, 2.0, 1e9]))
+    np.testing.assert_allclose(np.exp(ratio), [2.0, 0.5, 1000.0, 1e9])
 
 
 def test_proposition_1_fails_where_the_left_side_is_larger():
-    part = PropositionPart("exact", "conserving", tuple(range(20)), checkpoints=(10,))
+    job = PropositionJob(PARAMETRIC, "conserving", tuple(range(20)), checkpoints=(10,))
     noise = np.exp(np.random.default_rng(0).normal(0, 0.1, (len(DISCOUNTS), 1, 20)))
     arrays = {f"{party}_{kind}": 1.0 * noise for party in PARTIES for kind in ("left", "error", "residual")}
-    verdicts = {one.candidate: one.verdict for one in proposition1.judge({part: arrays}) if one.reading == "conserving"}
-    assert verdicts["exact"] == "holds"  # 1 < 1 / (1 - gamma) everywhere
+    verdicts = {one.candidate: one.verdict for one in proposition1.judge({job: arrays}) if one.reading == "conserving"}
+    assert verdicts[PARAMETRIC] == "holds"  # 1 < 1 / (1 - gamma) everywhere
     arrays["device_left"] = 50.0 * noise  # above 10 and 20, below 100 and 1000
-    (found,) = [one for one in proposition1.judge({part: arrays}) if one.verdict == "fails"]
-    assert "(37) at gamma = 0.9" in found.why
-    assert sum(one.sign < 0 for one in found.decisions) == 2
+    (failing,) = [one for one in proposition1.judge({job: arrays}) if one.verdict == "fails"]
+    assert "(37) at gamma = 0.9" in failing.why
+    assert sum(one.sign < 0 for one in failing.decisions) == 2
+
+
+def test_proposition_1_is_about_algorithms_1_and_2():
+    assert proposition1.schemes() == [PRINTED, PARAMETRIC]
+
+
+# Remark 1
 
 
 def test_the_central_problem_by_hand():
@@ -176,81 +254,168 @@ def test_the_central_problem_by_hand():
 
 
 def test_a_device_computes_the_same_in_any_fleet():
-    few, many = (remark1.operations("printed", devices) for devices in (2, 40))
+    few, many = (remark1.operations(PRINTED, devices) for devices in (2, 40))
     assert few[0] == many[0] > 0
     assert few[1] < many[1] < 20 * few[1]  # the server reads every queue
 
 
-def options(**given: Any) -> argparse.Namespace:
-    usual = {"quick": True, "scenario": None, "out": None, "json": None, "table": None, "jobs": 1, "overwrite": False}
-    return argparse.Namespace(**{**usual, **given})
+# The report
+
+
+class Structure(HTMLParser):
+    """Checks that tags are nested, and collects ids, links, cells and text."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.ids, self.links, self.images, self.cells = [], [], [], 0, 0
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if "href" in given else []
+        self.images += tag == "img"
+        self.cells += given.get("class", "").startswith("verdict")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def structure_of(page: str) -> Structure:
+    found = Structure()
+    found.feed(page)
+    assert found.open == []
+    return found
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Empty pictures in place of figures; their names."""
+    names = [f"figure-{number}{end}" for end in ("", "-as-printed") for number in "6789"] + ["proposition-1"]
+
+    def write(findings: Findings, folder: Path) -> list[str]:
+        for name in names:
+            (folder / f"{name}.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+        return names
+
+    monkeypatch.setattr(figures, "write", write)
+    return names
 
 
 def test_the_command_from_end_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    computed: list[Any],
+    drawn: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    """With made-up arrays in place of runs: the report, its JSON, the table in a document; nothing is replaced."""
-    random = np.random.default_rng(0)
-
-    def made(part: Any) -> dict[str, np.ndarray]:
-        if part.figure == "R1":
-            return {"device": np.full(4, 5e3), "server": np.full(4, 1e4)}
-        if part.figure == "P1":
-            shape = (len(DISCOUNTS), len(part.checkpoints), len(part.seeds))
-            return {
-                f"{p}_{kind}": random.lognormal(0, 1, shape) for p in PARTIES for kind in ("left", "error", "residual")
-            }
-        shape = (len(part.arrival_probs), len(part.seeds), part.blocks)
-        series = {
-            name: random.lognormal(0, 1, shape) for name in ("cost", "device_relative_change", "server_relative_change")
-        }
-        sums = {name: random.lognormal(0, 1, shape[:2]) for name in ("from_start", "after_training")}
-        parts = ("parts", "from_start_components", "after_training_components")
-        return series | sums | {name: np.ones((*shape[:2], 4)) for name in parts}
-
-    monkeypatch.setattr("partway.reproduce_command.QUICK", TINY)
-    for kind in (Part, PropositionPart, remark1.RemarkPart):
-        monkeypatch.setattr(kind, "play", made)
-    document = tmp_path / "page.md"
+    """The report, its JSON, the table in a document; the same command does not compute anything again."""
+    document, out = tmp_path / "page.md", tmp_path / "out"
     document.write_text(f"before\n{MARKS[0]}\nwas here\n{MARKS[1]}\nafter\n")
-    reproduce_paper(options(out=tmp_path / "out", json="-", table=document))
+    command = ["reproduce", "--quick", "--out", str(out), "--jobs", "1"]
+    assert cli.main([*command, "--json", "-", "--table", str(document)]) == 0
     report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert report["schema_version"] == 2
+    assert report["code"] == jobs_code_hash(computed)
     claim = {one["id"]: one for one in report["claims"]}["8b"]
     assert set(claim["schemes"]) == set(CANDIDATES)
-    assert claim["schemes"]["printed"]["verdict"] in ("holds", "fails", "undecided")
-    assert len(claim["schemes"]["printed"]["cases"]) == 4
+    assert claim["schemes"][PRINTED]["verdict"] in ("holds", "fails", "undecided")
+    assert len(claim["schemes"][PRINTED]["cases"]) == 4
     assert {one["verdict"] for one in claim["schemes"]["priced"]["cases"][2:]} == {"not applicable"}
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "http" not in page.split("<body>")[1].replace("http://www.w3.org", "")
-    assert page.count("data:image/svg+xml") == 9
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        ".partway",
+        ".lock",
+        "jobs",
+        "claims.csv",
+        "report.json",
+        "report.html",
+        *(f"{n}.svg" for n in drawn),
+    }
+    assert len(list((out / "jobs").iterdir())) == len(all_jobs(TINY, "paper"))
     text = document.read_text()
     assert text.startswith("before\n")
     assert text.endswith(f"{MARKS[1]}\nafter\n")
     assert "was here" not in text
     assert "| 8b |" in text
-    with pytest.raises(InputError, match="holds a report already; add --overwrite"):
-        reproduce_paper(options(out=tmp_path / "out"))
+    count = len(computed)
+    assert cli.main(command) == 0
+    assert len(computed) == count
+    monkeypatch.setattr(figure_runs, "QUICK", Sizes((3, 4, 5), TINY.points, 20, 10, 2000))
+    assert cli.main(command) == 2
+    assert "holds another reproduction: sizes.seeds is [3, 4], not [3, 4, 5]" in capsys.readouterr().err
+    assert len(computed) == count
 
 
-def test_a_folder_of_others_is_left_alone(tmp_path: Path):
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds other things"):
-        prepared(tmp_path, True)
-    with pytest.raises(InputError, match="is not a folder"):
-        prepared(tmp_path / "mine.txt", True)
+def test_overwriting_keeps_the_jobs_that_are_needed(tmp_path: Path, computed: list[Any]):
+    def reproduced(sizes: Sizes, overwrite: bool) -> int:
+        """How many jobs were computed."""
+        before = len(computed)
+        with opened(tmp_path / "out", sizes, "paper", overwrite) as store:
+            reproduce(sizes, store=store)
+            with store.results() as folder:
+                (folder / "report.html").write_text("report")
+        return len(computed) - before
+
+    more = Sizes(TINY.seeds, Points((0.1, 0.5), (2, 3, 4)), training=20, horizon=10, blocks=2000)
+    assert reproduced(TINY, False) == len(all_jobs(TINY, "paper"))
+    assert reproduced(more, True) == len(set(all_jobs(more, "paper")) - set(all_jobs(TINY, "paper"))) > 0
+    assert reproduced(TINY, True) == 0
+    assert len(list((tmp_path / "out" / "jobs").iterdir())) == len(all_jobs(TINY, "paper"))
+
+
+@pytest.fixture
+def findings(computed: list[Any]) -> Findings:
+    return reproduce(TINY)
+
+
+def test_the_page_is_whole_and_stands_alone(findings: Findings, drawn: list[str], tmp_path: Path):
+    figures.write(findings, tmp_path)
+    page = html.page(findings, [tmp_path / f"{name}.svg" for name in drawn])
+    found = structure_of(page)
+    assert "://" not in page.split("<body>")[1]
+    assert "undefined" not in page.casefold()
+    assert found.images == len(drawn)
+    assert len(found.ids) == len(set(found.ids))
+    assert {link.removeprefix("#") for link in found.links} <= set(found.ids)
+    assert {claim.id for claim in findings.claims} <= set(found.ids)
+    judged = [one for one in findings.verdicts if one.verdict != "not applicable"]
+    assert found.cells == len(findings.verdicts) + len(judged)  # each in the tables and, where there is one, in detail
+    for one in judged:
+        assert one.why in found.text
+    for job in findings.runs:
+        assert f"jobs/{job_key(job)}.npz" in found.text
+    assert "With fewer than 20 replicates" in found.text
+
+
+def test_the_page_shows_text_as_it_is(findings: Findings):
+    """A preset is a file of any name."""
+    name = "<script>alert('&')</script>"
+    page = html.page(Findings(**{**vars(findings), "preset": name, "command": name, "runs": {}}), [])
+    assert "<script" not in page
+    assert structure_of(page).text.count(name) == 2
 
 
 def test_a_document_without_marks_is_left_alone(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("nothing")
-    with pytest.raises(InputError, match="must hold each of these lines once"):
-        insert(page, None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="must contain each of these lines once"):
+        insert(page, None)  # type: ignore[arg-type]  # it is refused before the findings are read
     assert page.read_text() == "nothing"
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_gives(tmp_path: Path):
-    made = [remark1.RemarkPart("printed", (2,)), remark1.RemarkPart("exact", (2,))]
-    alone, together = run_parts(made, None, 1), run_parts(made, tmp_path, 2)
-    assert all(np.array_equal(alone[part]["device"], together[part]["device"]) for part in made)
-    assert jax.tree.structure(alone[made[0]]) == jax.tree.structure(together[made[0]])
+def test_the_figures_are_drawn_and_stand_in_the_page(computed: list[Any], tmp_path: Path):
+    findings = reproduce(TINY)
+    names = figures.write(findings, tmp_path)
+    assert len(names) == 9
+    page = html.page(findings, [tmp_path / f"{name}.svg" for name in names])
+    assert page.count("data:image/svg+xml") == 9
+    assert structure_of(page).images == 9

@@ -15,17 +15,20 @@ from typing import Any
 
 import pytest
 import sweep_toys
-from test_sweep_run import MANY, REAL, Havoc, Here, Witness, dice, killed_and_again, noting, same_files
+from sweep_toys import Here
+from test_sweep_run import MANY, REAL, TOY, Havoc, Witness, dice, killed_and_resumed, noting, same_files
 
+import partway
 from partway.cli import main as cli
 from partway.errors import InputError
+from partway.experiments.sweep import dask as module
 from partway.experiments.sweep import run as sweep_run
 from partway.experiments.sweep.dask import dask_executor
-from partway.experiments.sweep.group import play_group
+from partway.experiments.sweep.group import run_group
 from partway.experiments.sweep.run import Progress, sweep
 
 distributed = pytest.importorskip("distributed")
-pytestmark = pytest.mark.filterwarnings("default")  # Dask's and Tornado's own are not ours to mend
+pytestmark = pytest.mark.filterwarnings("default")  # those of Dask and Tornado are not ours to fix
 
 
 PAGE = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text()
@@ -34,7 +37,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(sweep_run.__file__).parents[1])))
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(partway.__file__).parents[1])))
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setenv("PYTHONPATH", paths)
@@ -47,16 +50,25 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
     monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
     sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
     return tmp_path / "undisturbed"
 
 
+def test_a_sweep_on_dask_has_the_files_of_one_process(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
+    with dask_executor(cluster.scheduler_address) as executor:
+        sweep(**TOY, out=tmp_path / "dask", executor=executor)
+    sweep(**TOY, out=tmp_path / "alone", executor=Here())
+    assert same_files(tmp_path / "dask", tmp_path / "alone")
+
+
+@pytest.mark.slow
 def test_simulated_numbers_are_those_of_one_process_though_dask_workers_are_killed(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """All of them, at a random moment after they have begun; bit for bit."""
+    """All workers, at a random moment after they have begun; bit for bit."""
     log, chance, killed = tmp_path / "begun", dice(), list[int]()
 
     def on_progress(progress: Progress) -> None:
@@ -67,7 +79,7 @@ def test_simulated_numbers_are_those_of_one_process_though_dask_workers_are_kill
                 os.kill(pid, signal.SIGKILL)
 
     with monkeypatch.context() as patch, dask_executor(cluster.scheduler_address) as executor:
-        patch.setattr(sweep_run, "play_group", noting(play_group, log))
+        patch.setattr(sweep_run, "run_group", noting(run_group, log))
         dataset = sweep(**REAL, out=tmp_path / "dask", executor=executor, on_progress=on_progress)
     assert set(dataset["status"].values.ravel()) == {"ok"}
     assert len(log.read_text().split()) > dataset["status"].size  # some were begun twice
@@ -80,54 +92,55 @@ def test_dask_workers_killed_at_random_moments_change_nothing(
     cluster: Any, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     seen = Witness(tmp_path, MANY)
-    monkeypatch.setattr(sweep_run, "play_group", noting(sweep_toys.play_slowly, seen.log))
+    monkeypatch.setattr(sweep_run, "run_group", noting(sweep_toys.run_slowly, seen.log))
 
     def pids() -> list[int]:
         return [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
 
-    havoc = Havoc(seen, pids, kills=4, pause_s=0.5)  # the scheduler hears a moment later that a result has arrived
+    havoc = Havoc(seen, pids, kills=4, pause_s=0.5)  # until the scheduler knows that a result has arrived
     with dask_executor(cluster.scheduler_address) as executor:
         sweep(**MANY, out=seen.out, executor=executor, on_progress=havoc.on_progress)
-        havoc.is_over()
-        sweep(**MANY, out=seen.out, executor=executor)  # what was given up
+        havoc.join()
+        sweep(**MANY, out=seen.out, executor=executor)  # what failed
     assert same_files(seen.out, undisturbed)
-    seen.little_was_lost()
+    seen.assert_little_was_lost()
 
 
 @pytest.mark.slow
 def test_a_sweep_on_dask_killed_at_random_moments_ends_as_if_undisturbed(
     cluster: Any, undisturbed: Path, tmp_path: Path
 ):
-    seen = killed_and_again(tmp_path / "killed", "sweep_toys.play_slowly", MANY, 3, cluster.scheduler_address)
+    address = cluster.scheduler_address
+    seen = killed_and_resumed(tmp_path / "killed", "sweep_toys.run_slowly", MANY, kills=3, address=address)
     assert same_files(seen.out, undisturbed)
-    seen.little_was_lost()
+    seen.assert_little_was_lost()
 
 
 def test_a_killed_scheduler_ends_the_sweep_with_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("partway.sweep_cluster.PATIENCE_S", 2)
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 2)
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    place = tmp_path / "scheduler.json"
-    command += ["--no-dashboard", "--scheduler-file", str(place)]
+    file = tmp_path / "scheduler.json"
+    command += ["--no-dashboard", "--scheduler-file", str(file)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as scheduler:
-        while not place.exists():
+        while not file.exists():
             assert scheduler.poll() is None
             time.sleep(0.1)
-        address = json.loads(place.read_text())["address"]
+        address = json.loads(file.read_text())["address"]
         with pytest.raises(InputError, match="the Dask scheduler is gone"), dask_executor(address) as executor:
-            sweep(**MANY, out=tmp_path / "out", executor=executor, on_progress=lambda progress: scheduler.kill())
+            sweep(**TOY, out=tmp_path / "out", executor=executor, on_progress=lambda progress: scheduler.kill())
 
 
-def test_nobody_at_the_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("partway.sweep_cluster.PATIENCE_S", 1)
-    begun = time.monotonic()
+def test_no_scheduler_at_the_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 1)
+    start = time.monotonic()
     with (
         pytest.raises(InputError, match=r"'tcp://127\.0\.0\.1:9': no Dask scheduler"),
         dask_executor("tcp://127.0.0.1:9"),
     ):
         pass
-    assert time.monotonic() - begun < 60  # it does not hang
+    assert time.monotonic() - start < 60  # it does not hang
     with pytest.raises(InputError, match="expected a scheduler's address"), dask_executor("nonsense://"):
         pass
 
@@ -144,7 +157,7 @@ def test_every_snippet_has_one_thread_a_worker_and_starts_a_sweep(snippet: str):
 
 def test_the_command_shown_is_understood():
     (command,) = re.findall(r"^partway (sweep(?:.*\\\n)*[^\n#]*)", PAGE, re.MULTILINE)
-    options = cli._parser().parse_args(shlex.split(command.replace("\\\n", " ")))
+    options = cli.build_parser().parse_args(shlex.split(command.replace("\\\n", " ")))
     assert options.dask == "tcp://127.0.0.1:8786"
     assert "NPROC=1 dask worker tcp://127.0.0.1:8786 --nworkers 2 --nthreads 1" in PAGE
 
@@ -152,9 +165,9 @@ def test_the_command_shown_is_understood():
 @pytest.mark.slow
 def test_the_snippet_for_one_machine_runs(tmp_path: Path):
     (tmp_path / "example.py").write_text(SNIPPETS[0])
-    paths = os.environ | {"PYTHONPATH": str(Path(sweep_run.__file__).parents[1])}
+    paths = os.environ | {"PYTHONPATH": str(Path(partway.__file__).parents[1])}
     command = [sys.executable, "example.py"]
-    found = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=300)
-    assert found.returncode == 0, found.stderr
-    assert "arrival_prob" in found.stdout
+    finished = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert "arrival_prob" in finished.stdout
     assert (tmp_path / "results" / "load" / "results.nc").exists()

@@ -1,4 +1,4 @@
-"""The axes of a sweep: what a SPEC stands for, what dimensions are called, which points there are."""
+"""The axes of a sweep: values of a SPEC, names of dimensions, points of the grid."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partway.errors import InputError
-from partway.experiments.sweep.axes import Axis, axes_of, dimensions, parse_values, points
+from partway.experiments.sweep.axes import Axis, dimensions, parse_axes, parse_values, points
 
 numbers = st.floats(1e-6, 1e6).map(lambda value: float(f"{value:.6g}"))
 
@@ -33,9 +33,9 @@ numbers = st.floats(1e-6, 1e6).map(lambda value: float(f"{value:.6g}"))
     ],
 )
 def test_values_worked_by_hand(spec: str, values: tuple[object, ...]):
-    found = parse_values(spec)
-    assert found == values
-    assert list(map(type, found)) == list(map(type, values))
+    parsed = parse_values(spec)
+    assert parsed == values
+    assert list(map(type, parsed)) == list(map(type, values))
 
 
 @given(numbers, numbers, st.integers(2, 40), st.booleans())
@@ -48,7 +48,7 @@ def test_spaced_values_hold_both_ends_and_keep_their_distance(low: float, high: 
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True), max_size=4))
 def test_points_are_the_product_of_the_axes_last_fastest(values: list[list[int]]):
-    axes = axes_of({f"field{i}": column for i, column in enumerate(values)})
+    axes = parse_axes({f"field{i}": column for i, column in enumerate(values)})
     at = points(axes)
     assert [tuple(point.values()) for point in at] == list(itertools.product(*values))
     assert all(list(point) == [axis.field for axis in axes] for point in at)
@@ -57,33 +57,33 @@ def test_points_are_the_product_of_the_axes_last_fastest(values: list[list[int]]
 @given(st.text(max_size=30))
 def test_any_text_is_values_or_an_error(text: str):
     try:
-        found = axes_of([f"devices={text}"])
+        (axis,) = parse_axes([f"devices={text}"])
     except InputError as refused:
-        words = str(refused)
+        message = str(refused)
     else:
-        words = f"--over 'devices': {len(found[0].values)}"
-    assert words.startswith("--over 'devices'")
+        message = f"--axis 'devices': {len(axis.values)}" if axis.values else "an axis without values"
+    assert message.startswith("--axis 'devices'")
 
 
 def test_axes_from_texts_and_from_a_mapping_are_the_same():
-    assert axes_of(["devices=4,20", "device.arrival_prob=0:1:3"]) == axes_of(
+    assert parse_axes(["devices=4,20", "device.arrival_prob=0:1:3"]) == parse_axes(
         {"devices": [4, 20], "device.arrival_prob": np.linspace(0, 1, 3)}
     )
-    assert axes_of({"devices": "4,20"}) == axes_of("devices=4,20")
+    assert parse_axes({"devices": "4,20"}) == parse_axes("devices=4,20")
 
 
 @pytest.mark.parametrize(
-    ("over", "message"),
+    ("given", "message"),
     [
         (["devices"], "expected FIELD=SPEC"),
         (["=1,2"], "expected FIELD=SPEC"),
         (["devices=1:2"], "START:STOP:COUNT"),
         (["devices=1:2:3:lin"], "START:STOP:COUNT"),
-        (["devices=1:2:1"], "count from 2"),
-        (["devices=0:2:3:log"], "ends above 0"),
+        (["devices=1:2:1"], "count must be between 2"),
+        (["devices=0:2:3:log"], "ends must be above 0"),
         (["devices=1:inf:3"], "START:STOP:COUNT"),
-        (["devices="], "1 to 10000 values"),
-        (["devices=[]"], "1 to 10000 values"),
+        (["devices="], "must have 1 to 10000 values"),
+        (["devices=[]"], "must have 1 to 10000 values"),
         (["devices=[1,"], "not a TOML array"),
         (["devices=4,4"], "twice"),
         (["devices=4,4.0"], "twice"),
@@ -94,16 +94,16 @@ def test_axes_from_texts_and_from_a_mapping_are_the_same():
         ([f"a{i}=1:100:100" for i in range(3)], "1000000 points"),
     ],
 )
-def test_what_is_no_axis_is_refused_in_one_line(over: object, message: str):
+def test_what_is_no_axis_is_refused_in_one_line(given: object, message: str):
     with pytest.raises(InputError, match=message) as refused:
-        axes_of(over)  # pyright: ignore[reportArgumentType]
+        parse_axes(given)  # pyright: ignore[reportArgumentType]
     assert "\n" not in str(refused.value)
 
 
 def test_dimensions_are_short_where_that_is_clear():
-    fields = ("device.capacitance", "server.capacitance", "devices", "x.part", "schemes.priced.answer")
+    fields = ("device.capacitance", "server.capacitance", "devices", "x.component", "schemes.priced.price_gain")
     named = dimensions([Axis(field, (1,)) for field in fields])
-    assert named == ["device.capacitance", "server.capacitance", "devices", "x.part", "answer"]
+    assert named == ["device.capacitance", "server.capacitance", "devices", "x.component", "price_gain"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_dimensions_are_short_where_that_is_clear():
         ("slot_s", "s"),
         ("weights.server_queue", "1/cycle"),
         ("device.arrival_prob", "1"),
-        ("slots", "slots"),
+        ("slots_per_block", "slots"),
     ],
 )
 def test_units_come_from_names(field: str, unit: str):

@@ -1,6 +1,5 @@
 """What a sweep consists of: hashes that change with what decides numbers, groups that the plan alone fixes."""
 
-import ast
 import json
 import subprocess
 import sys
@@ -12,8 +11,9 @@ import pytest
 import partway
 from partway.errors import InputError
 from partway.experiments.comparison import make_plan
-from partway.experiments.sweep import make_plan as module
-from partway.experiments.sweep.plan import CODE, MOST_WORLDS, SweepPlan, key_of, sweep_plan
+from partway.experiments.sweep import plan as module
+from partway.experiments.sweep.plan import MAX_WORLDS, SweepPlan, key_of, sweep_plan
+from partway.provenance import code_hash
 
 PACKAGE = Path(partway.__file__).parent
 BASE: dict[str, Any] = {"schemes": ["priced"], "blocks": 20, "seeds": 2}
@@ -23,7 +23,7 @@ CHANGES: list[dict[str, Any]] = [
     {"seeds": [1, 0]},
     {"warmup": 3},
     {"precision": "float64"},
-    {"server": "exact"},
+    {"server": "parametric"},
     {"schemes": ["decoupled"]},
     {"overrides": {"devices": 3}},
     {"overrides": {"device.arrival_prob": 0.41}},
@@ -31,7 +31,7 @@ CHANGES: list[dict[str, Any]] = [
     {"overrides": {"device.task": {"kind": "layers", "profile": "alexnet", "tensor_dtype": "uint8"}}},
     {"overrides": {"device.tx_power_max_w": 0.2}},
     {"overrides": {"placement_seed": 1}},
-    {"overrides": {"schemes.priced.answer": 0.31}},
+    {"overrides": {"schemes.priced.price_gain": 0.31}},
     {"overrides": {"group": [{"count": 20, "arrival_prob": 0.3}]}},
 ]
 
@@ -40,8 +40,8 @@ def key(**how: Any) -> str:
     return key_of(make_plan("paper", **(BASE | how)))
 
 
-def small(*over: str, **how: Any) -> SweepPlan:
-    return sweep_plan("paper", over, **({"schemes": ["local"], "blocks": 10, "seeds": 2} | how))
+def small(*axes: str, **how: Any) -> SweepPlan:
+    return sweep_plan("paper", axes, **({"schemes": ["local"], "blocks": 10, "seeds": 2} | how))
 
 
 def test_every_input_changes_the_hash():
@@ -50,13 +50,14 @@ def test_every_input_changes_the_hash():
 
 
 def test_what_decides_no_number_does_not():
-    assert key(overrides={"schemes.decoupled.aim": "discounted"}) == key()  # another scheme's
-    assert key(warmup=10) == key()  # the default, said
+    assert key(overrides={"schemes.decoupled.criterion": "discounted"}) == key()  # another scheme's
+    assert key(warmup=10) == key()  # the default, given
     assert key(overrides={"device.arrival_prob": 0.4}) == key()
 
 
 def test_versions_and_code_are_part_of_it(monkeypatch: pytest.MonkeyPatch):
     before = key()
+    assert module.versions()["code"] == code_hash("partway.experiments.sweep.group")
     for name in ("jax", "code"):
         other = {**module.versions(), name: "another"}
         monkeypatch.setattr(module, "versions", lambda other=other: other)
@@ -64,8 +65,8 @@ def test_versions_and_code_are_part_of_it(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.undo()
 
 
-def test_a_profile_counts_by_what_it_says(tmp_path: Path):
-    text = (PACKAGE / "profiles" / "alexnet.csv").read_text()
+def test_a_profile_counts_by_its_content(tmp_path: Path):
+    text = (PACKAGE / "dnn" / "profiles" / "alexnet.csv").read_text()
     for name, content in (("one", text), ("two", text.replace("# input_bits: ", "# input_bits: 1"))):
         (tmp_path / f"{name}.csv").write_text(content)
 
@@ -78,32 +79,11 @@ def test_a_profile_counts_by_what_it_says(tmp_path: Path):
 
 
 def test_the_hash_is_the_same_in_another_process():
-    program = "from partway.comparison import plan; from partway.sweep_plan import key_of; "
-    program += "print(key_of(plan('paper', schemes=['priced'], blocks=20, seeds=2)))"
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == key()
-
-
-def imports_of(name: str) -> set[str]:
-    """The modules of the package that one imports, by their names."""
-    tree = ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())
-    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    whole = {
-        f"partway.{alias.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "partway"
-        for alias in node.names
-    }
-    return {each.removeprefix("partway.") for each in found | whole if each.startswith("partway.")}
-
-
-def test_the_code_that_counts_is_all_that_a_case_imports():
-    seen, plan = set[str](), {"sweep_cases"}
-    while plan:
-        name = plan.pop()
-        seen.add(name)
-        plan |= imports_of(name) - seen
-    assert {name for name in seen if not name.startswith("controllers")} == set(CODE)
+    program = "from partway.experiments.comparison import make_plan; "
+    program += "from partway.experiments.sweep.plan import key_of; "
+    program += "print(key_of(make_plan('paper', schemes=['priced'], blocks=20, seeds=2)))"
+    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == key()
 
 
 def test_a_policy_from_outside_counts_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -111,9 +91,9 @@ def test_a_policy_from_outside_counts_by_its_source(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("Outside1", "Outside2"):
         (tmp_path / f"{name.lower()}.py").write_text(source.format(name))
-    assert module._outside("outside1:Outside1") == source.format("Outside1")
-    assert module._outside("outside2:Outside2") != module._outside("outside1:Outside1")
-    assert module._outside("priced") == ""
+    assert module._policy_source("outside1:Outside1") == source.format("Outside1")
+    assert module._policy_source("outside2:Outside2") != module._policy_source("outside1:Outside1")
+    assert module._policy_source("priced") == ""
 
 
 def test_cases_of_one_shape_share_a_group():
@@ -126,22 +106,22 @@ def test_cases_of_one_shape_share_a_group():
 
 def test_what_the_compiled_program_is_specialised_to_parts_groups():
     assert len(small("objective=average,discounted").groups) == 2
-    assert len(small("slots=4,5").groups) == 2
-    assert len(small("schemes.priced.aim=average,discounted", schemes=["priced"]).groups) == 2
-    assert len(small("schemes.priced.answer=0.1,0.2", schemes=["priced"]).groups) == 1
+    assert len(small("broadcast_delay_blocks=1,2").groups) == 2
+    assert len(small("schemes.priced.criterion=average,discounted", schemes=["priced"]).groups) == 2
+    assert len(small("schemes.priced.price_gain=0.1,0.2", schemes=["priced"]).groups) == 1
     assert len(small("device.cpu_max_hz=20e9,80e9").groups) == 2  # more tasks fit into a block
 
 
 def test_groups_are_bounded_and_even():
     plan = small("device.arrival_prob=0.1:0.9:33")
     assert [len(group) for group in plan.groups] == [11, 11, 11]
-    assert max(map(len, plan.groups)) <= MOST_WORLDS
+    assert max(map(len, plan.groups)) <= MAX_WORLDS
     large = small("device.arrival_prob=0.1:0.9:3", blocks=100_000, overrides={"devices": 60})
     assert [len(group) for group in large.groups] == [1, 1, 1]  # 12 million device-blocks each
 
 
 def test_what_an_axis_does_not_touch_is_one_case():
-    plan = small("schemes.priced.answer=0.1,0.2", schemes=["priced", "local"])
+    plan = small("schemes.priced.price_gain=0.1,0.2", schemes=["priced", "local"])
     keys = [cell.key for cell in plan.cells]
     assert [cell.scheme for cell in plan.cells] == ["priced", "local"] * 2
     assert keys[1] == keys[3]
@@ -149,12 +129,12 @@ def test_what_an_axis_does_not_touch_is_one_case():
     assert sum(map(len, plan.groups)) == 3
 
 
-def test_axes_come_after_what_is_set():
+def test_axes_override_what_is_set():
     plan = small("devices=2,3", overrides=["devices=7", "device.arrival_prob=0.2"])
-    found = [
+    settings = [
         (case.plan.scenario.devices, case.plan.scenario.device.arrival_prob) for group in plan.groups for case in group
     ]
-    assert found == [(2, 0.2), (3, 0.2)]
+    assert settings == [(2, 0.2), (3, 0.2)]
     assert plan.base.scenario.devices == 7
 
 
@@ -162,12 +142,12 @@ def test_points_that_are_no_scenario_are_cells_without_a_case():
     plan = small("device.arrival_prob=0.5,1.5", "queue=conserving,as_printed")
     assert [cell.key is None for cell in plan.cells] == [False, False, True, True]
     assert "device.arrival_prob = 1.5: allowed is a number from 0 up to 1" in plan.cells[2].why
-    limited = small("schemes.priced.answer=0.5,7", schemes=["priced", "local"])
+    limited = small("schemes.priced.price_gain=0.5,7", schemes=["priced", "local"])
     assert [cell.key is None for cell in limited.cells] == [False, False, True, True]  # as `compare` refuses it
 
 
 @pytest.mark.parametrize(
-    ("over", "how", "message"),
+    ("axes", "how", "message"),
     [
         (("device.arival_prob=0.1,0.2",), {}, "unknown field 'device.arival_prob'; did you mean"),
         (("device.arrival_prob=2,3",), {}, "device.arrival_prob = 2"),
@@ -175,15 +155,14 @@ def test_points_that_are_no_scenario_are_cells_without_a_case():
         (("devices=2,3",), {"blocks": 0}, "--blocks 0"),
     ],
 )
-def test_a_sweep_without_a_valid_point_is_refused(over: tuple[str, ...], how: dict[str, Any], message: str):
+def test_a_sweep_without_a_valid_point_is_refused(axes: tuple[str, ...], how: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
-        small(*over, **how)
+        small(*axes, **how)
 
 
-def test_the_description_says_all_and_is_json():
-    plan = small("devices=2,3")
-    said = plan.description()
-    assert json.loads(json.dumps(said)) == said
-    assert said != small("devices=2,4").description()
-    assert said["axes"] == [["devices", [2, 3]]]
-    assert {"partway", "code", "jax", "numpy"} <= set(said["versions"])
+def test_the_request_holds_everything_and_is_json():
+    request = small("devices=2,3").request()
+    assert json.loads(json.dumps(request)) == request
+    assert request != small("devices=2,4").request()
+    assert request["axes"] == [["devices", [2, 3]]]
+    assert {"partway", "code", "jax", "numpy"} <= set(request["versions"])

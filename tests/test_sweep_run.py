@@ -1,4 +1,4 @@
-"""Sweeps: the numbers are a comparison's, whoever computes them, and nothing is lost whatever is killed and when."""
+"""Sweeps: the numbers are those of a comparison, on any executor, and no kill at any moment changes or loses them."""
 
 import contextlib
 import os
@@ -20,16 +20,18 @@ import numpy as np
 import pytest
 import sweep_toys
 import xarray as xr
+from sweep_toys import Here
 
 import partway
 from partway.errors import InputError
 from partway.experiments.comparison import compare
 from partway.experiments.summary import COST_COMPONENTS, Summary, summarise
-from partway.experiments.sweep import group as sweep_cases
+from partway.experiments.sweep import group as sweep_group
 from partway.experiments.sweep import plan as sweep_plan
 from partway.experiments.sweep import run as sweep_run
 from partway.experiments.sweep.dataset import cost_of, gap_of, grid
-from partway.experiments.sweep.plan import MOST_WORLDS, key_of
+from partway.experiments.sweep.group import run_group
+from partway.experiments.sweep.plan import MAX_WORLDS, key_of
 from partway.experiments.sweep.run import Progress, sweep
 from partway.schemes import SCHEMES, Scheme
 from partway.workers import Workers, processes
@@ -37,9 +39,9 @@ from partway.workers import Workers, processes
 NO_BOUND = {"weights.server_queue": 0.0}
 """A world without a lower bound: half the time to compile."""
 GRID = {"device.arrival_prob": [0.1, 0.3, 0.5, 0.7, 0.9], "devices": [1, 2]}
-TOY: dict[str, Any] = {"over": GRID, "schemes": ["local", "full"], "blocks": 10, "seeds": 2}
+TOY: dict[str, Any] = {"axes": GRID, "schemes": ["local", "full"], "blocks": 10, "seeds": 2}
 REAL: dict[str, Any] = {
-    "over": {"device.arrival_prob": [0.1, 0.2, 0.3], "devices": [1, 2]},
+    "axes": {"device.arrival_prob": [0.1, 0.2, 0.3], "devices": [1, 2]},
     "overrides": NO_BOUND,
     "schemes": ["local"],
     "blocks": 12,
@@ -47,25 +49,9 @@ REAL: dict[str, Any] = {
 }
 
 
-class Here(Executor):
-    """Computes in this thread, and counts."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.calls += 1
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
     monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
 
 
@@ -91,11 +77,11 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
     assert (cost.mean, cost.low, cost.high) == pytest.approx(
         (summary.cost.mean, summary.cost.low, summary.cost.high), rel
     )
-    parts = {part: float(here["cost"].sel(part=part).mean()) for part in COST_COMPONENTS}
-    assert parts == pytest.approx(summary.parts, rel, abs=1e-12)
+    components = {one: float(here["cost"].sel(component=one).mean()) for one in COST_COMPONENTS}
+    assert components == pytest.approx(summary.parts, rel, abs=1e-12)
     for field, whole in (
         ("cost_with_warmup", summary.cost_full),
-        ("from_start", summary.from_start),
+        ("discounted_from_start", summary.discounted_from_start),
         ("discounted_after_warmup", summary.discounted_after_warmup),
     ):
         assert float(here[field].mean()) == pytest.approx(whole.mean, rel)
@@ -109,7 +95,7 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
         ("server_utilisation", summary.server_utilisation),
         ("power_mismatch", summary.power_mismatch),
         ("growth_per_block", np.nan if summary.growth is None else summary.growth),
-        ("converged_after_blocks", np.nan if summary.settling_block is None else summary.settling_block),
+        ("settling_block", np.nan if summary.settling_block is None else summary.settling_block),
     ):
         assert float(here[field]) == pytest.approx(value, rel, nan_ok=True), field
     assert summary.gap
@@ -123,7 +109,7 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
 
 
 @pytest.mark.slow
-def test_one_point_is_what_a_comparison_says():
+def test_one_point_has_the_numbers_of_a_comparison():
     how: dict[str, Any] = {"overrides": {"devices": 2}, "schemes": ["priced", "random"], "blocks": 40, "seeds": 3}
     compared = compare("paper", **how)
     dataset = sweep("paper", **how, executor=Here())
@@ -136,7 +122,7 @@ def test_one_point_is_what_a_comparison_says():
 
 
 @pytest.mark.slow
-def test_points_that_are_played_together_are_what_comparisons_say():
+def test_points_that_run_together_have_the_numbers_of_comparisons():
     how: dict[str, Any] = {"schemes": ["priced"], "blocks": 40, "seeds": 2, "precision": "float64"}
     fixed, values = {"devices": 2, "objective": "discounted"}, [0.2, 0.3]
     dataset = sweep("paper", {"device.arrival_prob": values}, overrides=fixed, **how, executor=Here())
@@ -148,7 +134,7 @@ def test_points_that_are_played_together_are_what_comparisons_say():
 
 
 @pytest.mark.slow
-def test_whoever_computes_it_is_the_same_bit_for_bit(simulated: Path, tmp_path: Path):
+def test_every_executor_gives_the_same_bit_for_bit(simulated: Path, tmp_path: Path):
     with ThreadPoolExecutor(2) as threads:
         sweep(**REAL, out=tmp_path / "threads", executor=threads)
     sweep(**REAL, out=tmp_path / "one", jobs=1)
@@ -158,20 +144,29 @@ def test_whoever_computes_it_is_the_same_bit_for_bit(simulated: Path, tmp_path: 
     assert same_files(tmp_path / "one", simulated)
 
 
-def test_the_dataset_is_labelled(simulated: Path):
-    dataset = xr.load_dataset(simulated / "results.nc")
-    assert dict(dataset["cost"].sizes) == {"arrival_prob": 3, "devices": 2, "scheme": 1, "seed": 2, "part": 4}
+def test_the_dataset_is_labelled(toys: None, tmp_path: Path):
+    sweep(**REAL, out=tmp_path / "out", executor=Here())
+    dataset = xr.load_dataset(tmp_path / "out" / "results.nc")
+    assert dict(dataset["cost"].sizes) == {"arrival_prob": 3, "devices": 2, "scheme": 1, "seed": 2, "component": 4}
     assert dataset["arrival_prob"].values.tolist() == [0.1, 0.2, 0.3]
-    assert dataset["arrival_prob"].attrs == {"units": "1", "field": "device.arrival_prob"}
+    labels = {"units": "1", "field": "device.arrival_prob", "long_name": "device.arrival_prob"}
+    assert dataset["arrival_prob"].attrs == labels
     assert dataset["scheme"].values.tolist() == ["local"]
-    assert all(dataset[name].attrs["units"] for name in ("cost", "gap", "bound", "cpu_utilisation", "from_start"))
-    assert dataset["bound"].isnull().all()
-    assert "waiting at the server costs nothing" in str(dataset["bound_reason"].values[0, 0])
+    unlabelled = [name for name in dataset.variables if not {"long_name", "units"} <= set(dataset[name].attrs)]
+    assert unlabelled == []
     assert (dataset["status"] == "ok").all()
     assert len(np.unique(dataset["case"])) == 6
+    assert dataset.attrs["schema_version"] == 2
+    at = grid(dataset)
+    assert at[:3] == [
+        {"arrival_prob": 0, "devices": 0},
+        {"arrival_prob": 0, "devices": 1},
+        {"arrival_prob": 1, "devices": 0},
+    ]
+    assert len(at) == 6
 
 
-def test_going_on_computes_only_what_is_missing(toys: None, tmp_path: Path):
+def test_a_resumed_sweep_computes_only_what_is_missing(toys: None, tmp_path: Path):
     first, again, third = Here(), Here(), Here()
     sweep(**TOY, out=tmp_path / "out", executor=first)
     sweep(**TOY, out=tmp_path / "out", executor=again)
@@ -197,6 +192,11 @@ def test_progress_counts_cases(toys: None, tmp_path: Path):
     assert seen == [Progress(20, 20, 0)]
 
 
+def status_of(dataset: xr.Dataset, **at: Any) -> list[str]:
+    """The status of every scheme at a point."""
+    return [str(one) for one in dataset["status"].sel(at).values]
+
+
 def test_a_case_that_fails_says_why_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     @partway.record
     class Fails(partway.DeviceController):
@@ -204,35 +204,33 @@ def test_a_case_that_fails_says_why_and_stops_nothing(tmp_path: Path, monkeypatc
             raise RuntimeError("no idea\nwhat to do")
 
     monkeypatch.setitem(SCHEMES, "fails", Scheme("fails", Fails(), SCHEMES["local"].server))
-    how = REAL | {"over": {"device.arrival_prob": [0.3, 1.5], "queue": ["conserving", "as_printed"]}}
-    how |= {"schemes": ["local", "full", "fails"], "overrides": {**NO_BOUND, "devices": 1}}
+    how = REAL | {"axes": {"device.arrival_prob": [0.3, 1.5]}, "overrides": {**NO_BOUND, "devices": 1}}
+    how |= {"schemes": ["local", "full", "fails"]}
     dataset = sweep(**how, out=tmp_path / "out", executor=Here())
-    status = {
-        (float(dataset["arrival_prob"][i]), str(dataset["queue"][j].values), str(dataset["scheme"][k].values)): str(
-            dataset["status"][i, j, k].values
-        )
-        for i in range(2)
-        for j in range(2)
-        for k in range(3)
-    }
-    assert {value for (load, *_), value in status.items() if load == 1.5} == {"invalid"}
-    assert [status[0.3, "conserving", name] for name in ("local", "full", "fails")] == ["ok", "unstable", "failed"]
-    assert [status[0.3, "as_printed", name] for name in ("local", "full", "fails")] == [
-        "ok",
-        "not_applicable",
-        "failed",
-    ]
-    here = dataset.isel(arrival_prob=0, queue=0).sel(scheme="fails")
-    assert str(here["reason"].values) == "RuntimeError: no idea what to do"
-    assert np.isnan(here["cost"]).all()
-    stuck = dataset.isel(arrival_prob=0, queue=0).sel(scheme="full")  # one task a block at most, 1.5 come
-    assert float(stuck["growth_per_block"]) > 0.1
-    assert np.isnan(stuck["cost"]).all()
-    assert np.isfinite(stuck["from_start"]).all()
+    assert status_of(dataset, arrival_prob=0.3) == ["ok", "unstable", "failed"]
+    assert status_of(dataset, arrival_prob=1.5) == ["invalid"] * 3
+    assert "waiting at the server costs nothing" in str(dataset["bound_reason"].values[0])
+    assert np.isnan(dataset["bound"]).all()
+    failing = dataset.isel(arrival_prob=0).sel(scheme="fails")
+    assert str(failing["reason"].values) == "RuntimeError: no idea what to do"
+    assert np.isnan(failing["cost"]).all()
+    growing = dataset.isel(arrival_prob=0).sel(scheme="full")  # at most one task per block, and 1.5 arrive
+    assert float(growing["growth_per_block"]) > 0.1
+    assert np.isnan(growing["cost"]).all()
+    assert np.isfinite(growing["discounted_from_start"]).all()
+    fine = dataset.isel(arrival_prob=0).sel(scheme="local")
+    assert np.isfinite(fine["cost"]).all()
     monkeypatch.setattr(Fails, "act", type(SCHEMES["local"].device).act)
     cured = sweep(**how, out=tmp_path / "out", executor=(again := Here()))
-    assert again.calls == 2  # what failed is tried again, and nothing else
-    assert set(cured["status"].sel(scheme="fails", arrival_prob=0.3).values) == {"ok"}
+    assert again.calls == 1  # what failed is tried again, and nothing else
+    assert status_of(cured, arrival_prob=0.3) == ["ok", "unstable", "ok"]
+
+
+def test_a_scheme_that_does_not_exist_under_a_reading_of_the_queue_is_not_applicable():
+    how = REAL | {"axes": {"queue": ["as_printed"]}, "overrides": {**NO_BOUND, "devices": 1}, "schemes": ["full"]}
+    dataset = sweep(**how, executor=Here())
+    assert status_of(dataset, queue="as_printed") == ["not_applicable"]
+    assert "whole tasks" in str(dataset["reason"].values[0, 0])
 
 
 @pytest.mark.parametrize("kind", ["unwritable", "full"])
@@ -246,7 +244,7 @@ def test_a_disk_that_refuses_is_one_clear_line(toys: None, tmp_path: Path, monke
     with pytest.raises(InputError, match=r"--out .*: cannot be written .*(No space left|Permission denied)"):
         sweep(**TOY, out=tmp_path / "out", executor=Here(), on_progress=break_disk)
     monkeypatch.undo()
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
     sweep(**TOY, out=tmp_path / "out", executor=Here())
     sweep(**TOY, out=tmp_path / "undisturbed", executor=Here())
     assert same_files(tmp_path / "out", tmp_path / "undisturbed")
@@ -256,65 +254,68 @@ def test_killed_workers_change_nothing(toys: None, tmp_path: Path, monkeypatch: 
     marks = tmp_path / "marks"
     marks.mkdir()
     monkeypatch.setenv("PARTWAY_TOY_MARKS", str(marks))
-    sweep(**TOY, out=tmp_path / "undisturbed", executor=Here())
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play_or_die)
-    dataset = sweep(**TOY, out=tmp_path / "out", jobs=2)
-    assert len(list(marks.iterdir())) == 4  # every group lost a worker
+    how = TOY | {"schemes": ["local"]}
+    sweep(**how, out=tmp_path / "undisturbed", executor=Here())
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_or_die)
+    dataset = sweep(**how, out=tmp_path / "out", jobs=1)
+    assert len(list(marks.iterdir())) == 2  # every group lost a worker
     assert set(dataset["status"].values.ravel()) == {"ok"}
     assert same_files(tmp_path / "out", tmp_path / "undisturbed")
 
 
 @pytest.mark.slow
-def test_a_group_that_kills_its_workers_is_given_up_and_the_rest_goes_on(
+def test_a_group_that_kills_its_workers_fails_and_the_others_are_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toys: None
 ):
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.always_die)
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.always_die)
     dataset = sweep(**TOY, out=tmp_path / "out", jobs=2)
     assert set(dataset["status"].sel(devices=1).values.ravel()) == {"ok"}
     assert set(dataset["status"].sel(devices=2).values.ravel()) == {"failed"}
     assert "its worker died 3 times" in str(dataset["reason"].sel(devices=2).values[0, 0])
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
     cured = sweep(**TOY, out=tmp_path / "out", executor=(again := Here()))
     assert again.calls == 2
     assert set(cured["status"].values.ravel()) == {"ok"}
 
 
-MANY: dict[str, Any] = TOY | {"over": {"device.arrival_prob": [i / 200 for i in range(1, 161)], "devices": [1, 2]}}
-"""640 cases in 40 groups."""
+MANY: dict[str, Any] = TOY | {"axes": {"device.arrival_prob": [i / 100 for i in range(1, 81)], "devices": [1, 2]}}
+"""320 cases in 20 groups."""
 JOBS = 2
-IN_FLIGHT = 2 * JOBS * MOST_WORLDS
-"""Cases at most that are begun and not yet kept: those of the groups handed out at a time, two for each process."""
+IN_FLIGHT = 2 * JOBS * MAX_WORLDS
+"""Most cases that are begun and not yet kept: those of the groups handed out at a time, two for each process."""
 
 
 def dice() -> random.Random:
-    """Other moments every time; pytest prints the seed when a test fails."""
+    """Other random moments every time; pytest prints the seed when a test fails."""
     seed = int(os.environ.get("PARTWAY_KILLS") or random.SystemRandom().randrange(2**32))
-    print(f"once more: PARTWAY_KILLS={seed}")
+    print(f"to repeat: PARTWAY_KILLS={seed}")
     return random.Random(seed)
 
 
-def noting(play: Callable[[Any], Any], log: Path) -> Callable[[Any], Any]:
-    """`play` that first writes into `log` which cases it is about to compute. It travels to workers by value."""
+def noting(run: Callable[[Any], Any], log: Path) -> Callable[[Any], Any]:
+    """`run` that first writes to `log` which cases it is about to compute. It is sent to workers by value."""
 
     def noted(plans: Any) -> Any:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(file, "".join(f"{key_of(plan)}\n" for plan in plans).encode())  # at once: nobody writes in between
+        os.write(
+            file, "".join(f"{key_of(plan)}\n" for plan in plans).encode()
+        )  # in one call: no other line comes in between
         os.close(file)
-        return play(plans)
+        return run(plans)
 
     return noted
 
 
 @dataclass(frozen=True)
 class Kill:
-    """What was kept when something was killed, and how many cases had been begun."""
+    """Cases that were kept when something was killed, and how many had been begun."""
 
     kept: set[str]
     begun: int
 
 
 class Witness:
-    """Sees from outside which cases a sweep into `folder` begins to compute, and which it has kept."""
+    """Observes from outside which cases a sweep into `folder` begins to compute, and which it has kept."""
 
     def __init__(self, folder: Path, how: dict[str, Any]):
         self.out, self.log, self.kills = folder / "out", folder / "begun", list[Kill]()
@@ -325,16 +326,16 @@ class Witness:
         return self.log.read_text().split() if self.log.exists() else []
 
     def kept(self) -> set[str]:
-        """Cases whose group is kept to the last one; a group that is not is in flight."""
+        """Cases whose whole group is kept."""
         there = {path.stem for path in (self.out / "cases").glob("*.json")}
         return {key for group in self.groups if group <= there for key in group}
 
-    def sees_a_kill(self) -> None:
+    def record_kill(self) -> None:
         kept = self.kept()  # first: what is kept was begun before
         self.kills.append(Kill(kept, len(self.begun())))
 
-    def little_was_lost(self) -> None:
-        """Every case is kept in the end; none was begun again once it was kept, and no more than were in flight."""
+    def assert_little_was_lost(self) -> None:
+        """Every case is kept at the end; none was begun again once it was kept, and no more than were in flight."""
         begun = self.begun()
         assert self.kept() == set(begun) == {key for group in self.groups for key in group}
         assert any(kill.kept for kill in self.kills)  # or there was nothing to lose
@@ -344,9 +345,9 @@ class Witness:
 
 
 class Havoc:
-    """Kills workers at random moments of a sweep; `on_progress` hears from the sweep how far it is.
+    """Kills workers at random moments of a sweep, which calls `on_progress`.
 
-    pause_s  between the moment from which nothing that is kept may be computed again and the kill
+    pause_s  between recording what is kept, which may not be computed again, and the kill
     """
 
     def __init__(self, seen: Witness, pids: Callable[[], list[int]], kills: int, pause_s: float = 0.0):
@@ -355,21 +356,21 @@ class Havoc:
         self.threads = list[threading.Thread]()
 
     def on_progress(self, progress: Progress) -> None:
-        if self.moments and progress.done >= self.moments[0] and progress.flying:
+        if self.moments and progress.done >= self.moments[0] and progress.in_flight:
             self.moments.pop(0)
             self.threads.append(threading.Thread(target=self._kill, args=(self.chance.uniform(0, 0.2),)))
             self.threads[-1].start()
 
     def _kill(self, delay: float) -> None:
         time.sleep(delay)
-        self.seen.sees_a_kill()
+        self.seen.record_kill()
         time.sleep(self.pause_s)
         while not (pids := self.pids()):
             time.sleep(0.01)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.chance.choice(pids), signal.SIGKILL)
 
-    def is_over(self) -> None:
+    def join(self) -> None:
         assert self.moments == []
         for thread in self.threads:
             thread.join(20)
@@ -379,7 +380,7 @@ class Havoc:
 def test_workers_killed_at_random_moments_change_nothing(toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
     seen, pools = Witness(tmp_path, MANY), list[Workers]()
-    monkeypatch.setattr(sweep_run, "play_group", noting(sweep_toys.play, seen.log))
+    monkeypatch.setattr(sweep_run, "run_group", noting(sweep_toys.run_group, seen.log))
 
     @contextlib.contextmanager
     def watched(count: int) -> Generator[Workers]:
@@ -388,52 +389,55 @@ def test_workers_killed_at_random_moments_change_nothing(toys: None, tmp_path: P
             yield made
 
     monkeypatch.setattr(sweep_run, "processes", watched)
-    havoc = Havoc(seen, lambda: list(pools[-1]._pool._processes), kills=6)
+    havoc = Havoc(seen, lambda: pools[-1].pids(), kills=4)
     sweep(**MANY, out=seen.out, jobs=JOBS, on_progress=havoc.on_progress)
-    havoc.is_over()
-    sweep(**MANY, out=seen.out, jobs=JOBS)  # what was given up, having lost its worker three times
+    havoc.join()
+    sweep(**MANY, out=seen.out, jobs=JOBS)  # what failed, having lost its worker three times
     assert same_files(seen.out, tmp_path / "undisturbed")
-    seen.little_was_lost()
+    seen.assert_little_was_lost()
 
 
 SCRIPT = """
 import contextlib, sys
 from pathlib import Path
 import sweep_toys
-from partway import sweep_run
-from partway.sweep_cluster import dask_executor
-from test_sweep_run import JOBS, noting
-play, how, out, log, address = sys.argv[1:]
-sweep_run.play_group = noting(eval(play), Path(log))
-def tick(progress):
+from partway.experiments.sweep import run as sweep_run
+from partway.experiments.sweep.dask import dask_executor
+from test_sweep_run import noting
+run, how, out, log, jobs, address = sys.argv[1:]
+sweep_run.run_group = noting(eval(run), Path(log))
+def on_progress(progress):
     print(progress.done, flush=True)
 with dask_executor(address) if address else contextlib.nullcontext() as executor:
-    sweep_run.sweep(**eval(how), out=out, jobs=JOBS, executor=executor, tick=tick)
+    sweep_run.sweep(**eval(how), out=out, jobs=int(jobs), executor=executor, on_progress=on_progress)
 """
 
 
-def sweeping(folder: Path, play: str, how: dict[str, Any], address: str = "") -> subprocess.Popen[str]:
+def sweeping(folder: Path, run: str, how: dict[str, Any], jobs: int = JOBS, address: str = "") -> subprocess.Popen[str]:
     """A sweep in a process of its own, which prints how many cases are done."""
     paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(partway.__file__).parents[1])))
     environment = os.environ | {"PYTHONPATH": paths, "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache")}
-    command = [sys.executable, "-c", SCRIPT, play, repr(how), str(folder / "out"), str(folder / "begun"), address]
+    places = [str(folder / "out"), str(folder / "begun")]
+    command = [sys.executable, "-c", SCRIPT, run, repr(how), *places, str(jobs), address]
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def killed_and_again(folder: Path, play: str, how: dict[str, Any], kills: int, address: str = "") -> Witness:
-    """Kill a sweep at random moments, start it again each time, and at last let it end."""
+def killed_and_resumed(
+    folder: Path, run: str, how: dict[str, Any], kills: int, jobs: int = JOBS, address: str = ""
+) -> Witness:
+    """Kill a sweep at random moments, start it again each time, and finally let it end."""
     seen, chance = Witness(folder, how), dice()
     for moment in sorted(chance.sample(range(seen.cases // 2), kills)):
-        with sweeping(folder, play, how, address) as started:
+        with sweeping(folder, run, how, jobs, address) as started:
             assert started.stdout
             while int(started.stdout.readline()) < moment:
                 pass
             time.sleep(chance.uniform(0, 0.1))
             started.kill()
         assert not (seen.out / "results.nc").exists()  # the kill was in time
-        seen.sees_a_kill()
-    with sweeping(folder, play, how, address) as last:
+        seen.record_kill()
+    with sweeping(folder, run, how, jobs, address) as last:
         last.communicate(timeout=300)
     assert last.returncode == 0
     return seen
@@ -441,31 +445,31 @@ def killed_and_again(folder: Path, play: str, how: dict[str, Any], kills: int, a
 
 def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(toys: None, tmp_path: Path):
     sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
-    seen = killed_and_again(tmp_path / "killed", "sweep_toys.play", MANY, 2)
+    seen = killed_and_resumed(tmp_path / "killed", "sweep_toys.run_group", MANY, kills=1, jobs=1)
     assert same_files(seen.out, tmp_path / "undisturbed")
-    seen.little_was_lost()
+    seen.assert_little_was_lost()
 
 
 @pytest.mark.slow
 def test_a_simulated_sweep_killed_at_random_moments_ends_as_if_undisturbed(tmp_path: Path):
-    how = REAL | {"over": {"device.arrival_prob": [i / 80 for i in range(1, 65)], "devices": [1, 2]}, "blocks": 400}
-    with sweeping(tmp_path / "undisturbed", "sweep_run.play_group", how) as whole:
+    how = REAL | {"axes": {"device.arrival_prob": [i / 80 for i in range(1, 65)], "devices": [1, 2]}, "blocks": 400}
+    with sweeping(tmp_path / "undisturbed", "sweep_run.run_group", how) as whole:
         whole.communicate(timeout=300)
     assert whole.returncode == 0
-    seen = killed_and_again(tmp_path / "killed", "sweep_run.play_group", how, 4)
+    seen = killed_and_resumed(tmp_path / "killed", "sweep_run.run_group", how, kills=4)
     assert same_files(seen.out, tmp_path / "undisturbed" / "out")
-    seen.little_was_lost()
+    seen.assert_little_was_lost()
 
 
 class Broken(Executor):
-    """Takes nothing any more."""
+    """Accepts no more calls."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         raise RuntimeError("cannot schedule new futures after shutdown")
 
 
 class Forgetful(Here):
-    """Loses every first attempt, as a Dask client does whose scheduler was started anew."""
+    """Loses every first attempt, as a Dask client does whose scheduler was restarted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -487,18 +491,18 @@ class WithoutPartway(Here):
         return future
 
 
-def test_an_executor_that_takes_no_work_is_one_clear_line(toys: None, tmp_path: Path):
-    with pytest.raises(InputError, match=r"the executor takes no more work .*; what is done is kept"):
+def test_an_executor_that_accepts_no_work_is_one_clear_line(toys: None, tmp_path: Path):
+    with pytest.raises(InputError, match=r"the executor accepts no more work .*; finished cases are kept"):
         sweep(**TOY, out=tmp_path / "out", executor=Broken())
 
 
-def test_an_executor_that_loses_work_is_asked_again(toys: None, tmp_path: Path):
+def test_an_executor_that_loses_work_is_given_it_again(toys: None, tmp_path: Path):
     dataset = sweep(**TOY, out=tmp_path / "out", executor=Forgetful())
     assert set(dataset["status"].values.ravel()) == {"ok"}
 
 
 class Full(Here):
-    """Runs out of memory as often as `times` says, for every group."""
+    """Runs out of memory `times` times for every group."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -523,20 +527,20 @@ def test_a_group_that_runs_out_of_memory_is_tried_again(toys: None, tmp_path: Pa
 
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
-def test_want_of_memory_is_no_cases_outcome(error: Exception, monkeypatch: pytest.MonkeyPatch):
-    """Of a group that lacks a case the others would be played in another program, and kept."""
+def test_lack_of_memory_is_not_the_outcome_of_a_case(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    """Without that case the others of its group would run in another program, and be kept."""
 
     def prepared(plan: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(sweep_cases, "_prepared", prepared)
+    monkeypatch.setattr(sweep_group, "_prepared", prepared)
     group = sweep_plan.sweep_plan("paper", **TOY).groups[0]
     with pytest.raises(MemoryError):
-        sweep_cases.play_group([case.plan for case in group])
+        run_group([case.plan for case in group])
 
 
 def test_no_future_outlives_its_group(toys: None, tmp_path: Path):
-    """Dask computes again what a future stands for when a worker dies that held it."""
+    """Dask recomputes the result of a future when the worker dies that held it."""
     futures, alive = list["weakref.ref[Future[Any]]"](), list[tuple[int, int]]()
 
     class Listed(Here):
@@ -546,28 +550,28 @@ def test_no_future_outlives_its_group(toys: None, tmp_path: Path):
             return future
 
     def on_progress(progress: Progress) -> None:
-        alive.append((sum(future() is not None for future in futures), progress.flying))
+        alive.append((sum(future() is not None for future in futures), progress.in_flight))
 
     sweep(**TOY, out=tmp_path / "out", executor=Listed(), on_progress=on_progress)
     assert alive == [(4, 4), (0, 0)]
 
 
-def test_workers_without_partway_are_told_so(toys: None, tmp_path: Path):
-    with pytest.raises(InputError, match=r"No module named 'partway'; it needs what is installed here"):
+def test_workers_without_partway_are_refused(toys: None, tmp_path: Path):
+    with pytest.raises(InputError, match=r"No module named 'partway'; install there what is installed here"):
         sweep(**TOY, out=tmp_path / "out", executor=WithoutPartway())
 
 
 def test_workers_of_another_version_are_refused(toys: None):
     expected = sweep_plan.versions()
     with pytest.raises(ImportError, match=r"jax is .* there and 0 here"):
-        sweep_run._play(sweep_toys.play, (), expected | {"jax": "0"})
-    assert sweep_run._play(sweep_toys.play, (), expected) == []
+        sweep_run._run(sweep_toys.run_group, (), expected | {"jax": "0"})
+    assert sweep_run._run(sweep_toys.run_group, (), expected) == []
 
 
-def test_workers_without_the_same_policy_are_refused_and_the_sweep_goes_on_when_they_have_it(
+def test_workers_without_the_same_policy_are_refused_and_the_sweep_can_be_resumed_when_they_have_it(
     toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A worker whose file is another, or is not there: no case is taken to be invalid."""
+    """A worker with another file, or without it: no case counts as invalid."""
     mine = "import partway\n\n\n@partway.record\nclass Mine(partway.DeviceController):\n    pass\n"
     (tmp_path / "own_policy.py").write_text(mine)
     monkeypatch.chdir(tmp_path)
@@ -582,31 +586,31 @@ def test_workers_without_the_same_policy_are_refused_and_the_sweep_goes_on_when_
                         patch.setattr(sweep_plan, name, value)
                     return super().submit(fn, *args, **kwargs)
 
-        with pytest.raises(InputError, match=rf"a worker cannot run this: {error}.*; it needs what is installed"):
+        with pytest.raises(InputError, match=rf"a worker cannot run this: {error}.*; install there what is installed"):
             sweep(**how, out=tmp_path / "out", executor=Elsewhere())
 
     def missing(name: str) -> Any:
         raise InputError(f"scheme '{name}': there is no module 'own_policy'")
 
-    others = "the files of own_policy:Mine, or of the profiles, are not the same there as here"
-    elsewhere(others, _outside=lambda name: "another source")
-    elsewhere("scheme 'own_policy:Mine': there is no module", _outside=missing)
+    different = "the files of own_policy:Mine, or of the profiles, are not the same there as here"
+    elsewhere(different, _policy_source=lambda name: "another source")
+    elsewhere("scheme 'own_policy:Mine': there is no module", _policy_source=missing)
     assert not list((tmp_path / "out" / "cases").glob("*.json"))
     assert set(sweep(**how, out=tmp_path / "out", executor=Here())["status"].values.ravel()) == {"ok"}
 
 
-def test_ctrl_c_stops_soon_and_what_is_done_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+def test_ctrl_c_stops_soon_and_finished_cases_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
 
     def interrupt(progress: Progress) -> None:
         if progress.done:
-            monkeypatch.setattr(sweep_run, "play_group", time.sleep)
+            monkeypatch.setattr(sweep_run, "run_group", time.sleep)
             raise KeyboardInterrupt
 
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         sweep(**TOY, out=tmp_path / "out", jobs=1, on_progress=interrupt)
-    assert time.monotonic() - begun < 60  # it does not hang
+    assert time.monotonic() - start < 60  # it does not hang
     assert list((tmp_path / "out" / "cases").glob("*.json"))
     assert not (tmp_path / "out" / "results.nc").exists()
 
@@ -622,15 +626,5 @@ def test_schemes_that_only_this_process_knows_need_an_executor_here(monkeypatch:
 
 
 def test_jobs_are_checked(toys: None):
-    with pytest.raises(InputError, match="--jobs 0: allowed is a whole number from 1"):
+    with pytest.raises(InputError, match="--jobs 0: must be between 1 and"):
         sweep(**TOY, jobs=0)
-
-
-def test_positions_cover_the_grid(simulated: Path):
-    at = grid(xr.load_dataset(simulated / "results.nc"))
-    assert at[:3] == [
-        {"arrival_prob": 0, "devices": 0},
-        {"arrival_prob": 0, "devices": 1},
-        {"arrival_prob": 1, "devices": 0},
-    ]
-    assert len(at) == 6

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from partway.bound.lower_bound import Bound
-from partway.controllers.postdecision import energy_coef
 from partway.formatting import number, plain
 from partway.scenario.schema import Scenario
+from partway.system.equations import service_cost_coef
 from partway.system.types import Server
 
 ASSUMES = (
@@ -30,7 +30,7 @@ ASSUMES_TOO = {"average": "waiting at the server costs something", "discounted":
 def served_at_best(server: Server, price: float, discount: float) -> float:
     """The f of psi*: work a block [mean tasks] where (w1 - lambda / gamma) f + w2 E(f) is least."""
     worth = max(price / discount - float(server.queue_weight), 0.0)
-    free = np.sqrt(worth / (3.0 * float(energy_coef(server))))
+    free = np.sqrt(worth / (3.0 * float(service_cost_coef(server))))
     return min(float(free), float(server.slot_capacity) * server.slots)
 
 

@@ -29,7 +29,7 @@ from partway.controllers.base import (
     server_action,
 )
 from partway.pytree import record
-from partway.system.equations import local_energy
+from partway.system.equations import local_energy, service_cost_coef
 from partway.system.stage_cost import best_cuts, column, table_value, where_least
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 
@@ -241,7 +241,9 @@ class PostDecisionServer(ServerController):
         """
         del key
         grid, zero = self.grid(view), jnp.zeros_like(view.backlog)
-        slope = server.queue_weight + 3.0 * energy_coef(server) * ((grid + view.queues.shape[-1]) / UNHURRIED) ** 2
+        slope = (
+            server.queue_weight + 3.0 * service_cost_coef(server) * ((grid + view.queues.shape[-1]) / UNHURRIED) ** 2
+        )
         return PostDecisionServerState(slope, zero, zero, zero + jnp.inf)
 
     def act(self, state: PostDecisionServerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
@@ -297,8 +299,10 @@ class PostDecisionServer(ServerController):
     def service_curve(self, state: PostDecisionServerState, server: Server, view: ServerView) -> "ServiceCurve":
         """The work that this server serves in a block, by the work that waits."""
         marginal = self.discount(server) * state.slope
-        served = jnp.minimum(jnp.sqrt(marginal / (3.0 * energy_coef(server))), server.slot_capacity * server.slots)
-        return ServiceCurve(self.grid(view) + served, served, marginal, energy_coef(server))
+        served = jnp.minimum(
+            jnp.sqrt(marginal / (3.0 * service_cost_coef(server))), server.slot_capacity * server.slots
+        )
+        return ServiceCurve(self.grid(view) + served, served, marginal, service_cost_coef(server))
 
 
 @record
@@ -308,7 +312,7 @@ class ServiceCurve:
     It is constant beyond the last point.
 
     work      (grid_points,) y [mean tasks]        marginal  (grid_points,) gamma u(x)
-    served    (grid_points,) f [mean tasks]        coef      w2 xi_ser / (n tau)^2, see `energy_coef`
+    served    (grid_points,) f [mean tasks]        coef      w2 xi_ser / (n tau)^2, see `service_cost_coef`
     """
 
     work: jax.Array
@@ -324,11 +328,6 @@ class ServiceCurve:
         """V'(y) = w1 + gamma u(y - f(y)), or w1 + w2 E'(y) where the queue empties; any shape (m,)."""
         left = interpolate(backlog, self.work, self.marginal)
         return server.queue_weight + jnp.where(backlog < self.work[0], 3.0 * self.coef * backlog**2, left)
-
-
-def energy_coef(server: Server) -> jax.Array:
-    """w2 E(f) / f^3 for f mean tasks in a block, served at an equal rate in all its slots."""
-    return server.energy_weight * server.energy_coef / server.slots**2
 
 
 def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:

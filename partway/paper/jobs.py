@@ -79,10 +79,10 @@ def run_jobs(
 
     on_progress  called with each job when its arrays are available
     """
-    results = dict[J, Arrays]()
-    waiting = list[J]()
+    keys = {job: job_key(job) for job in jobs} if store else {}
+    results, waiting = dict[J, Arrays](), list[J]()
     for job in jobs:
-        arrays = store.read(job_key(job)) if store else None
+        arrays = store.read(keys[job]) if store else None
         if arrays is None:
             waiting.append(job)
         else:
@@ -91,7 +91,7 @@ def run_jobs(
     waiting.sort(key=lambda job: job.device_blocks(), reverse=True)
     for job, arrays in _computed(waiting, min(count, len(waiting))):
         if store:
-            store.write(job_key(job), arrays)
+            store.write(keys[job], arrays)
         results[job] = arrays
         on_progress(job)
     return {job: results[job] for job in jobs}

@@ -8,14 +8,14 @@ decide, and sends each device its action.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.controllers.base import ControllerState, DeviceController, DeviceView, ServerController, ServerView
+from partway.controllers.base import ControllerPair, DeviceController, ServerController
 from partway.paper.claims import CANDIDATES, READINGS
 from partway.paper.figure_runs import supports
 from partway.paper.statistics import FAILS, HOLDS, NOT_APPLICABLE
@@ -27,7 +27,7 @@ from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme, pair_for
 from partway.simulation.step import device_views, init, server_view
 from partway.system.placement import sample_placement
-from partway.system.types import Device
+from partway.system.types import Server
 from partway.system.world import World, build
 
 FLEETS = (1, 2, 20, 60)
@@ -79,11 +79,17 @@ def operations(scheme: str, devices: int, preset: str = "paper") -> tuple[float,
     """(one device's, the server's) operations in a block of a fleet of `devices`."""
     scenario = load(preset, {"devices": devices})
     world, pair = cast_floats(build(scenario, sample_placement(scenario)), "float32"), pair_for(scheme, scenario)
-    shared, carry = init(world, pair, jnp.uint32(0), controller_keys(jnp.uint32(0), jnp.uint32(0)))
-    broadcast = jax.tree.map(lambda delayed: delayed[-1], carry.state.broadcast_queue)
-    fleet = (carry.device_state, world.devices, device_views(shared.device, carry.state, broadcast))
-    first, view = jax.tree.map(lambda leaf: leaf[..., 0], fleet), server_view(carry.state)
-    return _device(shared.device, *first), _server(shared.server, carry.server_state, world, view)
+
+    def arguments(world: World, pair: ControllerPair) -> Any:
+        """What the device 0 and the server get in block 0."""
+        shared, carry = init(world, pair, jnp.uint32(0), controller_keys(jnp.uint32(0), jnp.uint32(0)))
+        broadcast = jax.tree.map(lambda delayed: delayed[-1], carry.state.broadcast_queue)
+        fleet = (carry.device_state, world.devices, device_views(shared.device, carry.state, broadcast))
+        first = jax.tree.map(lambda leaf: leaf[..., 0], fleet)
+        return (shared.device, *first), (shared.server, carry.server_state, server_view(carry.state))
+
+    device, server = jax.eval_shape(arguments, world, pair)  # shapes are all that counting needs
+    return _device(pair.device, *device), _server(pair.server, world.server, *server)
 
 
 def jobs(preset: str = "paper") -> list[RemarkJob]:
@@ -117,26 +123,34 @@ def _verdict(reading: str, job: RemarkJob, arrays: Mapping[str, np.ndarray]) -> 
     return Verdict("R1", job.scheme, reading, "", result, unit="central / decentralised", why=why, counted=counted)
 
 
-def _device(controller: DeviceController, state: ControllerState, device: Device, view: DeviceView) -> float:
-    """Operations of one device in a block."""
+def _device(plain: DeviceController, controller: Any, state: Any, device: Any, view: Any) -> float:
+    """Operations of one device in a block, acting and learning, from the shapes of everything but `plain`."""
     key, cost = jax.random.key(0), jnp.float32(1.0)
 
-    def block(state: ControllerState, device: Device, view: DeviceView, later: DeviceView):
-        action = controller.act(state, device, view, key)
-        return action, controller.learn(state, device, view, action, cost, later)
+    def block(set_up: dict[str, Any], state: Any, device: Any, view: Any, later: Any):
+        own = replace(plain, **set_up)
+        action = own.act(state, device, view, key)
+        return action, own.learn(state, device, view, action, cost, later)
 
-    return _operations(jax.jit(block).lower(state, device, view, view))
+    return _operations(jax.jit(block).lower(_set_up(plain, controller), state, device, view, view))
 
 
-def _server(controller: ServerController, state: ControllerState, world: World, view: ServerView) -> float:
-    """Operations of the server in a block."""
-    key, cost, server = jax.random.key(0), jnp.float32(1.0), world.server
+def _server(plain: ServerController, server: Server, controller: Any, state: Any, view: Any) -> float:
+    """Operations of the server in a block, from the shapes of everything but `plain` and `server`."""
+    key, cost = jax.random.key(0), jnp.float32(1.0)
 
-    def block(state: ControllerState, view: ServerView, later: ServerView):
-        action = controller.act(state, server, view, key)
-        return action, controller.learn(state, server, view, action, cost, later)
+    def block(set_up: dict[str, Any], state: Any, view: Any, later: Any):
+        own = replace(plain, **set_up)
+        action = own.act(state, server, view, key)
+        return action, own.learn(state, server, view, action, cost, later)
 
-    return _operations(jax.jit(block).lower(state, view, view))
+    return _operations(jax.jit(block).lower(_set_up(plain, controller), state, view, view))
+
+
+def _set_up(plain: Any, controller: Any) -> dict[str, Any]:
+    """The fields of a controller that are no hyperparameters, after its setup; those are constants of the program."""
+    names = [field.name for field in fields(plain) if not isinstance(getattr(plain, field.name), int | float | str)]
+    return {name: getattr(controller, name) for name in names}
 
 
 def _operations(lowered: jax.stages.Lowered) -> float:

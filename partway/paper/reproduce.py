@@ -64,7 +64,8 @@ def opened(out: Path, sizes: Sizes, preset: str, overwrite: bool) -> contextlib.
     With `overwrite` the report of an earlier one is deleted, and of its jobs those that this one does not need.
     """
     jobs = all_jobs(sizes, preset)
-    return stores.opened(out, REPRODUCTION, _request(sizes, preset, jobs), overwrite, [job_key(job) for job in jobs])
+    keep = [job_key(job) for job in jobs] if overwrite else []
+    return stores.opened(out, REPRODUCTION, _request(sizes, preset, jobs), overwrite, keep)
 
 
 def _request(sizes: Sizes, preset: str, jobs: list[Job]) -> dict[str, Any]:

@@ -56,6 +56,11 @@ def server_energy(server: Server, service_per_slot: jax.Array) -> jax.Array:
     return server.energy_coef * jnp.sum(service_per_slot**3, axis=-1)
 
 
+def service_cost_coef(server: Server) -> jax.Array:
+    """w2 xi_ser / (n tau)^2 in units of work: f mean tasks in a block at equal rates over its slots cost coef f^3."""
+    return server.energy_weight * server.energy_coef / server.slots**2
+
+
 def next_device_queue(device: Device, q: jax.Array, action: DeviceAction, arrivals: jax.Array) -> jax.Array:
     """(1) q - started + arrivals; as the paper prints it, with the fraction that was sent still in it (trap T1)."""
     kept = action.offload if device.queue == "as_printed" else 0.0
