@@ -1,4 +1,4 @@
-"""Trained controllers that are kept and go on as if nothing had happened, and files that are none."""
+"""Trained controllers that are saved and continued as if the run had never stopped, and files that are refused."""
 
 import contextlib
 import io
@@ -10,21 +10,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import calls_of
 
 from partway.cli.main import main
 from partway.errors import InputError
-from partway.experiments import checkpoint as keep
-from partway.experiments.comparison import Plan, make_plan, play
+from partway.experiments import checkpoint
+from partway.experiments.comparison import Plan, Setting, make_plan, run_scheme, setting_of
+from partway.measurement.checkpoint import Checkpoint, read
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
 from partway.system.exogenous import gains
-from partway.system.placement import sample_placement
-from partway.system.world import World, build
 
 BLOCKS = 50
 
 
-def quiet(name: str, blocks: int) -> None:
+def quiet(blocks: int) -> None:
     """No progress is shown."""
 
 
@@ -36,19 +36,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def planned(scheme: str, blocks: int = BLOCKS, *more: str, **how: Any) -> Plan:
-    overrides = ["devices=3", *more]
-    return make_plan("paper", **({"overrides": overrides, "schemes": [scheme], "blocks": blocks, "seeds": 2} | how))
+    options = {"overrides": ["devices=3", *more], "schemes": [scheme], "blocks": blocks, "seeds": 2, "bound": False}
+    return make_plan("paper", **(options | how))
 
 
-def world_of(plan: Plan) -> World:
-    return build(plan.scenario, sample_placement(plan.scenario))
+def setting(plan: Plan) -> Setting:
+    return setting_of(plan.scenario, plan.bound)
 
 
-def saved(plan: Plan, path: Path, before: keep.Kept | None = None) -> Run:
-    """Play a plan, from where `before` ends, and keep it."""
-    played = keep.proceed(before, plan, plan.schemes[0], world_of(plan), quiet, True)
-    keep.save(path, plan, played, before.header.blocks if before else 0)
-    return played
+def saved(plan: Plan, path: Path, before: Checkpoint | None = None) -> Run:
+    """Run a plan, from where `before` ends, and save it."""
+    with calls_of(BLOCKS):
+        run = checkpoint.continue_scheme(before, plan, plan.schemes[0], setting(plan), quiet, True)
+    checkpoint.save(path, plan, run, before.header.blocks if before else 0)
+    return run
 
 
 def same(one: Any, other: Any) -> bool:
@@ -56,33 +57,38 @@ def same(one: Any, other: Any) -> bool:
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
 
 
-@pytest.mark.usefixtures("small_calls")
-@pytest.mark.parametrize(("scheme", "precision"), [("priced", "float32"), ("priced", "float64"), ("exact", "float32")])
-def test_a_run_that_goes_on_is_the_undisturbed_one(folder: Path, scheme: str, precision: str):
-    whole = play(planned(scheme, 2 * BLOCKS, precision=precision), scheme, world_of(planned(scheme)), quiet, True)
-    half = planned(scheme, precision=precision)
+@pytest.mark.parametrize(
+    ("scheme", "precision"), [("priced", "float32"), ("priced", "float64"), ("parametric", "float32")]
+)
+def test_a_continued_run_is_the_undisturbed_one(folder: Path, scheme: str, precision: str):
+    twice, half = (planned(scheme, blocks, precision=precision) for blocks in (2 * BLOCKS, BLOCKS))
+    with calls_of(BLOCKS):
+        undisturbed = run_scheme(twice, scheme, setting(twice), quiet, True)
     saved(half, folder / "first.npz")
-    kept = keep.read(folder / "first.npz")
-    keep.check(kept, half)
-    again = saved(half, folder / "second.npz", kept)
-    assert same((again.pair, again.loop), (whole.pair, whole.loop))
-    assert same((again.sums, again.traces), jax.tree.map(lambda leaf: leaf[:, BLOCKS:], (whole.sums, whole.traces)))
-    assert keep.read(folder / "second.npz").header.blocks == 2 * BLOCKS
+    first = read(folder / "first.npz")
+    checkpoint.check(first, half)
+    second = saved(half, folder / "second.npz", first)
+    later = jax.tree.map(lambda leaf: leaf[:, BLOCKS:], (undisturbed.metrics, undisturbed.traces))
+    assert same((second.pair, second.carry), (undisturbed.pair, undisturbed.carry))
+    assert same((second.metrics, second.traces), later)
+    assert read(folder / "second.npz").header.blocks == 2 * BLOCKS
 
 
-def test_a_prepared_pair_is_kept_as_it_was_prepared(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_tuned_pair_is_not_tuned_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
     plan = planned("constant", 4)
-    played = saved(plan, folder / "tuned.npz")
-    monkeypatch.setattr("partway.schemes.tune_constant", None)
-    pair, _ = keep.resume(keep.read(folder / "tuned.npz"), plan, world_of(plan))
-    assert same(pair, played.pair)
+    run = saved(plan, folder / "tuned.npz")
+    monkeypatch.setattr("partway.experiments.preparation.tune_constant", None)
+    pair, _ = checkpoint.resume(read(folder / "tuned.npz"), plan, setting(plan))
+    assert same(pair, run.pair)
 
 
-def test_what_is_not_said_anew_is_the_files(folder: Path):
-    """Also a switch that is no array; a hyperparameter that the scenario sets holds."""
-    saved(planned("priced", BLOCKS, "schemes.priced.aim=discounted", "schemes.priced.decay=0.7"), folder / "a.npz")
-    plan = planned("priced", BLOCKS, "schemes.priced.least_step=0.5")
-    pair, _ = keep.resume(keep.read(folder / "a.npz"), plan, world_of(plan))
+def test_hyperparameters_are_those_of_the_file_unless_the_scenario_sets_them(folder: Path):
+    """A switch that is no array as well."""
+    saved(
+        planned("priced", BLOCKS, "schemes.priced.criterion=discounted", "schemes.priced.decay=0.7"), folder / "a.npz"
+    )
+    plan = planned("priced", BLOCKS, "schemes.priced.min_step=0.5")
+    pair, _ = checkpoint.resume(read(folder / "a.npz"), plan, setting(plan))
     device: Any = pair.device
     assert device.criterion == "discounted"
     np.testing.assert_allclose(device.decay, 0.7)
@@ -90,28 +96,28 @@ def test_what_is_not_said_anew_is_the_files(folder: Path):
 
 
 def test_tables_are_carried_into_a_changed_world(folder: Path):
-    played = saved(planned("priced"), folder / "a.npz")
+    """Queues and states as they are, the gain of the next block drawn anew."""
+    run = saved(planned("priced"), folder / "a.npz")
     busier = planned("priced", BLOCKS, "device.arrival_prob=0.6", "radio.noise_dbw=-140")
-    world = world_of(busier)
-    _, loop = keep.resume(keep.read(folder / "a.npz"), busier, world)
-    assert same((loop.device_state, loop.server_state), (played.loop.device_state, played.loop.server_state))
-    assert same(loop.state.q, played.loop.state.q)
-    expected = [gains(cast_floats(world, "float32"), seed, BLOCKS) for seed in (0, 1)]
-    np.testing.assert_allclose(loop.state.gain, expected, rtol=1e-6)
+    _, carry = checkpoint.resume(read(folder / "a.npz"), busier, setting(busier))
+    assert same((carry.device_state, carry.server_state), (run.carry.device_state, run.carry.server_state))
+    assert same(carry.state.q, run.carry.state.q)
+    expected = [gains(cast_floats(setting(busier).world, "float32"), seed, BLOCKS) for seed in (0, 1)]
+    np.testing.assert_allclose(carry.state.gain, expected, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("kept") / "a.npz"
+    path = tmp_path_factory.mktemp("trained") / "a.npz"
     saved(planned("priced"), path)
     return path
 
 
 WRONG: dict[str, tuple[Callable[[], Plan], str]] = {
-    "scheme": (lambda: planned("exact"), "--schemes exact: --load .* was trained with priced"),
-    "server": (lambda: planned("priced", server="exact"), "--server exact: .* trained with its own"),
+    "scheme": (lambda: planned("parametric"), "--schemes parametric: --load .* was trained with priced"),
+    "server": (lambda: planned("priced", server="parametric"), "--server parametric: .* trained with its own"),
     "precision": (lambda: planned("priced", precision="float64"), "--precision float64: .* trained with float32"),
-    "seeds": (lambda: planned("priced", seeds=3), "--seeds: 3 given, .* trained on 2"),
+    "seeds": (lambda: planned("priced", seeds=3), "--seeds: got 3, but .* was trained on 2"),
     "devices": (lambda: planned("priced", BLOCKS, "devices=4"), "devices = 4: .* trained with 3 devices"),
 }
 
@@ -120,16 +126,15 @@ WRONG: dict[str, tuple[Callable[[], Plan], str]] = {
 def test_another_plan_is_refused(trained: Path, case: str):
     plan, message = WRONG[case]
     with pytest.raises(InputError, match=message):
-        keep.check(keep.read(trained), plan())
+        checkpoint.check(read(trained), plan())
 
 
-@pytest.mark.parametrize("setting", ["broadcast_lag=1", "slots=4", "schemes.priced.states=16"])
-def test_other_shapes_are_refused(trained: Path, setting: str):
-    plan = planned("priced", BLOCKS, setting)
-    kept = keep.read(trained)
-    keep.check(kept, plan)
-    with pytest.raises(InputError, match=r"--load .* is float32\[.*, here it must be float32\["):
-        keep.resume(kept, plan, world_of(plan))
+@pytest.mark.parametrize("change", ["broadcast_delay_blocks=1", "slots_per_block=4", "schemes.priced.states=16"])
+def test_other_shapes_are_refused(trained: Path, change: str):
+    plan, start = planned("priced", BLOCKS, change), read(trained)
+    checkpoint.check(start, plan)
+    with pytest.raises(InputError, match=r"--load .* is float32\[.* and must be float32\[.* here"):
+        checkpoint.resume(start, plan, setting(plan))
 
 
 def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -142,49 +147,59 @@ def rewritten(path: Path, target: Path, change: Callable[[dict[str, Any]], None]
 
 
 def test_a_file_that_lacks_an_array_is_refused(folder: Path, trained: Path):
-    broken = rewritten(trained, folder / "b.npz", lambda arrays: arrays.pop("['loop'].state.y"))
+    broken = rewritten(trained, folder / "b.npz", lambda arrays: arrays.pop("['carry'].state.backlog"))
     plan = planned("priced")
-    with pytest.raises(InputError, match=r"\['loop'\].state.y is missing in the file"):
-        keep.resume(keep.read(broken), plan, world_of(plan))
+    with pytest.raises(InputError, match=r"\['carry'\].state.backlog is missing in the file"):
+        checkpoint.resume(read(broken), plan, setting(plan))
 
 
-def test_what_is_no_such_file_is_refused(folder: Path, trained: Path):
-    whole = trained.read_bytes()
-    (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
+def test_a_file_that_is_no_checkpoint_is_refused(folder: Path, trained: Path):
+    content = trained.read_bytes()
+    (folder / "cut.npz").write_bytes(content[: len(content) // 2])
     (folder / "text.npz").write_text("no")
     np.savez(folder / "other.npz", a=np.zeros(3))
     np.savez(folder / "pickled.npz", allow_pickle=True, header=np.array([{}], dtype=object))
-    rewritten(trained, folder / "header.npz", lambda arrays: arrays.update(header=np.array('{"format": 2}')))
+    rewritten(trained, folder / "header.npz", lambda arrays: arrays.update(header=np.array('{"schema_version": 2}')))
     for name in ("cut", "text", "other", "pickled", "header"):
-        with pytest.raises(InputError, match=f"--load '.*{name}.npz': holds no trained controllers"):
-            keep.read(folder / f"{name}.npz")
+        with pytest.raises(InputError, match=f"--load '.*{name}.npz': is not a checkpoint"):
+            read(folder / f"{name}.npz")
     with pytest.raises(InputError, match="cannot be read"):
-        keep.read(folder / "missing.npz")
+        read(folder / "missing.npz")
+
+
+@pytest.mark.parametrize("header", ['{"format": 1}', '{"schema_version": 3}'])
+def test_a_file_of_another_version_is_refused_with_the_reason(folder: Path, trained: Path, header: str):
+    other = rewritten(trained, folder / "b.npz", lambda arrays: arrays.update(header=np.array(header)))
+    with pytest.raises(InputError, match=r"has format [13], this version of Partway reads format 2; train again"):
+        read(other)
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)
     return code, out.getvalue(), err.getvalue()
 
 
-def test_save_and_load_on_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("partway.layout.BLOCKS_PER_CALL", 10)
+def test_save_and_load_on_the_command_line(folder: Path):
     tiny = ("--set", "devices=2", "--seeds", "2", "--blocks")
     run = ("run", "--schemes", "local")
-    assert call(*run, *tiny, "10", "--save", "a.npz")[0] == 0
-    code, out, err = call("run", "--load", "a.npz", "--blocks", "10", "--save", "b.npz", "--json", "-")
+    with calls_of(10):
+        assert call(*run, *tiny, "10", "--save", "a.npz")[0] == 0
+        code, out, err = call("run", "--load", "a.npz", "--blocks", "10", "--save", "b.npz", "--json", "-")
+        assert call(*run, *tiny, "20", "--save", "c.npz")[0] == 0
     assert code == 0
-    assert "Goes on with local after block 10." in err
+    assert "Resuming local after block 10." in err
     assert json.loads(out)["schemes"][0]["name"] == "local"
-    assert call(*run, *tiny, "20", "--save", "c.npz")[0] == 0
-    with np.load("b.npz") as gone_on, np.load("c.npz") as whole:
-        assert {name: gone_on[name].tobytes() for name in gone_on} == {name: whole[name].tobytes() for name in whole}
+    with np.load("b.npz") as resumed, np.load("c.npz") as undisturbed:
+        assert {name: resumed[name].tobytes() for name in resumed} == {
+            name: undisturbed[name].tobytes() for name in undisturbed
+        }
     for arguments, why in (
         (("--load", "a.npz", "--save", "b.npz"), "exists already; add --overwrite"),
         (("--load", "missing.npz"), "cannot be read"),
-        (("--load", "a.npz", "--out", "o", "--save", "o/s.npz"), "is taken by --out or --json"),
-        (("--load", "a.npz", "--schemes", "exact"), "was trained with local"),
+        (("--load", "a.npz", "--out", "o", "--save", "o/s.npz"), "is the file of --json or in --out"),
+        (("--load", "a.npz", "--schemes", "parametric"), "was trained with local"),
     ):
         code, out, err = call("run", *arguments, "--blocks", "10")
         assert (code, out, err.count("\n")) == (2, "", 1)
@@ -192,8 +207,8 @@ def test_save_and_load_on_the_command_line(folder: Path, monkeypatch: pytest.Mon
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["a.npz", "b.npz", "c.npz"]
 
 
-def test_a_scheme_that_cannot_play_leaves_no_file(folder: Path):
+def test_a_scheme_that_is_not_applicable_leaves_no_file(folder: Path):
     code, _, err = call("run", "--schemes", "priced", "--set", "queue=as_printed", "--blocks", "10", "--save", "a.npz")
     assert code == 2
-    assert "--save a.npz: priced learned nothing" in err
+    assert "--save a.npz: priced has nothing to save" in err
     assert not (folder / "a.npz").exists()

@@ -424,7 +424,7 @@ class Plain(PostDecision):
 
 @pytest.mark.slow
 def test_virtual_experience_changes_the_speed_and_not_the_limit(play: Play):
-    """gamma = 0.6. Both have the exact U where plain learning has made enough updates; elsewhere only the other has it."""
+    """gamma = 0.6. Where plain learning has made enough updates both have the exact U; elsewhere only the other has."""
     world = four_alike(objective="discounted", discount=0.6, device={"arrival_prob": 0.15})
     exact = np.asarray(lower_bound(world, price=0.0).certificate.tables.value)[:8, 0]
     how: dict[str, Any] = {"blocks": 4000, "seeds": range(8), "precision": "float64", "call": 500}

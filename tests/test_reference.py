@@ -77,6 +77,9 @@ WORLDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 KNOWN = [name for name in SCHEMES if name != "oracle"]
 """Schemes of the reference. `oracle` uses the tables of the lower bound, which have tests of their own."""
 
+FAMILIES = ["parametric", "qlearning", "random", "drift", "ans", "priced"]
+"""One scheme of each family of controllers."""
+
 FRACTIONAL = [name for name in KNOWN if SCHEMES[name].fractional]
 """Schemes that work with the fractional queue of (1) as printed."""
 
@@ -346,10 +349,16 @@ def recorded(name: str, case: Case) -> reference.History:
     return reference.simulate(case.scenario, case.mean_gain, samples, *makers(name, samples), BLOCKS)
 
 
-@pytest.mark.parametrize("where", WORLDS)
-def test_float32_agrees_with_float64_when_the_actions_are_the_same(where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        *((where, FAMILIES) for where in WORLDS),
+        *(pytest.param(where, KNOWN, marks=pytest.mark.slow) for where in WORLDS),
+    ],
+)
+def test_float32_agrees_with_float64_when_the_actions_are_the_same(where: str, names: list[str]) -> None:
     case = case_of(where, "conserving", 2)
-    for name in KNOWN:
+    for name in names:
         history = recorded(name, case)
         single, double = replayed(case, history, "float32"), replayed(case, history, "float64")
         assert single.traces is not None
