@@ -1,18 +1,15 @@
 """What the tests share: sane defaults, one small mixed fleet, and every scheme compiled once for it."""
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
 
-CACHE = "PARTWAY_TEST_CACHE"
-if CACHE not in os.environ:  # the first process makes the folder; its workers and their children share it
-    os.environ[CACHE] = tempfile.mkdtemp(prefix="partway-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ[CACHE]
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
 
 import jax
@@ -20,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from partway import programs
 from partway.controllers.base import ControllerPair
 from partway.experiments.preparation import bound_of, use_bound
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
@@ -28,15 +26,31 @@ from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, stream_of
 from partway.simulation import rollout as rollouts
-from partway.simulation import schedule
+from partway.simulation import schedule, sharding
 from partway.simulation.rollout import Run, rollout
 from partway.simulation.step import Carry
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
+CACHE = "PARTWAY_TEST_CACHE"
+OWNS_CACHE = CACHE not in os.environ
+CACHE_FOLDER = os.environ.setdefault(CACHE, tempfile.mkdtemp(prefix="partway-tests-") if OWNS_CACHE else "")
+"""Where compiled programs are: the first process makes the folder, its workers and their children share it."""
+SETTINGS = {
+    "jax_compilation_cache_dir": f"{CACHE_FOLDER}/partway/jax",  # where the command line has them, too
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_disable_most_optimizations": True,  # half the time to compile; the same numbers but for rounding
+}
+"""Of JAX, in this process and in those that it starts."""
+os.environ.update(
+    {name.upper(): str(int(value) if isinstance(value, bool) else value) for name, value in SETTINGS.items()},
+    XDG_CACHE_HOME=CACHE_FOLDER,
+    # XLA's older code generator: another third of the time to compile
+    XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip(),
+)
+for setting, value in {**SETTINGS, "jax_num_cpu_devices": 4}.items():  # devices that a large fleet is shared by
+    jax.config.update(setting, value)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-jax.config.update("jax_disable_most_optimizations", True)  # half the time to compile; the same numbers but for rounding
-jax.config.update("jax_num_cpu_devices", 4)  # that a large fleet is shared by
 settings.register_profile("partway", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("partway")
 
@@ -84,17 +98,67 @@ def world_of(scenario: Scenario) -> World:
 
 
 class Play(Protocol):
-    """`rollout` in calls of CALL blocks; worlds of four devices and worlds like MIXED share the compiled programs."""
+    """`rollout` in calls of CALL blocks, two of them side by side; worlds of the same shapes share the programs."""
 
     def __call__(self, scheme: str | ControllerPair, world: World, blocks: int = 100, **how: Any) -> Run: ...
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The first process removes the folder of compiled programs."""
-    if not hasattr(session.config, "workerinput"):
-        import shutil
+class Replay(Protocol):
+    """CALL more blocks of a run of `played`, from another carry, world or seeds; the keys are those of the run."""
 
-        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
+    def __call__(
+        self, name: str, run: Run, carry: Carry, world: World = ..., seeds: Sequence[int] = ...
+    ) -> tuple[Carry, BlockMetrics, DeviceTraces]: ...
+
+
+@contextmanager
+def scheduled(cores: int = 2, chunk: int | None = None, **constants: int) -> Iterator[None]:
+    """Rollouts are computed as for so many cores, whatever this machine has; `constants` are those of `schedule`.
+
+    chunk  devices that a core computes at a time. A compiled program does not say for which chunks it is: all are new
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "cores", lambda: cores)
+        for name, value in constants.items():
+            patch.setattr(schedule, name, value)
+        if chunk is None:
+            yield
+            return
+        patch.setattr(sharding, "CHUNK", chunk)
+        rollouts._rollout_compiled.jit.clear_cache()
+        yield
+        rollouts._rollout_compiled.jit.clear_cache()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The process that has made the folder of compiled programs removes it."""
+    if OWNS_CACHE:
+        shutil.rmtree(CACHE_FOLDER, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one scheme run in one worker, which compiles its program once, and so do those that share a fixture."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None and (group := group_of(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """The scheme that is a parameter of a test; else its file, if a fixture is made once for the file; else None."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    schemes = [value for value in parameters.values() if isinstance(value, str) and value in SCHEMES]
+    if schemes:
+        return schemes[0]
+    made = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
+    return item.path.stem if any(fixture[-1].scope == "module" for fixture in made) else None
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    """No test computes with programs that another one has asked to keep: they do not know what a test patches."""
+    yield
+    programs.keep_in(None)
 
 
 @pytest.fixture(scope="session")
@@ -128,8 +192,7 @@ def play() -> Play:
     def played(scheme: str | ControllerPair, world: World, blocks: int = 100, **how: Any) -> Run:
         pair = ControllerPair(SCHEMES[scheme].device, SCHEMES[scheme].server) if isinstance(scheme, str) else scheme
         stream = how.pop("stream", stream_of(scheme) if isinstance(scheme, str) else "probe")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(schedule, "BLOCKS_PER_CALL", how.pop("call", CALL))
+        with scheduled(how.pop("cores", 2), BLOCKS_PER_CALL=how.pop("call", CALL)):
             return rollout(world, pair, stream, how.pop("seeds", (0, 1)), blocks, traces=True, **how)
 
     return played
@@ -157,17 +220,16 @@ def played(play: Play, mixed_world: World, pair_of: Callable[[str], ControllerPa
 
 
 @pytest.fixture(scope="session")
-def replay(mixed_world: World) -> Callable[..., tuple[Carry, BlockMetrics, DeviceTraces]]:
-    """CALL more blocks of a finished run of `played`, from another carry, world or seeds; the keys are those of the run."""
-
+def replay(mixed_world: World) -> Replay:
     def again(
         name: str, run: Run, carry: Carry, world: World = mixed_world, seeds: Sequence[int] = (0, 1)
     ) -> tuple[Carry, BlockMetrics, DeviceTraces]:
         stream, numbers = stream_of(name), np.arange(2, dtype=np.uint32)
         batch = rollouts._batch(world, None, stream, seeds, "float32")
         batch = replace(batch, action_keys=controller_keys_on_host(numbers, stream, rollouts.ACTS))
-        own = jax.tree.map(lambda leaf: leaf.copy(), carry)
-        after = rollouts._run_calls(batch, run.pair, own, CALL, 100, True, True, None, lambda blocks: None)
+        own = jax.tree.map(lambda leaf: leaf.copy(), carry)  # which is used up
+        with scheduled(BLOCKS_PER_CALL=CALL):
+            after = rollouts._run_calls(batch, run.pair, own, CALL, 100, True, True, None, lambda blocks: None)
         assert after.traces is not None
         return after.carry, after.metrics, after.traces
 

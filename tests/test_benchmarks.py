@@ -67,14 +67,14 @@ def test_all_implementations_agree(scheme: str, precision: str):
     assert max(found.values()) <= ALLOWED[precision]
 
 
-@pytest.mark.parametrize(("scheme", "changed"), [("printed", {"step": 0.011}), ("priced", {"decay": 0.7})])
+@pytest.mark.parametrize(("scheme", "changed"), [("parametric-printed", {"step": 0.011}), ("priced", {"decay": 0.7})])
 @pytest.mark.parametrize("party", ["device", "server"])
 @pytest.mark.parametrize("kind", ["loop", "batched"])
 def test_what_a_rival_learns_is_seen_in_its_costs(scheme: str, changed: dict[str, float], party: str, kind: str):
     """So that agreement can fail: another step size is far outside what is allowed."""
     world, pair = world_of(5, DEAR), pair_of(scheme)
     fleet, chance = fleet_of(world, "float64"), recorded(world, [0], 30, "float64")
-    features = own_features(fleet, 1) if scheme == "printed" else None
+    features = own_features(fleet, 1) if scheme == "parametric-printed" else None
     other = replace(pair, **{party: replace(getattr(pair, party), **changed)})
     right, wrong = (rival_of(kind, one, fleet, chance, features, 1).play(30) for one in (pair, other))
     assert farthest(wrong, right) > 1e3 * ALLOWED["float64"]
@@ -84,7 +84,7 @@ def test_what_a_rival_learns_is_seen_in_its_costs(scheme: str, changed: dict[str
 def test_a_run_does_not_depend_on_what_is_batched_with_it_or_on_tiles(scheme: str, monkeypatch: pytest.MonkeyPatch):
     fleet = fleet_of(world_of(7), "float64")
     both = recorded(world_of(7), [0, 1], 20, "float64")
-    features = own_features(fleet, 2) if scheme == "printed" else None
+    features = own_features(fleet, 2) if scheme == "parametric-printed" else None
     last = slice(1, 2)
     pair = pair_of(scheme)
     batched = rival_of("batched", pair, fleet, both, features, 2).play(20)
@@ -144,8 +144,8 @@ def test_a_disagreement_is_told(monkeypatch: pytest.MonkeyPatch):
 def test_the_counts_by_hand():
     """n = 5 slots, at most 5 tasks a block, M = 30 features, 33 cuts, 32 states."""
     own = counts(slots=5, max_tasks_per_block=5)
-    assert own["printed"].multiply_adds == 2 * 30 * 8 + 10 * 30 + 2 * 30 + 40
-    assert own["printed"].sigmoids == 60 + 3
+    assert own["parametric-printed"].multiply_adds == 2 * 30 * 8 + 10 * 30 + 2 * 30 + 40
+    assert own["parametric-printed"].sigmoids == 60 + 3
     assert own["priced"].multiply_adds == 16 * 33 + 6 * 32 + 10 * 32 + 64 + 40
     assert own["priced"].flops() == 2 * own["priced"].multiply_adds + 12
     assert {scheme: count_of(scheme) for scheme in MEASURED} == own
@@ -273,9 +273,9 @@ def test_a_job_on_a_gpu_has_no_cpu_to_fall_back_on(monkeypatch: pytest.MonkeyPat
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr("benchmarks.process.subprocess.run", started)
-    start_up("printed", "gpu", (0, 1), runs=1)
+    start_up("parametric-printed", "gpu", (0, 1), runs=1)
     assert told == ["cuda", "cuda"]
-    start_up("printed", on=(1,), runs=1)
+    start_up("parametric-printed", on=(1,), runs=1)
     assert told[2:] == ["cpu", "cpu"]
     assert cores == ["[0, 1]"] * 2 + ["[1]"] * 2
 
@@ -286,7 +286,7 @@ def test_when_time_is_up_the_rest_is_left_out_and_says_so():
     assert [len(record["found"]) for record in command.measure(given, 1, "a machine", kept.append)] == [2, 2]
     assert len(kept) == 2
     late = command.measure(given, 0, "a machine", kept.append)
-    assert done == ["printed", "printed", "priced", "priced"]
+    assert done == ["parametric-printed", "parametric-printed", "priced", "priced"]
     assert failures(late) == [f"memory {name}: not measured: out of time" for name in MEASURED]
 
 
@@ -327,7 +327,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
     def of(*arguments: str, peak: float, on: str) -> int:
         given = [
-            Step(group, {"scheme": "printed"}, lambda: {"peak": [peak], "of": "process"}) for group in ("memory", "xla")
+            Step(group, {"scheme": "parametric-printed"}, lambda: {"peak": [peak], "of": "process"}) for group in ("memory", "xla")
         ]
         monkeypatch.setattr(command, "steps", lambda places: given)
         monkeypatch.setattr(command, "do", lambda job: {"machine": on})
@@ -498,9 +498,9 @@ def test_memory_is_measured_in_place(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_the_limit_allows_of_a_goal_is_told():
-    """NumPy's 5e5 a second against 73.8 ns of `printed`, and 1140 multiply-adds, 3 sigmoids, 2 words of `priced`."""
+    """NumPy's 5e5 a second against 73.8 ns of `parametric-printed`, and 1140 multiply-adds, 3 sigmoids, 2 words of `priced`."""
     page = text(records())
-    assert "1e6 by more than 27.1 x for `printed` (73.8 ns a device-block) and 121.7 x for `priced` (16.4 ns" in page
+    assert "1e6 by more than 27.1 x for `parametric-printed` (73.8 ns a device-block) and 121.7 x for `priced` (16.4 ns" in page
     assert "no program of such" not in text([one for one in records() if one["group"] != "peaks"])
 
 
@@ -550,7 +550,7 @@ def test_the_share_of_the_limit_by_hand():
 
     Of each kind the greatest peak counts: each is halved in three of four repetitions. 8.8e6 a second are measured.
     """
-    (rate,) = [rate for rate in all_rates(records()) if (rate.scheme, rate.devices) == ("printed", 1_000_000)]
+    (rate,) = [rate for rate in all_rates(records()) if (rate.scheme, rate.devices) == ("parametric-printed", 1_000_000)]
     both = share(records(), rate)
     assert both is not None
     assert both[0].median == pytest.approx(8.8e6 * 112e-9)
@@ -588,7 +588,7 @@ def test_what_is_not_measured_is_said_to_be_written_by_hand():
 def test_a_line_of_the_figure_is_one_number_of_runs():
     def service_rate(devices: int, runs: int, kinds: str) -> Rate:
         by = {kind: [float(devices + runs)] for kind in kinds.split()}
-        return Rate("printed", devices, runs, "float32", 2, by, {}, "a machine", "2026-11-26")
+        return Rate("parametric-printed", devices, runs, "float32", 2, by, {}, "a machine", "2026-11-26")
 
     every = [rate(k, s, "ours batched per_run") for k in (1000, 4) for s in (32, 1)]
     drawn = {(line.kind, line.runs): line for line in lines([*every, rate(20, 10, "ours loop")])}
@@ -604,7 +604,7 @@ def test_a_line_of_the_figure_is_one_number_of_runs():
 
 def test_growth_is_told():
     page = text(records())
-    assert "`printed`: the time of a block grows" not in page  # of one fleet from 1000 on
+    assert "`parametric-printed`: the time of a block grows" not in page  # of one fleet from 1000 on
     assert "that is a line, 500.0 ms for a run and 10000 us a block, within 0%." in page
 
 
@@ -621,4 +621,4 @@ def test_a_page_can_be_made_where_everything_failed(tmp_path: Path):
     write(broken, tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
     assert page.count(": out of memory") == len(broken)
-    assert found(broken, "memory", scheme="printed") == []
+    assert found(broken, "memory", scheme="parametric-printed") == []

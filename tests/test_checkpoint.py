@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import calls_of
+from conftest import scheduled
 
 from partway.cli.main import main
 from partway.errors import InputError
@@ -46,7 +46,7 @@ def setting(plan: Plan) -> Setting:
 
 def saved(plan: Plan, path: Path, before: Checkpoint | None = None) -> Run:
     """Run a plan, from where `before` ends, and save it."""
-    with calls_of(BLOCKS):
+    with scheduled(BLOCKS_PER_CALL=BLOCKS):
         run = checkpoint.continue_scheme(before, plan, plan.schemes[0], setting(plan), quiet, True)
     checkpoint.save(path, plan, run, before.header.blocks if before else 0)
     return run
@@ -62,7 +62,7 @@ def same(one: Any, other: Any) -> bool:
 )
 def test_a_continued_run_is_the_undisturbed_one(folder: Path, scheme: str, precision: str):
     twice, half = (planned(scheme, blocks, precision=precision) for blocks in (2 * BLOCKS, BLOCKS))
-    with calls_of(BLOCKS):
+    with scheduled(BLOCKS_PER_CALL=BLOCKS):
         undisturbed = run_scheme(twice, scheme, setting(twice), quiet, True)
     saved(half, folder / "first.npz")
     first = read(folder / "first.npz")
@@ -184,7 +184,7 @@ def call(*arguments: str) -> tuple[int, str, str]:
 def test_save_and_load_on_the_command_line(folder: Path):
     tiny = ("--set", "devices=2", "--seeds", "2", "--blocks")
     run = ("run", "--schemes", "local")
-    with calls_of(10):
+    with scheduled(BLOCKS_PER_CALL=10):
         assert call(*run, *tiny, "10", "--save", "a.npz")[0] == 0
         code, out, err = call("run", "--load", "a.npz", "--blocks", "10", "--save", "b.npz", "--json", "-")
         assert call(*run, *tiny, "20", "--save", "c.npz")[0] == 0

@@ -48,8 +48,8 @@ def device_of(slots: int = 3, feasible: bool = True, most: int = 2, **changes: f
     return Device(**arrays, task=cuts, slots=slots, max_tasks_per_block=most, queue="conserving", objective="average")
 
 
-def arrivals(slots: int, chance: float) -> np.ndarray:
-    return stats.binom.pmf(np.arange(slots + 1), slots, chance)
+def arrivals(slots: int, probability: float) -> np.ndarray:
+    return stats.binom.pmf(np.arange(slots + 1), slots, probability)
 
 
 def below(bins: int, merge: bool = True) -> Fading:
@@ -86,9 +86,9 @@ ALWAYS = points([1.0, 0.2], [np.inf, np.inf], [0.5, 0.5])
 
 
 def test_a_device_that_runs_a_task_a_block_by_hand():
-    """At most one task a block comes (b = 0.4), one is run (cost 1), none can be sent; waiting a block costs 0.8.
+    """At most one task arrives per block (b = 0.4), one is run (cost 1), none can be sent; waiting a block costs 0.8.
 
-    Waiting saves nothing, so g = b (w + 1). From m tasks left a block brings w (m + b) + 1 and one task is gone:
+    Waiting saves nothing, so g = b (w + 1). From m remaining tasks a block costs w (m + b) + 1 and one task is done:
     (1 - b) (U(m) - U(m - 1)) = w m + (1 - b), U(m) = m + w m (m + 1) / (2 (1 - b)).
     """
     found = solved(device_of(slots=1, feasible=False, capacity=1.0), arrivals(1, 0.4), ALWAYS, 1.0, 3.0)
@@ -100,32 +100,34 @@ def test_a_device_that_runs_a_task_a_block_by_hand():
 
 
 def test_the_same_device_discounted_by_hand():
-    """From empty nothing is there in block 0, and every later block costs b (w + 1): gamma / (1 - gamma) of it."""
+    """From empty queues block 0 costs nothing and every later block b (w + 1): gamma / (1 - gamma) of it."""
     found = solved(device_of(slots=1, feasible=False, capacity=1.0), arrivals(1, 0.4), ALWAYS, 0.9, 3.0)
     assert found.part == pytest.approx(9.0 * 0.4 * 1.8, rel=1e-10)
     assert found.tables.value[0] == pytest.approx(10.0 * 0.4 * 1.8, rel=1e-10)
 
 
-@pytest.mark.parametrize(("chance", "good"), [(0.2, 0.5), (0.4, 0.6)])
-def test_a_device_that_waits_for_a_good_channel_by_hand(chance: float, good: float):
+@pytest.mark.parametrize(("arrival_prob", "good"), [(0.2, 0.5), (0.4, 0.6)])
+def test_a_device_that_waits_for_a_good_channel_by_hand(arrival_prob: float, good: float):
     """It can run nothing and send a task, at the price 2 x 1.5, when the channel is good; otherwise it has to wait.
 
     E[q'^2] = E[q^2] for q' = q - D + A gives the mean queue b (1 - b) / (p - b).
     """
     fading = points([0.0, 1.0], [np.inf, 0.0], [good, 1.0 - good])
-    found = solved(device_of(slots=1, capacity=0.01, queue_weight=0.8), arrivals(1, chance), fading, 1.0, 2.0)
-    assert found.part == pytest.approx(0.8 * chance * (1 - chance) / (good - chance) + chance * 3.0, rel=1e-9)
-    assert found.inflow == pytest.approx(chance * 1.5, rel=1e-9)
+    found = solved(device_of(slots=1, capacity=0.01, queue_weight=0.8), arrivals(1, arrival_prob), fading, 1.0, 2.0)
+    assert found.part == pytest.approx(
+        0.8 * arrival_prob * (1 - arrival_prob) / (good - arrival_prob) + arrival_prob * 3.0, rel=1e-9
+    )
+    assert found.inflow == pytest.approx(arrival_prob * 1.5, rel=1e-9)
 
 
 # Value iteration
 
 FAR = 100
-"""Tasks at which the slow reference turns new ones away: further than any queue that matters."""
+"""Tasks at which the slow reference rejects new ones: beyond any queue length that matters."""
 
 
 def costs_by_hand(device: Device, fading: Fading, price: float) -> np.ndarray:
-    """(j, point) what taking up j = 0, 1, 2 tasks costs."""
+    """(j, point) what starting j = 0, 1, 2 tasks costs."""
     cost = np.zeros((3, len(fading.loss)))
     for i, (loss, limit) in enumerate(zip(fading.loss, fading.limit, strict=True)):
         for j in (1, 2):
@@ -146,7 +148,7 @@ def value_iteration(device: Device, arrive: np.ndarray, fading: Fading, discount
         for q in range(FAR + 1):
             totals = [cost[j] + discount * value[q - j] for j in range(min(q, 2) + 1)]
             queue[q] = device.queue_weight * q + np.min(totals, axis=0) @ weight
-        after = sum(chance * queue[np.minimum(np.arange(FAR + 1) + a, FAR)] for a, chance in enumerate(arrive))
+        after = sum(p * queue[np.minimum(np.arange(FAR + 1) + a, FAR)] for a, p in enumerate(arrive))
         gain = after[0] if discount == 1 else 0.0
         change, value = np.abs(after - gain - value)[:20].max(), after - gain
         if change < 1e-11:
@@ -187,7 +189,7 @@ def test_the_inflow_is_how_the_part_grows_with_the_price(discount: float):
     assert mid.inflow == pytest.approx(slope, rel=1e-4)
 
 
-def test_sharper_tables_are_not_needed_where_the_end_is_not_reached():
+def test_a_longer_table_changes_nothing_where_its_end_is_not_reached():
     device, arrive, fading = device_of(), arrivals(3, 0.25), below(16, True)
     short, long = (solved(device, arrive, fading, 1.0, 0.7, states) for states in (32, STATES))
     assert short.part == pytest.approx(float(long.part), rel=1e-10)
@@ -195,7 +197,7 @@ def test_sharper_tables_are_not_needed_where_the_end_is_not_reached():
 
 
 def test_an_overloaded_device_reaches_the_end_of_its_table_and_its_part_errs_downward():
-    """2.7 tasks come, at most two go: the longer the table, the more the queue costs."""
+    """2.7 tasks arrive per block, at most two leave: the longer the table, the more the queue costs."""
     parts = [solved(device_of(), arrivals(3, 0.9), below(16, True), 1.0, 0.7, states) for states in (32, STATES)]
     assert all(found.tail_probability > 0.1 for found in parts)
     assert 0.8 * 2.7 < parts[0].part < parts[1].part
@@ -204,25 +206,25 @@ def test_an_overloaded_device_reaches_the_end_of_its_table_and_its_part_errs_dow
 @settings(max_examples=30)
 @given(
     price=st.floats(0, 5),
-    chance=st.floats(0.01, 0.3),
+    arrival_prob=st.floats(0.01, 0.3),
     discount=st.sampled_from([1.0, 0.9, 0.5]),
     capacity=st.floats(1.05, 2.0),
     waiting=st.floats(0.01, 10),
     gain=st.floats(-3, 1).map(lambda exponent: 10.0**exponent),
 )
 def test_values_rise_and_are_convex(
-    price: float, chance: float, discount: float, capacity: float, waiting: float, gain: float
+    price: float, arrival_prob: float, discount: float, capacity: float, waiting: float, gain: float
 ):
     device = device_of(capacity=capacity, queue_weight=waiting, mean_gain=gain)
-    found = solved(device, arrivals(3, chance), below(16, True), discount, price)
+    found = solved(device, arrivals(3, arrival_prob), below(16, True), discount, price)
     rises = np.diff(found.tables.value)
     assert (rises > 0).all()
     assert (np.diff(rises) >= -1e-9 * rises[1:].max()).all()
     assert found.tables.slope == pytest.approx(rises[-1], rel=1e-9)
 
 
-def test_the_surplus_goes_on_linearly_beyond_its_table():
-    """In a world whose table is too short: a longer one that goes on by the same slope has the same surplus."""
+def test_the_surplus_continues_linearly_beyond_its_table():
+    """In a world whose table is too short: a longer one that continues with the same slope has the same surplus."""
     device, arrive, fading = device_of(), arrivals(3, 0.25), below(16, True)
     found = solved(device, arrive, fading, 1.0, 0.7)
     tables, cost, weight = found.tables, costs_by_hand(device, fading, 0.7), np.asarray(fading.weight)
@@ -251,7 +253,7 @@ def test_the_surplus_goes_on_linearly_beyond_its_table():
 
 @pytest.mark.parametrize("bins", [8, 64, 256])
 @pytest.mark.parametrize("merge", [True, False])
-def test_chords_keep_probability_and_the_mean_of_the_radios_loss(bins: int, merge: bool):
+def test_the_expectation_from_below_keeps_probability_and_the_mean_radio_loss(bins: int, merge: bool):
     """E[1/x] over x > x_1 is E1(x_1); the worst channels are held at 1 / x_1."""
     fading = below(bins, merge)
     first = 1.0 / fading.loss.max()
@@ -261,7 +263,7 @@ def test_chords_keep_probability_and_the_mean_of_the_radios_loss(bins: int, merg
     assert fading.weight @ fading.loss == pytest.approx(wanted, rel=1e-5)
 
 
-def test_plans_keep_probability_and_the_mean_of_the_radios_loss():
+def test_the_expectation_from_above_keeps_probability_and_the_mean_radio_loss():
     fading = above(64)
     assert fading.weight.sum() == pytest.approx(1.0, rel=1e-6)
     assert fading.weight[1:] @ fading.loss[1:] == pytest.approx(special.exp1(fading.limit[1]), rel=1e-5)
@@ -306,7 +308,7 @@ def lines_of(draw: st.DrawFn, limited: bool) -> Lines:
 
 @settings(max_examples=40)
 @given(lines_of(limited=False))
-def test_chords_are_below_and_plans_above_the_expectation(lines: Lines):
+def test_the_expectation_is_between_below_and_above(lines: Lines):
     wanted = exactly(lines)
     low = [over(below(bins, True), lines) for bins in (16, 64, 256)]
     high = [over(above(bins), lines) for bins in (16, 64, 256)]
@@ -318,7 +320,7 @@ def test_chords_are_below_and_plans_above_the_expectation(lines: Lines):
 
 @settings(max_examples=40)
 @given(lines_of(limited=True))
-def test_chords_are_below_and_plans_above_where_power_is_limited(lines: Lines):
+def test_the_expectation_is_between_below_and_above_where_power_is_limited(lines: Lines):
     """A cut that all of an interval but its better end cannot afford counts as affordable below, and not above."""
     wanted = exactly(lines)
     low = [over(below(bins, False), lines) for bins in (16, 64, 256)]
@@ -329,13 +331,13 @@ def test_chords_are_below_and_plans_above_where_power_is_limited(lines: Lines):
     assert wanted - low[2] < 0.05
 
 
-def test_merged_chords_are_the_same_expectation():
+def test_merged_points_are_the_same_expectation():
     """Where all cuts can always be afforded, both forms hold the same nodes."""
     lines: Lines = [(1.0, 0.0, 0.0), (0.4, 0.05, 0.0), (0.1, 0.5, 0.0)]
     assert over(below(64, True), lines) == pytest.approx(over(below(64, False), lines), rel=1e-12)
 
 
-def test_a_programs_part_is_between_chords_and_plans_and_closer_with_more_bins():
+def test_a_programs_part_is_between_below_and_above_and_closer_with_more_bins():
     """Average cost, with a limit on power."""
     device, arrive = device_of(tx_power_max_w=1200.0), arrivals(3, 0.25)
     low = [float(solved(device, arrive, below(bins, False), 1.0, 0.6).part) for bins in (8, 64)]

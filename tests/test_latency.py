@@ -15,7 +15,7 @@ from partway.controllers.baselines import Random, Steady
 from partway.measurement.latency import TOLERANCE, Tasks, finish_times, latency
 from partway.scenario.loading import load
 from partway.simulation.rollout import run
-from partway.simulation.step import ControllerPair
+from partway.controllers.base import ControllerPair
 from partway.system.placement import sample_placement
 from partway.system.world import build
 

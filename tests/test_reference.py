@@ -13,7 +13,7 @@ import reference
 import reference_paper
 import reference_planners
 import reference_rules
-from conftest import calls_of
+from conftest import scheduled
 
 from partway.controllers.base import (
     ControllerPair,
@@ -241,7 +241,7 @@ def test_learners_of_a_discounted_sum_agree_with_the_reference() -> None:
 def compare(name: str, where: str, case: Case) -> None:
     """One scheme in one world, by the package and by the reference: actions and cost components of every block."""
     sampled_in = case_of(where, "conserving", 2).world
-    with calls_of(BLOCKS):
+    with scheduled():
         pair = pair_for(name, case.scenario)
         run = rollout(case.world, pair, stream_of(name), SEEDS, BLOCKS, precision="float64", traces=True)
     for row in range(len(SEEDS)):
@@ -324,7 +324,7 @@ def replayed(case: Case, history: reference.History, precision: str) -> Run:
         carry = Carry(state, (at_first, started, offload), (np.zeros((), np.int32), service))
         carry = jax.tree.map(lambda leaf: np.asarray(leaf)[None], carry)
     pair = ControllerPair(RecordedDevice(), RecordedServer())
-    with calls_of(BLOCKS):
+    with scheduled():
         return rollout(case.world, pair, "recorded", (RECORDED,), BLOCKS, carry=carry, precision=precision, traces=True)
 
 
