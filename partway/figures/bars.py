@@ -29,8 +29,8 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names left of the rows y = 0, 1, ... Ticks would do the same at five artists each."""
     axes.set_yticks([])
     for row, name in enumerate(names):
-        text = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center_baseline", "color": "0.2"}
-        axes.text(-0.01, row, as_text(name), **text)
+        text = axes.text(-0.01, row, as_text(name), transform=axes.get_yaxis_transform(), color="0.2")
+        text.set(ha="right", va="center_baseline")
 
 
 def row_lines(axes: Axes, count: int) -> None:

@@ -77,7 +77,7 @@ def _label_offsets(axes: Axes) -> tuple[float, float]:
 def _stack_header(figure: Figure, renderer: RendererBase) -> float:
     """Put the titles at the top of the figure, one below the other; returns their height [inch]."""
     used = PAD
-    for title in (text for text in figure.texts if text.get_va() == "top"):
+    for title in (text for text in figure.texts if text.get_verticalalignment() == "top"):
         title.set_y(1 - used / figure.get_figheight())
         used += title.get_window_extent(renderer).height / figure.dpi + PAD
     return used
@@ -86,7 +86,7 @@ def _stack_header(figure: Figure, renderer: RendererBase) -> float:
 def _stack_footer(figure: Figure, renderer: RendererBase) -> float:
     """Put the notes at the bottom of the figure and its legends above them; returns their height [inch]."""
     used, height = PAD, figure.get_figheight()
-    for notes in (text for text in figure.texts if text.get_va() == "bottom"):
+    for notes in (text for text in figure.texts if text.get_verticalalignment() == "bottom"):
         notes.set_y(used / height)
         used += notes.get_window_extent(renderer).height / figure.dpi + PAD
     for legend in figure.legends:

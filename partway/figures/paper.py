@@ -69,7 +69,8 @@ def write(findings: Findings, folder: Path) -> list[str]:
 
 def line(x: np.ndarray, values: np.ndarray) -> Line:
     """The curve of (replicates, points)."""
-    return Line(x, *mean_and_interval(values), np.median(values, axis=0))
+    mean, low, high = mean_and_interval(values)
+    return Line(x, mean, low, high, np.median(values, axis=0))
 
 
 def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows: int = 1) -> tuple[Figure, np.ndarray]:
@@ -129,7 +130,7 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
             axes.axhline(TOLERANCE, color="0.3", linewidth=0.8, linestyle=":")
             block_axis(axes)
             axes.set_xlabel("iteration")
-    _legend(figure, panels[0, :1], columns=6)
+    _legend(figure, [panels[0, 0]], columns=6)
     return figure, rows
 
 
@@ -151,7 +152,7 @@ def _figure_7(runs: Runs, reading: str) -> FigureData:
     means = _finite(shown)
     for axes in panels[0]:
         log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
-    _legend(figure, panels[0], columns=8)
+    _legend(figure, list(panels[0]), columns=8)
     return figure, rows
 
 
@@ -172,7 +173,7 @@ def _figure_8_or_9(runs: Runs, reading: str) -> FigureData:
         means = _finite([curve.mean for curve in curves.values()])
         log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
         axes.set(xlabel=axis, ylabel="discounted sum of costs", title=PHASE_NAMES[phase], xticks=x)
-    _legend(figure, panels[0, :1], columns=8)
+    _legend(figure, [panels[0, 0]], columns=8)
     return figure, rows
 
 
@@ -209,7 +210,7 @@ def _proposition(findings: Findings) -> FigureData:
         axes.set_title(f"{number}: {party}")
         axes.set_xticks([10, 20, 100, 1000], ["10", "20", "100", "1000"])
         axes.minorticks_off()
-    _legend(figure, panels[:1], columns=2)
+    _legend(figure, [panels[0]], columns=2)
     return figure, rows
 
 
