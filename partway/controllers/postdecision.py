@@ -240,10 +240,8 @@ class PostDecisionServer(ServerController):
         devices away for a long time.
         """
         del key
-        grid, zero = self.grid(view), jnp.zeros_like(view.backlog)
-        slope = (
-            server.queue_weight + 3.0 * service_cost_coef(server) * ((grid + view.queues.shape[-1]) / UNHURRIED) ** 2
-        )
+        zero, served = jnp.zeros_like(view.backlog), (self.grid(view) + view.queues.shape[-1]) / UNHURRIED
+        slope = server.queue_weight + 3.0 * service_cost_coef(server) * served**2
         return PostDecisionServerState(slope, zero, zero, zero + jnp.inf)
 
     def act(self, state: PostDecisionServerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
@@ -298,11 +296,9 @@ class PostDecisionServer(ServerController):
 
     def service_curve(self, state: PostDecisionServerState, server: Server, view: ServerView) -> "ServiceCurve":
         """The work that this server serves in a block, by the work that waits."""
-        marginal = self.discount(server) * state.slope
-        served = jnp.minimum(
-            jnp.sqrt(marginal / (3.0 * service_cost_coef(server))), server.slot_capacity * server.slots
-        )
-        return ServiceCurve(self.grid(view) + served, served, marginal, service_cost_coef(server))
+        marginal, coef = self.discount(server) * state.slope, service_cost_coef(server)
+        served = jnp.minimum(jnp.sqrt(marginal / (3.0 * coef)), server.slot_capacity * server.slots)
+        return ServiceCurve(self.grid(view) + served, served, marginal, coef)
 
 
 @record

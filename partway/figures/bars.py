@@ -1,7 +1,6 @@
 """Rows of a panel, one for each scheme: their names and stacked bars, in few artists that are fast to draw."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib import rcParams
@@ -30,13 +29,8 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names left of the rows y = 0, 1, ... Ticks would do the same at five artists each."""
     axes.set_yticks([])
     for row, name in enumerate(names):
-        text: dict[str, Any] = {
-            "transform": axes.get_yaxis_transform(),
-            "ha": "right",
-            "va": "center_baseline",
-            "color": "0.2",
-        }
-        axes.text(-0.01, row, as_text(name), **text)
+        text = axes.text(-0.01, row, as_text(name), transform=axes.get_yaxis_transform(), color="0.2")
+        text.set(ha="right", va="center_baseline")
 
 
 def row_lines(axes: Axes, count: int) -> None:

@@ -1,12 +1,11 @@
 """How far every scheme is above the lower bound, sorted, and which decisions cause its gap."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import ScaledTranslation
 
 from partway.experiments.summary import Gap, Summary
 from partway.figures.bars import legend_handles, name_rows, row_lines, stacked_bars
@@ -86,10 +85,10 @@ def _points(axes: Axes, known: Sequence[tuple[Summary, Gap]]) -> None:
     name_rows(axes, [display_name(one) for one in schemes])
     row_lines(axes, len(rows))
     axes.set_ylim(-0.7, len(rows) - 0.2)
-    if (low < 0).any():
-        axes.scatter(np.zeros_like(rows[low < 0]), rows[low < 0], marker="<", c="0.35", s=16, clip_on=False, zorder=3)
-    figure: Any = axes.figure
-    beside = offset_copy(axes.transData, figure, 5, 4, units="points")
+    below = rows[low < 0]
+    if len(below):
+        axes.scatter(np.zeros_like(below), below, marker="<", c="0.35", s=16, clip_on=False, zorder=3)
+    beside = axes.transData + ScaledTranslation(5 / 72, 4 / 72, axes.figure.dpi_scale_trans)  # [inch]
     for row, value in enumerate(mean.tolist()):
         text = f"{value:.2g}" if value < 100 else f"{value:,.0f}"
         axes.text(value, row, text, transform=beside, fontsize=7.5, color="0.35")

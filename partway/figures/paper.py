@@ -1,6 +1,6 @@
 """Figures 6 to 9 of the paper with its axes, and Proposition 1: means over replicates with their 95 % bands."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows
     return figure, figure.subplots(rows, 2, squeeze=False)
 
 
-def _legend(figure: Figure, panels: Iterable[Axes], columns: int) -> None:
+def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
     """One legend for lines of several panels."""
     handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="lower left", ncols=columns, borderaxespad=0)
@@ -130,7 +130,7 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
             axes.axhline(TOLERANCE, color="0.3", linewidth=0.8, linestyle=":")
             block_axis(axes)
             axes.set_xlabel("iteration")
-    _legend(figure, list(panels[0, :1]), columns=6)
+    _legend(figure, [panels[0, 0]], columns=6)
     return figure, rows
 
 
@@ -173,7 +173,7 @@ def _figure_8_or_9(runs: Runs, reading: str) -> FigureData:
         means = _finite([curve.mean for curve in curves.values()])
         log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
         axes.set(xlabel=axis, ylabel="discounted sum of costs", title=PHASE_NAMES[phase], xticks=x)
-    _legend(figure, list(panels[0, :1]), columns=8)
+    _legend(figure, [panels[0, 0]], columns=8)
     return figure, rows
 
 
@@ -210,7 +210,7 @@ def _proposition(findings: Findings) -> FigureData:
         axes.set_title(f"{number}: {party}")
         axes.set_xticks([10, 20, 100, 1000], ["10", "20", "100", "1000"])
         axes.minorticks_off()
-    _legend(figure, list(panels[:1]), columns=2)
+    _legend(figure, [panels[0]], columns=2)
     return figure, rows
 
 

@@ -76,7 +76,7 @@ FigureData = tuple[Figure, list[Row]]
 
 def figure_style() -> AbstractContextManager[None]:
     """Matplotlib's defaults and STYLE, whatever the user's own settings are; to create and to save figures in."""
-    settings: Any = {**mpl.rcParamsDefault, **STYLE}
+    settings: dict[Any, Any] = {**mpl.rcParamsDefault, **STYLE}
     return mpl.rc_context(settings)
 
 
@@ -85,7 +85,7 @@ def save(folder: Path, name: str, data: FigureData) -> None:
     figure, rows = data
     folder.mkdir(parents=True, exist_ok=True)
     fit_margins(figure)
-    figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 2})
+    figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 3})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         without_nan = [["" if value != value else value for value in row] for row in rows]
@@ -103,10 +103,10 @@ def new_figure(title: str, subtitle: str, notes: Sequence[str], height: float, w
     figure = Figure(figsize=(width, height + AXES_TEXT + text_height))
     styles: tuple[dict[str, Any], ...] = ({"fontsize": 10.5, "fontweight": "bold"}, {"color": "0.3"})
     for text, style in zip(titles, styles, strict=True):
-        figure.text(PAD / width, 1.0, "\n".join(text), ha="left", va="top", **style)
+        figure.text(PAD / width, 1.0, "\n".join(text), va="top", **style)
     if lines:
-        style: dict[str, Any] = {"fontsize": 7.5, "color": "0.35", "linespacing": 1.3}
-        figure.text(PAD / width, 0.0, "\n".join(lines), ha="left", va="bottom", **style)
+        notes_text = figure.text(PAD / width, 0.0, "\n".join(lines), va="bottom", fontsize=7.5, color="0.35")
+        notes_text.set_linespacing(1.3)
     return figure
 
 
