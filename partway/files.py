@@ -57,14 +57,14 @@ class Mark:
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """The mark of `folder`; None where there is none, or one of another version of Partway."""
+    """The mark of `folder`; None where there is none that this version of Partway wrote."""
     try:
         content = json.loads((folder / MARK).read_text("utf-8"))
-        if content["title"] == MARK_TITLE:
-            return Mark(str(content["kind"]), frozenset(map(str, content["files"])), dict(content["request"]))
+        mark = Mark(str(content["kind"]), frozenset(map(str, content["files"])), dict(content["request"]))
     except (OSError, ValueError, TypeError, KeyError):
-        pass
-    return None
+        return None
+    inside = not any(Path(name).is_absolute() or ".." in Path(name).parts for name in mark.files)
+    return mark if content.get("title") == MARK_TITLE and inside else None
 
 
 @contextlib.contextmanager

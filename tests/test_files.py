@@ -19,6 +19,7 @@ from partway.files import (
     DATASET,
     DATASET_VERSION,
     MARK,
+    MARK_TITLE,
     Mark,
     load_dataset,
     new_file,
@@ -69,8 +70,8 @@ def raising(error: BaseException | type[BaseException]) -> Callable[[], None]:
 
 def tree(folder: Path) -> dict[str, str]:
     """Everything under a folder, with what is in it; a folder has no text."""
-    found = sorted(folder.rglob("*"))
-    return {str(path.relative_to(folder)): path.read_text() if path.is_file() else "" for path in found}
+    paths = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_text() if path.is_file() else "" for path in paths}
 
 
 def refusal(new: Open, path: Path, overwrite: bool = False) -> str:
@@ -202,6 +203,7 @@ def test_a_folder_with_anything_else_in_it_is_refused(tmp_path: Path, foreign: s
     assert tree(tmp_path) == before
 
 
+OUTSIDE = b'{"title": "%s", "kind": "results", "request": {}, "files": ["results.json", "%s"]}'
 BAD_MARKS = (
     None,
     b"",
@@ -210,7 +212,10 @@ BAD_MARKS = (
     b"null",
     b"[]",
     b'{"title": "another", "kind": "results", "request": {}, "files": ["results.json"]}',
-    b'{"title": "Partway wrote the files named here and replaces them on request", "files": 3}',
+    b'{"title": "%s", "files": 3}' % MARK_TITLE.encode(),
+    b'{"kind": "results", "request": {}, "files": ["results.json"]}',
+    OUTSIDE % (MARK_TITLE.encode(), b"/etc/passwd"),
+    OUTSIDE % (MARK_TITLE.encode(), b"sub/../../thesis.tex"),
 )
 
 

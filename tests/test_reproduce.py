@@ -289,10 +289,10 @@ class Structure(HTMLParser):
 
 
 def structure_of(page: str) -> Structure:
-    found = Structure()
-    found.feed(page)
-    assert found.open == []
-    return found
+    structure = Structure()
+    structure.feed(page)
+    assert structure.open == []
+    return structure
 
 
 @pytest.fixture
@@ -379,20 +379,22 @@ def findings(computed: list[Any]) -> Findings:
 def test_the_page_is_whole_and_stands_alone(findings: Findings, drawn: list[str], tmp_path: Path):
     figures.write(findings, tmp_path)
     page = html.page(findings, [tmp_path / f"{name}.svg" for name in drawn])
-    found = structure_of(page)
+    structure = structure_of(page)
     assert "://" not in page.split("<body>")[1]
     assert "undefined" not in page.casefold()
-    assert found.images == len(drawn)
-    assert len(found.ids) == len(set(found.ids))
-    assert {link.removeprefix("#") for link in found.links} <= set(found.ids)
-    assert {claim.id for claim in findings.claims} <= set(found.ids)
+    assert structure.images == len(drawn)
+    assert len(structure.ids) == len(set(structure.ids))
+    assert {link.removeprefix("#") for link in structure.links} <= set(structure.ids)
+    assert {claim.id for claim in findings.claims} <= set(structure.ids)
     judged = [one for one in findings.verdicts if one.verdict != "not applicable"]
-    assert found.cells == len(findings.verdicts) + len(judged)  # each in the tables and, where there is one, in detail
+    assert structure.cells == len(findings.verdicts) + len(
+        judged
+    )  # each in the tables and, where there is one, in detail
     for one in judged:
-        assert one.why in found.text
+        assert one.why in structure.text
     for job in findings.runs:
-        assert f"jobs/{job_key(job)}.npz" in found.text
-    assert "With fewer than 20 replicates" in found.text
+        assert f"jobs/{job_key(job)}.npz" in structure.text
+    assert "With fewer than 20 replicates" in structure.text
 
 
 def test_the_page_shows_text_as_it_is(findings: Findings):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from partway.errors import InputError
 from partway.experiments import store as module
 from partway.experiments.store import ARRAYS, DIGITS, JSON, Kind, Store, content_hash, opened
-from partway.files import MARK, new_folder, read_mark
+from partway.files import MARK, Mark, new_folder, read_mark
 
 SWEEP, PAPER = Kind("sweep", "cases", JSON), Kind("reproduction", "jobs", ARRAYS)
 REQUEST = {"scenario": "devices = 2\nslots = 5\n", "blocks": 10, "versions": {"jax": "1", "code": "0" * 32}}
@@ -250,6 +250,16 @@ def test_nothing_is_written_to_a_folder_of_others(tmp_path: Path, overwrite: boo
     with pytest.raises(InputError, match="holds 'cases', which Partway did not write"):
         filled(tmp_path, overwrite=overwrite)
     assert names(tmp_path) == {"cases"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_mark_cannot_name_files_elsewhere(tmp_path: Path, overwrite: bool):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    filled(tmp_path / "out")
+    Mark("sweep", frozenset({"../thesis.tex"}), REQUEST).write(tmp_path / "out")
+    with pytest.raises(InputError, match="which Partway did not write"):
+        filled(tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

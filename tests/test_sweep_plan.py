@@ -1,6 +1,7 @@
 """What a sweep consists of: hashes that change with what decides numbers, groups that the plan alone fixes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_axes_override_what_is_set():
 def test_points_that_are_no_scenario_are_cells_without_a_case():
     plan = small("device.arrival_prob=0.5,1.5", "queue=conserving,as_printed")
     assert [cell.key is None for cell in plan.cells] == [False, False, True, True]
-    assert "device.arrival_prob = 1.5: allowed is a number from 0 up to 1" in plan.cells[2].why
+    assert re.search(r"device\.arrival_prob.*1\.5", plan.cells[2].why)
     limited = small("schemes.priced.price_gain=0.5,7", schemes=["priced", "local"])
     assert [cell.key is None for cell in limited.cells] == [False, False, True, True]  # as `compare` refuses it
 
@@ -149,10 +150,10 @@ def test_points_that_are_no_scenario_are_cells_without_a_case():
 @pytest.mark.parametrize(
     ("axes", "how", "message"),
     [
-        (("device.arival_prob=0.1,0.2",), {}, "unknown field 'device.arival_prob'; did you mean"),
-        (("device.arrival_prob=2,3",), {}, "device.arrival_prob = 2"),
+        (("device.arival_prob=0.1,0.2",), {}, "arival_prob.*did you mean"),
+        (("device.arrival_prob=2,3",), {}, "device.arrival_prob.*2"),
         (("devices=2,3",), {"schemes": ["pricd"]}, "did you mean 'priced'"),
-        (("devices=2,3",), {"blocks": 0}, "--blocks 0"),
+        (("devices=2,3",), {"blocks": 0}, "--blocks.* 0"),
     ],
 )
 def test_a_sweep_without_a_valid_point_is_refused(axes: tuple[str, ...], how: dict[str, Any], message: str):

@@ -130,10 +130,10 @@ def test_no_worker_outlives_a_killed_parent():
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         *words, register = parent.stdout.readline().split()
-        found = list(map(int, words))
-        assert len(found) == 2
+        pids = list(map(int, words))
+        assert len(pids) == 2
         parent.kill()
-    assert within(20, lambda: all(map(gone, found)))
+    assert within(20, lambda: all(map(gone, pids)))
     assert within(20, lambda: not Path(register).exists())
 
 

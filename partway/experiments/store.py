@@ -230,7 +230,7 @@ def _difference(name: str, before: Any, now: Any) -> str:
 @contextlib.contextmanager
 def _exclusively(out: Path, given: str) -> Generator[None]:
     """No other process writes to the folder meanwhile, where the system has locks; a killed process holds none."""
-    with (out / LOCK).open("w") as file:
+    with (out / LOCK).open("a") as file:
         if not _locked(file):
             raise InputError(f"{given}: another process is writing there; wait for it or choose another folder")
         yield

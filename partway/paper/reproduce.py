@@ -88,10 +88,10 @@ def reproduce(
     runs = run_jobs(all_jobs(sizes, preset), store, processes, on_progress)
     tested = claims(sizes.points)
     figures = {job: arrays for job, arrays in runs.items() if isinstance(job, FigureJob)}
-    found = (*verdicts.judge(tested, figures), *proposition1.judge(runs), *remark1.judge(runs))
+    judged = (*verdicts.judge(tested, figures), *proposition1.judge(runs), *remark1.judge(runs))
     seconds = float(sum(arrays[SECONDS] for arrays in runs.values()))
     wall, command = time.monotonic() - start, shlex.join(["partway", *sys.argv[1:]])
-    return Findings(sizes, preset, runs, tested, found, seconds, wall, processes, command)
+    return Findings(sizes, preset, runs, tested, judged, seconds, wall, processes, command)
 
 
 def phase_shown(claim: Claim) -> str:
