@@ -34,13 +34,13 @@ from partway.controllers.postdecision import (
     PostDecisionState,
     Priced,
     backup,
-    energy_coef,
     interpolate,
     table_step,
     value_left,
 )
 from partway.pytree import cast_floats, record
 from partway.scenario.loading import load
+from partway.system.equations import service_cost_coef
 from partway.system.placement import Placement, sample_placement
 from partway.system.signalling import no_broadcast
 from partway.system.stage_cost import best_cuts
@@ -341,7 +341,7 @@ def test_one_step_of_the_server_by_hand():
     action = rule.act(state, server, server_view(0.0), jax.random.key(0))
     learned = rule.learn(state, server, server_view(0.0), action, zero, server_view(1.0, 1.0))
     work = np.array([0.0, 1.0, 4.0]) + np.sqrt(np.array([0.5, 1.0, 2.5]) / 3)
-    assert float(energy_coef(server)) == pytest.approx(1.0, rel=1e-12)
+    assert float(service_cost_coef(server)) == pytest.approx(1.0, rel=1e-12)
     assert np.asarray(learned.slope) == pytest.approx(1.0 + np.interp([1.0, 2.0, 5.0], work, [0.5, 1.0, 2.5]), rel=1e-9)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from partway.errors import InputError
 from partway.scenario.loading import load
-from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, hyperparameters, pair_for
+from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, hyperparameters, pair_for, stream_of
 
 TABLE_WITHOUT_JAX = """
 import json, sys
@@ -32,6 +32,12 @@ def test_a_row_declares_the_signalling_of_its_controllers(name: str):
     scheme = SCHEMES[name]
     uses = {"up": int(scheme.server.sees_queues), "down": len(scheme.device.uses_broadcast)}
     assert scheme.signalling() == uses
+
+
+def test_the_label_of_random_numbers_is_the_name_except_for_two_renamed_schemes():
+    """A label must never change: results made with it could not be reproduced."""
+    renamed = {"parametric": "exact", "parametric-printed": "printed"}
+    assert {name: stream_of(name) for name in SCHEMES} == dict(zip(SCHEMES, SCHEMES, strict=True)) | renamed
 
 
 @pytest.mark.parametrize("name", SCHEMES)
