@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.uses_jax:
             if own_process:
                 _load_libraries()
-            cache_compiled_programs()
+            cache_compiled_programs(own_process)
             use_all_cores()
         options.run(options)
         if sys.stdout:  # None where it is closed
@@ -223,16 +223,21 @@ def _load_libraries() -> None:
     gc.enable()
 
 
-def cache_compiled_programs() -> None:
+def cache_compiled_programs(own_process: bool) -> None:
     """Keep compiled programs in the user's cache folder, where it can be written: later runs need not compile."""
     import jax
     import platformdirs
 
-    folder = Path(platformdirs.user_cache_dir("partway")) / "jax"
+    from partway import programs
+
+    cache = Path(platformdirs.user_cache_dir("partway"))
+    folder = cache / "jax"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return
+    if own_process:  # a caller in another process may have patched what a kept program was made of
+        programs.keep_in(cache / "programs")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up to a second
 
