@@ -1,23 +1,22 @@
 """Latency per task: by hand, by Little's law, against a slow loop, and on a real run."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Random, Steady
 from partway.measurement.latency import TOLERANCE, Tasks, finish_times, latency
-from partway.scenario.loading import load
-from partway.simulation.rollout import run
-from partway.controllers.base import ControllerPair
-from partway.system.placement import sample_placement
-from partway.system.world import build
+from partway.system.world import World
 
 TAU = 0.1
 
@@ -34,14 +33,14 @@ class Slow:
     missing: float = 0.0
 
 
-def serve_slot(waiting: list[Slow], rate: float, commanded: float, begin: float, slot_s: float) -> list[Slow]:
-    """One slot of the server: what waits afterwards. `commanded`: work the block was told to do by this slot's end."""
-    budget = rate
+def serve_slot(waiting: list[Slow], service: float, commanded: float, begin: float, slot_s: float) -> list[Slow]:
+    """One slot of the server: what waits afterwards. `commanded`: work commanded in the block up to this slot's end."""
+    budget = service
     for task in waiting:
-        part = min(task.missing, budget)
-        task.missing, budget = task.missing - part, budget - part
+        done = min(task.missing, budget)
+        task.missing, budget = task.missing - done, budget - done
         if task.missing == 0.0 and task.finished == math.inf:
-            task.finished = begin + (rate - budget) / rate * slot_s
+            task.finished = begin + (service - budget) / service * slot_s
     before, empty = 0.0, sum(task.missing for task in waiting) <= min(TOLERANCE, commanded)
     for task in waiting:
         before += task.missing
@@ -60,8 +59,8 @@ def slow_finish_times(traces: Any, server_work: np.ndarray, slot_s: float, seed:
         sent: dict[int, Slow] = {}
         for k in range(devices):
             j, offload = int(traces.started[seed, t, k]), float(traces.offload[seed, t, k])
-            up, queues[k] = queues[k][:j], queues[k][j:]
-            for i, task in enumerate(up, start=1):
+            started, queues[k] = queues[k][:j], queues[k][j:]
+            for i, task in enumerate(started, start=1):
                 if i == j and offload > 0:
                     task.cut, task.work, sent[k] = True, offload * float(server_work[k]), task
                     task.missing = task.work
@@ -73,10 +72,10 @@ def slow_finish_times(traces: Any, server_work: np.ndarray, slot_s: float, seed:
                     every.append(queues[k][-1])
         commanded = 0.0
         for i in range(slots):
-            rate = float(traces.service_per_slot[seed, t, i])
-            commanded += rate
+            service = float(traces.service_per_slot[seed, t, i])
+            commanded += service
             begin = (t * slots + slots + 1 + i) * slot_s
-            at_server = serve_slot(at_server, rate, commanded, begin, slot_s)
+            at_server = serve_slot(at_server, service, commanded, begin, slot_s)
         at_server += [sent[k] for k in ((t + step) % devices for step in range(devices)) if k in sent]
     return sorted(every, key=lambda task: (task.device, task.arrived))
 
@@ -91,9 +90,9 @@ def population(tasks: list[Slow], end: float) -> float:
     return area
 
 
-def traces_of(arrivals: Any, started: Any, offload: Any, rates: Any) -> Any:
-    """Traces of one seed: arrivals (T, n, K), taken and rest (T, K), rates (T, n)."""
-    one = {"arrivals": arrivals, "started": started, "offload": offload, "service_per_slot": rates}
+def traces_of(arrivals: Any, started: Any, offload: Any, service_per_slot: Any) -> Any:
+    """Traces of one seed: arrivals (T, n, K), started and offload (T, K), service_per_slot (T, n)."""
+    one = {"arrivals": arrivals, "started": started, "offload": offload, "service_per_slot": service_per_slot}
     return SimpleNamespace(**{name: np.asarray(value, np.float32)[None] for name, value in one.items()})
 
 
@@ -108,7 +107,7 @@ def end_of(traces: Any, slot_s: float) -> float:
     return ((blocks + 1) * slots + 1) * slot_s
 
 
-def takeable(arrivals: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def startable(arrivals: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """`wanted` (S, T, K), but never more than wait."""
     started, waiting = np.zeros_like(wanted), np.zeros_like(wanted[:, 0])
     for t in range(wanted.shape[1]):
@@ -123,23 +122,23 @@ def worlds(draw: st.DrawFn) -> tuple[Any, np.ndarray]:
     seeds, blocks, slots, devices = (draw(st.integers(1, top)) for top in (2, 8, 4, 3))
     arrivals = draw(arrays(np.int64, (seeds, blocks, slots, devices), elements=st.integers(0, 1), fill=st.just(1)))
     wanted = draw(arrays(np.int64, (seeds, blocks, devices), elements=st.integers(0, 3), fill=st.just(1)))
-    started = takeable(arrivals, wanted)
+    started = startable(arrivals, wanted)
     offload = draw(arrays(np.int64, started.shape, elements=st.integers(0, 64))) / 64 * (started > 0)
-    rates = draw(arrays(np.int64, (seeds, blocks, slots), elements=st.integers(0, 80))) / 64
+    service = draw(arrays(np.int64, (seeds, blocks, slots), elements=st.integers(0, 80))) / 64
     server_work = draw(arrays(np.int64, (devices,), elements=st.integers(1, 32))) / 16
-    return SimpleNamespace(arrivals=arrivals, started=started, offload=offload, service_per_slot=rates), server_work
+    return SimpleNamespace(arrivals=arrivals, started=started, offload=offload, service_per_slot=service), server_work
 
 
 def random_world(rng: np.random.Generator, seeds: int, blocks: int, slots: int, devices: int) -> tuple[Any, np.ndarray]:
     """(traces, server_work) with numbers of every kind and a server that is busy most of the time."""
     arrivals = (rng.random((seeds, blocks, slots, devices)) < 0.5).astype(np.float32)
-    started = takeable(arrivals, rng.integers(0, slots + 1, (seeds, blocks, devices)))
+    started = startable(arrivals, rng.integers(0, slots + 1, (seeds, blocks, devices)))
     sends = (rng.random(started.shape) < 0.8) & (started > 0)
     offload = np.where(sends, rng.random(started.shape), 0.0).astype(np.float32)
     server_work = rng.uniform(0.2, 1.8, devices)
     mean = (offload * server_work).sum(axis=-1).mean() / slots
-    rates = (rng.random((seeds, blocks, slots)) * 2.2 * mean).astype(np.float32)
-    return SimpleNamespace(arrivals=arrivals, started=started, offload=offload, service_per_slot=rates), server_work
+    service = (rng.random((seeds, blocks, slots)) * 2.2 * mean).astype(np.float32)
+    return SimpleNamespace(arrivals=arrivals, started=started, offload=offload, service_per_slot=service), server_work
 
 
 def assert_same(tasks: Tasks, slow: list[Slow]) -> None:
@@ -153,7 +152,7 @@ def assert_same(tasks: Tasks, slow: list[Slow]) -> None:
 
 
 def test_local_tasks_share_the_block():
-    """Arrived at 1 and 2, taken up together: half of the block [2, 4) each."""
+    """Arrived at 1 and 2, started together: half of the block [2, 4) each."""
     tasks = only(traces_of([[[1], [1]], [[0], [0]]], [[0], [2]], [[0], [0]], [[0, 0], [0, 0]]))
     assert tasks.arrived.tolist() == [1, 2]
     assert tasks.finished.tolist() == [3, 4]
@@ -162,7 +161,7 @@ def test_local_tasks_share_the_block():
 
 
 def test_cut_task_waits_for_the_next_server_block():
-    """Sent in block 1: server block 1, [5, 7), is too early. In [7, 9) 1/4 is done by 8, the other 1/4 at full rate."""
+    """Sent in block 1: server block 1, [5, 7), is too early. In [7, 9) 1/4 is done by 8, the rest at rate 1."""
     arrivals = [[[0], [1]], [[0], [0]], [[0], [0]]]
     tasks = only(traces_of(arrivals, [[0], [1], [0]], [[0], [0.5], [0]], [[9, 9], [9, 9], [0.25, 1]]))
     assert tasks.arrived.tolist() == [2]
@@ -171,14 +170,14 @@ def test_cut_task_waits_for_the_next_server_block():
 
 
 def test_local_task_before_a_cut_one():
-    """j = 2, rest = 1/2: the first takes 1 / 1.5 of the block [2, 4); the server needs half a slot for 1/2."""
+    """j = 2, offload = 1/2: the first takes 1 / 1.5 of the block [2, 4); the server needs half a slot for 1/2."""
     arrivals = [[[1], [1]], [[0], [0]], [[0], [0]]]
     tasks = only(traces_of(arrivals, [[0], [2], [0]], [[0], [0.5], [0]], [[0, 0], [0, 0], [1, 1]]))
     assert tasks.finished == pytest.approx([2 + 2 / 1.5, 7.5])
 
 
 def test_whole_task_sent_leaves_the_block_to_the_other():
-    """j = 2, rest = 1: L is one task, done at the block's end; the server needs 2 mean tasks for the other."""
+    """j = 2, offload = 1: L is one task, done at the block's end; the server needs 2 mean tasks for the other."""
     arrivals = [[[1], [1]], [[0], [0]], [[0], [0]]]
     tasks = only(traces_of(arrivals, [[0], [2], [0]], [[0], [1], [0]], [[0, 0], [0, 0], [1.5, 1]]), [2.0])
     assert tasks.finished.tolist() == [4, 8.5]
@@ -187,8 +186,8 @@ def test_whole_task_sent_leaves_the_block_to_the_other():
 def test_busy_server():
     """Whole tasks sent in blocks 1 and 2. Server blocks 2 and 3, [7, 11), do 1/4 per slot, block 4 all at once."""
     arrivals = [[[1], [0]], [[1], [0]], *[[[0], [0]]] * 3]
-    rates = [[0, 0], [0, 0], [0.25, 0.25], [0.25, 0.25], [4, 0]]
-    tasks = only(traces_of(arrivals, [[0], [1], [1], [0], [0]], [[0], [1], [1], [0], [0]], rates))
+    service = [[0, 0], [0, 0], [0.25, 0.25], [0.25, 0.25], [4, 0]]
+    tasks = only(traces_of(arrivals, [[0], [1], [1], [0], [0]], [[0], [1], [1], [0], [0]], service))
     assert tasks.finished.tolist() == [11, 11.25]
 
 
@@ -215,7 +214,7 @@ def test_statistics():
 
 
 def test_unfinished():
-    """The same, device 0's task never taken up: since 1 it has waited until 61, when server block 1 ends."""
+    """The same, device 0's task never started: since 1 it has waited until 61, when server block 1 ends."""
     arrivals, started = np.stack([np.eye(20), np.zeros((20, 20))]), np.stack([np.zeros(20), np.ones(20)])
     started[1, 0] = 0
     traces = traces_of(arrivals, started, 0 * started, np.zeros((2, 20)))
@@ -254,11 +253,11 @@ def test_nonsense_is_refused(started: list[float], offload: list[float], message
         latency(traces, [1.0], 1.0)
 
 
-# ---- rounding of the rates ----
+# ---- rounding of the service ----
 
 
 def steady_flow(blocks: int, short: float) -> Any:
-    """One task arrives and one is sent whole in every block; the server is told to do it, but for a share `short`."""
+    """One task arrives and one is sent whole in every block; the server does it, but for a share `short`."""
     arrivals, started = np.tile([[[1.0], [0.0]]], (blocks, 1, 1)), np.ones((blocks, 1))
     started[0] = 0
     return traces_of(arrivals, started, started, np.full((blocks, 2), 0.5 * (1 - short)))
@@ -283,8 +282,8 @@ def test_more_than_rounding_is_work():
 def test_work_below_the_tolerance_is_not_done_for_nothing():
     """A cut of 1/2048 and a server that stands still in block 2: done in block 3, in 1/2048 of a slot."""
     arrivals = [[[1], [0]], *[[[0], [0]]] * 3]
-    rates = [[1, 1], [1, 1], [0, 0], [1, 1]]
-    tasks = only(traces_of(arrivals, [[0], [1], [0], [0]], [[0], [2**-11], [0], [0]], rates))
+    service = [[1, 1], [1, 1], [0, 0], [1, 1]]
+    tasks = only(traces_of(arrivals, [[0], [1], [0], [0]], [[0], [2**-11], [0], [0]], service))
     assert tasks.finished.tolist() == [9 + 2**-11]
 
 
@@ -386,15 +385,14 @@ def test_seeds_do_not_meet(world: tuple[Any, np.ndarray]):
             np.testing.assert_array_equal(value, getattr(found, name)[seed : seed + 1])
 
 
-def test_a_real_run():
-    """float32 rates of a server that often empties its queue, in the paper's world."""
-    scenario = load("paper")
-    world = build(scenario, sample_placement(scenario))
-    traces = run(world, ControllerPair(Random(), Steady(0.2)), "random", [0, 1], 200, traces=True).traces
+def test_a_real_run(play: Play, four: Callable[..., World]):
+    """float32 service of a server that often empties its queue, with the paper's devices."""
+    world = four({})
+    traces = play(ControllerPair(Random(), Steady(0.2)), world, blocks=200, stream="random").traces
     assert traces is not None
     server_work = np.asarray(world.devices.server_work)
-    for seed, tasks in enumerate(finish_times(traces, server_work, scenario.slot_s)):
-        assert_same(tasks, slow_finish_times(traces, server_work, scenario.slot_s, seed))
-    found = latency(traces, server_work, scenario.slot_s, 10)
+    for seed, tasks in enumerate(finish_times(traces, server_work, TAU)):
+        assert_same(tasks, slow_finish_times(traces, server_work, TAU, seed))
+    found = latency(traces, server_work, TAU, 10)
     assert (found.p50 < found.p95).all()
     assert (found.unfinished < 0.2).all()

@@ -9,13 +9,13 @@ from partway.pytree import record
 
 @record
 class One:
-    service_rate: float = 1.0
+    gain: float = 1.0
     count: int = 2
 
 
 @record
 class Other:
-    service_rate: float = 1.0
+    gain: float = 1.0
     count: int = 2
 
 
@@ -28,7 +28,7 @@ def test_leaves_and_structure():
 
 def test_paths_name_the_fields():
     ((path, value),) = jax.tree_util.tree_leaves_with_path(One(3.0))
-    assert (jax.tree_util.keystr(path), value) == (".rate", 3.0)
+    assert (jax.tree_util.keystr(path), value) == (".gain", 3.0)
 
 
 def test_two_classes_with_equal_fields_are_two_structures():
@@ -46,4 +46,4 @@ def test_a_compiled_program_is_never_that_of_another_class():
 
 def test_records_are_frozen():
     with pytest.raises(AttributeError):
-        One().service_rate = 2.0  # pyright: ignore[reportAttributeAccessIssue]  # that is the test
+        One().gain = 2.0  # pyright: ignore[reportAttributeAccessIssue]  # that is the test
