@@ -23,9 +23,7 @@ from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Constant, Random, Steady
-from partway.experiments.comparison import compare
 from partway.experiments.preparation import bound_of, use_bound
-from partway.experiments.summary import Summary, summarise
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES
 from partway.simulation.rollout import Run
@@ -278,29 +276,3 @@ def test_the_oracle_loses_nothing_at_its_devices(layers_run: Callable[[str], Run
     metrics = layers_run("oracle").metrics
     assert np.abs(metrics.loss_devices).max() < 1e-9
     assert metrics.started.sum() > 100
-
-
-# Without a gap
-
-
-def summary_of(scheme: str, **overrides: Any) -> tuple[Summary, np.ndarray]:
-    """A summary, and all losses of its run, with the server that compiles fastest."""
-    dataset = compare(overrides={"devices": 4, **overrides}, schemes=[scheme], server="constant", blocks=100, seeds=2)
-    lost = np.stack([dataset[f"loss_{where}"].values for where in ("devices", "waiting", "service")])
-    return summarise(dataset)[0], lost
-
-
-def test_without_a_bound_there_are_no_losses_and_no_gap():
-    summary, lost = summary_of("random", queue="as_printed")
-    assert summary.status == "ok"
-    assert np.isnan(lost).all()
-    assert summary.gap is None
-    assert "as printed" in (summary.no_gap or "")
-
-
-def test_an_unstable_scheme_has_losses_and_no_gap():
-    """Two tasks arrive in a block, `full` sends one."""
-    summary, lost = summary_of("full")
-    assert np.isfinite(lost).all()
-    assert (summary.status, summary.gap) == ("unstable", None)
-    assert summary.no_gap == "the scheme is unstable"

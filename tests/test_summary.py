@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from partway.bound import lower_bound as bound
+from partway.bound import lower_bound as bounds
 from partway.experiments import comparison
 from partway.experiments.comparison import compare
 from partway.experiments.report import as_json
@@ -18,6 +18,7 @@ from partway.experiments.statistics import BATCHES, count_unstable, discounted, 
 from partway.experiments.summary import COST_COMPONENTS, Summary, cost_of, relative_cost, summarise
 from partway.formatting import plain
 from partway.measurement.metrics import BlockMetrics
+from partway.simulation import schedule
 
 Compared = Callable[..., xr.Dataset]
 
@@ -48,17 +49,16 @@ def test_discounted_sums_by_hand():
     assert discounted(np.array([[1.0, 2.0, 4.0], [8.0, 0.0, 8.0]]), 0.5).tolist() == [3.0, 10.0]
 
 
-def test_convergence_by_hand():
-    """10, then 1 for ever: the running mean is 1 + 9 / (t + 1). At the end of 200 blocks it is 1.045, and within 5 % of
+def test_the_settling_block_by_hand():
+    """10, then always 1: the running mean is 1 + 9 / (t + 1). At the end of 200 blocks it is 1.045, within 5 % of that
 
-    that from 9 / (t + 1) <= 0.09725 on, t = 92. In 100 blocks it would be t = 62, beyond half of them: not converged.
+    from 9 / (t + 1) <= 0.09725 on, t = 92. In 100 blocks it would be t = 62, beyond half of them: not settled. It is
+    the mean over seeds that has to settle, not each seed.
     """
     assert settling_block(np.array([[10.0] + [1.0] * 199])) == 92
     assert settling_block(np.array([[10.0] + [1.0] * 99])) is None
     assert settling_block(np.full((3, 50), 2.0)) == 0
-    assert (
-        settling_block(np.array([[0.0] + [1.0] * 199, [20.0] + [1.0] * 199])) == 92
-    )  # the mean over seeds, not each seed
+    assert settling_block(np.array([[0.0] + [1.0] * 199, [20.0] + [1.0] * 199])) == 92
 
 
 # Stability
@@ -93,8 +93,8 @@ RAMP = np.arange(2000.0)
         pytest.param(-0.5 * RAMP + np.zeros((4, 1)), 0, id="emptying"),
     ],
 )
-def test_growth_is_told_from_noise(series: np.ndarray, seeds: int):
-    """10 tasks arrive per block; a seed counts in which surely more than 0.1 of them stay."""
+def test_growth_is_distinguished_from_noise(series: np.ndarray, seeds: int):
+    """10 tasks arrive per block; a seed counts where with 99 % confidence more than 0.1 of them stay."""
     assert count_unstable(series, 10.0)[0] == seeds
 
 
@@ -106,7 +106,7 @@ def test_growth_is_the_mean_slope_of_the_last_half():
 
 
 def test_work_that_does_not_move_does_not_grow():
-    """Whatever is left over, where nothing arrives; a seed that is lost has no say in the others."""
+    """However much waits, where nothing arrives; a seed of NaN does not affect the others."""
     left = np.random.default_rng(7).uniform(0.0, 1e3, (100, 1))
     assert count_unstable(np.tile(left, (1, 2000)), 0.0) == (0, 0.0)
     lost = np.vstack([np.full((1, 2000), np.nan), np.tile(np.arange(2000.0), (2, 1))])
@@ -114,7 +114,7 @@ def test_work_that_does_not_move_does_not_grow():
 
 
 def test_growth_is_that_of_linear_regression():
-    """SciPy's, on ten means of the last half: how many seeds are surely above 1 % of what arrives, the mean slope."""
+    """SciPy's, on ten means of the last half: how many seeds are above 1 % of what arrives, the mean slope."""
     work = autocorrelated(200, 2000, 0.9, 8) + np.linspace(0.0, 20.0, 2000) * np.linspace(0.0, 2.0, 200)[:, None]
     means = work[:, 1000:].reshape(200, BATCHES, -1).mean(axis=2)
     fits = [stats.linregress(np.arange(BATCHES) * 1000 / BATCHES, each) for each in means]
@@ -124,7 +124,7 @@ def test_growth_is_that_of_linear_regression():
 
 
 def test_stationary_noise_is_rarely_called_growth():
-    """Of 400 series that remember 20 blocks and have no drift at all 1 % would be, were their pieces independent."""
+    """Of 400 series with a memory of 20 blocks and no drift 1 % would be, if the means of batches were independent."""
     assert count_unstable(autocorrelated(400, 2000, 0.95, 4), 0.0)[0] <= 16
 
 
@@ -135,12 +135,12 @@ def test_a_few_blocks_say_nothing_of_growth(blocks: int):
 
 @pytest.mark.parametrize(("growing_seeds", "status"), [(0, "ok"), (2, "ok"), (3, "unstable"), (4, "unstable")])
 def test_a_scheme_is_unstable_when_most_seeds_are(growing_seeds: int, status: str):
-    """Of four; a minority is not passed over in silence."""
+    """Of four; a minority is mentioned."""
     flat = np.ones((4, 2000))
     work = np.where(np.arange(4)[:, None] < growing_seeds, 0.5 * RAMP, 7.0)
-    sums = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
-    said, reason, growth = comparison.status_of(replace(sums, total_work=work, waiting=work))
-    assert said == status
+    metrics = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
+    found, reason, growth = comparison.status_of(replace(metrics, total_work=work, waiting=work))
+    assert found == status
     assert growth == pytest.approx(0.5 * growing_seeds / 4)
     assert (reason is None) == (growing_seeds == 0)
     assert ("at the devices" in (reason or "")) == (status == "unstable")
@@ -149,26 +149,28 @@ def test_a_scheme_is_unstable_when_most_seeds_are(growing_seeds: int, status: st
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_scheme_with_a_cost_that_is_no_number_is_invalid(bad: float):
     flat = np.ones((2, 100))
-    sums = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
+    metrics = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
     spoilt = flat.copy()
     spoilt[1, 3] = bad
-    assert comparison.status_of(replace(sums, device_energy=spoilt))[0] == "invalid"
+    status, reason, _ = comparison.status_of(replace(metrics, device_energy=spoilt))
+    assert status == "invalid"
+    assert "block 3" in (reason or "")
 
 
 # Comparisons
 
 
 def labelled(costs: dict[str, np.ndarray], warmup: int) -> xr.Dataset:
-    """A dataset of nothing but costs, all in one part."""
+    """A dataset of nothing but costs, all in one component."""
     cost = np.stack(list(costs.values()))[..., None] * np.array([1.0, 0.0, 0.0, 0.0])
     return xr.Dataset(
-        {"cost": (("scheme", "seed", "block", "part"), cost)},
-        coords={"scheme": list(costs), "part": list(COST_COMPONENTS)},
+        {"cost": (("scheme", "seed", "block", "component"), cost)},
+        coords={"scheme": list(costs), "component": list(COST_COMPONENTS)},
         attrs={"warmup": warmup},
     )
 
 
-def test_versus_is_paired_by_seed_and_after_warm_up():
+def test_relative_cost_is_paired_by_seed_and_after_warm_up():
     """Seeds differ tenfold, a tenth more in each of them: +10 % exactly, where unpaired the interval would be vast."""
     theirs = np.outer([1.0, 5.0, 10.0], np.ones(20))
     ours = 1.1 * theirs
@@ -178,7 +180,7 @@ def test_versus_is_paired_by_seed_and_after_warm_up():
     assert relative_cost(labelled({"ours": ours, "theirs": theirs}, warmup=0), "ours", "theirs").mean > 1e6
 
 
-def test_versus_by_hand():
+def test_relative_cost_by_hand():
     """Two seeds, 8 and 12 against 10 and 10: -20 and +20 %; t_0.975 of 1 degree is 12.7062, times 28.284 / sqrt(2)."""
     found = relative_cost(labelled({"a": np.array([[8.0], [12.0]]), "b": np.full((2, 1), 10.0)}, warmup=0), "a", "b")
     assert found.mean == pytest.approx(0.0, abs=1e-12)
@@ -189,9 +191,8 @@ def test_versus_by_hand():
 def compared() -> Iterator[Compared]:
     """`compare` for four of the paper's devices and the server that compiles fastest, all in the same calls."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("partway.layout.BLOCKS_PER_CALL", 50)
-
-        patch.setattr(bound, "MOST_STATES", bound.STATES)  # an overloaded device has no use for a longer table
+        patch.setattr(schedule, "BLOCKS_PER_CALL", 50)
+        patch.setattr(bounds, "MOST_STATES", bounds.STATES)  # an overloaded device has no use for a longer table
         known: dict[str, xr.Dataset] = {}
 
         def made(schemes: list[str], **overrides: Any) -> xr.Dataset:
@@ -231,10 +232,10 @@ def test_a_summary_says_what_the_series_hold(name: str, dataset: xr.Dataset, sum
     assert summary.cost.high - summary.cost.mean == pytest.approx(
         12.7062 * abs(np.diff(per_block[:, 50:].mean(axis=1))[0]) / 2, rel=1e-4
     )
-    assert sum(summary.parts.values()) == pytest.approx(summary.cost.mean, rel=1e-6)
-    assert summary.parts["device_energy"] == pytest.approx(cost[:, 50:, 3].mean(), rel=1e-6)
+    assert sum(summary.cost_components.values()) == pytest.approx(summary.cost.mean, rel=1e-6)
+    assert summary.cost_components["device_energy"] == pytest.approx(cost[:, 50:, 3].mean(), rel=1e-6)
     weights = 0.95 ** np.arange(100)
-    assert summary.from_start.mean == pytest.approx((per_block * weights).sum(axis=1).mean(), rel=1e-6)
+    assert summary.discounted_from_start.mean == pytest.approx((per_block * weights).sum(axis=1).mean(), rel=1e-6)
     assert summary.discounted_after_warmup.mean == pytest.approx(
         (per_block[:, 50:] * weights[:50]).sum(axis=1).mean(), rel=1e-6
     )
@@ -275,9 +276,9 @@ SCHEME = {
     "status": str,
     "reason": str,
     "cost_per_block": ESTIMATE,
-    "discounted_cost": {"from_start": ESTIMATE, "discounted_after_warmup": ESTIMATE},
+    "discounted_cost": {"from_start": ESTIMATE, "after_warmup": ESTIMATE},
     "gap": {"mean": float, "ci95": [float, float], "devices": float, "waiting": float, "service": float, "reason": str},
-    "parts": dict.fromkeys(COST_COMPONENTS, float),
+    "cost_components": dict.fromkeys(COST_COMPONENTS, float),
     "latency_s": dict.fromkeys(("mean", "p50", "p95", "p99"), float),
     "energy_j_per_task": {"device": float, "server": float},
     "offloaded_share": float,
@@ -322,7 +323,7 @@ def test_json_is_json_and_follows_the_schema(status: str, compared: Compared):
     document = as_json(compared(schemes, **overrides))
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert misfits(document, SCHEMA, "") == []
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["seeds"] == [0, 1]
     assert len(document["placement"]["distance_m"]) == 4
     assert document["scenario"]["devices"] == 4
@@ -343,12 +344,34 @@ def test_growth_of_an_overloaded_fleet_by_hand(compared: Compared):
     assert "at the devices" in (found.reason or "")
 
 
-def test_no_json_number_is_without_end():
+def losses_of(dataset: xr.Dataset) -> np.ndarray:
+    return np.stack([dataset[f"loss_{where}"].values for where in ("devices", "waiting", "service")])
+
+
+def test_without_a_bound_there_are_no_losses_and_no_gap(compared: Compared):
+    dataset = compared(["random"], queue="as_printed")
+    (summary,) = summarise(dataset)
+    assert summary.status == "ok"
+    assert np.isnan(losses_of(dataset)).all()
+    assert summary.gap is None
+    assert "as printed" in (summary.no_gap or "")
+
+
+def test_an_unstable_scheme_has_losses_and_no_gap(compared: Compared):
+    """Two tasks arrive in a block, `full` sends one."""
+    dataset = compared(["full"])
+    (summary,) = summarise(dataset)
+    assert np.isfinite(losses_of(dataset)).all()
+    assert (summary.status, summary.gap) == ("unstable", None)
+    assert summary.no_gap == "the scheme is unstable"
+
+
+def test_json_has_no_infinite_number():
     value = {"a": float("nan"), "b": [float("inf"), 1.5, (-float("inf"),)], "c": True, 3: "x", "d": 7}
     assert plain(value) == {"a": None, "b": [None, 1.5, [None]], "c": True, "3": "x", "d": 7}
 
 
-def test_cost_of_is_the_sum_of_its_parts(dataset: xr.Dataset):
+def test_cost_of_is_the_sum_of_its_components(dataset: xr.Dataset):
     assert cost_of(dataset, "random") == pytest.approx(
         dataset["cost"].sel(scheme="random").values.astype(float).sum(axis=-1)
     )
