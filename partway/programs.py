@@ -26,6 +26,9 @@ from partway import provenance
 
 MAX_BYTES = 2**29
 """Size of the folder above which the programs that have not been used for longest are deleted."""
+CUSTOM_CALL = "custom_call"
+"""In the text of a program that calls a library such as LAPACK. It is not kept: JAX prepares the library when it lowers
+a program, and one that is loaded without being lowered would crash."""
 _folder: Path | None = None
 
 
@@ -68,11 +71,15 @@ class KeptJit:
         path, in_tree = folder / f"{name}.program", jax.tree.structure((arguments, {}))
         with contextlib.suppress(Exception):  # a file that is missing, damaged or of another kind is made again
             program, shape = pickle.loads(path.read_bytes())
-            loaded = serialize_executable.deserialize_and_load(program, in_tree, jax.tree.structure(shape))
+            out_tree, where = jax.tree.structure(shape), jax.local_devices()[:1]
+            loaded = serialize_executable.deserialize_and_load(program, in_tree, out_tree, execution_devices=where)
             os.utime(path)
             return loaded
+        lowered = self.jit.lower(*arguments, **static)
+        if CUSTOM_CALL in lowered.as_text():
+            return lowered.compile()
         with _without_jax_cache():
-            compiled = self.jit.lower(*arguments, **static).compile()
+            compiled = lowered.compile()
         program, _, out_tree = serialize_executable.serialize(compiled)
         _write(path, pickle.dumps((program, _shape(out_tree))))
         return compiled

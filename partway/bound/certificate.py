@@ -1,13 +1,14 @@
-"""What the lower bound leaves behind: tables with which every block of any policy says how far it is from the bound.
+"""The lower bound's certificate: tables by which the distance of any policy from the bound is measured block by block.
 
-With the bound's own tables, for any policy (docs/bound.md):
+With the bound's own tables, for any policy (docs/bound.md, section 6):
 
-    J - bound = E average of [ sum_k (advantage_k + gamma surplus_k) + kappa (y - f) + psi(f) - psi* ],  every term >= 0
+    J - bound = E mean over blocks of
+                [ sum_k (advantage_k + gamma surplus_k) + kappa (y - f) + psi(f) - psi* ],      every term >= 0
 
-advantage_k: what the chosen action costs in device k's exact program more than its best one; surplus_k: by how much the
-tables miss the tasks it leaves; f: work served;
-psi(f) = w2 E + (w1 - lambda / gamma) f; kappa = w1 - lambda (1 - gamma) / gamma. Averages of these have intervals
-that are some hundred times narrower than those of the cost, and say where the loss is.
+advantage_k is the value of the chosen action in device k's exact program minus that of the best one, surplus_k the
+residual of its Bellman equation at the tasks that remain, y the server's backlog, f the work served;
+psi(f) = w2 E + (w1 - lambda / gamma) f; kappa = w1 - lambda (1 - gamma) / gamma. The mean of these losses has an
+interval about a hundred times narrower than that of the cost, and shows where the loss arises.
 """
 
 import jax
@@ -21,11 +22,12 @@ from partway.system.types import Device, DeviceAction, Server
 
 @record
 class Tables:
-    """A device's exact program at a price, gamma being 1 for the average cost.
+    """A device's exact program at a price; gamma is 1 for the average cost.
 
-    value     (S,) U(m), the value of m tasks left; beyond it U goes on with `slope`
-    surplus   (S + most,) (T U - U)(m) - min (T U - U) >= 0; beyond it grows by `slope_of_surplus` a task
-    certificate  min (T U - U): g, or (1 - gamma) times what has to be added to U to make it a bound
+    value        (S,) U(m), the value of m remaining tasks; beyond the table U continues with `slope`
+    surplus      (S + max_tasks_per_block,) (T U - U)(m) - min (T U - U) >= 0; beyond the table it grows by
+                 `slope_of_surplus` per task
+    certificate  min (T U - U): the average cost g, or (1 - gamma) times what has to be added to U to make it a bound
     """
 
     value: jax.Array
@@ -39,10 +41,11 @@ class Tables:
 class Certificate:
     """The bound's multiplier and tables.
 
-    price    lambda [cost per mean task sent]   tables   of all devices, device axis last
-    idle     psi*, the server's part at its best rate
-    bound    on the average cost of a block, or on the discounted sum from empty queues
-    discount gamma, 1 for the average cost
+    price              lambda [cost per mean task sent]
+    tables             of all devices, device axis last
+    server_dual_value  psi*, the server's part of the dual at its best service rate
+    bound              on the average cost of a block, or on the discounted sum from empty queues
+    discount           gamma, 1 for the average cost
     """
 
     price: jax.Array
@@ -52,28 +55,16 @@ class Certificate:
     discount: jax.Array
 
 
-@record
-class Losses:
-    """Cost above the bound in one block, by where it is lost; each >= 0.
-
-    devices  their choices        waiting  work left at the server        rate  what the server serves and commands
-    """
-
-    devices: jax.Array
-    waiting: jax.Array
-    service: jax.Array
-
-
 def device_loss(
     device: Device, tables: Tables, certificate: Certificate, q: jax.Array, gain: jax.Array, action: DeviceAction
 ) -> jax.Array:
-    """advantage + gamma surplus of the tasks left: 0 for what the exact program would do. Of one device, or (K,)."""
+    """advantage + gamma surplus of the remaining tasks; 0 for the exact program's own action. Of one device, or (K,)."""
     discount, price = certificate.discount, certificate.price
     bits = affordable_bits(device, gain, device.tx_power_max_w)
     choices = exact_choices(device, 1.0 / gain, bits, price)
-    left = q - column(0, device.max_tasks_per_block + 1, q)
-    ahead = discount * table_value(tables.value, tables.slope, left)
-    best = jnp.min(jnp.where(left >= 0, choices.cost + ahead, jnp.inf), axis=0)
+    possible = q - column(0, device.max_tasks_per_block + 1, q)
+    future = discount * table_value(tables.value, tables.slope, possible)
+    best = jnp.min(jnp.where(possible >= 0, choices.cost + future, jnp.inf), axis=0)
     paid = device.energy_weight * device_energy(device, gain, action) + price * action.offload * device.server_work
     remaining = (q - action.started)[None]
     paid = paid + discount * table_value(tables.value, tables.slope, remaining)[0]
@@ -82,7 +73,7 @@ def device_loss(
 
 
 def waiting_loss(certificate: Certificate, server: Server, backlog: jax.Array, served: jax.Array) -> jax.Array:
-    """kappa (backlog - f): work that waits at the server and is not served in this block."""
+    """kappa (y - f): work that waits at the server and is not served in this block."""
     discount = certificate.discount
     return (server.queue_weight - certificate.price * (1.0 - discount) / discount) * (backlog - served)
 
@@ -90,8 +81,11 @@ def waiting_loss(certificate: Certificate, server: Server, backlog: jax.Array, s
 def service_loss(
     certificate: Certificate, server: Server, served: jax.Array, service_per_slot: jax.Array, block: jax.Array
 ) -> jax.Array:
-    """psi(f) - psi*, the energy being that of the rates commanded. Before block 2 nothing can be there to serve."""
+    """psi(f) - psi*, with the energy of the service commanded.
+
+    In blocks 0 and 1 there is nothing to serve yet, and of the discounted sum psi* counts from block 2 on.
+    """
     discount = certificate.discount
     energy = server.energy_weight * server_energy(server, service_per_slot)
-    server_dual_value = jnp.where((discount < 1) & (block < 2), 0.0, certificate.server_dual_value)
-    return energy + (server.queue_weight - certificate.price / discount) * served - server_dual_value
+    least = jnp.where((discount < 1) & (block < 2), 0.0, certificate.server_dual_value)
+    return energy + (server.queue_weight - certificate.price / discount) * served - least

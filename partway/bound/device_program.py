@@ -13,7 +13,6 @@ import numpy as np
 from scipy import special
 
 from partway.bound.certificate import Tables
-from partway.programs import kept_jit
 from partway.pytree import host_array, record
 from partway.system.equations import affordable_bits
 from partway.system.stage_cost import Choices, exact_choices
@@ -241,7 +240,7 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     )
 
 
-@kept_jit()
+@jax.jit
 def solve_fleet(programs: Program, price: jax.Array, guess: jax.Array) -> Solved:
     """`solve` for every device, one after the other, for as many rounds as it needs; the device axis comes first."""
     return jax.lax.map(lambda one: solve(one[0], price, one[1]), (programs, guess))

@@ -1,14 +1,15 @@
-"""A proven lower bound on the cost of every policy, and how far a policy is above it: mathematics in docs/bound.md.
+"""A proven lower bound on the cost of every policy. The proof is docs/bound.md.
 
-The server's queue recursion, weighed with a multiplier lambda >= 0, splits the system: each device pays lambda for a
-unit of work sent, the server gets it for a unit served. What each does best on its own adds up to a bound:
+A multiplier lambda >= 0 for the server's queue decomposes the system: each device pays lambda for a unit of work that
+it sends, and the server is paid lambda for a unit that it serves. The sum of their least costs is a lower bound:
 
     average     J >= sum_k g_k(lambda) + min_f [(w1 - lambda) f + w2 E(f)]
     discounted  J >= sum_k V_k(0; lambda) + gamma^2 / (1 - gamma) min_f [(w1 - lambda / gamma) f + w2 E(f)],
                 lambda <= w1 gamma / (1 - gamma)
 
-g_k and V_k, a device's cost when it does its best and pays lambda for what it sends, come from `partway.program`. Every
-numerical step errs downward. Legend as in `partway.model`.
+g_k and V_k, a device's least cost when it pays lambda for what it sends, come from `partway.bound.device_program`. All
+approximations lower the bound. f is the work that the server serves in a block [mean tasks]; for the other symbols see
+`partway.system.equations`.
 """
 
 from dataclasses import dataclass
@@ -25,33 +26,35 @@ from partway.system.types import ROUNDING, Device, Server
 from partway.system.world import MOST_PLANNED, World
 
 STATES = 32
-"""States of a device's table at first; doubled while the best policy reaches its end."""
-MOST_STATES = 512
+"""States of a device's table at first; doubled while the best policy reaches its last state too often."""
+MAX_STATES = 512
 BINS = 256
-"""Intervals of the fading that an expectation is taken over."""
+"""Intervals of the fading over which an expectation is taken."""
 MAX_TAIL_PROBABILITY = 1e-7
 """Probability of a table's last state above which the table is too short."""
-OVERFULL = 1e-3
-"""Probability of the longest table's last state above which the table says too little of a device's queue."""
-MOST_PRICE = 1e6
-"""Multiple of what a task costs a party that works at its limit: who still sends at it is taken to have no choice."""
+UNSETTLED = 1e-3
+"""Probability of the longest table's last state above which the table does not describe a device's queue."""
+MAX_PRICE = 1e6
+"""Multiple of what a task costs a party that works at its limit: devices that send at this price have no choice."""
 UNSTABLE = "every policy is unstable"
 
 
 class NoBound(Exception):
-    """Why a world has no bound."""
+    """A world has no bound; the message says why."""
 
 
 @dataclass(frozen=True)
 class Bound:
     """The bound of a world.
 
-    certificate  float64, device axis last
-    objective    "average" or "discounted"
-    loose        an exact expectation over the fading would add about so much
-    reached      the largest probability of the last state of a device's table; beyond it values go on linearly
-    parts        (K,) of the devices           inflow  (K,) work each sends at this price [mean tasks per block]
-    Where gamma < 1, `tail_probability` and `inflow` are means weighed with (1 - gamma) gamma^t.
+    certificate       float64, device axis last
+    objective         "average" or "discounted"
+    slack             about what an exact expectation over the fading would add
+    tail_probability  the largest probability of the last state of a device's table; beyond it values continue linearly
+    parts             (K,) the devices' parts of the bound
+    inflow            (K,) work that each device sends at this price [mean tasks per block]
+
+    Where gamma < 1, `tail_probability` and `inflow` are means with the weights (1 - gamma) gamma^t.
     """
 
     certificate: Certificate
@@ -70,6 +73,8 @@ class Bound:
 def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> Bound:
     """The bound with the multiplier that makes it largest, or with `price` [cost per mean task sent].
 
+    bins  intervals of the fading over which an expectation is taken
+
     Raises NoBound where there is none, ValueError where `price` is not from 0 to w1 gamma / (1 - gamma).
     """
     if world.devices.queue != "conserving":
@@ -77,9 +82,9 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
     if float(np.max(world.devices.capacity)) + ROUNDING >= MOST_PLANNED:
         raise NoBound(f"no bound where a device can run {MOST_PLANNED} tasks or more in a block")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
-        raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may pile up there for ever")
-    most = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
-    if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= most).any():
+        raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
+    max_tasks = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
+    if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= max_tasks).any():
         raise NoBound(f"no bound: a device gets more tasks than it can take up: {UNSTABLE}")
     with jax.enable_x64(True):
         dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())), STATES)
@@ -87,9 +92,9 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
             raise ValueError(f"price {price}: a bound is proven for 0 to {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
         solved = dual.at(multiplier)
-        if np.max(solved.tail_probability) > OVERFULL:
+        if np.max(solved.tail_probability) > UNSETTLED:
             raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
-        above = _Dual(world, fading_above(bins), states=dual.states).at(multiplier)
+        above = _Dual(world, fading_above(bins), dual.states).at(multiplier)
         server_dual_value, _ = _server_part(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * server_dual_value
@@ -109,19 +114,19 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
 
 
 class _Dual:
-    """The bound as a function of the multiplier. Remembers the last tables, from which the next are found sooner."""
+    """The bound as a function of the multiplier. Remembers the last tables, from which the next ones are solved sooner."""
 
     def __init__(self, world: World, fading: Fading, states: int):
-        device, count = world.devices, world.devices.mean_gain.shape[-1]
+        device, fleet = world.devices, world.devices.mean_gain.shape[-1]
         self.server, self.states = world.server, states
         self.discount = 1.0 if device.objective == "average" else float(np.max(device.discount))
         self.server_weight = 1.0 if self.discount == 1 else self.discount**2 / (1.0 - self.discount)
-        chance = np.asarray(world.arrival_threshold) / 2.0**32
-        came = np.arange(device.slots + 1)  # the binomial distribution, without half a second for scipy.stats
-        arrive = special.binom(device.slots, came) * chance[:, None] ** came * (1 - chance[:, None]) ** came[::-1]
+        arrival_prob = (np.asarray(world.arrival_threshold) / 2.0**32)[:, None]
+        count = np.arange(device.slots + 1)  # the binomial distribution, without half a second for scipy.stats
+        arrive = special.binom(device.slots, count) * arrival_prob**count * (1 - arrival_prob) ** count[::-1]
         own: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), device)
-        points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, len(leaf))), fading)
-        self.programs = Program(own, host_array(arrive), points, host_array(np.full(count, self.discount)))
+        points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (fleet, len(leaf))), fading)
+        self.programs = Program(own, host_array(arrive), points, host_array(np.full(fleet, self.discount)))
         self.cap = price_cap(self.server, self.discount)
         self.value = self._first_guess()
 
@@ -129,20 +134,20 @@ class _Dual:
         return self.programs.device.queue_weight[:, None] * np.arange(self.states) ** 2.0
 
     def at(self, price: float) -> Solved:
-        """The devices' programs, with tables long enough (up to MOST_STATES)."""
+        """The devices' programs, with tables that are long enough (up to MAX_STATES)."""
         solved = self._solved(price, self.value)
-        while np.max(solved.tail_probability) > MAX_TAIL_PROBABILITY and self.states < MOST_STATES:
+        while np.max(solved.tail_probability) > MAX_TAIL_PROBABILITY and self.states < MAX_STATES:
             self.states *= 2
             solved = self._solved(price, self._first_guess())
         self.value = solved.tables.value
         return solved
 
     def _solved(self, price: float, guess: jax.Array) -> Solved:
-        """The programs solved, as NumPy's arrays: what follows is a few numbers, and JAX would compile each step."""
+        """The programs solved, as NumPy arrays: JAX would compile every small step that follows."""
         return jax.tree.map(np.asarray, solve_fleet(self.programs, host_array(price), guess))
 
     def slope(self, price: float) -> float:
-        """Derivative of the bound by the multiplier, but for a positive factor: work sent minus work served."""
+        """Derivative of the bound by the multiplier, up to a positive factor: work sent minus work served."""
         return float(np.sum(self.at(price).inflow)) - _server_part(self.server, self.discount, price)[1]
 
     def best_price(self) -> float:
@@ -155,16 +160,16 @@ class _Dual:
         while self.slope(high) > 0:
             if high >= cap:
                 return cap
-            if high > MOST_PRICE * self.dearest():
+            if high > MAX_PRICE * self.largest_marginal_cost():
                 raise NoBound(f"more work arrives than can be done: {UNSTABLE}")
             high = min(cap, 4.0 * high)
-        from scipy import optimize  # a quarter of a second, for this alone
+        from scipy import optimize  # imported here: it takes a quarter of a second
 
-        found: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
-        return float(found.root)
+        solution: Any = optimize.root_scalar(self.slope, bracket=(0.0, high), rtol=1e-5, xtol=1e-9 * high)
+        return float(solution.root)
 
-    def dearest(self) -> float:
-        """What the last task of a block costs at its limit, for the dearer party [cost per mean task]."""
+    def largest_marginal_cost(self) -> float:
+        """What the last task of a block costs at its limit, for the party where it costs most [cost per mean task]."""
         device, server = self.programs.device, self.server
         own = device.queue_weight + 3.0 * device.energy_weight * device.energy_coef * device.capacity**2
         of_device = float(np.max(own / np.maximum(device.server_work, 1e-30)))
@@ -172,7 +177,7 @@ class _Dual:
 
 
 def price_cap(server: Server, discount: float) -> float:
-    """w1 gamma / (1 - gamma), up to which the bound is proven; none for the average cost."""
+    """w1 gamma / (1 - gamma), up to which the bound is proven; infinite for the average cost."""
     return np.inf if discount == 1 else float(server.queue_weight) * discount / (1.0 - discount)
 
 
@@ -182,13 +187,13 @@ def _energy_coef(server: Server) -> float:
 
 
 def _marginal(server: Server, f: float) -> float:
-    """w1 + w2 E'(f): what a unit of work costs that is served in the block after it came, at f a block."""
+    """w1 + w2 E'(f): what a unit of work costs that is served in the block after its arrival, at f per block."""
     return float(server.queue_weight) + 3.0 * _energy_coef(server) * f**2
 
 
 def _server_part(server: Server, discount: float, price: float) -> tuple[float, float]:
     """min over f in [0, F] of (w1 - lambda / gamma) f + w2 E(f), and its f."""
-    gain, coef = price / discount - float(server.queue_weight), _energy_coef(server)
-    most = float(server.slot_capacity) * server.slots
-    f = 0.0 if gain <= 0 else min(float(np.sqrt(gain / (3.0 * coef))), most) if coef > 0 else most
-    return coef * f**3 - gain * f, f
+    profit, coef = price / discount - float(server.queue_weight), _energy_coef(server)
+    limit = float(server.slot_capacity) * server.slots
+    f = 0.0 if profit <= 0 else min(float(np.sqrt(profit / (3.0 * coef))), limit) if coef > 0 else limit
+    return coef * f**3 - profit * f, f
