@@ -54,12 +54,12 @@ def test_exceptions_come_back(shared: Workers):
     assert shared.submit(pow, 2, 3).result() == 8
 
 
-def test_what_a_call_prints_is_not_on_standard_output(shared: Workers, capfd: pytest.CaptureFixture[str]):
-    assert [shared.submit(sweep_toys.print_and_return, i).result() for i in range(3)] == [0, 1, 2]
+def test_what_a_call_prints_is_not_on_standard_output(workers: Workers, capfd: pytest.CaptureFixture[str]):
+    assert [workers.submit(sweep_toys.print_and_return, i).result() for i in range(3)] == [0, 1, 2]
     assert capfd.readouterr().out == ""
 
 
-def test_after_a_killed_worker_it_goes_on(workers: Workers):
+def test_calls_after_a_killed_worker_are_computed(workers: Workers):
     first = workers.submit(time.sleep, 60)
     assert within(20, workers.pids)
     os.kill(workers.pids()[0], signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_after_a_killed_worker_it_goes_on(workers: Workers):
     assert workers.submit(pow, 2, 5).result() == 32
 
 
-def test_after_a_worker_that_left_by_itself_it_goes_on(workers: Workers):
+def test_calls_after_a_worker_that_exited_are_computed(workers: Workers):
     for _ in range(2):
         with pytest.raises(BrokenExecutor):
             workers.submit(sweep_toys.exit_at_once).result()
@@ -147,7 +147,7 @@ def test_workers_compute_on_one_thread(shared: Workers):
     assert {name: shared.submit(os.getenv, name).result() for name in ONE_THREAD} == ONE_THREAD
 
 
-def test_ctrl_c_in_the_terminal_is_the_parents_affair(shared: Workers):
+def test_a_worker_ignores_ctrl_c(shared: Workers):
     pid = shared.submit(sweep_toys.pid).result()
     os.kill(pid, signal.SIGINT)
     assert shared.submit(pow, 3, 2).result() == 9
