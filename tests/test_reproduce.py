@@ -387,9 +387,7 @@ def test_the_page_is_whole_and_stands_alone(findings: Findings, drawn: list[str]
     assert {link.removeprefix("#") for link in structure.links} <= set(structure.ids)
     assert {claim.id for claim in findings.claims} <= set(structure.ids)
     judged = [one for one in findings.verdicts if one.verdict != "not applicable"]
-    assert structure.cells == len(findings.verdicts) + len(
-        judged
-    )  # each in the tables and, where there is one, in detail
+    assert structure.cells == len(findings.verdicts) + len(judged)  # in the tables, and again in detail
     for one in judged:
         assert one.why in structure.text
     for job in findings.runs:

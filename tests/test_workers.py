@@ -18,9 +18,15 @@ from partway.workers import ONE_THREAD, Workers, process_count, processes
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
-    made = Workers(2)
-    yield made
-    made.shutdown(cancel_futures=True)
+    with processes(1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Workers]:
+    """Two workers for tests that leave them alive."""
+    with processes(2) as made:
+        yield made
 
 
 def gone(pid: int) -> bool:
@@ -38,14 +44,14 @@ def within(seconds: float, holds: object) -> bool:
     return bool(holds())  # pyright: ignore[reportCallIssue]
 
 
-def test_calls_are_answered_in_order_of_submission(workers: Workers):
-    assert list(workers.map(pow, range(20), range(20))) == [i**i for i in range(20)]
+def test_calls_are_answered_in_order_of_submission(shared: Workers):
+    assert list(shared.map(pow, range(20), range(20))) == [i**i for i in range(20)]
 
 
-def test_exceptions_come_back(workers: Workers):
+def test_exceptions_come_back(shared: Workers):
     with pytest.raises(ValueError, match="invalid literal"):
-        workers.submit(int, "x").result()
-    assert workers.submit(pow, 2, 3).result() == 8
+        shared.submit(int, "x").result()
+    assert shared.submit(pow, 2, 3).result() == 8
 
 
 def test_what_a_call_prints_is_not_on_standard_output(workers: Workers, capfd: pytest.CaptureFixture[str]):
@@ -53,7 +59,7 @@ def test_what_a_call_prints_is_not_on_standard_output(workers: Workers, capfd: p
     assert capfd.readouterr().out == ""
 
 
-def test_after_a_killed_worker_it_goes_on(workers: Workers):
+def test_calls_after_a_killed_worker_are_computed(workers: Workers):
     first = workers.submit(time.sleep, 60)
     assert within(20, workers.pids)
     os.kill(workers.pids()[0], signal.SIGKILL)
@@ -61,7 +67,7 @@ def test_after_a_killed_worker_it_goes_on(workers: Workers):
     assert workers.submit(pow, 2, 5).result() == 32
 
 
-def test_after_a_worker_that_left_by_itself_it_goes_on(workers: Workers):
+def test_calls_after_a_worker_that_exited_are_computed(workers: Workers):
     for _ in range(2):
         with pytest.raises(BrokenExecutor):
             workers.submit(sweep_toys.exit_at_once).result()
@@ -137,15 +143,15 @@ def test_no_worker_outlives_a_killed_parent():
     assert within(20, lambda: not Path(register).exists())
 
 
-def test_workers_compute_on_one_thread(workers: Workers):
-    assert {name: workers.submit(os.getenv, name).result() for name in ONE_THREAD} == ONE_THREAD
+def test_workers_compute_on_one_thread(shared: Workers):
+    assert {name: shared.submit(os.getenv, name).result() for name in ONE_THREAD} == ONE_THREAD
 
 
-def test_ctrl_c_in_the_terminal_is_the_parents_affair(workers: Workers):
-    pid = workers.submit(sweep_toys.pid).result()
+def test_a_worker_ignores_ctrl_c(shared: Workers):
+    pid = shared.submit(sweep_toys.pid).result()
     os.kill(pid, signal.SIGINT)
-    assert workers.submit(pow, 3, 2).result() == 9
-    assert pid in workers.pids()
+    assert shared.submit(pow, 3, 2).result() == 9
+    assert pid in shared.pids()
 
 
 @pytest.mark.parametrize("asked", [0, -1, 1025])
