@@ -38,7 +38,7 @@ lock: $(DEV)  ## Write the pins anew; newer versions too with PINS=--upgrade
 	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements-dev.txt \
 		--extra dev --constraint requirements.txt pyproject.toml
 
-profiles: $(DEV)  ## Make partway/profiles/*.csv from ONNX models
+profiles: $(DEV)  ## Make partway/dnn/profiles/*.csv from ONNX models
 	$(BIN)/python scripts/make_profiles.py
 
 results: $(DEV)  ## Write the comparisons of docs/results.md and its pictures from runs made now (minutes)
@@ -61,7 +61,7 @@ reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stop
 	mkdir -p docs/data/reproduction
 	cp results/reproduction/*.csv results/reproduction/report.json docs/data/reproduction
 
-fit: $(DEV)  ## Search the parameters the paper does not publish: partway/presets/paper-fitted-* (half an hour)
+fit: $(DEV)  ## Search the parameters the paper does not publish: partway/scenario/presets/paper-fitted-* (half an hour)
 	$(BIN)/python scripts/fit_paper.py
 
 sensitivity: $(DEV)  ## Draw over what range of each of them the claims survive: docs/img (half an hour)

@@ -30,7 +30,7 @@ from partway.formatting import percent
 from partway.paper.theorem1 import label, measure
 from partway.scenario.loading import load
 from partway.schemes import pair_for
-from partway.simulation.rollout import run
+from partway.simulation.rollout import rollout
 from partway.system.placement import sample_placement
 from partway.system.world import build
 from partway.workers import cores
@@ -62,25 +62,25 @@ WORLDS: tuple[tuple[str, Sequence[str], str], ...] = (
 )
 HEAD = """## How near `priced` is to the bound
 
-`priced`, after the first half of 4000 blocks, 8 seeds, the broadcast heard two blocks late unless the command says
+`priced`, after the first half of 4000 blocks, 8 seeds, the broadcast delayed by two blocks unless the command says
 otherwise. The gap is to a proven lower bound on every policy's average cost ([bound.md](bound.md)); a part of it is
 the bound's own slack, which no policy can take. "Settled" is the block from which the running mean of the cost, cold
 start included, stays within 5 % of its value after 4000: the goal is 200. A gap's goal is met where the whole interval
 meets it; where the gap is to fall, where it is surely below the row before. Where the mean of eight seeds meets a
 goal and their interval does not, the gap of 32 seeds stands beside that verdict, whatever it is. `constant` is tuned
-on other seeds. That a device hears nothing but the price is tested:
+on other seeds. That a device receives nothing but the price is tested:
 `test_contract.py::test_a_device_does_not_see_the_server` and `test_a_device_does_not_see_other_devices`.
 
 """
 COMMAND = "partway compare --schemes priced constant --blocks 4000"
-TITLES = ("bound", "gap %", "devices, waiting, rate %", "goal %", "settled", "", "`constant`")
+TITLES = ("bound", "gap %", "devices, waiting, service %", "goal %", "settled", "", "`constant`")
 THEOREM = """
 ### Theorem 1, measured
 
 `partway theorem1`: `decoupled` is what Theorem 1 says is optimal, devices and server on their own; `priced` hears one
 number more. Both learn at gamma = 1 and at the scenario's gamma = 0.95. The average cost is measured in all columns,
 as the gap to the bound in per cent (the cost is bound x (1 + gap); the CSV of `--out` has both), with 20 devices where
-their number is not given. A learner at 0.95 has another aim: its gap need not be small, nor rise or fall with K.
+their number is not given. A learner at 0.95 has another criterion: its gap need not be small, nor rise or fall with K.
 
 Why `decoupled` becomes unstable: the columns at the end are what devices send that pay nothing, and the most that a
 server ever serves, in mean tasks a block. A server with the discount gamma never pays more than w1 gamma / (1 - gamma)
@@ -173,7 +173,7 @@ def times() -> str:
     for devices, seeds, blocks in TIMED:
         scenario = load("paper", {"devices": devices})
         world, pair = build(scenario, sample_placement(scenario)), pair_for("priced", scenario)
-        each = _seconds(partial(run, world, pair, "priced", range(seeds), blocks)) / (devices * seeds * blocks)
+        each = _seconds(partial(rollout, world, pair, "priced", range(seeds), blocks)) / (devices * seeds * blocks)
         what = f"`priced`, {devices} devices x {seeds} seed{'s' if seeds > 1 else ''}, for each device and block"
         lines.append(f"| {what} | {1e9 * each:.0f} ns | 400 ns | {'met' if each <= 4e-7 else '**missed**'} |")
     scenario = load("paper", {"devices": 50})

@@ -1,4 +1,4 @@
-"""Make the profiles that Partway ships, `partway/profiles/*.csv`, again from the networks' own files.
+"""Make the profiles that Partway ships, `partway/dnn/profiles/*.csv`, again from the networks' own files.
 
     python scripts/make_profiles.py [NAME ...]
 
