@@ -179,7 +179,7 @@ def test_more_bins_are_tighter(limit: float, four: Four):
 def test_longer_tables_do_not_change_it(expensive: World, monkeypatch: pytest.MonkeyPatch):
     wanted = solved(expensive).value
     monkeypatch.setattr(bounds, "STATES", 16)
-    monkeypatch.setattr(bounds, "MOST_STATES", 16)
+    monkeypatch.setattr(bounds, "MAX_STATES", 16)
     short = solved(expensive)
     assert short.tail_probability < 1e-12
     assert short.value == pytest.approx(wanted, rel=1e-9)
@@ -193,7 +193,7 @@ def test_tables_grow_until_their_end_is_not_reached(four: Four, monkeypatch: pyt
     grown = solved(world, 1.0)
     assert grown.value == pytest.approx(wanted.value, rel=1e-9)
     assert grown.tail_probability < bounds.MAX_TAIL_PROBABILITY
-    monkeypatch.setattr(bounds, "MOST_STATES", 16)
+    monkeypatch.setattr(bounds, "MAX_STATES", 16)
     cut_short = solved(world, 1.0)
     assert cut_short.tail_probability > 100 * bounds.MAX_TAIL_PROBABILITY
     assert cut_short.value < wanted.value * (1 - 1e-6)
@@ -221,7 +221,7 @@ def test_worlds_without_a_bound_say_why(overrides: dict[str, Any], why: str, fou
 
 def test_a_server_that_cannot_do_what_devices_must_send_has_no_bound(monkeypatch: pytest.MonkeyPatch):
     """Half a task arrives per block, the device runs 1/20 of one at most, the server 1/20."""
-    monkeypatch.setattr(bounds, "MOST_STATES", 64)
+    monkeypatch.setattr(bounds, "MAX_STATES", 64)
     overrides = {"devices": 1, "device.arrival_prob": 0.1, "device.cpu_max_hz": 1e9, "server.cpu_max_hz": 1e9}
     with pytest.raises(NoBound, match="more work arrives than can be done: every policy is unstable"):
         lower_bound(world_of(load("paper", overrides)), bins=16)

@@ -192,7 +192,7 @@ def compared() -> Iterator[Compared]:
     """`compare` for four of the paper's devices and the server that compiles fastest, all in the same calls."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "BLOCKS_PER_CALL", 50)
-        patch.setattr(bounds, "MOST_STATES", bounds.STATES)  # an overloaded device has no use for a longer table
+        patch.setattr(bounds, "MAX_STATES", bounds.STATES)  # an overloaded device has no use for a longer table
         known: dict[str, xr.Dataset] = {}
 
         def made(schemes: list[str], **overrides: Any) -> xr.Dataset:

@@ -58,7 +58,7 @@ class Certificate:
 def device_loss(
     device: Device, tables: Tables, certificate: Certificate, q: jax.Array, gain: jax.Array, action: DeviceAction
 ) -> jax.Array:
-    """advantage + gamma surplus of the remaining tasks; 0 for the exact program's own action. Of one device, or (K,)."""
+    """advantage + gamma surplus of the remaining tasks, of one device or (K,); 0 for the exact program's own action."""
     discount, price = certificate.discount, certificate.price
     bits = affordable_bits(device, gain, device.tx_power_max_w)
     choices = exact_choices(device, 1.0 / gain, bits, price)

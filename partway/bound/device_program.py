@@ -2,9 +2,10 @@
 
     (T U)(m) = E_A E_h [ w3 W (m + A) + min_j ( c(j; h, lambda) + gamma U(m + A - j) ) ]
 
-U(m) is the value of m tasks left after the decision (gamma = 1: relative, for the average cost), A the arrivals of a
-block, c the cost of taking up j tasks at the best cut (`partway.choices`). Solved by policy iteration; the expectation
-over the fading errs downward. For any U, min_m (T U - U)(m) is a certificate (docs/bound.md).
+U(m) is the value of m tasks that remain after the decision (gamma = 1: relative, for the average cost), A the arrivals
+of a block, c the cost of starting j tasks at the best cut (`partway.system.stage_cost`). Solved by policy iteration;
+the approximation of the expectation over the fading lowers it. For any U, min_m (T U - U)(m) is a certificate
+(docs/bound.md, section 3).
 """
 
 import jax
@@ -18,15 +19,15 @@ from partway.system.equations import affordable_bits
 from partway.system.stage_cost import Choices, exact_choices
 from partway.system.types import ROUNDING, Device
 
-ROUNDS = 60
-"""Most improvements of a policy; a handful is usual."""
+MAX_ROUNDS = 60
+"""Improvements of a policy at most; usually fewer than ten are needed."""
 
 
 @record
 class Fading:
-    """Points that an expectation over the gain h = mean x, x ~ Exp(1), is taken over; per device.
+    """Points over which an expectation over the gain h = (mean gain) x, x ~ Exp(1), is taken; the same for all devices.
 
-    loss (points,) 1/x     limit (points,) the x that says which cuts are affordable     weight (points,)
+    loss (points,) 1/x     limit (points,) the x that decides which cuts are affordable     weight (points,)
     """
 
     loss: jax.Array
@@ -35,25 +36,25 @@ class Fading:
 
 
 def fading_below(bins: int, merge: bool) -> Fading:
-    """An expectation from below, over `bins` + 1 intervals: chords of a function that is concave in y = 1/x.
+    """An expectation from below, over `bins` + 1 intervals of x: by chords (docs/bound.md, section 5).
 
-    For one fixed cut the cost is linear in y, so the minimum over the cuts that are affordable all over an interval is
-    concave there; an interval takes the cuts affordable at its better end, and both its ends are points of their own,
-    but for `merge`, where all cuts are always affordable. The worst channels, where E[1/x] is infinite, are held at
-    their better end.
+    For a fixed cut the cost is linear in v = 1/x, so the minimum over a fixed set of cuts is concave in v and above its
+    chords. An interval allows the cuts that are affordable at its better end, so both its ends are points of their own;
+    with `merge` they are not, for a device that can always afford all cuts. The worst channels, where E[1/x] is
+    infinite, are held at their better end.
     """
     x, p, m = _intervals(bins)
-    y = np.append(1.0 / x, 0.0)
-    worse = (m - p * y[1:]) / (y[:-1] - y[1:])
+    v = np.append(1.0 / x, 0.0)
+    worse = (m - p * v[1:]) / (v[:-1] - v[1:])
     better = np.append(-np.expm1(-x[0]), p - worse)
     if merge:
-        return _fading(y, np.full_like(y, np.inf), better + np.append(worse, 0.0))
+        return _fading(v, np.full_like(v, np.inf), better + np.append(worse, 0.0))
     limit = np.append(x, np.inf)
-    return _fading(np.append(y, y[:-1]), np.append(limit, limit[1:]), np.append(better, worse))
+    return _fading(np.append(v, v[:-1]), np.append(limit, limit[1:]), np.append(better, worse))
 
 
 def fading_above(bins: int) -> Fading:
-    """The same from above: a device that chooses by the interval alone, among the cuts affordable all over it."""
+    """The same from above: a device that knows only the interval, and uses the cuts that are affordable throughout."""
     x, p, m = _intervals(bins)
     loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
     return _fading(loss, np.append(0.0, x), np.append(-np.expm1(-x[0]), p))
@@ -64,9 +65,9 @@ def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
 
 
 def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes x (bins,), and p = P, m = E[1/x] of the intervals above each, the last one open.
+    """Nodes x (bins,), and of the interval above each its probability p and m = E[1/x; interval]; the last one is open.
 
-    Half the nodes are even in log x, where channels are bad and costs bend, half in probability.
+    Half the nodes are even in log x, because costs bend most where channels are bad, half in probability.
     """
     count = bins // 2
     x = np.append(np.geomspace(1e-4, 30.0, bins - count), -np.log1p(-(np.arange(count) + 0.5) / count))
@@ -78,8 +79,12 @@ def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @record
 class Solved:
-    """One device's program at a price: `tables`, `part` of the bound, mean `inflow` of its best policy, how often
-    the last state was `tail_probability`."""
+    """One device's program at a price.
+
+    part              its part of the bound
+    inflow            mean work that its best policy sends per block [mean tasks]
+    tail_probability  of the table's last state under that policy
+    """
 
     tables: Tables
     part: jax.Array
@@ -89,7 +94,11 @@ class Solved:
 
 @record
 class Program:
-    """What a device's program is made of: the device, `arrive` (n + 1,) probabilities of 0..n tasks, fading, gamma."""
+    """What defines a device's program.
+
+    arrive    (n + 1,) probabilities of 0..n arrivals in a block
+    discount  gamma, 1 for the average cost
+    """
 
     device: Device
     arrive: jax.Array
@@ -98,13 +107,13 @@ class Program:
 
 
 def _extended(value: jax.Array, slope: jax.Array, length: int) -> jax.Array:
-    """U on 0..length-1, the table first, then its linear continuation."""
+    """U on 0..length-1: the table, then its linear continuation."""
     beyond = jnp.arange(1, length - value.shape[0] + 1, dtype=value.dtype)
     return jnp.concatenate([value, value[-1] + slope * beyond])
 
 
 def _point_choices(program: Program, price: jax.Array) -> Choices:
-    """c(j) at every point of the fading, (points, most + 1)."""
+    """c(j) at every point of the fading, (points, max_tasks_per_block + 1)."""
     device, fading = program.device, program.fading
 
     def at(loss: jax.Array, limit: jax.Array) -> Choices:
@@ -116,8 +125,12 @@ def _point_choices(program: Program, price: jax.Array) -> Choices:
 
 @record
 class Greedy:
-    """The best choice at every queue and fading point for some U: the mean over the fading of the `best` value (q,),
-    `started` (q, most + 1) the probability of taking up j tasks, `sent` (q,) mean share."""
+    """The best choice at every queue length and fading point for some U.
+
+    best     (q,) its value, mean over the fading
+    started  (q, max_tasks_per_block + 1) probability of starting j tasks
+    sent     (q,) mean fraction of a task that is offloaded
+    """
 
     best: jax.Array
     started: jax.Array
@@ -125,7 +138,7 @@ class Greedy:
 
 
 def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
-    """`future` (q,): gamma U of every number of tasks left."""
+    """The best choices; `future` (q,) is gamma U of every number of remaining tasks."""
     queues, weight = future.shape[0], program.fading.weight
     points = weight.shape[0]
     numbers = jnp.arange(choices.cost.shape[1], dtype=jnp.int32)
@@ -133,18 +146,19 @@ def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
 
     count = jnp.minimum(program.device.capacity + ROUNDING, len(numbers) - 2).astype(jnp.int32) + 2
 
-    def better(j: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        best, chosen = found
-        left = jax.lax.dynamic_slice(padded, (len(numbers) - 1 - j,), (queues,))
-        value = left[:, None] + choices.cost[:, j]
+    def better(j: jax.Array, before: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        best, chosen = before
+        future_of_rest = jax.lax.dynamic_slice(padded, (len(numbers) - 1 - j,), (queues,))
+        value = future_of_rest[:, None] + choices.cost[:, j]
         return jnp.minimum(best, value), jnp.where(value < best, j, chosen)
 
     start = jnp.full((queues, points), jnp.inf), jnp.zeros((queues, points), jnp.int32)
     best, chosen = jax.lax.fori_loop(0, count, better, start)
 
-    def shares(j: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def shares(j: jax.Array, before: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        started, sent = before
         mine = jnp.where(chosen == j, weight, 0.0)
-        return found[0].at[:, j].set(jnp.sum(mine, axis=1)), found[1] + mine @ choices.offload[:, j]
+        return started.at[:, j].set(jnp.sum(mine, axis=1)), sent + mine @ choices.offload[:, j]
 
     empty = jnp.zeros((queues, len(numbers))), jnp.zeros(queues)
     started, sent = jax.lax.fori_loop(0, count, shares, empty)
@@ -152,49 +166,48 @@ def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
 
 
 def _over_arrivals(arrive: jax.Array, function: jax.Array) -> jax.Array:
-    """E function(m + A) for every m whose m + n is still in the table."""
+    """(m,) E function(m + A), for every m with m + n in the table of `function`."""
     return jnp.convolve(function, arrive[::-1], mode="valid")
 
 
 def _evaluated(program: Program, greedy: Greedy, future: jax.Array, slope: jax.Array, states: int) -> jax.Array:
-    """(states + 1, 3): the last row is the gain (average cost only), above it the values of a policy kept for ever,
-    for cost, inflow, and visits of the last state. What lies beyond the table is worth its end and `slope` a task."""
+    """(states + 1, 3) the values of a fixed policy: of cost, inflow, and visits of the last state.
+
+    The last row is the mean per block (average cost only). States beyond the table have the value of its last one, and
+    `slope` more for each task.
+    """
     arrive, discount = program.arrive, program.discount
     m = jnp.arange(states)[:, None, None]
     a = jnp.arange(arrive.shape[0])[:, None]
     j = jnp.arange(greedy.started.shape[1])
-    chance = arrive[:, None] * greedy.started[m[..., 0] + a[:, 0]]
-    left = jnp.maximum(m + a - j, 0)
-    moves = jnp.zeros((states, states)).at[m, jnp.minimum(left, states - 1)].add(chance)
-    queue = program.device.queue_weight * jnp.arange(len(future))
-    kept = jnp.sum(
-        greedy.started * jnp.where(left_of(len(future), j) >= 0, future[left_of(len(future), j)], 0.0), axis=1
-    )
-    paid = _over_arrivals(arrive, queue + greedy.best - kept)[:states]
-    paid = paid + discount * slope * jnp.sum(chance * jnp.maximum(left - states + 1, 0), axis=(1, 2))
+    probability = arrive[:, None] * greedy.started[m[..., 0] + a[:, 0]]
+    remaining = jnp.maximum(m + a - j, 0)
+    transitions = jnp.zeros((states, states)).at[m, jnp.minimum(remaining, states - 1)].add(probability)
+    queue = jnp.arange(len(future))
+    after = queue[:, None] - j
+    future_of_rest = jnp.sum(greedy.started * jnp.where(after >= 0, future[after], 0.0), axis=1)
+    paid = _over_arrivals(arrive, program.device.queue_weight * queue + greedy.best - future_of_rest)[:states]
+    paid = paid + discount * slope * jnp.sum(probability * jnp.maximum(remaining - states + 1, 0), axis=(1, 2))
     sent = program.device.server_work * _over_arrivals(arrive, greedy.sent)[:states]
     last = jnp.zeros(states).at[-1].set(1.0)
-    gains = jnp.stack([paid, sent, last], axis=1)
-    return _stationary(moves, gains, discount)
+    return _values(transitions, jnp.stack([paid, sent, last], axis=1), discount)
 
 
-def left_of(queues: int, j: jax.Array) -> jax.Array:
-    return jnp.arange(queues)[:, None] - j
-
-
-def _stationary(moves: jax.Array, gains: jax.Array, discount: jax.Array) -> jax.Array:
-    """Values (states,) and, last, the gain of each column: relative to state 0 where gamma is 1."""
-    states = moves.shape[0]
-    bare = jnp.eye(states) - discount * moves
+def _values(transitions: jax.Array, per_block: jax.Array, discount: jax.Array) -> jax.Array:
+    """(states + 1, ...) values of each column of `per_block`, relative to state 0 where gamma is 1, then its mean."""
+    states = transitions.shape[0]
+    bare = jnp.eye(states) - discount * transitions
     relative = jnp.where(discount < 1, bare, bare.at[:, 0].set(1.0))
-    found = jnp.linalg.solve(relative, gains)
-    gain = jnp.where(discount < 1, 0.0, found[0])
-    return jnp.concatenate([jnp.where(discount < 1, found, found.at[0].set(0.0)), gain[None]])
+    values = jnp.linalg.solve(relative, per_block)
+    mean = jnp.where(discount < 1, 0.0, values[0])
+    return jnp.concatenate([jnp.where(discount < 1, values, values.at[0].set(0.0)), mean[None]])
 
 
 def _steep_enough(choices: Choices, guess: jax.Array) -> jax.Array:
-    """The guess, tilted until its best policy takes up a task at least on the best channel: without arrivals, one that
-    keeps a task for ever has no values."""
+    """The guess, tilted until its best policy starts a task at least on the best channel.
+
+    Without arrivals a policy that never starts one has no finite values.
+    """
     least = jnp.min(choices.cost[:, 1])
     missing = 1.01 * jnp.where(jnp.isfinite(least), least, 0.0) - (guess[1] - guess[0])
     return guess + jnp.maximum(missing, 0.0) * jnp.arange(guess.shape[0])
@@ -202,7 +215,7 @@ def _steep_enough(choices: Choices, guess: jax.Array) -> jax.Array:
 
 def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     """The exact program of one device by policy iteration from the value table `guess` (states,)."""
-    states, most, slots = guess.shape[0], program.device.max_tasks_per_block, program.arrive.shape[0] - 1
+    states, max_tasks, slots = guess.shape[0], program.device.max_tasks_per_block, program.arrive.shape[0] - 1
     choices, discount = _point_choices(program, price), program.discount
     steepest = program.device.queue_weight / jnp.where(discount < 1, 1.0 - discount, 1e-9)
 
@@ -213,20 +226,20 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
         value, _, _, rounds = carry
         slope = slope_of(value)
         future = discount * _extended(value, slope, states + slots)
-        found = _evaluated(program, _greedy(program, choices, future), future, slope, states)
-        change = jnp.max(jnp.abs(found[:-1, 0] - value)) / jnp.max(jnp.abs(found[:-1, 0]))
-        return found[:-1, 0], found[jnp.where(discount < 1, 0, -1), 1:], change, rounds + 1
+        values = _evaluated(program, _greedy(program, choices, future), future, slope, states)
+        change = jnp.max(jnp.abs(values[:-1, 0] - value)) / jnp.max(jnp.abs(values[:-1, 0]))
+        return values[:-1, 0], values[jnp.where(discount < 1, 0, -1), 1:], change, rounds + 1
 
     def unsettled(carry: tuple[jax.Array, ...]) -> jax.Array:
-        return (carry[2] > 1e-11) & (carry[3] < ROUNDS)
+        return (carry[2] > 1e-11) & (carry[3] < MAX_ROUNDS)
 
     first = (_steep_enough(choices, guess), jnp.zeros(2), jnp.array(jnp.inf), jnp.array(0))
     value, (inflow, tail_probability), _, _ = jax.lax.while_loop(unsettled, improve, first)
     slope = slope_of(value)
-    future = discount * _extended(value, slope, states + most + slots)
+    future = discount * _extended(value, slope, states + max_tasks + slots)
     queue = program.device.queue_weight * jnp.arange(len(future))
     after = _over_arrivals(program.arrive, queue + _greedy(program, choices, future).best)
-    residual = after - _extended(value, slope, states + most)
+    residual = after - _extended(value, slope, states + max_tasks)
     inflow, tail_probability = jnp.array([inflow, tail_probability]) * jnp.where(discount < 1, 1.0 - discount, 1.0)
     certificate = jnp.min(residual)
     part = jnp.where(
@@ -242,5 +255,5 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
 
 @jax.jit
 def solve_fleet(programs: Program, price: jax.Array, guess: jax.Array) -> Solved:
-    """`solve` for every device, one after the other, for as many rounds as it needs; the device axis comes first."""
+    """`solve` for every device, one after another, each with as many rounds as it needs; the device axis is first."""
     return jax.lax.map(lambda one: solve(one[0], price, one[1]), (programs, guess))

@@ -22,6 +22,7 @@ from scipy import special
 from partway.bound.certificate import Certificate
 from partway.bound.device_program import Fading, Program, Solved, fading_above, fading_below, solve_fleet
 from partway.pytree import host_array
+from partway.system.equations import service_cost_coef
 from partway.system.types import ROUNDING, Device, Server
 from partway.system.world import MOST_PLANNED, World
 
@@ -114,7 +115,7 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
 
 
 class _Dual:
-    """The bound as a function of the multiplier. Remembers the last tables, from which the next ones are solved sooner."""
+    """The bound as a function of the multiplier. Starts each time from the tables of the last one, to be faster."""
 
     def __init__(self, world: World, fading: Fading, states: int):
         device, fleet = world.devices, world.devices.mean_gain.shape[-1]
@@ -181,19 +182,14 @@ def price_cap(server: Server, discount: float) -> float:
     return np.inf if discount == 1 else float(server.queue_weight) * discount / (1.0 - discount)
 
 
-def _energy_coef(server: Server) -> float:
-    """w2 xi_ser / (n tau)^2 in work units: E(f) = coef f^3 at equal rates over the slots."""
-    return float(server.energy_weight * server.energy_coef) / server.slots**2
-
-
 def _marginal(server: Server, f: float) -> float:
     """w1 + w2 E'(f): what a unit of work costs that is served in the block after its arrival, at f per block."""
-    return float(server.queue_weight) + 3.0 * _energy_coef(server) * f**2
+    return float(server.queue_weight) + 3.0 * float(service_cost_coef(server)) * f**2
 
 
 def _server_part(server: Server, discount: float, price: float) -> tuple[float, float]:
     """min over f in [0, F] of (w1 - lambda / gamma) f + w2 E(f), and its f."""
-    profit, coef = price / discount - float(server.queue_weight), _energy_coef(server)
+    profit, coef = price / discount - float(server.queue_weight), float(service_cost_coef(server))
     limit = float(server.slot_capacity) * server.slots
     f = 0.0 if profit <= 0 else min(float(np.sqrt(profit / (3.0 * coef))), limit) if coef > 0 else limit
     return coef * f**3 - profit * f, f

@@ -1,4 +1,4 @@
-"""The lower bound alone, told to people and to programs: its value, what it is made of, how tight, what it assumes."""
+"""The lower bound as a table and as JSON: its value, its parts, how tight it is, and what its proof assumes."""
 
 from typing import Any
 
@@ -15,48 +15,51 @@ from partway.system.types import Server
 
 ASSUMES = (
     "the queue is conserving: what is sent leaves the device",
-    "arrivals and gains are independent over blocks, with one law for all blocks, and of all that was seen and done "
-    "before (devices may be correlated)",
+    "arrivals and gains are identically distributed over blocks and independent of everything observed and done before "
+    "(devices may be correlated)",
     "a device's arrivals and gain are independent of each other",
     "arrivals are binomial, fading is Rayleigh, and a device knows its gain before it decides",
     "no cost is negative, and rates are within f_max",
-    "a block takes up whole tasks and cuts the last one or none; no half-run task is kept",
+    "a block starts whole tasks and cuts the last one or none; no partly computed task is kept",
 )
-"""What its proof needs of the world (docs/bound.md); of the policy nothing but what the world admits."""
-ASSUMES_TOO = {"average": "waiting at the server costs something", "discounted": "all queues are empty at first"}
-"""And what it needs by objective."""
+"""What the proof assumes of the world (docs/bound.md); the policy may be any."""
+ASSUMES_BY_OBJECTIVE = {
+    "average": "waiting at the server costs something",
+    "discounted": "all queues are empty at first",
+}
+"""What it assumes in addition."""
 
 
 def served_at_best(server: Server, price: float, discount: float) -> float:
-    """The f of psi*: work a block [mean tasks] where (w1 - lambda / gamma) f + w2 E(f) is least."""
-    worth = max(price / discount - float(server.queue_weight), 0.0)
-    free = np.sqrt(worth / (3.0 * float(service_cost_coef(server))))
-    return min(float(free), float(server.slot_capacity) * server.slots)
+    """The f of psi*: work per block [mean tasks] where (w1 - lambda / gamma) f + w2 E(f) is least."""
+    profit = max(price / discount - float(server.queue_weight), 0.0)
+    unlimited = np.sqrt(profit / (3.0 * float(service_cost_coef(server))))
+    return min(float(unlimited), float(server.slot_capacity) * server.slots)
 
 
-def as_json(found: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
-    """The bound as JSON types. Work is in mean tasks of the fleet, the price per mean task sent."""
-    discount, price = float(found.certificate.discount), float(found.certificate.price)
-    devices = float(found.parts.sum())
+def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
+    """The bound in JSON types. Work is in mean tasks of the fleet, the price is per mean task sent."""
+    discount, price = float(bound.certificate.discount), float(bound.certificate.price)
+    devices = float(bound.parts.sum())
     document = {
-        "schema_version": 1,
+        "schema_version": 2,
         "scenario": scenario.model_dump(mode="json", exclude_none=True),
-        "objective": found.objective,
-        "value": found.value,
+        "objective": bound.objective,
+        "value": bound.value,
         "price": price,
-        "parts": {"devices": devices, "server": found.value - devices, "each_device": found.parts.tolist()},
-        "sent_per_block": float(found.inflow.sum()),
+        "parts": {"devices": devices, "server": bound.value - devices, "each_device": bound.parts.tolist()},
+        "sent_per_block": float(bound.inflow.sum()),
         "served_per_block": served_at_best(server, price, discount),
-        "slack": found.slack,
-        "slack_percent": 100.0 * found.slack / found.value if found.value > abs(found.slack) else None,
-        "tail_probability": found.tail_probability,
-        "assumes": [*ASSUMES, ASSUMES_TOO[found.objective]],
+        "slack": bound.slack,
+        "slack_percent": 100.0 * bound.slack / bound.value if bound.value > abs(bound.slack) else None,
+        "tail_probability": bound.tail_probability,
+        "assumes": [*ASSUMES, ASSUMES_BY_OBJECTIVE[bound.objective]],
     }
     return plain(document)
 
 
 def details_table(document: dict[str, Any], name: str) -> Group:
-    """The same for the terminal."""
+    """The same as a table for the terminal."""
     kind = "average cost of a block" if document["objective"] == "average" else "discounted cost from empty queues"
     grid = Table(
         title=f"{name}: lower bound on the {kind}, {document['scenario']['devices']} devices",
@@ -67,26 +70,22 @@ def details_table(document: dict[str, Any], name: str) -> Group:
     )
     for row in _lines(document):
         grid.add_row(*row)
-    proof = "; ".join(document["assumes"])
-    words = f"Proven for every policy, however central and whatever it remembers, where {proof} (docs/bound.md)."
-    return Group(grid, Text(words, style="dim"))
+    assumptions = "; ".join(document["assumes"])
+    note = f"Proven for every policy, central or not and with any memory, if {assumptions} (docs/bound.md)."
+    return Group(grid, Text(note, style="dim"))
 
 
 def _lines(document: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(name, value, unit)."""
     parts, percent = document["parts"], document["slack_percent"]
-    share = "" if percent is None else f"an exact expectation over the fading would add about {number(percent, 2)} %"
+    slack = "" if percent is None else f"an exact expectation over the fading would add about {number(percent, 2)} %"
     return [
         ("lower bound", number(document["value"], 6), "no policy costs less"),
-        (
-            "  devices' part",
-            number(parts["devices"], 6),
-            "what each would pay at best, buying server work at the price",
-        ),
-        ("  server's part", number(parts["server"], 6), "what it would pay at best, selling work at the price"),
+        ("  devices' part", number(parts["devices"], 6), "their least cost if they pay the price for what they send"),
+        ("  server's part", number(parts["server"], 6), "its least cost if it is paid the price for what it serves"),
         ("price", number(document["price"], 4), "cost per mean task sent"),
-        ("sent at it", number(document["sent_per_block"], 4), "mean tasks a block"),
-        ("served at it", number(document["served_per_block"], 4), "mean tasks a block"),
-        ("looseness", number(document["slack"], 2), share),
-        ("end of the tables", number(document["tail_probability"], 2), "probability of being there"),
+        ("sent at this price", number(document["sent_per_block"], 4), "mean tasks per block"),
+        ("served at this price", number(document["served_per_block"], 4), "mean tasks per block"),
+        ("slack", number(document["slack"], 2), slack),
+        ("end of the tables", number(document["tail_probability"], 2), "probability of the last state"),
     ]
