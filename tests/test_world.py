@@ -282,19 +282,19 @@ def test_load_of_the_preset_by_hand():
     """20 devices x 5 slots x 0.4 = 40 tasks; a device gets 2, runs 4; the server does 5 x 20 = 100: 40 / (40 + 100)."""
     found = load_with({})
     assert found.tasks == pytest.approx(40.0)
-    assert found.alone == pytest.approx(0.5)
+    assert found.device_utilisation == pytest.approx(0.5)
     assert found.server == pytest.approx(0.4)
-    assert found.together == pytest.approx(40 / 140)
-    assert found.stuck == 0
+    assert found.system_utilisation == pytest.approx(40 / 140)
+    assert found.infeasible_devices == 0
     assert "MORE WORK" not in found.sentence()
 
 
 def test_more_work_than_can_be_done_is_said():
     """100 tasks arrive; devices run one each, 20; the server 5 x 0.1 s x 2e11 / 1e10 = 10."""
     found = load_with({"device.arrival_prob": 1.0, "device.cpu_max_hz": 20e9, "server.cpu_max_hz": 2e11})
-    assert found.alone == pytest.approx(5.0)
+    assert found.device_utilisation == pytest.approx(5.0)
     assert found.server == pytest.approx(10.0)
-    assert found.together == pytest.approx(100 / 30)
+    assert found.system_utilisation == pytest.approx(100 / 30)
     assert "MORE WORK ARRIVES THAN CAN BE DONE" in found.sentence()
 
 
@@ -312,7 +312,7 @@ def test_a_load_that_a_cut_can_carry_is_not_called_too_much():
             "server.cpu_max_hz": 17.5e9,
         }
     )
-    assert found.together == pytest.approx(2 / 2.05)
+    assert found.system_utilisation == pytest.approx(2 / 2.05)
 
 
 STUCK = {"devices": 4, "device.cpu_max_hz": 8e9, "device.distance_m": 100.0, "radio.shadowing_db": 0.0}
@@ -335,5 +335,5 @@ That takes 1.5 / 6607 x (2^6 - 1) = 14.3 mW; the next of the 32 cuts that stand 
 )
 def test_devices_that_can_do_nothing_are_counted(changed: dict[str, Any], stuck: int):
     found = load_with(STUCK | changed)
-    assert found.stuck == stuck
+    assert found.infeasible_devices == stuck
     assert ("can do nothing" in found.sentence()) == (stuck > 0)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Experiments: comparisons, what is prepared before a run, summaries, reports, checkpoints, and sweeps."""

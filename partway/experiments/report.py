@@ -1,4 +1,4 @@
-"""A comparison for programs (JSON) and for people (one table, and what to know about it)."""
+"""A comparison as JSON for programs, and as a table with a legend for people."""
 
 import math
 import tomllib
@@ -14,6 +14,7 @@ from partway.experiments.comparison import SCHEMA_VERSION
 from partway.experiments.statistics import Estimate
 from partway.experiments.summary import Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
+from partway.schemes import REFERENCE
 
 
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:
@@ -104,6 +105,10 @@ def _row(summary: Summary) -> list[str]:
     ]
 
 
+GAP = (
+    "distance from a proven lower bound on the cost of every policy (docs/bound.md). The cost of a finite run can lie "
+    "below the bound; the gap is measured with much less noise."
+)
 WAITING_AND_COST = ("cost per block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "\np95 s")
 
 
@@ -119,7 +124,7 @@ def table(dataset: xr.Dataset) -> Group:
     for head in WAITING_AND_COST + ENERGY_AND_MESSAGES:
         grid.add_column(head, justify="right", no_wrap=True)
     for summary in sorted(summaries, key=lambda one: (one.status != "ok", one.cost.mean)):
-        grid.add_row(*_row(summary), style="bold" if summary.name == "constant" else "")
+        grid.add_row(*_row(summary), style="bold" if summary.name == REFERENCE else "")
     return Group(grid, *_legend(summaries, dataset.attrs.get("bound_reason", "")))
 
 
@@ -133,16 +138,18 @@ def _title(dataset: xr.Dataset) -> str:
 
 def _legend(summaries: Sequence[Summary], no_bound: str) -> list[Text]:
     notes = {
-        "cost per block": "(8), the weighted waiting and energy of devices and server; the cheapest comes first.",
-        "vs constant": "against a fixed share and number of tasks and a steady server, tuned on other seeds; paired.",
-        "gap to bound": no_bound or "how far above a proven lower bound on the cost of every policy (docs/bound.md).",
-        "sent": "share of the work taken up that goes to the server.",
-        "up/down": "numbers sent per device and block so that the parties can decide.",
+        "cost per block": "weighted waiting and energy of all devices and the server, equation (8); cheapest first.",
+        "vs const.": "difference to a constant policy that was tuned on other seeds, paired by seed.",
+        "gap to bound": no_bound
+        or "distance from a proven lower bound on the cost of every policy (docs/bound.md). The cost of a "
+        "finite run can lie below the bound; the gap is measured with much less noise.",
+        "sent": "share of the started work that is offloaded.",
+        "up/down": "numbers sent per device and block for control.",
     }
     if any(summary.status == "unstable" for summary in summaries):
         notes["unstable (+x)"] = "waiting work grows by x tasks per block; an average would depend on the run's length."
     if any(summary.heavy_tail and summary.status == "ok" for summary in summaries):
-        notes["*"] = "sends on any channel, and nothing limits power: in theory its mean radio cost is infinite."
+        notes["*"] = "offloads on any channel without a power limit: its mean radio cost is infinite in theory."
     lines = [Text(f"{name}: {text}", style="dim") for name, text in notes.items()]
     medians = [f"{one.name} {number(one.cost_median, 4)}" for one in summaries if one.heavy_tail and one.status == "ok"]
     lines += [Text(f"* median of the seeds: {', '.join(medians)}")] if medians else []
@@ -174,7 +181,7 @@ def _lines(one: Summary) -> list[tuple[str, str, str]]:
         ("unfinished tasks", number(100 * one.unfinished), "% of those that arrived after warm-up"),
         ("device energy per task", number(one.device_j), "J"),
         ("server energy per task", number(one.server_j), f"J, of which {number(one.wasted_j)} on an empty queue"),
-        ("sent", number(100 * one.offloaded), "% of the work taken up"),
+        ("offloaded", number(100 * one.offloaded), "% of the started work"),
         (
             "CPU, radio, server in use",
             ", ".join(number(100 * x) for x in (one.cpu_utilisation, one.radio_utilisation, one.server_utilisation)),

@@ -1,4 +1,4 @@
-"""TODO experiments.statistics."""
+"""Statistics of a run over seeds: estimates with intervals, instability, discounted sums, settling."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ BATCHES = 10
 """Pieces that half a run is averaged into before a slope is fitted: neighbouring blocks are not independent."""
 
 
-CONVERGED_WITHIN = 0.05
+SETTLED_WITHIN = 0.05
+"""Relative distance from its end within which a running mean counts as settled."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,6 @@ def settling_block(cost: np.ndarray) -> int | None:
     """First block from which the running mean of the cost, averaged over seeds, stays within 5 % of its end."""
     mean = cost.mean(axis=0)
     running = np.cumsum(mean) / np.arange(1, len(mean) + 1)
-    away = np.flatnonzero(np.abs(running - running[-1]) > CONVERGED_WITHIN * abs(running[-1]))
+    away = np.flatnonzero(np.abs(running - running[-1]) > SETTLED_WITHIN * abs(running[-1]))
     block = int(away[-1]) + 1 if len(away) else 0
     return block if block <= len(mean) // 2 else None

@@ -24,7 +24,7 @@ PERCENTILES = (50, 95, 99)
 
 
 class Traced(Protocol):
-    """What is read of `partway.simulate.Traces`; the axes (seed, block) come first."""
+    """What is read of `partway.measurement.metrics.DeviceTraces`; the axes (seed, block) come first."""
 
     @property
     def arrivals(self) -> ArrayLike:

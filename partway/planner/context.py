@@ -125,10 +125,10 @@ def _sustainable(scenario: Scenario, placement: Placement) -> tuple[Scenario, fl
     arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots_per_block
     _check_throughput(throughput, arriving)
     utilisation = float(np.max(arriving / np.maximum(throughput, 1e-30)))
-    if utilisation <= MAX_UTILISATION and load_of(scenario, world).together <= MAX_UTILISATION:
+    if utilisation <= MAX_UTILISATION and load_of(scenario, world).system_utilisation <= MAX_UTILISATION:
         return scenario, 1.0
     scale = min(1.0, TARGET_UTILISATION / utilisation)
-    while load_of(scaled := _scale_arrivals(scenario, scale), world).together > TARGET_UTILISATION:
+    while load_of(scaled := _scale_arrivals(scenario, scale), world).system_utilisation > TARGET_UTILISATION:
         scale *= LOAD_STEP
     return scaled, scale
 

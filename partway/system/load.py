@@ -1,4 +1,4 @@
-"""TODO system.load."""
+"""How much work arrives in a scenario, and how much can be done, before anything runs."""
 
 from dataclasses import dataclass
 
@@ -14,35 +14,36 @@ from partway.system.world import World
 class Load:
     """How much work arrives and how much can be done, per block.
 
-    tasks     that arrive in the fleet
-    alone     arriving tasks as a share of what a device can finish without help, at the busiest one; no task is kept
-              half done, so 1.7 tasks of CPU finish one
-    server    whole tasks of all devices as a share of what the server can do
-    together  arriving work as a share of all capacity, counting of a device's no more than it has work for
-    stuck     devices that can neither finish a task in a block nor, with the channel at its mean, send enough of one
+    tasks                that arrive in the fleet
+    device_utilisation   rho of the busiest device without offloading: arriving tasks / tasks that it can finish in a
+                         block; no task is kept half done, so that a CPU for 1.7 tasks finishes one
+    server_utilisation   rho of the server if every task were offloaded whole
+    system_utilisation   arriving work / capacity of all, where a device's capacity counts up to its arriving work
+    infeasible_devices   devices that can neither finish a task in a block nor, at the mean channel gain, offload enough
     """
 
     tasks: float
-    alone: float
-    server: float
-    together: float
-    stuck: int
+    device_utilisation: float
+    server_utilisation: float
+    system_utilisation: float
+    infeasible_devices: int
 
     def sentence(self) -> str:
         """The load in words, for the terminal."""
         text = (
-            f"{self.tasks:.4g} tasks arrive per block: {self.alone:.0%} of what the busiest device can finish alone, "
-            f"{self.server:.0%} of what the server can, {self.together:.0%} of all capacity"
+            f"{self.tasks:.4g} tasks arrive per block: {self.device_utilisation:.0%} of what the busiest device can finish "
+            f"alone, "
+            f"{self.server_utilisation:.0%} of what the server can, {self.system_utilisation:.0%} of all capacity"
         )
-        if self.together >= 1:
+        if self.system_utilisation >= 1:
             text += ". MORE WORK ARRIVES THAN CAN BE DONE: every policy is unstable"
-        if self.stuck:
-            text += f". {self.stuck} device(s) can do nothing: too slow for a task in a block, no affordable cut"
+        if self.infeasible_devices:
+            text += f". {self.infeasible_devices} device(s) can do nothing: too slow for a task in a block, no affordable cut"
         return text
 
 
 def load_of(scenario: Scenario, world: World) -> Load:
-    """What the load is before anything runs; no policy is assumed."""
+    """The load of a scenario before anything runs; no policy is assumed."""
     devices, server = world.devices, world.server
     arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots_per_block
     finished = np.floor(np.asarray(devices.capacity) + ROUNDING)
@@ -52,14 +53,14 @@ def load_of(scenario: Scenario, world: World) -> Load:
         alone = np.where(arriving > 0, arriving / finished, 0.0)
     return Load(
         tasks=float(arriving.sum()),
-        alone=float(alone.max()),
-        server=float(work.sum() / at_server),
-        together=float(work.sum() / (own.sum() + at_server)),
-        stuck=int(np.sum(_stuck(devices))),
+        device_utilisation=float(alone.max()),
+        server_utilisation=float(work.sum() / at_server),
+        system_utilisation=float(work.sum() / (own.sum() + at_server)),
+        infeasible_devices=int(np.sum(_infeasible(devices))),
     )
 
 
-def _stuck(devices: Device) -> np.ndarray:
+def _infeasible(devices: Device) -> np.ndarray:
     """(K,) devices that cannot finish any task even when the channel is at its mean."""
     task = devices.task
     carried = np.log2(1 + devices.mean_gain * devices.tx_power_max_w / devices.snr_gap)

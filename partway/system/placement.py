@@ -1,4 +1,4 @@
-"""TODO system.placement."""
+"""Where the devices are, and the mean channel gain that follows: path loss, shadowing, noise."""
 
 from dataclasses import dataclass
 

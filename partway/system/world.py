@@ -56,7 +56,7 @@ def _work(scenario: Scenario, device: DeviceClass) -> _Work:
 
 
 def build(scenario: Scenario, placement: Placement) -> World:
-    """The scenario's parties in the units of `partway.model`, float64 NumPy arrays with the device axis last."""
+    """The scenario's parties in the units of `partway.system.types`, float64 NumPy arrays with the device axis last."""
     classes = scenario.device_classes()
     kinds = list(dict.fromkeys(classes))
     work_of = {kind: _work(scenario, kind) for kind in kinds}
