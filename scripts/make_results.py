@@ -45,10 +45,10 @@ what is sent, and `dads` and `iao` plan with that rate. Algorithm 2 tells the ra
 they do no better (the table after this), so that it is their aim, the slowest stage or the longest latency whatever it
 costs, that does not fit (8). `coedge` is `neurosurgeon-energy`
 with a deadline that never binds here, and `ans` learns the delays that `neurosurgeon` computes. `parametric-printed`
-and `parametric` are Algorithms 1 and 2, with the gradients the paper prints and with true ones; their stopping rule freezes a
-constant power. On the real networks of `ocr` and `camera` a power is felt only where it changes the cut, so the
-gradient of `parametric` does not see its cost. `parametric` or a Q-learning scheme is unstable in seeds in which its server
-settles on a rate below the arriving work; its mean then says nothing. `full` can send one task a block.
+and `parametric` are Algorithms 1 and 2, with the gradients the paper prints and with true ones; their stopping rule
+freezes a constant power. On the real networks of `ocr` and `camera` a power is felt only where it changes the cut, so the
+gradient of `parametric` does not see its cost. `parametric` or a Q-learning scheme is unstable in seeds in which its
+server settles on a rate below the arriving work; its mean then says nothing. `full` can send one task a block.
 [paper.md](paper.md) says more.
 """
 

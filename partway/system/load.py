@@ -31,14 +31,14 @@ class Load:
     def sentence(self) -> str:
         """The load in words, for the terminal."""
         text = (
-            f"{self.tasks:.4g} tasks arrive per block: {self.device_utilisation:.0%} of what the busiest device can finish "
-            f"alone, "
-            f"{self.server_utilisation:.0%} of what the server can, {self.system_utilisation:.0%} of all capacity"
+            f"{self.tasks:.4g} tasks arrive per block: {self.device_utilisation:.0%} of what the busiest device can "
+            f"finish alone, {self.server_utilisation:.0%} of what the server can, {self.system_utilisation:.0%} of all "
+            "capacity"
         )
         if self.system_utilisation >= 1:
             text += ". MORE WORK ARRIVES THAN CAN BE DONE: every policy is unstable"
         if self.infeasible_devices:
-            text += f". {self.infeasible_devices} device(s) can do nothing: too slow for a task in a block, no affordable cut"
+            text += f". {self.infeasible_devices} device(s) can do nothing: too slow for a task in a block, no feasible cut"
         return text
 
 
