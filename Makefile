@@ -44,10 +44,10 @@ profiles: $(DEV)  ## Make partway/dnn/profiles/*.csv from ONNX models
 results: $(DEV)  ## Write the comparisons of docs/results.md and its pictures from runs made now (minutes)
 	$(BIN)/python scripts/make_results.py
 
-bench: $(DEV)  ## Measure how fast it is, against NumPy and against the machine: docs/benchmarks.md (up to 45 minutes)
+bench: $(DEV)  ## Measure speed, of the main job first, against NumPy and the machine: docs/benchmarks.md (up to 45 minutes)
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(DEV)  ## Check in a minute that Partway and what it is measured against agree
+bench-quick: $(DEV)  ## Check in two minutes that Partway and the implementations that it is compared with agree
 	$(BIN)/python -m benchmarks --quick
 
 goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it is meant for, and Theorem 1 (minutes)

@@ -1,10 +1,12 @@
-"""The command line: measure, keep what was found in docs/data, write docs/benchmarks.md and its figure.
+"""The command line: measure, store the records in docs/data, write docs/benchmarks.md and its figure.
 
 python -m benchmarks                    everything, up to three quarters of an hour, on at most two cores
-python -m benchmarks --only memory      one group anew, the rest as it is kept in docs/data/benchmarks-cpu.json
-python -m benchmarks --missing          what there was no time for, or failed; the rest as it is kept
-python -m benchmarks --page             nothing anew, only the page
-python -m benchmarks --quick            tiny sizes; says whether results agree, and nothing of time
+python -m benchmarks --only memory      one group again; the rest stays as in docs/data/benchmarks-cpu.json
+python -m benchmarks --only main --before PATH
+                                        the main job, compared with an older checkout in alternating processes
+python -m benchmarks --missing          what failed, or was not reached in time; the rest stays as it is
+python -m benchmarks --page             measures nothing, only writes the page
+python -m benchmarks --quick            tiny sizes: whether results agree; no times
 python -m benchmarks --device gpu       the same on an accelerator, kept in docs/data/benchmarks-gpu.json; prints its
                                         page and writes none. Needs JAX with CUDA: pip install "jax[cuda12]"
 """
@@ -28,7 +30,7 @@ DOCS = ROOT / "docs"
 CACHE = ROOT / "results" / "benchmarks-cache"
 CUDA = 'pip install "jax[cuda12]"'
 NO_GPU = f". JAX needs a GPU and CUDA: {CUDA}"
-GROUPS = ("agreement", "peaks", "xla", "service_per_slot", "many", "start", "memory", "blocks", "compile")
+GROUPS = ("main", "agreement", "peaks", "xla", "rates", "many", "start", "memory", "blocks", "compile")
 Record = dict[str, Any]
 
 
@@ -44,10 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(f"{kept} is not there: measure first.")
         _show(known, options.device, False)
         return 0
-    places = _places(options.device)
-    told = do(places.job("described", {}))
-    if "failed" in told:
-        return _say(f"Nothing was measured: {told['failed']}{NO_GPU if options.device == 'gpu' else ''}")
+    if options.before and not (options.before / "partway" / "__main__.py").is_file():
+        return _say(f"--before {options.before}: no checkout of Partway")
+    places = _places(options.device, options.before)
+    described = do(places.job("described", {}))
+    if "failed" in described:
+        return _say(f"Nothing was measured: {described['failed']}{NO_GPU if options.device == 'gpu' else ''}")
     groups, alone = options.only or GROUPS, bool(options.only) and not known
     others = [one for one in known if one["group"] not in groups or (options.missing and whole(one))]
     there = [(one["group"], one["about"]) for one in others]
@@ -59,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kept.write_text(json.dumps([*others, *found], indent=1) + "\n")
 
     try:
-        found = measure(chosen, options.minutes, told["machine"], keep)
+        found = measure(chosen, options.minutes, described["machine"], keep)
     except KeyboardInterrupt:
-        return _say(f"Stopped; what was measured is kept in {kept}. --missing goes on." if not alone else "Stopped.")
+        return _say(f"Stopped; what was measured is kept in {kept}. --missing continues." if not alone else "Stopped.")
     _show([*others, *found], options.device, alone)
     return 0
 
@@ -123,9 +127,9 @@ def _say(what: str) -> int:
     return 1
 
 
-def _places(device: str) -> Places:
+def _places(device: str, before: Path | None) -> Places:
     CACHE.mkdir(parents=True, exist_ok=True)
-    return Places(str(CACHE), device)
+    return Places(str(CACHE), device, before=before.resolve() if before else None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,8 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)}")
-    parser.add_argument("--missing", action="store_true", help="measure only what is not there yet")
-    parser.add_argument("--page", action="store_true", help="write the page from what was measured before")
+    parser.add_argument("--missing", action="store_true", help="measure only what is missing")
+    parser.add_argument("--page", action="store_true", help="write the page from the records")
+    parser.add_argument("--before", type=Path, metavar="PATH", help="an older checkout to compare the main job with")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no times")
     parser.add_argument(
         "--device",

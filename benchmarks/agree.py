@@ -1,13 +1,13 @@
-"""Whether all implementations compute the same: the parts of the cost, block by block, on Partway's own draws.
+"""Whether all implementations compute the same components of the cost, block by block, from Partway's random numbers.
 
-In a world whose server is dear: where it is cheap, all is served at once and nothing depends on what it learns.
+In a world whose server is expensive: with a cheap one all work is served at once, and nothing depends on its learning.
 """
 
 import numpy as np
 
 from benchmarks.fleet import Array, agreed_features, fleet_of, recorded
 from benchmarks.rivals import rival_of
-from benchmarks.worlds import DEAR, pair_of, world_of
+from benchmarks.worlds import EXPENSIVE, pair_of, world_of
 from partway.schemes import stream_of
 from partway.simulation.rollout import Run, rollout
 
@@ -24,7 +24,7 @@ def differences(
     The plain loop computes in Python's own floats, so it is compared in float64 only. A part counts as a tenth of
     the cost at least: near 0 a relative difference says nothing.
     """
-    world, pair, seeds = world_of(devices, DEAR), pair_of(scheme), list(range(runs))
+    world, pair, seeds = world_of(devices, EXPENSIVE), pair_of(scheme), list(range(runs))
     ours = components_of(rollout(world, pair, stream_of(scheme), seeds, blocks, precision=precision))
     features = agreed_features(world, pair, scheme, seeds, precision) if scheme == "parametric-printed" else None
     fleet, chance, found = fleet_of(world, precision), recorded(world, seeds, blocks, precision), dict[str, float]()

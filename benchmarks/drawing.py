@@ -29,7 +29,7 @@ class Line:
     kind: str
     runs: int
     lanes: list[int]
-    service_per_slot: list[Measured]
+    rates: list[Measured]
 
 
 def write(records: Sequence[Record], path: Path) -> None:
@@ -72,11 +72,11 @@ def _panel(axes: Axes, records: Sequence[Record], scheme: str) -> None:
     looks = dict(zip(sorted({line.runs for line in drawn}), LOOKS, strict=False))
     for line in drawn:
         ends = [
-            [one.median - one.low for one in line.service_per_slot],
-            [one.high - one.median for one in line.service_per_slot],
+            [one.median - one.low for one in line.rates],
+            [one.high - one.median for one in line.rates],
         ]
         how = _look(*looks[line.runs], COLOURS[line.kind])
-        axes.errorbar(line.lanes, [one.median for one in line.service_per_slot], ends, elinewidth=0.8, **how)
+        axes.errorbar(line.lanes, [one.median for one in line.rates], ends, elinewidth=0.8, **how)
     for kind in dict.fromkeys(line.kind for line in drawn):
         axes.plot([], [], color=COLOURS[kind], label=NAMES[kind])
     for runs, look in looks.items():

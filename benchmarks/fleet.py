@@ -1,4 +1,4 @@
-"""What a NumPy user would write down of a world: one class of devices at many places, and one server.
+"""A world as a NumPy user would describe it: one class of devices at many places, and one server.
 
 Legend of the rivals: S runs (seeds), K devices, n slots, M features, C cuts, Q states of a table; runs first, devices
 last.
@@ -15,6 +15,8 @@ from partway.controllers.base import ControllerPair
 from partway.controllers.features import ServerWeights
 from partway.controllers.parametric import Algorithm1, Algorithm2
 from partway.pytree import cast_floats
+from partway.schemes import stream_of
+from partway.simulation.rollout import init_runs
 from partway.system.equations import LN2
 from partway.system.exogenous import exogenous, gains
 from partway.system.world import World
@@ -24,10 +26,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Fleet:
-    """Numbers of one class of devices and of its server, all of one precision, in the units of `partway.model`.
+    """Numbers of one class of devices and of its server, all of one precision, in the units of `partway.system.types`.
 
-    reach  ln 2 times the spectral efficiency of a whole task: sending `offload` takes snr_gap / h (e^(reach rest) - 1) [W]
-    share  (C,) the cuts             mean_gain  (K,) [1/W]             usual_*  the unit of a party's costs
+    reach      ln 2 times the spectral efficiency of one task: `offload` takes snr_gap / h (e^(reach offload) - 1) [W]
+    share      (C,) the fraction sent at each cut
+    mean_gain  (K,) [1/W]
     """
 
     devices: int
@@ -42,7 +45,7 @@ class Fleet:
     energy_weight: Any
     slot_s: Any
     snr_gap: Any
-    grid_max: Any
+    reach: Any
     discount: Any
     server_capacity: Any
     server_coef: Any
@@ -53,7 +56,7 @@ class Fleet:
 
 
 def fleet_of(world: World, precision: str) -> Fleet:
-    """The numbers of a world of equal devices under the paper's law that hear the server late.
+    """The numbers of a world of equal devices with the paper's task, whose broadcast arrives at least a block late.
 
     Raises ValueError for any other world: the rivals leave out what only other worlds need.
     """
@@ -65,7 +68,7 @@ def fleet_of(world: World, precision: str) -> Fleet:
         or np.isfinite(device.tx_power_max_w)
         or server.broadcast_delay_blocks < 1
     ):
-        raise ValueError("the rivals know equal devices of the preset `paper` only, with broadcast_lag from 1")
+        raise ValueError("the rivals know equal devices of the preset `paper` only, with broadcast_delay_blocks from 1")
     numbers = {
         "capacity": device.capacity,
         "energy_coef": device.energy_coef,
@@ -73,7 +76,7 @@ def fleet_of(world: World, precision: str) -> Fleet:
         "energy_weight": device.energy_weight,
         "slot_s": device.slot_s,
         "snr_gap": device.snr_gap,
-        "grid_max": LN2 * device.task.bits_per_task / (device.slot_s * device.bandwidth_hz),
+        "reach": LN2 * device.task.bits_per_task / (device.slot_s * device.bandwidth_hz),
         "discount": device.discount,
         "server_capacity": server.slot_capacity,
         "server_coef": server.energy_coef,
@@ -103,7 +106,7 @@ def _one_class(world: World) -> World:
 
 
 class Chance(Protocol):
-    """What chance brings: `first` (S, K) gains of block 0; `block(t)` arrivals (S, n, K) and the next gains (S, K)."""
+    """What is random: `first` (S, K) gains of block 0; `block(t)` arrivals (S, n, K) and the next gains (S, K)."""
 
     def first(self) -> Array: ...
 

@@ -113,7 +113,7 @@ class Rate:
 def all_rates(records: Sequence[Record]) -> list[Rate]:
     """Every configuration that was measured."""
     rates = list[Rate]()
-    for record in of_group(records, "service_per_slot"):
+    for record in of_group(records, "rates"):
         about = {name: record["about"][name] for name in ("scheme", "devices", "precision", "cores")}
         for one in (one for one in record["found"] if "failed" not in one):
             for runs, values in one.items():

@@ -84,14 +84,14 @@ def table(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[
 
 def summary(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[Record] = ()) -> str:
     """One sentence: how many of the numbers that are asked for are met, missed, and not measured."""
-    told = list[bool | None]()
+    verdicts = list[bool | None]()
     for goal in GOALS:
         for scheme, wanted in _judged(goal, device).items():
             values = {one.part: one.number.median for one in goal.values(_own(goal, records, accelerated), scheme)}
-            told += [one.met(values[one.part]) if one.part in values else None for one in wanted]
-    met, missed, unknown = (told.count(verdict) for verdict in (True, False, None))
+            verdicts += [one.met(values[one.part]) if one.part in values else None for one in wanted]
+    met, missed, unknown = (verdicts.count(verdict) for verdict in (True, False, None))
     return (
-        f"Of the numbers that are asked for ({len(told)}, every part of a goal counted), {met} {_is(met)} met and "
+        f"Of the numbers that are asked for ({len(verdicts)}, every part of a goal counted), {met} {_is(met)} met and "
         f"{missed} {_is(missed)} missed by the medians; {unknown} {_is(unknown)} not measured."
     )
 

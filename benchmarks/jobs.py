@@ -17,6 +17,7 @@ from benchmarks.agree import differences
 from benchmarks.fleet import OwnDraws, fleet_of, own_features
 from benchmarks.limit import peaks
 from benchmarks.machine import peak_bytes, words
+from benchmarks.main_parts import device_block
 from benchmarks.rivals import LOOP_DEVICES, ONE_BY_ONE, rival_of
 from benchmarks.worlds import pair_of, world_of
 from partway.schemes import stream_of
@@ -31,11 +32,11 @@ MEASURED_S = 0.15
 REPEATS, FEWER, LONG_S = 5, 3, 60.0
 """How often a rate is measured; fewer times where that takes long."""
 Play = Callable[[], float]
-"""Plays some blocks; device-blocks a second."""
+"""Computes some blocks; device-blocks a second."""
 
 
 class Ours:
-    """Partway, going on from block to block."""
+    """Partway; every call continues from the one before."""
 
     def __init__(self, scheme: str, devices: int, runs: int, precision: str):
         self.scheme, self.seeds, self.precision, self.first = scheme, list(range(runs)), precision, 0
@@ -66,7 +67,7 @@ def rates(
     repeats: int = REPEATS,
     blocks: int = 0,
 ) -> dict[str, Any]:
-    """By number of runs: device-blocks a second of ours and of the rivals named, and what waits a device at the end.
+    """By number of runs: device-blocks a second of ours and of the rivals named, and what waits per device at the end.
 
     blocks  of one measurement of ours, 0: as many as take long enough
     """
@@ -197,5 +198,16 @@ def _device() -> str:
     return "cpu" if jax.default_backend() == "cpu" else "gpu"
 
 
-MEASUREMENTS = (rates, rival_rates, memory, compiling, by_blocks, many_runs, agreement, best_rates, counted_by_xla)
+MEASUREMENTS = (
+    device_block,
+    rates,
+    rival_rates,
+    memory,
+    compiling,
+    by_blocks,
+    many_runs,
+    agreement,
+    best_rates,
+    counted_by_xla,
+)
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {job.__name__: job for job in (described, *MEASUREMENTS)}

@@ -52,12 +52,14 @@ class Count:
         return 2 * self.multiply_adds + 4 * self.sigmoids
 
 
-def counts(slots: int, most: int) -> dict[str, Count]:
-    """Of `parametric-printed`: features of two states, ten operations on each feature, and a column of the server's features.
+def counts(slots: int, max_tasks_per_block: int) -> dict[str, Count]:
+    """What a device-block of each measured scheme needs.
 
-    Of `priced`: c(j) over the cuts twice (cost, minimum), the cut of the choice, U(m), backup and step of V.
+    parametric-printed  features of two states, ten operations on each feature, and a column of the server's features
+    priced              c(j) over the cuts twice (cost, minimum), the cut of the choice, U(m), backup and step of V
     """
     m, q, cuts, scalars = Algorithm1().features, Priced().states, CONTINUOUS_CUTS, 40
+    most = max_tasks_per_block
     printed = Count(
         multiply_adds=2 * m * (3 + slots) + 10 * m + 2 * m + scalars,
         sigmoids=2 * m + 3,

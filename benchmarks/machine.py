@@ -37,7 +37,7 @@ def _accelerator() -> list[str]:
 
 def peak_bytes() -> tuple[str, int]:
     """("accelerator", what JAX took of it at most), where it says so; else ("process", what this process took)."""
-    told = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in told:
-        return "accelerator", told["peak_bytes_in_use"]
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return "accelerator", stats["peak_bytes_in_use"]
     return "process", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

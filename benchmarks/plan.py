@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from benchmarks import main_job
 from benchmarks.process import Job, cores, do, do_together, start_up
 from benchmarks.rivals import LOOP_DEVICES, RIVALS
 from benchmarks.worlds import MEASURED
@@ -38,11 +40,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Places:
-    """Where things run: the device, the folder of compiled programs, the cores, no more than the goals are of."""
+    """Where things run: the device, the folder of compiled programs, and the cores, two at most, as in the goals.
+
+    before  an older checkout with which the main job is compared
+    """
 
     cache: str
     device: str = "cpu"
     cores: tuple[int, ...] = field(default_factory=lambda: cores()[:2])
+    before: Path | None = None
 
     def counts(self) -> list[int]:
         """The numbers of cores that are measured, all of them last. On an accelerator 0: the whole of it."""
@@ -50,14 +56,15 @@ class Places:
 
     def job(self, name: str, how: dict[str, Any], count: int = 0, cached: bool = True) -> Job:
         """A job on the first `count` cores, or on all."""
-        started = () if self.device != "cpu" else self.cores[: count or len(self.cores)]
-        return Job(name, how, started, self.cache if cached else None, self.device)
+        chosen = () if self.device != "cpu" else self.cores[: count or len(self.cores)]
+        return Job(name, how, chosen, self.cache if cached else None, self.device)
 
 
 def steps(places: Places) -> list[Step]:
     """All of them."""
     *fewer, whole = places.counts()
     return [
+        *_main(places),
         *_agreement(places),
         *_peaks(places),
         *_rates(places, "float32", whole, list(RIVALS)),
@@ -80,6 +87,28 @@ def sizes(device: str) -> list[tuple[int, list[int]]]:
 
 def _simple(places: Places, group: str, name: str, about: dict[str, Any], repeats: int = 1, **how: Any) -> Step:
     return Step(group, about, lambda: do(places.job(name, {**about, **how})), repeats)
+
+
+def _main(places: Places) -> list[Step]:
+    """The main job, on a CPU: its goals are for two cores."""
+    if places.device != "cpu":
+        return []
+    checkouts, on = main_job.trees(places.before), places.cores
+    commands = [
+        Step(
+            "main",
+            {"command": name},
+            lambda arguments=arguments: main_job.command_times(arguments, checkouts, on),
+            main_job.REPEATS[name],
+        )
+        for name, arguments in main_job.COMMANDS.items()
+    ]
+    about = main_job.DEVICE_BLOCK
+    return [
+        *commands,
+        Step("main", {"parts of": "compare"}, lambda: main_job.part_times(main_job.COMMANDS["compare"], on), 3),
+        Step("main", {"device-block of": "paper", **about}, lambda: do(places.job("device_block", about))),
+    ]
 
 
 def _agreement(places: Places) -> list[Step]:
@@ -123,8 +152,8 @@ def _rates(places: Places, precision: str, count: int, kinds: list[str]) -> list
         how = {"devices": devices, "runs": runs, "precision": precision, "kinds": own}
         for scheme in MEASURED:
             about = {"scheme": scheme, "devices": devices, "precision": precision, "cores": count}
-            job = places.job("service_per_slot", {"scheme": scheme, **how}, count)
-            made.append(Step("service_per_slot", about, lambda job=job: do(job)))
+            job = places.job("rates", {"scheme": scheme, **how}, count)
+            made.append(Step("rates", about, lambda job=job: do(job)))
     return made
 
 

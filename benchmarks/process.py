@@ -1,4 +1,4 @@
-"""Jobs are started in processes of their own and what they find is collected."""
+"""Starts jobs and commands in processes of their own, and collects what they find."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 TIME_LIMIT_S = 480
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
-"""What JAX is told by device: a GPU that is missing is an error then, not a run on the CPU."""
+"""JAX's platform by device: a missing GPU is then an error, not a run on the CPU."""
 
 
 WITHOUT_DASK = """
@@ -23,15 +24,15 @@ sys.modules["dask"] = None
 from partway.__main__ import main
 sys.exit(main())
 """
-"""Partway on some cores, as it is without the extra `cluster`: xarray imports Dask where it is there."""
+"""Partway on some cores, as without the extra `cluster`: xarray imports Dask if it is installed."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A function of `benchmarks.jobs` and its arguments.
 
-    cores  the cores it may use, all where there are none named
-    cache  the folder of compiled programs, none: everything is compiled anew
+    cores  the cores it may use, all if none are named
+    cache  the folder of compiled programs; None: everything is compiled anew
     """
 
     name: str
@@ -48,11 +49,14 @@ class Job:
 
 def start(job: Job) -> subprocess.Popen[str]:
     """The job's process, its threads as many as its cores."""
-    told = {"name": job.name, "how": job.how, "cores": job.cores, "cache": job.cache}
-    command = [sys.executable, "-m", "benchmarks.worker", json.dumps(told)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    given = {"name": job.name, "how": job.how, "cores": job.cores, "cache": job.cache}
+    return start_module("benchmarks.worker", json.dumps(given), environment(job))
+
+
+def start_module(module: str, argument: str, env: dict[str, str]) -> subprocess.Popen[str]:
+    """The process of a module of this folder, with one argument."""
+    command = [sys.executable, "-m", module, argument]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def environment(job: Job) -> dict[str, str]:
@@ -93,27 +97,50 @@ def do_together(jobs: list[Job]) -> list[dict[str, Any]]:
 def start_up(scheme: str, device: str = "cpu", on: tuple[int, ...] = (), runs: int = 3) -> dict[str, Any]:
     """Seconds of `partway run` from start to result, before anything was compiled and right after.
 
-    on  the cores it may use, all where there are none named
+    on  the cores it may use, all if none are named
     """
-    told = {"PARTWAY_BENCHMARK_CORES": json.dumps(on or cores())}
     took: dict[str, list[float]] = {"cold_s": [], "warm_s": []}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             for times in took.values():
-                begun = time.perf_counter()
-                made = {**os.environ, **told, "XDG_CACHE_HOME": folder, "JAX_PLATFORMS": PLATFORMS[device]}
-                made.pop("PYTHONDONTWRITEBYTECODE", None)  # set where tests run: modules would be compiled each time
-                command = [sys.executable, "-c", WITHOUT_DASK, *start_command(scheme)[1:]]
-                done = subprocess.run(command, cwd=ROOT, env=made, capture_output=True, text=True)
-                if done.returncode != 0:
-                    return {"failed": done.stderr.strip().splitlines()[-1][:200]}
-                times.append(time.perf_counter() - begun)
+                try:
+                    times.append(command_s(start_command(scheme), folder, device, on))
+                except RuntimeError as error:
+                    return {"failed": str(error)}
     return took
 
 
+def command_s(
+    arguments: Sequence[str], cache: str, device: str = "cpu", on: tuple[int, ...] = (), root: Path = ROOT
+) -> float:
+    """Seconds of `partway ARGUMENTS` from the start of its process to its end.
+
+    cache  the user's cache folder     on  the cores it may use, all if none are named     root  the checkout
+
+    Raises RuntimeError if it fails or takes too long.
+    """
+    made = command_environment(cache, device) | {"PARTWAY_BENCHMARK_CORES": json.dumps(on or cores())}
+    command, begun = [sys.executable, "-c", WITHOUT_DASK, *arguments], time.perf_counter()
+    try:
+        done = subprocess.run(command, cwd=root, env=made, capture_output=True, text=True, timeout=TIME_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"took more than {TIME_LIMIT_S} s") from error
+    if done.returncode != 0:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200])
+    return time.perf_counter() - begun
+
+
+def command_environment(cache: str, device: str = "cpu") -> dict[str, str]:
+    """A user's environment, with a cache folder of its own."""
+    made = {**os.environ, "XDG_CACHE_HOME": cache, "JAX_PLATFORMS": PLATFORMS[device]}
+    made.pop("PYTHONDONTWRITEBYTECODE", None)  # set where tests run: modules would be compiled each time
+    made.pop("PYTHONPATH", None)  # another checkout must not come first
+    return made
+
+
 def start_command(scheme: str) -> list[str]:
-    """What is timed, without the interpreter."""
-    return ["partway", "run", "--schemes", scheme, "--set", "devices=4", "--blocks", "500", "--seeds", "1"]
+    """What is timed, the arguments of `partway`."""
+    return ["run", "--schemes", scheme, "--set", "devices=4", "--blocks", "500", "--seeds", "1"]
 
 
 def cores() -> tuple[int, ...]:

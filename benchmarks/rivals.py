@@ -20,11 +20,11 @@ RIVALS = ("loop", "per_run", "batched")
 ONE_BY_ONE = ("loop", "per_run")
 """Those that play one run after the other, so that one run is measured and stands for all."""
 LOOP_DEVICES = 50
-"""Up to so many devices the plain loop is measured; its time is proportional to device-blocks."""
+"""Largest fleet of which the plain loop is measured; its time is proportional to device-blocks."""
 
 
 class Rival:
-    """S runs that go on from block to block: (1)-(8) around a device learner and a server."""
+    """S runs, block after block: (1)-(8) around a device learner and a server."""
 
     def __init__(self, fleet: Fleet, devices: Any, server: Any, chance: Chance):
         self.fleet, self.devices, self.server, self.chance = fleet, devices, server, chance
@@ -60,7 +60,7 @@ class Rival:
 
     def _cost(self, local: Array, offload: Array, rates: Array) -> Array:
         fleet = self.fleet
-        power = fleet.snr_gap / self.gain * np.expm1(fleet.grid_max * offload)
+        power = fleet.snr_gap / self.gain * np.expm1(fleet.reach * offload)
         joules = fleet.energy_coef * local * local * local + fleet.slot_s * power
         return np.stack(
             [

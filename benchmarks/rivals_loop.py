@@ -19,9 +19,7 @@ class PrintedLoop:
         start = 2.0 * own.start_value / (m * (1.0 - fleet.discount))
         self.theta = [np.full(m, start, fleet.dtype) for _ in range(fleet.devices)]
         self.power, self.quiet = [float(own.start_power)] * fleet.devices, [0] * fleet.devices
-        self.half = [
-            float(fleet.snr_gap) / h * math.expm1(0.5 * float(fleet.grid_max)) for h in fleet.mean_gain.tolist()
-        ]
+        self.half = [float(fleet.snr_gap) / h * math.expm1(0.5 * float(fleet.reach)) for h in fleet.mean_gain.tolist()]
         self.usual = float(fleet.queue_weight + fleet.energy_weight * fleet.energy_coef)
 
     def act(self, q: Array, gain: Array, price: Array) -> tuple[Array, Array]:
@@ -32,7 +30,7 @@ class PrintedLoop:
 
     def _act(self, k: int, q: float, gain: float) -> tuple[float, float]:
         fleet = self.fleet
-        carried = math.log1p(gain * self.power[k] * self.half[k] / float(fleet.snr_gap)) / float(fleet.grid_max)
+        carried = math.log1p(gain * self.power[k] * self.half[k] / float(fleet.snr_gap)) / float(fleet.reach)
         offload = min(carried, 1.0) if q >= 1 else 0.0
         return q - max(math.ceil(q - offload - float(fleet.capacity) - ROUNDING), 0.0), offload
 
@@ -75,7 +73,7 @@ class PricedLoop:
         self.value = [value.copy() for _ in range(fleet.devices)]
         self.target: list[Array] = [value] * fleet.devices
         self.arrive = [(np.arange(fleet.slots + 1) == 0).astype(fleet.dtype) for _ in range(fleet.devices)]
-        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.grid_max * fleet.share)
+        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.reach * fleet.share)
         local = self.tasks[1:, None] - fleet.share
         running = fleet.energy_weight * fleet.energy_coef * local**3
         self.running = np.where(local <= fleet.capacity + ROUNDING, running, np.inf)

@@ -28,14 +28,14 @@ class PricedDevices:
         self.value = np.repeat(value.astype(dtype)[:, None], lanes, axis=1)
         self.arrive = np.zeros((fleet.slots + 1, lanes), dtype)
         self.arrive[0] = 1.0
-        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.grid_max * fleet.share)
+        self.radio = fleet.energy_weight * fleet.slot_s * fleet.snr_gap * np.expm1(fleet.reach * fleet.share)
         local = np.arange(fleet.max_tasks_per_block + 1, dtype=dtype)[:, None] - fleet.share
         running = fleet.energy_weight * fleet.energy_coef * local * local * local
         self.running = np.where(local <= fleet.capacity + dtype(ROUNDING), running, np.inf).astype(dtype)
         self.target = np.empty_like(self.value)
 
     def act(self, q: Array, gain: Array, price: Array) -> tuple[Array, Array]:
-        """(taken, rest) (S, K) of least cost; the target of V is found on the way."""
+        """(started, offload) (S, K) of least cost; the target of V is found on the way."""
         started, offload, prices = np.empty(q.size, q.dtype), np.empty(q.size, q.dtype), np.repeat(price, q.shape[1])
         for part in self.tiles:
             sending = self.radio[:, None] / gain.reshape(-1)[part]
@@ -71,7 +71,7 @@ class PricedDevices:
         return cost
 
     def _left(self, part: slice) -> Array:
-        """(Q, N) U(m) = E V(m + A); V goes on beyond its table with its last slope."""
+        """(Q, N) U(m) = E V(m + A); beyond its table V continues with its last slope."""
         value, arrive, n = self.value[:, part], self.arrive[:, part], self.fleet.slots
         ahead = np.arange(1, n + 1, dtype=value.dtype)[:, None]
         longer = np.concatenate([value, value[-1] + (value[-1] - value[-2]) * ahead])

@@ -35,16 +35,16 @@ class PrintedDevices:
         self.fleet, self.own, self.mu = fleet, own, features.mu
         self.theta = np.full((runs, m, fleet.devices), 2.0 * own.start_value / (m * (1.0 - fleet.discount)), dtype)
         self.power, self.quiet = np.full(shape, own.start_power, dtype), np.zeros(shape, dtype)
-        self.half = fleet.snr_gap / fleet.mean_gain * np.expm1(fleet.grid_max * dtype(0.5))
+        self.half = fleet.snr_gap / fleet.mean_gain * np.expm1(fleet.reach * dtype(0.5))
         self.usual = fleet.queue_weight + fleet.energy_weight * fleet.energy_coef
         self.tiles = tiles(runs, fleet.devices)
 
     def act(self, q: Array, gain: Array, price: Array) -> tuple[Array, Array]:
-        """(taken, rest) (S, K): the share that the power sends, and as many tasks as f_max allows."""
+        """(started, offload) (S, K): the share that the power sends, and as many tasks as f_max allows."""
         del price
         fleet = self.fleet
         efficiency = np.log1p(gain * (self.power * self.half) / fleet.snr_gap) / fleet.dtype(LN2)
-        offload = np.minimum(efficiency * fleet.dtype(LN2) / fleet.grid_max, 1.0)
+        offload = np.minimum(efficiency * fleet.dtype(LN2) / fleet.reach, 1.0)
         offload[q < 1] = 0.0
         whole = np.maximum(np.ceil(q - offload - fleet.capacity - fleet.dtype(ROUNDING)), 0.0)
         return q - whole, offload

@@ -26,7 +26,7 @@ class PrintedServer:
         self.fleet, self.own, self.root = fleet, own, dtype(np.sqrt(fleet.devices))
         self.nu_y, self.nu_q, self.nu_f = features.nu[:, :, 0], features.nu[:, :, 1:at], features.nu[:, :, at:]
         self.theta = np.full((runs, m), 2.0 * own.start_value / (m * (1.0 - fleet.discount)), dtype)
-        self.service_per_slot, self.quiet = np.full((runs, n), own.start_rate, dtype), np.zeros(runs)
+        self.rates, self.quiet = np.full((runs, n), own.start_rate, dtype), np.zeros(runs)
         slot = dtype(fleet.devices / n)
         energy = fleet.server_energy_weight * fleet.server_coef * n * slot**3
         self.usual = fleet.server_queue_weight * fleet.devices + energy
@@ -34,13 +34,13 @@ class PrintedServer:
 
     def act(self, y: Array) -> tuple[Array, Array]:
         """(rates (S, n) [mean tasks], price (S,)) of this block."""
-        return self.service_per_slot * self.fleet.server_capacity, np.zeros_like(y)
+        return self.rates * self.fleet.server_capacity, np.zeros_like(y)
 
     def learn(self, y: Array, q: Array, next_y: Array, next_q: Array, inflow: Array, t: int) -> None:
         del inflow
         before = self._see(y, q) if self.seen is None else self.seen
         self.seen = self._see(next_y, next_q)
-        by_rates = (self.nu_f @ self.service_per_slot[:, :, None])[:, :, 0]
+        by_rates = (self.nu_f @ self.rates[:, :, None])[:, :, 0]
         now, after = sigmoid(before + by_rates), sigmoid(self.seen + by_rates)
         self._improve(y, now, after, t)
 
@@ -50,7 +50,7 @@ class PrintedServer:
 
     def _improve(self, y: Array, now: Array, after: Array, t: int) -> None:
         fleet, own = self.fleet, self.own
-        commanded, unit = self.service_per_slot * fleet.server_capacity, fleet.server_energy_weight * fleet.server_coef
+        commanded, unit = self.rates * fleet.server_capacity, fleet.server_energy_weight * fleet.server_coef
         paid = fleet.server_queue_weight * y + unit * np.sum(commanded * commanded * commanded, axis=1)
         moved = fleet.discount * after - now
         error = paid / self.usual + np.sum(self.theta * moved, axis=1)
@@ -62,15 +62,15 @@ class PrintedServer:
         theta = self.theta - step * error[:, None] * moved
         change = np.linalg.norm(theta - self.theta, axis=1) / np.linalg.norm(self.theta, axis=1)
         self.quiet = np.where(step[:, 0] == 0, self.quiet, np.where(change <= own.tolerance, self.quiet + 1, 0))
-        self.theta, self.service_per_slot = theta, np.clip(self.service_per_slot - step * by_rates, 0.0, 1.0)
+        self.theta, self.rates = theta, np.clip(self.rates - step * by_rates, 0.0, 1.0)
 
 
 class PricedServer:
-    """The server that learns u(x) on a grid, and tells a price."""
+    """The server that learns u(x) on a grid, and broadcasts a price."""
 
     def __init__(self, fleet: Fleet, runs: int, own: PostDecisionServer):
         self.fleet, self.own, dtype = fleet, own, fleet.dtype
-        even = np.arange(own.points, dtype=dtype) / dtype(own.points - 1)
+        even = np.arange(own.grid_points, dtype=dtype) / dtype(own.grid_points - 1)
         self.grid = dtype(own.grid_max * fleet.devices) * even * even
         self.coef = fleet.server_energy_weight * fleet.server_coef / dtype(fleet.slots**2)
         first = (self.grid + dtype(fleet.devices)) / dtype(UNHURRIED)

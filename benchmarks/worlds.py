@@ -15,8 +15,8 @@ from partway.system.world import World, build
 
 MEASURED = ("parametric-printed", "priced")
 """The schemes that are measured: the paper's learner and ours."""
-CHEAP, DEAR = 1e-2, 1.0
-"""w2 K^2 [1/J] of `paper` at 20 devices; and of a server that lets work wait, whose price decides what is sent."""
+CHEAP, EXPENSIVE = 1e-2, 1.0
+"""w2 K^2 [1/J] of `paper` with 20 devices; and of a server that lets work wait, whose price decides what is sent."""
 
 
 def overrides(devices: int, weight: float = CHEAP) -> list[str]:
