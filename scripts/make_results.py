@@ -37,19 +37,18 @@ SHOWN = ("gap", "cost-over-time", "tradeoff")
 
 READING = """
 How to read it. `constant` takes up the same number of tasks in every block, sends the same share of the last one, and
-has a server of one speed that rests when its queue is empty; its three numbers are tuned on two other seeds, on a grid.
-A scheme that learns should beat it. `binary`, `even` and `random` have the paper's Algorithm 2 at the server and pay
-for the rates it commands, work or no work, as (7) says; `local`, `full`, `myopic` and the rules from related work have
-the near-optimal server of `priced` (`--server NAME` gives all the same). It tells the rate it runs at, which follows
-what is sent, and `dads` and `iao` plan with that rate. Algorithm 2 tells the rate it commands, work or no work: with it
-they do no better (the table after this), so that it is their aim, the slowest stage or the longest latency whatever it
-costs, that does not fit (8). `coedge` is `neurosurgeon-energy`
-with a deadline that never binds here, and `ans` learns the delays that `neurosurgeon` computes. `parametric-printed`
-and `parametric` are Algorithms 1 and 2, with the gradients the paper prints and with true ones; their stopping rule
-freezes a constant power. On the real networks of `ocr` and `camera` a power is felt only where it changes the cut, so the
-gradient of `parametric` does not see its cost. `parametric` or a Q-learning scheme is unstable in seeds in which its
-server settles on a rate below the arriving work; its mean then says nothing. `full` can send one task a block.
-[paper.md](paper.md) says more.
+has a server of one speed that rests when its queue is empty; its three numbers are tuned on two other seeds, on a
+grid. A scheme that learns should beat it. `binary`, `even` and `random` have the paper's Algorithm 2 at the server and
+pay for the rates it commands, work or no work, as (7) says; `local`, `full`, `myopic` and the rules from related work
+have the near-optimal server of `priced` (`--server NAME` gives all the same). It tells the rate it runs at, which
+follows what is sent, and `dads` and `iao` plan with that rate. Algorithm 2 tells the rate it commands, work or no
+work: with it they do no better (the table after this), so that it is their aim, the slowest stage or the longest
+latency whatever it costs, that does not fit (8). `coedge` is `neurosurgeon-energy` with a deadline that never binds
+here, and `ans` learns the delays that `neurosurgeon` computes. `parametric-printed` and `parametric` are Algorithms 1
+and 2, with the gradients the paper prints and with true ones; their stopping rule freezes a constant power. On the
+real networks of `ocr` and `camera` a power is felt only where it changes the cut, so the gradient of `parametric` does
+not see its cost. `parametric` or a Q-learning scheme is unstable in seeds in which its server settles on a rate below
+the arriving work; its mean then says nothing. `full` can send one task a block. [paper.md](paper.md) says more.
 """
 
 

@@ -38,7 +38,7 @@ class Load:
         if self.system_utilisation >= 1:
             text += ". MORE WORK ARRIVES THAN CAN BE DONE: every policy is unstable"
         if self.infeasible_devices:
-            text += f". {self.infeasible_devices} device(s) can do nothing: too slow for a task in a block, no feasible cut"
+            text += f". {self.infeasible_devices} device(s) can do nothing: too slow for a task, no feasible cut"
         return text
 
 
