@@ -13,8 +13,8 @@ import pytest
 from partway.bound.lower_bound import Bound, lower_bound
 from partway.bound.report import served_at_best
 from partway.cli.main import main
-from partway.controllers.postdecision import energy_coef
 from partway.scenario.loading import load
+from partway.system.equations import service_cost_coef
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
@@ -55,7 +55,7 @@ def test_json_is_what_lower_bound_finds(objective: str, monkeypatch: pytest.Monk
     assert document["sent_per_block"] == pytest.approx(float(bound.inflow.sum()))
     assert load(document["scenario"]) == scenario
     served = document["served_per_block"]
-    cost = float(energy_coef(world.server)) * served**3
+    cost = float(service_cost_coef(world.server)) * served**3
     cost += (float(world.server.queue_weight) - document["price"] / float(bound.certificate.discount)) * served
     assert cost == pytest.approx(float(bound.certificate.server_dual_value))
 
@@ -66,7 +66,7 @@ def test_the_best_rate_is_the_cheapest():
     server = build(scenario, sample_placement(scenario)).server
     tried = np.linspace(0.0, float(server.slot_capacity) * server.slots, 100_001)
     for price in (0.5, 1.1, 2.0, 1e6):
-        cost = (float(server.queue_weight) - price / 0.95) * tried + float(energy_coef(server)) * tried**3
+        cost = (float(server.queue_weight) - price / 0.95) * tried + float(service_cost_coef(server)) * tried**3
         assert served_at_best(server, price, 0.95) == pytest.approx(tried[np.argmin(cost)], abs=2 * tried[1])
 
 

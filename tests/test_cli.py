@@ -21,7 +21,7 @@ from partway.cli import main as cli
 from partway.cli.main import COMMANDS, main
 from partway.errors import InputError
 from partway.experiments.comparison import Plan
-from partway.experiments.sweep.axes import axes_of
+from partway.experiments.sweep.axes import parse_axes
 from partway.provenance import version
 from partway.scenario.loading import load, preset_text, presets
 from partway.schemes import SCHEMES, hyperparameters
@@ -156,7 +156,7 @@ def test_examples_of_the_help_are_commands(command: str):
         load("paper" if scenario == "mine.toml" else scenario, getattr(options, "set", ()))
         own = getattr(options, "schemes", None) or ([options.scheme] if getattr(options, "scheme", None) else [])
         assert [name for name in own if name not in SCHEMES] in ([], ["mymodule:MyPolicy"])
-        for axis in axes_of(getattr(options, "axis", ())):
+        for axis in parse_axes(getattr(options, "axis", ())):
             load(scenario, {axis.field: axis.values[-1]})
 
 

@@ -16,9 +16,11 @@ import pytest
 
 from partway.bound.lower_bound import lower_bound
 from partway.cli import cut as cut_command
-from partway.cli.main import _parser, main
+from partway.cli.main import build_parser, main
 from partway.cli.terminal import terminal
+from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Constant
+from partway.controllers.block import Transition
 from partway.controllers.postdecision import PostDecisionServer
 from partway.dnn.cuts import layer_cuts
 from partway.dnn.profile import read_profile, shipped_profiles, write_profile
@@ -26,7 +28,7 @@ from partway.errors import InputError
 from partway.experiments.comparison import make_plan
 from partway.figures import cut_map
 from partway.measurement.latency import finish_times
-from partway.measurement.metrics import traced
+from partway.measurement.metrics import device_traces
 from partway.planner.break_even import MAX_HZ, BreakEven, break_even, one_task_cost
 from partway.planner.context import (
     DeviceContext,
@@ -48,7 +50,8 @@ from partway.planner.plan import PlanRule, exact_rule, learned_rule, plan_table
 from partway.planner.report import CutResult, details_table, headline
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
-from partway.simulation.step import Carry, ControllerPair, Transition, play_block, start
+from partway.simulation.step import Carry, init, step
+from partway.system.equations import server_energy
 from partway.system.exogenous import PackedExogenous
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
@@ -383,14 +386,16 @@ def simulated_task(target: DeviceContext, world: World, pair: ControllerPair) ->
     """Latency [s] and the energy of devices and server [J] in a run in which only one task arrives."""
     with jax.enable_x64(True):
         keys, gain = jax.random.split(jax.random.key(0), 3), world.devices.mean_gain
-        controllers, carry = start(world, cast_floats(pair, "float64"), jnp.uint32(0), keys)
+        controllers, carry = init(world, cast_floats(pair, "float64"), jnp.uint32(0), keys)
         arrival = jnp.zeros((1, len(gain)), jnp.uint32).at[0, target.index].set(1 << (world.devices.slots - 1))
-        blocks = []
+        blocks = list[Transition]()
         for block in range(5):
             exogenous = PackedExogenous(arrival if block == 0 else jnp.zeros_like(arrival), gain)
-            carry, played = one_block(world, controllers, carry, exogenous, keys[2], jnp.uint32(block))
-            blocks.append((traced(played), jnp.sum(played.did.joules), played.server_j))
-    traces, device_j, server_j = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *blocks)
+            carry, transition = one_block(world, controllers, carry, exogenous, keys[2], jnp.uint32(block))
+            blocks.append(transition)
+        run = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *blocks)
+        server_j = np.asarray(server_energy(world.server, run.server.service_per_slot))
+    traces, device_j = device_traces(world.devices, run), run.devices.energy_j
     (tasks,) = finish_times(traces, np.asarray(target.world.devices.server_work), target.scenario.slot_s)
     return float(tasks.finished[0] - tasks.arrived[0]), float(device_j.sum()), float(server_j.sum())
 
@@ -400,7 +405,7 @@ def one_block(
     world: World, pair: ControllerPair, carry: Carry, exogenous: PackedExogenous, key: jax.Array, block: jax.Array
 ) -> tuple[Carry, Transition]:
     """A block without learning; compiled once for all choices of `Constant`."""
-    return play_block(world, pair, carry, exogenous, key, block, False)
+    return step(world, pair, carry, exogenous, key, block, False)
 
 
 # The command
@@ -504,7 +509,7 @@ def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     ends = [helper.make_tensor_value_info(name, 1, size) for name, size in (("x", shape), ("z", [1, 1, 512, 512]))]
     model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
     onnx.save(model, "net.onnx")
-    options = _parser().parse_args(["cut", "net.onnx", "--set", "devices=2", "--input-bits", "70000"])
+    options = build_parser().parse_args(["cut", "net.onnx", "--set", "devices=2", "--input-bits", "70000"])
     from_onnx = cut_command.question(options)
     assert from_onnx.profile.name == "net"
     assert from_onnx.device.task.share.tolist() == pytest.approx([0.0, 0.25, 1.0])

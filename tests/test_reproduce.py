@@ -27,8 +27,8 @@ from partway.paper.reproduce import Findings, all_jobs, opened, reproduce
 from partway.paper.verdicts import step_ratio
 from partway.provenance import import_closure
 from partway.scenario.loading import load
-from partway.schemes import pair_for
-from partway.simulation.rollout import run
+from partway.schemes import pair_for, stream_of
+from partway.simulation.rollout import rollout
 from partway.system.placement import sample_placement
 from partway.system.world import build
 
@@ -55,8 +55,8 @@ def test_a_lane_is_the_run_of_its_seed_placement_and_arrival_probability(series:
     for lane, (prob, seed) in {0: (0.2, 3), 3: (0.6, 4)}.items():
         scenario = load("paper", {"devices": 3, "device.arrival_prob": prob, "placement_seed": seed})
         pair, world = pair_for(PRINTED, scenario), build(scenario, sample_placement(scenario))
-        alone = run(world, pair, PRINTED, [seed], job.blocks)
-        np.testing.assert_allclose(cost[lane], alone.sums.cost()[0], rtol=2e-4)
+        alone = rollout(world, pair, stream_of(PRINTED), [seed], job.blocks)
+        np.testing.assert_allclose(cost[lane], alone.metrics.cost()[0], rtol=2e-4)
     assert len(cost) == len(job.arrival_probs) * len(job.seeds)
 
 
