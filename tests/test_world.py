@@ -283,7 +283,7 @@ def test_load_of_the_preset_by_hand():
     found = load_with({})
     assert found.tasks == pytest.approx(40.0)
     assert found.device_utilisation == pytest.approx(0.5)
-    assert found.server == pytest.approx(0.4)
+    assert found.server_utilisation == pytest.approx(0.4)
     assert found.system_utilisation == pytest.approx(40 / 140)
     assert found.infeasible_devices == 0
     assert "MORE WORK" not in found.sentence()
@@ -293,7 +293,7 @@ def test_more_work_than_can_be_done_is_said():
     """100 tasks arrive; devices run one each, 20; the server 5 x 0.1 s x 2e11 / 1e10 = 10."""
     found = load_with({"device.arrival_prob": 1.0, "device.cpu_max_hz": 20e9, "server.cpu_max_hz": 2e11})
     assert found.device_utilisation == pytest.approx(5.0)
-    assert found.server == pytest.approx(10.0)
+    assert found.server_utilisation == pytest.approx(10.0)
     assert found.system_utilisation == pytest.approx(100 / 30)
     assert "MORE WORK ARRIVES THAN CAN BE DONE" in found.sentence()
 
@@ -301,7 +301,7 @@ def test_more_work_than_can_be_done_is_said():
 def test_a_load_that_a_cut_can_carry_is_not_called_too_much():
     """One device, 2 tasks a block (b = 1 in 2 slots), 1.7 tasks of CPU; the server does 0.35 of one.
 
-    Taking up two and sending 0.3 of the second runs exactly 1.7 and leaves the server 0.05: 2 / (1.7 + 0.35) < 1.
+    Starting two and sending 0.3 of the second runs exactly 1.7 and leaves the server 0.05: 2 / (1.7 + 0.35) < 1.
     """
     found = load_with(
         {
@@ -315,7 +315,7 @@ def test_a_load_that_a_cut_can_carry_is_not_called_too_much():
     assert found.system_utilisation == pytest.approx(2 / 2.05)
 
 
-STUCK = {"devices": 4, "device.cpu_max_hz": 8e9, "device.distance_m": 100.0, "radio.shadowing_db": 0.0}
+SLOW_DEVICES = {"devices": 4, "device.cpu_max_hz": 8e9, "device.distance_m": 100.0, "radio.shadowing_db": 0.0}
 """0.4 of a task in a block: 0.6 of it must be sent, 6 bit/s/Hz. The mean gain is 10^3.82 = 6607 per watt.
 
 That takes 1.5 / 6607 x (2^6 - 1) = 14.3 mW; the next of the 32 cuts that stand for the law, 20/32 of a task, 17.05 mW.
@@ -323,7 +323,7 @@ That takes 1.5 / 6607 x (2^6 - 1) = 14.3 mW; the next of the 32 cuts that stand 
 
 
 @pytest.mark.parametrize(
-    ("changed", "stuck"),
+    ("changed", "infeasible"),
     [
         ({}, 0),
         ({"device.tx_power_max_w": 0.0175}, 0),
@@ -333,7 +333,7 @@ That takes 1.5 / 6607 x (2^6 - 1) = 14.3 mW; the next of the 32 cuts that stand 
         ({"device.tx_power_max_w": 0.0140, "device.cpu_max_hz": 9e9}, 0),  # 0.45 of one: a smaller share will do
     ],
 )
-def test_devices_that_can_do_nothing_are_counted(changed: dict[str, Any], stuck: int):
-    found = load_with(STUCK | changed)
-    assert found.infeasible_devices == stuck
-    assert ("can do nothing" in found.sentence()) == (stuck > 0)
+def test_devices_that_can_do_nothing_are_counted(changed: dict[str, Any], infeasible: int):
+    found = load_with(SLOW_DEVICES | changed)
+    assert found.infeasible_devices == infeasible
+    assert ("can do nothing" in found.sentence()) == (infeasible > 0)
