@@ -103,7 +103,7 @@ def test_dask_workers_killed_at_random_moments_change_nothing(
         havoc.join()
         sweep(**MANY, out=seen.out, executor=executor)  # what failed
     assert same_files(seen.out, undisturbed)
-    seen.assert_little_was_lost()
+    seen.assert_little_was_lost(on_dask=True)
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_a_sweep_on_dask_killed_at_random_moments_ends_as_if_undisturbed(
     address = cluster.scheduler_address
     seen = killed_and_resumed(tmp_path / "killed", "sweep_toys.run_slowly", MANY, kills=3, address=address)
     assert same_files(seen.out, undisturbed)
-    seen.assert_little_was_lost()
+    seen.assert_little_was_lost(on_dask=True)
 
 
 def test_a_killed_scheduler_ends_the_sweep_with_one_clear_line(
