@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     if options.table:
         marked(options.table)
     folder = prepared(options.out, options.overwrite) if options.out else None
-    with output.json_file(options) as file:
+    with output.json_file(options) as file, _resumable(folder):
         findings = _findings(sizes, options.scenario, folder, jobs, errors)
         text = output.json_text(as_json(findings))
         if file:
@@ -97,20 +97,25 @@ def _check_tasks(scenario: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def _resumable(folder: Path | None) -> Generator[None]:
+    """Ctrl-C inside says how to resume where finished jobs are saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not folder:
+            raise
+        saved = f"finished jobs are saved in {folder}"
+        raise KeyboardInterrupt(f"interrupted; {saved}; run the same command again to resume") from None
+
+
 def _findings(sizes: "Sizes", scenario: str, folder: Path | None, jobs: int, errors: Console) -> "Findings":
-    """The findings; on Ctrl-C a sentence on how to resume."""
     from partway.paper.jobs import missing
     from partway.paper.reproduce import all_parts, reproduce
 
     finished = folder / JOBS if folder else None
-    try:
-        with progress(missing(all_parts(sizes, scenario), finished), errors) as on_progress:
-            return reproduce(sizes, scenario, finished, jobs, on_progress)
-    except KeyboardInterrupt:
-        if not folder:
-            raise
-        saved = f"finished jobs are saved in {folder}; run the same command again to resume"
-        raise KeyboardInterrupt(f"interrupted; {saved}") from None
+    with progress(missing(all_parts(sizes, scenario), finished), errors) as on_progress:
+        return reproduce(sizes, scenario, finished, jobs, on_progress)
 
 
 def prepared(out: Path, overwrite: bool) -> Path:
