@@ -1,228 +1,268 @@
-"""A fleet played part by part is the fleet played at once."""
+"""A fleet that is computed in chunks, on a mesh, or ahead of the server is the fleet computed at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import scheduled, world_of
 
 from partway.controllers.base import DeviceController
 from partway.controllers.parametric import Algorithm1
 from partway.controllers.postdecision import Priced
-from partway.pytree import cast_floats
 from partway.scenario.loading import load
-from partway.schemes import pair_for
-from partway.simulation import fleet
-from partway.simulation import rollout as runs
-from partway.simulation import schedule as layout
-from partway.simulation import step as simulate
-from partway.simulation.fleet import broadcast_shared, mesh_for, plays_ahead, squeeze_shared
-from partway.simulation.rollout import Run, begin, evaluate, run
-from partway.simulation.step import play_block
-from partway.system.exogenous import sample
-from partway.system.placement import sample_placement
-from partway.system.world import build
+from partway.schemes import pair_for, stream_of
+from partway.simulation import rollout as rollouts
+from partway.simulation import schedule, sharding
+from partway.simulation.fleet import runs_ahead
+from partway.simulation.rollout import Run, evaluate, rollout
+from partway.simulation.sharding import broadcast_shared, mesh_for, squeeze_shared
 
 DEVICES = 11
+BLOCKS = 12
+AS_PRINTED = "as printed"
+"""Four of the paper's devices, all alike, whose queue keeps fractions of tasks."""
+SLOW = pytest.mark.slow
+
+
+def scenario_of(fleet: str, devices: int = DEVICES) -> Any:
+    """Of `camera`, with four classes of devices; of `paper`, with one; or AS_PRINTED."""
+    printed = fleet == AS_PRINTED
+    return load("paper" if printed else fleet, {"devices": devices, "queue": "as_printed" if printed else "conserving"})
+
+
+def computed(scheme: str, scenario: Any, seeds: tuple[int, ...] = (3,)) -> Run:
+    """A run of a fleet in float64, in one call."""
+    world, pair = world_of(scenario), pair_for(scheme, scenario)
+    return rollout(world, pair, stream_of(scheme), seeds, BLOCKS, precision="float64", traces=True)
+
+
+def left_by(run: Run) -> list[Any]:
+    """All that a run leaves."""
+    return jax.tree.leaves((run.metrics, run.traces, run.carry))
+
+
+@pytest.fixture(scope="session")
+def at_once() -> Callable[..., Run]:
+    """A fleet whose devices are computed all together, block by block."""
+
+    def made(scheme: str, fleet: str, seeds: tuple[int, ...] = (3,)) -> Run:
+        with scheduled(cores=1):
+            return computed(scheme, scenario_of(fleet), seeds)
+
+    return cache(made)
+
+
+@contextmanager
+def watched(module: Any, name: str, note: Callable[..., Any]) -> Iterator[list[Any]]:
+    """What `note` makes of the arguments of each call of a function, meanwhile."""
+    noted, real = list[Any](), getattr(module, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            module, name, lambda *given, **named: noted.append(note(*given, **named)) or real(*given, **named)
+        )
+        yield noted
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """But for rounding: XLA rounds by the shape of a loop."""
+    assert np.any(other.traces.started)
+    for a, b in zip(left_by(one), left_by(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("name", "max_tasks_per_block"), [("printed", 5), ("exact", 5), ("priced", 4), ("random", 10), ("ans", 5)]
-)
-def test_results_do_not_depend_on_parts(name: str, most: int, monkeypatch: pytest.MonkeyPatch):
-    """11 = 4 + 4 + 3, 5 + 5 + 1, 10 + 1: the last part overlaps. Not bit for bit: XLA rounds by the shape of a loop."""
-    whole = _played(name)
-    monkeypatch.setattr(fleet, "PART", most)
-    for one, other in zip(jax.tree.leaves(_played(name)), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("name", "seeds", "part", "meshes"),
-    [("printed", [3], 2, {4}), ("priced", [1, 2, 3], 2, {4}), ("exact", [1, 2, 3], 1024, set[int]())],
-)
-def test_results_do_not_depend_on_cores(
-    name: str, seeds: list[int], part: int, meshes: set[int], monkeypatch: pytest.MonkeyPatch
-):
-    """Of twelve devices four JAX devices play three each, in parts of two, seed after seed; or two threads a seed."""
-    scenario = load("camera", {"devices": 12})
-    world, pair = build(scenario, sample_placement(scenario)), pair_for(name, scenario, None)
-    monkeypatch.setattr(layout, "cores", lambda: 1)
-    alone = run(world, pair, name, seeds, 20, precision="float64", traces=True)
-    frozen = evaluate(world, alone, name, seeds, 20)
-    monkeypatch.setattr(layout, "cores", lambda: 2)
-    monkeypatch.setattr(layout, "LANES", 12)
-    monkeypatch.setattr(fleet, "PART", part)
-    used = set[int]()
-    monkeypatch.setattr(runs, "move", lambda mesh, *offload: used.add(mesh.size) or fleet.reshard(mesh, *offload))
-    shared = run(world, pair, name, seeds, 20, precision="float64", traces=True)
-    assert used == meshes
-    for one, other in zip(jax.tree.leaves(_kept(shared)), jax.tree.leaves(_kept(alone)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(evaluate(world, shared, name, seeds, 20).sums.cost(), frozen.sums.cost(), rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("name", "seeds", "preset", "queue"),
+    ("name", "fleet", "chunk"),
     [
-        ("printed", [3], "camera", "conserving"),
-        ("exact", [1, 2, 3], "paper", "as_printed"),
-        ("qlearning", [3], "camera", "conserving"),
-        ("random", [1, 2], "camera", "conserving"),
+        ("parametric", "camera", 5),
+        ("priced", "paper", 4),
+        pytest.param("random", "camera", 10, marks=SLOW),
+        pytest.param("ans", "camera", 5, marks=SLOW),
+        pytest.param("iao", "camera", 4, marks=SLOW),
+        pytest.param("qlearning", "paper", 5, marks=SLOW),
     ],
 )
-def test_results_do_not_depend_on_blocks_played_ahead(
-    name: str, seeds: list[int], preset: str, queue: str, monkeypatch: pytest.MonkeyPatch
+def test_results_do_not_depend_on_chunks(name: str, fleet: str, chunk: int, at_once: Callable[..., Run]):
+    """11 = 4 + 4 + 3, 5 + 5 + 1, 10 + 1: the last chunk overlaps. Tiles of one block: no device runs ahead."""
+    with (
+        watched(sharding, "in_chunks", lambda function, states, fleet, limit: limit) as limits,
+        watched(rollouts, "run_devices_ahead", lambda *given: given) as ahead,
+        scheduled(cores=1, chunk=chunk, BLOCKS_PER_TILE=1),
+    ):
+        chunked = computed(name, scenario_of(fleet))
+    assert set(limits) == {chunk}
+    assert not ahead
+    assert_same(chunked, at_once(name, fleet))
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "fleet"),
+    [
+        ("parametric", (1, 2), AS_PRINTED),
+        ("random", (3,), "camera"),
+        pytest.param("parametric-printed", (3,), "camera", marks=SLOW),
+        pytest.param("qlearning", (3,), "camera", marks=SLOW),
+    ],
+)
+def test_results_do_not_depend_on_blocks_that_run_ahead(
+    name: str, seeds: tuple[int, ...], fleet: str, at_once: Callable[..., Run]
 ):
-    """Eleven devices that hear nothing, of four classes in `camera`, play tiles of three blocks in parts of 4 + 4 + 3,
-    or each block all together; one seed, or some in one call. The functions of `random` are mapped over the devices."""
-    scenario, lengths = load(preset, {"devices": DEVICES, "queue": queue}), list[int]()
-    monkeypatch.setattr(layout, "cores", lambda: 1)
-    world, pair = build(scenario, sample_placement(scenario)), pair_for(name, scenario, None)
-    play_tile = simulate.play_tile
+    """Eleven devices that use no broadcast run tiles of three blocks in chunks of 4 + 4 + 3, of one seed or of two.
 
-    def watched(controller: Any, learning: bool, memory: Any, fleet: Any) -> Any:
-        lengths.append(len(fleet.keys))
-        return play_tile(controller, learning, memory, fleet)
-
-    def played() -> Any:
-        runs._play_seeds.clear_cache()
-        trained = run(world, pair, name, seeds, 12, precision="float64", traces=True)
-        return _kept(trained), evaluate(world, trained, name, seeds, 12).sums if name == "printed" else None
-
-    monkeypatch.setattr(simulate, "play_tile", watched)
-    together = played()
-    assert not lengths
-    monkeypatch.setattr(fleet, "PART", 4)
-    if name == "random":
-        monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 1)
-        played()
-        assert not lengths  # a tile of one block is a block
-    monkeypatch.setattr(layout, "BLOCKS_PER_TILE", 3)
-    in_tiles = played()
+    Devices of `camera` are of four classes, those of the paper share their constants. `random` is written for one
+    device.
+    """
+    with watched(rollouts, "run_devices_ahead", lambda *given: len(given[5])) as lengths, ahead_of_the_server():
+        ahead = computed(name, scenario_of(fleet), seeds)
     assert set(lengths) == {3}
-    assert np.any(together[0][0].started)
-    for one, other in zip(jax.tree.leaves(in_tiles), jax.tree.leaves(together), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert_same(ahead, at_once(name, fleet, seeds))
 
 
-def test_only_devices_that_hear_nothing_play_ahead():
-    """And only a fleet that is not played at once: all of it is in the cache anyway."""
-    ahead = {name: plays_ahead(pair_for(name, load("paper")).device, 1025) for name in ("printed", "random", "priced")}
-    assert ahead == {"printed": True, "random": True, "priced": False}
-    assert not plays_ahead(pair_for("printed", load("paper")).device, 1024)
+def test_devices_that_run_ahead_without_learning_stay_as_they_are(at_once: Callable[..., Run]):
+    trained, world = at_once("parametric", AS_PRINTED, (1, 2)), world_of(scenario_of(AS_PRINTED))
+    with watched(rollouts, "run_devices_ahead", lambda *given: given[6]) as learning, ahead_of_the_server():
+        frozen = evaluate(world, trained, stream_of("parametric"), (8, 9), BLOCKS)
+    assert set(learning) == {False}
+    before, after = (jax.tree.leaves(run.carry.device_state) for run in (trained, frozen))
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+    assert np.min(np.asarray(trained.carry.device_state.block)) > 0
+    assert np.any(frozen.metrics.started)
 
 
-@pytest.mark.parametrize("name", ["printed", "priced", "ans"])
-def test_what_is_the_same_for_all_devices_is_kept_once(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Not the gains, nor anything of a fleet of two kinds; expanded again it is what it was, and so are the results."""
-    scenario = load("paper", {"devices": 5})
-    world, pair = build(scenario, sample_placement(scenario)), pair_for(name, scenario, None)
-    small = squeeze_shared(world.devices)
-    assert {np.shape(leaf)[-1] for leaf in jax.tree.leaves(small)} == {1, 5}
-    for one, other in zip(jax.tree.leaves(broadcast_shared(small, 5)), jax.tree.leaves(world.devices), strict=True):
+def ahead_of_the_server() -> Any:
+    """Devices run tiles of three blocks in chunks of four."""
+    return scheduled(cores=1, chunk=4, BLOCKS_PER_TILE=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "chunk", "meshes"),
+    [
+        ("parametric-printed", (3,), 2, {4}),
+        pytest.param("priced", (1, 2, 3), 2, {4}, marks=SLOW),
+        pytest.param("parametric", (1, 2, 3), 1024, set[int](), marks=SLOW),
+    ],
+)
+def test_results_do_not_depend_on_the_mesh(name: str, seeds: tuple[int, ...], chunk: int, meshes: set[int]):
+    """Four JAX devices have three devices each, in chunks of two, seed after seed; or two threads have a seed each."""
+    scenario = scenario_of("camera", devices=12)
+    with scheduled(cores=1):
+        alone = computed(name, scenario, seeds)
+    with (
+        watched(rollouts, "reshard", lambda mesh, *given: mesh.size) as used,
+        scheduled(cores=2, chunk=chunk, LANES=12),
+    ):
+        shared = computed(name, scenario, seeds)
+    assert set(used) == meshes
+    assert_same(shared, alone)
+
+
+def test_only_devices_that_use_no_broadcast_run_ahead():
+    """And only those of a fleet that is computed in chunks: of a smaller one all is in the cache anyway."""
+    names = ("parametric-printed", "random", "priced")
+    ahead = {name: runs_ahead(pair_for(name, load("paper")).device, 1025) for name in names}
+    assert ahead == {"parametric-printed": True, "random": True, "priced": False}
+    assert not runs_ahead(pair_for("parametric-printed", load("paper")).device, 1024)
+
+
+@pytest.mark.parametrize("name", ["priced", pytest.param("ans", marks=SLOW), pytest.param("parametric", marks=SLOW)])
+def test_results_do_not_depend_on_what_is_kept_once(
+    name: str, at_once: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+):
+    once = at_once(name, "paper")
+    monkeypatch.setattr(rollouts, "squeeze_shared", lambda devices: devices)
+    with scheduled(cores=1):
+        assert_same(computed(name, scenario_of("paper")), once)
+
+
+def test_what_is_the_same_for_all_devices_is_kept_once():
+    """Not the gains, nor anything of a fleet of two classes; broadcast again it is what it was."""
+    devices = world_of(scenario_of("paper")).devices
+    small = squeeze_shared(devices)
+    assert {np.shape(leaf)[-1] for leaf in jax.tree.leaves(small)} == {1, DEVICES}
+    assert np.shape(small.mean_gain) == (DEVICES,)
+    for one, other in zip(jax.tree.leaves(broadcast_shared(small, DEVICES)), jax.tree.leaves(devices), strict=True):
         np.testing.assert_array_equal(one, np.asarray(other, one.dtype))
-    kinds = load("paper", {"devices": 5, "group": [{"count": 2, "cpu_max_hz": 2e9}, {"count": 3}]})
-    assert {
-        np.shape(leaf)[-1] for leaf in jax.tree.leaves(squeeze_shared(build(kinds, sample_placement(kinds)).devices))
-    } == {5}
-    once = run(world, pair, name, [3], 12, precision="float64")
-    monkeypatch.setattr(runs, "compact", lambda devices: devices)
-    repeated = run(world, pair, name, [3], 12, precision="float64")
-    for one, other in zip(jax.tree.leaves(_kept(once)), jax.tree.leaves(_kept(repeated)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    kinds = world_of(load("paper", {"devices": 5, "group": [{"count": 2, "cpu_max_hz": 2e9}, {"count": 3}]})).devices
+    assert {np.shape(leaf)[-1] for leaf in jax.tree.leaves(squeeze_shared(kinds))} == {5}
 
 
-def test_as_many_cores_as_have_equal_shares():
-    """Of four JAX devices (`conftest`)."""
+# Which schedule
+
+
+def test_as_many_jax_devices_as_have_equal_shares():
+    """Of the four that the tests have (`conftest`)."""
     fleets = {2048: 2, 2047: None, 2049: None, 2050: 2, 1000: None, 4096: 4, 3072: 3}
     assert {count: mesh and mesh.size for count, mesh in zip(fleets, map(mesh_for, fleets), strict=True)} == fleets
 
 
-def test_a_gpu_plays_a_fleet_at_once(monkeypatch: pytest.MonkeyPatch):
-    """And all seeds in one call, which is not cut into seconds of a CPU."""
-    seen = list[int]()
-    monkeypatch.setattr(fleet, "in_parts", lambda *offload: seen.append(offload[-1]))
-    scenario = load("paper")
-    controller: Any = pair_for("priced", scenario).device
+def test_a_gpu_has_larger_chunks_and_all_seeds_in_one_call(monkeypatch: pytest.MonkeyPatch):
+    found = list[tuple[int, int]]()
     for backend in ("cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        fleet.play_devices(controller, True, None, Any)
-        seen += [layout.seeds_together(128, 100_000), layout.calls_of(500, 10_000_000)]
-    assert seen == [1024, 1, [(2, 1)] * 250, 2**20, 128, [(500, 1)]]
+        found.append((sharding.chunk_size(), schedule.runs_per_call(128, 100_000)))
+    assert found == [(1024, 1), (2**20, 128)]
 
 
 @pytest.mark.parametrize(
     ("seeds", "devices", "together"),
     [(128, 4, 64), (128, 20, 64), (128, 50, 16), (7, 20, 7), (62, 50, 31), (3, 600, 1), (32, 100_000, 1)],
 )
-def test_seeds_that_a_call_plays(seeds: int, devices: int, together: int, monkeypatch: pytest.MonkeyPatch):
+def test_seeds_that_a_call_computes(seeds: int, devices: int, together: int):
     """A core's share, cut where it is too large for the cache, not into crumbs; large fleets each alone."""
-    monkeypatch.setattr(layout, "cores", lambda: 2)
-    assert layout.seeds_together(seeds, devices) == together
+    with scheduled(cores=2):
+        assert schedule.runs_per_call(seeds, devices) == together
 
 
 @pytest.mark.parametrize(
-    ("blocks", "devices", "threads", "calls"),
+    ("runs", "devices", "threads", "expected"),
     [
-        (5000, 20, 2, [(500, 50)] * 10),
-        (997, 20, 1, [(997, 1)]),  # a prime number, of few devices: some milliseconds
-        (997, 20_000, 1, [(500, 50), (497, 7)]),
-        (998, 20, 2, [(499, 1), (499, 1)]),
-        (1000, 1_000_000, 1, [(20, 4)] * 50),
-        (997, 1_000_000, 1, [*[(20, 4)] * 49, (17, 1)]),
-        (22, 1_000_000, 1, [(20, 4), (2, 2)]),  # not twice 11, of tiles of one block
-        (1900, 1_050_000, 1, [*[(18, 3)] * 105, (10, 2)]),  # not a hundred times 19
-        (4_999_999, 4, 1, [*[(500, 50)] * 9999, (499, 1)]),
-        (100, 100_000, 2, [(100, 20)]),
-        (3, 30_000_000, 1, [(1, 1)] * 3),
+        (8, 20, None, (2, 2, None)),  # two shares of four runs side by side
+        (8, 20, 1, (2, 1, None)),
+        (1, 20, None, (1, 1, None)),
+        (1, 4096, None, (1, 1, 4)),  # a large fleet on all JAX devices
+        (8, 2048, None, (8, 2, None)),  # as many runs as cores: each on its own
     ],
 )
-def test_how_many_blocks_a_call_plays(blocks: int, devices: int, threads: int, calls: list[tuple[int, int]]):
+def test_shares_threads_and_mesh(runs: int, devices: int, threads: int | None, expected: tuple[int, int, int | None]):
+    with scheduled(cores=2):
+        plan = schedule.schedule(runs, devices, 100, threads)
+    assert (plan.shares, plan.threads, plan.mesh and plan.mesh.size) == expected
+
+
+@pytest.mark.parametrize(
+    ("blocks", "lanes", "calls"),
+    [
+        (5000, 40, [(500, 50)] * 10),
+        (997, 20, [(997, 1)]),  # a prime number, of few devices: some milliseconds
+        (997, 20_000, [(200, 50)] * 4 + [(197, 1)]),
+        (998, 40, [(499, 1), (499, 1)]),
+        (1000, 1_000_000, [(4, 4)] * 250),
+        (997, 1_000_000, [*[(4, 4)] * 249, (1, 1)]),
+        (22, 1_000_000, [(2, 2)] * 11),
+        (4_999_999, 4, [*[(500, 50)] * 9999, (499, 1)]),
+        (100, 200_000, [(20, 20)] * 5),
+        (3, 30_000_000, [(1, 1)] * 3),
+    ],
+)
+def test_how_many_blocks_a_call_computes(blocks: int, lanes: int, calls: list[tuple[int, int]]):
     """At most some seconds of a CPU, of one program if their number can be divided so that tiles are long."""
-    assert layout.calls_of(blocks, devices, threads) == calls
+    assert schedule.divide_blocks(blocks, lanes) == calls
     assert sum(call for call, _ in calls) == blocks
 
 
 @pytest.mark.parametrize("base", [Algorithm1, Priced])
-def test_a_function_of_ones_own_is_mapped_over_the_fleet(base: type[DeviceController]):
-    """It may be written for one device: a mixin's and a helper's too. New numbers alone change nothing."""
+def test_a_controller_with_a_function_of_its_own_is_mapped_over_the_fleet(base: type[DeviceController]):
+    """It may be written for one device; a class says of itself that it is not."""
 
     class Own(base):
-        def stopped(self, memory: Any) -> jax.Array:
-            return jnp.all(memory.block > 0)
+        def act(self, state: Any, device: Any, view: Any, key: Any) -> Any: ...
 
-    class Mixin:
-        def act(self, memory: Any, device: Any, view: Any, key: Any) -> Any: ...
+    class Batched(base):
+        batched = True
 
     assert base.batched
     assert not Own.batched
-    assert not type("Mixed", (Mixin, base), {}).batched
-    assert type("Same", (base,), {"patience": 3}).batched
-
-
-def _played(name: str, blocks: int = 6) -> Any:
-    """What a few blocks of the scenario `camera` leave, block by block compiled alone, in float64."""
-    scenario = load("camera", {"devices": DEVICES})
-    pair = pair_for(name, scenario, None)
-    with jax.enable_x64(True):
-        world = cast_floats(build(scenario, sample_placement(scenario)), "float64")
-        agreed, loops = begin(world, pair, name, [3], "float64")
-        pair, loop = (jax.tree.map(lambda leaf: leaf[0], of_seeds) for of_seeds in (agreed, loops))
-        block: Callable[..., Any] = jax.jit(
-            lambda loop, t: play_block(world, pair, loop, sample(world, 3, t), KEY, t, True)
-        )
-        kept = []
-        for t in range(blocks):
-            loop, played = block(loop, jnp.uint32(t))
-            kept.append(jax.tree.map(np.asarray, (loop.state, loop.device_state, played.costs)))
-    return kept
-
-
-def _kept(played: Run) -> Any:
-    return played.sums, played.traces, played.loop.state, played.loop.device_state, played.loop.server_state
-
-
-KEY = jax.random.key(7)
+    assert Batched.batched

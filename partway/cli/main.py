@@ -4,24 +4,23 @@ Exit codes: 0 on success, also when the reader of standard output closes it earl
 which leaves no partial results. Nothing here imports JAX, xarray or Matplotlib before a command needs them.
 """
 
-import _thread
 import argparse
 import contextlib
 import gc
 import importlib
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
+from partway.cli import interrupts
 from partway.errors import InputError, closest, nearest, shorten, shown
 
 DESCRIPTION = "Simulate and control partial offloading of DNN inference from wireless devices to an edge server."
-RESEND_S = 0.05
-"""How long after Ctrl-C was lost it is sent again."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal, as in a shell."""
 
 
 class Command(NamedTuple):
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own_process = arguments is None
     try:
         if own_process:
-            resend_lost_interrupts()
+            interrupts.install()
         options = build_parser().parse_args(arguments)
         if options.uses_jax:
             if own_process:
@@ -76,22 +75,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
-    except InputError as error:
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(str(interrupt), own_process)
+    except Exception as error:
+        return _interrupted("interrupted", own_process) if own_process and interrupts.pressed() else _failed(error)
+    return 0
+
+
+def _interrupted(message: str, own_process: bool) -> int:
+    """Say that Ctrl-C ended the command; returns its exit code."""
+    print(f"partway: {message or 'interrupted; nothing was written'}", file=sys.stderr, flush=True)
+    if own_process:
+        os._exit(INTERRUPTED)  # XLA's threads may still compute, and crash where Python is taken down under them
+    return INTERRUPTED
+
+
+def _failed(error: Exception) -> int:
+    """Say what is wrong in one line; returns the exit code. Raises what is a fault of the program."""
+    if isinstance(error, InputError):
         print(f"partway: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interrupt:
-        print(f"partway: {str(interrupt) or 'interrupted; nothing was written'}", file=sys.stderr, flush=True)
-        if own_process:
-            os._exit(130)  # XLA's threads may still compute, and crash where Python is taken down under them
-        return 130
-    except BrokenPipeError:
-        _discard_output()
+    if not isinstance(error, OSError):
+        raise error
+    _discard_output()
+    if isinstance(error, BrokenPipeError):
         return 0
-    except OSError as error:  # such as a full disk behind standard output
-        print(f"partway: {InputError(str(error))}", file=sys.stderr)
-        _discard_output()
-        return 2
-    return 0
+    print(f"partway: {InputError(str(error))}", file=sys.stderr)  # such as a full disk behind standard output
+    return 2
+
+
+def _discard_output() -> None:
+    """Point standard output at the null device, or Python would fail when it flushes the rest of the buffer at exit.
+
+    The buffer cannot be emptied in another way; Python's documentation advises this in its "Note on SIGPIPE".
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):
@@ -183,41 +201,16 @@ def _print_version() -> None:
     print(f"partway {version()}")
 
 
-def resend_lost_interrupts() -> None:
-    """Send Ctrl-C again where Python loses it: raised in a destructor or in JAX's garbage-collection callback.
-
-    Python reports such an exception to `sys.unraisablehook` and continues. A moment later, when that code has returned,
-    the signal is sent again. To be called in the main thread.
-    """
-    report: Callable[[Any], Any] = sys.unraisablehook
-    main_thread = _thread.get_ident()
-
-    def resend() -> None:
-        time.sleep(RESEND_S)
-        if hasattr(signal, "pthread_kill"):
-            signal.pthread_kill(main_thread, signal.SIGINT)  # wakes it where it waits
-        else:
-            _thread.interrupt_main()
-
-    def hook(unraisable: Any) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            _thread.start_new_thread(resend, ())  # takes none of the locks that the interrupted code may hold
-        else:
-            report(unraisable)
-
-    sys.unraisablehook = hook
-
-
 def _load_libraries() -> None:
-    """Import what every simulation needs, and exempt it from garbage collection.
+    """Import what every simulation needs, and exempt its objects from garbage collection.
 
-    Searching hundreds of thousands of objects of modules for garbage again and again, which is never there, takes a
-    tenth of the time of importing and of tracing programs.
+    Searching them for garbage, which is never there, takes over a tenth of the time to import and to trace programs.
+    Ctrl-C ends the process at once: a KeyboardInterrupt while jaxlib is imported may abort it with a stack trace.
     """
-    from partway.cli.terminal import terminal, working
+    from partway.cli.terminal import notice, terminal
 
     gc.disable()
-    with working("loading libraries", terminal(errors=True)):
+    with notice("loading libraries", terminal(errors=True)), interrupts.ending_by(partial(_interrupted, "", True)):
         importlib.import_module("partway.experiments.comparison")
     gc.freeze()
     gc.enable()
@@ -252,11 +245,3 @@ def use_all_cores() -> None:
     if jax.config.values["jax_num_cpu_devices"] < 0 and not chosen:
         with contextlib.suppress(RuntimeError):  # JAX has computed already: the number can no longer change
             jax.config.update("jax_num_cpu_devices", cores())
-
-
-def _discard_output() -> None:
-    """Point standard output at the null device, or Python would fail when it flushes the rest of the buffer at exit.
-
-    The buffer cannot be emptied in another way; Python's documentation advises this in its "Note on SIGPIPE".
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(_opened(options, sizes)) if options.out else None
         file = stack.enter_context(output.json_file(options))
+        stack.enter_context(_resumable(store))
         findings = _findings(sizes, options.scenario, store, jobs, errors)
         text = output.json_text(as_json(findings))
         if file:
@@ -101,21 +102,26 @@ def _opened(options: argparse.Namespace, sizes: "Sizes") -> "contextlib.Abstract
     return opened(options.out, sizes, options.scenario, options.overwrite)
 
 
-def _findings(
-    sizes: "Sizes", scenario: str, store: "Store[Arrays] | None", processes: int, errors: Console
-) -> "Findings":
-    """The findings; on Ctrl-C a sentence on how to resume."""
-    from partway.paper.jobs import missing
-    from partway.paper.reproduce import all_jobs, reproduce
-
+@contextlib.contextmanager
+def _resumable(store: "Store[Arrays] | None") -> Generator[None]:
+    """Ctrl-C inside says how to resume where finished jobs are saved."""
     try:
-        with progress(missing(all_jobs(sizes, scenario), store), errors) as on_progress:
-            return reproduce(sizes, scenario, store, processes, on_progress)
+        yield
     except KeyboardInterrupt:
         if store is None:
             raise
-        saved = f"finished jobs are saved in {store.folder}; run the same command again to resume"
-        raise KeyboardInterrupt(f"interrupted; {saved}") from None
+        saved = f"finished jobs are saved in {store.folder}"
+        raise KeyboardInterrupt(f"interrupted; {saved}; run the same command again to resume") from None
+
+
+def _findings(
+    sizes: "Sizes", scenario: str, store: "Store[Arrays] | None", processes: int, errors: Console
+) -> "Findings":
+    from partway.paper.jobs import missing
+    from partway.paper.reproduce import all_jobs, reproduce
+
+    with progress(missing(all_jobs(sizes, scenario), store), errors) as on_progress:
+        return reproduce(sizes, scenario, store, processes, on_progress)
 
 
 def write(findings: "Findings", text: str, folder: Path) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dask import dask_executor
-    from partway.experiments.sweep.run import opened
+    from partway.experiments.sweep.run import Progress, execute, opened
 
     errors = terminal(errors=True)
     with working("planning", errors):
@@ -76,7 +76,14 @@ def run(options: argparse.Namespace) -> None:
         executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
         store = stack.enter_context(opened(plan, options.out, options.overwrite))
         file = stack.enter_context(output.json_file(options))
-        dataset = _compute(plan, store, options.jobs, executor, errors)
+        note = stack.enter_context(_resumable(plan, store))
+        with showing_progress(errors) as show:
+
+            def on_progress(progress: Progress) -> None:
+                note(progress)
+                show(progress)
+
+            dataset = execute(plan, store, options.jobs, executor, on_progress)
         text = output.json_text(report.as_json(dataset))
         with store.results() as folder, working("writing results", errors):
             _write(dataset, text, folder)
@@ -105,24 +112,19 @@ def _plan(options: argparse.Namespace) -> "SweepPlan":
     return plan
 
 
-def _compute(
-    plan: "SweepPlan", store: "Store[Outcome]", jobs: int | None, executor: Any, errors: Console
-) -> "xr.Dataset":
-    """The dataset; on Ctrl-C a sentence on how to resume."""
-    from partway.experiments.sweep.run import Progress, execute
+@contextlib.contextmanager
+def _resumable(plan: "SweepPlan", store: "Store[Outcome]") -> "Generator[OnProgress]":
+    """Ctrl-C inside says how many cases are saved, by the progress that was noted last, and how to resume."""
+    done, cases = 0, sum(map(len, plan.groups))
 
-    state = Progress(0, sum(map(len, plan.groups)), 0)
+    def note(progress: "Progress") -> None:
+        nonlocal done
+        done = progress.done
+
     try:
-        with showing_progress(errors) as show:
-
-            def on_progress(progress: Progress) -> None:
-                nonlocal state
-                state = progress
-                show(progress)
-
-            return execute(plan, store, jobs, executor, on_progress)
+        yield note
     except KeyboardInterrupt:
-        saved = f"{state.done} of {state.cases} cases are saved in {store.folder}"
+        saved = f"{done} of {cases} cases are saved in {store.folder}"
         raise KeyboardInterrupt(f"interrupted; {saved}; run the same command again to resume") from None
 
 

@@ -62,7 +62,7 @@ def counting(total: int, unit: str, console: Console) -> Generator[Advance]:
     words = TextColumn("{task.description:16}"), TextColumn(unit)
     columns = words[0], BarColumn(), MofNCompleteColumn(), words[1], TimeRemainingColumn()
     with progress_bar(console, *columns) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("preparing", total=total)
         yield lambda description, done: bar.update(task, description=description, advance=done)
 
 
@@ -72,3 +72,13 @@ def working(words: str, console: Console) -> Generator[None]:
     with progress_bar(console, SpinnerColumn(), TextColumn(words), TimeElapsedColumn()) as bar:
         bar.add_task("", total=None)
         yield
+
+
+@contextlib.contextmanager
+def notice(words: str, console: Console) -> Generator[None]:
+    """Words on a terminal that disappear at the end. Unlike `working` it leaves nothing where the process is ended."""
+    if console.is_terminal:
+        console.print(words, end="\r")
+    yield
+    if console.is_terminal:
+        console.print(" " * len(words), end="\r")
