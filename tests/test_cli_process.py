@@ -93,7 +93,6 @@ def test_help_imports_nothing_heavy(heavy: dict[str, list[str]]):
     assert "jax" not in heavy["profile alexnet"]
 
 
-@pytest.mark.xfail(reason="partway.schemes imports JAX", strict=True)
 def test_the_list_of_schemes_needs_no_jax(heavy: dict[str, list[str]]):
     assert "jax" not in heavy["schemes"]
 
