@@ -23,7 +23,7 @@ def record(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and register it as a pytree; a class that is one already stays as it is.
 
     `jax.tree_util.register_dataclass` would be shorter, but in jaxlib 0.10.2 it takes two classes with equal fields for
-    one, and a compiled program of the one is run for the other (`tests/test_records.py`).
+    one, and a compiled program of the one is run for the other (`tests/test_pytree.py`).
     """
     if RECORD in cls.__dict__:
         return cls
