@@ -238,9 +238,9 @@ def test_only_arrivals_after_the_warmup_count():
     [
         ([0, 1.5], [0, 0], "whole tasks"),
         ([0, np.nan], [0, 0], "whole tasks"),
-        ([1, 0], [0, 0], "more tasks are taken up than wait"),
-        ([0, 3], [0, 0], "more tasks are taken up than wait"),
-        ([0, -1], [0, 0], "more tasks are taken up than wait"),
+        ([1, 0], [0, 0], "more tasks are started than wait"),
+        ([0, 3], [0, 0], "more tasks are started than wait"),
+        ([0, -1], [0, 0], "more tasks are started than wait"),
         ([0, 0], [0, 0.5], "share of a task"),
         ([0, 2], [0, 1.5], "share of a task"),
         ([0, 2], [0, -0.5], "share of a task"),

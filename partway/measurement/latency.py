@@ -1,11 +1,11 @@
 """How long every task takes, from its arrival to its result: afterwards, on the host, in float64, from a run's traces.
 
-    device block t   [t n tau, (t + 1) n tau)                     it runs L = j - rest tasks' work at a constant rate
+    device block t   [t n tau, (t + 1) n tau)                     it runs L = j - offload tasks' work at a constant rate
     radio slot       [(t + 1) n tau, ((t + 1) n + 1) tau)         what is cut in device block t is sent
     server block t   [(t n + n + 1) tau, (t n + 2 n + 1) tau)     (6); it serves what was sent before device block t
 
-A task of slot i of block t arrives at the slot's end and can be taken up from block t + 1 on. Devices and server are
-FIFO. The i-th of the j tasks of a block is done i/L of the block after its start; the last one, where rest > 0, is
+A task of slot i of block t arrives at the slot's end and can be started from block t + 1 on. Devices and server are
+FIFO. The i-th of the j tasks of a block is done i/L of the block after its start; the last one, where offload > 0, is
 done when the server has done its work. What was sent in one block the server does in the order of device index,
 rotated by the block number so that no device is always first. All is observed until the last server block ends,
 ((T + 1) n + 1) tau, at the devices too, although they stop at T n tau.
@@ -33,7 +33,7 @@ class Traced(Protocol):
 
     @property
     def started(self) -> ArrayLike:
-        """(S, T, K) j, tasks taken up."""
+        """(S, T, K) j, tasks started."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class Traced(Protocol):
 
     @property
     def service_per_slot(self) -> ArrayLike:
-        """(S, T, n) work the server is told to do [mean tasks]."""
+        """(S, T, n) work that the server is commanded to do [mean tasks]."""
         ...
 
 
@@ -125,13 +125,13 @@ def server_left(service_per_slot: np.ndarray, inflow: np.ndarray) -> np.ndarray:
 
 
 def _check(arrived: np.ndarray, started: np.ndarray, offload: np.ndarray) -> None:
-    """Raise ValueError unless whole tasks that wait are taken up, and parts of such tasks are sent; all (S, T, K)."""
+    """Raise ValueError unless whole, waiting tasks are started and fractions of them are sent; all (S, T, K)."""
     if not (np.isfinite(started) & (started == np.floor(started))).all():
-        raise ValueError("latency needs whole tasks: `taken` has fractions (queue = 'as_printed' keeps remainders)")
+        raise ValueError("latency needs whole tasks: `started` has fractions (queue = 'as_printed' keeps remainders)")
     if not ((started >= 0) & (np.cumsum(started, axis=1) <= np.cumsum(arrived, axis=1) - arrived)).all():
-        raise ValueError("the traces contradict each other: more tasks are taken up than wait")
+        raise ValueError("the traces contradict each other: more tasks are started than wait")
     if not ((offload >= 0) & (offload <= np.minimum(started, 1.0))).all():
-        raise ValueError("the traces contradict each other: `rest` is not a share of a task that is taken up")
+        raise ValueError("the traces contradict each other: `offload` is not a fraction of a task that is started")
 
 
 def _server_finish(work: np.ndarray, service_per_slot: np.ndarray, left: np.ndarray, slot_s: float) -> np.ndarray:
@@ -167,12 +167,12 @@ def _ends(work: np.ndarray) -> np.ndarray:
 def _device_finish(
     started: np.ndarray, offload: np.ndarray, at_server: np.ndarray, block_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """When each task taken up is finished [s] and whether it was cut, device by device in FIFO order; all (T, K)."""
+    """When each task started is finished [s] and whether it was cut, device by device in FIFO order; all (T, K)."""
     j, share, blocks = started.T.ravel(), offload.T.ravel(), len(started)
     after = np.cumsum(j)
     place = np.repeat(np.arange(len(j)), j)
     i = np.arange(1, len(place) + 1) - (after - j)[place]
-    local = np.where(j > share, j - share, 1.0)  # L; where it is 0 the one task taken up is cut
+    local = np.where(j > share, j - share, 1.0)  # L; where it is 0 the one task started is cut
     finished = (place % blocks + i / local[place]) * block_s
     cut = np.zeros(len(place), bool)
     cut[after[share > 0] - 1] = True
@@ -183,7 +183,7 @@ def _device_finish(
 def _tasks(
     arrivals: np.ndarray, started: np.ndarray, offload: np.ndarray, at_server: np.ndarray, slot_s: float
 ) -> Tasks:
-    """One seed: arrivals (T, n, K), the rest (T, K). The first tasks of a device are the ones that were taken up."""
+    """One seed: arrivals (T, n, K), the others (T, K). The first tasks of a device are the ones that were started."""
     slots = arrivals.shape[1]
     device, block, slot = np.nonzero(np.ascontiguousarray(arrivals.transpose(2, 0, 1)))
     rank = np.arange(len(device)) - np.searchsorted(device, np.arange(arrivals.shape[-1]))[device]
