@@ -31,8 +31,6 @@ from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 from partway.workers import cores
 
-SCHEMA_VERSION = 2
-"""Of datasets and JSON documents."""
 TRACED_LIMIT = 5_000_000
 """Device-blocks up to which latency is computed task by task."""
 
@@ -374,7 +372,6 @@ def _described(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Data
         distance_m=("device", placement.distance_m), mean_gain_per_w=("device", placement.mean_gain_per_w)
     )
     return describe(dataset).assign_attrs(
-        schema_version=SCHEMA_VERSION,
         scenario_name=plan.name,
         scenario=plan.scenario.to_toml(),
         warmup=plan.warmup,

@@ -10,11 +10,14 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from partway.experiments.comparison import SCHEMA_VERSION
 from partway.experiments.statistics import Estimate
 from partway.experiments.summary import Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
 from partway.schemes import REFERENCE
+
+
+SCHEMA_VERSION = 2
+"""Of the JSON document; raised when a key is renamed."""
 
 
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:
