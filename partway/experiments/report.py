@@ -15,7 +15,6 @@ from partway.experiments.summary import Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
 from partway.schemes import REFERENCE
 
-
 SCHEMA_VERSION = 2
 """Of the JSON document; raised when a key is renamed."""
 
