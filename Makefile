@@ -17,10 +17,10 @@ compare: $(RUN)  ## Compare all schemes in the paper's world and with a real DNN
 	$(BIN)/partway compare --scenario ocr --out results/ocr --overwrite
 
 test: lint  ## Lint, check types, run the tests that take seconds
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadscope -m "not slow"
 
 test-slow: $(DEV)  ## Run the tests that take longer
-	$(BIN)/pytest -n 2 --dist worksteal -m slow
+	$(BIN)/pytest -n 2 --dist loadscope -m slow
 
 lint: $(DEV)  ## Check style, format, imports between packages and types
 	$(BIN)/ruff check

@@ -136,22 +136,28 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         shutil.rmtree(CACHE_FOLDER, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one scheme run in one worker, which compiles its program once, and so do those that share a fixture."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None and (group := group_of(item)):
-            item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`: tests of one scheme run in one worker, which compiles its program once.
+
+    All other tests of a file do, too, and share its fixtures. (`--dist loadgroup` does nothing with pytest 9.2 and
+    pytest-xdist 3.8.)
+    """
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySchemeOrFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scheme_of(nodeid) or nodeid.split("::")[0]
+
+    return BySchemeOrFile(config, log)
 
 
-def group_of(item: pytest.Item) -> str | None:
-    """The scheme that is a parameter of a test; else its file, if a fixture is made once for the file; else None."""
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    schemes = [value for value in parameters.values() if isinstance(value, str) and value in SCHEMES]
-    if schemes:
-        return schemes[0]
-    made = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
-    return item.path.stem if any(fixture[-1].scope == "module" for fixture in made) else None
+def scheme_of(nodeid: str) -> str | None:
+    """The scheme with which a test's parameters begin."""
+    parameters = f"{nodeid.partition('[')[2].removesuffix(']')}-"
+    return max((name for name in SCHEMES if parameters.startswith(f"{name}-")), key=len, default=None)
 
 
 @pytest.fixture(autouse=True)
