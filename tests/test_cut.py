@@ -487,7 +487,7 @@ def test_learned_values_are_close_to_the_exact_ones(target: DeviceContext, rule:
         (("alexnet", "--input-bits", "nan"), "device.task.input_bits must be between 1 and 1e18, got nan"),
         (("alexnet", "--scenario", "ocrr"), "did you mean 'ocr'?"),
         (("alexnet", "--set", "queue=as_printed"), "queue = 'as_printed' requires tasks of kind 'proportional'"),
-        (("alexnet", "--tensor-dtype", "int4"), "--tensor-dtype 'int4'"),
+        (("alexnet", "--tensor-dtype", "int4"), "--tensor-dtype must be one of fp32, fp16, uint8, got 'int4'"),
     ],
 )
 def test_an_invalid_argument_gets_a_one_line_error(folder: Path, arguments: tuple[str, ...], reason: str):

@@ -200,7 +200,7 @@ def check_summaries(dataset: xr.Dataset) -> None:
         total = {"scheme": one.name, "component": "total"}
         assert components.column("cost [per block]", **total) == pytest.approx(one.cost.mean)
         assert components.column("95 % high [per block]", **total) == pytest.approx(one.cost.high)
-        for name, cost in one.parts.items():
+        for name, cost in one.cost_components.items():
             assert components.column("cost [per block]", scheme=one.name, component=name) == pytest.approx(cost)
         assert tradeoff.column("latency [s]", scheme=one.name) == pytest.approx(one.latency_s["mean"])
         assert tradeoff.column("energy [J/task]", scheme=one.name) == pytest.approx(one.device_j + one.server_j)

@@ -241,10 +241,10 @@ def test_only_arrivals_after_the_warmup_count():
         ([1, 0], [0, 0], "more tasks are started than wait"),
         ([0, 3], [0, 0], "more tasks are started than wait"),
         ([0, -1], [0, 0], "more tasks are started than wait"),
-        ([0, 0], [0, 0.5], "share of a task"),
-        ([0, 2], [0, 1.5], "share of a task"),
-        ([0, 2], [0, -0.5], "share of a task"),
-        ([0, 2], [0, np.nan], "share of a task"),
+        ([0, 0], [0, 0.5], "fraction of a task"),
+        ([0, 2], [0, 1.5], "fraction of a task"),
+        ([0, 2], [0, -0.5], "fraction of a task"),
+        ([0, 2], [0, np.nan], "fraction of a task"),
     ],
 )
 def test_nonsense_is_refused(started: list[float], offload: list[float], message: str):

@@ -75,15 +75,15 @@ def make_plan(
     half = blocks // 2 if warmup is None else warmup
     for flag, value, low, high in (("blocks", blocks, 2, 10_000_000), ("warmup", half, 0, blocks - 1)):
         if not low <= value <= high:
-            raise InputError(f"--{flag} {value}: allowed is a whole number from {low} to {high}")
+            raise InputError(f"--{flag} must be a whole number from {low} to {high}, got {value}")
     if not numbers or min(numbers) < 0 or max(numbers) >= 2**32 or len(set(numbers)) < len(numbers):
         raise InputError(
-            f"--seeds {seeds}: allowed is a count from 1, or different whole numbers from 0 to {2**32 - 1}"
+            f"--seeds must be a count from 1, or different whole numbers from 0 to {2**32 - 1}, got {seeds}"
         )
     if precision not in ("float32", "float64"):
-        raise InputError(f"--precision {precision}: allowed is float32 or float64")
+        raise InputError(f"--precision must be float32 or float64, got {precision}")
     if not chosen:
-        raise InputError("--schemes: name at least one")
+        raise InputError("--schemes must name at least one scheme")
     check_hyperparameters(loaded)
     _check_controllers(loaded, chosen, server)
     name = str(scenario) if isinstance(scenario, str | Path) else "scenario"

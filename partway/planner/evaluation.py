@@ -233,4 +233,4 @@ def _serve(server: Server, work: float, block_s: float) -> tuple[float, float]:
     blocks = int(np.ceil(work / block_capacity))
     served = [min(block_capacity, work - block * block_capacity) for block in range(blocks)]
     service_per_slot = jnp.array(served)[:, None] / server.slots * jnp.ones(server.slots)
-    return blocks * block_s, float(server_energy(server, service_per_slot))
+    return blocks * block_s, float(jnp.sum(server_energy(server, service_per_slot)))
