@@ -268,7 +268,9 @@ WRONG = {
     (*COMPARE, "--set", "device.capacitance=-1"): ["device.capacitance must be between 0 and 1, got -1"],
     (*COMPARE, "--set", "devices=0"): ["devices must be a whole number between 1 and 10000000, got 0"],
     (*COMPARE, "--set", "slot_s=nan"): ["slot_s must be between 1e-9 and 1000000, got nan"],
-    (*COMPARE, "--set", "schemes.priced.decay=fast"): ["schemes.priced.decay must be a number from 0 to 10, got 'fast'"],
+    (*COMPARE, "--set", "schemes.priced.decay=fast"): [
+        "schemes.priced.decay must be a number from 0 to 10, got 'fast'"
+    ],
     (*COMPARE, "--set", "device.task={kind='layers',profile='/',tensor_dtype='fp32'}"): ["profile '/'"],
     (*COMPARE, "--set", "device.task={kind='layers',profile='resnet5',tensor_dtype='fp32'}"): [
         "did you mean 'resnet50'?"
