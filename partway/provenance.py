@@ -55,8 +55,9 @@ def package_hash() -> str:
 def import_closure(*modules: str) -> tuple[str, ...]:
     """`modules` and the modules of Partway that they import, directly or not, sorted.
 
-    Imports inside functions count, those for type checkers do not. `partway` itself counts only where a name that is
-    no module is imported from it: all that it does is to export such names. Raises ModuleNotFoundError.
+    Imports inside functions and the controllers of SCHEMES count, imports for type checkers do not. `partway` itself
+    counts only where a name that is no module is imported from it: all that it does is to export such names. Raises
+    ModuleNotFoundError.
     """
     absent = next((name for name in modules if not source_file(name).is_file()), None)
     if absent:
@@ -90,6 +91,12 @@ def _imported_names(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "controller":
+            match node.args:
+                case [ast.Constant(value=str(path)), *_]:  # of a row of SCHEMES, imported when the row is used
+                    yield f"{PACKAGE}.controllers.{path.partition(':')[0]}"
+                case _:
+                    pass
 
 
 def _modules(words: Sequence[str]) -> list[str]:

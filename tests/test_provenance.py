@@ -10,6 +10,7 @@ import pytest
 import partway
 from partway import provenance
 from partway.provenance import code_hash, import_closure, made_by
+from partway.schemes import SCHEMES
 
 SOURCE = Path(partway.__file__).parent
 SWEEP, FIGURES = "partway.experiments.sweep.group", "partway.paper.figure_runs"
@@ -25,6 +26,8 @@ BELOW = {
     "partway.rng",
 }
 """Modules that every simulated number depends on."""
+CONTROLLERS = {type(party).__module__ for one in SCHEMES.values() for party in (one.device, one.server)}
+"""Modules of controllers, which rows of SCHEMES name and import when they are used."""
 
 
 def clear() -> None:
@@ -47,6 +50,7 @@ def test_the_closure_holds_what_numbers_come_from_and_not_what_shows_them():
     for module in (SWEEP, FIGURES):
         closure = set(import_closure(module))
         assert {module} | BELOW <= closure
+        assert CONTROLLERS <= closure
         above = [name for name in closure if name.startswith(("partway.figures", "partway.cli", "partway.planner"))]
         assert above == []
         assert "partway" not in closure  # which exports everything, these too
