@@ -50,7 +50,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def use_toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_run, "play_group", sweep_toys.play)
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
     monkeypatch.setattr(sweep_run, "processes", lambda count: ThreadPoolExecutor(1))
     monkeypatch.setattr(sweep_toys, "DELAY_S", 0.0)
 
@@ -259,7 +259,7 @@ from partway.cli import sweep as sweep_command
 from partway.experiments.sweep import run as sweep_run
 import sweep_toys
 sweep_toys.DELAY_S = 60
-sweep_run.play_group = sweep_toys.play
+sweep_run.run_group = sweep_toys.run_group
 sweep_run.HEARTBEAT_S = 0.05
 from test_sweep_command import parsed
 try:

@@ -23,6 +23,7 @@ import xarray as xr
 from sweep_toys import Here
 
 import partway
+from partway.controllers.baselines import Local
 from partway.errors import InputError
 from partway.experiments.comparison import compare
 from partway.experiments.summary import COST_COMPONENTS, Summary, summarise
@@ -198,15 +199,21 @@ def status_of(dataset: xr.Dataset, **at: Any) -> list[str]:
 
 
 def test_a_case_that_fails_says_why_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    @partway.record
-    class Fails(partway.DeviceController):
-        def act(self, memory: Any, device: Any, view: Any, key: Any) -> Any:
-            raise RuntimeError("no idea\nwhat to do")
+    class Fails(Local):
+        """Works when it is checked, before the sweep starts."""
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no idea\nwhat to do")
+
+    class Breaks(Here):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            monkeypatch.setattr(Fails, "act", fail)
+            return super().submit(fn, *args, **kwargs)
 
     monkeypatch.setitem(SCHEMES, "fails", Scheme("fails", Fails(), SCHEMES["local"].server))
     how = REAL | {"axes": {"device.arrival_prob": [0.3, 1.5]}, "overrides": {**NO_BOUND, "devices": 1}}
     how |= {"schemes": ["local", "full", "fails"]}
-    dataset = sweep(**how, out=tmp_path / "out", executor=Here())
+    dataset = sweep(**how, out=tmp_path / "out", executor=Breaks())
     assert status_of(dataset, arrival_prob=0.3) == ["ok", "unstable", "failed"]
     assert status_of(dataset, arrival_prob=1.5) == ["invalid"] * 3
     assert "waiting at the server costs nothing" in str(dataset["bound_reason"].values[0])
@@ -220,7 +227,7 @@ def test_a_case_that_fails_says_why_and_stops_nothing(tmp_path: Path, monkeypatc
     assert np.isfinite(growing["discounted_from_start"]).all()
     fine = dataset.isel(arrival_prob=0).sel(scheme="local")
     assert np.isfinite(fine["cost"]).all()
-    monkeypatch.setattr(Fails, "act", type(SCHEMES["local"].device).act)
+    monkeypatch.setattr(Fails, "act", Local.act)
     cured = sweep(**how, out=tmp_path / "out", executor=(again := Here()))
     assert again.calls == 1  # what failed is tried again, and nothing else
     assert status_of(cured, arrival_prob=0.3) == ["ok", "unstable", "ok"]
@@ -579,7 +586,7 @@ def test_workers_without_the_same_policy_are_refused_and_the_sweep_can_be_resume
     toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A worker with another file, or without it: no case counts as invalid."""
-    mine = "import partway\n\n\n@partway.record\nclass Mine(partway.DeviceController):\n    pass\n"
+    mine = "from partway.controllers.baselines import Local\n\n\nclass Mine(Local):\n    pass\n"
     (tmp_path / "own_policy.py").write_text(mine)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -623,7 +630,7 @@ def test_ctrl_c_stops_soon_and_finished_cases_stay(tmp_path: Path, monkeypatch: 
 
 
 def test_schemes_that_only_this_process_knows_need_an_executor_here(monkeypatch: pytest.MonkeyPatch, toys: None):
-    class Mine(partway.DeviceController):
+    class Mine(Local):
         pass
 
     monkeypatch.setitem(SCHEMES, "mine", Scheme("mine", Mine(), SCHEMES["local"].server))
