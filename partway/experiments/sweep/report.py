@@ -22,7 +22,7 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
     """The sweep as JSON types: null for what does not exist, never NaN."""
     document = {
         "schema_version": SCHEMA_VERSION,
-        "axes": json.loads(dataset.attrs["over"]),
+        "axes": json.loads(dataset.attrs["axes"]),
         "seeds": dataset["seed"].values.tolist(),
         "blocks": int(dataset.attrs["blocks"]),
         "warmup": int(dataset.attrs["warmup"]),
@@ -35,12 +35,12 @@ def _case(dataset: xr.Dataset, at: dict[str, int], scheme: str) -> dict[str, Any
     here = dataset.isel(at).sel(scheme=scheme)
     estimates = {"cost_per_block": cost_of(dataset, at, scheme), "gap": gap_of(dataset, at, scheme)}
     components = here["cost"].mean("seed", skipna=False)
-    names = [str(name) for name in here.data_vars if here[name].ndim == 0 and not str(name).startswith("bound_l")]
+    names = [str(name) for name in here.data_vars if here[name].ndim == 0 and name != "bound_slack"]
     return {
         "point": {here[name].attrs["field"]: here[name].item() for name in axis_names(dataset)},
         "scheme": scheme,
         **{name: {"mean": one.mean, "ci95": [one.low, one.high]} for name, one in estimates.items()},
-        "cost_components": dict(zip(map(str, components["part"].values), components.values.tolist(), strict=True)),
+        "cost_components": dict(zip(map(str, components["component"].values), components.values.tolist(), strict=True)),
         **{name: here[name].item() for name in names},
     }
 
