@@ -77,8 +77,8 @@ def assert_same(one: Run, other: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "fleet", "chunk"),
     [
-        ("parametric", "camera", 5),
         ("priced", "paper", 4),
+        pytest.param("parametric", "camera", 5, marks=SLOW),
         pytest.param("random", "camera", 10, marks=SLOW),
         pytest.param("ans", "camera", 5, marks=SLOW),
         pytest.param("iao", "camera", 4, marks=SLOW),
@@ -121,10 +121,11 @@ def test_results_do_not_depend_on_blocks_that_run_ahead(
     assert_same(ahead, at_once(name, fleet, seeds))
 
 
-def test_devices_that_run_ahead_without_learning_stay_as_they_are(at_once: Callable[..., Run]):
-    trained, world = at_once("parametric", AS_PRINTED, (1, 2)), world_of(scenario_of(AS_PRINTED))
+@pytest.mark.parametrize("name", ["parametric"])
+def test_devices_that_run_ahead_without_learning_stay_as_they_are(name: str, at_once: Callable[..., Run]):
+    trained, world = at_once(name, AS_PRINTED, (1, 2)), world_of(scenario_of(AS_PRINTED))
     with watched(rollouts, "run_devices_ahead", lambda *given: given[6]) as learning, ahead_of_the_server():
-        frozen = evaluate(world, trained, stream_of("parametric"), (8, 9), BLOCKS)
+        frozen = evaluate(world, trained, stream_of(name), (8, 9), BLOCKS)
     assert set(learning) == {False}
     before, after = (jax.tree.leaves(run.carry.device_state) for run in (trained, frozen))
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
@@ -167,7 +168,8 @@ def test_only_devices_that_use_no_broadcast_run_ahead():
     assert not runs_ahead(pair_for("parametric-printed", load("paper")).device, 1024)
 
 
-@pytest.mark.parametrize("name", ["priced", pytest.param("ans", marks=SLOW), pytest.param("parametric", marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["priced", "ans", "parametric"])
 def test_results_do_not_depend_on_what_is_kept_once(
     name: str, at_once: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import MIXED, Play, scheduled, world_of
+from conftest import MIXED, scheduled, world_of
 
 from partway.controllers.base import ControllerPair, DeviceController, DeviceView, uniform
 from partway.controllers.baselines import Steady, start_most
@@ -19,9 +19,9 @@ from partway.simulation.schedule import schedule
 from partway.system.types import Device, DeviceAction
 from partway.system.world import World
 
-TILES = (1, 7, 42)
-BLOCKS = 42
-"""One compiled call, which all TILES divide."""
+TILES = (1, 2, 46)
+BLOCKS = 46
+"""One compiled call, which all TILES divide; in calls of at most 10 blocks the last one is shorter."""
 SLOW = pytest.mark.slow
 
 
@@ -83,43 +83,50 @@ def test_results_do_not_depend_on_the_blocks_of_a_tile(pair: ControllerPair, mix
 
 
 @pytest.mark.parametrize(
-    ("device", "server"),
-    [("qlearning", "priced"), pytest.param("parametric", "parametric-printed", marks=SLOW)],
+    "pair",
+    [
+        PROBE,
+        pytest.param(pair_of("qlearning", "priced"), marks=SLOW),
+        pytest.param(pair_of("parametric", "parametric-printed"), marks=SLOW),
+    ],
+    ids=["probe", "qlearning", "parametric"],
 )
-def test_results_do_not_depend_on_the_number_of_cores(device: str, server: str, play: Play, mixed_world: World):
-    """Two calls of two seeds together on one core, or of one seed on each of two threads."""
-    pair = pair_of(device, server)
-    one, two = (play(pair, mixed_world, cores=cores, precision="float64") for cores in (1, 2))
-    assert len(left_by(one)) > 30
-    assert_same(left_by(one), left_by(two))
+def test_results_do_not_depend_on_the_number_of_cores(pair: ControllerPair, mixed_world: World):
+    """Two seeds together on one core, or one seed on each of two threads."""
+    found = list[Run]()
+    for cores in (1, 2):
+        with scheduled(cores):
+            found.append(rollout(mixed_world, pair, "own", (0, 1), BLOCKS, precision="float64", traces=True))
+    assert len(left_by(found[0])) > 30
+    assert_same(left_by(found[0]), left_by(found[1]))
 
 
 def test_results_do_not_depend_on_calls_that_are_not_equally_long(mixed_world: World):
-    """23 blocks in one call; in calls of 10, 10 and 3; continued from block 3."""
+    """46 blocks in one call; in calls of 10, 10, 10, 10 and 6; continued from block 6."""
     how: dict[str, Any] = {"precision": "float64", "traces": True}
     ticks = list[int]()
     with scheduled():
-        whole = rollout(mixed_world, PROBE, "own", (0, 1), 23, on_progress=ticks.append, **how)
+        whole = rollout(mixed_world, PROBE, "own", (0, 1), BLOCKS, on_progress=ticks.append, **how)
     with scheduled(BLOCKS_PER_CALL=10, FEW=0):
-        in_calls = rollout(mixed_world, PROBE, "own", (0, 1), 23, on_progress=ticks.append, **how)
+        in_calls = rollout(mixed_world, PROBE, "own", (0, 1), BLOCKS, on_progress=ticks.append, **how)
         pair, carry = init_runs(mixed_world, PROBE, "own", (0, 1), "float64")
-        early = rollout(mixed_world, pair, "own", (0, 1), 3, carry=carry, **how)
-        late = rollout(mixed_world, early.pair, "own", (0, 1), 20, carry=early.carry, first_block=3, **how)
-    assert ticks == [23, 10, 10, 3]
+        early = rollout(mixed_world, pair, "own", (0, 1), 6, carry=carry, **how)
+        late = rollout(mixed_world, early.pair, "own", (0, 1), 40, carry=early.carry, first_block=6, **how)
+    assert ticks == [46, 10, 10, 10, 10, 6]
     assert_same(left_by(in_calls), left_by(whole))
-    np.testing.assert_allclose(late.metrics.cost(), whole.metrics.cost()[:, 3:], rtol=1e-12)
+    np.testing.assert_allclose(late.metrics.cost(), whole.metrics.cost()[:, 6:], rtol=1e-12)
     assert_same(jax.tree.leaves(late.carry), jax.tree.leaves(whole.carry))
 
 
 def test_runs_that_are_computed_together_are_what_each_is_alone(mixed_world: World):
-    """Two worlds, two pairs and two seeds; alone all devices at once, together in chunks that run 3 blocks ahead."""
+    """Two worlds, two pairs and two seeds; alone all devices at once, together in chunks that run 2 blocks ahead."""
     worlds = [mixed_world, with_expensive_server(mixed_world)]
     pairs = [ControllerPair(Probe(step=step), Steady()) for step in (0.01, 0.1)]
     how: dict[str, Any] = {"precision": "float64", "traces": True}
-    with scheduled(cores=1):
-        alone = [rollout(worlds[i], pairs[i], "own", (0, 1), 12, **how) for i in (0, 1)]
-    with scheduled(cores=1, chunk=2, BLOCKS_PER_TILE=3):
-        together = rollout(worlds * 2, pairs * 2, "own", (0, 0, 1, 1), 12, **how)
+    with scheduled():
+        alone = [rollout(worlds[i], pairs[i], "own", (0, 1), BLOCKS, **how) for i in (0, 1)]
+    with scheduled(cores=1, chunk=2, BLOCKS_PER_TILE=2):
+        together = rollout(worlds * 2, pairs * 2, "own", (0, 0, 1, 1), BLOCKS, **how)
     assert not np.array_equal(alone[0].carry.device_state, alone[1].carry.device_state)
     for i in (0, 1):
         assert_same([leaf[i::2] for leaf in left_by(together)], left_by(alone[i]))
