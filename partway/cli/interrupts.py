@@ -1,4 +1,4 @@
-"""Ctrl-C that is always noticed, also where Python loses it or an extension module turns it into another error."""
+"""Ctrl-C that always takes effect, even where Python drops it or an extension module turns it into another error."""
 
 import _thread
 import contextlib
@@ -16,7 +16,7 @@ _pressed = threading.Event()
 
 
 def install() -> None:
-    """Note every Ctrl-C, and send it again where Python loses it. To be called in the main thread.
+    """Note every Ctrl-C, and send it again where Python drops it. Must be called in the main thread.
 
     An exception in a destructor or in JAX's garbage-collection callback goes to `sys.unraisablehook`, and Python
     continues: the signal is sent again when that code has returned. Where Ctrl-C is ignored, as in a background job of

@@ -42,7 +42,7 @@ def save(path: Path, plan: Plan, run: Run, before: int = 0) -> None:
 
 
 def check(checkpoint: Checkpoint, plan: Plan) -> None:
-    """Raise InputError unless the plan can continue from the file, as far as can be told before anything runs."""
+    """Raise InputError if a check made before anything runs shows that the plan cannot continue from the file."""
     header, given = checkpoint.header, checkpoint.given
     asked = {
         "--schemes": (" ".join(plan.schemes), header.scheme),

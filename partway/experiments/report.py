@@ -107,10 +107,6 @@ def _row(summary: Summary) -> list[str]:
     ]
 
 
-GAP = (
-    "distance from a proven lower bound on the cost of every policy (docs/bound.md). The cost of a finite run can lie "
-    "below the bound; the gap is measured with much less noise."
-)
 WAITING_AND_COST = ("cost per block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "\np95 s")
 
 

@@ -33,26 +33,15 @@ class Horizon:
     bound: float | None
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """The numbers of a run, after warm-up unless the name says otherwise; NaN where they do not exist.
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Energy and use of a run, after warm-up; NaN where they do not exist.
 
-    cost                    (seeds, 4) cost per block, by component of (8)
-    cost_with_warmup        (seeds,) cost per block from the first one on
-    discounted_from_start   (seeds,) sum of gamma^t cost from empty queues
-    discounted_after_warmup (seeds,) the same from the end of warm-up
-    gap                     (seeds, 3) above the bound, as a share of it, by LOSSES; None without a bound.
-                            On the average cost: the mean after warm-up. On the discounted sum: from empty queues
     device_j, server_j, wasted_j  energy per task that arrives [J]
     offloaded               work sent, as a share of the work of the tasks started
     settling_block          first block from which the running mean of the cost stays within 5 % of its end, or None
     """
 
-    cost: np.ndarray
-    cost_with_warmup: np.ndarray
-    discounted_from_start: np.ndarray
-    discounted_after_warmup: np.ndarray
-    gap: np.ndarray | None
     device_j: float
     server_j: float
     wasted_j: float
@@ -62,6 +51,25 @@ class Numbers:
     server_utilisation: float
     power_mismatch: float
     settling_block: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Usage):
+    """The numbers of a run, after warm-up unless the name says otherwise; NaN where they do not exist.
+
+    cost                    (seeds, 4) cost per block, by component of (8)
+    cost_with_warmup        (seeds,) cost per block from the first one on
+    discounted_from_start   (seeds,) sum of gamma^t cost from empty queues
+    discounted_after_warmup (seeds,) the same from the end of warm-up
+    gap                     (seeds, 3) above the bound, as a share of it, by LOSSES; None without a bound.
+                            On the average cost: the mean after warm-up. On the discounted sum: from empty queues
+    """
+
+    cost: np.ndarray
+    cost_with_warmup: np.ndarray
+    discounted_from_start: np.ndarray
+    discounted_after_warmup: np.ndarray
+    gap: np.ndarray | None
 
 
 def numbers_of(series: Series, horizon: Horizon) -> Numbers:
@@ -122,8 +130,8 @@ class Gap:
     service: float
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, kw_only=True)
+class Summary(Usage):
     """What a comparison says of one scheme, after warm-up unless it says otherwise.
 
     status         ok, unstable, invalid (numbers became infinite), not_applicable; `reason` says why
@@ -136,7 +144,6 @@ class Summary:
     growth         tasks per block by which waiting work grows, for unstable schemes
     heavy_tail     the mean radio cost is infinite in theory: the scheme ignores the channel and nothing limits power
     signalling     numbers sent up and down per device and block
-    The other fields are those of `Numbers`.
     """
 
     name: str
@@ -153,15 +160,6 @@ class Summary:
     cost_components: dict[str, float]
     latency_s: dict[str, float]
     unfinished: float
-    device_j: float
-    server_j: float
-    wasted_j: float
-    offloaded: float
-    cpu_utilisation: float
-    radio_utilisation: float
-    server_utilisation: float
-    power_mismatch: float
-    settling_block: int | None
     growth: float | None
     heavy_tail: bool
     signalling: dict[str, int]

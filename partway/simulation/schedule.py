@@ -12,7 +12,7 @@ from partway.simulation.sharding import mesh_for
 from partway.workers import cores
 
 BLOCKS_PER_CALL = 500
-"""Blocks in one compiled call, so that progress can be shown and Ctrl-C is heard."""
+"""Blocks in one compiled call, so that progress can be shown and Ctrl-C takes effect between calls."""
 MAX_PER_CALL = 2**22
 """Device-blocks in the compiled calls that run at a time: each leaves some 40 bytes to be measured."""
 FEW = 2_000_000
