@@ -51,7 +51,10 @@ LEAST = "0.4"
 WORLDS: tuple[tuple[str, Sequence[str], str], ...] = (
     *(("paper", (f"devices={count}",), "0.5") for count in (4, 20, 50, 200)),
     *(("paper", (f"devices={count}", DEAR), goal) for count, goal in ((20, "2"), (50, "1"))),
-    *(("paper", (f"devices={count}", DEAR, "broadcast_delay_blocks=0"), goal) for count, goal in ((20, "1.5"), (50, "0.8"))),
+    *(
+        ("paper", (f"devices={count}", DEAR, "broadcast_delay_blocks=0"), goal)
+        for count, goal in ((20, "1.5"), (50, "0.8"))
+    ),
     *(
         (PLACES, (f"devices={count}", f"weights.server_energy={1 / count**2:.6g}"), LEAST if count == 160 else "falls")
         for count in (10, 20, 40, 80, 160)
@@ -77,10 +80,11 @@ TITLES = ("bound", "gap %", "devices, waiting, service %", "goal %", "settled", 
 THEOREM = """
 ### Theorem 1, measured
 
-`partway theorem1`: `decoupled` is what Theorem 1 says is optimal, devices and server on their own; `priced` receives one
-number more. Both learn at gamma = 1 and at the scenario's gamma = 0.95. The average cost is measured in all columns,
-as the gap to the bound in per cent (the cost is bound x (1 + gap); the CSV of `--out` has both), with 20 devices where
-their number is not given. A learner at 0.95 has another criterion: its gap need not be small, nor rise or fall with K.
+`partway theorem1`: `decoupled` is what Theorem 1 says is optimal, devices and server on their own; `priced` receives
+one number more. Both learn at gamma = 1 and at the scenario's gamma = 0.95. The average cost is measured in all
+columns, as the gap to the bound in per cent (the cost is bound x (1 + gap); the CSV of `--out` has both), with 20
+devices where their number is not given. A learner at 0.95 has another criterion: its gap need not be small, nor rise
+or fall with K.
 
 Why `decoupled` becomes unstable: the columns at the end are what devices send that pay nothing, and the most that a
 server ever serves, in mean tasks a block. A server with the discount gamma never pays more than w1 gamma / (1 - gamma)
