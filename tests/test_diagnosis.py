@@ -39,11 +39,9 @@ MISTAKES = {
 
 
 @pytest.fixture
-def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def policy(user_folder: Path) -> Path:
     """A module of the user's, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path / "mine.py"
+    return user_folder / "mine.py"
 
 
 def written(policy: Path, act: str, more: str = "") -> None:
@@ -52,14 +50,6 @@ def written(policy: Path, act: str, more: str = "") -> None:
     body = textwrap.indent("def act(self, state, device, view, key):\n", " " * 4)
     body += textwrap.indent(textwrap.dedent(act).strip("\n") + "\n", " " * 8)
     policy.write_text(head + body + textwrap.indent(textwrap.dedent(more), " " * 4))
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test imports a module `mine` of its own."""
-    import sys
-
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
