@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import get_abstract_mesh
 
 from partway import provenance
@@ -30,6 +31,9 @@ CUSTOM_CALL = "custom_call"
 """In the text of a program that calls a library such as LAPACK. It is not kept: JAX prepares the library when it lowers
 a program, and one that is loaded without being lowered would crash."""
 _folder: Path | None = None
+_switching = threading.Lock()
+_compiling = 0
+_enabled = True
 
 
 def keep_in(folder: Path | None) -> None:
@@ -80,8 +84,10 @@ class KeptJit:
             return lowered.compile()
         with _without_jax_cache():
             compiled = lowered.compile()
-        program, _, out_tree = serialize_executable.serialize(compiled)
-        _write(path, pickle.dumps((program, _shape(out_tree))))
+        with contextlib.suppress(jax.errors.JaxRuntimeError, ValueError, NotImplementedError):
+            # a program that sorts, for example, cannot be serialized (jaxlib 0.10.2)
+            program, _, out_tree = serialize_executable.serialize(compiled)
+            _write(path, pickle.dumps((program, _shape(out_tree))))
         return compiled
 
 
@@ -94,13 +100,28 @@ def kept_jit(
 
 @contextlib.contextmanager
 def _without_jax_cache() -> Generator[None]:
-    """JAX's own cache is not used: a program that came from there cannot be serialized again (jaxlib 0.10.2)."""
-    before: Any = jax.config.values["jax_enable_compilation_cache"]
-    jax.config.update("jax_enable_compilation_cache", False)
+    """JAX's own cache is not used, in any thread: a program that came from there looks whole after it was serialized
+    again, and fails when it runs in the next process (jaxlib 0.10.2). Threads may be in here at the same time.
+
+    JAX reads the setting once, when it compiles for the first time, and again after `reset_cache`."""
+    global _compiling, _enabled
+    with _switching:
+        if _compiling == 0:
+            _enabled = jax.config.values["jax_enable_compilation_cache"]
+            _use_jax_cache(False)
+        _compiling += 1
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", before)
+        with _switching:
+            _compiling -= 1
+            if _compiling == 0:
+                _use_jax_cache(_enabled)
+
+
+def _use_jax_cache(used: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", used)
+    compilation_cache.reset_cache()
 
 
 class _NotKept(Exception):

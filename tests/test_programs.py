@@ -1,5 +1,6 @@
 """Compiled programs that are kept between runs: found again only if everything that they are made from is the same."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,32 @@ def test_a_damaged_program_is_made_again(folder: Path, content: bytes | None):
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     np.testing.assert_array_equal(made()(Random(), X), first)
     assert len(path.read_bytes()) == pytest.approx(len(whole), rel=0.1)
+
+
+def test_no_program_comes_from_jax_own_cache_while_any_thread_compiles_one_to_be_kept():
+    """It could not be serialized whole, and would fail when the next process runs it."""
+
+    def enabled() -> bool:
+        return jax.config.values["jax_enable_compilation_cache"]
+
+    assert enabled()
+    with contextlib.ExitStack() as one, contextlib.ExitStack() as other:
+        one.enter_context(programs._without_jax_cache())
+        other.enter_context(programs._without_jax_cache())
+        one.close()
+        assert not enabled()
+    assert enabled()
+
+
+def test_a_program_that_cannot_be_serialized_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that sorts, for example, as XLA compiles it outside tests."""
+
+    def refused(compiled: Any) -> Any:
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: `LessThan` is not serializable.")
+
+    monkeypatch.setattr(programs.serialize_executable, "serialize", refused)
+    np.testing.assert_array_equal(made()(Random(), X), 3 * X)
+    assert kept(folder) == []
 
 
 def test_a_folder_that_cannot_be_written_is_nobodys_error(tmp_path: Path):
