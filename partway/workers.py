@@ -111,7 +111,7 @@ def processes(count: int) -> Generator[Workers]:
 def process_count(asked: int | None) -> int:
     """The number of processes asked for, or of cores. Raises InputError unless it is from 1 to MAX_PROCESSES."""
     if asked is not None and not 1 <= asked <= MAX_PROCESSES:
-        raise InputError(f"--jobs {asked}: must be between 1 and {MAX_PROCESSES}")
+        raise InputError(f"--jobs must be between 1 and {MAX_PROCESSES}, got {asked}")
     return asked or cores()
 
 

@@ -23,6 +23,7 @@ from partway import programs
 from partway.controllers.base import ControllerPair
 from partway.experiments.preparation import bound_of, use_bound
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
+from partway.pytree import cast_floats
 from partway.rng import controller_keys_on_host
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
@@ -30,7 +31,7 @@ from partway.schemes import SCHEMES, stream_of
 from partway.simulation import rollout as rollouts
 from partway.simulation import schedule, sharding
 from partway.simulation.rollout import Run, rollout
-from partway.simulation.step import Carry
+from partway.simulation.step import Carry, initial_state
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
@@ -98,6 +99,20 @@ MIXED: dict[str, Any] = {
 
 def world_of(scenario: Scenario) -> World:
     return build(scenario, sample_placement(scenario))
+
+
+def frozen(world: World, trained: Run, stream: str, seeds: Sequence[int], blocks: int, **how: Any) -> Run:
+    """The policies that a run has left, from empty queues and without learning: the output of Algorithms 1 and 2.
+
+    The first of `seeds` meets the policy that was trained on the first seed, and so on.
+    """
+    precision = str(trained.carry.state.q.dtype)
+    with jax.enable_x64(precision == "float64"):
+        concrete, numbers = cast_floats(world, precision), np.asarray(seeds, np.uint32)
+        states = jax.vmap(initial_state, in_axes=(None, 0))(concrete, numbers)
+    carry = Carry(states, trained.carry.device_state, trained.carry.server_state)
+    how |= {"carry": carry, "learning": False, "precision": precision}
+    return rollout(world, trained.pair, stream, seeds, blocks, **how)
 
 
 class Play(Protocol):

@@ -252,7 +252,7 @@ def test_a_price_beyond_the_cap_is_refused(four: Four):
     """w1 gamma / (1 - gamma) is 19: with expensive server energy the formula would exceed the true optimum."""
     world = four({"objective": "discounted"})
     for price in (-1e-9, 19.01):
-        with pytest.raises(ValueError, match="0 to 19"):
+        with pytest.raises(ValueError, match="between 0 and 19"):
             lower_bound(world, price=price)
     assert lower_bound(world, price=18.99).value < lower_bound(world).value
 

@@ -133,7 +133,7 @@ def computed(*axes: str) -> xr.Dataset:
         (("device.arrival_prob=0.1,0.2",), 1, "arrival prob"),
         (("device.bandwidth_hz=1e5:1e7:3:log", "devices=1,2"), 2, "bandwidth [Hz]"),
         (("queue=conserving,as_printed", "devices=1,2", "slots_per_block=4,5"), 4, "queue"),
-        (("device.arrival_prob=0.1,0.2", "devices=1:20:20"), figure.MOST_PANELS, "arrival prob"),
+        (("device.arrival_prob=0.1,0.2", "devices=1:20:20"), figure.MAX_PANELS, "arrival prob"),
     ],
 )
 def test_a_panel_for_every_value_of_the_other_axes(axes: tuple[str, ...], panels: int, label: str):
@@ -168,7 +168,7 @@ def test_a_long_table_is_cut_on_the_terminal(capsys: pytest.CaptureFixture[str])
     ("words", "message"),
     [
         (AXES, "required: --out"),
-        ((*AXES, "--out", "x", "--jobs", "0"), "--jobs 0"),
+        ((*AXES, "--out", "x", "--jobs", "0"), "--jobs must be between 1 and 1024, got 0"),
         ((*AXES, "--out", "x", "--jobs", "2", "--dask", "tcp://nowhere:1"), "--dask: not allowed with argument --jobs"),
         (("--axis", "device.arival_prob=1", "--out", "x"), "did you mean"),
         (("--axis", "devices", "--out", "x"), "expected FIELD=SPEC"),

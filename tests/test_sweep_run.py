@@ -640,5 +640,5 @@ def test_schemes_that_only_this_process_knows_need_an_executor_here(monkeypatch:
 
 
 def test_jobs_are_checked(toys: None):
-    with pytest.raises(InputError, match="--jobs 0: must be between 1 and"):
+    with pytest.raises(InputError, match="--jobs must be between 1 and 1024, got 0"):
         sweep(**TOY, jobs=0)

@@ -24,7 +24,7 @@ from partway.bound.device_program import Fading, Program, Solved, fading_above, 
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
 from partway.system.types import ROUNDING, Device, Server
-from partway.system.world import MOST_PLANNED, World
+from partway.system.world import MAX_PLANNED, World
 
 STATES = 32
 """States of a device's table at first; doubled while the best policy reaches its last state too often."""
@@ -80,17 +80,17 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
     """
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
-    if float(np.max(world.devices.capacity)) + ROUNDING >= MOST_PLANNED:
-        raise NoBound(f"no bound where a device can run {MOST_PLANNED} tasks or more in a block")
+    if float(np.max(world.devices.capacity)) + ROUNDING >= MAX_PLANNED:
+        raise NoBound(f"no bound where a device can run {MAX_PLANNED} tasks or more in a block")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
     max_tasks = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
     if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= max_tasks).any():
-        raise NoBound(f"no bound: a device gets more tasks than it can take up: {UNSTABLE}")
+        raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
     with jax.enable_x64(True):
         dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())), STATES)
         if price is not None and not 0 <= price <= dual.cap:
-            raise ValueError(f"price {price}: a bound is proven for 0 to {dual.cap:g}")
+            raise ValueError(f"price must be between 0 and {dual.cap:g}, got {price}")
         multiplier = dual.best_price() if price is None else price
         solved = dual.at(multiplier)
         if np.max(solved.tail_probability) > UNSETTLED:

@@ -1,4 +1,4 @@
-"""`partway cut`: from its flags to an result, and the files of the result."""
+"""`partway cut`: from its flags to the result and its files."""
 
 import argparse
 import tempfile
@@ -60,7 +60,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Answer, write and print."""
+    """Find the plan, write it and print it."""
     from partway.cli import output
     from partway.planner import report
 
@@ -121,7 +121,8 @@ def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "On
 
     on_progress("lower bound", 0)
     bound, why = _bound(options, target)
-    scheme, seeds = ("priced" if bound is None else "oracle"), range(options.seeds)
+    scheme = "priced" if bound is None else "oracle"  # the schemes that decide as the plan does
+    seeds = range(options.seeds)
     run = run_scheme(target, scheme, seeds, options.blocks, bound, on_progress)
     rule, source = _rule(target, bound, run, f"{why}learned by priced in {options.blocks} blocks")
     rows = [policy_outcome(target, "recommended", run, rule.price)]

@@ -192,7 +192,10 @@ def gap_of(by_seed: np.ndarray) -> Gap:
 
 
 def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Summary]:
-    """One summary per scheme, in the dataset's order."""
+    """One summary per scheme of a dataset of `partway.compare`, in its order.
+
+    reference  the scheme that `relative_cost` compares with; without it, or where it is not `ok`, there is none
+    """
     names = [str(name) for name in dataset["scheme"].values]
     status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
     reference = reference if reference in names and status[reference] == "ok" else None

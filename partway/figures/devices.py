@@ -19,7 +19,7 @@ from partway.figures.style import (
     show_message,
 )
 
-LAST_BLOCKS, MOST_DEVICES = 100, 4
+LAST_BLOCKS, MAX_DEVICES = 100, 4
 """What is drawn of traced devices; the dataset has the rest."""
 TRACED_COLUMNS = {
     "q": "queue [tasks]",
@@ -41,7 +41,7 @@ def draw(dataset: xr.Dataset, _: Sequence[Summary]) -> FigureData | None:
     """Queue, tasks started, channel and power of each traced device, or None if no device was traced."""
     if "traced" not in dataset.dims:
         return None
-    own = dataset.isel(scheme=0, seed=0, traced=slice(MOST_DEVICES), block=slice(-LAST_BLOCKS, None))
+    own = dataset.isel(scheme=0, seed=0, traced=slice(MAX_DEVICES), block=slice(-LAST_BLOCKS, None))
     own = own.assign_coords(block=np.arange(dataset.sizes["block"])[-LAST_BLOCKS:])
     numbers, count = own["traced"].to_numpy().tolist(), own.sizes["block"]
     subtitle = f"{own['scheme'].item()}, seed {own['seed'].item()}, last {count} blocks"

@@ -29,7 +29,7 @@ from partway.figures.style import (
     unstable_note,
 )
 
-MOST_BANDS = 10
+MAX_BANDS = 10
 """With more schemes than this no intervals are drawn: they would hide the lines."""
 POINTS = 400
 """Points of a curve, about."""
@@ -83,7 +83,7 @@ def _running(dataset: xr.Dataset) -> str:
     """What the lines are."""
     window = _window(dataset.sizes["block"])
     text = f"running mean over {window} blocks" if window > 1 else "cost of every block"
-    bands = dataset.sizes["seed"] > 1 and dataset.sizes["scheme"] <= MOST_BANDS
+    bands = dataset.sizes["seed"] > 1 and dataset.sizes["scheme"] <= MAX_BANDS
     return text + ", with its 95 % confidence band over seeds" * bands
 
 
@@ -107,7 +107,7 @@ def _draw(dataset: xr.Dataset, curves: Sequence[Curve], subtitle: str, note: str
     if shown:
         _limit(axes, [curve for curve in shown if curve.stable] or shown)
         _shade_warmup(axes, dataset)
-        label_points(axes, [_line(axes, curve, len(curves) <= MOST_BANDS) for curve in shown], height)
+        label_points(axes, [_line(axes, curve, len(curves) <= MAX_BANDS) for curve in shown], height)
     else:
         show_message(axes, "no scheme has a finite cost")
     return figure, [(kind, "block", *COST_COLUMNS), *(row for curve in shown for row in _rows(curve))]

@@ -61,7 +61,9 @@ EXTERNAL_PALETTE = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
 """Colours of all other schemes; which one depends on the scheme's name alone."""
 COMPONENT_DIMENSION = "component"
 """The dimension of a dataset that holds the cost components."""
-COMPONENT_COLOURS = dict(zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True))
+COMPONENT_COLOURS: dict[str, str] = dict(
+    zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True)
+)
 COMPONENT_NAMES = dict(
     zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
 )

@@ -27,11 +27,11 @@ from partway.figures.style import (
     spans_decade,
 )
 
-MOST_PANELS = 12
-MOST_COLUMNS = 3
+MAX_PANELS = 12
+MAX_COLUMNS = 3
 PANEL_HEIGHT = 2.3
 """Height of a row of panels [inch]."""
-MOST_TICKS = 8
+MAX_TICKS = 8
 """On a logarithmic axis with so many points or fewer, the ticks are at the points."""
 
 
@@ -77,11 +77,11 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
     """A panel for each value of the other axes, a line and its 95 % band for each scheme; CSV rows of all points."""
     measure, axes, estimates = MEASURES[name], axis_names(dataset), _estimates(dataset, MEASURES[name])
     facets = list(itertools.product(*(range(dataset.sizes[axis]) for axis in axes[1:])))
-    shown = facets[:MOST_PANELS]
+    shown = facets[:MAX_PANELS]
     last = dataset.sizes[axes[-1]] if len(axes) > 2 else len(shown)
-    columns = last if last <= MOST_COLUMNS else min(len(shown), MOST_COLUMNS)
+    columns = last if last <= MAX_COLUMNS else min(len(shown), MAX_COLUMNS)
     lines = -(-len(shown) // columns)
-    more = f"The first {MOST_PANELS} of {len(facets)} panels; all are in the CSV file." * (len(facets) > MOST_PANELS)
+    more = f"The first {MAX_PANELS} of {len(facets)} panels; all are in the CSV file." * (len(facets) > MAX_PANELS)
     figure = new_figure(_title(dataset), measure.title, (*measure.notes, more), PANEL_HEIGHT * lines)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for panel, facet in zip(panels, shown, strict=False):
@@ -138,7 +138,7 @@ def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[s
         axes.set_xticks(x, words, rotation=30, ha="right")
     elif spans_decade(x):
         log_axis(axes, "x", x.min() / 1.1, x.max() * 1.1)
-        if len(x) <= MOST_TICKS:
+        if len(x) <= MAX_TICKS:
             axes.set_xticks(x, [short_number(value) for value in x], rotation=30, ha="right")
             axes.xaxis.set_minor_locator(NullLocator())
     if names:

@@ -110,17 +110,17 @@ def finish_times(traces: Traced, server_work: ArrayLike, slot_s: float) -> Itera
 
 
 def server_left(service_per_slot: np.ndarray, inflow: np.ndarray) -> np.ndarray:
-    """(6) with its slots: (S, T, n) work that is left at the end of each; rates (S, T, n), inflow (S, T).
+    """(6) with its slots: (S, T, n) work that is left at the end of each; service_per_slot (S, T, n), inflow (S, T).
 
     A remainder within TOLERANCE, and below what the block has done so far, is rounding and counts as done. Otherwise a
     server that empties its queue in every block would carry along, and add up, what float32 has rounded away.
     """
     done = np.cumsum(service_per_slot, axis=-1).transpose(1, 0, 2)
-    slack, left, y = np.minimum(done, TOLERANCE), np.empty_like(done), np.zeros(len(service_per_slot))
-    for t, brought in enumerate(inflow.T):
-        remains = y[:, None] - done[t]
+    slack, left, backlog = np.minimum(done, TOLERANCE), np.empty_like(done), np.zeros(len(service_per_slot))
+    for t, sent in enumerate(inflow.T):
+        remains = backlog[:, None] - done[t]
         left[t] = np.where(remains <= slack[t], 0.0, remains)
-        y = left[t, :, -1] + brought
+        backlog = left[t, :, -1] + sent
     return left.transpose(1, 0, 2)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from partway.errors import InputError
+from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
 from partway.paper.jobs import jobs_code_hash
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, bounds
@@ -176,7 +177,7 @@ def insert(document: Path, findings: Findings) -> None:
 def as_json(findings: Findings) -> dict[str, Any]:
     """The report in JSON types; the verdict of a scheme is that of HEADLINE, and `cases` has all."""
     seeds = list(findings.sizes.seeds)
-    return {
+    document = {
         "schema_version": SCHEMA_VERSION,
         "scenario": findings.preset,
         "seeds": seeds,
@@ -193,6 +194,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "versions": versions(),
         "claims": [_claim(findings, claim) for claim in findings.claims],
     }
+    return plain(document)
 
 
 def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
@@ -205,8 +207,7 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
 
 
 def _verdict(one: Verdict) -> dict[str, Any]:
-    interval = one.interval()
-    return {"verdict": one.verdict, "interval": None if interval is None else [finite(value) for value in interval]}
+    return {"verdict": one.verdict, "interval": one.interval()}
 
 
 def _case(one: Verdict) -> dict[str, Any]:
@@ -215,11 +216,6 @@ def _case(one: Verdict) -> dict[str, Any]:
     confidence = None if one.deciding is None else 1.0 - one.decisions[one.deciding].level
     details = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
     return {**about, **_verdict(one), "confidence": confidence, **details}
-
-
-def finite(value: float) -> float | None:
-    """A number in JSON: None for NaN and infinity."""
-    return float(value) if math.isfinite(value) else None
 
 
 def write_comparisons(findings: Findings, path: Path) -> None:

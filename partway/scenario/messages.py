@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from partway.errors import closest, compact, nearest, shorten, shown
 from partway.scenario.schema import GROUP_FIELDS, TABLES, TASKS, Group, Scenario, Section
 
-SYNONYMS = {"slots": "slots_per_block", "broadcast_lag": "broadcast_delay_blocks", "coding": "tensor_dtype"}
+SYNONYMS = {"broadcast_lag": "broadcast_delay_blocks", "coding": "tensor_dtype"}
 """Words for fields that the comparison of spellings would not match, or would match to a wrong field."""
 LIMITS = ("ge", "gt", "le")
 """Attributes of the constraints that pydantic attaches to a numeric field."""

@@ -29,7 +29,7 @@ from partway.rng import controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
 from partway.simulation.sharding import reshard, shard, squeeze_shared
-from partway.simulation.step import Carry, init, initial_state, run_devices_ahead, step
+from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
 
@@ -101,8 +101,11 @@ def rollout(
     threads      at most so many calls side by side; None: as many as there are cores
     on_progress  called with a number of blocks after each compiled call
 
-    Raises ValueError if worlds, pairs or certificates do not agree in shapes.
+    Raises ValueError if worlds, pairs or certificates do not agree in shapes, or `carry` has another number of runs.
     """
+    runs = {len(leaf) for leaf in jax.tree.leaves(carry)}
+    if runs - {len(seeds)}:
+        raise ValueError(f"the carry must have {len(seeds)} runs, one per seed, got {max(runs)}")
     with jax.enable_x64(precision == "float64"):
         batch = _batch(worlds, certificates, stream, seeds, precision)
         if carry is None:
@@ -118,43 +121,6 @@ def init_runs(
     """The pair after what the devices agree on, and the carry before block 0, both with the axis of runs in front."""
     with jax.enable_x64(precision == "float64"):
         return _init_runs(_batch(world, None, stream, seeds, precision), pair, precision)
-
-
-def evaluate(
-    world: World,
-    trained: Run,
-    stream: str,
-    seeds: Sequence[int],
-    blocks: int,
-    *,
-    certificate: Certificate | None = None,
-    traces: bool = False,
-) -> Run:
-    """Run the policies that a rollout has left, without learning: the output step of Algorithms 1 and 2.
-
-    The first of `seeds` meets the policy trained on the first seed, and so on; queues start empty. Raises ValueError
-    for another number of seeds than there are policies.
-    """
-    q = trained.carry.state.q
-    if len(seeds) != len(q):
-        raise ValueError(f"{len(q)} policies were trained, one per seed; {len(seeds)} seeds were given")
-    precision = str(q.dtype)
-    with jax.enable_x64(precision == "float64"):
-        concrete, numbers = _concrete(world, precision), jnp.asarray(seeds, jnp.uint32)
-        states = jax.vmap(initial_state, in_axes=(None, 0))(concrete, numbers)
-        carry = Carry(states, trained.carry.device_state, trained.carry.server_state)
-    return rollout(
-        world,
-        trained.pair,
-        stream,
-        seeds,
-        blocks,
-        certificates=certificate,
-        carry=carry,
-        learning=False,
-        precision=precision,
-        traces=traces,
-    )
 
 
 # What is computed together
@@ -211,11 +177,6 @@ def stack(trees: Sequence[T], every: bool = False) -> tuple[T, Stacked]:
 def _squeezed(world: World) -> World:
     """The world with what all devices share once."""
     return replace(world, devices=squeeze_shared(world.devices))
-
-
-def _concrete(world: World, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> World:
-    """The world as the compiled calls take it."""
-    return cast_floats(_squeezed(world), precision, put)
 
 
 def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], precision: str) -> tuple[Any, Carry]:
