@@ -120,7 +120,7 @@ def test_a_file_gives_what_it_has_and_paper_the_rest(tmp_path: Path):
     file.write_bytes(b"\xef\xbb\xbfdevices = 7\r\n[radio]\r\nsnr_gap = 2\r\n")  # as Windows writes it
     scenario, paper = load(file), load("paper")
     assert (scenario.devices, scenario.radio.snr_gap) == (7, 2.0)
-    assert scenario.radio.noise_dbw == paper.radio.noise_dbw
+    assert scenario.radio.noise_dbm_per_hz == paper.radio.noise_dbm_per_hz
     assert load(str(file)) == scenario == load({"devices": 7, "radio": {"snr_gap": 2}})
 
 
@@ -249,6 +249,8 @@ def scenarios(draw: st.DrawFn, extreme: bool = False) -> dict[str, Any]:
     top = numbers({name: span for name, span in TOP.items() if name != "devices"}, extreme)
     raw: dict[str, Any] = {**draw(top), "devices": 2, "device": draw(classes(extreme))}
     raw["radio"] = draw(numbers({name: s for name, s in ranges(Radio).items() if not name.endswith("_m")}, extreme))
+    for name in draw(st.sampled_from([("noise_dbw",), ("noise_dbm_per_hz", "noise_figure_db")])):
+        raw["radio"].pop(name, None)
     near, far = ranges(Radio)["min_distance_m"]
     raw["radio"]["min_distance_m"] = draw(st.sampled_from([near, 10.0]))
     raw["radio"]["cell_radius_m"] = draw(st.sampled_from([11.0, far]))
@@ -377,6 +379,8 @@ SETTING = "true or false, a finite number or a string"
         ("radio.snr_gap=0.5", "radio.snr_gap", "between 1 and 1000000", "0.5"),
         ("radio.min_distance_m=200", "radio.min_distance_m", "below radio.cell_radius_m = 200", "200"),
         ("radio.noise_dbw=-1e3", "radio.noise_dbw", "between -300 and 300", "-1000.0"),
+        ("radio.noise_dbm_per_hz=1", "radio.noise_dbm_per_hz", "between -300 and 0", "1"),
+        ("radio.noise_figure_db=-1", "radio.noise_figure_db", "between 0 and 100", "-1"),
         ("schemes=1", "schemes", "a table", "1"),
         ("schemes.parametric=1", "schemes.parametric", "a table", "1"),
         ("schemes.parametric.step=[]", "schemes.parametric.step", SETTING, "an array"),
@@ -421,12 +425,15 @@ def test_errors_that_are_not_about_one_value(override: str, message: str):
         ("device.task.cycle=3", "cycles"),
         ('device.task={kind="layers",profil="x",tensor_dtype="fp32",profile="y"}', "profile"),
         ("weights.server_queu=3", "server_queue"),
-        ("radio.noise_db=3", "noise_dbw"),
+        ("radio.noise_db=3", "noise_figure_db"),
+        ("radio.noise=3", "noise_dbm_per_hz"),
+        ("radio.noise_dbm_hz=3", "noise_dbm_per_hz"),
+        ("device.task.bit_per_cycle=3", "bits_per_cycle"),
         ("group=[{fraction=1,cpu_hz=1e9}]", "cpu_max_hz"),
         ("group=[{fraktion=1}]", "fraction"),
         ("arrival_prob=0.2", "device.arrival_prob"),
         ("snr_gap=2", "radio.snr_gap"),
-        ("device.noise_db=3", "radio.noise_dbw"),
+        ("device.noise_db=3", "radio.noise_figure_db"),
         ("cpu_max=3", "device.cpu_max_hz"),
         ("slots=5", "slots_per_block"),
         ("broadcast_lag=2", "broadcast_delay_blocks"),
@@ -438,6 +445,54 @@ def test_a_mistyped_field_suggests_the_nearest(override: str, nearest: str):
     assert re.fullmatch(
         rf"unknown field '[\w.]+'; did you mean '{re.escape(nearest)}'\?", one_line("paper", [override])
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "other_unit"),
+    [
+        ("radio.noise_dbm=-100", "noise_dbw"),
+        ("radio.noise_w=1e-14", "noise_dbw"),
+        ("device.noise_dbm=-100", "noise_dbw"),
+        ("device.cpu_max_ghz=2", "cpu_max_hz"),
+        ("device.bandwidth_mhz=2", "bandwidth_hz"),
+        ("device.tx_power_max_dbm=23", "tx_power_max_w"),
+        ("device.macs_per_second=1e9", "macs_per_cycle"),
+        ("slot_ms=100", "slot_s"),
+    ],
+)
+def test_no_hint_at_a_field_of_another_unit(override: str, other_unit: str):
+    """Whoever writes 2 GHz would otherwise be told to write 2 Hz."""
+    message = one_line("paper", [override])
+    assert message.startswith(f"unknown field '{override.partition('=')[0]}'; known: ")
+    assert f"did you mean '{other_unit}'" not in message
+
+
+# Noise
+
+
+def test_noise_is_a_density_or_a_total():
+    """Whichever a file or an override names replaces the other of the layer below."""
+    total = load("paper", {"radio.noise_dbw": -120.0})
+    assert (total.radio.noise_dbm_per_hz, total.radio.noise_figure_db, total.radio.noise_dbw) == (None, 0.0, -120.0)
+    assert load({"radio": {"noise_dbw": -120.0}}) == total == load("paper", ["radio={noise_dbw=-120.0}"])
+    again = load(total.model_dump(exclude_none=True), {"radio.noise_dbm_per_hz": -170.0, "radio.noise_figure_db": 5.0})
+    assert (again.radio.noise_dbm_per_hz, again.radio.noise_figure_db, again.radio.noise_dbw) == (-170.0, 5.0, None)
+    for scenario in (total, again, load("ocr")):
+        assert load(scenario.model_dump(exclude_none=True)) == scenario
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "other"),
+    [
+        ({}, ["radio.noise_dbw=-144", "radio.noise_dbm_per_hz=-174"], "noise_dbm_per_hz"),
+        ({"radio": {"noise_dbw": -144.0, "noise_dbm_per_hz": -174.0}}, [], "noise_dbm_per_hz"),
+        ({"radio": {"noise_dbw": -144.0}}, ["radio.noise_figure_db=7"], "noise_figure_db"),
+    ],
+)
+def test_a_density_beside_a_total_is_refused(given: Any, overrides: list[str], other: str):
+    """It would have no effect."""
+    message = f"radio.noise_dbw = -144 is the total noise at every bandwidth: remove it or radio.{other}"
+    assert one_line(given, overrides) == message
 
 
 def test_a_field_with_no_similar_name_lists_the_known_ones():

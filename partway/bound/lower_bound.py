@@ -34,7 +34,8 @@ BINS = 256
 MAX_TAIL_PROBABILITY = 1e-7
 """Probability of a table's last state above which the table is too short."""
 UNSETTLED = 1e-3
-"""Probability of the longest table's last state above which the table does not describe a device's queue."""
+"""Probability of the longest table's last state, or of starting more than MAX_PLANNED tasks, above which a device's
+program does not describe it."""
 MAX_PRICE = 1e6
 """Multiple of what a task costs a party that works at its limit: devices that send at this price have no choice."""
 UNSTABLE = "every policy is unstable"
@@ -80,8 +81,6 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
     """
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
-    if float(np.max(world.devices.capacity)) + ROUNDING >= MAX_PLANNED:
-        raise NoBound(f"no bound where a device can run {MAX_PLANNED} tasks or more in a block")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
     max_tasks = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
@@ -95,6 +94,8 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         solved = dual.at(multiplier)
         if np.max(solved.tail_probability) > UNSETTLED:
             raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
+        if np.max(solved.many) > UNSETTLED:
+            raise NoBound(f"no bound: a device would start more than {MAX_PLANNED} tasks in a block")
         above = _Dual(world, fading_above(bins), dual.states).at(multiplier)
         server_dual_value, _ = _server_part(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
@@ -127,7 +128,8 @@ class _Dual:
         arrive = special.binom(device.slots, count) * arrival_prob**count * (1 - arrival_prob) ** count[::-1]
         own: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (fleet, len(leaf))), fading)
-        self.programs = Program(own, host_array(arrive), points, host_array(np.full(fleet, self.discount)))
+        discount, limited = host_array(np.full(fleet, self.discount)), device.max_tasks_per_block == MAX_PLANNED
+        self.programs = Program(own, host_array(arrive), points, discount, limited)
         self.cap = price_cap(self.server, self.discount)
         self.value = self._first_guess()
 

@@ -128,7 +128,8 @@ def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "On
     rows = [policy_outcome(target, "recommended", run, rule.price)]
     rows += [_extreme(options, target, scheme, rule, on_progress) for scheme in EXTREMES]
     on_progress("break-even", 0)
-    return CutResult(target, rule, source, break_even(target.device, rule.price), single_tasks(target, rule), rows)
+    even = break_even(target.device, rule.price, target.fixed_noise)
+    return CutResult(target, rule, source, even, single_tasks(target, rule), rows)
 
 
 def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound | None, str]":

@@ -297,42 +297,55 @@ class PostDecisionServer(ServerController):
     def service_curve(self, state: PostDecisionServerState, server: Server, view: ServerView) -> "ServiceCurve":
         """The work that this server serves in a block, by the work that waits."""
         marginal, coef = self.discount(server) * state.slope, service_cost_coef(server)
-        served = jnp.minimum(jnp.sqrt(marginal / (3.0 * coef)), server.slot_capacity * server.slots)
-        return ServiceCurve(self.grid(view) + served, served, marginal, coef)
+        best = jnp.where(coef > 0, jnp.sqrt(marginal / jnp.where(coef > 0, 3.0 * coef, 1.0)), jnp.inf)
+        served = jnp.minimum(best, server.slot_capacity * server.slots)
+        return ServiceCurve(self.grid(view), served, marginal, coef)
 
 
 @record
 class ServiceCurve:
     """f(y), the best service of a block that begins with work y, by the points where leaving x is best: y = x + f(x).
 
-    It is constant beyond the last point.
+    It is constant beyond the last point. y is counted from f(0), the most that is served with nothing left: a server
+    that can do millions of tasks in a block serves so much more than is left that float32 holds no sum of the two.
 
-    work      (grid_points,) y [mean tasks]        marginal  (grid_points,) gamma u(x)
-    served    (grid_points,) f [mean tasks]        coef      w2 xi_ser / (n tau)^2, see `service_cost_coef`
+    left      (grid_points,) x [mean tasks], from 0    marginal  (grid_points,) gamma u(x)
+    served    (grid_points,) f [mean tasks]            coef      w2 xi_ser / (n tau)^2, see `service_cost_coef`
     """
 
-    work: jax.Array
+    left: jax.Array
     served: jax.Array
     marginal: jax.Array
     coef: jax.Array
 
     def serve(self, backlog: jax.Array) -> jax.Array:
         """f(y), () [mean tasks a block]: all of y where that is less than the best service that leaves nothing."""
-        return jnp.minimum(backlog, interpolate(backlog[None], self.work, self.served)[0])
+        return jnp.minimum(backlog, self._at(backlog[None], self.served)[0])
 
     def marginal_value(self, backlog: jax.Array, server: Server) -> jax.Array:
         """V'(y) = w1 + gamma u(y - f(y)), or w1 + w2 E'(y) where the queue empties; any shape (m,)."""
-        left = interpolate(backlog, self.work, self.marginal)
-        return server.queue_weight + jnp.where(backlog < self.work[0], 3.0 * self.coef * backlog**2, left)
+        left = self._at(backlog, self.marginal)
+        return server.queue_weight + jnp.where(backlog < self.served[0], 3.0 * self.coef * backlog**2, left)
+
+    def _at(self, backlog: jax.Array, values: jax.Array) -> jax.Array:
+        """The function with `values` at the points y."""
+        more = jnp.maximum(self.served[1:] - self.served[:-1], 0.0)  # only rounding makes it negative
+        length = self.left[1:] - self.left[:-1] + more
+        start = self.left[:-1] + (self.served[:-1] - self.served[0])
+        return sum_of_ramps(backlog - self.served[0], start, length, values)
 
 
 def interpolate(at: jax.Array, points: jax.Array, values: jax.Array) -> jax.Array:
-    """The piecewise linear function through (points, values), constant outside, at (m,): a sum of ramps.
+    """The piecewise linear function through (points, values), constant outside, at (m,)."""
+    return sum_of_ramps(at, points[:-1], points[1:] - points[:-1], values)
+
+
+def sum_of_ramps(at: jax.Array, start: jax.Array, length: jax.Array, values: jax.Array) -> jax.Array:
+    """A piecewise linear function at (m,) from its pieces (p,) and its values (p + 1,) at their ends.
 
     A sum of ramps is much faster than a search and a gather; written as a product it also compiles faster.
     """
-    length = points[1:] - points[:-1]
-    ramps = jnp.clip(at[:, None] - points[:-1], 0.0, length)
+    ramps = jnp.clip(at[:, None] - start, 0.0, length)
     return values[0] + jnp.dot(ramps, (values[1:] - values[:-1]) / length, precision="highest")
 
 

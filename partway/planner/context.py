@@ -12,7 +12,7 @@ from partway.errors import InputError, compact
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.system.load import load_of
-from partway.system.placement import Placement, gain_from_db, pathloss_db, sample_placement
+from partway.system.placement import Placement, gain_from_db, noise_dbw, pathloss_db, sample_placement
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device
 from partway.system.world import World, build
@@ -52,6 +52,11 @@ class DeviceContext:
     def cpu_max_hz(self) -> float:
         """f_max [Hz] of the device."""
         return self.scenario.device_classes()[self.index].cpu_max_hz
+
+    @property
+    def fixed_noise(self) -> bool:
+        """Whether the noise power is the same at every bandwidth: the scenario gives a total, not a density."""
+        return self.scenario.radio.noise_dbw is not None
 
     @property
     def arrivals_per_block(self) -> float:
@@ -105,7 +110,8 @@ def _moved(scenario: Scenario, placement: Placement, index: int, distance_m: flo
         raise InputError(f"--distance-m must be between {limits}, got {compact(distance_m)}")
     distances, gains = placement.distance_m.copy(), placement.mean_gain_per_w.copy()
     loss_db = pathloss_db(scenario.radio, np.array(distance_m))
-    distances[index], gains[index] = distance_m, gain_from_db(loss_db, scenario.radio.noise_dbw)
+    noise = noise_dbw(scenario.radio, np.array(scenario.device_classes()[index].bandwidth_hz))
+    distances[index], gains[index] = distance_m, gain_from_db(loss_db, noise)
     return Placement(distances, gains)
 
 

@@ -118,8 +118,9 @@ def notes(result: CutResult) -> list[str]:
 def break_even_sentence(result: CutResult) -> str:
     """The bandwidths from which offloading pays."""
     bandwidth, even = hertz(float(result.target.device.bandwidth_hz)), result.break_even
+    noise = "total noise" if result.target.fixed_noise else "noise density"
     return (
-        f"For one waiting task, the mean channel gain and a constant noise density (bandwidth now {bandwidth}): "
+        f"For one waiting task, the mean channel gain and a constant {noise} (bandwidth now {bandwidth}): "
         f"offloading a part pays {_from(even.offloading_hz)}; all remote costs less than all local "
         f"{_from(even.all_remote_hz)}."
     )

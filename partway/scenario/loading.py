@@ -5,7 +5,7 @@ are defined, each with its reason.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -59,8 +59,10 @@ def load(
     Raises InputError, one line with the field, its range and the given value, for anything that is not a scenario.
     """
     try:
-        raw = _merge(_copied(_preset("paper")), _read(source))
-        pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
+        given = _read(source)
+        raw = _merge(_without_other_noise(_copied(_preset("paper")), _radio_fields(given.items())), given)
+        pairs = list(overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides))
+        raw = _without_other_noise(raw, _radio_fields(pairs))
         for name, value in pairs:
             _set(raw, name, _copied(value))
         return Scenario.model_validate(_complete_groups(raw))
@@ -138,6 +140,25 @@ def _merge(base: Raw, over: Mapping[str, Any]) -> Raw:
             value = _merge(cast(Raw, old), cast(Raw, value))
         merged[name] = value
     return merged
+
+
+def _radio_fields(pairs: Iterable[tuple[Any, Any]]) -> set[str]:
+    """The fields of [radio] that are given, in a table or by dotted names."""
+    inside = [set(cast(Raw, value)) for name, value in pairs if name == "radio" and isinstance(value, Mapping)]
+    return set[str]().union(*inside, {str(name).removeprefix("radio.") for name, _ in pairs})
+
+
+def _without_other_noise(raw: Raw, given: set[str]) -> Raw:
+    """A density that a file or an override gives replaces a total noise below it, and a total replaces a density."""
+    radio = raw.get("radio")
+    if not isinstance(radio, dict):
+        return raw
+    replaced = set[str]()
+    if "noise_dbw" in given and "noise_dbm_per_hz" not in given:
+        replaced = {"noise_dbm_per_hz", "noise_figure_db"}
+    elif "noise_dbm_per_hz" in given and "noise_dbw" not in given:
+        replaced = {"noise_dbw"}
+    return {**raw, "radio": {name: value for name, value in cast(Raw, radio).items() if name not in replaced}}
 
 
 def _set(raw: Raw, name: str, value: Any) -> None:

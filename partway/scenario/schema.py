@@ -100,10 +100,16 @@ class ServerClass(Section):
 
 
 class Radio(Section):
-    """Path loss [dB] = pathloss_db_at_1m + pathloss_slope_db log10(distance) + normal shadowing."""
+    """Path loss [dB] = pathloss_db_at_1m + pathloss_slope_db log10(distance) + normal shadowing.
+
+    Noise is a density and the receiver's noise figure, over each device's own bandwidth; or `noise_dbw`, the total of
+    both, the same at every bandwidth.
+    """
 
     snr_gap: Annotated[float, Field(ge=1, le=1e6)]
-    noise_dbw: Decibel
+    noise_dbm_per_hz: Annotated[float, Field(ge=-300, le=0)] | None = None
+    noise_figure_db: Annotated[float, Field(ge=0, le=100)] = 0.0
+    noise_dbw: Decibel | None = None
     cell_radius_m: Metres
     min_distance_m: Metres
     pathloss_db_at_1m: Decibel
@@ -136,6 +142,7 @@ class Scenario(Section):
                 f"radio.min_distance_m must be below radio.cell_radius_m = {compact(self.radio.cell_radius_m)}, "
                 f"got {compact(self.radio.min_distance_m)}"
             )
+        _check_noise(self.radio)
         _check_groups(self)
         if self.queue == "as_printed":
             _check_as_printed(self)
@@ -172,6 +179,18 @@ def _apportion(fractions: Sequence[float], size: int) -> Iterator[int]:
         group = deficit.index(max(deficit))
         counts[group] += 1
         yield group
+
+
+def _check_noise(radio: Radio) -> None:
+    """Raise ValueError unless the noise is given in one of two ways: as a density or as a total."""
+    total, density = radio.noise_dbw, radio.noise_dbm_per_hz
+    if total is None and density is None:
+        raise ValueError("radio.noise_dbm_per_hz is missing; it must be between -300 and 0")
+    if total is not None and (density is not None or radio.noise_figure_db != 0):
+        other = "noise_dbm_per_hz" if density is not None else "noise_figure_db"
+        raise ValueError(
+            f"radio.noise_dbw = {compact(total)} is the total noise at every bandwidth: remove it or radio.{other}"
+        )
 
 
 def _check_groups(scenario: Scenario) -> None:

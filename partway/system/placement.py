@@ -8,6 +8,9 @@ from scipy.special import ndtri
 from partway.rng import folded, rounds
 from partway.scenario.schema import Radio, Scenario
 
+DBM_PER_DBW = 30.0
+"""0 dBW is 30 dBm."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -17,7 +20,14 @@ class Placement:
     mean_gain_per_w: np.ndarray
 
 
-def gain_from_db(loss_db: np.ndarray, noise_dbw: float) -> np.ndarray:
+def noise_dbw(radio: Radio, bandwidth_hz: np.ndarray) -> np.ndarray:
+    """Noise power in each bandwidth [dBW]: density, noise figure and bandwidth, or the total if that is given."""
+    if radio.noise_dbm_per_hz is None:
+        return np.full(np.shape(bandwidth_hz), radio.noise_dbw, np.float64)
+    return radio.noise_dbm_per_hz - DBM_PER_DBW + radio.noise_figure_db + 10.0 * np.log10(bandwidth_hz)
+
+
+def gain_from_db(loss_db: np.ndarray, noise_dbw: np.ndarray | float) -> np.ndarray:
     """Gain over noise [1/W]. The only place where dB becomes a ratio."""
     return 10.0 ** (-(loss_db + noise_dbw) / 10.0)
 
@@ -30,10 +40,12 @@ def sample_placement(scenario: Scenario) -> Placement:
     uniform = [_uniform(np.bitwise_xor(*rounds(folded(key, i), (zero, device)))) for i in range(2)]
     near, far = radio.min_distance_m**2, radio.cell_radius_m**2
     distance = np.sqrt(near + uniform[0] * (far - near))
-    fixed = [device.distance_m for device in scenario.device_classes()]
+    classes = scenario.device_classes()
+    fixed = [device.distance_m for device in classes]
     distance = np.array([d if f is None else f for d, f in zip(distance, fixed, strict=True)])
     loss_db = pathloss_db(radio, distance) + radio.shadowing_db * ndtri(uniform[1])
-    return Placement(distance, gain_from_db(loss_db, radio.noise_dbw))
+    bandwidth_hz = np.array([device.bandwidth_hz for device in classes])
+    return Placement(distance, gain_from_db(loss_db, noise_dbw(radio, bandwidth_hz)))
 
 
 def pathloss_db(radio: Radio, distance_m: np.ndarray) -> np.ndarray:

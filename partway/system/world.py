@@ -15,7 +15,7 @@ from partway.system.placement import Placement
 from partway.system.types import ROUNDING, Device, Server
 
 MAX_PLANNED = 64
-"""Tasks a block up to which plans are made; a device that could run more is planned for as if it could not."""
+"""Tasks a block up to which plans are made: all that can arrive in one, which has at most 64 slots."""
 
 
 @record

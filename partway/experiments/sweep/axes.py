@@ -35,7 +35,16 @@ UNITS = {
     "macs_per_cycle": "1/cycle",
 }
 """Units of fields without a unit in their name, by the last part of the name."""
-SUFFIXES = {"_hz": "Hz", "_s": "s", "_m": "m", "_w": "W", "_dbw": "dBW", "_db": "dB", "_at_1m": "dB"}
+SUFFIXES = {
+    "_dbm_per_hz": "dBm/Hz",
+    "_hz": "Hz",
+    "_s": "s",
+    "_m": "m",
+    "_w": "W",
+    "_dbw": "dBW",
+    "_db": "dB",
+    "_at_1m": "dB",
+}
 
 
 @dataclass(frozen=True)
