@@ -6,10 +6,12 @@ world. An unstable scheme has a growth rate and no average.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from partway.errors import InputError, shown
 from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
 from partway.schemes import REFERENCE
 
@@ -192,7 +194,10 @@ def gap_of(by_seed: np.ndarray) -> Gap:
 
 
 def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Summary]:
-    """One summary per scheme, in the dataset's order."""
+    """One summary per scheme, in the dataset's order. Raises InputError for what is no dataset of `partway.compare`."""
+    given: Any = dataset
+    if not isinstance(given, xr.Dataset) or not {"scheme", "seed", "block"} <= {*given.dims}:
+        raise InputError(f"summarise takes a dataset of partway.compare, got {type(given).__name__} {shown(given, 30)}")
     names = [str(name) for name in dataset["scheme"].values]
     status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
     reference = reference if reference in names and status[reference] == "ok" else None
