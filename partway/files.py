@@ -21,6 +21,7 @@ from typing import Any
 
 import xarray as xr
 
+from partway.arguments import path as argument_path
 from partway.errors import InputError, shown
 
 DATASET = "results.nc"
@@ -34,6 +35,8 @@ PARTIAL = "partial"
 PARTIAL_NAME = re.compile(rf"\..+\.{PARTIAL}-[0-9a-f]{{8}}")
 """Names of files and folders that are being written, or were when a process was killed."""
 ELSEWHERE = "choose another location"
+written: list[Path] = []
+"""Where this process has written for the user, so that a message about an interruption can say so."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -88,6 +91,7 @@ def new_folder(out: Path, overwrite: bool) -> Generator[Path]:
             Mark(RESULTS, frozenset(_names(partial))).write(partial)
             _check_folder(target, overwrite, given)
             _replace_folder(partial, target)
+            written.append(out)
     except BaseException:
         with _uninterrupted():
             _remove(partial, made)
@@ -113,6 +117,7 @@ def new_file(path: Path, overwrite: bool, flag: str) -> Generator[Path]:
         with _uninterrupted(), refusals(given):
             _check_file(target, overwrite, given)
             partial.replace(target)
+            written.append(path)
     except BaseException:
         with _uninterrupted():
             _remove(partial, [])
@@ -156,7 +161,8 @@ def load_dataset(folder: str | Path) -> xr.Dataset:
 
     Raises InputError where there is none, or one of another version of Partway.
     """
-    path, given = Path(folder), shown(str(folder), 100)
+    path = argument_path("the folder of results", folder)
+    given = shown(str(folder), 100)
     try:
         path = path / DATASET if path.is_dir() else path
         dataset = xr.load_dataset(path, engine="netcdf4")

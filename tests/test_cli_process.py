@@ -116,6 +116,14 @@ def test_a_process_that_is_refused_exits_with_2(folder: Path):
     assert os.listdir(folder) == []
 
 
+def test_a_backend_that_is_not_there_is_one_line(folder: Path):
+    with process("bound", "--set", "devices=2", JAX_PLATFORMS="rocm") as started:
+        code, out, err = finished(started)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("partway: JAX_PLATFORMS=rocm: Unable to initialize backend 'rocm'")
+    assert "Traceback" not in err
+
+
 def test_a_reader_that_leaves_is_no_failure(folder: Path):
     with process(*LOCAL, "--out", "results") as started:
         assert started.stdout is not None

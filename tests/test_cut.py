@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import json
+import os
 import re
 from dataclasses import replace
 from functools import cache
@@ -27,7 +28,6 @@ from partway.controllers.postdecision import PostDecisionServer, PostDecisionSta
 from partway.dnn.cuts import layer_cuts
 from partway.dnn.profile import read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
-from partway.experiments.comparison import make_plan
 from partway.figures import cut_map
 from partway.measurement.latency import finish_times
 from partway.measurement.metrics import device_traces
@@ -495,7 +495,20 @@ def test_the_command_writes_what_it_prints(folder: Path, target: DeviceContext, 
     assert [row["cut"] for row in choices[1:]] == [71, 71, 0]
     assert document["single_task"]["assumptions"].startswith("One task, in closed form")
     assert document["break_even_hz"]["offloading"] == break_even(target.device, rule.price).offloading_hz
-    assert make_plan("o/scenario.toml").scenario.device.task == load("o/scenario.toml").device.task
+    what_was_written_can_be_moved(folder)
+
+
+def what_was_written_can_be_moved(folder: Path) -> None:
+    """Part of the test above, whose results take seconds: profile and scenario move together, read from anywhere."""
+    (folder / "o").rename(folder / "moved")
+    scenario = load(folder / "moved" / "scenario.toml")
+    assert getattr(scenario.device.task, "profile", "") == str(folder / "moved" / "ppocr-rec.csv")
+    (folder / "elsewhere").mkdir()
+    os.chdir(folder / "elsewhere")
+    world, original = build(scenario, sample_placement(scenario)), load("ocr", ["devices=3"])
+    np.testing.assert_array_equal(
+        world.devices.task.bits, build(original, sample_placement(original)).devices.task.bits
+    )
 
 
 def test_the_map_draws_the_plan(target: DeviceContext, rule: PlanRule):

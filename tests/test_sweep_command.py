@@ -236,6 +236,24 @@ def test_on_a_terminal_it_is_a_bar():
     assert "sweep: " not in screen.getvalue()
 
 
+def test_a_failed_case_is_an_error_with_its_cause_after_the_results(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """All else is printed and written; the same command tries again."""
+
+    def half_fails(plans: Any) -> Any:
+        failed = {"status": "failed", "reason": "RuntimeError: no GPU"}
+        return [failed if plan.scenario.devices == 2 else sweep_toys.outcome(plan) for plan in plans]
+
+    monkeypatch.setattr(sweep_run, "run_group", half_fails)
+    with pytest.raises(InputError, match=r"^6 of 12 cases failed: RuntimeError: no GPU; run the same command again"):
+        sweeps(*AXES, "--out", str(out))
+    assert "6 x failed: RuntimeError: no GPU" in capsys.readouterr().out
+    assert (out / "results.json").is_file()
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
+    sweeps(*AXES, "--out", str(out))
+
+
 def test_without_dask_installed_it_says_what_to_install(out: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"pip install 'partway\[cluster\]'"):

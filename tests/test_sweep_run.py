@@ -79,7 +79,7 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
         (summary.cost.mean, summary.cost.low, summary.cost.high), rel
     )
     components = {one: float(here["cost"].sel(component=one).mean()) for one in COST_COMPONENTS}
-    assert components == pytest.approx(summary.parts, rel, abs=1e-12)
+    assert components == pytest.approx(summary.cost_components, rel, abs=1e-12)
     for field, whole in (
         ("cost_with_warmup", summary.cost_full),
         ("discounted_from_start", summary.discounted_from_start),

@@ -197,8 +197,8 @@ def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
     start = jnp.full((queues, points), jnp.inf), jnp.zeros((queues, points), jnp.int32)
     best, chosen = jax.lax.fori_loop(0, count, better, start)
     left = jnp.maximum(jnp.arange(queues)[:, None] - numbers, 0)
-    if program.limited:
-        many = _many(program.device, future)
+    many = _many(program.device, future) if program.limited else None
+    if many is not None:
         value = many.cost[:, None] + choices.cost[:, -1]
         best, chosen = jnp.minimum(best, value), jnp.where(value < best, len(numbers), chosen)
 
@@ -209,7 +209,7 @@ def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
 
     empty = jnp.zeros((queues, len(numbers))), jnp.zeros(queues)
     started, sent = jax.lax.fori_loop(0, count, shares, empty)
-    if program.limited:
+    if many is not None:
         mine = jnp.where(chosen == len(numbers), weight, 0.0)
         started = jnp.concatenate([started, jnp.sum(mine, axis=1)[:, None]], axis=1)
         left = jnp.concatenate([left, many.left[:, None]], axis=1)

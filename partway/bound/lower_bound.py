@@ -19,8 +19,10 @@ import jax
 import numpy as np
 from scipy import special
 
+from partway.arguments import whole_number
 from partway.bound.certificate import Certificate
 from partway.bound.device_program import Fading, Program, Solved, fading_above, fading_below, solve_fleet
+from partway.errors import InputError, shown
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
 from partway.system.types import ROUNDING, Device, Server
@@ -31,6 +33,7 @@ STATES = 32
 MAX_STATES = 512
 BINS = 256
 """Intervals of the fading over which an expectation is taken."""
+MAX_BINS = 100_000
 MAX_TAIL_PROBABILITY = 1e-7
 """Probability of a table's last state above which the table is too short."""
 UNSETTLED = 1e-3
@@ -77,8 +80,13 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
 
     bins  intervals of the fading over which an expectation is taken
 
-    Raises NoBound where there is none, ValueError where `price` is not from 0 to w1 gamma / (1 - gamma).
+    Raises NoBound where there is none, InputError where `price` is not from 0 to w1 gamma / (1 - gamma) or another
+    argument is of a wrong type.
     """
+    given: tuple[Any, Any] = world, price
+    if not isinstance(given[0], World):
+        raise InputError(f"lower_bound takes a world of partway.system.world.build, got {type(world).__name__}")
+    whole_number("bins", bins, 2, MAX_BINS)
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
@@ -88,8 +96,8 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
     with jax.enable_x64(True):
         dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())), STATES)
-        if price is not None and not 0 <= price <= dual.cap:
-            raise ValueError(f"price must be between 0 and {dual.cap:g}, got {price}")
+        if price is not None and not (isinstance(given[1], int | float | np.number) and 0 <= price <= dual.cap):
+            raise InputError(f"price {shown(price)}: the bound is proven for prices between 0 and {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
         solved = dual.at(multiplier)
         if np.max(solved.tail_probability) > UNSETTLED:

@@ -1,6 +1,7 @@
 """`partway cut`: from its flags to the result and its files."""
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,8 @@ def write(options: argparse.Namespace, result: "CutResult", text: str, folder: P
     name = f"{profile.name}.csv"
     (folder / name).write_text(write_profile(profile), encoding="utf-8")
     (folder / "cut.json").write_text(text, "utf-8")
-    task = _task(options, str(options.out / name))
-    (folder / "scenario.toml").write_text(with_task(scenario, task).to_toml(), "utf-8")
+    final = Path(os.path.abspath(options.out))
+    text_of_scenario = with_task(scenario, _task(options, str(final / name))).to_toml(final)
+    (folder / "scenario.toml").write_text(text_of_scenario, "utf-8")  # the folder can be moved
     output.save_table(folder, lambda console: console.print(report.details_table(result)))
     cut_map.write(result, folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 from partway.cli import interrupts
+from partway.cli.stdout import reserved, results
 from partway.errors import InputError, closest, nearest, shorten, shown
 
 DESCRIPTION = "Simulate and control partial offloading of DNN inference from wireless devices to an edge server."
@@ -62,7 +63,8 @@ class CommandModule(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Without `arguments` it runs those of this process."""
-    own_process = arguments is None
+    own_process, options = arguments is None, None
+    _written().clear()
     try:
         if own_process:
             interrupts.install()
@@ -72,11 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _load_libraries()
             cache_compiled_programs(own_process)
             use_all_cores()
-        options.run(options)
+        with reserved():
+            options.run(options)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         return _interrupted(str(interrupt), own_process)
+    except SystemExit as end:
+        if options is None:  # of argparse, after --help
+            raise
+        return _failed(InputError(f"a policy or its module called sys.exit({shown(end.code)}); remove that call"))
     except Exception as error:
         return _interrupted("interrupted", own_process) if own_process and interrupts.pressed() else _failed(error)
     return 0
@@ -84,16 +91,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupted(message: str, own_process: bool) -> int:
     """Say that Ctrl-C ended the command; returns its exit code."""
-    print(f"partway: {message or 'interrupted; nothing was written'}", file=sys.stderr, flush=True)
+    written = [shown(str(path), 100) for path in dict.fromkeys(_written())]
+    usual = f"interrupted after writing {', '.join(written)}" if written else "interrupted; nothing was written"
+    print(f"partway: {message or usual}", file=sys.stderr, flush=True)
     if own_process:
         os._exit(INTERRUPTED)  # XLA's threads may still compute, and crash where Python is taken down under them
     return INTERRUPTED
 
 
+def _written() -> list[Path]:
+    """What this process has written for the user. The module that knows is slow to import: no command, no files."""
+    module = sys.modules.get("partway.files")
+    return module.written if module else []
+
+
 def _failed(error: Exception) -> int:
     """Say what is wrong in one line; returns the exit code. Raises what is a fault of the program."""
-    if isinstance(error, InputError):
-        print(f"partway: {error}", file=sys.stderr)
+    message = _cause(error)
+    if message:
+        print(f"partway: {InputError(message)}", file=sys.stderr)
         return 2
     if not isinstance(error, OSError):
         raise error
@@ -102,6 +118,18 @@ def _failed(error: Exception) -> int:
         return 0
     print(f"partway: {InputError(str(error))}", file=sys.stderr)  # such as a full disk behind standard output
     return 2
+
+
+def _cause(error: Exception) -> str | None:
+    """What is wrong with the input or the machine; None where it is the program, or standard output."""
+    text, name = str(error), type(error).__name__
+    if isinstance(error, InputError):
+        return text
+    if isinstance(error, RuntimeError) and text.startswith(("Unable to initialize backend", "Unknown backend")):
+        return f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: {text}"
+    if isinstance(error, MemoryError) or (name == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text):
+        return f"out of memory ({shorten(text, 100) or name}); use fewer devices, seeds or blocks"
+    return None
 
 
 def _discard_output() -> None:
@@ -129,6 +157,12 @@ class Parser(argparse.ArgumentParser):
             hint = nearest(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
             self.error(f"unrecognized arguments: {shorten(' '.join(unknown))}{hint}")
         return parsed, unknown
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse an empty value: no flag or argument has a use for one."""
+        if "" in arg_strings and action.nargs != argparse.PARSER:
+            self.error(f"{action.option_strings[0] if action.option_strings else action.metavar} must not be empty")
+        return super()._get_values(action, arg_strings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -176,7 +210,7 @@ def build_parser() -> Parser:
     usage = "partway [-h] [--version] COMMAND ..."
     parser = Parser(prog="partway", usage=usage, description=DESCRIPTION, epilog=epilog)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.set_defaults(run=lambda options: _print_version() if options.version else parser.print_help())
+    parser.set_defaults(run=lambda options: _print_version() if options.version else parser.print_help(results()))
     parser.set_defaults(uses_jax=False)
     commands = parser.add_subparsers(
         metavar="COMMAND", prog="partway", parser_class=CommandParser, help=argparse.SUPPRESS
@@ -198,7 +232,7 @@ def _examples(examples: Mapping[str, str]) -> str:
 def _print_version() -> None:
     from partway.provenance import version  # reads the metadata of installed packages
 
-    print(f"partway {version()}")
+    print(f"partway {version()}", file=results())
 
 
 def _load_libraries() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from partway import files
+from partway.cli.stdout import results
 from partway.cli.terminal import FILE_WIDTH, Screen, terminal
 from partway.errors import InputError
 
@@ -51,7 +52,7 @@ def json_file(options: argparse.Namespace) -> Generator[Path | None]:
 @contextlib.contextmanager
 def checkpoint_file(options: argparse.Namespace) -> Generator[Path | None]:
     """The file of --save, None where there is none; it gets its name only when the block ends well."""
-    if not options.save:
+    if options.save is None:
         yield None
         return
     same = options.json not in (None, STDOUT) and os.path.realpath(options.save) == os.path.realpath(options.json)
@@ -76,7 +77,7 @@ def show(options: argparse.Namespace, text: Callable[[], str], table: Callable[[
     To be called when files are in place: whoever reads standard output may leave.
     """
     if options.json == STDOUT:
-        print(text(), end="")
+        print(text(), end="", file=results())
     else:
         table(terminal())
 
@@ -86,7 +87,7 @@ def say_where(options: argparse.Namespace) -> None:
     console = terminal(errors=True)
     if options.out:
         console.print(f"Results are in {options.out}")
-    elif not options.json:
+    elif not (options.json or getattr(options, "save", None)):
         console.print("Nothing was saved; use --out DIR to save data and figures.", style="dim")
 
 

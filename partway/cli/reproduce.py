@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     output.show(options, lambda: text, lambda console: console.print(show(findings)))
     if options.out:
         errors.print(f"The report is {options.out / 'report.html'}")
-    else:
+    elif not (options.json or options.table):
         errors.print("Nothing was saved; use --out DIR to save the report and figures.", style="dim")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal, working
-from partway.errors import InputError
+from partway.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def run(options: Namespace) -> None:
     from partway.experiments.comparison import execute
     from partway.measurement.checkpoint import read
 
-    start = read(options.load) if options.load else None
+    start = None if options.load is None else read(options.load)
     plan, errors = _plan(options, start), terminal(errors=True)
     with output.destinations(options) as (folder, file), output.checkpoint_file(options) as trained:
         output.print_load(plan, errors)
@@ -104,7 +104,10 @@ def _completed(options: Namespace, start: "Checkpoint | None") -> Namespace:
         header = start.header
         usual = {"scenario": start.scenario(), "schemes": [header.scheme], "server": header.server}
         usual["precision"] = header.precision
-    return Namespace(**vars(options) | {name: value for name, value in usual.items() if not getattr(options, name)})
+        for flag, name in (("--schemes", header.scheme), ("--server", header.server)):
+            if name and ":" in name and getattr(options, flag.removeprefix("--")) is None:
+                raise InputError(f"{start.given}: imports no code; add {flag} {shorten(name)} to use that controller")
+    return Namespace(**vars(options) | {name: value for name, value in usual.items() if getattr(options, name) is None})
 
 
 def _runner(start: "Checkpoint | None", trained: Path | None) -> "SchemeRunner":

@@ -45,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="FIELD=SPEC",
-        help="a field to vary; SPEC is START:STOP:COUNT, START:STOP:COUNT:log, A,B,C or a TOML array",
+        help="a field to vary, as in --set; SPEC is START:STOP:COUNT, START:STOP:COUNT:log, A,B,C or a TOML array",
     )
     flags.add_scenario(parser)
     flags.add_simulation(parser)
@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> None:
             file.write_text(text, "utf-8")
     output.show(options, lambda: text, lambda console: console.print(report.table(dataset)))
     output.say_where(options)
+    report.check_complete(dataset)
 
 
 def _plan(options: argparse.Namespace) -> "SweepPlan":

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from partway.cli.stdout import results
+
 FILE_WIDTH = 100
 """Columns of what goes to a file or a pipe."""
 
@@ -37,8 +39,9 @@ class Screen(Console):
 
 def terminal(errors: bool = False) -> Console:
     """Standard output, or standard error."""
-    console = Screen(stderr=errors)
-    return console if console.is_terminal else Screen(stderr=errors, width=FILE_WIDTH)
+    file = None if errors else results()
+    console = Screen(stderr=errors, file=file)
+    return console if console.is_terminal else Screen(stderr=errors, file=file, width=FILE_WIDTH)
 
 
 def listing(titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: str | None = None) -> Table:

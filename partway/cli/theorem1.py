@@ -11,6 +11,7 @@ from rich.text import Text
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal, working
+from partway.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from partway.paper.theorem1 import Point
@@ -38,6 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure, write and print."""
     from partway.cli import output
+    from partway.experiments.sweep.group import FAILED
     from partway.paper.theorem1 import cases, measure
     from partway.scenario.loading import load
 
@@ -60,6 +62,9 @@ def run(options: argparse.Namespace) -> None:
                 figure.write(points, title, folder)
     terminal().print(table(points))
     output.say_where(options)
+    failed = [str(point.no_gap) for point in points if point.status == FAILED]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(points)} cases failed: {shorten(failed[0], 200)}")
 
 
 def table(points: "Sequence[Point]") -> Group:

@@ -1,20 +1,22 @@
 """Every scheme in the same world: from a scenario to one labelled dataset."""
 
 import dataclasses
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
+from partway.arguments import flag, function, seed_values, whole_number
 from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound
-from partway.controllers.base import ControllerPair
-from partway.controllers.diagnosis import check_pair, comes_from_outside
-from partway.errors import InputError
+from partway.controllers.base import ControllerPair, DeviceController
+from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
+from partway.errors import InputError, shown
 from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
 from partway.experiments.summary import COST_COMPONENTS, LATENCY
@@ -23,9 +25,10 @@ from partway.measurement.latency import latency
 from partway.measurement.metrics import BlockMetrics
 from partway.provenance import versions
 from partway.scenario.loading import load
+from partway.scenario.overrides import override_pairs, split_field
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for, stream_of
-from partway.simulation.rollout import Run, rollout
+from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, name_of, pair_for, stream_of
+from partway.simulation.rollout import Run, rollout, trace_blocks
 from partway.simulation.sharding import CHUNK
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
@@ -60,7 +63,7 @@ def make_plan(
     scenario: str | Path | Mapping[str, Any] | Scenario = "paper",
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
-    schemes: Sequence[str] | None = None,
+    schemes: str | Sequence[str | type[DeviceController]] | None = None,
     server: str | None = None,
     blocks: int = 2000,
     seeds: int | Sequence[int] = 8,
@@ -69,42 +72,53 @@ def make_plan(
     bound: bool = True,
 ) -> Plan:
     """Check a comparison before anything runs. Arguments as in `compare`; raises InputError."""
-    loaded = scenario if isinstance(scenario, Scenario) else load(scenario, overrides)
-    chosen = tuple(dict.fromkeys(SCHEMES if schemes is None else schemes))
-    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    half = blocks // 2 if warmup is None else warmup
-    for flag, value, low, high in (("blocks", blocks, 2, 10_000_000), ("warmup", half, 0, blocks - 1)):
-        if not low <= value <= high:
-            raise InputError(f"--{flag} must be a whole number from {low} to {high}, got {value}")
-    if not numbers or min(numbers) < 0 or max(numbers) >= 2**32 or len(set(numbers)) < len(numbers):
-        raise InputError(
-            f"--seeds must be a count from 1, or different whole numbers from 0 to {2**32 - 1}, got {seeds}"
-        )
+    changes = override_pairs(overrides)
+    loaded = scenario if isinstance(scenario, Scenario) and not changes else load(scenario, changes)
+    chosen, serving = scheme_names(schemes), None if server is None else name_of(server, "--server")
+    numbers, length = seed_values(seeds), whole_number("--blocks", blocks, 2, 10_000_000)
+    half = length // 2 if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
     if precision not in ("float32", "float64"):
-        raise InputError(f"--precision must be float32 or float64, got {precision}")
-    if not chosen:
+        raise InputError(f"--precision must be float32 or float64, got {shown(precision)}")
+    check_hyperparameters(loaded, named_schemes(chosen, serving, changes))
+    check_controllers(loaded, chosen, serving, precision)
+    name = os.path.basename(scenario) if isinstance(scenario, str | os.PathLike) else "scenario"
+    return Plan(loaded, Path(name).stem, chosen, serving, length, numbers, half, precision, flag("bound", bound))
+
+
+def scheme_names(schemes: Any) -> tuple[str, ...]:
+    """The names of `schemes` as `compare` takes them, each once; all of SCHEMES for None. Raises InputError."""
+    if schemes is None:
+        return tuple(SCHEMES)
+    several = isinstance(schemes, Iterable) and not isinstance(schemes, str)
+    given = list(cast(Iterable[Any], schemes)) if several else [schemes]
+    if not given:
         raise InputError("--schemes must name at least one scheme")
-    check_hyperparameters(loaded)
-    _check_controllers(loaded, chosen, server)
-    name = str(scenario) if isinstance(scenario, str | Path) else "scenario"
-    return Plan(loaded, Path(name).stem, chosen, server, blocks, numbers, half, precision, bound)
+    return tuple(dict.fromkeys(name_of(one, "--schemes") for one in given))
 
 
-def _check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None) -> None:
+def named_schemes(schemes: Sequence[str], server: str | None, fields: Iterable[str]) -> set[str]:
+    """Schemes that a user has named: to run them, for their server, or in a field that is set, `schemes.NAME.X`."""
+    tables = [split_field(field)[0] for field in fields]
+    set_by_field = [path[1] for path in tables if path[:1] == ["schemes"] and path[1:]]
+    return {*schemes, *set_by_field, *([server] if server else [])}
+
+
+def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None, precision: str) -> None:
     """Raise InputError for a hyperparameter that no controller has, and a controller from outside that cannot work."""
     pairs = {name: pair_for(name, scenario, server) for name in schemes}
     outside = {name: pair for name, pair in pairs.items() if comes_from_outside(pair)}
     if outside:
         world = build(scenario, sample_placement(scenario))
         for name, pair in outside.items():
-            check_pair(name, pair, world.devices, world.server)
+            check_pair(name, pair, world, precision)
+            explained(name, pair, trace_blocks, world, pair, precision)
 
 
 def compare(
     scenario: str | Path | Mapping[str, Any] | Scenario = "paper",
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
-    schemes: Sequence[str] | None = None,
+    schemes: str | Sequence[str | type[DeviceController]] | None = None,
     server: str | None = None,
     blocks: int = 2000,
     seeds: int | Sequence[int] = 8,
@@ -116,7 +130,7 @@ def compare(
     """Run schemes on a scenario over seeds with common random numbers.
 
     scenario     a preset's name, a TOML file, a mapping or a Scenario; overrides: by dotted name
-    schemes      names from SCHEMES or `module:ATTRIBUTE`; all of SCHEMES if not given
+    schemes      names from SCHEMES or `module:ATTRIBUTE`, or classes of device controllers; all of SCHEMES if not given
     server       another scheme's server controller for all of them
     seeds        how many, or which
     warmup       blocks left out of the means; half of them if not given
@@ -130,6 +144,7 @@ def compare(
     Returns a dataset with the dimensions scheme, seed, block, component, device, statistic; `partway.summarise` reads
     it. Raises InputError for what cannot be run.
     """
+    function("on_progress", on_progress)
     return execute(
         make_plan(
             scenario,
@@ -298,7 +313,7 @@ def _row(
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
     labels = {
         "status": status,
-        "reason": reason or "",
+        "reason": with_note(reason, None if run is None else run.clipped, plan),
         "growth": growth,
         "heavy_tail": scheme.channel_blind and unlimited,
         "signals_up": scheme.signalling()["up"],
@@ -350,6 +365,19 @@ def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
         return "ok", f"unstable in {unstable} of {len(work)} seeds" if unstable else None, growth
     where = "at the server" if _slope(metrics.backlog) > _slope(metrics.waiting) else "at the devices"
     return "unstable", f"unstable: work piles up {where}", growth
+
+
+def with_note(reason: str | None, clipped: np.ndarray | None, plan: Plan) -> str:
+    """The reason for a status, with a note where controllers asked for actions out of range (`Run.clipped`)."""
+    count = 0 if clipped is None else int(np.sum(clipped))
+    if clipped is None or not count:
+        return reason or ""
+    share = count / (clipped.size * plan.scenario.devices)
+    note = (
+        f"{count:,} actions out of range were clipped ({share:.2g} per device and block): offload is from 0 to 1, "
+        "started from 0 to the tasks that wait, service from 0 to f_max"
+    )
+    return f"{reason}; {note}" if reason else note
 
 
 def _why_invalid(metrics: BlockMetrics) -> str:

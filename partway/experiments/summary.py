@@ -6,10 +6,12 @@ world. An unstable scheme has a growth rate and no average.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from partway.errors import InputError, shown
 from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
 from partway.schemes import REFERENCE
 
@@ -195,7 +197,12 @@ def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Su
     """One summary per scheme of a dataset of `partway.compare`, in its order.
 
     reference  the scheme that `relative_cost` compares with; without it, or where it is not `ok`, there is none
+
+    Raises InputError for anything else than such a dataset.
     """
+    given: Any = dataset
+    if not isinstance(given, xr.Dataset) or not {"scheme", "seed", "block"} <= {*given.dims}:
+        raise InputError(f"summarise takes a dataset of partway.compare, got {type(given).__name__} {shown(given, 30)}")
     names = [str(name) for name in dataset["scheme"].values]
     status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
     reference = reference if reference in names and status[reference] == "ok" else None

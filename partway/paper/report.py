@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from partway.errors import InputError
+from partway.files import written
 from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
 from partway.paper.jobs import jobs_code_hash
@@ -172,6 +173,7 @@ def insert(document: Path, findings: Findings) -> None:
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
     document.write_text(f"{before}{MARKS[0]}\n{markdown(findings)}\n{MARKS[1]}{after}", "utf-8")
+    written.append(document)
 
 
 def as_json(findings: Findings) -> dict[str, Any]:

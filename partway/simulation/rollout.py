@@ -22,6 +22,7 @@ import numpy as np
 from partway.bound.certificate import Certificate
 from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
+from partway.errors import shorten
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
 from partway.programs import kept_jit
 from partway.pytree import cast_floats
@@ -53,13 +54,15 @@ class Options:
 class Run:
     """What a rollout leaves: metrics, and traces if asked for, as NumPy with axes (run, block); trained controllers.
 
-    `pair` and `carry` have the axis of the runs in front; `rollout(carry=...)` continues from them.
+    `pair` and `carry` have the axis of the runs in front; `rollout(carry=...)` continues from them. `clipped` (run,
+    block) counts devices, and the server, that asked for an action out of range; None: all controllers are Partway's.
     """
 
     metrics: BlockMetrics
     traces: DeviceTraces | None
     pair: ControllerPair
     carry: Carry
+    clipped: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def rollout(
     threads      at most so many calls side by side; None: as many as there are cores
     on_progress  called with a number of blocks after each compiled call
 
-    Raises ValueError if worlds, pairs or certificates do not agree in shapes, or `carry` has another number of runs.
+    Raises ValueError if worlds, pairs or certificates do not agree in shapes, a seed is no whole number, or `carry` has
+    another number of runs.
     """
     runs = {len(leaf) for leaf in jax.tree.leaves(carry)}
     if runs - {len(seeds)}:
@@ -123,6 +127,19 @@ def init_runs(
         return _init_runs(_batch(world, None, stream, seeds, precision), pair, precision)
 
 
+def trace_blocks(world: World, pair: ControllerPair, precision: str) -> None:
+    """Trace the first two blocks of a run; nothing is compiled. Raises what the controllers raise."""
+
+    def blocks(world: World, pair: ControllerPair, seed: jax.Array, init_key: jax.Array, key: jax.Array) -> Any:
+        own, carry = init(world, pair, seed, init_key)
+        return run_blocks(world, own, carry, seed, key, jnp.uint32(0), Options(2, 2))
+
+    with jax.enable_x64(precision == "float64"):
+        batch = _batch(world, None, "trace", [0], precision)
+        concrete, own = cast_floats(batch.world, precision), _as_arrays(pair, precision)
+        jax.eval_shape(blocks, concrete, own, batch.seeds[0], batch.init_keys[0], batch.action_keys[0])
+
+
 # What is computed together
 
 
@@ -133,6 +150,8 @@ def _batch(
     seeds: Sequence[int],
     precision: str,
 ) -> _Batch:
+    if np.asarray(seeds).dtype.kind not in "iu":
+        raise ValueError(f"seeds must be whole numbers, got {shorten(str(seeds))}")
     numbers = np.asarray(seeds, np.uint32)
     world, stacked = stack([_squeezed(each) for each in _several(worlds)])
     certificate, certificate_stacked = stack(_several(certificates))
@@ -188,7 +207,8 @@ def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], 
 
 def _as_arrays(pair: ControllerPair, precision: str) -> ControllerPair:
     """The pair with its hyperparameters as arrays: their values are no part of a compiled program."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, float) else leaf, pair)
+    kinds = float | np.floating  # NumPy's float32 is no float of Python
+    return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, kinds) else leaf, pair)
 
 
 # Compiled calls
@@ -303,7 +323,7 @@ def _run_calls(
         move = partial(reshard, plan.mesh, fleet)
         shares = [replace(share, carry=jax.tree.map(move, share.carry)) for share in shares]
 
-    def call(share: _Share, first: int, options: Options) -> tuple[_Share, BlockMetrics, DeviceTraces | None]:
+    def call(share: _Share, first: int, options: Options) -> tuple[Any, ...]:
         # each thread has its own precision and mesh
         with jax.enable_x64(double), jax.set_mesh(plan.mesh) if plan.mesh else contextlib.nullcontext():
             after, transitions = _rollout_compiled(
@@ -316,20 +336,35 @@ def _run_calls(
                 options=options,
                 stacked=batch.stacked,
             )
+            clipped, transitions = _clipped(transitions)
             metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=_parties_stacked(batch)))
-            return replace(share, carry=after), metrics, _traced(share, transitions) if traces else None
+            return replace(share, carry=after), metrics, _traced(share, transitions) if traces else None, clipped
 
     parts = list[Any]()
     with ThreadPoolExecutor(plan.threads) as pool:
         for length, tile in plan.calls:
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
             done = list(each(partial(call, first=first, options=options), shares))
-            shares = [share for share, _, _ in done]
+            shares = [share for share, *_ in done]
             parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, *part in done)))
             first += length
             on_progress(length)
-    metrics, traced = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
-    return Run(metrics, traced, pair, _joined([share.carry for share in shares]))
+    metrics, traced, clipped = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
+    return Run(metrics, traced, pair, _joined([share.carry for share in shares]), clipped)
+
+
+def _clipped(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
+    """`Run.clipped` of transitions, and the transitions without it: all schemes share one program that measures."""
+    devices, server = transitions.devices, transitions.server
+    found: list[Any] = [np.sum(np.asarray(devices.out_of_range), axis=-1)] if devices.out_of_range is not None else []
+    found += [np.asarray(server.out_of_range, int)] if server.out_of_range is not None else []
+    nothing: Any = None
+    bare = replace(
+        transitions,
+        devices=replace(devices, out_of_range=nothing),
+        server=replace(server, out_of_range=nothing),
+    )
+    return np.sum(found, axis=0) if found else None, bare
 
 
 def _parties_stacked(batch: _Batch) -> Stacked:

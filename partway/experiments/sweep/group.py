@@ -22,6 +22,7 @@ from partway.experiments.comparison import (
     prepared_pair,
     setting_of,
     status_of,
+    with_note,
 )
 from partway.experiments.summary import Horizon, Numbers, numbers_of
 from partway.measurement.metrics import BlockMetrics
@@ -79,7 +80,7 @@ def _guarded(work: Callable[[], Any]) -> Any:
         return failed(str(error), "invalid")
     except MemoryError:
         raise
-    except Exception as error:  # a user's policy can fail in any way
+    except (Exception, SystemExit) as error:  # a user's policy can fail in any way
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
             raise MemoryError(str(error)) from None  # how XLA reports it
         return failed(f"{type(error).__name__}: {error}")
@@ -110,7 +111,7 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
     plan, count = together[0].plan, len(together)
     (name,), seeds = plan.schemes, plan.seeds
     lanes = together if count == 1 else [one for one in together for _ in seeds]
-    metrics = rollout(
+    run = rollout(
         [lane.setting.world for lane in lanes],
         [lane.pair for lane in lanes],
         stream_of(name),
@@ -118,12 +119,13 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
         plan.blocks,
         certificates=[lane.setting.certificate for lane in lanes],
         precision=plan.precision,
-    ).metrics
-    own = [jax.tree.map(lambda leaf, i=i: leaf[i * len(seeds) : (i + 1) * len(seeds)], metrics) for i in range(count)]
-    return [_numbers(one, each) for one, each in zip(together, own, strict=True)]
+    )
+    both = (run.metrics, run.clipped)
+    own = [jax.tree.map(lambda leaf, i=i: leaf[i * len(seeds) : (i + 1) * len(seeds)], both) for i in range(count)]
+    return [_numbers(one, *each) for one, each in zip(together, own, strict=True)]
 
 
-def _numbers(case: _Ready, metrics: BlockMetrics) -> Outcome:
+def _numbers(case: _Ready, metrics: BlockMetrics, clipped: np.ndarray | None) -> Outcome:
     """The status of a case, and its numbers by seed or, if they exist for all seeds together only, one."""
     plan, bound = case.plan, case.setting.bound
     status, reason, growth = status_of(metrics)
@@ -132,7 +134,7 @@ def _numbers(case: _Ready, metrics: BlockMetrics) -> Outcome:
     numbers = numbers_of(lambda field: np.asarray(getattr(metrics, field)), horizon)
     outcome: Outcome = {
         "status": status,
-        "reason": reason or "",
+        "reason": with_note(reason, clipped, plan),
         "growth_per_block": growth if status == "unstable" else np.nan,
         "discounted_from_start": numbers.discounted_from_start,
         "discounted_after_warmup": numbers.discounted_after_warmup,

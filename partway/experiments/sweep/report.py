@@ -9,7 +9,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from partway.errors import InputError, shorten
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
+from partway.experiments.sweep.group import FAILED
 from partway.formatting import number, percent, plain
 
 SCHEMA_VERSION = 2
@@ -61,6 +63,18 @@ def table(dataset: xr.Dataset, max_rows: int = MAX_ROWS) -> Group:
     if len(points) > max_rows:
         notes.append(f"not shown: {len(points) - max_rows} of {len(points)} points; the files hold all")
     return Group(rows, *(Text(line, style="dim") for line in notes), *_reasons(dataset))
+
+
+def check_complete(dataset: xr.Dataset) -> None:
+    """Raise InputError, with the cause, if a case has failed."""
+    status, reasons = dataset["status"].values.ravel(), dataset["reason"].values.ravel()
+    causes = [str(reason) for one, reason in zip(status, reasons, strict=True) if one == FAILED]
+    if causes:
+        more = "" if len({*causes}) == 1 else f", and {len({*causes}) - 1} more causes"
+        raise InputError(
+            f"{len(causes)} of {status.size} cases failed: {shorten(causes[0], 160)}{more}; run the same command again "
+            "to try them again"
+        )
 
 
 def _label(value: Any) -> str:
