@@ -101,7 +101,7 @@ def _made(given: Any, kind: type[T]) -> T:
     return made
 
 
-LEARNING_SERVER = controller("postdecision:PostDecisionServer")
+LEARNING_SERVER = controller("price:PostDecisionServer")
 ALGORITHM_2 = controller("parametric:Algorithm2")
 SCHEMES: dict[str, Scheme] = {
     "parametric-printed": Scheme(

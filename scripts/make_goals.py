@@ -18,10 +18,9 @@ import numpy as np
 from pages import write_section
 
 from benchmarks.machine import words
-from partway.bound.lower_bound import lower_bound, price_cap
-from partway.bound.report import served_at_best
+from partway.bound.lower_bound import best_service, lower_bound, price_cap
 from partway.cli.theorem1 import shown
-from partway.controllers.postdecision import SERVER_DISCOUNT
+from partway.controllers.price import SERVER_DISCOUNT
 from partway.experiments.comparison import compare
 from partway.experiments.statistics import Estimate
 from partway.experiments.summary import Summary, summarise
@@ -165,7 +164,7 @@ def flows(axis: str, value: float) -> list[str]:
     world = build(scenario, sample_placement(scenario))
     sent = float(lower_bound(world, price=0.0).inflow.sum())
     discounts = (SERVER_DISCOUNT, scenario.discount)
-    most = [served_at_best(world.server, price_cap(world.server, gamma), gamma) for gamma in discounts]
+    most = [best_service(world.server, gamma, price_cap(world.server, gamma))[1] for gamma in discounts]
     return [f"{flow:.3g}" for flow in (sent, *most)]
 
 

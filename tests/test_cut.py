@@ -24,7 +24,8 @@ from partway.cli.terminal import terminal
 from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Constant
 from partway.controllers.block import Transition
-from partway.controllers.postdecision import PostDecisionServer, PostDecisionState, Priced
+from partway.controllers.postdecision import PostDecisionState, Priced
+from partway.controllers.price import PostDecisionServer
 from partway.dnn.cuts import layer_cuts
 from partway.dnn.profile import read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
@@ -36,7 +37,6 @@ from partway.planner.context import (
     DeviceContext,
     cut_numbers,
     device_context,
-    fading_quantile,
     max_throughput,
     with_task,
 )
@@ -53,6 +53,7 @@ from partway.planner.report import CutResult, details_table, headline
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.simulation.step import Carry, init, step
+from partway.system import fading
 from partway.system.equations import server_energy
 from partway.system.exogenous import PackedExogenous
 from partway.system.load import load_of
@@ -483,7 +484,7 @@ def test_the_command_writes_what_it_prints(folder: Path, target: DeviceContext, 
     assert {"cut-map.png", "cut-map.svg", "cut-map.csv", "cut.json", "ppocr-rec.csv", "scenario.toml"} < written
     document = json.loads((folder / "o" / "cut.json").read_text(), parse_constant=pytest.fail)
     assert document["schema_version"] == 2
-    plan = plan_table(target, rule, np.array([1, 2, 3, 4, 6, 8]), fading_quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
+    plan = plan_table(target, rule, np.array([1, 2, 3, 4, 6, 8]), fading.quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
     assert [row["started"] for row in document["plan"]] == plan.started.astype(int).ravel().tolist()
     assert [row["cut"] for row in document["plan"]] == plan.cut.ravel().tolist()
     assert [row["gain_quantile"] for row in document["plan"][:5]] == [0.05, 0.2, 0.5, 0.8, 0.95]

@@ -29,15 +29,13 @@ from partway.controllers.baselines import Steady
 from partway.controllers.postdecision import (
     Oracle,
     PostDecision,
-    PostDecisionServer,
-    PostDecisionServerState,
     PostDecisionState,
     Priced,
     backup,
-    interpolate,
     table_step,
     value_left,
 )
+from partway.controllers.price import PostDecisionServer, PostDecisionServerState, interpolate
 from partway.pytree import cast_floats, record
 from partway.scenario.loading import load
 from partway.system.equations import service_cost_coef

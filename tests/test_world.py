@@ -21,7 +21,8 @@ from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system.exogenous import _product_high, arrivals, exogenous, gains
 from partway.system.load import load_of
-from partway.system.placement import gain_from_db, noise_dbw, pathloss_db, sample_placement
+from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 SIGMAS = 5.0

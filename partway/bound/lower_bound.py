@@ -105,7 +105,7 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         if np.max(solved.many) > UNSETTLED:
             raise NoBound(f"no bound: a device would start more than {MAX_PLANNED} tasks in a block")
         above = _Dual(world, fading_above(bins), dual.states).at(multiplier)
-        server_dual_value, _ = _server_part(world.server, dual.discount, multiplier)
+        server_dual_value, _ = best_service(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * server_dual_value
         tables = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, -1), solved.tables)
@@ -159,7 +159,7 @@ class _Dual:
 
     def slope(self, price: float) -> float:
         """Derivative of the bound by the multiplier, up to a positive factor: work sent minus work served."""
-        return float(np.sum(self.at(price).inflow)) - _server_part(self.server, self.discount, price)[1]
+        return float(np.sum(self.at(price).inflow)) - best_service(self.server, self.discount, price)[1]
 
     def best_price(self) -> float:
         """The multiplier in [0, cap] where the bound is largest; it is concave."""
@@ -197,7 +197,7 @@ def _marginal(server: Server, f: float) -> float:
     return float(server.queue_weight) + 3.0 * float(service_cost_coef(server)) * f**2
 
 
-def _server_part(server: Server, discount: float, price: float) -> tuple[float, float]:
+def best_service(server: Server, discount: float, price: float) -> tuple[float, float]:
     """min over f in [0, F] of (w1 - lambda / gamma) f + w2 E(f), and its f."""
     profit, coef = price / discount - float(server.queue_weight), float(service_cost_coef(server))
     limit = float(server.slot_capacity) * server.slots

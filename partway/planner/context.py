@@ -11,8 +11,10 @@ from partway.dnn.profile import Profile
 from partway.errors import InputError, compact
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
+from partway.system import fading
 from partway.system.load import load_of
-from partway.system.placement import Placement, gain_from_db, noise_dbw, pathloss_db, sample_placement
+from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
+from partway.system.placement import Placement, sample_placement
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device
 from partway.system.world import World, build
@@ -160,22 +162,17 @@ def max_throughput(devices: Device) -> np.ndarray:
     """(K,) the most tasks that each device can start and finish in a block, averaged over the fading."""
     with jax.enable_x64(True):
         by_device: Device = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(np.asarray(leaf), -1, 0)), devices)
-        fading = jnp.asarray(fading_quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS))
-        return np.asarray(_throughput(by_device, fading))
+        points = jnp.asarray(fading.quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS))
+        return np.asarray(_throughput(by_device, points))
 
 
 @jax.jit
-def _throughput(devices: Device, fading: jax.Array) -> jax.Array:
-    """(K,) mean over the fading (points,); the device axis of `devices` is first."""
+def _throughput(devices: Device, points: jax.Array) -> jax.Array:
+    """(K,) mean over values of the fading (points,); the device axis of `devices` is first."""
 
     def startable(device: Device, x: jax.Array) -> jax.Array:
         possible = jnp.isfinite(best_cuts(device, device.mean_gain * x, 0.0).cost)
         return jnp.max(jnp.where(possible, jnp.arange(device.max_tasks_per_block + 1.0), 0.0))
 
     over_fading = jax.vmap(startable, in_axes=(None, 0))
-    return jax.vmap(lambda device: jnp.mean(over_fading(device, fading)))(devices)
-
-
-def fading_quantile(probability: Any) -> np.ndarray:
-    """x with P(fading <= x) = `probability`; the fading, the gain divided by its mean, is Exp(1)."""
-    return -np.log1p(-np.asarray(probability, np.float64))
+    return jax.vmap(lambda device: jnp.mean(over_fading(device, points)))(devices)

@@ -15,9 +15,10 @@ from partway.controllers.base import DeviceView
 from partway.controllers.block import received
 from partway.controllers.postdecision import PostDecision, planned, value_left
 from partway.errors import InputError
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.context import DeviceContext
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
+from partway.system import fading
 from partway.system.equations import data_rate
 from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
@@ -125,7 +126,7 @@ def max_efficiency(target: DeviceContext, fading: np.ndarray) -> np.ndarray:
 
 def printed_plan(target: DeviceContext, rule: PlanRule) -> PlanTable:
     """The plan at QUEUE_LENGTHS and FADING_QUANTILES."""
-    return plan_table(target, rule, np.array(QUEUE_LENGTHS), fading_quantile(FADING_QUANTILES))
+    return plan_table(target, rule, np.array(QUEUE_LENGTHS), fading.quantile(FADING_QUANTILES))
 
 
 def typical_plan(target: DeviceContext, rule: PlanRule) -> PlanTable:

@@ -12,7 +12,7 @@ from rich.text import Text
 from partway.errors import shorten
 from partway.formatting import number, plain
 from partway.planner.break_even import MAX_HZ, MIN_HZ, BreakEven
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.context import DeviceContext
 from partway.planner.evaluation import PolicyOutcome, SingleTask
 from partway.planner.plan import (
     FADING_QUANTILES,
@@ -23,6 +23,7 @@ from partway.planner.plan import (
     printed_plan,
     typical_plan,
 )
+from partway.system import fading
 
 SCHEMA_VERSION = 2
 MAX_NAME = 44
@@ -163,7 +164,7 @@ def _grid(headers: Iterable[str]) -> Table:
 
 def _plan_grid(result: CutResult) -> Table:
     """Queue length by channel gain; each cell has the tasks to start, the cut of the last one, and the CPU rate."""
-    plan, efficiencies = result.plan(), max_efficiency(result.target, fading_quantile(FADING_QUANTILES))
+    plan, efficiencies = result.plan(), max_efficiency(result.target, fading.quantile(FADING_QUANTILES))
     grid = Table(header_style="bold", box=None, pad_edge=False)
     grid.add_column("waiting", justify="right")
     for share, x, efficiency in zip(FADING_QUANTILES, plan.fading, efficiencies, strict=True):
