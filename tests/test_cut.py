@@ -36,7 +36,6 @@ from partway.planner.context import (
     DeviceContext,
     cut_numbers,
     device_context,
-    fading_quantile,
     max_throughput,
     with_task,
 )
@@ -55,6 +54,7 @@ from partway.scenario.loading import load
 from partway.simulation.step import Carry, init, step
 from partway.system.equations import server_energy
 from partway.system.exogenous import PackedExogenous
+from partway.system.fading import fading_quantile
 from partway.system.load import load_of
 from partway.system.placement import sample_placement
 from partway.system.world import World, build

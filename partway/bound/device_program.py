@@ -13,11 +13,11 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
 from partway.bound.certificate import Tables
 from partway.pytree import host_array, record
 from partway.system.equations import affordable_bits
+from partway.system.fading import fading_quantile, interval_losses, interval_probabilities, probability_below
 from partway.system.stage_cost import Choices, exact_choices
 from partway.system.types import ROUNDING, Device
 
@@ -27,7 +27,7 @@ MAX_ROUNDS = 60
 
 @record
 class Fading:
-    """Points over which an expectation over the gain h = (mean gain) x, x ~ Exp(1), is taken; the same for all devices.
+    """Points over which an expectation over the gain h = (mean gain) x is taken; the same for all devices.
 
     loss (points,) 1/x     limit (points,) the x that decides which cuts are affordable     weight (points,)
     """
@@ -48,7 +48,7 @@ def fading_below(bins: int, merge: bool) -> Fading:
     x, p, m = _intervals(bins)
     v = np.append(1.0 / x, 0.0)
     worse = (m - p * v[1:]) / (v[:-1] - v[1:])
-    better = np.append(-np.expm1(-x[0]), p - worse)
+    better = np.append(probability_below(x[0]), p - worse)
     if merge:
         return _fading(v, np.full_like(v, np.inf), better + np.append(worse, 0.0))
     limit = np.append(x, np.inf)
@@ -59,7 +59,7 @@ def fading_above(bins: int) -> Fading:
     """The same from above: a device that knows only the interval, and uses the cuts that are affordable throughout."""
     x, p, m = _intervals(bins)
     loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
-    return _fading(loss, np.append(0.0, x), np.append(-np.expm1(-x[0]), p))
+    return _fading(loss, np.append(0.0, x), np.append(probability_below(x[0]), p))
 
 
 def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
@@ -72,11 +72,9 @@ def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Half the nodes are even in log x, because costs bend most where channels are bad, half in probability.
     """
     count = bins // 2
-    x = np.append(np.geomspace(1e-4, 30.0, bins - count), -np.log1p(-(np.arange(count) + 0.5) / count))
+    x = np.append(np.geomspace(1e-4, 30.0, bins - count), fading_quantile((np.arange(count) + 0.5) / count))
     x = np.unique(x)
-    p = np.append(-np.diff(np.exp(-x)), np.exp(-x[-1]))
-    m = np.append(-np.diff(special.exp1(x)), special.exp1(x[-1]))
-    return x, p, m
+    return x, interval_probabilities(x), interval_losses(x)
 
 
 @record

@@ -11,6 +11,7 @@ from partway.bound.lower_bound import Bound
 from partway.formatting import number, plain
 from partway.scenario.schema import Scenario
 from partway.system.equations import service_cost_coef
+from partway.system.fading import LAW
 from partway.system.types import Server
 
 ASSUMES = (
@@ -18,7 +19,7 @@ ASSUMES = (
     "arrivals and gains are identically distributed over blocks and independent of everything observed and done before "
     "(devices may be correlated)",
     "a device's arrivals and gain are independent of each other",
-    "arrivals are binomial, fading is Rayleigh, and a device knows its gain before it decides",
+    f"arrivals are binomial, fading is {LAW}, and a device knows its gain before it decides",
     "no cost is negative, and rates are within f_max",
     "a block starts whole tasks and cuts the last one or none; no partly computed task is kept",
 )

@@ -13,9 +13,10 @@ from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
 from partway.figures.style import STYLE, FigureData, Row, log_axis, save
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.context import DeviceContext
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
 from partway.planner.report import CutResult
+from partway.system.fading import fading_quantile
 
 MAX_QUEUE = 12
 FADING = np.geomspace(0.02, 6.0, 97)

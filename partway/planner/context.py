@@ -11,6 +11,7 @@ from partway.dnn.profile import Profile
 from partway.errors import InputError, compact
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
+from partway.system.fading import fading_quantile
 from partway.system.load import load_of
 from partway.system.placement import Placement, gain_from_db, noise_dbw, pathloss_db, sample_placement
 from partway.system.stage_cost import best_cuts
@@ -174,8 +175,3 @@ def _throughput(devices: Device, fading: jax.Array) -> jax.Array:
 
     over_fading = jax.vmap(startable, in_axes=(None, 0))
     return jax.vmap(lambda device: jnp.mean(over_fading(device, fading)))(devices)
-
-
-def fading_quantile(probability: Any) -> np.ndarray:
-    """x with P(fading <= x) = `probability`; the fading, the gain divided by its mean, is Exp(1)."""
-    return -np.log1p(-np.asarray(probability, np.float64))

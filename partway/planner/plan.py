@@ -1,7 +1,7 @@
 """The plan of one device: for every queue length and channel gain the tasks to start, the cut and the CPU rate.
 
 The values of a plan come from the lower bound, which knows the statistics of the scenario, or from what `priced` has
-learned. Legend as in `partway.system.equations`; x is the fading, the channel gain divided by its mean, Exp(1).
+learned. Legend as in `partway.system.equations`; x is the fading, the channel gain divided by its mean.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from partway.controllers.base import DeviceView
 from partway.controllers.block import received
 from partway.controllers.postdecision import PostDecision, planned, value_left
 from partway.errors import InputError
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.context import DeviceContext
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
 from partway.system.equations import data_rate
+from partway.system.fading import fading_quantile
 from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
 

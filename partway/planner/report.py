@@ -12,7 +12,7 @@ from rich.text import Text
 from partway.errors import shorten
 from partway.formatting import number, plain
 from partway.planner.break_even import MAX_HZ, MIN_HZ, BreakEven
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.context import DeviceContext
 from partway.planner.evaluation import PolicyOutcome, SingleTask
 from partway.planner.plan import (
     FADING_QUANTILES,
@@ -23,6 +23,7 @@ from partway.planner.plan import (
     printed_plan,
     typical_plan,
 )
+from partway.system.fading import fading_quantile
 
 SCHEMA_VERSION = 2
 MAX_NAME = 44
