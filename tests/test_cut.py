@@ -53,9 +53,9 @@ from partway.planner.report import CutResult, details_table, headline
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.simulation.step import Carry, init, step
-from partway.system import fading
 from partway.system.equations import server_energy
 from partway.system.exogenous import PackedExogenous
+from partway.system.fading import fading_quantile
 from partway.system.load import load_of
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
@@ -484,7 +484,7 @@ def test_the_command_writes_what_it_prints(folder: Path, target: DeviceContext, 
     assert {"cut-map.png", "cut-map.svg", "cut-map.csv", "cut.json", "ppocr-rec.csv", "scenario.toml"} < written
     document = json.loads((folder / "o" / "cut.json").read_text(), parse_constant=pytest.fail)
     assert document["schema_version"] == 2
-    plan = plan_table(target, rule, np.array([1, 2, 3, 4, 6, 8]), fading.quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
+    plan = plan_table(target, rule, np.array([1, 2, 3, 4, 6, 8]), fading_quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
     assert [row["started"] for row in document["plan"]] == plan.started.astype(int).ravel().tolist()
     assert [row["cut"] for row in document["plan"]] == plan.cut.ravel().tolist()
     assert [row["gain_quantile"] for row in document["plan"][:5]] == [0.05, 0.2, 0.5, 0.8, 0.95]

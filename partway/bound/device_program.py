@@ -16,8 +16,8 @@ import numpy as np
 
 from partway.bound.certificate import Tables
 from partway.pytree import host_array, record
-from partway.system import fading
 from partway.system.equations import affordable_bits
+from partway.system.fading import fading_quantile, interval_losses, interval_probabilities, probability_below
 from partway.system.stage_cost import Choices, exact_choices
 from partway.system.types import ROUNDING, Device
 
@@ -48,7 +48,7 @@ def fading_below(bins: int, merge: bool) -> Fading:
     x, p, m = _intervals(bins)
     v = np.append(1.0 / x, 0.0)
     worse = (m - p * v[1:]) / (v[:-1] - v[1:])
-    better = np.append(fading.at_most(x[0]), p - worse)
+    better = np.append(probability_below(x[0]), p - worse)
     if merge:
         return _fading(v, np.full_like(v, np.inf), better + np.append(worse, 0.0))
     limit = np.append(x, np.inf)
@@ -59,7 +59,7 @@ def fading_above(bins: int) -> Fading:
     """The same from above: a device that knows only the interval, and uses the cuts that are affordable throughout."""
     x, p, m = _intervals(bins)
     loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
-    return _fading(loss, np.append(0.0, x), np.append(fading.at_most(x[0]), p))
+    return _fading(loss, np.append(0.0, x), np.append(probability_below(x[0]), p))
 
 
 def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
@@ -72,10 +72,9 @@ def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Half the nodes are even in log x, because costs bend most where channels are bad, half in probability.
     """
     count = bins // 2
-    x = np.append(np.geomspace(*fading.USUAL, bins - count), fading.quantile((np.arange(count) + 0.5) / count))
+    x = np.append(np.geomspace(1e-4, 30.0, bins - count), fading_quantile((np.arange(count) + 0.5) / count))
     x = np.unique(x)
-    above, inverse = fading.at_least(x), fading.mean_inverse_above(x)
-    return x, np.append(-np.diff(above), above[-1]), np.append(-np.diff(inverse), inverse[-1])
+    return x, interval_probabilities(x), interval_losses(x)
 
 
 @record

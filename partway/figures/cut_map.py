@@ -16,7 +16,7 @@ from partway.figures.style import STYLE, FigureData, Row, log_axis, save
 from partway.planner.context import DeviceContext
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
 from partway.planner.report import CutResult
-from partway.system import fading
+from partway.system.fading import fading_quantile
 
 MAX_QUEUE = 12
 FADING = np.geomspace(0.02, 6.0, 97)
@@ -107,7 +107,7 @@ def _dress(axes: Axes, title: str) -> None:
 def _mark_quantiles(*panels: Axes) -> None:
     """A dotted line at every quantile of the fading, with its percentage above the panel."""
     for axes in panels:
-        for quantile, x in zip(FADING_QUANTILES, fading.quantile(FADING_QUANTILES), strict=True):
+        for quantile, x in zip(FADING_QUANTILES, fading_quantile(FADING_QUANTILES), strict=True):
             axes.axvline(x, color="0.1", linewidth=0.9, linestyle=":", path_effects=[OUTLINE])
             at_top = axes.get_xaxis_transform()
             axes.text(x, 1.02, f"{100 * quantile:.0f} %", transform=at_top, ha="center", fontsize=8, color="0.2")

@@ -11,7 +11,7 @@ from partway.dnn.profile import Profile
 from partway.errors import InputError, compact
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.system import fading
+from partway.system.fading import fading_quantile
 from partway.system.load import load_of
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
 from partway.system.placement import Placement, sample_placement
@@ -162,7 +162,7 @@ def max_throughput(devices: Device) -> np.ndarray:
     """(K,) the most tasks that each device can start and finish in a block, averaged over the fading."""
     with jax.enable_x64(True):
         by_device: Device = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(np.asarray(leaf), -1, 0)), devices)
-        points = jnp.asarray(fading.quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS))
+        points = jnp.asarray(fading_quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS))
         return np.asarray(_throughput(by_device, points))
 
 

@@ -1,7 +1,7 @@
 """The plan of one device: for every queue length and channel gain the tasks to start, the cut and the CPU rate.
 
 The values of a plan come from the lower bound, which knows the statistics of the scenario, or from what `priced` has
-learned. Legend as in `partway.system.equations`; x is the fading, the channel gain divided by its mean, Exp(1).
+learned. Legend as in `partway.system.equations`; x is the fading, the channel gain divided by its mean.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from partway.errors import InputError
 from partway.planner.context import DeviceContext
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
-from partway.system import fading
 from partway.system.equations import data_rate
+from partway.system.fading import fading_quantile
 from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
 
@@ -126,7 +126,7 @@ def max_efficiency(target: DeviceContext, fading: np.ndarray) -> np.ndarray:
 
 def printed_plan(target: DeviceContext, rule: PlanRule) -> PlanTable:
     """The plan at QUEUE_LENGTHS and FADING_QUANTILES."""
-    return plan_table(target, rule, np.array(QUEUE_LENGTHS), fading.quantile(FADING_QUANTILES))
+    return plan_table(target, rule, np.array(QUEUE_LENGTHS), fading_quantile(FADING_QUANTILES))
 
 
 def typical_plan(target: DeviceContext, rule: PlanRule) -> PlanTable:

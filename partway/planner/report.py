@@ -23,7 +23,7 @@ from partway.planner.plan import (
     printed_plan,
     typical_plan,
 )
-from partway.system import fading
+from partway.system.fading import fading_quantile
 
 SCHEMA_VERSION = 2
 MAX_NAME = 44
@@ -164,7 +164,7 @@ def _grid(headers: Iterable[str]) -> Table:
 
 def _plan_grid(result: CutResult) -> Table:
     """Queue length by channel gain; each cell has the tasks to start, the cut of the last one, and the CPU rate."""
-    plan, efficiencies = result.plan(), max_efficiency(result.target, fading.quantile(FADING_QUANTILES))
+    plan, efficiencies = result.plan(), max_efficiency(result.target, fading_quantile(FADING_QUANTILES))
     grid = Table(header_style="bold", box=None, pad_edge=False)
     grid.add_column("waiting", justify="right")
     for share, x, efficiency in zip(FADING_QUANTILES, plan.fading, efficiencies, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 
 from partway.pytree import record
 from partway.rng import stream, words
-from partway.system import fading
+from partway.system.fading import fading_from_uniform
 from partway.system.types import Exogenous
 from partway.system.world import World
 
@@ -33,7 +33,7 @@ def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Ar
     mean = world.devices.mean_gain
     word, _ = words(stream(seed), jnp.asarray(block, jnp.uint32) - 1, mean.shape[-1])
     uniform = ((word >> 9).astype(mean.dtype) + 0.5) * 2.0**-23
-    return mean * fading.from_uniform(uniform)
+    return mean * fading_from_uniform(uniform)
 
 
 def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:

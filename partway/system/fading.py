@@ -1,6 +1,7 @@
-"""The law of the fading, the channel gain of a block divided by its mean: Rayleigh, so the gain is exponential.
+"""The law of the fading x, the channel gain divided by its mean: Exp(1), which is Rayleigh fading of the amplitude.
 
-Everything that depends on the law is in this file.
+Whatever depends on this law is here: what is drawn in a run, the intervals that the bound integrates over, and the
+quantiles of a plan.
 """
 
 from typing import Any
@@ -8,34 +9,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import special
 
-NAME = "Rayleigh"
-USUAL = (1e-4, 30.0)
-"""Values below and above which the fading hardly ever is."""
+LAW = "Rayleigh"
 
 
-def from_uniform(uniform: jax.Array) -> jax.Array:
-    """Fading, of mean 1, from numbers in (0, 1); any shape."""
+def fading_from_uniform(uniform: jax.Array) -> jax.Array:
+    """x from a uniform number in (0, 1): the x that is exceeded with this probability."""
     return -jnp.log(uniform)
 
 
-def quantile(probability: ArrayLike) -> np.ndarray:
-    """x with P(fading <= x) = `probability`, in [0, 1); any shape."""
+def fading_quantile(probability: Any) -> np.ndarray:
+    """x with P(fading <= x) = `probability`."""
     return -np.log1p(-np.asarray(probability, np.float64))
 
 
-def at_most(x: ArrayLike) -> Any:
-    """P(fading <= x); any shape."""
-    return -np.expm1(-np.asarray(x, np.float64))
+def probability_below(x: float) -> float:
+    """P(fading <= x), exact for small x as well."""
+    return float(-np.expm1(-x))
 
 
-def at_least(x: ArrayLike) -> Any:
-    """P(fading >= x); any shape."""
-    return np.exp(-np.asarray(x, np.float64))
+def interval_probabilities(x: np.ndarray) -> np.ndarray:
+    """(nodes,) probability of the interval above each of the ascending nodes (nodes,); the last one is open."""
+    return np.append(-np.diff(np.exp(-x)), np.exp(-x[-1]))
 
 
-def mean_inverse_above(x: ArrayLike) -> Any:
-    """E[1 / fading; fading >= x], infinite at x = 0; any shape."""
-    return special.exp1(np.asarray(x, np.float64))
+def interval_losses(x: np.ndarray) -> np.ndarray:
+    """(nodes,) E[1/x; interval] of the same intervals."""
+    return np.append(-np.diff(special.exp1(x)), special.exp1(x[-1]))
