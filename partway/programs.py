@@ -24,6 +24,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import get_abstract_mesh
 
 from partway import provenance
+from partway.errors import shorten
 
 MAX_BYTES = 2**29
 """Size of the folder above which the programs that have not been used for longest are deleted."""
@@ -40,6 +41,18 @@ def keep_in(folder: Path | None) -> None:
     """Keep compiled programs in a folder of the user's own; None: do not keep any."""
     global _folder
     _folder = folder
+
+
+def missing_backend() -> str | None:
+    """Why JAX cannot compute where JAX_PLATFORMS says, in one line; None if it can."""
+    try:
+        jax.devices()
+    except Exception as error:  # a RuntimeError, or an AssertionError without words where a plugin is not installed
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        why = " ".join(str(error).split()) or "no such device, or no JAX plugin for it"
+        where = f"JAX_PLATFORMS={platforms}: JAX cannot compute there ({shorten(why, 120)})"
+        return f"{where}; unset it or install that backend"
+    return None
 
 
 class KeptJit:

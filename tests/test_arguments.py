@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 import partway
 from partway.arguments import seed_values, whole_number
-from partway.controllers.base import DeviceController
-from partway.controllers.baselines import Local, Steady
+from partway.controllers.base import ControllerPair, DeviceController
+from partway.controllers.baselines import Constant, Local, Steady
 from partway.errors import InputError
 from partway.experiments.comparison import compare, make_plan
 from partway.experiments.sweep.axes import parse_axes
@@ -17,6 +18,7 @@ from partway.experiments.sweep.run import sweep
 from partway.files import load_dataset
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, Scheme, find_scheme
+from partway.simulation import rollout as rollouts
 from partway.simulation.rollout import rollout
 from partway.system.world import World
 from partway.workers import process_count
@@ -97,6 +99,12 @@ def test_a_rollout_rounds_no_seed(mixed_world: World):
     pair: Any = None
     with pytest.raises(ValueError, match=r"seeds must be whole numbers, got \[0\.5\]"):
         rollout(mixed_world, pair, "own", [0.5], 2)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_hyperparameter_of_numpy_has_the_precision_of_the_run():
+    """A float32 would have stayed one in a run in float64."""
+    pair = ControllerPair(Constant(share=np.float32(0.5), tasks=2.0), Steady())  # pyright: ignore[reportArgumentType]
+    assert {leaf.dtype for leaf in jax.tree.leaves(rollouts._as_arrays(pair, "float64"))} == {np.dtype("float64")}
 
 
 WRONG: dict[str, tuple[Any, str]] = {

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -462,24 +462,30 @@ def test_nothing_was_written_is_said_only_if_so(
     assert err.splitlines()[-1].endswith(said)
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (MemoryError(), "out of memory (MemoryError); use fewer devices, seeds or blocks"),
-        (
-            RuntimeError("Unable to initialize backend 'cuda': no GPU\n(and more)"),
-            "JAX_PLATFORMS=cuda: Unable to initialize backend 'cuda': no GPU (and more)",
-        ),
-    ],
-)
-def test_what_the_machine_lacks_is_one_line(error: Exception, message: str, monkeypatch: pytest.MonkeyPatch):
+def failing(error: Exception) -> Callable[..., None]:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    monkeypatch.setattr("partway.experiments.comparison.execute", fail)
+    return fail
+
+
+def test_a_lack_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("partway.experiments.comparison.execute", failing(MemoryError()))
     code, out, err = call(*COMPARE)
-    assert (code, out, err.splitlines()[-1]) == (2, "", f"partway: {message}")
+    message = "partway: out of memory (MemoryError); use fewer devices, seeds or blocks"
+    assert (code, out, err.splitlines()[-1]) == (2, "", message)
+
+
+def test_a_backend_that_is_not_there_is_one_line_and_a_fault_of_ours_is_none(monkeypatch: pytest.MonkeyPatch):
+    """JAX says the one with an AssertionError without words."""
+    monkeypatch.setattr("partway.experiments.comparison.execute", failing(AssertionError()))
+    with pytest.raises(AssertionError):
+        call(*COMPARE)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("jax.devices", failing(AssertionError()))
+    code, out, err = call(*COMPARE)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("partway: JAX_PLATFORMS=cuda: JAX cannot compute there (no such device")
 
 
 # Schemes from outside

@@ -545,6 +545,10 @@ def test_learned_values_are_close_to_the_exact_ones(target: DeviceContext, rule:
         (("alexnet", "--shape", "x=1x3"), "--shape needs an .onnx file"),
         (("alexnet", "--input-bits", "-3"), "device.task.input_bits must be between 1 and 1e18, got -3"),
         (("alexnet", "--input-bits", "nan"), "device.task.input_bits must be between 1 and 1e18, got nan"),
+        (
+            ("alexnet", "--set", "device.task.tensor_dtype=fp16"),
+            "--set 'device.task.tensor_dtype': the task is MODEL; use --",
+        ),
         (("alexnet", "--scenario", "ocrr"), "did you mean 'ocr'?"),
         (("alexnet", "--set", "queue=as_printed"), "queue = 'as_printed' requires tasks of kind 'proportional'"),
         (("alexnet", "--tensor-dtype", "int4"), "--tensor-dtype must be one of fp32, fp16, uint8, got 'int4'"),

@@ -11,6 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from partway.bound import lower_bound as bounds
+from partway.errors import InputError
 from partway.experiments import comparison
 from partway.experiments.comparison import compare
 from partway.experiments.report import as_json
@@ -255,6 +256,13 @@ def test_the_reference_is_compared_with_the_others_and_not_with_itself(summaries
         100 * (other.cost.mean / summaries["constant"].cost.mean - 1), rel=0.2
     )
     assert other.relative_cost.mean > 0
+
+
+def test_a_reference_that_is_not_there_is_refused(dataset: xr.Dataset):
+    """But for the default, which need not have run."""
+    with pytest.raises(InputError, match=r"summarise: no scheme 'randon' in this dataset; did you mean 'random'\?"):
+        summarise(dataset, "randon")
+    assert summarise(dataset.sel(scheme=["random"]))[0].relative_cost is None
 
 
 def test_what_ignores_the_channel_without_a_limit_on_power_has_a_heavy_tail(compared: Compared):

@@ -154,6 +154,16 @@ def test_an_axis_that_changes_nothing_is_refused(axis: str):
         small(axis, "device.arrival_prob=0.1,0.2", overrides={"device.distance_m": 50.0})
 
 
+def test_an_axis_that_matters_for_some_values_of_another_is_one():
+    """The MACs of a cycle matter for the network alone."""
+    tasks = [{"kind": "proportional", "cycles": 1e10, "bits_per_cycle": 1e-4}]
+    tasks += [{"kind": "layers", "profile": "alexnet", "tensor_dtype": "uint8"}]
+    plan = sweep_plan(
+        "paper", {"device.macs_per_cycle": [1, 2], "device.task": tasks}, schemes=["local"], blocks=10, seeds=2
+    )
+    assert len(plan.cells) == 4
+
+
 def test_an_axis_that_changes_only_where_devices_are_is_one():
     assert len(small("radio.cell_radius_m=100,200").cells) == len(small("placement_seed=1,2").cells) == 2
 

@@ -83,7 +83,11 @@ def question(options: argparse.Namespace) -> "DeviceContext":
     """The device in its world. An ONNX file is profiled first."""
     from partway.planner.context import device_context, with_task
     from partway.scenario.loading import load
+    from partway.scenario.overrides import override_pairs
 
+    for field in override_pairs(options.set):
+        if "task" in field.split("."):
+            raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
             raise InputError(f"--{flag} must be between {low} and {high}, got {value}")

@@ -125,10 +125,12 @@ def _cause(error: Exception) -> str | None:
     text, name = str(error), type(error).__name__
     if isinstance(error, InputError):
         return text
-    if isinstance(error, RuntimeError) and text.startswith(("Unable to initialize backend", "Unknown backend")):
-        return f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: {text}"
     if isinstance(error, MemoryError) or (name == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text):
         return f"out of memory ({shorten(text, 100) or name}); use fewer devices, seeds or blocks"
+    if isinstance(error, RuntimeError | AssertionError) and "jax" in sys.modules:
+        from partway.programs import missing_backend
+
+        return missing_backend()
     return None
 
 

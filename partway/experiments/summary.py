@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from partway.errors import InputError, shown
+from partway.errors import InputError, nearest, shown
 from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
 from partway.schemes import REFERENCE
 
@@ -205,6 +205,8 @@ def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Su
         raise InputError(f"summarise takes a dataset of partway.compare, got {type(given).__name__} {shown(given, 30)}")
     names = [str(name) for name in dataset["scheme"].values]
     status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
+    if reference not in (None, REFERENCE, *names):
+        raise InputError(f"summarise: no scheme {shown(reference)} in this dataset{nearest(str(reference), names)}")
     reference = reference if reference in names and status[reference] == "ok" else None
     return [_summarise(dataset, name, reference) for name in names]
 

@@ -26,6 +26,7 @@ from partway.experiments.comparison import (
 )
 from partway.experiments.summary import Horizon, Numbers, numbers_of
 from partway.measurement.metrics import BlockMetrics
+from partway.programs import missing_backend
 from partway.schemes import stream_of
 from partway.simulation.rollout import rollout
 
@@ -83,7 +84,7 @@ def _guarded(work: Callable[[], Any]) -> Any:
     except (Exception, SystemExit) as error:  # a user's policy can fail in any way
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
             raise MemoryError(str(error)) from None  # how XLA reports it
-        return failed(f"{type(error).__name__}: {error}")
+        return failed(missing_backend() or f"{type(error).__name__}: {error}")
 
 
 def _prepared(plan: Plan) -> _Ready | Outcome:

@@ -129,13 +129,24 @@ def _check_effect(
     scenario: str | Path | Mapping[str, Any] | Scenario, fixed: Mapping[str, Any], axes: Sequence[Axis]
 ) -> None:
     """Refuse an axis that changes no world, such as macs_per_cycle where no task is a network: all points are equal."""
-    first = {axis.field: axis.values[0] for axis in axes}
     for axis in axes:
-        if len(axis.values) > 1 and not axis.field.startswith("schemes."):
-            worlds = (_world_at(scenario, {**fixed, **first, axis.field: value}) for value in axis.values)
-            start = next(worlds)
-            if start and all(_same(start, other) for other in worlds):
-                raise InputError(f"--axis {shown(axis.field)}: changes nothing in this scenario; choose another field")
+        if len(axis.values) < 2 or axis.field.startswith("schemes."):
+            continue
+        corners = points([replace(other, values=_extremes(other.values)) for other in axes if other is not axis])
+        if not any(_matters(scenario, {**fixed, **corner}, axis) for corner in corners):
+            raise InputError(f"--axis {shown(axis.field)}: changes nothing in this scenario; choose another field")
+
+
+def _extremes(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first and the last of numbers; all of other values, such as tasks, each of which may make a difference."""
+    return (values[0], values[-1]) if all(isinstance(value, int | float) for value in values) else values
+
+
+def _matters(scenario: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any], axis: Axis) -> bool:
+    """Whether the values of an axis make different worlds, or some make none."""
+    worlds = (_world_at(scenario, {**overrides, axis.field: value}) for value in axis.values)
+    first = next(worlds)
+    return first is None or not all(_same(first, other) for other in worlds)
 
 
 def _world_at(

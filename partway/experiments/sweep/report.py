@@ -93,10 +93,10 @@ def _cell(dataset: xr.Dataset, at: dict[str, int], scheme: str, gaps: bool) -> s
 
 
 def _reasons(dataset: xr.Dataset) -> list[Text]:
-    """Why cases have no numbers: each reason once, with the number of cases."""
+    """Why cases have no numbers, and what is to be noted of others: each reason once, with the number of cases."""
     counts = dict[tuple[str, str], int]()
     for status, reason in zip(dataset["status"].values.ravel(), dataset["reason"].values.ravel(), strict=True):
-        if status != "ok":
+        if status != "ok" or reason:
             counts[str(status), str(reason)] = counts.get((str(status), str(reason)), 0) + 1
     lines = [
         f"{count} x {status.replace('_', ' ')}: {reason.removeprefix(f'{status}: ')}"
