@@ -329,7 +329,11 @@ def pair_for(name: str, scenario: "Scenario", server: str | None = None) -> "Con
     known = {**_settable(pair.device), **_settable(pair.server)}
     unknown = [field for field in given if field not in known]
     if unknown:
-        raise InputError(f"unknown field 'schemes.{name}.{unknown[0]}'{nearest(unknown[0], known)}")
+        field, value = unknown[0], getattr(pair.device, unknown[0], None)
+        if isinstance(value, int | float | str):
+            typed = f"{field}: {type(value).__name__} = {value!r}"
+            raise InputError(f"'schemes.{name}.{field}' cannot be set: it has no type; write `{typed}` in the class")
+        raise InputError(f"unknown field 'schemes.{name}.{field}'{nearest(field, known)}")
     return pair
 
 

@@ -225,9 +225,20 @@ def test_hyperparameters_are_set_from_outside(policy: Path):
         make_plan("paper", overrides=["schemes.mine:Mine.limits=3"], schemes=["mine:Mine"])
 
 
-def test_nan_is_said_with_its_block(policy: Path):
-    """The logarithm of a negative queue: in the first block already."""
-    written(policy, "return DeviceAction(started=view.q, offload=jnp.log(view.q - 1.0))")
-    data = compare({"devices": 2}, schemes=["mine:Mine"], blocks=10, seeds=1, bound=False)
+def test_a_hyperparameter_without_a_type_is_explained(policy: Path):
+    written(policy, "return DeviceAction(started=view.q, offload=0.0 * view.q)", "limit = 3.0\n")
+    with pytest.raises(InputError, match=r"'schemes.mine:Mine.limit' .* has no type; write `limit: float = 3.0`"):
+        make_plan("paper", overrides=["schemes.mine:Mine.limit=2"], schemes=["mine:Mine"])
+
+
+@pytest.mark.parametrize("scenario", ["paper", "ocr"])  # any fraction can be offloaded, or that of a cut
+@pytest.mark.parametrize("part", ["started", "offload"])
+def test_nan_is_said_with_its_block(policy: Path, scenario: str, part: str):
+    """The logarithm of a negative number: in the first block already."""
+    actions = {"started": "view.q", "offload": "0.0 * view.q", part: "jnp.log(view.q - 1e3)"}
+    written(policy, f"return DeviceAction(started={actions['started']}, offload={actions['offload']})")
+    data = compare(scenario, overrides={"devices": 2}, schemes=["mine:Mine"], blocks=10, seeds=1, bound=False)
     assert data["status"].values.tolist() == ["invalid"]
-    assert data["reason"].values.tolist() == ["the policy's action is NaN in block 0"]
+    assert data["reason"].values.tolist() == [
+        "the policy's action is NaN in block 0; look for 0/0, log and sqrt in `act`"
+    ]

@@ -385,7 +385,7 @@ def _why_invalid(metrics: BlockMetrics) -> str:
     block = int(np.argmax(~np.isfinite(np.asarray(metrics.cost())).all(axis=0)))
     actions = np.isnan(np.asarray(metrics.started) + np.asarray(metrics.sent))[:, : block + 1].any(axis=0)
     if actions.any():
-        return f"the policy's action is NaN in block {int(np.argmax(actions))}"
+        return f"the policy's action is NaN in block {int(np.argmax(actions))}; look for 0/0, log and sqrt in `act`"
     return f"a cost became infinite or undefined in block {block}"
 
 
