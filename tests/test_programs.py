@@ -78,7 +78,7 @@ def test_programs_with_a_policy_from_outside_are_not_kept(folder: Path):
     """What its code depends on is not known: an edited policy must never run as it was."""
 
     class Mine(DeviceController):
-        share: float = 2.0
+        offload: float = 2.0
 
     np.testing.assert_allclose(made()(Mine(np.float32(2.0)), X), 2 * X)  # pyright: ignore
     assert kept(folder) == []
