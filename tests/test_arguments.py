@@ -53,13 +53,13 @@ def test_numpys_numbers_and_paths_in_a_scenario(tmp_path: Path):
     raw = {
         "device": {"arrival_prob": np.float32(0.25), "tx_power_max_w": np.float64(np.inf)},
         "group": [{"fraction": np.float64(1.0), "task": {"cycles": np.int32(10**9)}}],
-        "schemes": {"constant": {"share": np.float16(0.5)}},
+        "schemes": {"constant": {"offload": np.float16(0.5)}},
     }
     scenario = load(raw, {"radio.snr_gap": np.array(2.0)})
     assert scenario.device.arrival_prob == 0.25
     assert scenario.radio.snr_gap == 2.0
     assert load(scenario.tables()) == scenario
-    assert scenario.schemes == {"constant": {"share": 0.5}}
+    assert scenario.schemes == {"constant": {"offload": 0.5}}
     (axis,) = parse_axes({"devices": np.array([2, 4])})
     assert [type(value) for value in axis.values] == [int, int]
     task = load(

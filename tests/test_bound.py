@@ -310,7 +310,7 @@ POLICIES: dict[str, str | ControllerPair] = {
     "local": "local",
     "priced": "priced",
     "drift": "drift",
-    "steady": ControllerPair(Constant(share=0.75, tasks=3.0), Steady(speed=0.2)),
+    "steady": ControllerPair(Constant(offload=0.75, started=3.0), Steady(speed=0.2)),
 }
 
 

@@ -423,7 +423,7 @@ def test_a_single_task_equals_a_simulated_one(profile: str):
     assert cut.offload > 0
     world: World = cast_floats(target.world, "float64")
     for task in (cut, local, remote):
-        pair = ControllerPair(Constant(share=task.offload, tasks=1.0), PostDecisionServer())
+        pair = ControllerPair(Constant(offload=task.offload, started=1.0), PostDecisionServer())
         assert simulated_task(target, world, pair) == pytest.approx(
             (task.latency_s, task.device_j, task.server_j), rel=1e-5
         )

@@ -154,7 +154,7 @@ def test_hyperparameters_vmap(first_device: Device, mixed_world: World):
 def test_policies_vmap(first_device: Device):
     """Two constant policies in one program: of three tasks one is started and none sent; two, and a quarter of one."""
     view = view_of(first_device, 3.0)
-    policies = Constant(share=jnp.array([0.0, 0.25]), tasks=jnp.array([1.0, 2.0]))
+    policies = Constant(offload=jnp.array([0.0, 0.25]), started=jnp.array([1.0, 2.0]))
     actions = jax.vmap(lambda policy: policy.act((), first_device, view, jax.random.key(0)))(policies)
     assert actions.offload.tolist() == [0.0, 0.25]
     assert actions.started.tolist() == [1.0, 2.0]

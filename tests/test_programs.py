@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def scaled(controller: Any, x: jax.Array, power: int = 1) -> jax.Array:
-    return x**power * getattr(controller, "share", 3.0)
+    return x**power * getattr(controller, "offload", 3.0)
 
 
 def made() -> KeptJit:
@@ -43,13 +43,13 @@ X = np.arange(3, dtype=np.float32)
 
 
 def test_a_kept_program_is_loaded_instead_of_traced(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    policy = Constant(share=np.float32(0.5), tasks=np.float32(1.0))  # pyright: ignore
+    policy = Constant(offload=np.float32(0.5), started=np.float32(1.0))  # pyright: ignore
     first = made()(policy, X, power=2)
     assert len(kept(folder)) == 1
     again = made()
     monkeypatch.setattr(again, "jit", None)  # neither traced nor compiled
     np.testing.assert_array_equal(again(policy, X, power=2), first)
-    other = Constant(share=np.float32(0.25), tasks=np.float32(1.0))  # pyright: ignore  # a value is no part of it
+    other = Constant(offload=np.float32(0.25), started=np.float32(1.0))  # pyright: ignore  # a value is no part of it
     np.testing.assert_array_equal(again(other, X, power=2), first / 2)
 
 
@@ -57,7 +57,7 @@ def test_another_shape_type_static_value_or_class_is_another_program(folder: Pat
     made()(Random(), X)
     made()(Random(), X[:2])
     made()(Random(), X, power=2)
-    made()(Constant(share=np.float32(0.5), tasks=np.float32(1.0)), X)  # pyright: ignore
+    made()(Constant(offload=np.float32(0.5), started=np.float32(1.0)), X)  # pyright: ignore
     with jax.enable_x64(True):
         assert made()(Random(), X.astype(np.float64)).dtype == np.float64
     assert len(kept(folder)) == 5
@@ -78,7 +78,7 @@ def test_programs_with_a_policy_from_outside_are_not_kept(folder: Path):
     """What its code depends on is not known: an edited policy must never run as it was."""
 
     class Mine(DeviceController):
-        share: float = 2.0
+        offload: float = 2.0
 
     np.testing.assert_allclose(made()(Mine(np.float32(2.0)), X), 2 * X)  # pyright: ignore
     assert kept(folder) == []

@@ -62,7 +62,7 @@ def test_every_number_or_word_of_a_scheme_has_limits(name: str):
         ("parametric", "gradient=foo", "'exact' or 'printed'"),
         ("parametric", "stop=1", "true or false"),
         ("binary", "explore=7", "a number from 0 to 1"),
-        ("constant", "share='half'", "a number from 0 to 1"),
+        ("constant", "offload='half'", "a number from 0 to 1"),
     ],
 )
 def test_a_bad_hyperparameter_is_named_with_its_range(scheme: str, given: str, expected: str):
