@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from partway.bound.lower_bound import Bound
@@ -12,6 +11,7 @@ from partway.formatting import number, plain
 from partway.scenario.schema import Scenario
 from partway.system.equations import service_cost_coef
 from partway.system.types import Server
+from partway.tables import details_grid
 
 ASSUMES = (
     "the queue is conserving: what is sent leaves the device",
@@ -28,6 +28,11 @@ ASSUMES_BY_OBJECTIVE = {
     "discounted": "all queues are empty at first",
 }
 """What it assumes in addition."""
+
+
+def assumptions(objective: str) -> list[str]:
+    """What the proof of the bound on this objective assumes."""
+    return [*ASSUMES, ASSUMES_BY_OBJECTIVE[objective]]
 
 
 def served_at_best(server: Server, price: float, discount: float) -> float:
@@ -53,7 +58,7 @@ def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
         "slack": bound.slack,
         "slack_percent": 100.0 * bound.slack / bound.value if bound.value > abs(bound.slack) else None,
         "tail_probability": bound.tail_probability,
-        "assumes": [*ASSUMES, ASSUMES_BY_OBJECTIVE[bound.objective]],
+        "assumes": assumptions(bound.objective),
     }
     return plain(document)
 
@@ -61,13 +66,7 @@ def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
 def details_table(document: dict[str, Any], name: str) -> Group:
     """The same as a table for the terminal."""
     kind = "average cost of a block" if document["objective"] == "average" else "discounted cost from empty queues"
-    grid = Table(
-        title=f"{name}: lower bound on the {kind}, {document['scenario']['devices']} devices",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        show_header=False,
-    )
+    grid = details_grid(f"{name}: lower bound on the {kind}, {document['scenario']['devices']} devices")
     for row in _lines(document):
         grid.add_row(*row)
     assumptions = "; ".join(document["assumes"])
