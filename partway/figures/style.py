@@ -140,7 +140,7 @@ def axis_label(dataset: xr.Dataset, name: str) -> str:
 
 
 def text_colour(background: Any) -> str:
-    """Black or white, whichever has more contrast with a colour of Matplotlib: at least 4.5 by WCAG 2 with every colour."""
+    """Black or white, whichever has more contrast with a colour: at least 4.5 by WCAG 2, with every colour."""
     channels = np.array(to_rgb(background))
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
