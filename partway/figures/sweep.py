@@ -73,7 +73,9 @@ MEASURES: Mapping[str, _Measure] = {
     ),
     "latency-p95": _Measure(
         *("latency_s", "statistic", "p95", "latency within which 95 % of the tasks are done"),
-        notes=("Latency: from a task's arrival to its result.",),
+        notes=(
+            "Latency: from a task's arrival to its result. No point where a seed ends with 5 % of them unfinished.",
+        ),
     ),
     "device-energy": _Measure(
         *("energy_j_per_task", "party", "devices", "energy of the devices per task"),
@@ -110,7 +112,9 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
     lines = -(-len(shown) // columns)
     more = f"The first {MAX_PANELS} of {len(facets)} panels; all are in the CSV file." * (len(facets) > MAX_PANELS)
     subtitle = f"{measure.title} {BAND}"
-    figure = new_figure(_title(dataset), subtitle, (*measure.notes, more), PANEL_HEIGHT * lines)
+    missing = "No point: the scheme is unstable or cannot run there; results.csv says why."
+    missing *= bool(not np.isfinite(estimates[0]).all() and (dataset["status"] != "ok").any())
+    figure = new_figure(_title(dataset), subtitle, (*measure.notes, more, missing), PANEL_HEIGHT * lines)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for panel, facet in zip(panels, shown, strict=False):
         _panel(panel, dataset, estimates[:, :, *facet], dict(zip(axes[1:], facet, strict=True)))
@@ -123,6 +127,8 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
         panel.xaxis.set_tick_params(labelbottom=i >= lowest)
         panel.xaxis.label.set_visible(i >= lowest)
     _scale(panels[0], measure, estimates[0])
+    for panel in panels[: len(shown)] if measure.symlog else ():
+        mark_linear_part(panel, "y", LINEAR_UP_TO)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="lower left", ncols=4, borderaxespad=0)
     return figure, _rows(dataset, measure, estimates)
 
@@ -146,7 +152,6 @@ def _scale(axes: Axes, measure: _Measure, means: np.ndarray) -> None:
     """The scale of the vertical axis, which all panels share: logarithmic where the means are far apart."""
     means = means[np.isfinite(means)]
     if measure.symlog and len(means):
-        mark_linear_part(axes, "y", LINEAR_UP_TO)
         axes.set_yscale("symlog", linthresh=LINEAR_UP_TO)
         axes.set_ylim(0, 2 * max(means.max(), LINEAR_UP_TO))
         axes.yaxis.set_major_formatter(short_number)
