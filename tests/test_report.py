@@ -11,6 +11,7 @@ from test_figures import MIXED_STATUS, made_up
 
 from partway.experiments import report
 from partway.experiments.summary import Horizon, gap_reason, summarise, with_gap_reasons
+from partway.figures.style import display_name, unstable_note
 from partway.measurement.latency import DELAYS
 
 LONG = "a_package.with.a_long.name:AndAPolicyWithALongName"
@@ -93,6 +94,18 @@ def test_marks_and_reasons_are_explained():
     assert any(line.startswith("qlearning†*") for line in lines)
     assert "†: unstable in some seeds: its means depend on the length of the run." in lines
     assert "full: unstable: work piles up at the devices, by 1 mean tasks per block" in lines
+
+
+def test_a_note_on_actions_is_not_taken_for_instability():
+    """`reason` of a stable scheme can also say that its actions were clipped."""
+    dataset = made_up({"exact": ("ok", "12 actions out of range were clipped"), "local": ("ok", "")})
+    lines = printed(dataset)
+    assert any(line.startswith("exact* ") for line in lines)
+    assert "exact: 12 actions out of range were clipped" in lines
+    assert not [line for line in lines if "†" in line]
+    exact, _ = summarise(dataset)
+    assert display_name(exact) == "exact"
+    assert unstable_note([exact]) == ""
 
 
 def test_a_scheme_without_a_gap_says_why_beside_the_table():

@@ -97,7 +97,7 @@ UNSTABLE_MARK = "†"
 def _name(summary: Summary) -> str:
     """The scheme's name with the marks that the legend explains."""
     ok = summary.status == "ok"
-    return summary.name + UNSTABLE_MARK * bool(ok and summary.reason) + "*" * (ok and summary.heavy_tail)
+    return summary.name + UNSTABLE_MARK * summary.partly_unstable + "*" * (ok and summary.heavy_tail)
 
 
 def _row(summary: Summary) -> list[str]:
@@ -175,7 +175,7 @@ def _legend(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[Text]:
         "sent": "share of the started work that is offloaded.",
         "up/down": "numbers sent per device and block for control.",
     }
-    if any(summary.status == "ok" and summary.reason for summary in summaries):
+    if any(summary.partly_unstable for summary in summaries):
         notes[UNSTABLE_MARK] = "unstable in some seeds: its means depend on the length of the run."
     if any(summary.heavy_tail and summary.status == "ok" for summary in summaries):
         notes["*"] = "offloads on any channel without a power limit: its mean radio cost is infinite in theory."

@@ -210,6 +210,11 @@ class Summary(Usage):
     heavy_tail: bool
     signalling: dict[str, int]
 
+    @property
+    def partly_unstable(self) -> bool:
+        """Whether some seeds are unstable, too few for the whole to be."""
+        return self.status == "ok" and (self.reason or "").startswith("unstable")
+
 
 def cost_of(dataset: xr.Dataset, scheme: str) -> np.ndarray:
     """(seeds, blocks) cost per block of a scheme."""

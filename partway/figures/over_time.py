@@ -85,7 +85,9 @@ def draw_schemes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureDat
     """One line for each scheme."""
     cost = dataset["cost"].transpose("scheme", "seed", "block", COMPONENT_DIMENSION).to_numpy().sum(axis=-1)
     curves = [
-        _curve(one.name, display_name(one), scheme_colour(one.name), own, one.status == "ok" and not one.reason)
+        _curve(
+            one.name, display_name(one), scheme_colour(one.name), own, one.status == "ok" and not one.partly_unstable
+        )
         for one, own in zip(summaries, cost, strict=True)
     ]
     return _draw(dataset, curves, _running(dataset), unstable_note(summaries), "scheme")

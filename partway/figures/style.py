@@ -170,7 +170,7 @@ def averaged_over(dataset: xr.Dataset) -> str:
 
 def unstable_note(summaries: Sequence[Summary]) -> str:
     """What UNSTABLE_MARK means, if any of these schemes has it."""
-    has_mark = any(one.status == "ok" and one.reason for one in summaries)
+    has_mark = any(one.partly_unstable for one in summaries)
     return f"{UNSTABLE_MARK} Unstable in some seeds: its mean depends on the length of the run." * has_mark
 
 
@@ -194,7 +194,7 @@ def display_name(summary: Summary) -> str:
     name = short_name(summary.name)
     if summary.status != "ok":
         return f"{name}, {summary.status.replace('_', ' ')}"
-    return f"{name} {UNSTABLE_MARK}" if summary.reason else name
+    return f"{name} {UNSTABLE_MARK}" if summary.partly_unstable else name
 
 
 def scheme_colour(name: str) -> str:

@@ -33,7 +33,7 @@ COLUMNS = (
     *("waiting [cost per block]", "energy [cost per block]", COST_COLUMNS[0]),
     *("latency [s]", "device energy [J/task]", "server energy [J/task]"),
 )
-MOST_LINES = 8
+MAX_LINES = 8
 """Lines of equal cost, about."""
 POINTS = 200
 """Points of a line of equal cost."""
@@ -87,7 +87,7 @@ def _equal_cost(axes: Axes) -> None:
     """Lines x + y = cost at round costs across the panel, with their costs at the left or upper side."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     low, high = left + bottom, right + top
-    locator = LogLocator(subs=(1, 1.5, 2, 3, 5, 7)) if high > 5 * low > 0 else MaxNLocator(MOST_LINES)
+    locator = LogLocator(subs=(1, 1.5, 2, 3, 5, 7)) if high > 5 * low > 0 else MaxNLocator(MAX_LINES)
     costs = [float(cost) for cost in locator.tick_values(low, high) if low < cost < high]
     space = np.geomspace if axes.get_xscale() == "log" else np.linspace
     lines = [np.stack([x := space(left, min(right, cost - bottom), POINTS), cost - x], axis=1) for cost in costs]

@@ -128,9 +128,7 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
     return [_numbers(one, *each) for one, each in zip(together, own, strict=True)]
 
 
-def _numbers(
-    case: _Ready, metrics: BlockMetrics, traces: DeviceTraces | None, clipped: np.ndarray | None
-) -> Outcome:
+def _numbers(case: _Ready, metrics: BlockMetrics, traces: DeviceTraces | None, clipped: np.ndarray | None) -> Outcome:
     """The status of a case, and its numbers by seed or, if they exist for all seeds together only, one."""
     plan, bound = case.plan, case.setting.bound
     status, reason, growth = status_of(metrics)
