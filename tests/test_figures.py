@@ -455,7 +455,7 @@ def test_one_block_of_one_seed_that_raises_the_mean_is_marked():
     at = mark.get_xdata().item()
     assert at in (30, 31)
     assert mark.get_ydata().item() == drawn.column("cost [per block]", block=at).item()
-    assert any("◇ One block of one seed is more than a third" in text for text in drawn.texts())
+    assert any("◇ One block of one seed is more than a quarter" in text for text in drawn.texts())
 
 
 def test_cost_of_every_seed_is_no_fade():

@@ -39,7 +39,7 @@ WINDOWS = 40
 """A running mean is taken over one of so many parts of the run."""
 AXIS_RANGE = 1e3
 """The cost axis stays within this factor of the median cost, whatever a heavy tail does."""
-FADE_SHARE, FADE_FACTOR = 1 / 3, 10.0
+FADE_SHARE, FADE_FACTOR = 1 / 4, 10.0
 """One block of one seed is marked where it is this share of the sum that a mean is taken of, and so many times the
 
 median block."""
@@ -161,7 +161,7 @@ def _notes(curves: Sequence[Curve], scale: Scale) -> list[str]:
     return [
         "Dashed: unstable, at least in some seeds." * (not all(curve.stable for curve in curves)),
         f"{ABOVE} {BELOW} The line goes on beyond the axis." * beyond,
-        f"{FADE_MARK} One block of one seed is more than a third of all cost in the mean, as where a scheme "
+        f"{FADE_MARK} One block of one seed is more than a quarter of all cost in the mean, as where a scheme "
         "transmits in a deep fade." * any(curve.fade.any() for curve in curves),
     ]
 
@@ -213,11 +213,11 @@ def _mark(axes: Axes, curve: Curve, scale: Scale) -> None:
         leaves = [start for start, _ in _stretches(beyond, len(curve.block) // 40)]
         if leaves:
             axes.plot(curve.block[leaves], np.full(len(leaves), y), marker, **style)
-    stretches = _stretches(curve.fade & ~above, 0)
+    stretches = _stretches(curve.fade, 0)
     peaks = [start + int(np.argmax(curve.mean[start:end])) for start, end in stretches]
     if peaks:
         style |= {"markeredgecolor": curve.colour, "markerfacecolor": "white", "markersize": 5}
-        axes.plot(curve.block[peaks], curve.mean[peaks], "D", **style)
+        axes.plot(curve.block[peaks], np.minimum(curve.mean[peaks], scale.high), "D", **style)
 
 
 def _stretches(where: np.ndarray, least: int) -> list[tuple[int, int]]:
