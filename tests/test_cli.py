@@ -388,7 +388,7 @@ def test_without_out_nothing_is_written(folder: Path):
     assert os.listdir(folder) == []
     assert "Nothing was saved" in err
     assert lines_fit(out + err)
-    assert {"local", "random*"} <= {line.split()[0] for line in out.splitlines()}
+    assert {"local", "random*"} <= {line.split()[0] for line in out.splitlines() if line}
 
 
 def test_an_unknown_profile_leaves_no_folder(folder: Path):

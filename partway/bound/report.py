@@ -3,7 +3,6 @@
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from partway.bound.lower_bound import Bound, best_service
@@ -11,6 +10,7 @@ from partway.formatting import number, plain
 from partway.scenario.schema import Scenario
 from partway.system.fading import LAW
 from partway.system.types import Server
+from partway.tables import details_grid
 
 ASSUMES = (
     "the queue is conserving: what is sent leaves the device",
@@ -29,6 +29,11 @@ ASSUMES_BY_OBJECTIVE = {
 """What it assumes in addition."""
 
 
+def assumptions(objective: str) -> list[str]:
+    """What the proof of the bound on this objective assumes."""
+    return [*ASSUMES, ASSUMES_BY_OBJECTIVE[objective]]
+
+
 def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
     """The bound in JSON types. Work is in mean tasks of the fleet, the price is per mean task sent."""
     discount, price = float(bound.certificate.discount), float(bound.certificate.price)
@@ -45,7 +50,7 @@ def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
         "slack": bound.slack,
         "slack_percent": 100.0 * bound.slack / bound.value if bound.value > abs(bound.slack) else None,
         "tail_probability": bound.tail_probability,
-        "assumes": [*ASSUMES, ASSUMES_BY_OBJECTIVE[bound.objective]],
+        "assumes": assumptions(bound.objective),
     }
     return plain(document)
 
@@ -53,13 +58,7 @@ def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
 def details_table(document: dict[str, Any], name: str) -> Group:
     """The same as a table for the terminal."""
     kind = "average cost of a block" if document["objective"] == "average" else "discounted cost from empty queues"
-    grid = Table(
-        title=f"{name}: lower bound on the {kind}, {document['scenario']['devices']} devices",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        show_header=False,
-    )
+    grid = details_grid(f"{name}: lower bound on the {kind}, {document['scenario']['devices']} devices")
     for row in _lines(document):
         grid.add_row(*row)
     assumptions = "; ".join(document["assumes"])

@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import csv
+import json
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -181,13 +183,15 @@ def _bar(console: Console) -> "Generator[OnProgress]":
 
 
 def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
-    """Write JSON, scenario, table and figures beside the dataset."""
+    """Write JSON, CSV, scenario, table and figures beside the dataset."""
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dataset import grid
     from partway.figures import sweep as figure
 
     (folder / "results.json").write_text(text, "utf-8")
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(report.csv_rows(json.loads(text)))
     (folder / "scenario.toml").write_text(str(dataset.attrs["scenario"]), "utf-8")
     output.save_table(folder, lambda console: console.print(report.table(dataset, max_rows=len(grid(dataset)))))
     figure.write(dataset, folder)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal, working
 from partway.errors import InputError, shorten
+from partway.tables import Grid
 
 if TYPE_CHECKING:
     from partway.paper.theorem1 import Point
@@ -72,11 +72,10 @@ def table(points: "Sequence[Point]") -> Group:
     from partway.paper.theorem1 import label
 
     kinds = list(dict.fromkeys(point.kind for point in points))
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("scenario with", no_wrap=True)
-    grid.add_column("bound", justify="right")
-    for kind in kinds:
-        grid.add_column(label(kind).replace(", ", "\n"), justify="right", no_wrap=True)
+    grid = Grid()
+    grid.add_column("scenario with")
+    for title in ("bound", *(label(kind).replace(", ", "\n") for kind in kinds)):
+        grid.add_column(title, "right")
     for axis, value in dict.fromkeys((point.axis, point.value) for point in points):
         own = {point.kind: point for point in points if (point.axis, point.value) == (axis, value)}
         grid.add_row(f"{axis}={value:g}", f"{own[kinds[0]].bound:.4g}", *(shown(own[kind]) for kind in kinds))

@@ -14,15 +14,16 @@ import xarray as xr
 from partway.arguments import flag, function, seed_values, whole_number
 from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound
+from partway.bound.report import assumptions
 from partway.controllers.base import ControllerPair, DeviceController
 from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
 from partway.errors import InputError, shown
 from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
-from partway.experiments.summary import COST_COMPONENTS, LATENCY
+from partway.experiments.summary import COST_COMPONENTS, LATENCY, with_gap_reasons
 from partway.experiments.variables import TRACED, describe
-from partway.measurement.latency import latency
-from partway.measurement.metrics import BlockMetrics
+from partway.measurement.latency import DELAYS, Latency, latency
+from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.provenance import versions
 from partway.scenario.loading import load
 from partway.scenario.overrides import override_pairs, split_field
@@ -200,9 +201,10 @@ def execute(
     setting = setting_of(plan.scenario, plan.bound)
     rows = _rows(plan, setting, on_progress, trace, runner or run_scheme)
     dataset = xr.concat(rows, dim="scheme").assign_coords(
-        seed=list(plan.seeds), component=list(COST_COMPONENTS), statistic=list(LATENCY)
+        seed=list(plan.seeds), component=list(COST_COMPONENTS), statistic=list(LATENCY), delay=list(DELAYS)
     )
-    return _described(dataset, plan, setting.placement).assign_attrs(bound_attributes(setting.bound))
+    labelled = _labelled(dataset, plan, setting.placement).assign_attrs(bound_attributes(setting.bound, plan.scenario))
+    return describe(with_gap_reasons(labelled))
 
 
 def _rows(
@@ -236,8 +238,14 @@ def _rows(
             raise
 
 
-def bound_attributes(bound: Bound | str) -> dict[str, Any]:
-    """A dataset's attributes about the bound: value, price [cost per mean task], slack, or the reason for none."""
+def bound_attributes(bound: Bound | str, scenario: Scenario) -> dict[str, Any]:
+    """A dataset's attributes about the bound: those of `bound_numbers`, and what its proof assumes."""
+    assumes = "" if isinstance(bound, str) else "; ".join(assumptions(scenario.objective))
+    return {**bound_numbers(bound), "bound_assumes": assumes}
+
+
+def bound_numbers(bound: Bound | str) -> dict[str, Any]:
+    """The bound's value, price [cost per mean task] and slack, or the reason for none."""
     if isinstance(bound, str):
         return {"bound": np.nan, "bound_price": np.nan, "bound_slack": np.nan, "bound_reason": bound}
     price = float(bound.certificate.price)
@@ -298,8 +306,7 @@ def _row(
 ) -> xr.Dataset:
     """One scheme's row of the dataset."""
     scheme, why = find_scheme(name), applicable(plan, name, setting)
-    whole_tasks = plan.scenario.queue == "conserving"
-    traced = whole_tasks and plan.scenario.devices * len(plan.seeds) * plan.blocks <= TRACED_LIMIT
+    traced = is_traced(plan)
 
     def progress(blocks: int) -> None:
         on_progress(name, blocks)
@@ -308,7 +315,8 @@ def _row(
     run = None if why else runner(plan, name, setting, progress, traced or bool(trace), threads)
     if run is None:
         progress(plan.blocks)
-    variables = _series(run, plan) | _latency(run if traced else None, setting.world, plan) | _traces(run, trace)
+    late = latency_of(run.metrics, run.traces, setting.world, plan) if run and traced else None
+    variables = _series(run, plan) | _latency(late, len(plan.seeds)) | _traces(run, trace, setting.world, plan)
     status, reason, growth = ("not_applicable", why, np.nan) if run is None else status_of(run.metrics)
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
     labels = {
@@ -332,26 +340,48 @@ def _series(run: Run | None, plan: Plan) -> dict[str, Any]:
     return series | {"cost": (("seed", "block", "component"), cost)}
 
 
-def _latency(run: Run | None, world: World, plan: Plan) -> dict[str, Any]:
-    seeds = len(plan.seeds)
-    seconds, unfinished = np.full((seeds, len(LATENCY)), np.nan), np.full(seeds, np.nan)
-    continued = run is not None and np.any(run.metrics.total_work[:, 0])  # it is not known when those tasks arrived
-    if run is not None and run.traces is not None and not continued and np.isfinite(run.metrics.cost()).all():
-        late = latency(run.traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
-        seconds, unfinished = np.stack([getattr(late, name) for name in LATENCY], axis=-1), late.unfinished
-    return {"latency_s": (("seed", "statistic"), seconds), "unfinished": (("seed",), unfinished)}
+def is_traced(plan: Plan) -> bool:
+    """Whether latency is computed, which needs every device in every block."""
+    whole_tasks = plan.scenario.queue == "conserving"
+    return whole_tasks and plan.scenario.devices * len(plan.seeds) * plan.blocks <= TRACED_LIMIT
 
 
-def _traces(run: Run | None, devices: Sequence[int]) -> dict[str, Any]:
-    """What chosen devices saw, did and paid in every block."""
+def latency_of(metrics: BlockMetrics, traces: DeviceTraces | None, world: World, plan: Plan) -> Latency | None:
+    """The latency of a run; None if it is not known when its first tasks arrived, or its numbers are not finite."""
+    if traces is None or np.any(metrics.total_work[:, 0]) or not np.isfinite(metrics.cost()).all():
+        return None
+    return latency(traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
+
+
+def _latency(late: Latency | None, seeds: int) -> dict[str, Any]:
+    dims = {"latency_s": ("seed", "statistic"), "delay_s": ("seed", "delay"), "unfinished": ("seed",)}
+    sizes = {"seed": seeds, "statistic": len(LATENCY), "delay": len(DELAYS)}
+    nothing = {name: np.full([sizes[dim] for dim in own], np.nan) for name, own in dims.items()}
+    values = nothing if late is None else latency_arrays(late)
+    return {name: (own, values[name]) for name, own in dims.items()}
+
+
+def latency_arrays(late: Latency) -> dict[str, np.ndarray]:
+    """(seeds, LATENCY) and (seeds, DELAYS) [s], and the share of unfinished tasks (seeds,), by their names in files."""
+    seconds = np.stack([getattr(late, name) for name in LATENCY], axis=-1)
+    return {"latency_s": seconds, "delay_s": late.delays, "unfinished": late.unfinished}
+
+
+def _traces(run: Run | None, devices: Sequence[int], world: World, plan: Plan) -> dict[str, Any]:
+    """What chosen devices saw, did, spent and paid in every block."""
     if run is None or run.traces is None or not devices:
         return {}
     at, traces = list(devices), run.traces
-    series: dict[str, Any] = {
-        f"device_{name}": (("seed", "block", "traced"), np.asarray(getattr(traces, name))[..., at]) for name in TRACED
-    }
-    new = np.asarray(traces.arrivals).sum(axis=2)[..., at]
-    return series | {"device_arrivals": (("seed", "block", "traced"), new), "traced": ("traced", at)}
+    values = {name: np.asarray(getattr(traces, name))[..., at] for name in TRACED}
+    values["arrivals"] = np.asarray(traces.arrivals).sum(axis=2)[..., at]
+    classes = plan.scenario.device_classes()
+    energy_coef, capacity = (np.asarray(each)[at] for each in (world.devices.energy_coef, world.devices.capacity))
+    tasks = np.asarray(values["started"] - values["offload"], np.float64)
+    values["cpu_hz"] = tasks / capacity * [classes[device].cpu_max_hz for device in at]  # all block long, W L / (n tau)
+    values["cpu_energy_j"] = energy_coef * tasks**3  # (2)
+    values["radio_energy_j"] = plan.scenario.slot_s * np.asarray(values["power"], np.float64)  # (5)
+    series = {f"device_{name}": (("seed", "block", "traced"), value) for name, value in values.items()}
+    return series | {"traced": ("traced", at)}
 
 
 def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
@@ -394,12 +424,12 @@ def _slope(series: Any) -> float:
     return float(mean[-1] - mean[len(mean) // 2])
 
 
-def _described(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Dataset:
-    """The dataset with placement, names, units, scenario and versions."""
+def _labelled(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Dataset:
+    """The dataset with placement, scenario and versions."""
     dataset = dataset.assign(
         distance_m=("device", placement.distance_m), mean_gain_per_w=("device", placement.mean_gain_per_w)
     )
-    return describe(dataset).assign_attrs(
+    return dataset.assign_attrs(
         scenario_name=plan.name,
         scenario=plan.scenario.to_toml(),
         warmup=plan.warmup,

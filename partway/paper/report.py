@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from partway.errors import InputError
@@ -20,6 +19,7 @@ from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
 from partway.paper.verdicts import Verdict, bounded_exp, phases
 from partway.provenance import versions
+from partway.tables import Grid
 
 SCHEMA_VERSION = 2
 ENOUGH = 20
@@ -44,12 +44,12 @@ def show(findings: Findings) -> Group:
     return Group(*tables, Text(words, style="dim"))
 
 
-def _table(findings: Findings, reading: str) -> Table:
-    grid = Table(box=None, pad_edge=False, header_style="bold", title=READING_WORDS[reading], title_justify="left")
-    grid.add_column("claim", no_wrap=True)
-    grid.add_column("", ratio=1)
+def _table(findings: Findings, reading: str) -> Grid:
+    grid = Grid(READING_WORDS[reading], keys=2)
+    grid.add_column("claim")
+    grid.add_column("", wrap=True)
     for name in CANDIDATES:
-        grid.add_column(name, no_wrap=True)
+        grid.add_column(name)
     for claim in findings.claims:
         for phase in phases(claim):
             cells = [findings.of(claim.id, name, reading, phase).verdict for name in CANDIDATES]

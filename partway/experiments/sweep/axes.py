@@ -15,7 +15,7 @@ from partway.scenario.overrides import copied, parse_override
 
 MAX_VALUES = 10_000
 MAX_POINTS = 100_000
-RESERVED = frozenset({"scheme", "seed", "component", "loss"})
+RESERVED = frozenset({"scheme", "seed", "component", "loss", "statistic", "delay", "party"})
 """Dimensions that every dataset of a sweep has."""
 OTHER_FLAGS = {"scheme": "--schemes", "schemes": "--schemes", "seed": "--seeds", "seeds": "--seeds"}
 UNITS = {
@@ -62,6 +62,11 @@ class Axis:
         if kinds <= {int, float}:
             return [float(value) for value in self.values]
         return [value if isinstance(value, str) else json.dumps(value) for value in self.values]
+
+    def words(self) -> str:
+        """The name of the field for people, without its unit."""
+        last = self.field.rpartition(".")[2]
+        return last.removesuffix(f"_{self.unit().lower()}").replace("_", " ")
 
     def unit(self) -> str:
         """The unit of the field; "1" where it has none."""

@@ -19,7 +19,14 @@ import numpy as np
 
 from partway.dnn.profile import read_profile
 from partway.errors import InputError, shown
-from partway.experiments.comparison import Plan, check_controllers, make_plan, named_schemes
+from partway.experiments.comparison import (
+    TRACED_LIMIT,
+    Plan,
+    check_controllers,
+    is_traced,
+    make_plan,
+    named_schemes,
+)
 from partway.experiments.store import content_hash
 from partway.experiments.sweep.axes import Axis, parse_axes, points
 from partway.provenance import made_by
@@ -33,7 +40,7 @@ from partway.system.world import World, build
 MAX_WORLDS = 16
 """Worlds in a group: enough to share a program's overhead, few enough for progress and balance."""
 MAX_DEVICE_BLOCKS = 20_000_000
-"""Device-blocks in a group of several worlds; a larger world forms a group by itself."""
+"""Device-blocks in a group of several worlds without latency; a larger world forms a group by itself."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +275,9 @@ def _groups(cases: Sequence[Case], shapes: Mapping[str, Any]) -> tuple[tuple[Cas
         alike.setdefault(shapes[case.key], []).append(case)
     groups = list[tuple[Case, ...]]()
     for same in alike.values():
-        limit = max(1, min(MAX_WORLDS, MAX_DEVICE_BLOCKS // _device_blocks(same[0].plan)))
+        # what latency is computed from takes memory
+        most = TRACED_LIMIT if is_traced(same[0].plan) else MAX_DEVICE_BLOCKS
+        limit = max(1, min(MAX_WORLDS, most // _device_blocks(same[0].plan)))
         size = math.ceil(len(same) / math.ceil(len(same) / limit))
         groups += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
     return tuple(groups)
