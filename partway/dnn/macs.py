@@ -14,6 +14,8 @@ import onnx
 from partway.errors import InputError
 
 Shape = tuple[int, ...]
+MAX_SHAPE_ELEMENTS = 256
+"""Larger constants are weights: no shape depends on their values."""
 
 
 @dataclass(frozen=True)
