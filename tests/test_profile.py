@@ -5,7 +5,6 @@ import importlib.util
 import io
 import re
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,8 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx_models import EACH, FULL, IMAGE, RNG, SQUARE, Shape, conv, network, node, rows, saved
 from rich.console import Console
 
 from partway.dnn.graph import load_network, profile_model, profile_network
@@ -26,8 +26,6 @@ from partway.dnn.runtime import check, measure, random_inputs
 from partway.errors import InputError
 from partway.figures.profile import draw
 
-Shape = tuple[int, ...]
-RNG = np.random.default_rng(0)
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 STEADY = settings(derandomize=True, deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -45,43 +43,6 @@ def script() -> ModuleType:
 
 
 make_profiles = script()
-
-
-def network(
-    nodes: Sequence[NodeProto],
-    inputs: dict[str, Sequence[int | str]],
-    outputs: Sequence[str],
-    weights: dict[str, np.ndarray | Shape] | None = None,
-    opset: int = 18,
-) -> ModelProto:
-    """A model of float tensors; a weight that is given by its shape is random."""
-    tensors = {
-        name: RNG.standard_normal(value).astype(np.float32) if isinstance(value, tuple) else value
-        for name, value in (weights or {}).items()
-    }
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-
-
-def saved(folder: Path, model: ModelProto, name: str = "net.onnx") -> Path:
-    onnx.save(model, folder / name)
-    return folder / name
-
-
-def node(kind: str, inputs: str, outputs: str, **attributes: object) -> NodeProto:
-    """A node with the tensors named in the two strings; '_' stands for an absent optional tensor."""
-    names = [["" if name == "_" else name for name in words.split()] for words in (inputs, outputs)]
-    return helper.make_node(kind, *names, **attributes)
-
-
-def rows(profile: Profile) -> list[tuple[str, int, int]]:
-    return [(cut.after, cut.macs, sum(tensor.elements for tensor in cut.tensors)) for cut in profile.cuts]
 
 
 # Multiply-accumulates by hand
@@ -173,16 +134,6 @@ def test_quantised_operators_count_like_the_others(tmp_path: Path):
 
 
 # Positions where one tensor is live
-
-
-def conv(x: str, y: str, weight: str = "w") -> NodeProto:
-    return node("Conv", f"{x} {weight}", y, pads=[1] * 4)
-
-
-SQUARE = {"w": (4, 4, 3, 3)}
-IMAGE = {"x": (1, 4, 8, 8)}
-FULL, EACH = 4 * 8 * 8, 4 * 8 * 8 * 4 * 9
-"""Elements of a tensor of that size, and MACs of a convolution on it."""
 
 
 def test_a_residual_block_has_no_cut_inside_that_sends_more_than_the_one_before(tmp_path: Path):

@@ -267,6 +267,17 @@ def _evaluated(model: ModelProto, nodes: list[NodeProto], weights: list[TensorPr
     return bool(np.all(value))
 
 
+def inputs_of_conditions(graph: GraphProto) -> list[str]:
+    """The inputs of one element on which the condition of an If or the iterations of a Loop depend."""
+    decides = {"If": 1, "Loop": 2}
+    wanted = {name for node in graph.node for name in node.input[: decides.get(node.op_type, 0)]}
+    for node in reversed(graph.node):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(reads(node))
+    shapes = known_shapes(graph)
+    return [value.name for value in graph.input if value.name in wanted and np.prod(shapes.get(value.name, (2,))) == 1]
+
+
 def _inlined(branch: GraphProto, node: NodeProto, taken: set[str]) -> GraphProto:
     """The branch with its outputs named as those of the node, and with names that the graph around it does not use."""
     copy = GraphProto()

@@ -168,9 +168,12 @@ def load_network(
     try:
         return _find_cuts(path, original, model)
     except InputError as error:
+        if names := control_flow.inputs_of_conditions(model.graph):
+            fix = f"if '{names[0]}' chooses a branch or the iterations, fix it by --input {names[0]}=VALUE"
+            raise InputError(f"{error}; {fix}") from None
         if problem is None:
             raise
-        raise InputError(f"the shapes in '{path}' are inconsistent: {_first_line(problem)}; check --shape") from error
+        raise InputError(f"the shapes in '{path}' are inconsistent: {_first_line(problem)}; check --shape") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ Size = int | str
 """A fixed size, or the name of an open one."""
 Value = float | bool | Sequence[float]
 BATCH = re.compile(r"n|b|bsz?|bz|(.*[^a-z])?(batch|batches|batch_?size|nbatch)([^a-z].*)?", re.IGNORECASE)
-UNNAMED = re.compile(r"\W*|none|unk.*|.*dynamic_?(axes|dimension).*|[sd]\d+|dim_?\d*|-?\d+", re.IGNORECASE)
+UNNAMED = re.compile(r"\W*\d*|none|unk.*|.*dynamic_?(axes|dimension).*|[sd]\d+|dim_?\d*", re.IGNORECASE)
 """Names of sizes that exporters make up."""
 FIRST_IS_BATCH = (
     *("Conv", "ConvTranspose", "QLinearConv", "ConvInteger", "BatchNormalization", "InstanceNormalization"),
@@ -73,14 +73,14 @@ def _constant(value: ValueInfoProto, given: Value) -> TensorProto:
         exact = np.asarray(given)
         array = exact.astype(dtype)
         sizes = [dim.dim_value or exact.size for dim in value.type.tensor_type.shape.dim]
-        array = np.broadcast_to(array, sizes) if exact.size == 1 else array.reshape(sizes)
+        array = np.full(sizes, array.ravel()[0]) if exact.size == 1 else array.reshape(sizes)
     except (ValueError, TypeError, OverflowError):
         raise InputError(f"--input: {shown(given)} does not fit the input '{value.name}'") from None
     if not np.array_equal(
         array.astype(np.float64), np.broadcast_to(exact.reshape(-1), array.size).reshape(array.shape)
     ):
         raise InputError(f"--input: '{value.name}' has the data type {dtype}, which cannot hold {shown(given)}")
-    return numpy_helper.from_array(np.array(array), value.name)
+    return numpy_helper.from_array(array, value.name)
 
 
 def _fixed_shapes(model: ModelProto, inputs: list[ValueInfoProto], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -187,5 +187,5 @@ def _text(sizes: Sequence[Size] | None) -> str:
 def _example(sizes: Sequence[Size] | None) -> str:
     """A shape that could be given for these sizes."""
     sizes = [1, 3, "", ""] if sizes is None else sizes
-    open_size = EXAMPLE_SIDE if len(sizes) in (3, 4) and {1, 3} & set(sizes) else EXAMPLE_SIZE
+    open_size = EXAMPLE_SIDE if len(sizes) == 4 or 3 in sizes else EXAMPLE_SIZE
     return "x".join(str(open_size if isinstance(size, str) else size) for size in sizes)
