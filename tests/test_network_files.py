@@ -11,7 +11,7 @@ from onnx_models import EACH, FULL, IMAGE, SQUARE, Shape, conv, network, node, r
 from test_cli import call
 
 from partway.dnn.graph import load_network, profile_model
-from partway.dnn.profile import DTYPE_BITS, Profile, read_profile
+from partway.dnn.profile import DTYPE_BITS, Profile, read_profile, write_profile
 from partway.dnn.runtime import check, measure
 from partway.errors import InputError
 from partway.formatting import prefixed
@@ -25,6 +25,11 @@ MATRIX = {"w": (8, 4), "v": (4, 2)}
 
 def profiled(folder: Path, model: ModelProto, **how: object) -> Profile:
     return profile_model(saved(folder, model), **how)
+
+
+def read_text(folder: Path, text: str) -> Profile:
+    (folder / "text.csv").write_text(text, encoding="utf-8")
+    return read_profile(str(folder / "text.csv"))
 
 
 def exact(folder: Path, model: ModelProto, **how: object) -> list[bool]:
@@ -485,8 +490,9 @@ def test_scalars_of_whole_numbers_are_drawn(tmp_path: Path, dtype: int):
         node("MatMul", "a w", "h"),
         node("MatMul", "h v", "y"),
     ]
-    model = network(nodes, {"x": (1, 8), "s": ()}, ["y"], MATRIX, types={"s": dtype})
+    model = network(nodes, {"s": (), "x": (1, 8)}, ["y"], MATRIX, types={"s": dtype})
     assert all(exact(tmp_path, model))
+    assert read_text(tmp_path, write_profile(profile_model(tmp_path / "net.onnx"))).input_shape == ()
     assert measure(load_network(tmp_path / "net.onnx"), runs=1)[-1] > 0
 
 
@@ -555,6 +561,19 @@ def test_times_are_stored_in_the_profile(tmp_path: Path):
     assert 0 == seconds[0] < seconds[1] < seconds[2] < 10
     # and shown again without the network
     assert "elapsed [ms]" in call("profile", str(tmp_path / "out/net.csv")).out
+
+
+def test_infinite_outputs_are_compared_without_a_warning(tmp_path: Path):
+    """Equal infinities are equal; one beside a number is not."""
+    path = saved(
+        tmp_path,
+        network(chain(node("Div", "s zero", "y")), {"x": (1, 8)}, ["y"], MATRIX | {"zero": np.zeros(2, np.float32)}),
+    )
+    net = load_network(path)
+    assert [(split.exact, split.deviation) for split in check(net)] == [(True, 0.0)]
+    (weight,) = (tensor for tensor in net.model.graph.initializer if tensor.name == "zero")
+    weight.CopyFrom(numpy_helper.from_array(np.array([0, 1], np.float32), "zero"))
+    assert [(split.exact, split.deviation) for split in check(net)] == [(False, np.inf)]
 
 
 # What cannot be read

@@ -227,7 +227,8 @@ def _parse(name: str, lines: list[str]) -> Profile:
     numbered = enumerate(rows)
     groups = groupby(numbered, lambda each: each[1].get("cut") or f"row {each[0]}")
     cuts = tuple(_cut(number, [row for _, row in group]) for number, group in groups)
-    shape = tuple(_count("input_shape", size, 1) for size in header["input_shape"].split("x"))
+    sizes = header["input_shape"].strip()  # none for a scalar
+    shape = tuple(_count("input_shape", size, 1) for size in sizes.split("x")) if sizes else ()
     profile = Profile(name, clean_text(header["source"]), shape, _input_bits(header["input_bits"]), cuts)
     _check(profile)
     return profile

@@ -57,7 +57,7 @@ def _distinct(profile: Profile, tensor_dtype: str) -> list[int]:
 
 def sentences(profile: Profile, tensor_dtype: str) -> list[str]:
     """The size of the network, the omitted rows, the Pareto-optimal cuts, the fit of the proportional law."""
-    shape, count = "x".join(str(size) for size in profile.input_shape), len(profile.cuts)
+    shape, count = "x".join(str(size) for size in profile.input_shape) or "of one number", len(profile.cuts)
     size = f"{profile.name} ({profile.source}): input {shape}, {_counted(profile.macs)}."
     omitted = count - len(_distinct(profile, tensor_dtype))
     return [

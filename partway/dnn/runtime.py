@@ -111,8 +111,9 @@ def _deviation(one: np.ndarray, other: np.ndarray) -> float:
     """Largest absolute difference; infinite for arrays that cannot be subtracted."""
     if one.shape != other.shape or one.dtype.kind in "OSU":
         return 0.0 if _equal(one, other) else np.inf
-    difference = np.abs(one.astype(float) - other.astype(float))
-    return float(np.nanmax(difference, initial=0.0))
+    with np.errstate(invalid="ignore"):  # equal infinities differ by NaN, which does not count
+        difference = np.abs(one.astype(float) - other.astype(float))
+    return float(np.max(difference, initial=0.0, where=~np.isnan(difference)))
 
 
 def _is_half(network: Network) -> bool:
@@ -125,7 +126,8 @@ def _is_rounded(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two outputs differ by no more than 16-bit rounding, relative to the largest number."""
     if not _is_real(one.dtype):
         return _equal(one, other)
-    return _deviation(one, other) <= HALF_TOLERANCE * float(np.nanmax(np.abs(one.astype(float)), initial=0.0))
+    largest = np.max(np.abs(one.astype(float)), initial=0.0, where=np.isfinite(one.astype(float)))
+    return _deviation(one, other) <= HALF_TOLERANCE * float(largest)
 
 
 def submodel(network: Network, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
