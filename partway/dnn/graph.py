@@ -110,12 +110,10 @@ def profile_network(network: Network, input_bits: float | None = None) -> Profil
     input_bits  [bit] size of all encoded inputs together. None: 8 bits per element of an image of real numbers (raw
                 camera output), its own data type for any other input
 
-    Raises InputError unless `input_bits` is positive and finite.
+    Raises InputError unless `input_bits` is from 1 to 2^53.
     """
-    if input_bits is not None and not 0 < input_bits < inf:
-        raise InputError(
-            f"input_bits must be positive and finite, got {input_bits}; give the size of the encoded input"
-        )
+    if input_bits is not None and not 1 <= input_bits <= MAX_COUNT:
+        raise InputError(f"input_bits must be from 1 to 2^53, got {input_bits}; give the size of the encoded input")
     names = _clean_names([*network.inputs, *(t for p in network.positions for t in p.tensors), *network.outputs])
 
     def cut(tensors: Sequence[str], macs: int) -> Cut:
