@@ -25,7 +25,7 @@ from partway.experiments.summary import COST_COMPONENTS, LATENCY, Summary, summa
 from partway.experiments.variables import describe
 from partway.figures import FIGURES, Kind, figure_names, write_comparison, write_figure, write_run
 from partway.figures.gap import BELOW_BOUND
-from partway.figures.intervals import mean_and_interval, running_mean, largest_by_seed
+from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
 from partway.figures.layout import fit_margins
 from partway.figures.style import (
     COMPONENT_DIMENSION,

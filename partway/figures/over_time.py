@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from partway.experiments.summary import COST_COMPONENTS, Summary
-from partway.figures.intervals import mean_and_interval, running_mean, largest_by_seed
+from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
 from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
 from partway.figures.style import (
     COMPONENT_COLOURS,
