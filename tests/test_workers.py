@@ -112,7 +112,7 @@ def test_a_worker_that_starts_too_late_does_not_stay():
 def test_processes_of_others_are_left_alone(workers: Workers):
     """A number that is registered but is not our child's may be another program's by now."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
-        Path(workers._register.name, str(other.pid)).touch()
+        Path(workers._register, str(other.pid)).touch()
         assert workers.submit(pow, 2, 3).result() == 8
         assert other.pid not in workers.pids()
         workers.shutdown(cancel_futures=True)
