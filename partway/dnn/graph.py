@@ -16,6 +16,7 @@ from typing import Any
 
 from partway.dnn.profile import Cut, Profile
 from partway.errors import InputError, nearest
+from partway.files import read_limited
 
 try:
     import onnx
@@ -28,6 +29,8 @@ except ImportError as error:
 
 MAX_COUNT = 2**53
 """Larger counts are not exact in float64, and no network is that large."""
+MAX_FILE_BYTES = 2**31
+"""Protocol buffers cannot be larger; a device such as /dev/zero has no end."""
 MAX_SHAPE_ELEMENTS = 256
 """Larger constants are weights: no shape depends on their values."""
 MAX_ROUNDS = 4
@@ -125,7 +128,7 @@ def load_network(path: str | Path, shapes: Mapping[str, Shape] | None = None) ->
 
 def _read(path: Path) -> ModelProto:
     """The checked model of the file, with local functions expanded; weights in external files are not loaded."""
-    model = onnx.load_model_from_string(path.read_bytes())
+    model = onnx.load_model_from_string(read_limited(path, MAX_FILE_BYTES))
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
     graph = model.graph
     for value in graph.output:

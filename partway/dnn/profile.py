@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from partway.errors import InputError, nearest
+from partway.files import read_limited
 
 SHIPPED = resources.files("partway.dnn") / "profiles"
 DTYPE_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}
 """Bits per element of a tensor, by the data type in which it is sent."""
+MAX_FILE_BYTES = 10_000_000
+"""A larger file is not a profile."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def read_profile(name: str) -> Profile:
         raise InputError(f"no shipped profile '{name}'{nearest(name, shipped_profiles())}")
     file = SHIPPED / f"{name}.csv" if is_name else Path(name)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        lines = read_limited(str(file), MAX_FILE_BYTES).decode("utf-8").splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read the profile '{name}': {error}; give a CSV file of `partway profile`") from None
     try:
         return _parse(Path(name).stem, lines)

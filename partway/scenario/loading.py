@@ -85,6 +85,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 def _read(source: str | Path | Mapping[str, Any]) -> Raw:
     if isinstance(source, Mapping):
         return _copied(source)
+    if not isinstance(source, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]  a number is an open file
+        raise InputError(f"a scenario must be a preset's name, a TOML file or a mapping, got {shown(source)}")
     if isinstance(source, str) and source in _preset_names():
         return _copied(_preset(source))
     given = f"--scenario {shown(str(source), 100)}"
