@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Profile, time and verify the network, write files, print the table and what it means."""
+    """Profile, time and verify the network, print the table and what it means, write files."""
     from partway.cli import output
     from partway.dnn.report import report
 
@@ -52,16 +53,18 @@ def run(options: argparse.Namespace) -> None:
     if not from_file and (options.time_layers or options.verify or options.shape or options.input_bits):
         wanted = "--time-layers, --verify, --shape and --input-bits need an .onnx file"
         raise InputError(f"{wanted}, got {shown(options.model)}")
-    with output.destinations(options) as (folder, _):
+    with output.destinations(options) as places:
         if from_file:
             profile, seconds, splits = _profile_file(options)
         else:
             profile = read_profile(options.model)
-        if folder:
-            _write(profile, options.tensor_dtype, folder)
-    report(profile, options.tensor_dtype, terminal(), seconds)
-    if splits is not None:
-        _report_splits(splits, terminal())
+
+        def show(console: Console) -> None:
+            report(profile, options.tensor_dtype, console, seconds)
+            if splits is not None:
+                _report_splits(splits, console)
+
+        output.finish(options, str, show, places.steps(str, partial(_write, profile, options.tensor_dtype)))
     if options.out:
         output.say_where(options)
 
@@ -102,7 +105,6 @@ def _write(profile: Profile, tensor_dtype: str, folder: Path) -> None:
     from partway.figures.profile import draw
 
     (folder / f"{profile.name}.csv").write_text(write_profile(profile), encoding="utf-8")
-    with working("drawing", terminal(errors=True)):
-        figure = draw(profile, tensor_dtype)
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{profile.name}.{kind}")
+    figure = draw(profile, tensor_dtype)
+    for kind in ("png", "svg"):
+        figure.savefig(folder / f"{profile.name}.{kind}")
