@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import get_abstract_mesh
 
 from partway import files, provenance
@@ -78,7 +79,7 @@ class KeptJit:
         lowered = self.jit.lower(*arguments, **static)
         if CUSTOM_CALL in lowered.as_text():
             return lowered.compile()
-        with _without_jax_cache():
+        with _jax_cache.off():
             compiled = lowered.compile()
         program, _, out_tree = serialize_executable.serialize(compiled)
         _write(path, pickle.dumps((program, _shape(out_tree))))
@@ -92,15 +93,39 @@ def kept_jit(
     return lambda function: KeptJit(function, static_argnames, donate_argnames)
 
 
-@contextlib.contextmanager
-def _without_jax_cache() -> Generator[None]:
-    """JAX's own cache is not used: a program that came from there cannot be serialized again (jaxlib 0.10.2)."""
-    before: Any = jax.config.values["jax_enable_compilation_cache"]
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
+class _JaxCache:
+    """JAX's own cache, which must not be used for programs that are kept: what comes from there cannot be kept.
+
+    With jaxlib 0.10.2 it can be serialized again and loaded, and then does not run. JAX asks once in a process whether
+    its cache is used, and has to be told to ask again. Threads compile side by side; the last one switches it on.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._compiling, self._before = threading.Lock(), 0, True
+
+    @contextlib.contextmanager
+    def off(self) -> Generator[None]:
+        """It is not used in the block."""
+        with self._lock:
+            if self._compiling == 0:
+                self._before = bool(jax.config.values["jax_enable_compilation_cache"])
+                self._use(False)
+            self._compiling += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._compiling -= 1
+                if self._compiling == 0:
+                    self._use(self._before)
+
+    @staticmethod
+    def _use(used: bool) -> None:
+        jax.config.update("jax_enable_compilation_cache", used)
+        compilation_cache.reset_cache()
+
+
+_jax_cache = _JaxCache()
 
 
 class _NotKept(Exception):

@@ -1,5 +1,7 @@
 """Compiled programs that are kept between runs: found again only if everything that they are made from is the same."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,29 @@ def test_without_a_folder_it_is_jax_jit():
     function = made()
     np.testing.assert_allclose(function(Random(), X), 3 * X)
     assert function._known == {}
+
+
+KEEPING = """
+import sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from partway import programs
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jnp.arange(3.0).sum()  # JAX asks only before its first program whether its cache is used
+programs.keep_in(Path(sys.argv[2]))
+spiral = lambda x: jax.lax.scan(lambda c, i: (jnp.sin(c) * i + c @ c.T, None), x, jnp.arange(4.0))[0]
+print(float(programs.KeptJit(spiral, [], [])(jnp.ones((3, 3))).sum()))
+"""
+
+
+def test_a_program_that_jax_has_cached_can_be_kept(tmp_path: Path):
+    """As after any change of Partway: JAX has the program, Partway has not. What was then kept could not be run."""
+    printed = list[str]()
+    for kept_in in ("before", "after", "after"):
+        words = [sys.executable, "-c", KEEPING, str(tmp_path / "jax"), str(tmp_path / kept_in)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert len(set(printed)) == 1
+    assert len(kept(tmp_path / "after")) == 1
