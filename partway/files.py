@@ -204,8 +204,9 @@ def _partial(target: Path, make: Callable[[Path], None]) -> Generator[Path]:
         with claimed(partial):
             yield partial
     finally:
-        with _uninterrupted():
-            _delete(partial)
+        if partial.exists():  # else no signal need be lost
+            with _uninterrupted():
+                _delete(partial)
 
 
 def read_limited(path: str | Path, most: int) -> bytes:

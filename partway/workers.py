@@ -44,6 +44,8 @@ CACHE_WARNING = "Error (reading|writing) persistent compilation cache entry"
 TRACKER_WARNING = "resource_tracker"
 """What loky's process that removes what dead ones have left says when it does, to begin with."""
 REGISTER = "partway-workers-"
+OWNER = "PARTWAY_WORKERS"
+"""Environment variable of a worker: the register of the pool that it belongs to."""
 MAX_PROCESSES = 1024
 WATCH_S = 0.5
 """How long a worker may outlive a parent that was killed."""
@@ -73,7 +75,8 @@ class Workers(Executor):
         from joblib.externals.loky import ProcessPoolExecutor
 
         arguments = (os.getpid(), tuple(sys.path), str(self._register))
-        return ProcessPoolExecutor(self.count, initializer=_start, initargs=arguments, env=environment())
+        variables = environment() | {OWNER: str(self._register)}
+        return ProcessPoolExecutor(self.count, initializer=_start, initargs=arguments, env=variables)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `fn` in one of the processes. Raises RuntimeError after `shutdown`."""
@@ -89,7 +92,8 @@ class Workers(Executor):
 
     def pids(self) -> list[int]:
         """Process IDs of the workers that have started and are alive."""
-        return [process.pid for process in self._processes()]
+        registered = {path.name for path in self._register.glob("*")}
+        return [process.pid for process in self._processes() if str(process.pid) in registered]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stop when all calls are done; with `cancel_futures` at once, running calls included.
@@ -107,9 +111,9 @@ class Workers(Executor):
         self._held.close()
 
     def _processes(self) -> list[Any]:
-        """Our children among the processes that have registered: a number of a dead one may be in use by another."""
-        registered = {path.name for path in self._register.glob("*")}
-        return [child for child in multiprocessing.active_children() if str(child.pid) in registered]
+        """Our children that are alive, also those that still import; others of this process may be somebody else's."""
+        children: list[Any] = multiprocessing.active_children()
+        return [child for child in children if getattr(child, "env", {}).get(OWNER) == str(self._register)]
 
 
 @contextlib.contextmanager
