@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity clean
+.PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity fuzz clean
 
 help:  ## Say what can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -66,6 +66,9 @@ fit: $(DEV)  ## Search the parameters the paper does not publish: partway/scenar
 
 sensitivity: $(DEV)  ## Draw over what range of each of them the claims survive: docs/img (half an hour)
 	$(BIN)/python scripts/sensitivity.py
+
+fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals at any moment and full disks: docs/reliability.md (half an hour)
+	$(BIN)/python -m fuzz
 
 clean:  ## Remove all that was made, .venv too
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache
