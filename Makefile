@@ -9,10 +9,10 @@ DEV := .venv/dev.stamp
 .DEFAULT_GOAL := help
 .PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity fuzz clean
 
-help:  ## Say what can be made
+help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-compare: $(RUN)  ## Compare all schemes in the paper's world and with a real DNN: results/
+compare: $(RUN)  ## Compare all schemes in the paper's scenario and with a real DNN, into results/
 	$(BIN)/partway compare --scenario paper --out results/paper --overwrite
 	$(BIN)/partway compare --scenario ocr --out results/ocr --overwrite
 
@@ -33,27 +33,27 @@ pre-commit: $(DEV)  ## Correct style and format, then lint: what the hooks of .p
 	$(BIN)/ruff format
 	$(MAKE) lint
 
-lock: $(DEV)  ## Write the pins anew; newer versions too with PINS=--upgrade
+lock: $(DEV)  ## Write both pin files; newest versions with PINS=--upgrade
 	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements-dev.txt \
 		--extra dev --constraint requirements.txt pyproject.toml
 
-profiles: $(DEV)  ## Make partway/dnn/profiles/*.csv from ONNX models
+profiles: $(DEV)  ## Write partway/dnn/profiles/*.csv from ONNX models
 	$(BIN)/python scripts/make_profiles.py
 
-results: $(DEV)  ## Write the comparisons of docs/results.md and its pictures from runs made now (minutes)
+results: $(DEV)  ## Write the comparisons and pictures of docs/results.md from new runs (minutes)
 	$(BIN)/python scripts/make_results.py
 
-bench: $(DEV)  ## Measure speed, of the main job first, against NumPy and the machine: docs/benchmarks.md (up to 45 minutes)
+bench: $(DEV)  ## Measure speed and memory, into docs/benchmarks.md (up to 45 minutes)
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(DEV)  ## Check in two minutes that Partway and the implementations that it is compared with agree
+bench-quick: $(DEV)  ## Check that Partway agrees with the programs it is measured against (two minutes)
 	$(BIN)/python -m benchmarks --quick
 
-goals: $(DEV)  ## Write into docs/results.md the gap of priced in every world it is meant for, and Theorem 1 (minutes)
+goals: $(DEV)  ## Write the gap of priced and Theorem 1 in docs/results.md from new runs (minutes)
 	PYTHONPATH=. $(BIN)/python scripts/make_goals.py
 
-reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stopped run has is kept: results/reproduction
+reproduce: $(RUN)  ## Reproduce section VI of the paper, into results/reproduction; resumes if interrupted
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite
 	for n in 6 7 8 9 6-as-printed 7-as-printed 8-as-printed 9-as-printed; do \
 		cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
@@ -61,16 +61,16 @@ reproduce: $(RUN)  ## Section VI of the paper: figures and verdicts; what a stop
 	mkdir -p docs/data/reproduction
 	cp results/reproduction/*.csv results/reproduction/report.json docs/data/reproduction
 
-fit: $(DEV)  ## Search the parameters the paper does not publish: partway/scenario/presets/paper-fitted-* (half an hour)
+fit: $(DEV)  ## Search the parameters that the paper does not publish, into presets paper-fitted-* (half an hour)
 	$(BIN)/python scripts/fit_paper.py
 
-sensitivity: $(DEV)  ## Draw over what range of each of them the claims survive: docs/img (half an hour)
+sensitivity: $(DEV)  ## Draw the range of each of them over which the claims hold, into docs/img (half an hour)
 	$(BIN)/python scripts/sensitivity.py
 
 fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals at any moment and full disks: docs/reliability.md (half an hour)
 	$(BIN)/python -m fuzz
 
-clean:  ## Remove all that was made, .venv too
+clean:  ## Remove everything that was generated, including .venv
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.fleet import Array, Features, Fleet
 from partway.controllers.parametric import Algorithm2
-from partway.controllers.postdecision import SERVER_DISCOUNT, UNHURRIED, PostDecisionServer
+from partway.controllers.price import SERVER_DISCOUNT, UNHURRIED, PostDecisionServer
 
 
 def sigmoid(x: Array) -> Array:

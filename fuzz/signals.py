@@ -15,7 +15,7 @@ from fuzz.process import Place, finished, place, settled, started
 TINY = ("--set", "devices=2", "--blocks", "200", "--seeds", "2")
 SCHEMES = ("--schemes", "local", "priced")
 RESUMED = re.compile(r"partway: interrupted; .* saved in .*; run the same command again to resume\n$")
-STOPPED = re.compile(r"partway: interrupted(; .*)?\n$")
+STOPPED = re.compile(r"partway: interrupted((;| after) .*)?\n$")
 LONGEST_S = 600
 
 
@@ -109,7 +109,7 @@ def _signalled(rng: random.Random, job: Job, number: int) -> str:
             raise Fail("wrong exit code", f"{about}: {code}, {err[-150:]!r}")
         if not (RESUMED if job.resumed and names else STOPPED).search(err):
             raise Fail("unclear message", f"{about}: {err[-150:]!r}")
-        if names and not job.resumed and "was written before" not in err:
+        if names and not job.resumed and "after writing" not in err:
             raise Fail("litter", f"{about}: {names}")
     return "interrupted"
 

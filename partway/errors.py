@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 LONGEST = 300
 """Characters of a message, however long the value that it names."""
+SHORTEST_PART = 4
+"""Characters of a word from which a known word that contains it is more likely meant than one of similar spelling."""
 
 
 class InputError(ValueError):
@@ -17,23 +19,25 @@ class InputError(ValueError):
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, None where none is."""
-    return next(iter(difflib.get_close_matches(shorten(word), sorted(known), n=1, cutoff=0.6)), None)
+    """The known word most like `word`: of those that contain it if there are any; None where none is."""
+    word, known = shorten(word), sorted(known)
+    longer = [one for one in known if word in one] if len(word) >= SHORTEST_PART else []
+    return next(iter(difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else 0.6)), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known word, or the list of what is known where none is close."""
     known = sorted(known)
-    found = closest(word, known)
-    return f"; did you mean '{found}'?" if found else f"; known: {', '.join(known)}"
+    near = closest(word, known)
+    return f"; did you mean '{near}'?" if near else f"; known: {', '.join(known)}"
 
 
-def shorten(text: str, most: int = 60) -> str:
-    """`text`, cut to `most` characters."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def shorten(text: str, limit: int = 60) -> str:
+    """`text`, cut to `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def shown(value: object, most: int = 60) -> str:
+def shown(value: object, limit: int = 60) -> str:
     """A value about as it stands in a TOML file, short enough for a message."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -41,7 +45,7 @@ def shown(value: object, most: int = 60) -> str:
         return f"{'-' if value < 0 else ''}1e{int(value.bit_length() * 0.30103)} or so"
     if isinstance(value, dict | list | tuple):
         return "a table" if isinstance(value, dict) else "an array"
-    return shorten(repr(value) if isinstance(value, str) else str(value), most)
+    return shorten(repr(value) if isinstance(value, str) else str(value), limit)
 
 
 def compact(value: float) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from partway.arguments import path as argument_path
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:  # slow to import, and most callers have no dataset
@@ -43,6 +44,8 @@ MAX_STREAM = 2**27
 """Most bytes that are read from a pipe or a device."""
 MAX_RATIO = 2**11
 """Times that a file may shrink by compression; zlib reaches 1032."""
+written: list[Path] = []
+"""Where this process has written for the user, so that a message about an interruption can say so."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -98,6 +101,7 @@ def new_folder(out: Path, overwrite: bool) -> Generator[Path]:
                 Mark(RESULTS, frozenset(_names(partial))).write(partial)
                 _check_folder(target, overwrite, given)
                 _replace_folder(partial, target)
+                written.append(out)
         except BaseException:
             with _uninterrupted():
                 held.close()
@@ -124,6 +128,7 @@ def new_file(path: Path, overwrite: bool, flag: str) -> Generator[Path]:
         with _uninterrupted(), refusals(given):
             _check_file(target, overwrite, given)
             partial.replace(target)
+            written.append(path)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -252,13 +257,10 @@ def load_dataset(folder: str | Path) -> "xr.Dataset":
 
     Raises InputError where there is none, a damaged one, or one of another version of Partway.
     """
-    given = shown(str(folder), 100)
-    cure = "give a folder that `partway compare --out` wrote"
-    if not isinstance(folder, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]  users are not checked
-        raise InputError(f"{given}: is not the name of a folder; {cure}")
+    path = argument_path("the folder of results", folder)
+    given, cure = shown(str(folder), 100), "give a folder that `partway compare --out` wrote"
     try:
-        path = Path(folder) / DATASET if Path(folder).is_dir() else Path(folder)
-        dataset = _loaded(path)
+        dataset = _loaded(path / DATASET if path.is_dir() else path)
     except Exception as error:  # netCDF, HDF5 and xarray raise a dozen kinds of errors for a damaged file
         raise InputError(f"{given}: cannot be read ({_why(error)}); {cure}") from None
     version = dataset.attrs.pop("schema_version", 1)

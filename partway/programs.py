@@ -24,6 +24,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import get_abstract_mesh
 
 from partway import files, provenance
+from partway.errors import shorten
 
 MAX_BYTES = 2**29
 """Size of the folder above which the programs that have not been used for longest are deleted."""
@@ -31,12 +32,27 @@ CUSTOM_CALL = "custom_call"
 """In the text of a program that calls a library such as LAPACK. It is not kept: JAX prepares the library when it lowers
 a program, and one that is loaded without being lowered would crash."""
 _folder: Path | None = None
+_switching = threading.Lock()
+_compiling = 0
+_enabled = True
 
 
 def keep_in(folder: Path | None) -> None:
     """Keep compiled programs in a folder of the user's own; None: do not keep any."""
     global _folder
     _folder = folder
+
+
+def missing_backend() -> str | None:
+    """Why JAX cannot compute where JAX_PLATFORMS says, in one line; None if it can."""
+    try:
+        jax.devices()
+    except Exception as error:  # a RuntimeError, or an AssertionError without words where a plugin is not installed
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        why = " ".join(str(error).split()) or "no such device, or no JAX plugin for it"
+        where = f"JAX_PLATFORMS={platforms}: JAX cannot compute there ({shorten(why, 120)})"
+        return f"{where}; unset it or install that backend"
+    return None
 
 
 class KeptJit:
@@ -79,10 +95,12 @@ class KeptJit:
         lowered = self.jit.lower(*arguments, **static)
         if CUSTOM_CALL in lowered.as_text():
             return lowered.compile()
-        with _jax_cache.off():
+        with _without_jax_cache():
             compiled = lowered.compile()
-        program, _, out_tree = serialize_executable.serialize(compiled)
-        _write(path, pickle.dumps((program, _shape(out_tree))))
+        with contextlib.suppress(jax.errors.JaxRuntimeError, ValueError, NotImplementedError):
+            # a program that sorts, for example, cannot be serialized (jaxlib 0.10.2)
+            program, _, out_tree = serialize_executable.serialize(compiled)
+            _write(path, pickle.dumps((program, _shape(out_tree))))
         return compiled
 
 
@@ -93,39 +111,30 @@ def kept_jit(
     return lambda function: KeptJit(function, static_argnames, donate_argnames)
 
 
-class _JaxCache:
-    """JAX's own cache, which must not be used for programs that are kept: what comes from there cannot be kept.
+@contextlib.contextmanager
+def _without_jax_cache() -> Generator[None]:
+    """JAX's own cache is not used, in any thread: a program that came from there looks whole after it was serialized
+    again, and fails when it runs in the next process (jaxlib 0.10.2). Threads may be in here at the same time.
 
-    With jaxlib 0.10.2 it can be serialized again and loaded, and then does not run. JAX asks once in a process whether
-    its cache is used, and has to be told to ask again. Threads compile side by side; the last one switches it on.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._compiling, self._before = threading.Lock(), 0, True
-
-    @contextlib.contextmanager
-    def off(self) -> Generator[None]:
-        """It is not used in the block."""
-        with self._lock:
-            if self._compiling == 0:
-                self._before = bool(jax.config.values["jax_enable_compilation_cache"])
-                self._use(False)
-            self._compiling += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._compiling -= 1
-                if self._compiling == 0:
-                    self._use(self._before)
-
-    @staticmethod
-    def _use(used: bool) -> None:
-        jax.config.update("jax_enable_compilation_cache", used)
-        compilation_cache.reset_cache()
+    JAX reads the setting once, when it compiles for the first time, and again after `reset_cache`."""
+    global _compiling, _enabled
+    with _switching:
+        if _compiling == 0:
+            _enabled = jax.config.values["jax_enable_compilation_cache"]
+            _use_jax_cache(False)
+        _compiling += 1
+    try:
+        yield
+    finally:
+        with _switching:
+            _compiling -= 1
+            if _compiling == 0:
+                _use_jax_cache(_enabled)
 
 
-_jax_cache = _JaxCache()
+def _use_jax_cache(used: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", used)
+    compilation_cache.reset_cache()
 
 
 class _NotKept(Exception):

@@ -8,18 +8,19 @@ that names and descriptions can be listed without JAX.
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from partway.errors import InputError, nearest, shown
+from partway.errors import InputError, nearest, shorten, shown
 
 if TYPE_CHECKING:
     from partway.controllers.base import ControllerPair, DeviceController, Limits, ServerController
     from partway.scenario.schema import Scenario
 
+T = TypeVar("T")
 Preparation = Literal["tune_constant", "use_bound"]
 """What is computed before a run (`partway.experiments.preparation`)."""
 
@@ -73,13 +74,17 @@ class Scheme:
 
     @cached_property
     def device(self) -> "DeviceController":
-        """The device controller."""
-        return self._device.make() if isinstance(self._device, Deferred) else self._device
+        """The device controller. Raises InputError where the row was given something else."""
+        from partway.controllers.base import DeviceController
+
+        return _made(self._device, DeviceController)
 
     @cached_property
     def server(self) -> "ServerController":
-        """The server controller."""
-        return self._server.make() if isinstance(self._server, Deferred) else self._server
+        """The server controller. Raises InputError where the row was given something else."""
+        from partway.controllers.base import ServerController
+
+        return _made(self._server, ServerController)
 
     def signalling(self) -> dict[str, int]:
         """Numbers sent up and down per device and block for control."""
@@ -88,7 +93,15 @@ class Scheme:
         return {"up": int(self.server.sees_queues), "down": len(self.device.uses_broadcast)}
 
 
-LEARNING_SERVER = controller("postdecision:PostDecisionServer")
+def _made(given: Any, kind: type[T]) -> T:
+    """A controller of this kind, from a Deferred, the controller itself or its class."""
+    made = given.make() if isinstance(given, Deferred) else given() if isinstance(given, type) else given
+    if not isinstance(made, kind):
+        raise InputError(f"partway.Scheme: expected a {kind.__name__}, got {type(made).__name__}")
+    return made
+
+
+LEARNING_SERVER = controller("price:PostDecisionServer")
 ALGORITHM_2 = controller("parametric:Algorithm2")
 SCHEMES: dict[str, Scheme] = {
     "parametric-printed": Scheme(
@@ -246,8 +259,28 @@ def find_scheme(name: str) -> Scheme:
     if ":" in name:
         return _imported(name)
     if name not in SCHEMES:
-        raise InputError(f"no scheme '{name}'{nearest(name, SCHEMES)}")
-    return SCHEMES[name]
+        raise InputError(f"no scheme {shown(name)}{nearest(name, SCHEMES)}")
+    return _as_scheme(name, SCHEMES[name])
+
+
+def name_of(given: Any, argument: str) -> str:
+    """The name of a scheme that is given by its name, as a row of SCHEMES, or as a class of device controllers.
+
+    Raises InputError, which names the argument, for anything else.
+    """
+    if isinstance(given, str):
+        return given
+    name = next((name for name, row in SCHEMES.items() if row is given), None)
+    if name is None and isinstance(given, type):
+        name = f"{given.__module__}:{given.__qualname__}"
+        name = name if getattr(sys.modules.get(given.__module__), given.__qualname__, None) is given else None
+    if name is None:
+        what = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise InputError(
+            f"{argument} takes names, got {what}; add it to the table, partway.SCHEMES['mine'] = partway.Scheme(...), "
+            "and give 'mine'"
+        )
+    return name
 
 
 def stream_of(name: str) -> str:
@@ -256,8 +289,6 @@ def stream_of(name: str) -> str:
 
 
 def _imported(name: str) -> Scheme:
-    from partway.controllers.base import DeviceController
-
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -267,13 +298,21 @@ def _imported(name: str) -> Scheme:
         made = given() if isinstance(given, type) else given
     except MemoryError:
         raise
-    except Exception as error:  # a user's module can fail in any way; the command line owes it one clear line
+    except (Exception, SystemExit) as error:  # a user's module can fail in any way, and may be a script that exits
         raise InputError(f"scheme '{name}': {type(error).__name__}: {error}") from error
-    if isinstance(made, DeviceController):
-        return Scheme((type(made).__doc__ or name).split("\n")[0], made, LEARNING_SERVER)
-    if not isinstance(made, Scheme):
+    return _as_scheme(name, made)
+
+
+def _as_scheme(name: str, made: Any) -> Scheme:
+    """A scheme, or a device controller with the post-decision server. Raises InputError for anything else."""
+    if isinstance(made, Scheme):
+        return made
+    from partway.controllers.base import DeviceController
+
+    made = made() if isinstance(made, type) and issubclass(made, DeviceController) else made
+    if not isinstance(made, DeviceController):
         raise InputError(f"scheme '{name}': expected a Scheme or a DeviceController, got {type(made).__name__}")
-    return made
+    return Scheme((type(made).__doc__ or name).split("\n")[0], made, LEARNING_SERVER)
 
 
 def pair_for(name: str, scenario: "Scenario", server: str | None = None) -> "ControllerPair":
@@ -290,13 +329,25 @@ def pair_for(name: str, scenario: "Scenario", server: str | None = None) -> "Con
     known = {**settable(pair.device), **settable(pair.server)}
     unknown = [field for field in given if field not in known]
     if unknown:
-        raise InputError(f"unknown field 'schemes.{name}.{unknown[0]}'{nearest(unknown[0], known)}")
+        field, value = unknown[0], getattr(pair.device, unknown[0], None)
+        if isinstance(value, int | float | str):
+            typed = f"{field}: {type(value).__name__} = {value!r}"
+            raise InputError(f"'schemes.{name}.{field}' cannot be set: it has no type; write `{typed}` in the class")
+        raise InputError(f"unknown field 'schemes.{name}.{field}'{nearest(field, known)}")
     return pair
 
 
-def check_hyperparameters(scenario: "Scenario") -> None:
-    """Raise InputError for a [schemes.NAME] table whose scheme or field does not exist."""
+def check_hyperparameters(scenario: "Scenario", named: Collection[str] = ()) -> None:
+    """Raise InputError for a [schemes.NAME] table whose scheme or field does not exist.
+
+    named  schemes that the user has named. Only these are imported if they are from outside: a file imports no code
+    """
     for name in scenario.schemes:
+        if ":" in name and name not in named:
+            raise InputError(
+                f"schemes.{shorten(name)}: a scenario imports no code; name this scheme with --schemes or --server "
+                "too, or remove its table"
+            )
         pair_for(name, scenario)
 
 

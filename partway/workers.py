@@ -21,7 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 
-from partway.errors import InputError
+from partway.arguments import as_whole
+from partway.errors import InputError, shown
 from partway.files import claimed, delete_unlocked
 
 P = ParamSpec("P")
@@ -171,9 +172,10 @@ def processes(count: int) -> Generator[Workers]:
 
 def process_count(asked: int | None) -> int:
     """The number of processes asked for, or of cores. Raises InputError unless it is from 1 to MAX_PROCESSES."""
-    if asked is not None and not 1 <= asked <= MAX_PROCESSES:
-        raise InputError(f"--jobs {asked}: must be between 1 and {MAX_PROCESSES}")
-    return asked or cores()
+    count = cores() if asked is None else as_whole(asked)
+    if count is None or not (asked is None or 1 <= count <= MAX_PROCESSES):
+        raise InputError(f"--jobs must be between 1 and {MAX_PROCESSES}, got {shown(asked)}")
+    return count
 
 
 def environment() -> dict[str, str]:

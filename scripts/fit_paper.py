@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import tomli_w
@@ -155,10 +156,11 @@ def search(candidate: str, trials: int) -> optuna.Study:
     return study
 
 
-def _field(values: Mapping[str, object], name: str) -> object:
-    value: object = values
+def _field(values: Mapping[str, Any], name: str) -> Any:
+    """The value of a field by its dotted name."""
+    value: Any = values
     for word in name.split("."):
-        value = value[word]  # type: ignore[index]  # tables within tables, whatever their depth
+        value = value[word]
     return value
 
 
@@ -171,12 +173,12 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> int:
     """Write the setting in which most claims hold as a preset, relative to `paper`; returns how many held."""
     best = max(tried(study, trials), key=lambda one: (len(one.user_attrs["holds"]), one.value or 0.0))
     held = len(best.user_attrs["holds"])
-    raw: dict[str, object] = {}
+    raw = dict[str, Any]()
     for name, value in best.params.items():
         *tables, field = name.split(".")
         table = raw
         for word in tables:
-            table = table.setdefault(word, {})  # type: ignore[assignment]  # a table, never a value
+            table = table.setdefault(word, {})
         table[field] = float(f"{value:.4g}")
     head = (
         f"# Section VI with unpublished parameters fitted to its claims on `{candidate}` (make fit)\n"

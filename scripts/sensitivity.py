@@ -42,7 +42,7 @@ def measure(candidate: str) -> list[tuple[str, float, str, float]]:
 
 def draw(candidate: str, rows: list[tuple[str, float, str, float]]) -> Figure:
     """A panel for each parameter: a row for each claim, a column for each value."""
-    names, claims = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 2))
+    names, claims = list(dict.fromkeys(row[0] for row in rows)), list(dict.fromkeys(row[2] for row in rows))
     columns = 4
     figure = Figure(figsize=(11, 2.9 * -(-len(names) // columns) + 0.7), layout="constrained")
     figure.suptitle(f"Which claims hold, with {candidate} as the proposed scheme: one parameter changed at a time")

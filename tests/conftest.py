@@ -3,11 +3,13 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
@@ -21,6 +23,7 @@ from partway import programs
 from partway.controllers.base import ControllerPair
 from partway.experiments.preparation import bound_of, use_bound
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
+from partway.pytree import cast_floats
 from partway.rng import controller_keys_on_host
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
@@ -28,7 +31,7 @@ from partway.schemes import SCHEMES, stream_of
 from partway.simulation import rollout as rollouts
 from partway.simulation import schedule, sharding
 from partway.simulation.rollout import Run, rollout
-from partway.simulation.step import Carry
+from partway.simulation.step import Carry, initial_state
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
@@ -96,6 +99,20 @@ MIXED: dict[str, Any] = {
 
 def world_of(scenario: Scenario) -> World:
     return build(scenario, sample_placement(scenario))
+
+
+def frozen(world: World, trained: Run, stream: str, seeds: Sequence[int], blocks: int, **how: Any) -> Run:
+    """The policies that a run has left, from empty queues and without learning: the output of Algorithms 1 and 2.
+
+    The first of `seeds` meets the policy that was trained on the first seed, and so on.
+    """
+    precision = str(trained.carry.state.q.dtype)
+    with jax.enable_x64(precision == "float64"):
+        concrete, numbers = cast_floats(world, precision), np.asarray(seeds, np.uint32)
+        states = jax.vmap(initial_state, in_axes=(None, 0))(concrete, numbers)
+    carry = Carry(states, trained.carry.device_state, trained.carry.server_state)
+    how |= {"carry": carry, "learning": False, "precision": precision}
+    return rollout(world, trained.pair, stream, seeds, blocks, **how)
 
 
 class Play(Protocol):
@@ -241,6 +258,17 @@ def replay(mixed_world: World) -> Replay:
         return after.carry, after.metrics, after.traces
 
     return again
+
+
+@pytest.fixture
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder. Its modules are forgotten afterwards, as other tests reuse their names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
+            del sys.modules[name]
 
 
 @pytest.fixture

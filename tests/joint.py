@@ -32,7 +32,8 @@ from partway.bound.device_program import Fading
 from partway.bound.lower_bound import Bound, lower_bound
 from partway.controllers.base import ControllerPair
 from partway.controllers.block import Transition
-from partway.controllers.postdecision import PostDecisionServer, Priced
+from partway.controllers.postdecision import Priced
+from partway.controllers.price import PostDecisionServer
 from partway.dnn.cuts import Task
 from partway.measurement.metrics import BlockMetrics, Parties, measure
 from partway.pytree import cast_floats

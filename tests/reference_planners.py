@@ -120,12 +120,12 @@ class Drift(Planner):
     v = 0.7
 
     def price(self, seen: DeviceObservation) -> float:
-        """y / (K V): V times it is the weight of the server's queue."""
-        return seen.broadcast.backlog / self.d.fleet / self.v
+        """w3 W y / (K V): V times it is the weight of the server's queue."""
+        return self.d.w3 * self.d.cycles * seen.broadcast.backlog / self.d.fleet / self.v
 
     def measure(self, seen: DeviceObservation, j: int, cost: float) -> float:
-        """V w4 E + y / K offload W_ser - q j."""
-        return self.v * cost - seen.q * j
+        """V w4 E + w3 W (y / K offload W_ser - q j)."""
+        return self.v * cost - self.d.w3 * self.d.cycles * seen.q * j
 
 
 class PostDecision(Planner):

@@ -17,6 +17,7 @@ from partway.controllers.baselines import Constant, Steady
 from partway.experiments import preparation
 from partway.experiments.preparation import bound_of
 from partway.scenario.loading import load
+from partway.system import world as worlds_module
 from partway.system.world import World
 
 EXPENSIVE = {"weights.server_energy": 2.5e-3}
@@ -206,9 +207,8 @@ def test_tables_grow_until_their_end_is_not_reached(four: Four, monkeypatch: pyt
     ("overrides", "why"),
     [
         ({"queue": "as_printed"}, "as printed"),
-        ({"device.cpu_max_hz": 1.28e12}, "64 tasks or more"),
         ({"weights.server_queue": 0.0}, "w1 = 0"),
-        ({"device.arrival_prob": 1.0, "device.cpu_max_hz": 1e9}, "more tasks than it can take up"),
+        ({"device.arrival_prob": 1.0, "device.cpu_max_hz": 1e9}, "more tasks than it can start"),
     ],
 )
 def test_worlds_without_a_bound_say_why(overrides: dict[str, Any], why: str, four: Four):
@@ -217,6 +217,39 @@ def test_worlds_without_a_bound_say_why(overrides: dict[str, Any], why: str, fou
         lower_bound(four(overrides))
     table = (Path(__file__).parents[1] / "docs" / "bound.md").read_text("utf-8").split("## 8.")[1]
     assert why in table
+
+
+def test_a_bound_does_not_change_where_a_cpu_can_run_more_tasks_than_are_planned(four: Four):
+    """63.5, 64 and 1e6 tasks a block: nobody starts that many at the energy of the preset."""
+    least, *more = (solved(four({"device.cpu_max_hz": 2e10 * tasks})) for tasks in (63.5, 64.0, 1e6))
+    for found in more:
+        assert found.value == pytest.approx(least.value, rel=1e-9)
+        assert found.inflow == pytest.approx(least.inflow, rel=1e-6)
+
+
+def test_the_bound_of_a_tiny_network_by_hand(tmp_path: Path):
+    """60,000 MACs are 15,000 cycles: a device can run 66,667 tasks a block, for nearly nothing, as soon as they arrive.
+
+    Two tasks a block wait for one block each: 2 x 3.7e-9 x 15000 a device.
+    """
+    header = "# source: by hand\n# input_shape: 1x384\n# input_bits: 12288\ncut,after,macs,elements\n"
+    (tmp_path / "tiny.csv").write_text(header + "0,x,0,384\n1,h,54000,64\n2,y,60000,1\n")
+    task = {"kind": "layers", "profile": str(tmp_path / "tiny.csv"), "tensor_dtype": "uint8"}
+    world = world_of(load("ocr", {"devices": 3, "device.task": task}))
+    assert float(world.devices.capacity[0]) == pytest.approx(1e9 / 15000)
+    assert solved(world).value == pytest.approx(3 * 2 * 3.7e-9 * 15000, rel=1e-4)
+
+
+def test_no_bound_where_more_tasks_would_be_started_than_are_planned(monkeypatch: pytest.MonkeyPatch):
+    """2.5 tasks arrive per block and cost little energy: of at most 3 one would often start more."""
+    for module in (bounds, worlds_module):
+        monkeypatch.setattr(module, "MAX_PLANNED", 3)
+    world = world_of(load("paper", {"devices": 1, "device.arrival_prob": 0.5, "device.capacitance": 1e-33}))
+    assert world.devices.max_tasks_per_block == 3
+    with pytest.raises(NoBound, match="would start more than 3 tasks in a block"):
+        lower_bound(world, bins=16)
+    table = (Path(__file__).parents[1] / "docs" / "bound.md").read_text("utf-8").split("## 8.")[1]
+    assert "would start more than 64 tasks in a block" in table
 
 
 def test_a_server_that_cannot_do_what_devices_must_send_has_no_bound(monkeypatch: pytest.MonkeyPatch):
@@ -252,7 +285,7 @@ def test_a_price_beyond_the_cap_is_refused(four: Four):
     """w1 gamma / (1 - gamma) is 19: with expensive server energy the formula would exceed the true optimum."""
     world = four({"objective": "discounted"})
     for price in (-1e-9, 19.01):
-        with pytest.raises(ValueError, match="0 to 19"):
+        with pytest.raises(ValueError, match="between 0 and 19"):
             lower_bound(world, price=price)
     assert lower_bound(world, price=18.99).value < lower_bound(world).value
 
@@ -277,7 +310,7 @@ POLICIES: dict[str, str | ControllerPair] = {
     "local": "local",
     "priced": "priced",
     "drift": "drift",
-    "steady": ControllerPair(Constant(share=0.75, tasks=3.0), Steady(speed=0.2)),
+    "steady": ControllerPair(Constant(offload=0.75, started=3.0), Steady(speed=0.2)),
 }
 
 

@@ -41,7 +41,7 @@ LAYERS: dict[str, Any] = {
 """Real networks only: there the best of a few cuts is what the program and the oracle both take."""
 DISCOUNTED = {"objective": "discounted", "discount": 0.8, "weights.server_energy": 1e-2}
 STEADY = {
-    "constant": ControllerPair(Constant(share=0.75, tasks=2.0), Steady(speed=0.1)),
+    "constant": ControllerPair(Constant(offload=0.75, started=2.0), Steady(speed=0.1)),
     "random, steady": ControllerPair(Random(), Steady(speed=0.1)),
 }
 """Policies that are quick to compile; the constant is not tuned."""

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -298,3 +299,23 @@ def test_a_scheme_that_is_not_applicable_leaves_no_file(folder: Path):
     assert code == 2
     assert "--save a.npz: priced has nothing to save" in err
     assert not (folder / "a.npz").exists()
+
+
+@pytest.mark.parametrize(("field", "flag"), [("scheme", "--schemes"), ("server", "--server")])
+def test_a_file_imports_no_code(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, field: str, flag: str):
+    """Unless a flag names the module, too."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    (folder / "evil.py").write_text("from pathlib import Path\nPath('was-imported').touch()\n")
+
+    def change(arrays: dict[str, Any]) -> None:
+        header = json.loads(str(arrays["header"]))
+        arrays["header"] = np.array(json.dumps(header | {field: "evil:X"}))
+
+    rewritten(trained, folder / "b.npz", change)
+    code, _, err = call("run", "--load", "b.npz")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"--load 'b.npz': imports no code; add {flag} evil:X to use that controller" in err
+    assert not (folder / "was-imported").exists()
+    assert "has no attribute 'X'" in call("run", "--load", "b.npz", flag, "evil:X")[2]
+    assert (folder / "was-imported").exists()

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -281,7 +281,21 @@ WRONG = {
     (*COMPARE, "--scenario", "groups.toml"): ["group: the fractions must sum to 1, got 0.9"],
     (*COMPARE, "--out", "junk"): ["--out 'junk'", "is not a folder"],
     (*COMPARE, "--out", "junk/below"): ["--out 'junk/below'", "cannot be written"],
-    (*COMPARE, "--out", ""): ["--out '.'", "in use"],
+    (*COMPARE, "--out", "."): ["--out '.'", "in use"],
+    (*COMPARE, "--out", ""): ["--out must not be empty (see 'partway compare --help')"],
+    (*COMPARE, "--json="): ["--json must not be empty"],
+    (*COMPARE, "--server", ""): ["--server must not be empty"],
+    (*COMPARE, "--scenario", ""): ["--scenario must not be empty"],
+    (*COMPARE, "--set", "devices=3", ""): ["--set must not be empty"],
+    (*COMPARE, "--schemes", "local", ""): ["--schemes must not be empty"],
+    (*RUN, "--save", ""): ["--save must not be empty"],
+    (*RUN, "--load", ""): ["--load must not be empty"],
+    ("sweep", "--axis", "", "--out", "x"): ["--axis must not be empty"],
+    ("sweep", "--axis", "devices=1", "--out", "x", "--dask", ""): ["--dask must not be empty"],
+    ("reproduce", "--table", ""): ["--table must not be empty"],
+    ("profile", ""): ["MODEL must not be empty"],
+    ("scenarios", ""): ["NAME must not be empty"],
+    ("profile", "resnet50", "--input-bits", "0"): ["--input-bits need an .onnx file"],
     (*COMPARE, "--out", "full", "--overwrite"): ["--out 'full'", "'notes.txt'", "Partway did not write"],
     (*COMPARE, "--out", "full"): ["--out 'full'", "exists already; add --overwrite"],
     (*COMPARE, "--out", "/proc/a/b"): ["--out '/proc/a/b'", "cannot be written"],
@@ -374,7 +388,7 @@ def test_without_out_nothing_is_written(folder: Path):
     assert os.listdir(folder) == []
     assert "Nothing was saved" in err
     assert lines_fit(out + err)
-    assert {"local", "random*"} <= {line.split()[0] for line in out.splitlines()}
+    assert {"local", "random*"} <= {line.split()[0] for line in out.splitlines() if line}
 
 
 def test_an_unknown_profile_leaves_no_folder(folder: Path):
@@ -390,6 +404,88 @@ def test_profile_writes_and_replaces(folder: Path):
         assert lines_fit(out)
     assert {"squeezenet.csv", "squeezenet.png", "squeezenet.svg"} < set(os.listdir(folder / "mine"))
     assert os.listdir(folder) == ["mine"]
+
+
+LOUD = """
+import sys
+from partway import DeviceAction, DeviceController, SCHEMES
+print("while it is imported")
+
+class Loud(DeviceController):
+    def act(self, state, device, view, key):
+        print("while it is traced")
+        return DeviceAction(view.q, 0.0)
+"""
+
+
+def test_what_a_policy_prints_is_not_among_the_results(folder: Path):
+    """It goes to standard error; standard output is one JSON document."""
+    (folder / "outside_loud.py").write_text(LOUD)
+    code, out, err = call("run", *TINY, "--schemes", "outside_loud:Loud", "--json", "-")
+    assert code == 0
+    assert json.loads(out, parse_constant=pytest.fail)["schemes"][0]["name"] == "outside_loud:Loud"
+    assert "while it is imported\n" in err
+    assert "while it is traced\n" in err
+    assert "while" not in call("schemes", "outside_loud:Loud").out
+
+
+def test_a_policy_that_exits_ends_nothing_in_silence(monkeypatch: pytest.MonkeyPatch):
+    """Such as one that does so only later, so that tracing does not find it."""
+
+    def leave(*_: object) -> None:
+        sys.exit(0)
+
+    monkeypatch.setattr("partway.experiments.comparison.execute", leave)
+    code, out, err = call(*COMPARE)
+    assert (code, out) == (2, "")
+    assert err.endswith("partway: a policy or its module called sys.exit(0); remove that call\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [((), "nothing was written"), (("--save", "a.npz"), "after writing 'a.npz'")]
+)
+def test_nothing_was_written_is_said_only_if_so(
+    flags: tuple[str, ...], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Ctrl-C while the table is printed, and a run without --out."""
+    code, _, err = call(*RUN, *flags)
+    assert ("Nothing was saved" in err) == (not flags)
+    assert sorted(os.listdir(folder)) == list(flags[1:])
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("partway.cli.output.show_dataset", stop)
+    code, _, err = call(*RUN, *flags, "--overwrite")
+    assert code == 130
+    assert err.splitlines()[-1].startswith("partway: interrupted")
+    assert err.splitlines()[-1].endswith(said)
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_lack_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("partway.experiments.comparison.execute", failing(MemoryError()))
+    code, out, err = call(*COMPARE)
+    message = "partway: out of memory (MemoryError); use fewer devices, seeds or blocks"
+    assert (code, out, err.splitlines()[-1]) == (2, "", message)
+
+
+def test_a_backend_that_is_not_there_is_one_line_and_a_fault_of_ours_is_none(monkeypatch: pytest.MonkeyPatch):
+    """JAX says the one with an AssertionError without words."""
+    monkeypatch.setattr("partway.experiments.comparison.execute", failing(AssertionError()))
+    with pytest.raises(AssertionError):
+        call(*COMPARE)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("jax.devices", failing(AssertionError()))
+    code, out, err = call(*COMPARE)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("partway: JAX_PLATFORMS=cuda: JAX cannot compute there (no such device")
 
 
 # Schemes from outside

@@ -116,6 +116,16 @@ def test_a_process_that_is_refused_exits_with_2(folder: Path):
     assert os.listdir(folder) == []
 
 
+@pytest.mark.parametrize("platform", ["cuda", "abacus"])
+def test_a_backend_that_is_not_there_is_one_line(folder: Path, platform: str):
+    """Where no test runs on a GPU, but on a machine with one it is hidden."""
+    with process("bound", "--set", "devices=2", JAX_PLATFORMS=platform, CUDA_VISIBLE_DEVICES="") as started:
+        code, out, err = finished(started)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"partway: JAX_PLATFORMS={platform}: JAX cannot compute there (")
+    assert "Traceback" not in err
+
+
 def test_a_reader_that_leaves_is_no_failure(folder: Path):
     with process(*LOCAL, "--out", "results") as started:
         assert started.stdout is not None

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CALL, MIXED, Play, Replay, world_of
+from conftest import CALL, MIXED, Play, Replay, frozen, world_of
 
 from partway.bound.lower_bound import lower_bound
 from partway.controllers.base import (
@@ -29,7 +29,7 @@ from partway.pytree import cast_floats
 from partway.rng import controller_keys, per_device, stable_hash
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, stream_of
-from partway.simulation.rollout import Options, Run, evaluate, run_blocks
+from partway.simulation.rollout import Options, Run, run_blocks
 from partway.simulation.step import Carry, init, initial_state, next_state
 from partway.system.exogenous import PackedExogenous, arrivals, gains
 from partway.system.signalling import delivered, no_broadcast
@@ -327,7 +327,7 @@ def test_a_run_is_the_same_twice(scheme: str, finished: Run, play: Play, mixed_w
 def test_a_trained_policy_is_evaluated_as_it_is(scheme: str, finished: Run, mixed_world: World):
     """From empty queues, with new draws, and without learning: the server's rates are those learned, in every block."""
     trained = finished
-    run = evaluate(mixed_world, trained, stream_of(scheme), (5, 6), CALL, traces=True)
+    run = frozen(mixed_world, trained, stream_of(scheme), (5, 6), CALL, traces=True)
     assert (run.traces.q[:, 0] == 0).all()
     assert not np.array_equal(run.traces.arrivals, trained.traces.arrivals[:, :CALL])
     learned = trained.carry.server_state.learned.action * mixed_world.server.slot_capacity
@@ -335,8 +335,8 @@ def test_a_trained_policy_is_evaluated_as_it_is(scheme: str, finished: Run, mixe
     for after, before in ((run.carry.device_state, trained.carry.device_state), (run.pair, trained.pair)):
         for one, other in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
             assert np.array_equal(one, other)
-    with pytest.raises(ValueError, match="2 policies were trained"):
-        evaluate(mixed_world, trained, stream_of(scheme), (5,), CALL)
+    with pytest.raises(ValueError, match="must have 1 runs, one per seed, got 2"):
+        frozen(mixed_world, trained, stream_of(scheme), (5,), CALL)
 
 
 # Laws of a run

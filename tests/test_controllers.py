@@ -487,13 +487,13 @@ def test_the_tuner_finds_the_share_where_radio_is_free(constant: ControllerPair)
     The sum is least where 30 (1 - r)^2 = 1, r = 0.817; on the grid of 1/32 it is 26/32.
     """
     tuned = tune_constant(constant, probe(1e9, **RADIO_FREE, **{"weights.server_energy": 0.0}))
-    assert (tuned.device.share, tuned.device.tasks) == (26 / 32, 1.0)
+    assert (tuned.device.offload, tuned.device.started) == (26 / 32, 1.0)
 
 
 def test_the_tuner_sends_nothing_where_radio_is_expensive(constant: ControllerPair):
     """A sixteenth, its smallest fraction, saves 0.18 of a run; at a gain of 1e-4 it costs more than 2.0 to send."""
     tuned = tune_constant(constant, probe(1e-4, **RADIO_EXPENSIVE))
-    assert tuned.device.share == 0.0
+    assert tuned.device.offload == 0.0
 
 
 def test_the_tuner_finds_the_best_of_its_grid(constant: ControllerPair):
@@ -504,21 +504,22 @@ def test_the_tuner_finds_the_best_of_its_grid(constant: ControllerPair):
     def costs_of(candidates: list[tuple[float, float, float]]) -> dict[tuple[float, float, float], float]:
         """Mean cost over the second half of the blocks and the held-out seeds, of all candidates in one rollout."""
         pairs = [
-            ControllerPair(Constant(share=share, tasks=tasks), Steady(speed=speed))
-            for share, tasks, speed in candidates
+            ControllerPair(Constant(offload=offload, started=started), Steady(speed=speed))
+            for offload, started, speed in candidates
             for _ in HELD_OUT_SEEDS
         ]
         run = rollout(world, pairs, "constant", HELD_OUT_SEEDS * len(candidates), TUNING_BLOCKS)
         late = np.asarray(run.metrics.cost(), np.float64)[:, TUNING_BLOCKS // 2 :].mean(axis=1)
         return dict(zip(candidates, late.reshape(len(candidates), -1).mean(axis=1).tolist(), strict=True))
 
-    share, tasks, speed = (float(value) for value in (tuned.device.share, tuned.device.tasks, tuned.server.speed))
-    speeds, step = preparation.SPEEDS, (preparation.SHARES[1] - preparation.SHARES[0]) / 4
-    assert 0.0 < share < 1.0
+    best_of = tuned.device
+    offload, started, speed = (float(value) for value in (best_of.offload, best_of.started, tuned.server.speed))
+    speeds, step = preparation.SPEEDS, (preparation.OFFLOADS[1] - preparation.OFFLOADS[0]) / 4
+    assert 0.0 < offload < 1.0
     assert speeds[0] < speed < speeds[-1]
-    others = [(share + step, tasks, speed), (share - step, tasks, speed), (share, tasks + 1, speed)]
-    others += [(share, tasks, float(other)) for other in speeds if other != speed]
-    costs = costs_of([(share, tasks, speed), *others])
-    best = costs.pop((share, tasks, speed))
+    others = [(offload + step, started, speed), (offload - step, started, speed), (offload, started + 1, speed)]
+    others += [(offload, started, float(other)) for other in speeds if other != speed]
+    costs = costs_of([(offload, started, speed), *others])
+    best = costs.pop((offload, started, speed))
     assert {other: value for other, value in costs.items() if value < best * (1 - 1e-6)} == {}
     assert max(costs.values()) > 1.01 * best

@@ -70,10 +70,17 @@ _solve = jax.jit(solve)
 
 
 def solved(
-    device: Device, arrive: np.ndarray, fading: Fading, discount: float, price: float, states: int = STATES
+    device: Device,
+    arrive: np.ndarray,
+    fading: Fading,
+    discount: float,
+    price: float,
+    states: int = STATES,
+    limited: bool = False,
 ) -> Solved:
     with jax.enable_x64(True):
-        program = cast_floats(Program(device, arrive, fading, np.asarray(discount)), "float64")  # pyright: ignore
+        made: Any = Program(device, arrive, fading, np.asarray(discount), limited)  # pyright: ignore
+        program = cast_floats(made, "float64")
         guess = program.device.queue_weight * jnp.arange(states) ** 2.0
         return jax.tree.map(np.asarray, _solve(program, jnp.float64(price), guess))
 
@@ -128,13 +135,13 @@ FAR = 100
 """Tasks at which the slow reference rejects new ones: beyond any queue length that matters."""
 
 
-def costs_by_hand(device: Device, fading: Fading, price: float) -> np.ndarray:
-    """(j, point) what starting j = 0, 1, 2 tasks costs."""
-    cost = np.zeros((3, len(fading.loss)))
+def costs_by_hand(device: Device, fading: Fading, price: float, most: int = 2) -> np.ndarray:
+    """(j, point) what starting j = 0 .. most tasks costs."""
+    cost = np.zeros((most + 1, len(fading.loss)))
     for i, (loss, limit) in enumerate(zip(fading.loss, fading.limit, strict=True)):
-        for j in (1, 2):
+        for j in range(1, most + 1):
             totals = [
-                (j - share) ** 3 + radio * loss + price * 1.5 * share
+                0.01 * float(device.energy_coef) * (j - share) ** 3 + radio * loss + price * 1.5 * share
                 for share, radio, needed in zip(SHARE, RADIO, NEEDED, strict=True)
                 if j - share <= device.capacity and (share == 0 or needed <= device.tx_power_max_w * limit)
             ]
@@ -252,6 +259,56 @@ def test_the_surplus_continues_linearly_beyond_its_table():
     beyond = tables.surplus[-1] + tables.slope_of_surplus * 10
     assert len(tables.surplus) == STATES + 2
     assert residual(STATES + 11) == pytest.approx(tables.certificate + beyond, rel=1e-8)
+
+
+# A CPU that can run more tasks than choices are computed for
+
+FEW, ALL = 4, 10
+"""Tasks up to which choices are computed, and those that the CPU can start."""
+
+
+def both(joules: float, arrive: np.ndarray, discount: float, price: float) -> tuple[Device, Solved, Solved]:
+    """The device with few choices, its program, and the exact one, with all choices."""
+    few, all_ = (device_of(slots=3, max_tasks=most, capacity=9.0, energy_coef=joules) for most in (FEW, ALL))
+    fading = below(8)
+    return (
+        few,
+        solved(few, arrive, fading, discount, price, 32, limited=True),
+        solved(all_, arrive, fading, discount, price, 32),
+    )
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+@pytest.mark.parametrize("joules", [1e-6, 0.1, 100.0])
+def test_few_choices_are_enough_if_few_tasks_arrive(joules: float, discount: float):
+    """At most three arrive. Energy that costs next to nothing, little, and as much as waiting."""
+    _, few, exact = both(joules, arrivals(3, 0.4), discount, 0.7)
+    assert few.many < 1e-6
+    assert few.part == pytest.approx(float(exact.part), rel=1e-6)
+    assert few.inflow == pytest.approx(float(exact.inflow), rel=1e-4)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+@pytest.mark.parametrize("joules", [1e-6, 0.1, 3.0, 100.0])
+@pytest.mark.parametrize("price", [0.0, 2.0])
+def test_few_choices_are_a_bound_from_below_for_more(joules: float, price: float, discount: float):
+    """Eight tasks arrive in four blocks of ten. What few choices claim is below what the device with all pays."""
+    arrive = np.append(0.6, np.append(np.zeros(7), 0.4))
+    few_device, few, exact = both(joules, arrive, discount, price)
+    assert few.part <= exact.part * (1 + 1e-9)
+    assert few.many > 0.01 or joules == 100.0
+    if joules in (0.1, 3.0):
+        assert few.part < exact.part * (1 - 1e-3)
+    tables, weight = few.tables, np.asarray(below(8).weight)
+    cost = costs_by_hand(few_device, below(8), price, ALL)
+    value = np.append(tables.value, tables.value[-1] + tables.slope * np.arange(1, 100))
+    for m in range(90):
+        least = np.zeros(len(weight))
+        for a, probability in enumerate(arrive):
+            choices = [cost[j] + discount * value[m + a - j] for j in range(min(m + a, ALL) + 1)]
+            least += probability * (0.8 * (m + a) + np.min(choices, axis=0))
+        residual = least @ weight - value[m]
+        assert residual >= tables.certificate - 1e-9 * value[m], m
 
 
 # Expectations over the fading

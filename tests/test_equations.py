@@ -366,7 +366,7 @@ def test_a_block_that_starts_no_task_sends_nothing(k: int):
 
 @pytest.mark.parametrize("k", [0, 2, 3])
 def test_whole_tasks_are_started_whatever_is_asked_for(k: int):
-    """As `schemes.constant.tasks = 1.5` asks, or a policy of one's own."""
+    """As `schemes.constant.started = 1.5` asks, or a policy of one's own."""
     action = feasible(Asked(k, 3.0, 1e8, 1.5, 0.25))[1]
     assert action.started in (1.0, 2.0)
 

@@ -22,9 +22,10 @@ from matplotlib.transforms import Bbox
 from partway.experiments.comparison import execute, make_plan
 from partway.experiments.statistics import estimate
 from partway.experiments.summary import COST_COMPONENTS, LATENCY, Summary, summarise
+from partway.experiments.variables import describe
 from partway.figures import FIGURES, Kind, figure_names, write_comparison, write_figure, write_run
 from partway.figures.gap import BELOW_BOUND
-from partway.figures.intervals import mean_and_interval, running_mean
+from partway.figures.intervals import mean_and_interval, running_mean, share_of_largest
 from partway.figures.layout import fit_margins
 from partway.figures.style import (
     COMPONENT_DIMENSION,
@@ -33,10 +34,14 @@ from partway.figures.style import (
     PALETTE,
     figure_style,
     scheme_colour,
+    text_colour,
 )
+from partway.measurement.latency import DELAYS
 from partway.schemes import SCHEMES
 
-TRACED = ("q", "gain", "started", "offload", "power", "cost", "arrivals")
+TRACED = (
+    *("q", "gain", "started", "offload", "power", "cost", "arrivals", "cpu_hz", "cpu_energy_j", "radio_energy_j"),
+)
 SERIES = (
     *("device_energy_j", "server_energy_j", "wasted_energy_j", "waiting", "arrived", "started", "backlog", "sent"),
     *("served", "started_work", "total_work", "cpu_utilisation", "radio_utilisation", "server_utilisation"),
@@ -62,6 +67,7 @@ def made_up(
     for name in ("loss_devices", "loss_waiting", "loss_service"):
         variables[name] = (("scheme", "seed", "block"), 0.01 * cost[..., 0] * random.uniform(0, 1, shape))
     variables["latency_s"] = (("scheme", "seed", "statistic"), random.uniform(1, 2, (len(rows), seeds, len(LATENCY))))
+    variables["delay_s"] = (("scheme", "seed", "delay"), random.uniform(0, 1, (len(rows), seeds, len(DELAYS))))
     variables["unfinished"] = (("scheme", "seed"), np.zeros((len(rows), seeds)))
     for name, values in zip(("status", "reason"), zip(*rows.values(), strict=True), strict=True):
         variables[name] = ("scheme", list(values))
@@ -72,11 +78,11 @@ def made_up(
         values = np.minimum(whole, random.uniform(0, 1, whole.shape)) if name == "offload" else 1.0 + whole
         variables[f"device_{name}"] = (("scheme", "seed", "block", "traced"), values)
     labels: dict[str, Any] = {"scheme": list(rows), "seed": range(seeds), COMPONENT_DIMENSION: list(COST_COMPONENTS)}
-    labels["statistic"] = list(LATENCY)
+    labels |= {"statistic": list(LATENCY), "delay": list(DELAYS), "block": range(blocks)}
     dataset = xr.Dataset(variables, labels | ({"traced": list(traced)} if traced else {})).expand_dims(device=20)
     facts = {"scenario_name": "made-up", "warmup": blocks // 2, "discount": 0.95, "block_s": 0.5, "server": ""}
     facts |= {"objective": "average", "bound": 4.0, "bound_price": 1.0, "bound_slack": 0.01, "bound_reason": ""}
-    return dataset.isel(device=0).assign(distance_m=("device", np.ones(20))).assign_attrs(facts | attributes)
+    return describe(dataset.isel(device=0).assign(distance_m=("device", np.ones(20)))).assign_attrs(facts | attributes)
 
 
 class Drawn(NamedTuple):
@@ -203,7 +209,11 @@ def check_summaries(dataset: xr.Dataset) -> None:
         for name, cost in one.cost_components.items():
             assert components.column("cost [per block]", scheme=one.name, component=name) == pytest.approx(cost)
         assert tradeoff.column("latency [s]", scheme=one.name) == pytest.approx(one.latency_s["mean"])
-        assert tradeoff.column("energy [J/task]", scheme=one.name) == pytest.approx(one.device_j + one.server_j)
+        assert tradeoff.column("device energy [J/task]", scheme=one.name) == pytest.approx(one.device_j)
+        both = [tradeoff.column(f"{name} [cost per block]", scheme=one.name) for name in ("waiting", "energy")]
+        assert sum(both) == pytest.approx(one.cost.mean)
+        server, device = (one.cost_components[f"{party}_energy"] for party in ("server", "device"))
+        assert both[1] == pytest.approx(server + device)
         check_gap(gaps, one)
 
 
@@ -339,22 +349,51 @@ def test_an_unstable_scheme_is_drawn_dashed_and_leaves_the_axis(mixed_status: xr
     words = " ".join(drawn.texts())
     assert "Not drawn: constant, not applicable." in words
     assert "† Unstable in some seeds" in words
-    assert "Dashed: unstable; ▲ and ▼: the line ends beyond the axis." in words
+    assert "Dashed: unstable, at least in some seeds." in words
+    assert "▲ ▼ The line goes on beyond the axis." in words
 
 
-def test_circles_stand_at_latency_and_energy_with_an_area_by_cost(several: xr.Dataset):
+def test_points_stand_at_weighted_waiting_and_energy(several: xr.Dataset):
     drawn = draw("tradeoff", several)
-    circles = only(drawn.axes, PathCollection)
-    expected = np.stack([drawn.column("latency [s]"), drawn.column("energy [J/task]")], axis=1)
-    np.testing.assert_allclose(circles.get_offsets(), expected)
-    cost = drawn.column("cost [per block]")
-    np.testing.assert_allclose(circles.get_sizes() / circles.get_sizes().max(), cost / cost.max())
+    expected = np.stack([drawn.column(f"{name} [cost per block]") for name in ("waiting", "energy")], axis=1)
+    np.testing.assert_allclose(only(drawn.axes, PathCollection).get_offsets(), expected)
 
 
-def test_without_latency_there_is_no_trade_off():
+def test_the_cheaper_scheme_is_on_the_lower_line_of_equal_cost():
+    """`local` burns 200 at the devices, which count a hundredth of the server's joules; `exact` 20 and waits for 80.
+
+    By joules, not weighted, `local` would stand below.
+    """
+    dataset = made_up(["exact", "local"])
+    cost = dataset["cost"].copy(deep=True)
+    cost[:] = np.array([[30.0, 10.0, 50.0, 10.0], [0.0, 0.0, 50.0, 200.0]])[:, None, None, :]
+    drawn = draw("tradeoff", dataset.assign(cost=cost))
+    points = dict(zip(("exact", "local"), only(drawn.axes, PathCollection).get_offsets().tolist(), strict=True))
+    assert points == {"exact": [80.0, 20.0], "local": [50.0, 200.0]}
+    lines = equal_cost_lines(drawn)
+    assert [low < 100 < high for low, high in pairwise(sorted(lines))].count(True) + (100 in lines) >= 1
+    for cost_here, line in lines.items():
+        np.testing.assert_allclose(line.sum(axis=1), cost_here)
+    assert {f"{each:g}" for each in lines} <= set(drawn.texts())
+
+
+def equal_cost_lines(drawn: Drawn) -> dict[float, np.ndarray]:
+    """The lines of equal cost, (points, 2), by their cost."""
+    (lines,) = [one for one in drawn.axes.collections if isinstance(one, LineCollection) and one.get_zorder() < 1]
+    return {round(float(line[0].sum()), 6): np.asarray(line) for line in lines.get_segments()}
+
+
+def test_a_scheme_has_a_trade_off_without_latency():
+    """A continued run does not know when its first tasks arrived."""
     drawn = draw("tradeoff", made_up().assign(latency_s=np.nan * made_up()["latency_s"]))
+    assert np.isfinite(drawn.column("waiting [cost per block]")).all()
+    assert np.isnan(drawn.column("latency [s]")).all()
+
+
+def test_without_a_stable_scheme_there_is_no_trade_off():
+    drawn = draw("tradeoff", made_up({"full": ("unstable", "grows")}))
     assert drawn.rows == []
-    assert "no stable scheme whose latency is known" in drawn.texts()
+    assert "no stable scheme" in drawn.texts()
 
 
 def test_without_a_bound_there_is_no_gap():
@@ -396,7 +435,80 @@ def test_an_interval_that_reaches_below_zero_is_marked(several: xr.Dataset):
 def test_schemes_without_a_gap_are_named():
     drawn = draw("gap", made_up({"local": ("ok", ""), "exact": ("ok", ""), "full": ("unstable", "grows")}))
     assert [row["scheme"] for row in drawn.rows] == ["exact", "local"]
-    assert any("No gap, because there is no mean cost: full." in text for text in drawn.texts())
+    assert any("No gap: full (the scheme is unstable)." in text for text in drawn.texts())
+
+
+def test_where_the_scale_of_a_gap_changes_is_marked(several: xr.Dataset):
+    drawn = draw("gap", several)
+    assert [line.get_xdata()[0] for line in drawn.axes.lines] == [0.0, 1.0]
+    assert {"linear ", " logarithmic"} < set(drawn.texts())
+
+
+def test_one_block_of_one_seed_that_raises_the_mean_is_marked():
+    """80 blocks, windows of 2, 3 seeds: a block of 1000 beside five of about 6 makes up all but 3 % of the mean."""
+    calm = made_up(["exact"])
+    assert not [text for text in draw("cost-over-time", calm).texts() if "deep fade" in text]
+    cost = calm["cost"].copy(deep=True)
+    cost[{"scheme": 0, "seed": 1, "block": 30}] = 250.0
+    drawn = draw("cost-over-time", calm.assign(cost=cost))
+    (mark,) = [line for line in drawn.axes.lines if line.get_marker() == "D"]
+    at = mark.get_xdata().item()
+    assert at in (30, 31)
+    assert mark.get_ydata().item() == drawn.column("cost [per block]", block=at).item()
+    assert any("◇ One block of one seed is more than a quarter" in text for text in drawn.texts())
+
+
+def test_cost_of_every_seed_is_no_fade():
+    """The same cost in all seeds: it is the scheme's, such as that of the first blocks."""
+    dataset = made_up(["exact"])
+    cost = dataset["cost"].copy(deep=True)
+    cost[{"scheme": 0, "block": slice(30, 40)}] = 250.0
+    drawn = draw("cost-over-time", dataset.assign(cost=cost))
+    assert not [line for line in drawn.axes.lines if line.get_marker() == "D"]
+
+
+def test_the_share_of_the_largest_block_by_hand():
+    """Windows of two blocks of two seeds: 4 of 1 + 4 + 1 + 2, then 4 of 4 + 2 + 2 + 0."""
+    values = np.array([[1.0, 4.0, 2.0], [1.0, 2.0, 0.0]])
+    largest, share = share_of_largest(values, window=2, step=1)
+    assert largest.tolist() == [4.0, 4.0]
+    assert share.tolist() == [0.5, 0.5]
+    assert share_of_largest(np.zeros((2, 3)), 2, 1)[1].tolist() == [0.0, 0.0]
+
+
+def test_a_line_that_leaves_the_axis_and_returns_is_marked():
+    """A block of 1e30 is beyond 1000 times the median: the axis leaves it out and says so where it is."""
+    drawn = draw("cost-over-time", spiky(made_up(["exact"])))
+    (mark,) = [line for line in drawn.axes.lines if line.get_marker() == "^"]
+    assert mark.get_xdata().item() == 30  # the first window that the block is in
+    assert mark.get_ydata().item() == drawn.axes.get_ylim()[1] < 1e6
+    assert any("▲ ▼ The line goes on beyond the axis." in text for text in drawn.texts())
+
+
+@pytest.mark.parametrize("name", ["viridis", "YlOrBr", "grey"])
+def test_digits_can_be_read_on_every_colour(name: str):
+    """By the formula of WCAG 2: black on white has a contrast of 21, and text needs 4.5."""
+    for colour in mpl.colormaps[name](np.linspace(0, 1, 101))[:, :3]:
+        ratio = np.divide(*sorted((luminance(colour) + 0.05, luminance(text_colour(colour)) + 0.05), reverse=True))
+        assert ratio > 4.5
+    assert (text_colour("white"), text_colour("black")) == ("0", "1")
+
+
+def luminance(colour: Any) -> float:
+    """Of an sRGB colour, 0 to 1."""
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour)]
+    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+
+
+def test_axes_are_named_as_the_dataset_names_its_variables():
+    dataset = made_up(["exact"], traced=(0,))
+    dataset["cost"].attrs |= {"long_name": "price, in another word", "units": "EUR"}
+    dataset["device_gain"].attrs |= {"long_name": "loss, of the channel", "units": "dB"}
+    assert draw("cost-over-time", dataset).axes.get_ylabel() == "price [EUR]"
+    assert draw("cost-components", dataset).axes.get_xlabel() == "price [EUR]"
+    drawn = draw("devices", dataset, "run")
+    assert [axes.get_ylabel() for axes in drawn.figure.axes][3] == "loss [dB]"
+    assert "loss [dB]" in drawn.rows[0]
 
 
 def invalid(dataset: xr.Dataset) -> xr.Dataset:
@@ -415,6 +527,11 @@ def spiky(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign(cost=cost)
 
 
+def alike(dataset: xr.Dataset) -> xr.Dataset:
+    """Every number is 1."""
+    return describe(xr.ones_like(dataset).assign(status=dataset["status"])).assign_attrs(dataset.attrs)
+
+
 AWKWARD: dict[str, Callable[[], xr.Dataset]] = {
     "one seed, two blocks, one scheme": lambda: made_up(["exact"], seeds=1, blocks=2),
     "no warm-up, a name that looks like mathematics": lambda: made_up(
@@ -429,8 +546,8 @@ AWKWARD: dict[str, Callable[[], xr.Dataset]] = {
     "every status": lambda: made_up(MIXED_STATUS),
     "invalid": lambda: invalid(made_up(["exact", "local"], seeds=1)),
     "spikes": lambda: spiky(made_up(["exact"])),
-    "all alike": lambda: xr.ones_like(made_up()).assign_attrs(made_up().attrs).assign(status=made_up()["status"]),
-    "nothing costs anything": lambda: made_up().assign(cost=0 * made_up()["cost"]),
+    "all alike": lambda: alike(made_up()),
+    "nothing costs anything": lambda: made_up().assign(cost=made_up()["cost"].copy(data=0 * made_up()["cost"])),
     "discounted costs": lambda: made_up(objective="discounted"),
 }
 
@@ -448,10 +565,12 @@ def test_awkward_comparisons_are_readable(case: str):
 
 def check_labels_apart(figure: Figure) -> None:
     """No label beside a panel covers another, and each line to a point starts inside the panel."""
-    starts = [segment[0] for lines in figure.findobj(LineCollection) for segment in lines.get_segments()]
+    lines = [one for one in figure.findobj(LineCollection) if one.get_zorder() > 1]  # lines of equal cost are behind
+    starts = [segment[0] for one in lines for segment in one.get_segments()]
     assert np.all((np.array(starts) > -1e-9) & (np.array(starts) < 1 + 1e-9))
     renderer, (axes,) = FigureCanvasAgg(figure).get_renderer(), figure.axes
-    boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_position()[0] > 1]
+    beside = [text for text in axes.texts if text.get_transform() == axes.transAxes and text.get_position()[0] > 1]
+    boxes = [text.get_window_extent(renderer) for text in beside]
     for below, above in pairwise(boxes):
         assert below.y1 <= above.y0 + 0.12 * below.height  # a line's height has some space above the letters
 
@@ -469,11 +588,12 @@ def test_traced_devices_are_those_of_the_first_seed_in_the_last_blocks():
     drawn = draw("devices", dataset, "run")
     assert drawn.column("block", device=7).tolist() == list(range(40, 140))
     own = dataset.isel(scheme=0, seed=0, block=slice(40, None)).sel(traced=7)
-    columns = {"q": "queue [tasks]", "offload": "offloaded [fraction of a task]", "power": "transmit power [W]"}
+    columns = {"q": "queue length [tasks]", "offload": "offloaded fraction", "cpu_hz": "CPU rate [Hz]"}
+    columns |= {"power": "transmit power [W]", "cpu_energy_j": "CPU energy [J]", "radio_energy_j": "radio energy [J]"}
     for name, column in columns.items():
         np.testing.assert_allclose(drawn.column(column, device=7), own[f"device_{name}"])
     assert "exact, seed 0, last 100 blocks" in drawn.texts()
-    gain, power = drawn.figure.axes[5], drawn.figure.axes[7]  # the right column of two
+    gain, power = drawn.figure.axes[7], drawn.figure.axes[9]  # the right column of two
     np.testing.assert_array_equal(gain.lines[0].get_ydata(), own["device_gain"])
     np.testing.assert_array_equal(power.lines[0].get_ydata(), own["device_power"])
     assert [axes.get_title(loc="left") for axes in drawn.figure.axes[:2]] == ["device 0", "device 7"]
@@ -481,13 +601,15 @@ def test_traced_devices_are_those_of_the_first_seed_in_the_last_blocks():
 
 def silent(dataset: xr.Dataset) -> xr.Dataset:
     """A scheme that transmits nothing."""
-    return dataset.assign(device_power=0 * dataset["device_power"], device_offload=0 * dataset["device_offload"])
+    series = {name: dataset[f"device_{name}"] for name in ("power", "offload", "radio_energy_j")}
+    return dataset.assign({f"device_{name}": values.copy(data=0 * values) for name, values in series.items()})
 
 
 def broken(dataset: xr.Dataset) -> xr.Dataset:
     """Queues and powers that became infinite and undefined."""
     infinite = dataset["device_q"].where(dataset["device_q"] < 2, np.inf)
-    return invalid(dataset).assign(device_q=infinite, device_started=np.nan * infinite, device_power=infinite)
+    undefined = infinite.copy(data=np.nan * infinite)
+    return invalid(dataset).assign(device_q=infinite, device_started=undefined, device_power=infinite)
 
 
 AWKWARD_RUNS: dict[str, Callable[[], xr.Dataset]] = {

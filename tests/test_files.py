@@ -546,7 +546,7 @@ def test_an_error_while_a_file_is_replaced_leaves_the_old_one(tmp_path: Path):
 
 @pytest.mark.parametrize("what", [5, None, b"results"])
 def test_what_is_no_name_of_a_folder_is_refused(what: Any):
-    with pytest.raises(InputError, match="is not the name of a folder; give a folder that"):
+    with pytest.raises(InputError, match="the folder of results must be a path, got"):
         load_dataset(what)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import scheduled, world_of
+from conftest import frozen, scheduled, world_of
 
 from partway.controllers.base import DeviceController
 from partway.controllers.parametric import Algorithm1
@@ -18,7 +18,7 @@ from partway.schemes import pair_for, stream_of
 from partway.simulation import rollout as rollouts
 from partway.simulation import schedule, sharding
 from partway.simulation.fleet import runs_ahead
-from partway.simulation.rollout import Run, evaluate, rollout
+from partway.simulation.rollout import Run, rollout
 from partway.simulation.sharding import broadcast_shared, mesh_for, squeeze_shared
 
 DEVICES = 11
@@ -125,12 +125,12 @@ def test_results_do_not_depend_on_blocks_that_run_ahead(
 def test_devices_that_run_ahead_without_learning_stay_as_they_are(name: str, at_once: Callable[..., Run]):
     trained, world = at_once(name, AS_PRINTED, (1, 2)), world_of(scenario_of(AS_PRINTED))
     with watched(rollouts, "run_devices_ahead", lambda *given: given[6]) as learning, ahead_of_the_server():
-        frozen = evaluate(world, trained, stream_of(name), (8, 9), BLOCKS)
+        after_learning = frozen(world, trained, stream_of(name), (8, 9), BLOCKS)
     assert set(learning) == {False}
-    before, after = (jax.tree.leaves(run.carry.device_state) for run in (trained, frozen))
+    before, after = (jax.tree.leaves(run.carry.device_state) for run in (trained, after_learning))
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
     assert np.min(np.asarray(trained.carry.device_state.block)) > 0
-    assert np.any(frozen.metrics.started)
+    assert np.any(after_learning.metrics.started)
 
 
 def ahead_of_the_server() -> Any:

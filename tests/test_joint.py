@@ -29,7 +29,8 @@ from partway.bound import lower_bound as bounds
 from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Steady
-from partway.controllers.postdecision import Oracle, PostDecision, PostDecisionServer, Priced
+from partway.controllers.postdecision import Oracle, PostDecision, Priced
+from partway.controllers.price import PostDecisionServer
 from partway.measurement.metrics import BlockMetrics
 from partway.system.world import World
 

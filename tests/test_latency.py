@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Random, Steady
-from partway.measurement.latency import TOLERANCE, Tasks, finish_times, latency
+from partway.measurement.latency import DELAYS, TOLERANCE, Tasks, finish_times, latency
 from partway.system.world import World
 
 TAU = 0.1
@@ -23,7 +23,10 @@ TAU = 0.1
 
 @dataclass
 class Slow:
-    """One task in the plain loop; `missing` of its `work` the server still has to do."""
+    """One task in the plain loop; `missing` of its `work` the server still has to do.
+
+    moments  when the device begins and ends, the radio ends, and the server begins
+    """
 
     device: int
     arrived: float
@@ -31,6 +34,7 @@ class Slow:
     cut: bool = False
     work: float = 0.0
     missing: float = 0.0
+    moments: tuple[float, float, float, float] = (math.inf,) * 4
 
 
 def serve_slot(waiting: list[Slow], service: float, commanded: float, begin: float, slot_s: float) -> list[Slow]:
@@ -38,6 +42,8 @@ def serve_slot(waiting: list[Slow], service: float, commanded: float, begin: flo
     budget = service
     for task in waiting:
         done = min(task.missing, budget)
+        if done > 0.0 and task.moments[3] == math.inf:
+            task.moments = (*task.moments[:3], begin + (service - budget) / service * slot_s)
         task.missing, budget = task.missing - done, budget - done
         if task.missing == 0.0 and task.finished == math.inf:
             task.finished = begin + (service - budget) / service * slot_s
@@ -61,11 +67,15 @@ def slow_finish_times(traces: Any, server_work: np.ndarray, slot_s: float, seed:
             j, offload = int(traces.started[seed, t, k]), float(traces.offload[seed, t, k])
             started, queues[k] = queues[k][:j], queues[k][j:]
             for i, task in enumerate(started, start=1):
+                local, block_end = j - offload, (t + 1) * slots * slot_s
+                begun = (t + (i - 1) / local) * slots * slot_s if local > 0 else block_end
                 if i == j and offload > 0:
                     task.cut, task.work, sent[k] = True, offload * float(server_work[k]), task
                     task.missing = task.work
+                    task.moments = (begun, block_end, block_end + slot_s, math.inf)
                 else:
                     task.finished = (t + i / (j - offload)) * slots * slot_s
+                    task.moments = (begun, *[task.finished] * 3)
             for i in range(slots):
                 if traces.arrivals[seed, t, i, k]:
                     queues[k].append(Slow(k, (t * slots + i + 1) * slot_s))
@@ -146,6 +156,12 @@ def assert_same(tasks: Tasks, slow: list[Slow]) -> None:
     assert tasks.cut.tolist() == [task.cut for task in slow]
     np.testing.assert_allclose(tasks.arrived, [task.arrived for task in slow], rtol=1e-9)
     np.testing.assert_allclose(tasks.finished, [task.finished for task in slow], rtol=1e-9)
+    moments = np.array([task.moments for task in slow]).reshape(-1, 4).T
+    np.testing.assert_allclose(tasks.moments[:3], moments[:3], rtol=1e-9)
+    # what is lost in rounding is served within one slot, whenever it is said to begin
+    found, begun = (np.minimum(each, tasks.finished) for each in (tasks.moments[3], moments[3]))
+    clear = np.array([task.work > 2 * TOLERANCE or not task.cut for task in slow], bool)
+    np.testing.assert_allclose(found[clear], begun[clear], rtol=1e-9, atol=1e-3 * TAU)
 
 
 # ---- by hand; slots of one second, two in a block unless said otherwise ----
@@ -210,7 +226,53 @@ def test_statistics():
     """Twenty devices in a block of 20 slots, done at 40: latencies 39, 38, ..., 20; the 10th, 19th, 20th of them."""
     arrivals, started = np.stack([np.eye(20), np.zeros((20, 20))]), np.stack([np.zeros(20), np.ones(20)])
     found = latency(traces_of(arrivals, started, 0 * started, np.zeros((2, 20))), np.ones(20), 1.0)
+    assert found.delays.tolist() == [[9.5, 20, 0, 0, 0]]  # the block begins at 20
+    del vars(found)["delays"]
     assert vars(found) == {"mean": [29.5], "p50": [29], "p95": [38], "p99": [39], "unfinished": [0]}
+
+
+def delays_of(traces: Any, server_work: Any = (1.0,)) -> dict[str, float]:
+    """The delays of the only seed, by name."""
+    return dict(zip(DELAYS, latency(traces, server_work, 1.0).delays[0].tolist(), strict=True))
+
+
+def test_delays_of_a_cut_task_by_hand():
+    """Arrived at 2, started in [2, 4) with 1/2 offloaded, sent in [4, 5), served in [7, 9): 1/4 by 8, the rest by 8.25.
+
+    A single task is computed during all of its block, whatever its share.
+    """
+    arrivals = [[[0], [1]], [[0], [0]], [[0], [0]]]
+    found = delays_of(traces_of(arrivals, [[0], [1], [0]], [[0], [0.5], [0]], [[9, 9], [9, 9], [0.25, 1]]))
+    assert found == {"device_wait": 0, "device": 2, "radio": 1, "server_wait": 2, "server": 1.25}
+
+
+def test_a_task_that_is_sent_whole_waits_for_the_radio():
+    """Nothing of it is computed at the device, where it waits from 2 until the block ends at 4."""
+    arrivals = [[[0], [1]], [[0], [0]], [[0], [0]]]
+    found = delays_of(traces_of(arrivals, [[0], [1], [0]], [[0], [1], [0]], [[9, 9], [9, 9], [1, 1]]))
+    assert found == {"device_wait": 2, "device": 0, "radio": 1, "server_wait": 2, "server": 1}
+
+
+def test_delays_behind_others_by_hand():
+    """Both devices send whole tasks in [2, 4); served at rate 1/2 from 7 on, device 1 first: [7, 9) and [9, 11)."""
+    arrivals, started = np.zeros((4, 2, 2)), np.zeros((4, 2))
+    arrivals[0, 1], started[1] = 1, 1
+    found = delays_of(traces_of(arrivals, started, started, np.full((4, 2), 0.5)), [1, 1])
+    assert found == {"device_wait": 2, "device": 0, "radio": 1, "server_wait": (2 + 4) / 2, "server": 2}
+
+
+def test_what_the_end_of_the_run_cuts_off_counts_where_it_is_then():
+    """Sent in the last block, [2, 4), of a run that is watched until 7: at 5 the server has it and never begins."""
+    found = delays_of(traces_of([[[0], [1]], [[0], [0]]], [[0], [1]], [[0], [1]], np.ones((2, 2))))
+    assert found == {"device_wait": 2, "device": 0, "radio": 1, "server_wait": 2, "server": 0}
+
+
+@given(worlds())
+def test_delays_are_none_negative_and_add_up_to_the_latency(world: tuple[Any, np.ndarray]):
+    found = latency(*world, TAU)
+    some = np.isfinite(found.mean)
+    np.testing.assert_allclose(found.delays.sum(axis=1), found.mean, rtol=1e-9)
+    assert (found.delays[some] >= -1e-9).all()
 
 
 def test_unfinished():

@@ -51,7 +51,8 @@ def blocks_drawn(seed: int) -> Transition:
     service = SERVER.slot_capacity * rng.uniform(0.0, 1.0, (BLOCKS, 5)) * (rng.random((BLOCKS, 5)) < 0.7)
     server = ServerOutcome(rng.exponential(3.0, BLOCKS) * (rng.random(BLOCKS) < 0.8), service, rng.random(BLOCKS))
     rows = [[outcome(rng, d) for d in DEVICES] for _ in range(BLOCKS)]
-    columns = {f.name: np.array([[one[f.name] for one in row] for row in rows]) for f in fields(DeviceOutcome)}
+    measured = [f.name for f in fields(DeviceOutcome) if f.name != "out_of_range"]
+    columns = {name: np.array([[one[name] for one in row] for row in rows]) for name in measured}
     work = np.array([d.server_cycles / d.mean_task for d in DEVICES])
     bits = rng.integers(0, 32, (BLOCKS, 1, 4), np.uint32)
     inflow = (columns["offload"] * work).sum(axis=1)

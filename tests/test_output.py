@@ -48,7 +48,7 @@ def finish(events: list[str], *steps: output.Step, table: Callable[[Console], ob
 
 
 def noting(events: list[str], name: str) -> output.Step:
-    return output.Step(name, lambda: events.append(name))
+    return lambda: events.append(name)
 
 
 def test_the_table_comes_before_the_files():
@@ -59,7 +59,7 @@ def test_the_table_comes_before_the_files():
 
 def test_all_is_written_that_can_be_and_all_that_cannot_is_named():
     events = list[str]()
-    steps = [output.Step(name, raising(InputError(f"{name}: no space"))) for name in ("--save", "--json")]
+    steps = [raising(InputError(f"{name}: no space")) for name in ("--save", "--json")]
     with pytest.raises(InputError, match="--save: no space; --json: no space"):
         finish(events, *steps, noting(events, "out"))
     assert events == ["table", "out"]
@@ -67,7 +67,7 @@ def test_all_is_written_that_can_be_and_all_that_cannot_is_named():
 
 def test_a_fault_of_the_program_is_not_hidden_and_loses_nothing():
     events = list[str]()
-    steps = output.Step("a", raising(InputError("no space"))), output.Step("b", raising(RuntimeError("fault")))
+    steps = raising(InputError("no space")), raising(RuntimeError("fault"))
     with pytest.raises(RuntimeError, match="fault"):
         finish(events, *steps, noting(events, "out"))
     assert events == ["table", "out"]
@@ -79,17 +79,6 @@ def test_files_are_written_although_the_table_cannot_be_printed(error: Exception
     with pytest.raises(type(error)):
         finish(events, noting(events, "out"), table=lambda console: raising(error)())
     assert events == ["out"]
-
-
-def test_an_interrupt_says_what_was_written_before():
-    events = list[str]()
-    stop = output.Step("--out", raising(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt, match="interrupted; the file of --save was written before"):
-        finish(events, noting(events, "the file of --save"), stop, noting(events, "never"))
-    with pytest.raises(KeyboardInterrupt) as caught:
-        finish(events, stop)
-    assert str(caught.value) == ""
-    assert "never" not in events
 
 
 def call(*arguments: str) -> tuple[int, str, str]:

@@ -154,7 +154,7 @@ def test_hyperparameters_vmap(first_device: Device, mixed_world: World):
 def test_policies_vmap(first_device: Device):
     """Two constant policies in one program: of three tasks one is started and none sent; two, and a quarter of one."""
     view = view_of(first_device, 3.0)
-    policies = Constant(share=jnp.array([0.0, 0.25]), tasks=jnp.array([1.0, 2.0]))
+    policies = Constant(offload=jnp.array([0.0, 0.25]), started=jnp.array([1.0, 2.0]))
     actions = jax.vmap(lambda policy: policy.act((), first_device, view, jax.random.key(0)))(policies)
     assert actions.offload.tolist() == [0.0, 0.25]
     assert actions.started.tolist() == [1.0, 2.0]
@@ -170,16 +170,14 @@ def example() -> str:
 
 
 @pytest.mark.usefixtures("small_calls")
-def test_a_new_policy_in_ten_lines_runs_through_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_new_policy_in_ten_lines_runs_through_compare(user_folder: Path):
     """The documented example, word for word: it sends half a task whenever one waits, and runs the rest at once."""
     source = example()
     assert len([line for line in source.splitlines() if line.strip()]) <= 10
     assert ast.parse(source).body[0].name == "Half"
-    (tmp_path / "mine.py").write_text(
+    (user_folder / "mine.py").write_text(
         "from partway import DeviceAction, DeviceController, most_startable\n\n\n" + source
     )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     half = compare(
         "paper", overrides={"devices": 4}, schemes=["mine:Half"], blocks=100, seeds=2, server="constant", bound=False
     ).sel(scheme="mine:Half")

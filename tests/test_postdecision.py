@@ -29,15 +29,13 @@ from partway.controllers.baselines import Steady
 from partway.controllers.postdecision import (
     Oracle,
     PostDecision,
-    PostDecisionServer,
-    PostDecisionServerState,
     PostDecisionState,
     Priced,
     backup,
-    interpolate,
     table_step,
     value_left,
 )
+from partway.controllers.price import PostDecisionServer, PostDecisionServerState, interpolate
 from partway.pytree import cast_floats, record
 from partway.scenario.loading import load
 from partway.system.equations import service_cost_coef
@@ -194,6 +192,38 @@ def test_what_is_served_meets_the_first_order_condition(slope: np.ndarray):
     assert (marginal <= left * (1 + 1e-6)).all()  # at f = 3 serving more would still pay
 
 
+@pytest.mark.parametrize("most", [3e3, 3e7])
+@pytest.mark.parametrize("coef", [1e-2, 1e-13, 1e-25, 0.0])
+def test_a_server_that_can_do_millions_of_tasks_is_the_same_in_float32(most: float, coef: float):
+    """Half a task or one arrives in a block: much less than the spacing of float32 at what could be served."""
+    changes = {"server.cpu_max_hz": 2e10 * most, "server.capacitance": 1e-29}
+    precise = server_of(coef, **changes)
+    learned = [learned_in(dtype, precise) for dtype in ("float32", "float64")]
+    single, double = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(one)]) for one in learned)
+    assert np.isfinite(double).all()
+    assert single == pytest.approx(double, rel=1e-3, abs=1e-6)
+
+
+def learned_in(precision: str, server: Server) -> tuple[jax.Array, ...]:
+    """u, the mean price, and backlog, service and price of each of 40 blocks in which 0.5 and 1 task arrive in turn."""
+    rule, here = PostDecisionServer(), cast_floats(server, precision)
+    view: ServerView = cast_floats(server_view(0.0), precision)
+
+    def block(carry: tuple[PostDecisionServerState, ServerView], inflow: jax.Array):
+        state, view = carry
+        action = rule.act(state, here, view, jax.random.key(0))
+        left = jnp.maximum(view.backlog - jnp.sum(action.service_per_slot), 0.0)
+        after = replace(view, backlog=left + inflow, last_inflow=inflow)
+        state = rule.learn(state, here, view, action, jnp.zeros_like(inflow), after)
+        return (state, after), (after.backlog, jnp.sum(action.service_per_slot), action.broadcast.price)
+
+    inflows = jnp.asarray(np.tile([0.5, 1.0], 20), precision)
+    (state, _), seen = jax.jit(lambda start: jax.lax.scan(block, start, inflows))(
+        (rule.init(here, view, jax.random.key(0)), view)
+    )
+    return state.slope, state.mean_price, *seen
+
+
 # What the server learns
 
 
@@ -266,7 +296,8 @@ def test_the_price_is_what_a_little_more_work_costs():
     zero = jnp.zeros(())
     state = PostDecisionServerState(jnp.asarray(slope), zero, zero, zero)
     curve = rule.service_curve(state, server, server_view(0.0))
-    work, best = np.asarray(curve.work), np.asarray(curve.served)
+    best = np.asarray(curve.served)
+    work = grid + best
     streams = inflows_of(4000, 200, seed=1)
 
     def cost(left: float) -> np.ndarray:

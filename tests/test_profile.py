@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -612,8 +613,8 @@ def test_shipped_profiles_need_no_onnx(monkeypatch: pytest.MonkeyPatch):
 # Report and figure
 
 
-def printed(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = None) -> str:
-    console = Console(file=io.StringIO(), width=140, color_system=None)
+def printed(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = None, width: int = 140) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     report(profile, tensor_dtype, console, seconds)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -622,7 +623,7 @@ def printed(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = No
 def test_the_table_marks_the_pareto_optimal_cuts():
     profile = read_profile("resnet50")
     text = printed(profile, "uint8")
-    marked = [line.split()[1] for line in text.splitlines() if "yes" in line]
+    marked = [line.split()[0] for line in text.splitlines() if line.endswith(" yes")]
     assert marked == [str(i) for i in np.flatnonzero(profile.pareto_optimal("uint8"))]
     assert "R^2 = 0.68" in text
     assert "4,089.2 M multiply-accumulates" in text
@@ -631,10 +632,23 @@ def test_the_table_marks_the_pareto_optimal_cuts():
 def test_the_table_adds_up_measured_seconds():
     profile = read_profile("squeezenet")
     text = printed(profile, "fp16", np.full(len(profile.cuts), 1e-3))
-    cells = [line.split("│") for line in text.splitlines() if line.startswith("│")]
-    since, done = ([float(row[column]) for row in cells] for column in (-4, -3))
+    cells = [line.removesuffix("yes").split() for line in text.splitlines() if re.match(r" *\d+ .*%", line)]
+    since, done = ([float(row[column]) for row in cells] for column in (-2, -1))
     assert sum(since) == pytest.approx(len(profile.cuts))
     assert done == pytest.approx(np.cumsum(since))
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 30])
+def test_no_number_of_a_profile_is_cut_at_any_width(width: int):
+    """A hundred million MACs, a name of 200 characters, times in milliseconds."""
+    profile = read_profile("vgg19")
+    cuts = [replace(cut, after=f"{i}/{'long_name/' * 20}{i}") for i, cut in enumerate(profile.cuts)]
+    text = printed(replace(profile, cuts=tuple(cuts)), "fp32", np.full(len(cuts), 1.234567), width)
+    assert max(map(len, text.splitlines())) <= width
+    words = set(text.replace(",", "").split())
+    macs = {f"{cut.macs / 1e6:.1f}" for i, cut in enumerate(cuts) if i == 0 or cut.macs != cuts[i - 1].macs}
+    kbits = {f"{bits / 1e3:.2f}" for bits in profile.bits("fp32")}
+    assert macs | kbits | {f"{1234.567 * len(cuts):.3f}"} <= words
 
 
 def test_a_network_without_an_inner_pareto_optimal_cut(tmp_path: Path):

@@ -19,6 +19,7 @@ BELOW = {
     "partway.simulation.step",
     "partway.controllers.base",
     "partway.controllers.postdecision",
+    "partway.controllers.price",
     "partway.bound.certificate",
     "partway.system.equations",
     "partway.system.world",

@@ -185,7 +185,24 @@ def test_myopic_pays_for_this_block_and_a_block_of_waiting():
     ],
 )
 def test_drift_weighs_energy_against_queues(v: float, backlog: float, started: float, offload: float):
-    assert act(Drift(v=v), hand(), view(3.0, backlog=backlog)) == (started, offload)
+    assert act(Drift(v=v), hand(queue_weight=1.0), view(3.0, backlog=backlog)) == (started, offload)
+
+
+@pytest.mark.parametrize("q", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("backlog", [0.0, 8.0, 20.0])
+def test_drift_does_not_depend_on_the_unit_of_costs(q: float, backlog: float):
+    """The same actions where all costs are 1024 times as large or as small; some of them would differ at another V."""
+    seen, actions = view(q, backlog=backlog), list[tuple[float, float]]()
+    for unit in (1.0, 2.0**-10, 2.0**10):
+        device = hand(queue_weight=unit, energy_weight=0.01 * unit)
+        actions.append(act(Drift(v=1.0), device, seen))
+    assert actions[0] == actions[1] == actions[2]
+    if not backlog:
+        assert act(Drift(v=1e-3), hand(queue_weight=1.0), seen) != act(Drift(v=1e3), hand(queue_weight=1.0), seen)
+
+
+def test_drift_starts_nothing_if_waiting_costs_nothing():
+    assert act(Drift(), hand(queue_weight=0.0), view(3.0)) == (0.0, 0.0)
 
 
 # Laws

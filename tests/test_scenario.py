@@ -64,7 +64,7 @@ def checked(error: InputError) -> str:
 @pytest.mark.parametrize("source", [5, True, None, 0.5, b"paper", ["paper"]])
 def test_what_is_no_name_and_no_mapping_is_refused(source: Any):
     """A number would be read as an open file of this process."""
-    with pytest.raises(InputError, match="a scenario must be a preset's name, a TOML file or a mapping, got "):
+    with pytest.raises(InputError, match="must be the name of a preset, a TOML file, a mapping or a Scenario"):
         load(source)
 
 
@@ -130,7 +130,7 @@ def test_a_file_gives_what_it_has_and_paper_the_rest(tmp_path: Path):
     file.write_bytes(b"\xef\xbb\xbfdevices = 7\r\n[radio]\r\nsnr_gap = 2\r\n")  # as Windows writes it
     scenario, paper = load(file), load("paper")
     assert (scenario.devices, scenario.radio.snr_gap) == (7, 2.0)
-    assert scenario.radio.noise_dbw == paper.radio.noise_dbw
+    assert scenario.radio.noise_dbm_per_hz == paper.radio.noise_dbm_per_hz
     assert load(str(file)) == scenario == load({"devices": 7, "radio": {"snr_gap": 2}})
 
 
@@ -168,6 +168,120 @@ def test_a_group_has_what_it_changes_and_device_after_overrides_the_rest():
     assert (slow.arrival_prob, small.arrival_prob) == (0.1, 0.1)
     assert (small.bandwidth_hz, slow.bandwidth_hz) == (5.0, scenario.device.bandwidth_hz)
     assert small.task == scenario.device.task.model_copy(update={"cycles": 2e9})
+
+
+GROUPS = [{"name": "slow", "fraction": 0.5, "cpu_max_hz": 1e9}, {"name": "fast", "fraction": 0.25}, {"fraction": 0.25}]
+
+
+def test_groups_are_named_by_number_by_name_or_all_at_once():
+    scenario = load(
+        {"group": GROUPS}, ["group.*.arrival_prob=0.3", "group.fast.arrival_prob=0.1", "group.2.cpu_max_hz=2e9"]
+    )
+    classes = [group.device for group in scenario.group]
+    assert [one.arrival_prob for one in classes] == [0.3, 0.1, 0.3]
+    assert [one.cpu_max_hz for one in classes] == [1e9, scenario.device.cpu_max_hz, 2e9]
+    tasks = load({"group": GROUPS}, {"group.*.task": dict(LAYERS), "group.slow.task.tensor_dtype": "fp16"}).group
+    assert [getattr(group.device.task, "tensor_dtype", "") for group in tasks] == ["fp16", "uint8", "uint8"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "override", "those"),
+    [
+        (GROUPS, "device.cpu_max_hz=2e9", "'slow'"),
+        (GROUPS, "device={cpu_max_hz=2e9}", "'slow'"),
+        ([{"fraction": 1.0, "device": {"cpu_max_hz": 1e9}}], "device.cpu_max_hz=2e9", "0"),
+        ([{"fraction": 0.5}, {"fraction": 0.5, "task": {"cycles": 2e9}}], "device.task.cycles=1e9", "1"),
+        ([{"name": "net", "fraction": 1.0, "task": LAYERS}], "device.task.tensor_dtype=fp16", "'net'"),
+        ([{"name": "net", "fraction": 1.0, "task": LAYERS}], "device.task.bits_per_cycle=1", "'net'"),
+        ([{"name": "a", "fraction": 1.0, "queue_weight": 1e-9}], "weights.device_queue=1e-8", "'a'"),
+        ([{"name": "a", "fraction": 1.0, "energy_weight": 1e-9}], "weights.device_energy=1e-8", "'a'"),
+    ],
+)
+def test_a_field_that_groups_set_themselves_is_no_override_of_device(
+    groups: list[dict[str, Any]], override: str, those: str
+):
+    """It changed nothing there before, and said nothing."""
+    message = one_line({"group": groups}, [override])
+    assert ": does not reach the groups that set " in message
+    assert f" themselves ({those}); use group.N." in message
+    assert "or group.*." in message
+
+
+def test_what_reaches_every_device_is_no_error():
+    assert (
+        load({"group": GROUPS}, ["device.arrival_prob=0.3", "weights.device_queue=1"]).group[0].device.arrival_prob
+        == 0.3
+    )
+    partly = [{"fraction": 1.0, "task": {"cycles": 2e9}}]
+    assert (
+        getattr(load({"group": partly}, ["device.task.bits_per_cycle=1"]).group[0].device.task, "bits_per_cycle", 0)
+        == 1
+    )
+    assert "does nothing because [device] sets queue_weight" in one_line(
+        {"device": {"queue_weight": 1.0}}, ["weights.device_queue=2"]
+    )
+
+
+def test_a_group_that_is_not_there_is_answered_with_those_that_are():
+    message = one_line({"group": GROUPS}, ["group.slwo.arrival_prob=1"])
+    assert message.endswith("the scenario has no table 'group.slwo'; groups: 'slow', 'fast', 2")
+
+
+def test_a_complete_file_can_be_overridden_like_the_original():
+    """Its groups hold only what differs from [device]."""
+    scenario = load({"group": [*GROUPS[:2], {"fraction": 0.25, "task": {"cycles": 2e9}}]})
+    again = tomllib.loads(scenario.to_toml())
+    assert load(again) == scenario
+    assert [set(group["device"]) for group in again["group"]] == [{"cpu_max_hz"}, set(), {"task"}]
+    assert {group.device.arrival_prob for group in load(again, ["device.arrival_prob=0.3"]).group} == {0.3}
+    assert {group.device.arrival_prob for group in load(scenario, ["device.arrival_prob=0.3"]).group} == {0.3}
+    assert "themselves ('slow')" in one_line(again, ["device.cpu_max_hz=2e9"])
+
+
+def test_a_scheme_of_a_module_in_a_package_can_be_set():
+    assert load("paper", ["schemes.my.module:Policy.x=1"]).schemes == {"my.module:Policy": {"x": 1}}
+
+
+# Paths
+
+
+def profile_of(scenario: Scenario) -> list[str]:
+    return [
+        getattr(kind.task, "profile", "") for kind in (scenario.device, *(group.device for group in scenario.group))
+    ]
+
+
+def test_a_path_in_a_file_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In [device], in a group and in its device; a name stays a name, an absolute path what it is."""
+    (tmp_path / "sub").mkdir()
+    file = tmp_path / "sub" / "mine.toml"
+    tasks = [LAYERS | {"profile": name} for name in ("net.csv", "../net.csv", "resnet50", "/a/net.csv")]
+    groups = [{"fraction": 0.5, "task": tasks[1]}, {"fraction": 0.25, "device": {"task": tasks[2]}}]
+    groups += [{"fraction": 0.25, "task": tasks[3]}]
+    file.write_text(tomli_w.dumps({"device": {"task": tasks[0]}, "group": groups}))
+    expected = [f"{tmp_path}/sub/net.csv", f"{tmp_path}/sub/../net.csv", "resnet50", "/a/net.csv"]
+    for folder, source in ((tmp_path, "sub/mine.toml"), (tmp_path / "sub", Path("mine.toml")), (Path("/"), file)):
+        monkeypatch.chdir(folder)
+        assert profile_of(load(source)) == expected
+
+
+def test_a_path_elsewhere_is_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So that the complete file that is written can be read anywhere."""
+    monkeypatch.chdir(tmp_path)
+    task = LAYERS | {"profile": "sub/net.csv"}
+    scenario = load({"device": {"task": task}})
+    assert profile_of(scenario) == [f"{tmp_path}/sub/net.csv"]
+    assert load("paper", {"device.task": task}) == scenario
+    (tmp_path / "scenario.toml").write_text(scenario.to_toml())
+    monkeypatch.chdir("/")
+    assert load(tmp_path / "scenario.toml") == scenario
+
+
+def test_a_profile_beside_the_file_can_move_with_it(tmp_path: Path):
+    scenario = load({"device": {"task": LAYERS | {"profile": str(tmp_path / "here" / "net.csv")}}})
+    assert 'profile = "net.csv"' in scenario.to_toml(tmp_path / "here")
+    assert f'profile = "{tmp_path}/here/net.csv"' in scenario.to_toml(tmp_path / "elsewhere")
+    assert 'profile = "resnet50"' in load({"device": {"task": LAYERS}}).to_toml(tmp_path)
 
 
 def test_counts_follow_one_another_and_fractions_are_spread():
@@ -259,6 +373,8 @@ def scenarios(draw: st.DrawFn, extreme: bool = False) -> dict[str, Any]:
     top = numbers({name: span for name, span in TOP.items() if name != "devices"}, extreme)
     raw: dict[str, Any] = {**draw(top), "devices": 2, "device": draw(classes(extreme))}
     raw["radio"] = draw(numbers({name: s for name, s in ranges(Radio).items() if not name.endswith("_m")}, extreme))
+    for name in draw(st.sampled_from([("noise_dbw",), ("noise_dbm_per_hz", "noise_figure_db")])):
+        raw["radio"].pop(name, None)
     near, far = ranges(Radio)["min_distance_m"]
     raw["radio"]["min_distance_m"] = draw(st.sampled_from([near, 10.0]))
     raw["radio"]["cell_radius_m"] = draw(st.sampled_from([11.0, far]))
@@ -325,6 +441,7 @@ DEVICES, SLOT_S = "a whole number between 1 and 10000000", "between 1e-9 and 100
 POWERS, TASK_KINDS = "between 1e-15 and 1e12, or inf for no limit", "'proportional' or 'layers'"
 TEXT = "a string of at most 200 printable characters"
 SETTING = "true or false, a finite number or a string"
+PATH = "a name or a path of at most 4096 printable characters"
 
 
 @pytest.mark.parametrize(
@@ -373,7 +490,7 @@ SETTING = "true or false, a finite number or a string"
             "'fp32', 'fp16' or 'uint8'",
             "8",
         ),
-        ('device.task={kind="layers",profile=1,tensor_dtype="fp32"}', "device.task.profile", TEXT, "1"),
+        ('device.task={kind="layers",profile=1,tensor_dtype="fp32"}', "device.task.profile", PATH, "1"),
         ("group=5", "group", "an array of tables, one [[group]] each", "5"),
         ("group=[5]", "group.0", "a table", "5"),
         ("group=[{fraction=2}]", "group.0.fraction", "above 0 and at most 1", "2"),
@@ -387,6 +504,8 @@ SETTING = "true or false, a finite number or a string"
         ("radio.snr_gap=0.5", "radio.snr_gap", "between 1 and 1000000", "0.5"),
         ("radio.min_distance_m=200", "radio.min_distance_m", "below radio.cell_radius_m = 200", "200"),
         ("radio.noise_dbw=-1e3", "radio.noise_dbw", "between -300 and 300", "-1000.0"),
+        ("radio.noise_dbm_per_hz=1", "radio.noise_dbm_per_hz", "between -300 and 0", "1"),
+        ("radio.noise_figure_db=-1", "radio.noise_figure_db", "between 0 and 100", "-1"),
         ("schemes=1", "schemes", "a table", "1"),
         ("schemes.parametric=1", "schemes.parametric", "a table", "1"),
         ("schemes.parametric.step=[]", "schemes.parametric.step", SETTING, "an array"),
@@ -400,7 +519,7 @@ def test_a_bad_value_is_reported_with_its_field_and_range(override: str, field: 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("device.task={kind='layers'}", f"device.task.profile is missing; it must be {TEXT}"),
+        ("device.task={kind='layers'}", f"device.task.profile is missing; it must be {PATH}"),
         ("group=[{fraction=0.5},{fraction=0.4}]", "group: the fractions must sum to 1, got 0.9"),
         ("group=[{fraction=0.5},{fraction=0.4999999}]", "group: the fractions must sum to 1, got 0.9999999"),
         ("group=[{count=3}]", "group: the counts must sum to devices = 20, got 3"),
@@ -431,12 +550,15 @@ def test_errors_that_are_not_about_one_value(override: str, message: str):
         ("device.task.cycle=3", "cycles"),
         ('device.task={kind="layers",profil="x",tensor_dtype="fp32",profile="y"}', "profile"),
         ("weights.server_queu=3", "server_queue"),
-        ("radio.noise_db=3", "noise_dbw"),
+        ("radio.noise_db=3", "noise_figure_db"),
+        ("radio.noise=3", "noise_dbm_per_hz"),
+        ("radio.noise_dbm_hz=3", "noise_dbm_per_hz"),
+        ("device.task.bit_per_cycle=3", "bits_per_cycle"),
         ("group=[{fraction=1,cpu_hz=1e9}]", "cpu_max_hz"),
         ("group=[{fraktion=1}]", "fraction"),
         ("arrival_prob=0.2", "device.arrival_prob"),
         ("snr_gap=2", "radio.snr_gap"),
-        ("device.noise_db=3", "radio.noise_dbw"),
+        ("device.noise_db=3", "radio.noise_figure_db"),
         ("cpu_max=3", "device.cpu_max_hz"),
         ("slots=5", "slots_per_block"),
         ("broadcast_lag=2", "broadcast_delay_blocks"),
@@ -448,6 +570,54 @@ def test_a_mistyped_field_suggests_the_nearest(override: str, nearest: str):
     assert re.fullmatch(
         rf"unknown field '[\w.]+'; did you mean '{re.escape(nearest)}'\?", one_line("paper", [override])
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "other_unit"),
+    [
+        ("radio.noise_dbm=-100", "noise_dbw"),
+        ("radio.noise_w=1e-14", "noise_dbw"),
+        ("device.noise_dbm=-100", "noise_dbw"),
+        ("device.cpu_max_ghz=2", "cpu_max_hz"),
+        ("device.bandwidth_mhz=2", "bandwidth_hz"),
+        ("device.tx_power_max_dbm=23", "tx_power_max_w"),
+        ("device.macs_per_second=1e9", "macs_per_cycle"),
+        ("slot_ms=100", "slot_s"),
+    ],
+)
+def test_no_hint_at_a_field_of_another_unit(override: str, other_unit: str):
+    """Whoever writes 2 GHz would otherwise be told to write 2 Hz."""
+    message = one_line("paper", [override])
+    assert message.startswith(f"unknown field '{override.partition('=')[0]}'; known: ")
+    assert f"did you mean '{other_unit}'" not in message
+
+
+# Noise
+
+
+def test_noise_is_a_density_or_a_total():
+    """Whichever a file or an override names replaces the other of the layer below."""
+    total = load("paper", {"radio.noise_dbw": -120.0})
+    assert (total.radio.noise_dbm_per_hz, total.radio.noise_figure_db, total.radio.noise_dbw) == (None, 0.0, -120.0)
+    assert load({"radio": {"noise_dbw": -120.0}}) == total == load("paper", ["radio={noise_dbw=-120.0}"])
+    again = load(total.model_dump(exclude_none=True), {"radio.noise_dbm_per_hz": -170.0, "radio.noise_figure_db": 5.0})
+    assert (again.radio.noise_dbm_per_hz, again.radio.noise_figure_db, again.radio.noise_dbw) == (-170.0, 5.0, None)
+    for scenario in (total, again, load("ocr")):
+        assert load(scenario.model_dump(exclude_none=True)) == scenario
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "other"),
+    [
+        ({}, ["radio.noise_dbw=-144", "radio.noise_dbm_per_hz=-174"], "noise_dbm_per_hz"),
+        ({"radio": {"noise_dbw": -144.0, "noise_dbm_per_hz": -174.0}}, [], "noise_dbm_per_hz"),
+        ({"radio": {"noise_dbw": -144.0}}, ["radio.noise_figure_db=7"], "noise_figure_db"),
+    ],
+)
+def test_a_density_beside_a_total_is_refused(given: Any, overrides: list[str], other: str):
+    """It would have no effect."""
+    message = f"radio.noise_dbw = -144 is the total noise at every bandwidth: remove it or radio.{other}"
+    assert one_line(given, overrides) == message
 
 
 def test_a_field_with_no_similar_name_lists_the_known_ones():

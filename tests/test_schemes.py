@@ -1,12 +1,17 @@
 """The table of schemes: what it declares, hyperparameters and their limits, schemes from outside."""
 
+import contextlib
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from partway.errors import InputError
+from partway.experiments.comparison import make_plan
+from partway.experiments.sweep.plan import sweep_plan
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, hyperparameters, pair_for, stream_of
 
@@ -57,7 +62,7 @@ def test_every_number_or_word_of_a_scheme_has_limits(name: str):
         ("parametric", "gradient=foo", "'exact' or 'printed'"),
         ("parametric", "stop=1", "true or false"),
         ("binary", "explore=7", "a number from 0 to 1"),
-        ("constant", "share='half'", "a number from 0 to 1"),
+        ("constant", "offload='half'", "a number from 0 to 1"),
     ],
 )
 def test_a_bad_hyperparameter_is_named_with_its_range(scheme: str, given: str, expected: str):
@@ -94,3 +99,53 @@ def test_the_server_can_be_that_of_another_scheme():
 def test_a_name_that_is_no_scheme_is_refused_with_the_reason(name: str, why: str):
     with pytest.raises(InputError, match=why):
         find_scheme(name)
+
+
+# Files import no code
+
+EVIL = "from pathlib import Path\nfrom partway import SCHEMES\nPath('was-imported').touch()\nX = SCHEMES['local']\n"
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module that leaves a file when it is imported, and a scenario that names it; the file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    (tmp_path / "evil.py").write_text(EVIL)
+    (tmp_path / "mine.toml").write_text('[schemes."evil:X"]\n')
+    return tmp_path / "was-imported"
+
+
+def test_a_scenario_imports_no_module(evil: Path):
+    """Not for its own schemes, the server of all, or a point of a sweep."""
+    for refused in (
+        lambda: make_plan("mine.toml", schemes=["local"]),
+        lambda: sweep_plan("mine.toml", {"devices": [2, 3]}, schemes=["local"]),
+        lambda: make_plan({"schemes": {"evil:X": {}}}, schemes=["local"], server="constant"),
+    ):
+        with pytest.raises(
+            InputError, match=r"schemes\.evil:X: a scenario imports no code; name this scheme with --schemes"
+        ):
+            refused()
+    assert not evil.exists()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"schemes": ["evil:X"]},
+        {"schemes": ["local"], "server": "evil:X"},
+        {"schemes": ["local"], "overrides": ["schemes.evil:X.anything=1"]},
+    ],
+)
+def test_a_module_that_a_flag_names_is_imported(how: dict[str, Any], evil: Path):
+    """In the last case to find that it has no such hyperparameter."""
+    with pytest.raises(InputError, match="unknown field") if "overrides" in how else contextlib.nullcontext():
+        make_plan("mine.toml", **how)
+    assert evil.exists()
+
+
+def test_a_sweep_over_a_scenario_with_a_table_for_its_own_scheme(evil: Path):
+    plan = sweep_plan("mine.toml", {"devices": [2, 3]}, schemes=["local", "evil:X"], blocks=10, seeds=1)
+    assert [cell.key is None for cell in plan.cells] == [False] * 4

@@ -11,12 +11,14 @@ import xarray as xr
 from scipy import stats
 
 from partway.bound import lower_bound as bounds
+from partway.errors import InputError
 from partway.experiments import comparison
 from partway.experiments.comparison import compare
 from partway.experiments.report import as_json
 from partway.experiments.statistics import BATCHES, count_unstable, discounted, estimate, settling_block
 from partway.experiments.summary import COST_COMPONENTS, Summary, cost_of, relative_cost, summarise
 from partway.formatting import plain
+from partway.measurement.latency import DELAYS
 from partway.measurement.metrics import BlockMetrics
 from partway.simulation import schedule
 
@@ -257,6 +259,13 @@ def test_the_reference_is_compared_with_the_others_and_not_with_itself(summaries
     assert other.relative_cost.mean > 0
 
 
+def test_a_reference_that_is_not_there_is_refused(dataset: xr.Dataset):
+    """But for the default, which need not have run."""
+    with pytest.raises(InputError, match=r"summarise: no scheme 'randon' in this dataset; did you mean 'random'\?"):
+        summarise(dataset, "randon")
+    assert summarise(dataset.sel(scheme=["random"]))[0].relative_cost is None
+
+
 def test_what_ignores_the_channel_without_a_limit_on_power_has_a_heavy_tail(compared: Compared):
     assert [one.heavy_tail for one in summarise(compared(["random", "local"]))] == [True, False]
     assert not summarise(compared(["random"], **{"device.tx_power_max_w": 0.2}))[0].heavy_tail
@@ -268,7 +277,7 @@ SCHEMA = {
     "scenario": dict,
     "seeds": list,
     "placement": {"distance_m": list, "mean_gain_per_w": list},
-    "lower_bound": {"average": float, "discounted": float, "price": float, "reason": str},
+    "lower_bound": {"average": float, "discounted": float, "price": float, "assumes": list, "reason": str},
     "schemes": list,
 }
 SCHEME = {
@@ -279,7 +288,8 @@ SCHEME = {
     "discounted_cost": {"from_start": ESTIMATE, "after_warmup": ESTIMATE},
     "gap": {"mean": float, "ci95": [float, float], "devices": float, "waiting": float, "service": float, "reason": str},
     "cost_components": dict.fromkeys(COST_COMPONENTS, float),
-    "latency_s": dict.fromkeys(("mean", "p50", "p95", "p99"), float),
+    "latency_s": dict.fromkeys(("mean", "p50", "p95", "p99"), float) | {"delays": dict.fromkeys(DELAYS, float)},
+    "throughput_per_s": ESTIMATE,
     "energy_j_per_task": {"device": float, "server": float},
     "offloaded_share": float,
     "signalling": {"up": int, "down": int},
@@ -320,7 +330,8 @@ WORLDS: dict[str, tuple[list[str], dict[str, Any]]] = {
 @pytest.mark.parametrize("status", WORLDS)
 def test_json_is_json_and_follows_the_schema(status: str, compared: Compared):
     schemes, overrides = WORLDS[status]
-    document = as_json(compared(schemes, **overrides))
+    dataset = compared(schemes, **overrides)
+    document = as_json(dataset)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert misfits(document, SCHEMA, "") == []
     assert document["schema_version"] == 2
@@ -334,13 +345,22 @@ def test_json_is_json_and_follows_the_schema(status: str, compared: Compared):
         assert status == "ok" or one["reason"]
         assert (one["cost_per_block"]["mean"] is None) == (status != "ok")
         assert (one["growth_per_block"] is None) == (status != "unstable")
-        assert one["gap"]["mean"] is None or one["gap"]["reason"] is None
+        assert (one["gap"]["mean"] is None) == bool(one["gap"]["reason"])
+        own = dataset.sel(scheme=one["name"])
+        assert own["gap_reason"].item() == (one["gap"]["reason"] or "")
+        assert np.isfinite(own["loss_devices"]).all() == (one["gap"]["mean"] is not None)
+        if one["latency_s"]["mean"] is not None:
+            assert sum(one["latency_s"]["delays"].values()) == pytest.approx(one["latency_s"]["mean"])
+    bound = document["lower_bound"]
+    assert bool(bound["assumes"]) == (bound[bound["objective"]] is not None) == (bound["reason"] is None)
+    assert dataset.attrs["bound_assumes"] == "; ".join(bound["assumes"] or [])
 
 
 def test_growth_of_an_overloaded_fleet_by_hand(compared: Compared):
     """Five tasks arrive at each of four devices, one is run: 16 more wait after every block."""
     (found,) = summarise(compared(*WORLDS["unstable"][:1], **WORLDS["unstable"][1]))
     assert found.growth == pytest.approx(16.0, rel=1e-6)
+    assert found.throughput.mean == pytest.approx(8.0)  # four tasks in a block of half a second
     assert "at the devices" in (found.reason or "")
 
 
@@ -357,11 +377,11 @@ def test_without_a_bound_there_are_no_losses_and_no_gap(compared: Compared):
     assert "as printed" in (summary.no_gap or "")
 
 
-def test_an_unstable_scheme_has_losses_and_no_gap(compared: Compared):
-    """Two tasks arrive in a block, `full` sends one."""
+def test_an_unstable_scheme_has_no_gap_and_no_losses(compared: Compared):
+    """Two tasks arrive in a block, `full` sends one: what it loses does not add up to the cost above the bound."""
     dataset = compared(["full"])
     (summary,) = summarise(dataset)
-    assert np.isfinite(losses_of(dataset)).all()
+    assert np.isnan(losses_of(dataset)).all()
     assert (summary.status, summary.gap) == ("unstable", None)
     assert summary.no_gap == "the scheme is unstable"
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from partway.cli import main as cli
 from partway.cli import sweep as sweep_command
 from partway.cli.terminal import terminal
 from partway.errors import InputError
+from partway.experiments.comparison import Plan
 from partway.experiments.sweep import report
 from partway.experiments.sweep import run as sweep_run
 from partway.experiments.sweep.run import Progress
@@ -86,7 +88,7 @@ def test_a_sweep_prints_a_table_and_keeps_its_results(swept: Swept):
     assert where == where_again == f"Results are in {swept.out}"
     assert {path.name for path in swept.out.iterdir()} == {
         *(".lock", ".partway", "cases", "results.nc", "results.json", "table.txt", "scenario.toml"),
-        *("cost.png", "cost.svg", "cost.csv"),
+        *("results.csv", "cost.png", "cost.svg", "cost.csv"),
     }
     assert (swept.out / "table.txt").read_text() == swept.table  # of the second sweep, which computed nothing
 
@@ -121,6 +123,78 @@ def test_the_figures_numbers_are_the_datasets(swept: Swept):
         assert float(row["cost [per block]"]) == pytest.approx(float(dataset["cost"].sel(at).sum("component").mean()))
 
 
+def with_latency(plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    """Toys with all that a simulation says, the same for all but for the number of devices."""
+    return [
+        sweep_toys.outcome(plan)
+        | {
+            "latency_s": [[1.0, 0.5, 2.0, 3.0], [2.0, 0.5, 4.0, np.nan]],
+            "delay_s": [[0.1, 0.2, 0.3, 0.15, 0.25], [1.1, 0.2, 0.3, 0.15, 0.25]],
+            "unfinished": [0.0, 0.5],
+            "energy_j_per_task": [[3.0, 300.0], [5.0, 100.0]],
+            "throughput": [8.0 * plan.scenario.devices, 10.0 * plan.scenario.devices],
+            "gap": [[0.1, 0.02, 0.003], [0.3, 0.02, 0.001]],
+            "gap_reason": "",
+        }
+        for plan in plans
+    ]
+
+
+def test_latency_energy_and_throughput_are_files_and_figures(out: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweep_run, "run_group", with_latency)
+    sweeps(*AXES, "--out", str(out))
+    names = {"cost", "gap", "latency", "latency-p95", "device-energy", "server-energy", "throughput"}
+    assert {path.stem for path in out.glob("*.png")} == {path.stem for path in out.glob("*.svg")} == names
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    document = json.loads((out / "results.json").read_text())
+    assert len(rows) == len(document["cases"]) == 12
+    row, case = rows[3], document["cases"][3]
+    assert (row["device.arrival_prob"], row["devices"], row["scheme"]) == ("0.1", "2", "full")
+    assert case["latency_s"]["mean"] == float(row["latency_s.mean"]) == 1.5
+    assert (case["latency_s"]["p99"], row["latency_s.p99"]) == (None, "")
+    assert sum(case["latency_s"]["delays"].values()) == pytest.approx(1.5)
+    assert case["unfinished_share"] == float(row["unfinished_share"]) == 0.25
+    assert case["throughput_per_s"]["mean"] == float(row["throughput_per_s.mean"]) == 18.0
+    assert float(row["throughput_per_s.low"]) == pytest.approx(18 - 12.7062 * 2, rel=1e-4)
+    assert case["gap"]["reason"] is None
+    for name, column, value in (
+        ("latency", "latency [s]", 1.5),
+        ("latency-p95", "latency [s]", 3.0),
+        ("device-energy", "energy per task [J]", 4.0),
+        ("server-energy", "energy per task [J]", 200.0),
+        ("throughput", "throughput [mean tasks/s]", 18.0),
+    ):
+        drawn = list(csv.DictReader((out / f"{name}.csv").read_text().splitlines()))
+        assert float(drawn[3][column]) == value, name
+
+
+@pytest.mark.usefixtures("out")
+@pytest.mark.parametrize("width", [160, 100, 80, 60, 30])
+def test_every_number_of_a_sweep_is_printed_at_every_width(width: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweep_run, "run_group", with_latency)
+    names = ["local", "full", "neurosurgeon-energy", "parametric-printed", "qlearning-log"]
+    dataset = partway.sweep("paper", ("device.arrival_prob=0.1234,0.12345",), schemes=names, blocks=10, seeds=2)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(report.table(dataset))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    cells = [report._cell(dataset, {"arrival_prob": i}, name, True) for i in range(2) for name in names]
+    assert [part for cell in cells for part in cell.split("\n") if part not in text] == []
+    assert "0.1234 " in text
+    assert "0.12345 " in text
+    assert "a cost can be below the bound" in text
+
+
+@pytest.mark.usefixtures("out")
+def test_a_case_without_a_gap_says_why(monkeypatch: pytest.MonkeyPatch):
+    document = report.as_json(computed("device.arrival_prob=0.5,1.5"))
+    reasons = [case["gap"]["reason"] for case in document["cases"]]
+    assert reasons == ["no gap was computed"] * 2 + ["the scheme is invalid"] * 2
+    assert [case["bound_reason"] for case in document["cases"]] == [""] * 2 + ["no case ran"] * 2
+
+
 def computed(*axes: str) -> xr.Dataset:
     """The dataset of a sweep, nothing written."""
     return partway.sweep("paper", axes, schemes=["local", "full"], blocks=10, seeds=2)
@@ -133,7 +207,7 @@ def computed(*axes: str) -> xr.Dataset:
         (("device.arrival_prob=0.1,0.2",), 1, "arrival prob"),
         (("device.bandwidth_hz=1e5:1e7:3:log", "devices=1,2"), 2, "bandwidth [Hz]"),
         (("queue=conserving,as_printed", "devices=1,2", "slots_per_block=4,5"), 4, "queue"),
-        (("device.arrival_prob=0.1,0.2", "devices=1:20:20"), figure.MOST_PANELS, "arrival prob"),
+        (("device.arrival_prob=0.1,0.2", "devices=1:20:20"), figure.MAX_PANELS, "arrival prob"),
     ],
 )
 def test_a_panel_for_every_value_of_the_other_axes(axes: tuple[str, ...], panels: int, label: str):
@@ -168,7 +242,7 @@ def test_a_long_table_is_cut_on_the_terminal(capsys: pytest.CaptureFixture[str])
     ("words", "message"),
     [
         (AXES, "required: --out"),
-        ((*AXES, "--out", "x", "--jobs", "0"), "--jobs 0"),
+        ((*AXES, "--out", "x", "--jobs", "0"), "--jobs must be between 1 and 1024, got 0"),
         ((*AXES, "--out", "x", "--jobs", "2", "--dask", "tcp://nowhere:1"), "--dask: not allowed with argument --jobs"),
         (("--axis", "device.arival_prob=1", "--out", "x"), "did you mean"),
         (("--axis", "devices", "--out", "x"), "expected FIELD=SPEC"),
@@ -234,6 +308,34 @@ def test_on_a_terminal_it_is_a_bar():
         show(Progress(12, 12, 0))
     assert "12/12" in screen.getvalue()
     assert "sweep: " not in screen.getvalue()
+
+
+def test_a_failed_case_is_an_error_with_its_cause_after_the_results(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """All else is printed and written; the same command tries again."""
+
+    def half_fails(plans: Any) -> Any:
+        failed = {"status": "failed", "reason": "RuntimeError: no GPU"}
+        return [failed if plan.scenario.devices == 2 else sweep_toys.outcome(plan) for plan in plans]
+
+    monkeypatch.setattr(sweep_run, "run_group", half_fails)
+    with pytest.raises(InputError, match=r"^6 of 12 cases failed: RuntimeError: no GPU; run the same command again"):
+        sweeps(*AXES, "--out", str(out))
+    assert "6 x failed: RuntimeError: no GPU" in capsys.readouterr().out
+    assert (out / "results.json").is_file()
+    monkeypatch.setattr(sweep_run, "run_group", sweep_toys.run_group)
+    sweeps(*AXES, "--out", str(out))
+
+
+@pytest.mark.usefixtures("out")
+def test_a_note_on_cases_with_numbers_stands_below_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    noted = {"reason": "4 actions out of range were clipped"}
+    monkeypatch.setattr(sweep_run, "run_group", lambda plans: [sweep_toys.outcome(plan) | noted for plan in plans])
+    terminal().print(report.table(computed("device.arrival_prob=0.1,0.2")))
+    assert "4 x ok: 4 actions out of range were clipped" in capsys.readouterr().out
 
 
 def test_without_dask_installed_it_says_what_to_install(out: Path, monkeypatch: pytest.MonkeyPatch):

@@ -110,6 +110,8 @@ def test_dimensions_are_short_where_that_is_clear():
     ("field", "unit"),
     [
         ("device.bandwidth_hz", "Hz"),
+        ("radio.noise_dbm_per_hz", "dBm/Hz"),
+        ("radio.noise_figure_db", "dB"),
         ("radio.noise_dbw", "dBW"),
         ("radio.pathloss_db_at_1m", "dB"),
         ("radio.shadowing_db", "dB"),

@@ -130,6 +130,55 @@ def test_what_an_axis_does_not_touch_is_one_case():
     assert sum(map(len, plan.groups)) == 3
 
 
+def test_an_axis_that_groups_overrule_is_refused():
+    """All its points were equal before."""
+    with pytest.raises(
+        InputError, match=r"device\.arrival_prob: does not reach the groups .*\('a'\).*group\.\*\.arrival_prob"
+    ):
+        small("device.arrival_prob=0.1,0.9", overrides={"group": [{"name": "a", "fraction": 1.0, "arrival_prob": 0.4}]})
+
+
+@pytest.mark.parametrize("axis", ["group.0.arrival_prob", "group.a.arrival_prob", "group.*.arrival_prob"])
+def test_an_axis_over_a_field_of_groups(axis: str):
+    plan = small(f"{axis}=0.1,0.9", overrides={"group": [{"name": "a", "fraction": 1.0, "arrival_prob": 0.4}]})
+    found = [case.plan.scenario.group[0].device.arrival_prob for group in plan.groups for case in group]
+    assert found == [0.1, 0.9]
+
+
+@pytest.mark.parametrize(
+    "axis", ["device.macs_per_cycle=1,2", "server.macs_per_cycle=1,2", "radio.cell_radius_m=100,200"]
+)
+def test_an_axis_that_changes_nothing_is_refused(axis: str):
+    """No task is a network, and the place of every device is given."""
+    with pytest.raises(InputError, match="changes nothing in this scenario"):
+        small(axis, "device.arrival_prob=0.1,0.2", overrides={"device.distance_m": 50.0})
+
+
+def test_an_axis_that_matters_for_some_values_of_another_is_one():
+    """The MACs of a cycle matter for the network alone."""
+    tasks = [{"kind": "proportional", "cycles": 1e10, "bits_per_cycle": 1e-4}]
+    tasks += [{"kind": "layers", "profile": "alexnet", "tensor_dtype": "uint8"}]
+    plan = sweep_plan(
+        "paper", {"device.macs_per_cycle": [1, 2], "device.task": tasks}, schemes=["local"], blocks=10, seeds=2
+    )
+    assert len(plan.cells) == 4
+
+
+def test_an_axis_that_changes_only_where_devices_are_is_one():
+    assert len(small("radio.cell_radius_m=100,200").cells) == len(small("placement_seed=1,2").cells) == 2
+
+
+def test_where_a_profile_is_does_not_count(tmp_path: Path):
+    """A folder can move, and a worker of a cluster can have it elsewhere."""
+    text, keys = (PACKAGE / "dnn" / "profiles" / "alexnet.csv").read_text(), list[str]()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.csv").write_text(text)
+        task = {"kind": "layers", "profile": str(tmp_path / name / "net.csv"), "tensor_dtype": "uint8"}
+        keys.append(key(overrides={"device.task": task}))
+    assert keys[0] == keys[1]
+
+
 def test_axes_override_what_is_set():
     plan = small("devices=2,3", overrides=["devices=7", "device.arrival_prob=0.2"])
     settings = [

@@ -79,7 +79,7 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
         (summary.cost.mean, summary.cost.low, summary.cost.high), rel
     )
     components = {one: float(here["cost"].sel(component=one).mean()) for one in COST_COMPONENTS}
-    assert components == pytest.approx(summary.parts, rel, abs=1e-12)
+    assert components == pytest.approx(summary.cost_components, rel, abs=1e-12)
     for field, whole in (
         ("cost_with_warmup", summary.cost_full),
         ("discounted_from_start", summary.discounted_from_start),
@@ -99,6 +99,11 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
         ("settling_block", np.nan if summary.settling_block is None else summary.settling_block),
     ):
         assert float(here[field]) == pytest.approx(value, rel, nan_ok=True), field
+    for field, values in (("latency_s", summary.latency_s), ("delay_s", summary.delays_s)):
+        assert here[field].mean("seed").values.tolist() == pytest.approx(list(values.values()), rel, nan_ok=True)
+    assert float(here["unfinished"].mean()) == pytest.approx(summary.unfinished, rel)
+    assert float(here["throughput"].mean()) == pytest.approx(summary.throughput.mean, rel)
+    assert here["gap_reason"].item() == (summary.no_gap or "")
     assert summary.gap
     gap = gap_of(dataset, at, name)
     whole = summary.gap.whole
@@ -150,7 +155,7 @@ def test_the_dataset_is_labelled(toys: None, tmp_path: Path):
     dataset = xr.load_dataset(tmp_path / "out" / "results.nc")
     assert dict(dataset["cost"].sizes) == {"arrival_prob": 3, "devices": 2, "scheme": 1, "seed": 2, "component": 4}
     assert dataset["arrival_prob"].values.tolist() == [0.1, 0.2, 0.3]
-    labels = {"units": "1", "field": "device.arrival_prob", "long_name": "device.arrival_prob"}
+    labels = {"units": "1", "field": "device.arrival_prob", "long_name": "arrival prob"}
     assert dataset["arrival_prob"].attrs == labels
     assert dataset["scheme"].values.tolist() == ["local"]
     unlabelled = [name for name in dataset.variables if not {"long_name", "units"} <= set(dataset[name].attrs)]
@@ -640,5 +645,5 @@ def test_schemes_that_only_this_process_knows_need_an_executor_here(monkeypatch:
 
 
 def test_jobs_are_checked(toys: None):
-    with pytest.raises(InputError, match="--jobs 0: must be between 1 and"):
+    with pytest.raises(InputError, match="--jobs must be between 1 and 1024, got 0"):
         sweep(**TOY, jobs=0)

@@ -12,6 +12,7 @@ import sweep_toys
 from rich.console import Console
 from sweep_toys import Here
 
+from partway.cli.main import main
 from partway.cli.theorem1 import table
 from partway.experiments.comparison import Plan
 from partway.experiments.sweep import run as sweep_run
@@ -96,3 +97,19 @@ def test_the_bound_is_that_of_the_average_cost(monkeypatch: pytest.MonkeyPatch):
     (one,) = points
     assert one.bound == pytest.approx(23.899, abs=0.01)
     assert one.cost.mean == pytest.approx(one.bound * (1 + one.gap.mean), rel=0.2)  # few blocks, two seeds
+
+
+def test_a_failed_case_is_an_error_with_its_cause(seen: list[Plan], monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    """Of the measurement, and of the command after its table."""
+
+    def fail(group: Sequence[Plan]) -> list[dict[str, Any]]:
+        return [{"status": "failed", "reason": "no GPU"} for _ in group]
+
+    monkeypatch.setattr(sweep_run, "run_group", fail)
+    points = measure("paper", **SIZES | {"weights": ()}, executor=Here())
+    assert {(one.status, one.no_gap) for one in points} == {("failed", "no GPU")}
+    monkeypatch.setattr(theorem1, "measure", lambda *_, **__: points)
+    assert main(["theorem1"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == "partway: 10 of 10 cases failed: no GPU"
+    assert "failed" in printed.out

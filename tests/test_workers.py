@@ -166,7 +166,7 @@ def test_a_worker_ignores_ctrl_c(shared: Workers):
 
 @pytest.mark.parametrize("asked", [0, -1, 1025])
 def test_an_impossible_number_of_processes_is_refused(asked: int):
-    with pytest.raises(InputError, match=f"--jobs {asked}: must be between 1 and 1024"):
+    with pytest.raises(InputError, match=f"--jobs must be between 1 and 1024, got {asked}"):
         process_count(asked)
 
 

@@ -4,6 +4,7 @@ Thresholds are for fixed seeds: a sound generator fails a five-sigma test once i
 """
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +21,8 @@ from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system.exogenous import _product_high, arrivals, exogenous, gains
 from partway.system.load import load_of
-from partway.system.placement import gain_from_db, pathloss_db, sample_placement
+from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
+from partway.system.placement import sample_placement
 from partway.system.world import World, build
 
 SIGMAS = 5.0
@@ -262,12 +264,36 @@ def test_path_loss_and_gain_by_hand():
 
 
 def test_the_printed_noise_makes_every_gain_a_thousand_times_larger():
-    """Trap T7: -144 dBW is -174 dBm/Hz over 1 MHz; the paper prints -174 dBW, 30 dB less."""
+    """Trap T7: -174 dBm/Hz over 1 MHz is -144 dBW; the paper prints -174 dBW, 30 dB less."""
     ours, printed = load(), load("paper", {"radio.noise_dbw": -174.0})
-    assert ours.radio.noise_dbw == -144.0
+    assert noise_dbw(ours.radio, np.array(1e6)) == -144.0
     assert sample_placement(printed).mean_gain_per_w == pytest.approx(
         1000 * sample_placement(ours).mean_gain_per_w, rel=1e-9
     )
+
+
+@pytest.mark.parametrize(("preset", "total"), [("paper", -144.0), ("ocr", -134.0), ("camera", -137.01)])
+def test_the_noise_of_the_presets_by_hand(preset: str, total: float):
+    """-174 dBm/Hz = -204 dBW/Hz, over 1, 10 and 5 MHz."""
+    scenario = load(preset)
+    assert noise_dbw(scenario.radio, np.array(scenario.device.bandwidth_hz)) == pytest.approx(total, abs=1e-3)
+
+
+def test_noise_follows_each_devices_own_bandwidth():
+    """Devices that differ in bandwidth alone, 1, 2 and 4 MHz; then a noise figure of 3 dB; then a total."""
+    wide = [{"count": 1, "bandwidth_hz": hertz, "distance_m": 50.0} for hertz in (1e6, 2e6, 4e6)]
+    scenario = load({"devices": 3, "group": wide, "radio": {"shadowing_db": 0.0}})
+    gain = sample_placement(scenario).mean_gain_per_w
+    assert gain[0] / gain == pytest.approx([1.0, 2.0, 4.0], rel=1e-12)
+    noisy = sample_placement(load(scenario.model_dump(exclude_none=True), {"radio.noise_figure_db": 3.0}))
+    assert noisy.mean_gain_per_w * 10**0.3 == pytest.approx(gain, rel=1e-12)
+    total = sample_placement(load(scenario.model_dump(exclude_none=True), {"radio.noise_dbw": -144.0}))
+    assert total.mean_gain_per_w == pytest.approx(np.full(3, gain[0]), rel=1e-12)
+
+
+def test_a_quarter_of_the_bandwidth_has_a_quarter_of_the_noise():
+    wide, narrow = (sample_placement(load("ocr", changes)) for changes in ({}, {"device.bandwidth_hz": 2.5e6}))
+    assert narrow.mean_gain_per_w / wide.mean_gain_per_w == pytest.approx(np.full(20, 4.0), rel=1e-12)
 
 
 # The load, before anything runs
@@ -313,6 +339,57 @@ def test_a_load_that_a_cut_can_carry_is_not_called_too_much():
         }
     )
     assert found.system_utilisation == pytest.approx(2 / 2.05)
+
+
+HEAVY = {"device.cpu_max_hz": 8e9, "device.arrival_prob": 0.11, "server.cpu_max_hz": 2e11}
+"""20 devices get 11 tasks a block. Each has CPU for 0.4 of a task, 8 in all; the server does 10."""
+
+
+def network(folder: Path, *rows: tuple[float, int]) -> dict[str, Any]:
+    """A task of 1e10 cycles at device and server, cut after these fractions of its work, with so many elements."""
+    text = "# source: by hand\n# input_shape: 1x384\n# input_bits: 12288\ncut,after,macs,elements\n0,x,0,384\n"
+    lines = [f"{i},c{i},{round(1e10 * share)},{elements}\n" for i, (share, elements) in enumerate(rows, 1)]
+    (folder / "net.csv").write_text(text + "".join(lines))
+    return {"device.task": {"kind": "layers", "profile": str(folder / "net.csv"), "tensor_dtype": "uint8"}}
+
+
+@pytest.mark.parametrize(
+    ("shares", "capacity"),
+    [
+        ([], 10.0),  # a device sends all or nothing: no CPU can be used
+        ([0.9], 10.0),  # 0.9 of a task does not fit
+        ([0.9, 0.3], 20 * 0.3 + 10.0),  # 0.3 of one does
+        ([0.9, 0.3, 0.1], 20 * 0.3 + 10.0),
+    ],
+)
+def test_cpu_that_no_cut_can_use_is_no_capacity(shares: list[float], capacity: float, tmp_path: Path):
+    rows = [(share, 64) for share in sorted(shares)]
+    found = load_with(HEAVY | network(tmp_path, *rows, (1.0, 1)))
+    assert found.server_utilisation == pytest.approx(1.1)
+    assert found.system_utilisation == pytest.approx(11.0 / capacity)
+    assert "block: more than the busiest device can finish alone, 110% of what the server can" in found.sentence()
+    assert ("MORE WORK" in found.sentence()) == (capacity == 10.0)
+
+
+def test_under_the_law_of_the_paper_all_cpu_can_be_used():
+    assert load_with(HEAVY).system_utilisation == pytest.approx(11 / 18)
+
+
+def test_a_cut_can_use_more_of_a_cpu_than_whole_tasks_do(tmp_path: Path):
+    """1.7 tasks of CPU, 3 arrive: one whole task; with a cut after half, 1.5; the server does 20."""
+    changes = {"device.cpu_max_hz": 34e9, "device.arrival_prob": 0.6, "server.cpu_max_hz": 4e11}
+    for rows, own in (((), 1.0), (((0.5, 64),), 1.5)):
+        found = load_with(changes | network(tmp_path, *rows, (1.0, 1)))
+        assert found.system_utilisation == pytest.approx(60 / (20 * own + 20))
+
+
+def test_devices_that_get_more_tasks_than_they_can_start_are_counted():
+    """1 task of CPU and one sent are 2 a block; three classes get 2.5, 1.9 and 0.5. The server could do 100."""
+    groups = [{"count": count, "arrival_prob": b} for count, b in ((3, 0.5), (5, 0.38), (12, 0.1))]
+    found = load_with({"device.cpu_max_hz": 20e9, "group": groups})
+    assert (found.overloaded_devices, found.infeasible_devices) == (3, 0)
+    assert found.system_utilisation < 1
+    assert found.sentence().endswith(". 3 device(s) get more tasks than they can start: every policy is unstable")
 
 
 SLOW_DEVICES = {"devices": 4, "device.cpu_max_hz": 8e9, "device.distance_m": 100.0, "radio.shadowing_db": 0.0}

@@ -28,6 +28,9 @@ class Tables:
     surplus      (S + max_tasks_per_block,) (T U - U)(m) - min (T U - U) >= 0; beyond the table it grows by
                  `slope_of_surplus` per task
     certificate  min (T U - U): the average cost g, or (1 - gamma) times what has to be added to U to make it a bound
+    many         (Q,) by queue length: what it costs at least, with the value of the tasks that remain, to start more
+                 than max_tasks_per_block tasks, in addition to c(max_tasks_per_block); beyond the table it grows by
+                 `slope_of_many` per task. None where no CPU can run so many
     """
 
     value: jax.Array
@@ -35,6 +38,8 @@ class Tables:
     surplus: jax.Array
     slope_of_surplus: jax.Array
     certificate: jax.Array
+    many: jax.Array | None = None
+    slope_of_many: jax.Array | None = None
 
 
 @record
@@ -65,6 +70,9 @@ def device_loss(
     possible = q - column(0, device.max_tasks_per_block + 1, q)
     future = discount * table_value(tables.value, tables.slope, possible)
     best = jnp.min(jnp.where(possible >= 0, choices.cost + future, jnp.inf), axis=0)
+    if tables.many is not None and tables.slope_of_many is not None:
+        many = table_value(tables.many, tables.slope_of_many, q[None])[0]
+        best = jnp.minimum(best, choices.cost[-1] + many)
     paid = device.energy_weight * device_energy(device, gain, action) + price * action.offload * device.server_work
     remaining = (q - action.started)[None]
     paid = paid + discount * table_value(tables.value, tables.slope, remaining)[0]

@@ -8,14 +8,16 @@ the approximation of the expectation over the fading lowers it. For any U, min_m
 (docs/bound.md, section 3).
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
 from partway.bound.certificate import Tables
 from partway.pytree import host_array, record
 from partway.system.equations import affordable_bits
+from partway.system.fading import fading_quantile, interval_losses, interval_probabilities, probability_below
 from partway.system.stage_cost import Choices, exact_choices
 from partway.system.types import ROUNDING, Device
 
@@ -25,7 +27,7 @@ MAX_ROUNDS = 60
 
 @record
 class Fading:
-    """Points over which an expectation over the gain h = (mean gain) x, x ~ Exp(1), is taken; the same for all devices.
+    """Points over which an expectation over the gain h = (mean gain) x is taken; the same for all devices.
 
     loss (points,) 1/x     limit (points,) the x that decides which cuts are affordable     weight (points,)
     """
@@ -46,7 +48,7 @@ def fading_below(bins: int, merge: bool) -> Fading:
     x, p, m = _intervals(bins)
     v = np.append(1.0 / x, 0.0)
     worse = (m - p * v[1:]) / (v[:-1] - v[1:])
-    better = np.append(-np.expm1(-x[0]), p - worse)
+    better = np.append(probability_below(x[0]), p - worse)
     if merge:
         return _fading(v, np.full_like(v, np.inf), better + np.append(worse, 0.0))
     limit = np.append(x, np.inf)
@@ -57,7 +59,7 @@ def fading_above(bins: int) -> Fading:
     """The same from above: a device that knows only the interval, and uses the cuts that are affordable throughout."""
     x, p, m = _intervals(bins)
     loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
-    return _fading(loss, np.append(0.0, x), np.append(-np.expm1(-x[0]), p))
+    return _fading(loss, np.append(0.0, x), np.append(probability_below(x[0]), p))
 
 
 def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
@@ -70,11 +72,9 @@ def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Half the nodes are even in log x, because costs bend most where channels are bad, half in probability.
     """
     count = bins // 2
-    x = np.append(np.geomspace(1e-4, 30.0, bins - count), -np.log1p(-(np.arange(count) + 0.5) / count))
+    x = np.append(np.geomspace(1e-4, 30.0, bins - count), fading_quantile((np.arange(count) + 0.5) / count))
     x = np.unique(x)
-    p = np.append(-np.diff(np.exp(-x)), np.exp(-x[-1]))
-    m = np.append(-np.diff(special.exp1(x)), special.exp1(x[-1]))
-    return x, p, m
+    return x, interval_probabilities(x), interval_losses(x)
 
 
 @record
@@ -84,12 +84,14 @@ class Solved:
     part              its part of the bound
     inflow            mean work that its best policy sends per block [mean tasks]
     tail_probability  of the table's last state under that policy
+    many              probability of a block in which it starts more than max_tasks_per_block tasks
     """
 
     tables: Tables
     part: jax.Array
     inflow: jax.Array
     tail_probability: jax.Array
+    many: jax.Array
 
 
 @record
@@ -98,12 +100,48 @@ class Program:
 
     arrive    (n + 1,) probabilities of 0..n arrivals in a block
     discount  gamma, 1 for the average cost
+    limited   whether CPUs may be able to run more tasks in a block than max_tasks_per_block, up to which choices are
+              computed. What more tasks would cost is then bounded from below (docs/bound.md, section 3)
     """
 
     device: Device
     arrive: jax.Array
     fading: Fading
     discount: jax.Array
+    limited: bool = False
+
+
+def _runs_more(device: Device) -> jax.Array:
+    """Whether the CPU can run more tasks in a block than max_tasks_per_block, with the last one cut."""
+    return device.capacity + ROUNDING >= device.max_tasks_per_block
+
+
+def _least_increase(device: Device) -> jax.Array:
+    """3 w4 xi W^3 / (n tau)^2 (M - 1)^2, M = max_tasks_per_block: every task started beyond M costs at least that."""
+    return 3.0 * device.energy_weight * device.energy_coef * (device.max_tasks_per_block - 1.0) ** 2
+
+
+@record
+class Many:
+    """Starting more than M tasks, from below: for every q its cost beyond c(M), with the future, and the tasks left."""
+
+    cost: jax.Array
+    left: jax.Array
+
+
+def _many(device: Device, future: jax.Array) -> Many:
+    """min over r <= q - M - 1 of (q - r - M) times the least increase + future(r), r tasks being left.
+
+    The cost is infinite for q <= M, and for a CPU that cannot run so many. `future` (q,) is gamma U.
+    """
+    limit, increase = device.max_tasks_per_block, _least_increase(device)
+    q = jnp.arange(len(future))
+    tilted = future - increase * q
+    least = jax.lax.cummin(tilted)
+    where = jax.lax.cummax(jnp.where(tilted <= least, q, 0))
+    most_left = jnp.maximum(q - limit - 1, 0)
+    cost = jnp.where((q > limit) & _runs_more(device), increase * (q - limit) + least[most_left], jnp.inf)
+    return Many(cost, where[most_left])
 
 
 def _extended(value: jax.Array, slope: jax.Array, length: int) -> jax.Array:
@@ -128,12 +166,14 @@ class Greedy:
     """The best choice at every queue length and fading point for some U.
 
     best     (q,) its value, mean over the fading
-    started  (q, max_tasks_per_block + 1) probability of starting j tasks
+    chosen   (q, choices) probability of each choice: 0..max_tasks_per_block tasks, and more where CPUs can run more
+    left     (q, choices) tasks that remain after it
     sent     (q,) mean fraction of a task that is offloaded
     """
 
     best: jax.Array
-    started: jax.Array
+    chosen: jax.Array
+    left: jax.Array
     sent: jax.Array
 
 
@@ -154,6 +194,11 @@ def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
 
     start = jnp.full((queues, points), jnp.inf), jnp.zeros((queues, points), jnp.int32)
     best, chosen = jax.lax.fori_loop(0, count, better, start)
+    left = jnp.maximum(jnp.arange(queues)[:, None] - numbers, 0)
+    many = _many(program.device, future) if program.limited else None
+    if many is not None:
+        value = many.cost[:, None] + choices.cost[:, -1]
+        best, chosen = jnp.minimum(best, value), jnp.where(value < best, len(numbers), chosen)
 
     def shares(j: jax.Array, before: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         started, sent = before
@@ -162,7 +207,12 @@ def _greedy(program: Program, choices: Choices, future: jax.Array) -> Greedy:
 
     empty = jnp.zeros((queues, len(numbers))), jnp.zeros(queues)
     started, sent = jax.lax.fori_loop(0, count, shares, empty)
-    return Greedy(best @ weight, started, sent)
+    if many is not None:
+        mine = jnp.where(chosen == len(numbers), weight, 0.0)
+        started = jnp.concatenate([started, jnp.sum(mine, axis=1)[:, None]], axis=1)
+        left = jnp.concatenate([left, many.left[:, None]], axis=1)
+        sent = sent + mine @ choices.offload[:, -1]
+    return Greedy(best @ weight, started, left, sent)
 
 
 def _over_arrivals(arrive: jax.Array, function: jax.Array) -> jax.Array:
@@ -171,26 +221,24 @@ def _over_arrivals(arrive: jax.Array, function: jax.Array) -> jax.Array:
 
 
 def _evaluated(program: Program, greedy: Greedy, future: jax.Array, slope: jax.Array, states: int) -> jax.Array:
-    """(states + 1, 3) the values of a fixed policy: of cost, inflow, and visits of the last state.
+    """(states + 1, 3 or 4) the values of a fixed policy: of cost, inflow, visits of the last state, many tasks started.
 
     The last row is the mean per block (average cost only). States beyond the table have the value of its last one, and
     `slope` more for each task.
     """
     arrive, discount = program.arrive, program.discount
-    m = jnp.arange(states)[:, None, None]
-    a = jnp.arange(arrive.shape[0])[:, None]
-    j = jnp.arange(greedy.started.shape[1])
-    probability = arrive[:, None] * greedy.started[m[..., 0] + a[:, 0]]
-    remaining = jnp.maximum(m + a - j, 0)
-    transitions = jnp.zeros((states, states)).at[m, jnp.minimum(remaining, states - 1)].add(probability)
+    m = jnp.arange(states)[:, None]
+    q = m + jnp.arange(arrive.shape[0])
+    probability, left = arrive[:, None] * greedy.chosen[q], greedy.left[q]
+    transitions = jnp.zeros((states, states)).at[m[..., None], jnp.minimum(left, states - 1)].add(probability)
     queue = jnp.arange(len(future))
-    after = queue[:, None] - j
-    future_of_rest = jnp.sum(greedy.started * jnp.where(after >= 0, future[after], 0.0), axis=1)
+    future_of_rest = jnp.sum(greedy.chosen * future[greedy.left], axis=1)
     paid = _over_arrivals(arrive, program.device.queue_weight * queue + greedy.best - future_of_rest)[:states]
-    paid = paid + discount * slope * jnp.sum(probability * jnp.maximum(remaining - states + 1, 0), axis=(1, 2))
+    paid = paid + discount * slope * jnp.sum(probability * jnp.maximum(left - states + 1, 0), axis=(1, 2))
     sent = program.device.server_work * _over_arrivals(arrive, greedy.sent)[:states]
     last = jnp.zeros(states).at[-1].set(1.0)
-    return _values(transitions, jnp.stack([paid, sent, last], axis=1), discount)
+    many = [_over_arrivals(arrive, greedy.chosen[:, -1])[:states]] if program.limited else []
+    return _values(transitions, jnp.stack([paid, sent, last, *many], axis=1), discount)
 
 
 def _values(transitions: jax.Array, per_block: jax.Array, discount: jax.Array) -> jax.Array:
@@ -218,6 +266,9 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     states, max_tasks, slots = guess.shape[0], program.device.max_tasks_per_block, program.arrive.shape[0] - 1
     choices, discount = _point_choices(program, price), program.discount
     steepest = program.device.queue_weight / jnp.where(discount < 1, 1.0 - discount, 1e-9)
+    if program.limited:
+        limit = program.device.queue_weight + _least_increase(program.device)
+        steepest = jnp.where(_runs_more(program.device), jnp.minimum(steepest, limit), steepest)
 
     def slope_of(value: jax.Array) -> jax.Array:
         return jnp.clip(value[-1] - value[-2], 0.0, steepest)
@@ -233,24 +284,24 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     def unsettled(carry: tuple[jax.Array, ...]) -> jax.Array:
         return (carry[2] > 1e-11) & (carry[3] < MAX_ROUNDS)
 
-    first = (_steep_enough(choices, guess), jnp.zeros(2), jnp.array(jnp.inf), jnp.array(0))
-    value, (inflow, tail_probability), _, _ = jax.lax.while_loop(unsettled, improve, first)
+    first = (_steep_enough(choices, guess), jnp.zeros(3 if program.limited else 2), jnp.array(jnp.inf), jnp.array(0))
+    value, means, _, _ = jax.lax.while_loop(unsettled, improve, first)
     slope = slope_of(value)
     future = discount * _extended(value, slope, states + max_tasks + slots)
     queue = program.device.queue_weight * jnp.arange(len(future))
     after = _over_arrivals(program.arrive, queue + _greedy(program, choices, future).best)
     residual = after - _extended(value, slope, states + max_tasks)
-    inflow, tail_probability = jnp.array([inflow, tail_probability]) * jnp.where(discount < 1, 1.0 - discount, 1.0)
+    inflow, tail_probability, *many = means * jnp.where(discount < 1, 1.0 - discount, 1.0)
     certificate = jnp.min(residual)
     part = jnp.where(
         discount < 1, discount * (value[0] + certificate / (1.0 - jnp.minimum(discount, 1 - 1e-9))), certificate
     )
-    return Solved(
-        Tables(value, slope, residual - certificate, residual[-1] - residual[-2], certificate),
-        part,
-        inflow,
-        tail_probability,
-    )
+    tables = Tables(value, slope, residual - certificate, residual[-1] - residual[-2], certificate)
+    if program.limited:
+        cost = _many(program.device, future).cost
+        rise = jnp.where(_runs_more(program.device), cost[-1] - cost[-2], 0.0)
+        tables = replace(tables, many=cost, slope_of_many=rise)
+    return Solved(tables, part, inflow, tail_probability, many[0] if many else jnp.zeros(()))
 
 
 @jax.jit

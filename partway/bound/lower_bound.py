@@ -19,22 +19,26 @@ import jax
 import numpy as np
 from scipy import special
 
+from partway.arguments import whole_number
 from partway.bound.certificate import Certificate
 from partway.bound.device_program import Fading, Program, Solved, fading_above, fading_below, solve_fleet
+from partway.errors import InputError, shown
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
 from partway.system.types import ROUNDING, Device, Server
-from partway.system.world import MOST_PLANNED, World
+from partway.system.world import MAX_PLANNED, World
 
 STATES = 32
 """States of a device's table at first; doubled while the best policy reaches its last state too often."""
 MAX_STATES = 512
 BINS = 256
 """Intervals of the fading over which an expectation is taken."""
+MAX_BINS = 100_000
 MAX_TAIL_PROBABILITY = 1e-7
 """Probability of a table's last state above which the table is too short."""
 UNSETTLED = 1e-3
-"""Probability of the longest table's last state above which the table does not describe a device's queue."""
+"""Probability of the longest table's last state, or of starting more than MAX_PLANNED tasks, above which a device's
+program does not describe it."""
 MAX_PRICE = 1e6
 """Multiple of what a task costs a party that works at its limit: devices that send at this price have no choice."""
 UNSTABLE = "every policy is unstable"
@@ -76,27 +80,32 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
 
     bins  intervals of the fading over which an expectation is taken
 
-    Raises NoBound where there is none, ValueError where `price` is not from 0 to w1 gamma / (1 - gamma).
+    Raises NoBound where there is none, InputError where `price` is not from 0 to w1 gamma / (1 - gamma) or another
+    argument is of a wrong type.
     """
+    given: tuple[Any, Any] = world, price
+    if not isinstance(given[0], World):
+        raise InputError(f"lower_bound takes a world of partway.system.world.build, got {type(world).__name__}")
+    whole_number("bins", bins, 2, MAX_BINS)
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
-    if float(np.max(world.devices.capacity)) + ROUNDING >= MOST_PLANNED:
-        raise NoBound(f"no bound where a device can run {MOST_PLANNED} tasks or more in a block")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
     max_tasks = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
     if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= max_tasks).any():
-        raise NoBound(f"no bound: a device gets more tasks than it can take up: {UNSTABLE}")
+        raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
     with jax.enable_x64(True):
         dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())), STATES)
-        if price is not None and not 0 <= price <= dual.cap:
-            raise ValueError(f"price {price}: a bound is proven for 0 to {dual.cap:g}")
+        if price is not None and not (isinstance(given[1], int | float | np.number) and 0 <= price <= dual.cap):
+            raise InputError(f"price {shown(price)}: the bound is proven for prices between 0 and {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
         solved = dual.at(multiplier)
         if np.max(solved.tail_probability) > UNSETTLED:
             raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
+        if np.max(solved.many) > UNSETTLED:
+            raise NoBound(f"no bound: a device would start more than {MAX_PLANNED} tasks in a block")
         above = _Dual(world, fading_above(bins), dual.states).at(multiplier)
-        server_dual_value, _ = _server_part(world.server, dual.discount, multiplier)
+        server_dual_value, _ = best_service(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * server_dual_value
         tables = jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, -1), solved.tables)
@@ -127,7 +136,8 @@ class _Dual:
         arrive = special.binom(device.slots, count) * arrival_prob**count * (1 - arrival_prob) ** count[::-1]
         own: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (fleet, len(leaf))), fading)
-        self.programs = Program(own, host_array(arrive), points, host_array(np.full(fleet, self.discount)))
+        discount, limited = host_array(np.full(fleet, self.discount)), device.max_tasks_per_block == MAX_PLANNED
+        self.programs = Program(own, host_array(arrive), points, discount, limited)
         self.cap = price_cap(self.server, self.discount)
         self.value = self._first_guess()
 
@@ -149,7 +159,7 @@ class _Dual:
 
     def slope(self, price: float) -> float:
         """Derivative of the bound by the multiplier, up to a positive factor: work sent minus work served."""
-        return float(np.sum(self.at(price).inflow)) - _server_part(self.server, self.discount, price)[1]
+        return float(np.sum(self.at(price).inflow)) - best_service(self.server, self.discount, price)[1]
 
     def best_price(self) -> float:
         """The multiplier in [0, cap] where the bound is largest; it is concave."""
@@ -187,7 +197,7 @@ def _marginal(server: Server, f: float) -> float:
     return float(server.queue_weight) + 3.0 * float(service_cost_coef(server)) * f**2
 
 
-def _server_part(server: Server, discount: float, price: float) -> tuple[float, float]:
+def best_service(server: Server, discount: float, price: float) -> tuple[float, float]:
     """min over f in [0, F] of (w1 - lambda / gamma) f + w2 E(f), and its f."""
     profit, coef = price / discount - float(server.queue_weight), float(service_cost_coef(server))
     limit = float(server.slot_capacity) * server.slots

@@ -2,23 +2,22 @@
 
 from typing import Any
 
-import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from partway.bound.lower_bound import Bound
+from partway.bound.lower_bound import Bound, best_service
 from partway.formatting import number, plain
 from partway.scenario.schema import Scenario
-from partway.system.equations import service_cost_coef
+from partway.system.fading import LAW
 from partway.system.types import Server
+from partway.tables import details_grid
 
 ASSUMES = (
     "the queue is conserving: what is sent leaves the device",
     "arrivals and gains are identically distributed over blocks and independent of everything observed and done before "
     "(devices may be correlated)",
     "a device's arrivals and gain are independent of each other",
-    "arrivals are binomial, fading is Rayleigh, and a device knows its gain before it decides",
+    f"arrivals are binomial, fading is {LAW}, and a device knows its gain before it decides",
     "no cost is negative, and rates are within f_max",
     "a block starts whole tasks and cuts the last one or none; no partly computed task is kept",
 )
@@ -30,11 +29,9 @@ ASSUMES_BY_OBJECTIVE = {
 """What it assumes in addition."""
 
 
-def served_at_best(server: Server, price: float, discount: float) -> float:
-    """The f of psi*: work per block [mean tasks] where (w1 - lambda / gamma) f + w2 E(f) is least."""
-    profit = max(price / discount - float(server.queue_weight), 0.0)
-    unlimited = np.sqrt(profit / (3.0 * float(service_cost_coef(server))))
-    return min(float(unlimited), float(server.slot_capacity) * server.slots)
+def assumptions(objective: str) -> list[str]:
+    """What the proof of the bound on this objective assumes."""
+    return [*ASSUMES, ASSUMES_BY_OBJECTIVE[objective]]
 
 
 def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
@@ -49,11 +46,11 @@ def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
         "price": price,
         "parts": {"devices": devices, "server": bound.value - devices, "each_device": bound.parts.tolist()},
         "sent_per_block": float(bound.inflow.sum()),
-        "served_per_block": served_at_best(server, price, discount),
+        "served_per_block": best_service(server, discount, price)[1],
         "slack": bound.slack,
         "slack_percent": 100.0 * bound.slack / bound.value if bound.value > abs(bound.slack) else None,
         "tail_probability": bound.tail_probability,
-        "assumes": [*ASSUMES, ASSUMES_BY_OBJECTIVE[bound.objective]],
+        "assumes": assumptions(bound.objective),
     }
     return plain(document)
 
@@ -61,13 +58,7 @@ def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
 def details_table(document: dict[str, Any], name: str) -> Group:
     """The same as a table for the terminal."""
     kind = "average cost of a block" if document["objective"] == "average" else "discounted cost from empty queues"
-    grid = Table(
-        title=f"{name}: lower bound on the {kind}, {document['scenario']['devices']} devices",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        show_header=False,
-    )
+    grid = details_grid(f"{name}: lower bound on the {kind}, {document['scenario']['devices']} devices")
     for row in _lines(document):
         grid.add_row(*row)
     assumptions = "; ".join(document["assumes"])

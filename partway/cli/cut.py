@@ -1,6 +1,7 @@
-"""`partway cut`: from its flags to an result, and the files of the result."""
+"""`partway cut`: from its flags to the result and its files."""
 
 import argparse
+import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Answer, print and write."""
+    """Find the plan, print it and write it."""
     from partway.cli import output
     from partway.planner import report
 
@@ -81,7 +82,11 @@ def question(options: argparse.Namespace) -> "DeviceContext":
     """The device in its world. An ONNX file is profiled first."""
     from partway.planner.context import device_context, with_task
     from partway.scenario.loading import load
+    from partway.scenario.overrides import override_pairs
 
+    for field in override_pairs(options.set):
+        if "task" in field.split("."):
+            raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
             raise InputError(f"--{flag} must be between {low} and {high}, got {value}")
@@ -120,13 +125,15 @@ def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "On
 
     on_progress("lower bound", 0)
     bound, why = _bound(options, target)
-    scheme, seeds = ("priced" if bound is None else "oracle"), range(options.seeds)
+    scheme = "priced" if bound is None else "oracle"  # the schemes that decide as the plan does
+    seeds = range(options.seeds)
     run = run_scheme(target, scheme, seeds, options.blocks, bound, on_progress)
     rule, source = _rule(target, bound, run, f"{why}learned by priced in {options.blocks} blocks")
     rows = [policy_outcome(target, "recommended", run, rule.price)]
     rows += [_extreme(options, target, scheme, rule, on_progress) for scheme in EXTREMES]
     on_progress("break-even", 0)
-    return CutResult(target, rule, source, break_even(target.device, rule.price), single_tasks(target, rule), rows)
+    even = break_even(target.device, rule.price, target.fixed_noise)
+    return CutResult(target, rule, source, even, single_tasks(target, rule), rows)
 
 
 def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound | None, str]":
@@ -170,7 +177,8 @@ def write(options: argparse.Namespace, result: "CutResult", text: "Callable[[], 
     name = f"{profile.name}.csv"
     (folder / name).write_text(write_profile(profile), encoding="utf-8")
     (folder / "cut.json").write_text(text(), "utf-8")
-    task = _task(options, str(options.out / name))
-    (folder / "scenario.toml").write_text(with_task(scenario, task).to_toml(), "utf-8")
+    final = Path(os.path.abspath(options.out))
+    text_of_scenario = with_task(scenario, _task(options, str(final / name))).to_toml(final)
+    (folder / "scenario.toml").write_text(text_of_scenario, "utf-8")  # the folder can be moved
     output.save_table(folder, lambda console: console.print(report.details_table(result)))
     cut_map.write(result, folder)

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from partway.arguments import MAX_SEED_COUNT
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
     from partway.experiments.comparison import Plan
-
-MAX_SEED_COUNT = 100_000
 
 
 def whole_number(text: str) -> int:
@@ -44,7 +43,8 @@ def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper",
         action="extend",
         default=[],
         metavar="FIELD=VALUE",
-        help="change fields of the scenario, such as devices=50",
+        help="change fields of the scenario, such as devices=50 or device.cpu_max_hz=1e9; in groups "
+        "group.NAME.cpu_max_hz=1e9, or group.*.cpu_max_hz for all of them",
     )
 
 

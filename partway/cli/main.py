@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 from partway.cli import interrupts
+from partway.cli.stdout import reserved, results
 from partway.errors import InputError, closest, nearest, shorten, shown
 
 DESCRIPTION = "Simulate and control partial offloading of DNN inference from wireless devices to an edge server."
@@ -65,7 +66,8 @@ class CommandModule(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Without `arguments` it runs those of this process."""
-    own_process = arguments is None
+    own_process, options = arguments is None, None
+    _written().clear()
     try:
         if own_process:
             _open_streams()
@@ -76,11 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _load_libraries()
             cache_compiled_programs(own_process)
             use_all_cores()
-        options.run(options)
+        with reserved():
+            options.run(options)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         return _interrupted(str(interrupt), own_process)
+    except SystemExit as end:
+        if options is None:  # of argparse, after --help
+            raise
+        return _failed(InputError(f"a policy or its module called sys.exit({shown(end.code)}); remove that call"))
     except Exception as error:
         return _interrupted("interrupted", own_process) if own_process and interrupts.received() else _failed(error)
     finally:
@@ -105,18 +112,27 @@ def _open_streams() -> None:
 
 def _interrupted(message: str, own_process: bool) -> int:
     """Say that a signal ended the command; returns its exit code."""
+    written = [shown(str(path), 100) for path in dict.fromkeys(_written())]
+    usual = f"interrupted after writing {', '.join(written)}" if written else "interrupted; nothing was written"
     if own_process:
         interrupts.ignore()
-    _say(message or "interrupted; nothing was written")
+    _say(message or usual)
     code = INTERRUPTED + (interrupts.received() or signal.SIGINT)
     if own_process:
         os._exit(code)  # XLA's threads may still compute, and crash where Python is taken down under them
     return code
 
 
+def _written() -> list[Path]:
+    """What this process has written for the user. The module that knows is slow to import: no command, no files."""
+    module = sys.modules.get("partway.files")
+    return module.written if module else []
+
+
 def _failed(error: Exception) -> int:
     """Say what is wrong in one line; returns the exit code. Raises what is a fault of the program."""
-    if not isinstance(error, InputError | OSError):
+    message = _cause(error)
+    if message is None and not isinstance(error, OSError):
         raise error
     try:
         if sys.stdout:  # None where it is closed
@@ -125,7 +141,7 @@ def _failed(error: Exception) -> int:
         _discard_output()
     if isinstance(error, BrokenPipeError):
         return 0
-    _say(str(error if isinstance(error, InputError) else InputError(str(error))))
+    _say(str(InputError(message or str(error))))  # without a message: such as a full disk behind standard output
     return 2
 
 
@@ -133,6 +149,20 @@ def _say(message: str) -> None:
     """A line on standard error, if anybody can read it: a terminal that was closed has none."""
     with contextlib.suppress(OSError):
         print(f"partway: {message}", file=sys.stderr, flush=True)
+
+
+def _cause(error: Exception) -> str | None:
+    """What is wrong with the input or the machine; None where it is the program, or standard output."""
+    text, name = str(error), type(error).__name__
+    if isinstance(error, InputError):
+        return text
+    if isinstance(error, MemoryError) or (name == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text):
+        return f"out of memory ({shorten(text, 100) or name}); use fewer devices, seeds or blocks"
+    if isinstance(error, RuntimeError | AssertionError) and "jax" in sys.modules:
+        from partway.programs import missing_backend
+
+        return missing_backend()
+    return None
 
 
 def _discard_output() -> None:
@@ -160,6 +190,12 @@ class Parser(argparse.ArgumentParser):
             hint = nearest(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
             self.error(f"unrecognized arguments: {shorten(' '.join(unknown))}{hint}")
         return parsed, unknown
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse an empty value: no flag or argument has a use for one."""
+        if "" in arg_strings and action.nargs != argparse.PARSER:
+            self.error(f"{action.option_strings[0] if action.option_strings else action.metavar} must not be empty")
+        return super()._get_values(action, arg_strings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -207,7 +243,7 @@ def build_parser() -> Parser:
     usage = "partway [-h] [--version] COMMAND ..."
     parser = Parser(prog="partway", usage=usage, description=DESCRIPTION, epilog=epilog)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.set_defaults(run=lambda options: _print_version() if options.version else parser.print_help())
+    parser.set_defaults(run=lambda options: _print_version() if options.version else parser.print_help(results()))
     parser.set_defaults(uses_jax=False)
     commands = parser.add_subparsers(
         metavar="COMMAND", prog="partway", parser_class=CommandParser, help=argparse.SUPPRESS
@@ -229,7 +265,7 @@ def _examples(examples: Mapping[str, str]) -> str:
 def _print_version() -> None:
     from partway.provenance import version  # reads the metadata of installed packages
 
-    print(f"partway {version()}")
+    print(f"partway {version()}", file=results())
 
 
 def _load_libraries() -> None:

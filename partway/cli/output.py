@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from partway import files
+from partway.cli.stdout import results
 from partway.cli.terminal import FILE_WIDTH, Screen, terminal, working
 from partway.errors import InputError
 
@@ -37,11 +37,8 @@ class Destination:
             write(self.partial)
 
 
-class Step(NamedTuple):
-    """Something that is written at the end: what to call it, and how."""
-
-    name: str
-    write: Callable[[], object]
+Step = Callable[[], object]
+"""Writes something at the end."""
 
 
 class Destinations(NamedTuple):
@@ -55,10 +52,10 @@ class Destinations(NamedTuple):
         steps = list[Step]()
         if self.json:
             file = self.json
-            steps.append(Step("the file of --json", lambda: file.fill(lambda path: path.write_text(text(), "utf-8"))))
+            steps.append(lambda: file.fill(lambda path: path.write_text(text(), "utf-8")))
         if self.out:
             folder = self.out
-            steps.append(Step("the folder of --out", lambda: folder.fill(write)))
+            steps.append(lambda: folder.fill(write))
         return steps
 
 
@@ -84,7 +81,7 @@ def destinations(options: argparse.Namespace, folder: bool = True) -> Generator[
 @contextlib.contextmanager
 def checkpoint_file(options: argparse.Namespace) -> Generator[Destination | None]:
     """The file of --save, None where there is none."""
-    if not options.save:
+    if options.save is None:
         yield None
         return
     same = options.json not in (None, STDOUT) and os.path.realpath(options.save) == os.path.realpath(options.json)
@@ -125,26 +122,20 @@ def finish(
     unprinted: Exception | None = None
     try:
         if options.json == STDOUT:
-            print(text(), end="")
+            print(text(), end="", file=results())
         else:
             table(terminal())
-        if sys.stdout:  # None where it is closed
-            sys.stdout.flush()  # files come after it: a disk that is full loses no result
+        if results():  # None where it is closed
+            results().flush()  # files come after it: a disk that is full loses no result
     except Exception as error:
         unprinted = error
-    errors, written = list[Exception](), list[str]()
-    try:
-        with working("writing results", terminal(errors=True)):
-            for name, write in steps:
-                try:
-                    write()
-                    written.append(name)
-                except Exception as error:
-                    errors.append(error)
-    except KeyboardInterrupt:
-        if not written:
-            raise
-        raise KeyboardInterrupt(f"interrupted; {' and '.join(written)} was written before") from None
+    errors = list[Exception]()
+    with working("writing results", terminal(errors=True)):
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                errors.append(error)
     faults = [error for error in errors if not isinstance(error, InputError)]
     if faults:
         raise faults[0]
@@ -159,7 +150,7 @@ def say_where(options: argparse.Namespace) -> None:
     console = terminal(errors=True)
     if options.out:
         console.print(f"Results are in {options.out}")
-    elif not options.json:
+    elif not (options.json or getattr(options, "save", None)):
         console.print("Nothing was saved; use --out DIR to save data and figures.", style="dim")
 
 

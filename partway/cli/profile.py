@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
 
     seconds, splits = None, None
     from_file = Path(options.model).suffix.lower() == ".onnx"
-    if not from_file and (options.time_layers or options.verify or options.shape or options.input_bits):
+    if not from_file and (options.time_layers or options.verify or options.shape or options.input_bits is not None):
         wanted = "--time-layers, --verify, --shape and --input-bits need an .onnx file"
         raise InputError(f"{wanted}, got {shown(options.model)}")
     with output.destinations(options) as places:

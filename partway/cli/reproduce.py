@@ -73,13 +73,13 @@ def run(options: argparse.Namespace) -> None:
         text = output.json_text(as_json(findings))
         steps = places.steps(lambda: text, lambda folder: None)
         if store:
-            steps.append(output.Step("the folder of --out", lambda: _write_report(findings, text, store)))
+            steps.append(lambda: _write_report(findings, text, store))
         if options.table:
-            steps.append(output.Step("the file of --table", lambda: insert(options.table, findings)))
+            steps.append(lambda: insert(options.table, findings))
         output.finish(options, lambda: text, lambda console: console.print(show(findings)), steps)
     if options.out:
         errors.print(f"The report is {options.out / 'report.html'}")
-    else:
+    elif not (options.json or options.table):
         errors.print("Nothing was saved; use --out DIR to save the report and figures.", style="dim")
 
 

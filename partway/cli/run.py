@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal
-from partway.errors import InputError
+from partway.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def run(options: Namespace) -> None:
     from partway.experiments.comparison import execute
     from partway.measurement.checkpoint import read
 
-    start = read(options.load) if options.load else None
+    start = None if options.load is None else read(options.load)
     plan, errors = _plan(options, start), terminal(errors=True)
     with output.destinations(options) as places, output.checkpoint_file(options) as trained:
         output.print_load(plan, errors)
@@ -76,7 +76,7 @@ def run(options: Namespace) -> None:
             raise InputError(f"--save {options.save}: {plan.schemes[0]} has nothing to save: {why}")
         first: list[output.Step] = []
         if trained:
-            first = [output.Step("the file of --save", partial(trained.fill, partial(_save, plan, runs[0], start)))]
+            first = [partial(trained.fill, partial(_save, plan, runs[0], start))]
         output.finish_dataset(options, places, checkpoint.continued(dataset, start), _draw, first)
 
 
@@ -116,7 +116,10 @@ def _completed(options: Namespace, start: "Checkpoint | None") -> Namespace:
         header = start.header
         usual = {"scenario": start.scenario(), "schemes": [header.scheme], "server": header.server}
         usual["precision"] = header.precision
-    return Namespace(**vars(options) | {name: value for name, value in usual.items() if not getattr(options, name)})
+        for flag, name in (("--schemes", header.scheme), ("--server", header.server)):
+            if name and ":" in name and getattr(options, flag.removeprefix("--")) is None:
+                raise InputError(f"{start.given}: imports no code; add {flag} {shorten(name)} to use that controller")
+    return Namespace(**vars(options) | {name: value for name, value in usual.items() if getattr(options, name) is None})
 
 
 def _runner(start: "Checkpoint | None", runs: "list[Run]") -> "SchemeRunner":

@@ -2,6 +2,7 @@
 
 import argparse
 
+from partway.cli.stdout import results
 from partway.cli.terminal import listing, terminal
 
 DESCRIPTION = "List the scenarios that ship with Partway, or print one as commented TOML to start your own from."
@@ -23,4 +24,4 @@ def run(options: argparse.Namespace) -> None:
     if options.name is None:
         terminal().print(listing(("scenario", "what it models"), list(presets().items()), wrapped="what it models"))
     else:
-        print(preset_text(options.name), end="")
+        print(preset_text(options.name), end="", file=results())

@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import csv
+import json
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -45,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="FIELD=SPEC",
-        help="a field to vary; SPEC is START:STOP:COUNT, START:STOP:COUNT:log, A,B,C or a TOML array",
+        help="a field to vary, as in --set; SPEC is START:STOP:COUNT, START:STOP:COUNT:log, A,B,C or a TOML array",
     )
     flags.add_scenario(parser)
     flags.add_simulation(parser)
@@ -90,9 +92,10 @@ def run(options: argparse.Namespace) -> None:
             with store.results() as folder:
                 _write(dataset, text, folder)
 
-        steps = [*places.steps(lambda: text, lambda folder: None), output.Step("the folder of --out", write)]
+        steps = [*places.steps(lambda: text, lambda folder: None), write]
         output.finish(options, lambda: text, lambda console: console.print(report.table(dataset)), steps)
     output.say_where(options)
+    report.check_complete(dataset)
 
 
 def _plan(options: argparse.Namespace) -> "SweepPlan":
@@ -182,7 +185,7 @@ def _bar(console: Console) -> "Generator[OnProgress]":
 
 
 def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
-    """Write dataset, JSON, scenario, table and figures."""
+    """Write dataset, JSON, CSV, scenario, table and figures."""
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dataset import grid
@@ -191,6 +194,8 @@ def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
 
     save_dataset(dataset, folder)
     (folder / "results.json").write_text(text, "utf-8")
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(report.csv_rows(json.loads(text)))
     (folder / "scenario.toml").write_text(str(dataset.attrs["scenario"]), "utf-8")
     output.save_table(folder, lambda console: console.print(report.table(dataset, max_rows=len(grid(dataset)))))
     figure.write(dataset, folder)

@@ -1,6 +1,7 @@
 """Where commands print: consoles that fit the terminal, plain tables, and progress."""
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+
+from partway.cli.stdout import results
+from partway.tables import Grid
 
 FILE_WIDTH = 100
-"""Columns of what goes to a file or a pipe."""
+"""Columns of what goes to a file, or to a pipe if COLUMNS does not say how many it takes."""
 
 Advance = Callable[[str, int], None]
 """Called with what is being done and how much of it was just finished."""
@@ -36,16 +39,19 @@ class Screen(Console):
 
 
 def terminal(errors: bool = False) -> Console:
-    """Standard output, or standard error."""
-    console = Screen(stderr=errors)
-    return console if console.is_terminal else Screen(stderr=errors, width=FILE_WIDTH)
+    """Standard output, or standard error; as wide as the terminal, COLUMNS, or FILE_WIDTH."""
+    file = None if errors else results()
+    console = Screen(stderr=errors, file=file)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    return Screen(stderr=errors, file=file, width=FILE_WIDTH)
 
 
-def listing(titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: str | None = None) -> Table:
+def listing(titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: str | None = None) -> Grid:
     """A plain table; only the column `wrapped` may take several lines."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Grid()
     for title in titles:
-        table.add_column(title, no_wrap=title != wrapped)
+        table.add_column(title, wrap=title == wrapped)
     for row in rows:
         table.add_row(*row)
     return table

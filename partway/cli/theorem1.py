@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal
+from partway.errors import InputError, shorten
+from partway.tables import Grid
 
 if TYPE_CHECKING:
     from partway.paper.theorem1 import Point
@@ -39,6 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure, print and write."""
     from partway.cli import output
+    from partway.experiments.sweep.group import FAILED
     from partway.paper.theorem1 import cases, measure
     from partway.scenario.loading import load
 
@@ -63,6 +65,9 @@ def run(options: argparse.Namespace) -> None:
         steps = places.steps(str, draw)
         output.finish(options, str, lambda console: console.print(table(points)), steps)
     output.say_where(options)
+    failed = [str(point.no_gap) for point in points if point.status == FAILED]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(points)} cases failed: {shorten(failed[0], 200)}")
 
 
 def table(points: "Sequence[Point]") -> Group:
@@ -70,11 +75,10 @@ def table(points: "Sequence[Point]") -> Group:
     from partway.paper.theorem1 import label
 
     kinds = list(dict.fromkeys(point.kind for point in points))
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("scenario with", no_wrap=True)
-    grid.add_column("bound", justify="right")
-    for kind in kinds:
-        grid.add_column(label(kind).replace(", ", "\n"), justify="right", no_wrap=True)
+    grid = Grid()
+    grid.add_column("scenario with")
+    for title in ("bound", *(label(kind).replace(", ", "\n") for kind in kinds)):
+        grid.add_column(title, "right")
     for axis, value in dict.fromkeys((point.axis, point.value) for point in points):
         own = {point.kind: point for point in points if (point.axis, point.value) == (axis, value)}
         grid.add_row(f"{axis}={value:g}", f"{own[kinds[0]].bound:.4g}", *(shown(own[kind]) for kind in kinds))

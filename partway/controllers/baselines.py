@@ -63,16 +63,16 @@ class Full(DeviceController):
 class Constant(DeviceController):
     """In every block the same number of tasks is started and the same fraction of the last one is offloaded.
 
-    share, tasks  that fraction and that number; tuned on held-out seeds before a comparison
-                  (`partway.experiments.preparation`), unless the scenario sets them
+    offload, started  that fraction and that number; tuned on held-out seeds before a comparison
+                      (`partway.experiments.preparation`), unless the scenario sets them
     """
 
-    limits: ClassVar[Mapping[str, Limits]] = {"share": (0.0, 1.0), "tasks": (0.0, 1e6)}
-    share: float = 0.5
-    tasks: float = 2.0
+    limits: ClassVar[Mapping[str, Limits]] = {"offload": (0.0, 1.0), "started": (0.0, 1e6)}
+    offload: float = 0.5
+    started: float = 2.0
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        return DeviceAction(jnp.minimum(view.q, self.tasks), jnp.full_like(view.q, self.share))
+        return DeviceAction(jnp.minimum(view.q, self.started), jnp.full_like(view.q, self.offload))
 
 
 class Steady(ServerController):

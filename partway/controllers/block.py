@@ -29,7 +29,7 @@ from partway.system.equations import (
     server_cost,
     server_energy,
 )
-from partway.system.types import Broadcast, Device, DeviceAction, Exogenous, Server, ServerAction
+from partway.system.types import ROUNDING, Broadcast, Device, DeviceAction, Exogenous, Server, ServerAction
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ class DeviceOutcome:
     power            transmit power [W]
     energy_j         of CPU and radio [J]
     relative_change  of what was learned, NaN where nothing is
+    out_of_range     whether the action that was asked for lies outside its range; None: not looked at
     """
 
     q: jax.Array
@@ -54,6 +55,7 @@ class DeviceOutcome:
     power: jax.Array
     energy_j: jax.Array
     relative_change: jax.Array
+    out_of_range: jax.Array | None = None
 
 
 @record
@@ -63,11 +65,13 @@ class ServerOutcome:
     backlog           work that waited before the block [mean tasks]
     service_per_slot  (n,) work commanded in each slot [mean tasks]
     relative_change   of what was learned, NaN where nothing is
+    out_of_range      as in `DeviceOutcome`
     """
 
     backlog: jax.Array
     service_per_slot: jax.Array
     relative_change: jax.Array
+    out_of_range: jax.Array | None = None
 
 
 @record
@@ -100,7 +104,7 @@ def device_block(
 
     view, next_broadcast  hold the fields of the broadcast that the controller uses
     """
-    action, energy_j = act_device(controller, state, device, view, key)
+    action, energy_j, out_of_range = act_device(controller, state, device, view, key)
     next_q = next_device_queue(device, view.q, action, exogenous.arrivals)
     next_view = DeviceView(next_q, exogenous.gain, exogenous.arrivals, next_broadcast)
     if learning:
@@ -115,17 +119,21 @@ def device_block(
         power=power_for(device, view.gain, action.offload),
         energy_j=energy_j,
         relative_change=jnp.broadcast_to(jnp.asarray(controller.relative_change(state), view.q.dtype), view.q.shape),
+        out_of_range=out_of_range,
     )
     return state, next_view, outcome
 
 
 def act_device(
     controller: DeviceController, state: ControllerState, device: Device, view: DeviceView, key: jax.Array
-) -> tuple[DeviceAction, jax.Array]:
-    """The action that happens and the energy that it takes [J]."""
+) -> tuple[DeviceAction, jax.Array, jax.Array | None]:
+    """The action that happens, the energy that it takes [J], and `DeviceOutcome.out_of_range`."""
     asked = controller.act(state, device, view, key)
     action = feasible_action(device, view.q, view.gain, asked)
-    return action, device_energy(device, view.gain, action)
+    outside = None
+    if not ships(controller):
+        outside = jnp.broadcast_to(_outside(asked.started, view.q) | _outside(asked.offload, 1.0), view.q.shape)
+    return action, device_energy(device, view.gain, action), outside
 
 
 def for_fleet(controller: DeviceController, function: Callable[..., T]) -> Callable[..., T]:
@@ -135,10 +143,22 @@ def for_fleet(controller: DeviceController, function: Callable[..., T]) -> Calla
 
 def act_server(
     controller: ServerController, state: ControllerState, server: Server, view: ServerView, key: jax.Array
-) -> ServerAction:
-    """The server's action, its service limited to what f_max allows."""
+) -> tuple[ServerAction, jax.Array | None]:
+    """The server's action, its service limited to what f_max allows, and `ServerOutcome.out_of_range`."""
     asked = controller.act(state, server, view, key)
-    return replace(asked, service_per_slot=jnp.clip(asked.service_per_slot, 0.0, server.slot_capacity))
+    action = replace(asked, service_per_slot=jnp.clip(asked.service_per_slot, 0.0, server.slot_capacity))
+    limit = server.slot_capacity * (1.0 + ROUNDING)
+    return action, None if ships(controller) else jnp.any(_outside(asked.service_per_slot, limit))
+
+
+def _outside(value: jax.Array, limit: jax.Array | float) -> jax.Array:
+    """Whether a number is outside 0 to `limit` by more than rounding; NaN is not: it has a message of its own."""
+    return jnp.asarray((value < -ROUNDING) | (value > limit + ROUNDING))
+
+
+def ships(controller: DeviceController | ServerController) -> bool:
+    """Whether a controller is one of Partway's: what others ask for is checked."""
+    return type(controller).__module__.partition(".")[0] == "partway"
 
 
 def learn_server(

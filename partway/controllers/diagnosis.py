@@ -1,13 +1,13 @@
 """What is wrong with a policy from outside, said in one line before anything runs: class, line and remedy.
 
-Functions are traced for one device, or the server, without being compiled.
+Functions are traced for one device, or the server, without being compiled. `print` and `sys.exit` in them do no harm.
 """
 
 import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,13 @@ from partway.controllers.base import (
     ServerController,
     ServerView,
 )
-from partway.controllers.block import received
+from partway.controllers.block import received, ships
 from partway.errors import InputError, shorten
+from partway.pytree import cast_floats
 from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
+from partway.system.world import World
 
+T = TypeVar("T")
 OURS = Path(__file__).parents[1]
 UNKNOWN = "the values of arrays are not known while a policy is compiled"
 REMEDIES: dict[type[Exception], str] = {
@@ -37,50 +40,56 @@ REMEDIES: dict[type[Exception], str] = {
 
 def comes_from_outside(pair: ControllerPair) -> bool:
     """Whether a controller of the pair does not ship with Partway."""
-    return not (_ships(pair.device) and _ships(pair.server))
+    return not (ships(pair.device) and ships(pair.server))
 
 
-def check_pair(name: str, pair: ControllerPair, devices: Device, server: Server) -> None:
+def check_pair(name: str, pair: ControllerPair, world: World, precision: str) -> None:
     """Raise InputError, one line with class, line and remedy, if a controller from outside cannot work.
 
-    name     of the scheme, for the message        devices  of the fleet, device axis last; the first is asked
+    name  of the scheme, for the message        world  whose first device is asked, and whose server
     """
-    if not _ships(pair.device):
-        check_device(name, pair.device, devices)
-    if not _ships(pair.server):
-        check_server(name, pair.server, server, devices.mean_gain.shape[-1])
+    with jax.enable_x64(precision == "float64"):
+        if not ships(pair.device):
+            check_device(name, pair.device, cast_floats(world.devices, precision))
+        if not ships(pair.server):
+            check_server(name, pair.server, cast_floats(world.server, precision), world.devices.mean_gain.shape[-1])
 
 
 def check_device(name: str, controller: DeviceController, devices: Device) -> None:
     """`check_pair` of a device controller."""
-    devices = jax.tree.map(jnp.asarray, devices)
-    device = jax.tree.map(lambda leaf: leaf[..., 0], devices)
+    device: Device = jax.tree.map(lambda leaf: leaf[..., 0], devices)
     view, key = _device_view(controller, device), jax.random.key(0)
     guard = _Guard(name, controller)
     controller = guard("setup", controller.setup, key, devices, traced=False)
     state = guard("init", controller.init, device, view, key)
     action = guard("act", controller.act, state, device, view, key)
-    guard.check_action(action, DeviceAction, {"started": (), "offload": ()})
+    guard.check_result("act", action, DeviceAction, {"started": (), "offload": ()})
+    if action.power is not None:
+        guard.check_result("act", action, DeviceAction, {"power": ()})
     happened = DeviceAction(view.q, view.q, action.power)
     after = guard("learn", controller.learn, state, device, view, happened, view.q, view)
     guard.check_state(state, after)
+    guard.check_number("relative_change", guard("relative_change", controller.relative_change, state))
 
 
 def check_server(name: str, controller: ServerController, server: Server, devices: int) -> None:
     """`check_pair` of a server controller."""
-    server = jax.tree.map(jnp.asarray, server)
     zero = jnp.zeros_like(server.queue_weight)
     view = ServerView(zero, zero, jnp.zeros(devices, zero.dtype))
     guard, key = _Guard(name, controller), jax.random.key(0)
     state = guard("init", controller.init, server, view, key)
     action = guard("act", controller.act, state, server, view, key)
-    guard.check_action(action, ServerAction, {"service_per_slot": (server.slots,)})
+    guard.check_result("act", action, ServerAction, {"service_per_slot": (server.slots,)})
+    shapes = {"price": (), "service_rate": (), "backlog": (), "share": (devices,)}
+    guard.check_result("act", action.broadcast, Broadcast, shapes)
     after = guard("learn", controller.learn, state, server, view, action, zero, view)
     guard.check_state(state, after)
+    guard.check_number("relative_change", guard("relative_change", controller.relative_change, state))
 
 
-def _ships(controller: DeviceController | ServerController) -> bool:
-    return type(controller).__module__.partition(".")[0] == "partway"
+def explained(name: str, pair: ControllerPair, function: Callable[..., T], *arguments: Any) -> T:
+    """What the function returns; raises InputError as `check_pair` does where a controller of the pair fails in it."""
+    return _Guard(name, pair.server if ships(pair.device) else pair.device)("", function, *arguments, traced=False)
 
 
 def _device_view(controller: DeviceController, device: Device) -> DeviceView:
@@ -97,25 +106,33 @@ class _Guard:
         self.name, self.kind = name, type(controller)
 
     def __call__(self, method: str, function: Callable[..., Any], *arguments: Any, traced: bool = True) -> Any:
-        """What the method returns, as shapes; raises InputError where it fails."""
+        """What the method returns, as shapes if it is traced; raises InputError where it fails."""
         try:
             return jax.eval_shape(function, *arguments) if traced else function(*arguments)
         except MemoryError:
             raise
-        except Exception as error:  # somebody else's code can fail in any way
+        except (Exception, SystemExit) as error:  # somebody else's code can fail in any way
             remedy = next((words for kind, words in REMEDIES.items() if isinstance(error, kind)), None)
-            message = remedy or f"{type(error).__name__}: {shorten(str(error).splitlines()[0], 160)}"
+            message = remedy or f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}"
             raise InputError(f"{self._where(method, error)}: {message}") from error
 
-    def check_action(self, action: Any, kind: type, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Raise InputError unless `act` has returned what it must."""
-        if not isinstance(action, kind):
-            raise self._wrong("act", f"must return a {kind.__name__}, not {type(action).__name__}")
+    def check_result(self, method: str, result: Any, kind: type, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Raise InputError unless a method has returned what it must."""
+        if not isinstance(result, kind):
+            raise self._wrong(method, f"must return a {kind.__name__}, not {type(result).__name__}")
         for field, shape in shapes.items():
-            had = jnp.shape(getattr(action, field))
-            if had != shape and not (shape == () and had == ()):
-                of = "one number" if shape == () else f"shape {shape}"
-                raise self._wrong("act", f"{field} must be {of}, not an array of shape {had}; it is for one party only")
+            self.check_number(method, getattr(result, field), field, shape)
+
+    def check_number(self, method: str, value: Any, field: str = "the result", shape: tuple[int, ...] = ()) -> None:
+        """Raise InputError unless a value of a result is a real number, or an array of this shape."""
+        of = "one number" if shape == () else f"numbers of shape {shape}"
+        if not hasattr(value, "dtype") or not jnp.isdtype(value.dtype, ("real floating", "integral", "bool")):
+            what = value.dtype if hasattr(value, "dtype") else type(value).__name__
+            raise self._wrong(method, f"{field} must be {of}, not {what}")
+        if value.shape != shape:
+            raise self._wrong(
+                method, f"{field} must be {of}, not an array of shape {value.shape}; it is for one party only"
+            )
 
     def check_state(self, before: Any, after: Any) -> None:
         """Raise InputError unless `learn` returns a state of the same structure, shapes and types as `init`."""
@@ -133,9 +150,9 @@ class _Guard:
     def _wrong(self, method: str, words: str) -> InputError:
         return InputError(f"{self._where(method)}: {words}")
 
-    def _where(self, method: str, error: Exception | None = None) -> str:
+    def _where(self, method: str, error: BaseException | None = None) -> str:
         """Scheme, class and method, with the line of the user's code at which an error was raised."""
-        text = f"scheme '{self.name}': {self.kind.__name__}.{method}"
+        text = f"scheme '{self.name}': {self.kind.__name__}{'.' * bool(method)}{method}"
         frames = traceback.extract_tb(error.__traceback__) if error else []
         own = [frame for frame in frames if self._is_theirs(frame.filename)]
         if own:
@@ -148,4 +165,5 @@ class _Guard:
             home = Path(inspect.getfile(self.kind)).parent
         except (OSError, TypeError):
             return False
-        return home in Path(file).parents and OURS not in Path(file).parents
+        above = Path(file).parents
+        return home in above and OURS not in above and "site-packages" not in Path(file).parts

@@ -116,13 +116,14 @@ class Myopic(DeviceController):
 
 
 class Drift(DeviceController):
-    """Least V c(j, offload) - q j + (backlog / K) offload W_ser: Lyapunov drift plus V times the penalty, energy.
+    """Least V c(j, offload) / (w3 W) - q j + (backlog / K) offload W_ser: Lyapunov drift plus V times the penalty.
 
     Y. Mao, J. Zhang, S. H. Song, K. B. Letaief, "Stochastic Joint Radio and Computational Resource Management for
     Multi-User Mobile-Edge Computing Systems", IEEE Trans. Wireless Commun., 2017 (arXiv 1702.00892). Its queues hold
     bits. Here a device's queue holds tasks, and the server has one queue for all devices, broadcast with a delay, which
-    enters the Lyapunov function as backlog^2 / K; before the first broadcast it counts as empty. Cuts lie inside the
-    range under either law.
+    enters the Lyapunov function as backlog^2 / K; before the first broadcast it counts as empty. The penalty is the
+    energy in units of w3 W, what a task costs that waits for a block: V does not depend on the unit of costs. Cuts lie
+    inside the range under either law.
 
     v  V, the weight of energy against waiting (ours: 0.5 costs least in `paper`, 0.7 to 1 in `ocr`; 0.7 is within 3 %
        of the least in both)
@@ -133,8 +134,10 @@ class Drift(DeviceController):
     v: float = 0.7
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        choices = best_cuts(device, view.gain, view.broadcast.backlog / device.fleet_size / self.v)
-        return choose_tasks(view, choices, self.v * choices.cost - view.q * jnp.arange(device.max_tasks_per_block + 1))
+        unit = device.queue_weight  # multiplied rather than divided by: it may be 0
+        choices = best_cuts(device, view.gain, unit * view.broadcast.backlog / device.fleet_size / self.v)
+        started = jnp.arange(device.max_tasks_per_block + 1)
+        return choose_tasks(view, choices, self.v * choices.cost - unit * view.q * started)
 
 
 class Neurosurgeon(DeviceController):

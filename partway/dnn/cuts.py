@@ -91,7 +91,7 @@ def nearest_affordable(task: Task, offload: jax.Array, max_bits: jax.Array) -> j
         affordable = task.feasible & (task.bits <= max_bits)
         above = jnp.min(jnp.where(affordable & (task.share >= offload), task.share, jnp.inf), axis=0)
         below = jnp.max(jnp.where(affordable & (task.share < offload), task.share, 0.0), axis=0)
-        return jnp.where(above <= 1.0, above, below)
+        return jnp.where(above <= 1.0, above, below) + 0.0 * offload  # a policy's NaN stays one: 0 would hide it
 
     return by_law(task, lambda: jnp.minimum(offload, max_bits / task.bits_per_task), of_table)
 

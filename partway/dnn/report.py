@@ -2,10 +2,10 @@
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from partway.dnn.profile import Profile
+from partway.tables import Grid
 
 
 def report(profile: Profile, tensor_dtype: str, console: Console, seconds: np.ndarray | None = None) -> None:
@@ -19,23 +19,22 @@ def report(profile: Profile, tensor_dtype: str, console: Console, seconds: np.nd
         console.print(Text(sentence))
 
 
-def _table(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None) -> Table:
+def _table(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None) -> Grid:
     """One row per distinct cut."""
     title = f"{profile.name}: cuts, tensors sent as {tensor_dtype}"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("cut", justify="right")
-    table.add_column("after", overflow="ellipsis", no_wrap=True, max_width=44)
+    table = Grid(title, keys=2)
+    table.add_column("cut", "right")
+    table.add_column("after", name=True)
     times = () if seconds is None else ("segment [ms]", "elapsed [ms]")
     for header in ("work done [M MAC]", "work left", "sends [kbit]", *times):
-        table.add_column(header, justify="right")
+        table.add_column(header, "right")
     table.add_column("Pareto-optimal")
     bits, share, pareto_optimal = profile.bits(tensor_dtype), profile.share(), profile.pareto_optimal(tensor_dtype)
     milliseconds = _times(seconds, rows := _distinct(profile, tensor_dtype))
     for i, timed in zip(rows, milliseconds, strict=True):
         numbers = (f"{profile.cuts[i].macs / 1e6:,.1f}", f"{share[i]:.1%}", f"{bits[i] / 1e3:,.2f}")
         cells = (str(i), profile.cuts[i].after, *numbers, *timed, "yes" if pareto_optimal[i] else "")
-        # Text, not markup: a tensor's name may contain brackets
-        table.add_row(*map(Text, cells), style="bold" if pareto_optimal[i] else "dim")
+        table.add_row(*cells, style="bold" if pareto_optimal[i] else "dim")
     return table
 
 

@@ -14,6 +14,8 @@ from partway.controllers.base import ControllerPair
 from partway.errors import InputError, shorten
 from partway.experiments.comparison import Plan, Setting, run_scheme
 from partway.experiments.preparation import use_bound
+from partway.experiments.summary import with_gap_reasons
+from partway.experiments.variables import describe
 from partway.measurement.checkpoint import LAST_BLOCK, Checkpoint, Header, named, restored, words_of, write
 from partway.provenance import versions
 from partway.pytree import cast_floats
@@ -127,7 +129,8 @@ def continued(dataset: xr.Dataset, checkpoint: Checkpoint | None) -> xr.Dataset:
     labelled = dataset.assign_attrs(first_block=checkpoint.header.blocks)
     if dataset.attrs["objective"] == "average" or dataset.attrs["bound_reason"]:
         return labelled
-    return labelled.assign_attrs(bound=np.nan, bound_reason="a continued run does not start from empty queues")
+    why = "a continued run does not start from empty queues"
+    return describe(with_gap_reasons(labelled.assign_attrs(bound=np.nan, bound_reason=why, bound_assumes="")))
 
 
 def _fresh(pair: ControllerPair, plan: Plan, setting: Setting) -> dict[str, Any]:

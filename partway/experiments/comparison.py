@@ -1,31 +1,35 @@
 """Every scheme in the same world: from a scenario to one labelled dataset."""
 
 import dataclasses
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
+from partway.arguments import flag, function, seed_values, whole_number
 from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound
-from partway.controllers.base import ControllerPair
-from partway.controllers.diagnosis import check_pair, comes_from_outside
-from partway.errors import InputError
+from partway.bound.report import assumptions
+from partway.controllers.base import ControllerPair, DeviceController
+from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
+from partway.errors import InputError, shown
 from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
-from partway.experiments.summary import COST_COMPONENTS, LATENCY
+from partway.experiments.summary import COST_COMPONENTS, LATENCY, with_gap_reasons
 from partway.experiments.variables import TRACED, describe
-from partway.measurement.latency import latency
-from partway.measurement.metrics import BlockMetrics
+from partway.measurement.latency import DELAYS, Latency, latency
+from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.provenance import versions
 from partway.scenario.loading import load
+from partway.scenario.overrides import override_pairs, split_field
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, pair_for, stream_of
-from partway.simulation.rollout import Run, rollout
+from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, name_of, pair_for, stream_of
+from partway.simulation.rollout import Run, rollout, trace_blocks
 from partway.simulation.sharding import CHUNK
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
@@ -60,7 +64,7 @@ def make_plan(
     scenario: str | Path | Mapping[str, Any] | Scenario = "paper",
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
-    schemes: Sequence[str] | None = None,
+    schemes: str | Sequence[str | type[DeviceController]] | None = None,
     server: str | None = None,
     blocks: int = 2000,
     seeds: int | Sequence[int] = 8,
@@ -69,42 +73,53 @@ def make_plan(
     bound: bool = True,
 ) -> Plan:
     """Check a comparison before anything runs. Arguments as in `compare`; raises InputError."""
-    loaded = scenario if isinstance(scenario, Scenario) else load(scenario, overrides)
-    chosen = tuple(dict.fromkeys(SCHEMES if schemes is None else schemes))
-    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    half = blocks // 2 if warmup is None else warmup
-    for flag, value, low, high in (("blocks", blocks, 2, 10_000_000), ("warmup", half, 0, blocks - 1)):
-        if not low <= value <= high:
-            raise InputError(f"--{flag} must be a whole number from {low} to {high}, got {value}")
-    if not numbers or min(numbers) < 0 or max(numbers) >= 2**32 or len(set(numbers)) < len(numbers):
-        raise InputError(
-            f"--seeds must be a count from 1, or different whole numbers from 0 to {2**32 - 1}, got {seeds}"
-        )
+    changes = override_pairs(overrides)
+    loaded = scenario if isinstance(scenario, Scenario) and not changes else load(scenario, changes)
+    chosen, serving = scheme_names(schemes), None if server is None else name_of(server, "--server")
+    numbers, length = seed_values(seeds), whole_number("--blocks", blocks, 2, 10_000_000)
+    half = length // 2 if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
     if precision not in ("float32", "float64"):
-        raise InputError(f"--precision must be float32 or float64, got {precision}")
-    if not chosen:
+        raise InputError(f"--precision must be float32 or float64, got {shown(precision)}")
+    check_hyperparameters(loaded, named_schemes(chosen, serving, changes))
+    check_controllers(loaded, chosen, serving, precision)
+    name = os.path.basename(scenario) if isinstance(scenario, str | os.PathLike) else "scenario"
+    return Plan(loaded, Path(name).stem, chosen, serving, length, numbers, half, precision, flag("bound", bound))
+
+
+def scheme_names(schemes: Any) -> tuple[str, ...]:
+    """The names of `schemes` as `compare` takes them, each once; all of SCHEMES for None. Raises InputError."""
+    if schemes is None:
+        return tuple(SCHEMES)
+    several = isinstance(schemes, Iterable) and not isinstance(schemes, str)
+    given = list(cast(Iterable[Any], schemes)) if several else [schemes]
+    if not given:
         raise InputError("--schemes must name at least one scheme")
-    check_hyperparameters(loaded)
-    _check_controllers(loaded, chosen, server)
-    name = str(scenario) if isinstance(scenario, str | Path) else "scenario"
-    return Plan(loaded, Path(name).stem, chosen, server, blocks, numbers, half, precision, bound)
+    return tuple(dict.fromkeys(name_of(one, "--schemes") for one in given))
 
 
-def _check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None) -> None:
+def named_schemes(schemes: Sequence[str], server: str | None, fields: Iterable[str]) -> set[str]:
+    """Schemes that a user has named: to run them, for their server, or in a field that is set, `schemes.NAME.X`."""
+    tables = [split_field(field)[0] for field in fields]
+    set_by_field = [path[1] for path in tables if path[:1] == ["schemes"] and path[1:]]
+    return {*schemes, *set_by_field, *([server] if server else [])}
+
+
+def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None, precision: str) -> None:
     """Raise InputError for a hyperparameter that no controller has, and a controller from outside that cannot work."""
     pairs = {name: pair_for(name, scenario, server) for name in schemes}
     outside = {name: pair for name, pair in pairs.items() if comes_from_outside(pair)}
     if outside:
         world = build(scenario, sample_placement(scenario))
         for name, pair in outside.items():
-            check_pair(name, pair, world.devices, world.server)
+            check_pair(name, pair, world, precision)
+            explained(name, pair, trace_blocks, world, pair, precision)
 
 
 def compare(
     scenario: str | Path | Mapping[str, Any] | Scenario = "paper",
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
-    schemes: Sequence[str] | None = None,
+    schemes: str | Sequence[str | type[DeviceController]] | None = None,
     server: str | None = None,
     blocks: int = 2000,
     seeds: int | Sequence[int] = 8,
@@ -116,7 +131,7 @@ def compare(
     """Run schemes on a scenario over seeds with common random numbers.
 
     scenario     a preset's name, a TOML file, a mapping or a Scenario; overrides: by dotted name
-    schemes      names from SCHEMES or `module:ATTRIBUTE`; all of SCHEMES if not given
+    schemes      names from SCHEMES or `module:ATTRIBUTE`, or classes of device controllers; all of SCHEMES if not given
     server       another scheme's server controller for all of them
     seeds        how many, or which
     warmup       blocks left out of the means; half of them if not given
@@ -130,6 +145,7 @@ def compare(
     Returns a dataset with the dimensions scheme, seed, block, component, device, statistic; `partway.summarise` reads
     it. Raises InputError for what cannot be run.
     """
+    function("on_progress", on_progress)
     return execute(
         make_plan(
             scenario,
@@ -185,9 +201,10 @@ def execute(
     setting = setting_of(plan.scenario, plan.bound)
     rows = _rows(plan, setting, on_progress, trace, runner or run_scheme)
     dataset = xr.concat(rows, dim="scheme").assign_coords(
-        seed=list(plan.seeds), component=list(COST_COMPONENTS), statistic=list(LATENCY)
+        seed=list(plan.seeds), component=list(COST_COMPONENTS), statistic=list(LATENCY), delay=list(DELAYS)
     )
-    return _described(dataset, plan, setting.placement).assign_attrs(bound_attributes(setting.bound))
+    labelled = _labelled(dataset, plan, setting.placement).assign_attrs(bound_attributes(setting.bound, plan.scenario))
+    return describe(with_gap_reasons(labelled))
 
 
 def _rows(
@@ -221,8 +238,14 @@ def _rows(
             raise
 
 
-def bound_attributes(bound: Bound | str) -> dict[str, Any]:
-    """A dataset's attributes about the bound: value, price [cost per mean task], slack, or the reason for none."""
+def bound_attributes(bound: Bound | str, scenario: Scenario) -> dict[str, Any]:
+    """A dataset's attributes about the bound: those of `bound_numbers`, and what its proof assumes."""
+    assumes = "" if isinstance(bound, str) else "; ".join(assumptions(scenario.objective))
+    return {**bound_numbers(bound), "bound_assumes": assumes}
+
+
+def bound_numbers(bound: Bound | str) -> dict[str, Any]:
+    """The bound's value, price [cost per mean task] and slack, or the reason for none."""
     if isinstance(bound, str):
         return {"bound": np.nan, "bound_price": np.nan, "bound_slack": np.nan, "bound_reason": bound}
     price = float(bound.certificate.price)
@@ -283,8 +306,7 @@ def _row(
 ) -> xr.Dataset:
     """One scheme's row of the dataset."""
     scheme, why = find_scheme(name), applicable(plan, name, setting)
-    whole_tasks = plan.scenario.queue == "conserving"
-    traced = whole_tasks and plan.scenario.devices * len(plan.seeds) * plan.blocks <= TRACED_LIMIT
+    traced = is_traced(plan)
 
     def progress(blocks: int) -> None:
         on_progress(name, blocks)
@@ -293,12 +315,13 @@ def _row(
     run = None if why else runner(plan, name, setting, progress, traced or bool(trace), threads)
     if run is None:
         progress(plan.blocks)
-    variables = _series(run, plan) | _latency(run if traced else None, setting.world, plan) | _traces(run, trace)
+    late = latency_of(run.metrics, run.traces, setting.world, plan) if run and traced else None
+    variables = _series(run, plan) | _latency(late, len(plan.seeds)) | _traces(run, trace, setting.world, plan)
     status, reason, growth = ("not_applicable", why, np.nan) if run is None else status_of(run.metrics)
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
     labels = {
         "status": status,
-        "reason": reason or "",
+        "reason": with_note(reason, None if run is None else run.clipped, plan),
         "growth": growth,
         "heavy_tail": scheme.channel_blind and unlimited,
         "signals_up": scheme.signalling()["up"],
@@ -317,26 +340,48 @@ def _series(run: Run | None, plan: Plan) -> dict[str, Any]:
     return series | {"cost": (("seed", "block", "component"), cost)}
 
 
-def _latency(run: Run | None, world: World, plan: Plan) -> dict[str, Any]:
-    seeds = len(plan.seeds)
-    seconds, unfinished = np.full((seeds, len(LATENCY)), np.nan), np.full(seeds, np.nan)
-    continued = run is not None and np.any(run.metrics.total_work[:, 0])  # it is not known when those tasks arrived
-    if run is not None and run.traces is not None and not continued and np.isfinite(run.metrics.cost()).all():
-        late = latency(run.traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
-        seconds, unfinished = np.stack([getattr(late, name) for name in LATENCY], axis=-1), late.unfinished
-    return {"latency_s": (("seed", "statistic"), seconds), "unfinished": (("seed",), unfinished)}
+def is_traced(plan: Plan) -> bool:
+    """Whether latency is computed, which needs every device in every block."""
+    whole_tasks = plan.scenario.queue == "conserving"
+    return whole_tasks and plan.scenario.devices * len(plan.seeds) * plan.blocks <= TRACED_LIMIT
 
 
-def _traces(run: Run | None, devices: Sequence[int]) -> dict[str, Any]:
-    """What chosen devices saw, did and paid in every block."""
+def latency_of(metrics: BlockMetrics, traces: DeviceTraces | None, world: World, plan: Plan) -> Latency | None:
+    """The latency of a run; None if it is not known when its first tasks arrived, or its numbers are not finite."""
+    if traces is None or np.any(metrics.total_work[:, 0]) or not np.isfinite(metrics.cost()).all():
+        return None
+    return latency(traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
+
+
+def _latency(late: Latency | None, seeds: int) -> dict[str, Any]:
+    dims = {"latency_s": ("seed", "statistic"), "delay_s": ("seed", "delay"), "unfinished": ("seed",)}
+    sizes = {"seed": seeds, "statistic": len(LATENCY), "delay": len(DELAYS)}
+    nothing = {name: np.full([sizes[dim] for dim in own], np.nan) for name, own in dims.items()}
+    values = nothing if late is None else latency_arrays(late)
+    return {name: (own, values[name]) for name, own in dims.items()}
+
+
+def latency_arrays(late: Latency) -> dict[str, np.ndarray]:
+    """(seeds, LATENCY) and (seeds, DELAYS) [s], and the share of unfinished tasks (seeds,), by their names in files."""
+    seconds = np.stack([getattr(late, name) for name in LATENCY], axis=-1)
+    return {"latency_s": seconds, "delay_s": late.delays, "unfinished": late.unfinished}
+
+
+def _traces(run: Run | None, devices: Sequence[int], world: World, plan: Plan) -> dict[str, Any]:
+    """What chosen devices saw, did, spent and paid in every block."""
     if run is None or run.traces is None or not devices:
         return {}
     at, traces = list(devices), run.traces
-    series: dict[str, Any] = {
-        f"device_{name}": (("seed", "block", "traced"), np.asarray(getattr(traces, name))[..., at]) for name in TRACED
-    }
-    new = np.asarray(traces.arrivals).sum(axis=2)[..., at]
-    return series | {"device_arrivals": (("seed", "block", "traced"), new), "traced": ("traced", at)}
+    values = {name: np.asarray(getattr(traces, name))[..., at] for name in TRACED}
+    values["arrivals"] = np.asarray(traces.arrivals).sum(axis=2)[..., at]
+    classes = plan.scenario.device_classes()
+    energy_coef, capacity = (np.asarray(each)[at] for each in (world.devices.energy_coef, world.devices.capacity))
+    tasks = np.asarray(values["started"] - values["offload"], np.float64)
+    values["cpu_hz"] = tasks / capacity * [classes[device].cpu_max_hz for device in at]  # all block long, W L / (n tau)
+    values["cpu_energy_j"] = energy_coef * tasks**3  # (2)
+    values["radio_energy_j"] = plan.scenario.slot_s * np.asarray(values["power"], np.float64)  # (5)
+    series = {f"device_{name}": (("seed", "block", "traced"), value) for name, value in values.items()}
+    return series | {"traced": ("traced", at)}
 
 
 def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
@@ -352,12 +397,25 @@ def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
     return "unstable", f"unstable: work piles up {where}", growth
 
 
+def with_note(reason: str | None, clipped: np.ndarray | None, plan: Plan) -> str:
+    """The reason for a status, with a note where controllers asked for actions out of range (`Run.clipped`)."""
+    count = 0 if clipped is None else int(np.sum(clipped))
+    if clipped is None or not count:
+        return reason or ""
+    share = count / (clipped.size * plan.scenario.devices)
+    note = (
+        f"{count:,} actions out of range were clipped ({share:.2g} per device and block): offload is from 0 to 1, "
+        "started from 0 to the tasks that wait, service from 0 to f_max"
+    )
+    return f"{reason}; {note}" if reason else note
+
+
 def _why_invalid(metrics: BlockMetrics) -> str:
     """What became infinite or undefined first, and when."""
     block = int(np.argmax(~np.isfinite(np.asarray(metrics.cost())).all(axis=0)))
     actions = np.isnan(np.asarray(metrics.started) + np.asarray(metrics.sent))[:, : block + 1].any(axis=0)
     if actions.any():
-        return f"the policy's action is NaN in block {int(np.argmax(actions))}"
+        return f"the policy's action is NaN in block {int(np.argmax(actions))}; look for 0/0, log and sqrt in `act`"
     return f"a cost became infinite or undefined in block {block}"
 
 
@@ -366,12 +424,12 @@ def _slope(series: Any) -> float:
     return float(mean[-1] - mean[len(mean) // 2])
 
 
-def _described(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Dataset:
-    """The dataset with placement, names, units, scenario and versions."""
+def _labelled(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Dataset:
+    """The dataset with placement, scenario and versions."""
     dataset = dataset.assign(
         distance_m=("device", placement.distance_m), mean_gain_per_w=("device", placement.mean_gain_per_w)
     )
-    return describe(dataset).assign_attrs(
+    return dataset.assign_attrs(
         scenario_name=plan.name,
         scenario=plan.scenario.to_toml(),
         warmup=plan.warmup,

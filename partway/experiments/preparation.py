@@ -18,7 +18,7 @@ NOTHING = 1e-9
 """A bound of less than this, where a task waiting for a block at every device costs 1, is 0 but for rounding."""
 HELD_OUT_SEEDS = (4_000_000_001, 4_000_000_002)
 TUNING_BLOCKS = 300
-SHARES = np.linspace(0.0, 1.0, 9)
+OFFLOADS = np.linspace(0.0, 1.0, 9)
 SPEEDS = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0])
 MAX_COUNTS = 6
 
@@ -53,9 +53,9 @@ def use_bound(pair: ControllerPair, certificate: Certificate | None) -> Controll
 
 
 def tune_constant(pair: ControllerPair, world: World) -> ControllerPair:
-    """The pair with the share, tasks per block and (for `Steady`) server speed of least average cost.
+    """The pair with the offloaded fraction, started tasks and (for `Steady`) server speed of least average cost.
 
-    Three rounds on a grid: share x tasks at a server of full speed, then speeds, then shares between the neighbours.
+    Three rounds on a grid: fraction x tasks at a server of full speed, then speeds, then fractions between neighbours.
     The cost is the mean over the second half of TUNING_BLOCKS blocks and HELD_OUT_SEEDS.
     """
     device, server = pair.device, pair.server
@@ -63,23 +63,23 @@ def tune_constant(pair: ControllerPair, world: World) -> ControllerPair:
         raise TypeError(f"expected Constant, got {type(device).__name__}")
     fastest = float(np.floor(np.max(world.devices.capacity))) + 1.0
     counts = np.unique(np.round(np.linspace(1.0, fastest, MAX_COUNTS)))
-    best = _best(pair, world, np.array(np.meshgrid(SHARES, counts, [1.0])).reshape(3, -1))
+    best = _best(pair, world, np.array(np.meshgrid(OFFLOADS, counts, [1.0])).reshape(3, -1))
     if isinstance(server, Steady):
         best = _best(pair, world, np.stack([np.full(len(SPEEDS), best[0]), np.full(len(SPEEDS), best[1]), SPEEDS]))
-    step = (SHARES[1] - SHARES[0]) / 4
+    step = (OFFLOADS[1] - OFFLOADS[0]) / 4
     nearby = np.clip(best[0] + step * np.arange(-3, 4), 0.0, 1.0)
     best = _best(pair, world, np.stack([nearby, np.full(len(nearby), best[1]), np.full(len(nearby), best[2])]))
     return _constant(pair, *(float(value) for value in best))
 
 
-def _constant(pair: ControllerPair, share: float, tasks: float, speed: float) -> ControllerPair:
+def _constant(pair: ControllerPair, offload: float, started: float, speed: float) -> ControllerPair:
     server = replace(pair.server, speed=speed) if isinstance(pair.server, Steady) else pair.server
-    return ControllerPair(replace(pair.device, share=share, tasks=tasks), server)
+    return ControllerPair(replace(pair.device, offload=offload, started=started), server)
 
 
 def _best(pair: ControllerPair, world: World, candidates: np.ndarray) -> np.ndarray:
-    """The column (share, tasks, speed) of least cost; ties: the first. Padded so that all rounds share one program."""
-    limit, count = len(SHARES) * MAX_COUNTS, candidates.shape[1]
+    """The column (offload, started, speed) of least cost; ties: the first. Padded: all rounds share one program."""
+    limit, count = len(OFFLOADS) * MAX_COUNTS, candidates.shape[1]
     padded = np.concatenate([candidates, np.repeat(candidates[:, -1:], limit - count, axis=1)], axis=1)
     pairs = [_constant(pair, *map(float, column)) for column in padded.T for _ in HELD_OUT_SEEDS]
     metrics = rollout(world, pairs, "constant", HELD_OUT_SEEDS * limit, TUNING_BLOCKS).metrics

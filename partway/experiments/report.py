@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import xarray as xr
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from partway.bound.report import assumptions
 from partway.experiments.statistics import Estimate
 from partway.experiments.summary import Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
 from partway.schemes import REFERENCE
+from partway.tables import Grid, details_grid
 
 SCHEMA_VERSION = 2
 """Of the JSON document; raised when a key is renamed."""
@@ -35,11 +36,12 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 def _bound(dataset: xr.Dataset) -> dict[str, Any]:
-    """The bound on the scenario's objective; the other one is not computed."""
-    values: dict[str, Any] = {"average": None, "discounted": None}
-    values[dataset.attrs["objective"]] = dataset.attrs["bound"]
+    """The bound on the scenario's objective, and what its proof assumes; the other one is not computed."""
+    objective, why = dataset.attrs["objective"], dataset.attrs["bound_reason"] or None
+    values: dict[str, Any] = {"objective": objective, "average": None, "discounted": None}
+    values[objective] = dataset.attrs["bound"]
     about = {name: dataset.attrs[f"bound_{name}"] for name in ("price", "slack")}
-    return values | about | {"reason": dataset.attrs["bound_reason"] or None}
+    return values | about | {"assumes": None if why else assumptions(objective), "reason": why}
 
 
 def _gap(summary: Summary, objective: str) -> dict[str, Any]:
@@ -65,7 +67,8 @@ def _scheme(summary: Summary, objective: str) -> dict[str, Any]:
         },
         "gap": _gap(summary, objective),
         "cost_components": summary.cost_components,
-        "latency_s": summary.latency_s | {"unfinished_share": summary.unfinished},
+        "latency_s": summary.latency_s | {"unfinished_share": summary.unfinished, "delays": summary.delays_s},
+        "throughput_per_s": _estimate(summary.throughput),
         "energy_j_per_task": {"device": summary.device_j, "server": summary.server_j, "wasted": summary.wasted_j},
         "offloaded_share": summary.offloaded,
         "utilisation": {
@@ -85,18 +88,26 @@ def _estimate(value: Estimate) -> dict[str, Any]:
     return {"mean": value.mean, "ci95": [value.low, value.high]}
 
 
+COST_AND_LATENCY = ("cost\nper block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "latency\np95 s")
+ENERGY_AND_MESSAGES = ("device\nJ/task", "server\nJ/task", "sent", "up/\ndown")
+DELAY_TITLES = ("device\nwaits", "device\ncomputes", "radio\nsends", "server\nwaits", "server\ncomputes", "in all")
+UNSTABLE_MARK = "†"
+
+
+def _name(summary: Summary) -> str:
+    """The scheme's name with the marks that the legend explains."""
+    ok = summary.status == "ok"
+    return summary.name + UNSTABLE_MARK * summary.partly_unstable + "*" * (ok and summary.heavy_tail)
+
+
 def _row(summary: Summary) -> list[str]:
-    if summary.status in ("not_applicable", "invalid"):
+    if summary.status != "ok":
         return [summary.name, summary.status.replace("_", " "), *["-"] * 8]
-    if summary.status == "unstable":
-        return [summary.name, f"unstable (+{number(summary.growth or 0)})", *["-"] * 8]
-    late = summary.latency_s
+    late, relative = summary.latency_s, summary.relative_cost
     return [
-        summary.name + ("*" if summary.heavy_tail else ""),
+        _name(summary),
         with_interval(summary.cost, 4),
-        f"{summary.relative_cost.mean:+.1f}"
-        if summary.relative_cost and math.isfinite(summary.relative_cost.mean)
-        else "-",
+        f"{relative.mean:+.1f}" if relative and math.isfinite(relative.mean) else "-",
         percent(summary.gap.whole) if summary.gap else "-",
         number(late["mean"], 2),
         number(late["p95"], 2),
@@ -107,23 +118,36 @@ def _row(summary: Summary) -> list[str]:
     ]
 
 
-WAITING_AND_COST = ("cost per block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "\np95 s")
-
-
-ENERGY_AND_MESSAGES = ("device\nJ/task", "server\nJ/task", "sent", "up/\ndown")
-
-
 def table(dataset: xr.Dataset) -> Group:
-    """The comparison for the terminal, cheapest scheme first, and a legend."""
-    summaries = summarise(dataset)
-    grid = Table(title=_title(dataset), title_justify="left", header_style="bold", box=None, pad_edge=False)
-    grid.collapse_padding = True
-    grid.add_column("scheme", no_wrap=True)
-    for head in WAITING_AND_COST + ENERGY_AND_MESSAGES:
-        grid.add_column(head, justify="right", no_wrap=True)
-    for summary in sorted(summaries, key=lambda one: (one.status != "ok", one.cost.mean)):
-        grid.add_row(*_row(summary), style="bold" if summary.name == REFERENCE else "")
-    return Group(grid, *_legend(summaries, dataset.attrs.get("bound_reason", "")))
+    """The comparison for the terminal, cheapest scheme first, a legend, and where the latency arises."""
+    summaries = sorted(summarise(dataset), key=lambda one: (one.status != "ok", one.cost.mean))
+    costs = Grid(_title(dataset))
+    costs.add_column("scheme", name=True)
+    for head in COST_AND_LATENCY + ENERGY_AND_MESSAGES:
+        costs.add_column(head, "right")
+    for summary in summaries:
+        costs.add_row(*_row(summary), style="bold" if summary.name == REFERENCE else "")
+    return Group(costs, *_legend(dataset, summaries), *_delays(summaries))
+
+
+def _delays(summaries: Sequence[Summary]) -> list[RenderableType]:
+    """A table of the parts of the mean latency of every scheme whose latency is known."""
+    known = [one for one in summaries if math.isfinite(one.latency_s["mean"])]
+    if not known:
+        return []
+    grid = Grid("Mean latency by part [s]")
+    grid.add_column("scheme", name=True)
+    for head in DELAY_TITLES:
+        grid.add_column(head, "right")
+    for one in known:
+        values = (*one.delays_s.values(), one.latency_s["mean"])
+        grid.add_row(_name(one), *(number(value, 3) for value in values), style="bold" if one.name == REFERENCE else "")
+    note = (
+        "Means over all tasks; a task that is not sent counts with 0 s at radio and server. Device wait: until the "
+        "device begins, and where a whole task is sent until the block ends. Server wait: from the end of the radio "
+        "slot, for the server's next block at least."
+    )
+    return [Text(""), grid, Text(note, style="dim")]
 
 
 def _title(dataset: xr.Dataset) -> str:
@@ -134,48 +158,64 @@ def _title(dataset: xr.Dataset) -> str:
     )
 
 
-def _legend(summaries: Sequence[Summary], no_bound: str) -> list[Text]:
+def bound_note(value: str) -> str:
+    """What a cost below a lower bound and a gap that is not their ratio mean."""
+    return (
+        f"distance from the proven lower bound, {value} (docs/bound.md), measured without the noise that the cost of a "
+        "finite run has: a cost can be below the bound, and cost / bound - 1 is not the gap."
+    )
+
+
+def _legend(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[Text]:
+    objective = "" if dataset.attrs["objective"] == "average" else " for the discounted sum of costs"
     notes = {
         "cost per block": "weighted waiting and energy of all devices and the server, equation (8); cheapest first.",
         "vs const.": "difference to a constant policy that was tuned on other seeds, paired by seed.",
-        "gap to bound": no_bound
-        or "distance from a proven lower bound on the cost of every policy (docs/bound.md). The cost of a "
-        "finite run can lie below the bound; the gap is measured with much less noise.",
+        "gap to bound": dataset.attrs["bound_reason"] or bound_note(number(dataset.attrs["bound"], 4) + objective),
         "sent": "share of the started work that is offloaded.",
         "up/down": "numbers sent per device and block for control.",
     }
-    if any(summary.status == "unstable" for summary in summaries):
-        notes["unstable (+x)"] = "waiting work grows by x tasks per block; an average would depend on the run's length."
+    if any(summary.partly_unstable for summary in summaries):
+        notes[UNSTABLE_MARK] = "unstable in some seeds: its means depend on the length of the run."
     if any(summary.heavy_tail and summary.status == "ok" for summary in summaries):
         notes["*"] = "offloads on any channel without a power limit: its mean radio cost is infinite in theory."
     lines = [Text(f"{name}: {text}", style="dim") for name, text in notes.items()]
     medians = [f"{one.name} {number(one.cost_median, 4)}" for one in summaries if one.heavy_tail and one.status == "ok"]
     lines += [Text(f"* median of the seeds: {', '.join(medians)}")] if medians else []
-    return lines + [Text(f"{one.name}: {one.reason}") for one in summaries if one.reason]
+    lines += [Text(f"{one.name}: {_reason(one)}") for one in summaries if one.reason]
+    if dataset.attrs["bound_reason"]:  # in the legend already
+        return lines
+    return lines + [Text(f"{one.name}: no gap, {one.no_gap}") for one in summaries if one.status == "ok" and one.no_gap]
+
+
+def _reason(one: Summary) -> str:
+    """Why a scheme is not ok, with the growth of its queues."""
+    growth = "" if one.growth is None else f", by {number(one.growth)} mean tasks per block"
+    return f"{one.reason}{growth}"
 
 
 def details_table(dataset: xr.Dataset) -> Group:
     """Every number of a dataset's only scheme, one a line."""
     (one,) = summarise(dataset, reference=None)
-    grid = Table(
-        title=f"{one.name} on {_title(dataset)}", title_justify="left", box=None, pad_edge=False, show_header=False
-    )
-    for name, value, unit in _lines(one):
+    grid = details_grid(f"{one.name} on {_title(dataset)}")
+    for name, value, unit in _lines(one, dataset.attrs["bound"]):
         grid.add_row(name, value, unit)
     return Group(grid, *([Text(f"{one.name}: {one.reason}")] if one.reason else []))
 
 
-def _lines(one: Summary) -> list[tuple[str, str, str]]:
+def _lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
     """(name, value, unit) of all that a summary holds."""
     blocks = "-" if one.settling_block is None else str(one.settling_block)
     return [
         ("status", one.status, "" if one.growth is None else f"waiting work grows by {one.growth:.3g} tasks per block"),
         ("cost per block", with_interval(one.cost, 4), "with warm-up: " + with_interval(one.cost_full, 4)),
         *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.cost_components.items()),
-        *_gap_lines(one),
+        *_gap_lines(one, bound),
         ("discounted cost", with_interval(one.discounted_from_start, 4), "from empty queues"),
         ("", with_interval(one.discounted_after_warmup, 4), "from the end of warm-up"),
         *((f"latency, {name}", number(value), "s") for name, value in one.latency_s.items()),
+        *((f"  {name.replace('_', ' ')}", number(value), "s of the mean") for name, value in one.delays_s.items()),
+        ("throughput", with_interval(one.throughput, 4), "mean tasks per second"),
         ("unfinished tasks", number(100 * one.unfinished), "% of those that arrived after warm-up"),
         ("device energy per task", number(one.device_j), "J"),
         ("server energy per task", number(one.server_j), f"J, of which {number(one.wasted_j)} on an empty queue"),
@@ -191,12 +231,14 @@ def _lines(one: Summary) -> list[tuple[str, str, str]]:
     ]
 
 
-def _gap_lines(one: Summary) -> list[tuple[str, str, str]]:
+def _gap_lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
     if one.gap is None:
         return [("gap to the lower bound", "-", one.no_gap or "")]
+    about = "for every policy (docs/bound.md); the cost of a finite run has noise and can be lower, the gap has not"
     parts = (("devices", one.gap.devices), ("waiting", one.gap.waiting), ("service", one.gap.service))
     said = ", ".join(f"{name} {number(100 * part, 2)}" for name, part in parts)
-    return [("gap to the lower bound", percent(one.gap.whole), f"% of it: {said}")]
+    own = ("gap to the lower bound", percent(one.gap.whole), f"% of it: {said}")
+    return [("lower bound", number(bound, 4), about), own]
 
 
 def show(dataset: xr.Dataset, console: Console) -> None:

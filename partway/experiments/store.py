@@ -24,7 +24,18 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from partway.errors import InputError, shorten, shown
-from partway.files import MARK, PARTIAL_NAME, Mark, beside, full_disk_refused, lock, read_mark, refusals, write_whole
+from partway.files import (
+    MARK,
+    PARTIAL_NAME,
+    Mark,
+    beside,
+    full_disk_refused,
+    lock,
+    read_mark,
+    refusals,
+    write_whole,
+    written,
+)
 
 T = TypeVar("T")
 LOCK = ".lock"
@@ -154,6 +165,7 @@ def opened(
                 _delete(out, kind, mark, keep)
             elif mark:
                 _check_same(mark.request, json.loads(json.dumps(request)), kind, given)
+            written.append(out)
             if not mark or overwrite:
                 Mark(kind.name, frozenset(), request).write(out)
             (out / kind.units).mkdir(exist_ok=True)

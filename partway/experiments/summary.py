@@ -6,11 +6,14 @@ world. An unstable scheme has a growth rate and no average.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from partway.errors import InputError, nearest, shown
 from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
+from partway.measurement.latency import DELAYS
 from partway.schemes import REFERENCE
 
 COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
@@ -25,12 +28,19 @@ Series = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Horizon:
-    """What the numbers of a run refer to: blocks of warm-up, gamma, the objective, and the bound on it or None."""
+    """What the numbers of a run refer to.
+
+    warmup, discount, objective   blocks of warm-up, gamma, and the scenario's objective
+    block_s                       length of a block [s]
+    bound, no_bound               the lower bound on the objective, or None and the reason
+    """
 
     warmup: int
     discount: float
     objective: str
+    block_s: float
     bound: float | None
+    no_bound: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +71,9 @@ class Numbers(Usage):
     cost_with_warmup        (seeds,) cost per block from the first one on
     discounted_from_start   (seeds,) sum of gamma^t cost from empty queues
     discounted_after_warmup (seeds,) the same from the end of warm-up
-    gap                     (seeds, 3) above the bound, as a share of it, by LOSSES; None without a bound.
+    throughput              (seeds,) work that devices and server do [mean tasks/s]
+    energy_j                (seeds, 2) energy of the devices and of the server per task that arrives [J]
+    gap                     (seeds, 3) above the bound, as a share of it, by LOSSES; None without a positive bound.
                             On the average cost: the mean after warm-up. On the discounted sum: from empty queues
     """
 
@@ -69,6 +81,8 @@ class Numbers(Usage):
     cost_with_warmup: np.ndarray
     discounted_from_start: np.ndarray
     discounted_after_warmup: np.ndarray
+    throughput: np.ndarray
+    energy_j: np.ndarray
     gap: np.ndarray | None
 
 
@@ -93,7 +107,9 @@ def numbers_of(series: Series, horizon: Horizon) -> Numbers:
         cost_with_warmup=cost.mean(axis=1),
         discounted_from_start=discounted(cost, horizon.discount),
         discounted_after_warmup=discounted(cost[:, warmup:], horizon.discount),
-        gap=None if horizon.bound is None else _gap_by_seed(series, horizon, horizon.bound),
+        throughput=_throughput(series, horizon),
+        energy_j=_energy_by_seed(series, warmup),
+        gap=_gap_by_seed(series, horizon, horizon.bound) if horizon.bound and horizon.bound > 0 else None,
         device_j=per("device_energy_j", tasks),
         server_j=per("server_energy_j", tasks),
         wasted_j=per("wasted_energy_j", tasks),
@@ -108,6 +124,32 @@ def numbers_of(series: Series, horizon: Horizon) -> Numbers:
 
 def _double(series: Series, field: str) -> np.ndarray:
     return np.asarray(series(field), np.float64)
+
+
+def _throughput(series: Series, horizon: Horizon) -> np.ndarray:
+    """(seeds,) work that the devices do, what they start without what they send, and the server [mean tasks/s]."""
+    started, sent, served = (_double(series, field) for field in ("started_work", "sent", "served"))
+    return (started - sent + served)[:, horizon.warmup :].mean(axis=1) / horizon.block_s
+
+
+def _energy_by_seed(series: Series, warmup: int) -> np.ndarray:
+    """(seeds, 2) energy of the devices and of the server per task that arrives [J]; NaN where none does."""
+    fields = ("device_energy_j", "server_energy_j", "arrived")
+    devices, server, tasks = (_double(series, field)[:, warmup:].sum(axis=1) for field in fields)
+    return np.stack([devices, server], axis=-1) / np.where(tasks > 0, tasks, np.nan)[:, None]
+
+
+def gap_reason(status: str, horizon: Horizon, series: Series) -> str:
+    """Why a run has no gap to the lower bound, "" if it has one."""
+    if horizon.bound is None:
+        return horizon.no_bound
+    if status != "ok":
+        return f"the scheme is {status.replace('_', ' ')}"
+    if horizon.bound <= 0:
+        return "the lower bound is 0, and the gap is a share of it"
+    if not all(np.isfinite(_double(series, f"loss_{name}")).all() for name in LOSSES):
+        return "a loss against the lower bound became infinite or undefined"
+    return ""
 
 
 def _gap_by_seed(series: Series, horizon: Horizon, bound: float) -> np.ndarray:
@@ -141,6 +183,8 @@ class Summary(Usage):
     gap            to the lower bound on the scenario's objective, or None for the reason in `no_gap`
     cost_components  cost per block by component of (8)
     latency_s      mean, p50, p95, p99                 unfinished     share of tasks that the run's end cut off
+    delays_s       the parts of the mean latency, by `partway.measurement.latency.DELAYS`
+    throughput     work that devices and server do [mean tasks/s], also of unstable schemes
     growth         tasks per block by which waiting work grows, for unstable schemes
     heavy_tail     the mean radio cost is infinite in theory: the scheme ignores the channel and nothing limits power
     signalling     numbers sent up and down per device and block
@@ -159,10 +203,17 @@ class Summary(Usage):
     no_gap: str | None
     cost_components: dict[str, float]
     latency_s: dict[str, float]
+    delays_s: dict[str, float]
     unfinished: float
+    throughput: Estimate
     growth: float | None
     heavy_tail: bool
     signalling: dict[str, int]
+
+    @property
+    def partly_unstable(self) -> bool:
+        """Whether some seeds are unstable, too few for the whole to be."""
+        return self.status == "ok" and (self.reason or "").startswith("unstable")
 
 
 def cost_of(dataset: xr.Dataset, scheme: str) -> np.ndarray:
@@ -192,9 +243,19 @@ def gap_of(by_seed: np.ndarray) -> Gap:
 
 
 def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Summary]:
-    """One summary per scheme, in the dataset's order."""
+    """One summary per scheme of a dataset of `partway.compare`, in its order.
+
+    reference  the scheme that `relative_cost` compares with; without it, or where it is not `ok`, there is none
+
+    Raises InputError for anything else than such a dataset.
+    """
+    given: Any = dataset
+    if not isinstance(given, xr.Dataset) or not {"scheme", "seed", "block"} <= {*given.dims}:
+        raise InputError(f"summarise takes a dataset of partway.compare, got {type(given).__name__} {shown(given, 30)}")
     names = [str(name) for name in dataset["scheme"].values]
     status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
+    if reference not in (None, REFERENCE, *names):
+        raise InputError(f"summarise: no scheme {shown(reference)} in this dataset{nearest(str(reference), names)}")
     reference = reference if reference in names and status[reference] == "ok" else None
     return [_summarise(dataset, name, reference) for name in names]
 
@@ -202,8 +263,24 @@ def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Su
 def horizon_of(dataset: xr.Dataset) -> Horizon:
     """What the numbers of a comparison refer to."""
     attrs = dataset.attrs
-    bound = None if attrs.get("bound_reason", NO_BOUND) else float(attrs["bound"])
-    return Horizon(int(attrs["warmup"]), float(attrs["discount"]), str(attrs["objective"]), bound)
+    no_bound = str(attrs.get("bound_reason", NO_BOUND))
+    return Horizon(
+        warmup=int(attrs["warmup"]),
+        discount=float(attrs["discount"]),
+        objective=str(attrs["objective"]),
+        block_s=float(attrs["block_s"]),
+        bound=None if no_bound else float(attrs["bound"]),
+        no_bound=no_bound,
+    )
+
+
+def with_gap_reasons(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with `gap_reason` of every scheme, and without the losses of those that have no gap."""
+    horizon, rows = horizon_of(dataset), [dataset.sel(scheme=name) for name in dataset["scheme"].values]
+    reasons = np.array([gap_reason(str(own["status"].values), horizon, _series(own)) for own in rows], object)
+    dataset = dataset.assign(gap_reason=("scheme", reasons))
+    has_gap = xr.DataArray(reasons == "", dims="scheme", coords={"scheme": dataset["scheme"]})
+    return dataset.assign({f"loss_{name}": dataset[f"loss_{name}"].where(has_gap) for name in LOSSES})
 
 
 def _series(own: xr.Dataset) -> Series:
@@ -212,17 +289,10 @@ def _series(own: xr.Dataset) -> Series:
     return lambda name: np.asarray(cost.sel(component=name) if name in COST_COMPONENTS else own[name])
 
 
-def _no_gap(dataset: xr.Dataset, status: str) -> str | None:
-    """Why there is no gap, or None."""
-    return dataset.attrs.get("bound_reason", NO_BOUND) or (
-        None if status == "ok" else f"the scheme is {status.replace('_', ' ')}"
-    )
-
-
 def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary:
     own, status = dataset.sel(scheme=name), str(dataset["status"].sel(scheme=name).values)
-    ok, no_gap = status == "ok", _no_gap(dataset, status)
-    numbers = numbers_of(_series(own), horizon_of(dataset))
+    ok, horizon, series = status == "ok", horizon_of(dataset), _series(own)
+    no_gap, numbers = gap_reason(status, horizon, series), numbers_of(series, horizon)
     late = numbers.cost.sum(axis=1)
 
     def number(value: float) -> float:
@@ -238,11 +308,13 @@ def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary
         discounted_from_start=estimate(numbers.discounted_from_start),
         discounted_after_warmup=estimate(numbers.discounted_after_warmup),
         relative_cost=relative_cost(dataset, name, reference) if ok and reference and reference != name else None,
-        gap=gap_of(numbers.gap) if numbers.gap is not None and no_gap is None else None,
-        no_gap=no_gap,
+        gap=gap_of(numbers.gap) if numbers.gap is not None and not no_gap else None,
+        no_gap=no_gap or None,
         cost_components=dict(zip(COST_COMPONENTS, map(number, numbers.cost.mean(axis=0).tolist()), strict=True)),
         latency_s={which: number(float(own["latency_s"].sel(statistic=which).mean())) for which in LATENCY},
+        delays_s={which: number(float(own["delay_s"].sel(delay=which).mean())) for which in DELAYS},
         unfinished=number(float(own["unfinished"].mean())),
+        throughput=estimate(numbers.throughput) if status in ("ok", "unstable") else NOTHING,
         device_j=number(numbers.device_j),
         server_j=number(numbers.server_j),
         wasted_j=number(numbers.wasted_j),

@@ -1,9 +1,9 @@
-"""Long name and unit of every variable of a comparison's dataset."""
+"""Long name and unit of every variable of a comparison's dataset; figures take the words before the first comma."""
 
 import xarray as xr
 
 BLOCKS = {
-    "cost": ("cost of a block, by component of (8)", "cost per block"),
+    "cost": ("cost, of a block, by component of (8)", "per block"),
     "device_energy_j": ("energy of all devices", "J"),
     "server_energy_j": ("energy of the server", "J"),
     "wasted_energy_j": ("energy of the server while it had no work", "J"),
@@ -28,34 +28,43 @@ BLOCKS = {
 }
 """What every block of every seed has; the names are those of `partway.measurement.metrics.BlockMetrics`."""
 TRACED = {
-    "q": ("tasks waiting at the device", "tasks"),
-    "gain": ("channel gain over noise", "1/W"),
+    "q": ("queue length, at the start of the block", "tasks"),
+    "gain": ("channel gain, over noise", "1/W"),
     "started": ("tasks started", "tasks"),
-    "offload": ("fraction of the last task started that was offloaded", "1"),
+    "offload": ("offloaded fraction, of the last task started", "1"),
     "power": ("transmit power", "W"),
-    "cost": ("the device's own terms of (8)", "cost per block"),
+    "cost": ("cost, the device's own terms of (8)", "per block"),
 }
 """What is kept of traced devices, as `device_NAME`; the names are those of `DeviceTraces`."""
+SPENT = {
+    "cpu_hz": ("CPU rate", "Hz"),
+    "cpu_energy_j": ("CPU energy, in the block", "J"),
+    "radio_energy_j": ("radio energy, in the slot after the block", "J"),
+}
+"""What follows from these for traced devices, as `device_NAME`, too."""
 OTHERS = {
-    "latency_s": ("time from arrival to result, statistics over tasks", "s"),
+    "latency_s": ("latency, from arrival to result, statistics over tasks", "s"),
+    "delay_s": ("mean time that a task spends in each part of its way; together the mean latency", "s"),
     "unfinished": ("share of tasks that the end of the run cut off", "1"),
     "distance_m": ("distance to the server", "m"),
     "mean_gain_per_w": ("mean channel gain over noise, with shadowing", "1/W"),
     "status": ("status of the scheme", "1"),
     "reason": ("reason for the status", "1"),
+    "gap_reason": ("reason why the scheme has no gap to the lower bound", "1"),
     "growth": ("growth of the waiting work per block", "mean tasks per block"),
     "heavy_tail": ("whether the mean radio cost is infinite in theory", "1"),
     "signals_up": ("numbers that a device sends in a block", "1"),
     "signals_down": ("numbers that a device receives in a block", "1"),
-    "device_arrivals": ("tasks that arrived at the device", "tasks"),
+    "device_arrivals": ("arrivals, at the device", "tasks"),
     "scheme": ("scheme", "1"),
     "seed": ("seed", "1"),
     "block": ("block", "1"),
     "component": ("component of the cost (8)", "1"),
     "statistic": ("statistic of the latency", "1"),
+    "delay": ("part of the latency", "1"),
     "traced": ("number of the traced device", "1"),
 }
-VARIABLES = BLOCKS | {f"device_{name}": words for name, words in TRACED.items()} | OTHERS
+VARIABLES = BLOCKS | {f"device_{name}": words for name, words in (TRACED | SPENT).items()} | OTHERS
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:

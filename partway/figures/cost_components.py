@@ -15,6 +15,7 @@ from partway.figures.style import (
     FigureData,
     Row,
     averaged_over,
+    axis_label,
     cost_note,
     display_name,
     highest_shown,
@@ -37,7 +38,7 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     notes = (cost_note(dataset), unstable_note(summaries))
     figure = new_figure(run_title(dataset), subtitle, notes, 0.3 * max(len(ordered), 3))
     axes = figure.subplots()
-    axes.set(xlim=(0, 1.25 * end), ylim=(len(ordered) - 0.4, -0.6), xlabel="cost per block")
+    axes.set(xlim=(0, 1.25 * end), ylim=(len(ordered) - 0.4, -0.6), xlabel=axis_label(dataset, "cost"))
     names = [display_name(one) if one.status == "ok" else short_name(one.name) for one in ordered]
     name_rows(axes, names)
     components = np.array([list(one.cost_components.values()) for one in stable]).reshape(
@@ -59,6 +60,8 @@ def _text(axes: Axes, row: int, one: Summary, end: float) -> None:
         interval = f" ± {half:.2g}" if half < 10 else f" ± {half:,.0f}" if half >= 10 else ""
         text = "► " * (one.cost.mean > end) + short_number(one.cost.mean) + interval
         axes.text(min(one.cost.mean, end) + 0.01 * end, row, text, va="center")
+        if one.cost.mean > end:  # a break through the bar
+            axes.text(0.97 * end, row, "//", va="center", ha="center", color="white", fontweight="bold", fontsize=12)
         return
     growth = f" (+{short_number(one.growth)} tasks per block)" if one.growth is not None else ""
     reason, status = one.reason or "", one.status.replace("_", " ")

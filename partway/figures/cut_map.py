@@ -1,7 +1,9 @@
 """The plan of `partway cut` as two maps over queue length and channel gain: the cut, and the CPU rate."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, style
@@ -12,10 +14,11 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
-from partway.figures.style import STYLE, FigureData, Row, log_axis, save
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.figures.style import STYLE, FigureData, Row, log_axis, save, text_colour
+from partway.planner.context import DeviceContext
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
 from partway.planner.report import CutResult
+from partway.system.fading import fading_quantile
 
 MAX_QUEUE = 12
 FADING = np.geomspace(0.02, 6.0, 97)
@@ -69,21 +72,19 @@ def _draw_cuts(axes: Axes, plan: PlanTable, target: DeviceContext) -> None:
     if (cuts < 0).any():
         handles.append(Patch(facecolor=WAIT_COLOUR, edgecolor="0.6", label="wait"))
     axes.legend(handles=handles[::-1], loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, borderaxespad=0)
-    _write_started(axes, plan, indices)
+    _write_started(axes, plan, indices, [text_colour(colour) for colour in colours])
 
 
-def _write_started(axes: Axes, plan: PlanTable, indices: np.ndarray) -> None:
+def _write_started(axes: Axes, plan: PlanTable, indices: np.ndarray, colours: Sequence[str]) -> None:
     """The number of tasks started, once in every wide enough stretch of a row in which nothing changes."""
     for i, queue in enumerate(plan.queues):
         changes = np.any(np.diff(np.stack([plan.started[i], indices[i]]), axis=1) != 0, axis=0)
         for start, end in pairwise([0, *(np.flatnonzero(changes) + 1), len(FADING)]):
             if end - start < MIN_COLUMNS or not plan.started[i, start]:
                 continue
-            colour = "0.1" if indices[i, start] > 0.6 * indices.max() else "1"
+            style: dict[str, Any] = {"fontsize": 7, "color": colours[indices[i, start]], "zorder": 3}
             centre = float(np.sqrt(FADING[start] * FADING[end - 1]))
-            axes.text(
-                centre, queue, f"{plan.started[i, start]:.0f}", ha="center", va="center", fontsize=7, color=colour
-            )
+            axes.text(centre, queue, f"{plan.started[i, start]:.0f}", ha="center", va="center", **style)
 
 
 def _cut_name(target: DeviceContext, cut: int, offload: float) -> str:

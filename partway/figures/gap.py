@@ -13,6 +13,7 @@ from partway.figures.layout import LINE_HEIGHT
 from partway.figures.style import (
     FigureData,
     display_name,
+    mark_linear_part,
     new_figure,
     run_title,
     scheme_colour,
@@ -41,7 +42,9 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     known.sort(key=lambda pair: -pair[1].whole.mean)
     gaps = [gap for _, gap in known]
     below = any(gap.whole.low < 0 for gap in gaps)
-    subtitle = "left: gap to the lower bound" + ", ◂ the interval extends below zero" * below + "; right: its causes"
+    above = any(gap.whole.high > _end(gaps) for gap in gaps)
+    marks = ", ◂ the interval extends below zero" * below + ", ▸ beyond the axis" * above
+    subtitle = f"left: gap to the lower bound{marks}; right: its causes"
     notes = _notes(dataset, summaries) if known else ()
     figure = new_figure(run_title(dataset), subtitle, notes, 0.3 + 1.5 * LINE_HEIGHT * max(len(known), 4))
     points, shares = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
@@ -53,7 +56,8 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
         handles = legend_handles(dict(LOSSES.values()))
         figure.legend(handles=handles, loc="lower left", ncols=3, borderaxespad=0, handlelength=1)
     else:
-        show_message(points, "no scheme has a gap: " + (dataset.attrs.get("bound_reason") or "none is stable"))
+        reasons = "; ".join(dict.fromkeys(one.no_gap for one in summaries if one.no_gap)) or "there is none"
+        show_message(points, f"no scheme has a gap: {reasons}")
     head = ("scheme", "gap [%]", "95 % low [%]", "95 % high [%]", *(f"{name} [%]" for name in LOSSES))
     rows = [100 * np.array([gap.whole.mean, gap.whole.low, gap.whole.high, *_losses(gap)]) for gap in gaps]
     return figure, [head, *((one.name, *row.tolist()) for (one, _), row in zip(known, rows, strict=True))]
@@ -62,13 +66,14 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
 def _notes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[str]:
     average = dataset.attrs["objective"] == "average"
     cost = f"mean cost per block (after block {dataset.attrs['warmup']})" if average else "discounted sum of costs"
-    without = ", ".join(one.name for one in summaries if one.gap is None)
+    reasons = dict.fromkeys(one.no_gap for one in summaries if one.no_gap)
+    without = [f"{', '.join(one.name for one in summaries if one.no_gap == why)} ({why})" for why in reasons]
     return [
         f"Gap: how far the {cost} is above the bound, with its 95 % confidence interval over seeds.",
         f"The axis is linear up to {LINEAR_UP_TO:g} % and logarithmic above.",
         BELOW_BOUND,
         unstable_note([one for one in summaries if one.gap is not None]),
-        f"No gap, because there is no mean cost: {without}." * bool(without),
+        f"No gap: {'; '.join(without)}." * bool(without),
     ]
 
 
@@ -80,7 +85,9 @@ def _points(axes: Axes, known: Sequence[tuple[Summary, Gap]]) -> None:
     axes.scatter(mean, rows, c=colours, s=28, zorder=3)
     axes.axvline(0.0, color="0.2", linewidth=1.2)
     axes.set_xscale("symlog", linthresh=LINEAR_UP_TO)
-    axes.set_xlim(-0.15, max(3.0 * float(np.max(mean)), 2.0))
+    mark_linear_part(axes, "x", LINEAR_UP_TO)
+    end = _end([gap for _, gap in known])
+    axes.set_xlim(-0.15, end)
     axes.xaxis.set_major_formatter(short_number)
     name_rows(axes, [display_name(one) for one in schemes])
     row_lines(axes, len(rows))
@@ -88,10 +95,18 @@ def _points(axes: Axes, known: Sequence[tuple[Summary, Gap]]) -> None:
     below = rows[low < 0]
     if len(below):
         axes.scatter(np.zeros_like(below), below, marker="<", c="0.35", s=16, clip_on=False, zorder=3)
+    above = rows[high > end]
+    if len(above):
+        axes.scatter(np.full(len(above), end), above, marker=">", c="0.35", s=16, clip_on=False, zorder=3)
     beside = axes.transData + ScaledTranslation(5 / 72, 4 / 72, axes.figure.dpi_scale_trans)  # [inch]
     for row, value in enumerate(mean.tolist()):
         text = f"{value:.2g}" if value < 100 else f"{value:,.0f}"
         axes.text(value, row, text, transform=beside, fontsize=7.5, color="0.35")
+
+
+def _end(gaps: Sequence[Gap]) -> float:
+    """The end of the axis [%], which leaves room for the numbers beside the points."""
+    return max(2.0, *(300.0 * gap.whole.mean for gap in gaps))
 
 
 def _shares(axes: Axes, gaps: Sequence[Gap]) -> None:

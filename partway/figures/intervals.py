@@ -25,7 +25,21 @@ def running_mean(values: np.ndarray, window: int, step: int) -> tuple[np.ndarray
     Returns (points,) the last block of each window, and (..., points) from (..., blocks). Each window is summed by
     itself: with differences of one cumulative sum, a single huge cost would spoil all blocks after it.
     """
-    blocks = values.shape[-1]
-    ends = np.arange(blocks - 1, window - 2, -step)[::-1]
-    windows = sliding_window_view(values, window, axis=-1)[..., ends[0] + 1 - window :: step, :]
+    ends, windows = _windows(values, window, step)
     return ends, windows.mean(axis=-1, dtype=np.float64)
+
+
+def share_of_largest(values: np.ndarray, window: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """(points,) the largest value of any seed in each window of `running_mean`, and its share of their sum.
+
+    values  (seeds, blocks), none negative; the share is 0 where all are
+    """
+    largest = _windows(values.max(axis=0), window, step)[1].max(axis=-1).astype(np.float64)
+    total = _windows(values, window, step)[1].sum(axis=(0, -1), dtype=np.float64)
+    return largest, largest / np.where(total > 0, total, 1.0)
+
+
+def _windows(values: np.ndarray, window: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """(points,) last blocks, and (..., points, window) of (..., blocks)."""
+    ends = np.arange(values.shape[-1] - 1, window - 2, -step)[::-1]
+    return ends, sliding_window_view(values, window, axis=-1)[..., ends[0] + 1 - window :: step, :]

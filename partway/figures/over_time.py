@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
 from partway.experiments.summary import COST_COMPONENTS, Summary
-from partway.figures.intervals import mean_and_interval, running_mean
+from partway.figures.intervals import mean_and_interval, running_mean, share_of_largest
 from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
 from partway.figures.style import (
     COMPONENT_COLOURS,
@@ -17,6 +18,7 @@ from partway.figures.style import (
     COST_COLUMNS,
     FigureData,
     Row,
+    axis_label,
     block_axis,
     cost_note,
     display_name,
@@ -29,7 +31,7 @@ from partway.figures.style import (
     unstable_note,
 )
 
-MOST_BANDS = 10
+MAX_BANDS = 10
 """With more schemes than this no intervals are drawn: they would hide the lines."""
 POINTS = 400
 """Points of a curve, about."""
@@ -37,11 +39,20 @@ WINDOWS = 40
 """A running mean is taken over one of so many parts of the run."""
 AXIS_RANGE = 1e3
 """The cost axis stays within this factor of the median cost, whatever a heavy tail does."""
+FADE_SHARE, FADE_FACTOR = 1 / 4, 10.0
+"""One block of one seed is marked where it is this share of the sum that a mean is taken of, and so many times the
+
+median block."""
+FADE_MARK, ABOVE, BELOW = "◇", "▲", "▼"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A running mean, (points,) each. `stable`: drawn as a solid line, and the axis fits it."""
+    """A running mean, (points,) each.
+
+    stable   drawn as a solid line, and the axis fits it
+    fade     where one block of one seed raises the mean, as where a scheme transmits in a deep fade
+    """
 
     key: str
     label: str
@@ -51,13 +62,32 @@ class Curve:
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    fade: np.ndarray
+
+
+class Scale(NamedTuple):
+    """The cost axis."""
+
+    low: float
+    high: float
+    logarithmic: bool
+
+    def above(self, values: np.ndarray) -> np.ndarray:
+        """Where values are beyond the upper end."""
+        return values > self.high
+
+    def below(self, values: np.ndarray) -> np.ndarray:
+        """Where values are beyond the lower end, 0 on a logarithmic axis included."""
+        return values < self.low
 
 
 def draw_schemes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     """One line for each scheme."""
     cost = dataset["cost"].transpose("scheme", "seed", "block", COMPONENT_DIMENSION).to_numpy().sum(axis=-1)
     curves = [
-        _curve(one.name, display_name(one), scheme_colour(one.name), own, one.status == "ok" and not one.reason)
+        _curve(
+            one.name, display_name(one), scheme_colour(one.name), own, one.status == "ok" and not one.partly_unstable
+        )
         for one, own in zip(summaries, cost, strict=True)
     ]
     return _draw(dataset, curves, _running(dataset), unstable_note(summaries), "scheme")
@@ -83,34 +113,57 @@ def _running(dataset: xr.Dataset) -> str:
     """What the lines are."""
     window = _window(dataset.sizes["block"])
     text = f"running mean over {window} blocks" if window > 1 else "cost of every block"
-    bands = dataset.sizes["seed"] > 1 and dataset.sizes["scheme"] <= MOST_BANDS
+    bands = dataset.sizes["seed"] > 1 and dataset.sizes["scheme"] <= MAX_BANDS
     return text + ", with its 95 % confidence band over seeds" * bands
 
 
 def _curve(key: str, label: str, colour: str, cost: np.ndarray, stable: bool = True) -> Curve:
     """The curve of a cost, (seeds, blocks)."""
-    blocks = cost.shape[1]
-    block, means = running_mean(cost, _window(blocks), max(1, blocks // POINTS))
-    return Curve(key, label, colour, stable, block, *mean_and_interval(means))
+    window, step = _window(cost.shape[1]), max(1, cost.shape[1] // POINTS)
+    block, means = running_mean(cost, window, step)
+    mean, low, high = mean_and_interval(means)
+    return Curve(key, label, colour, stable, block, mean, low, high, _fades(cost, window, step))
+
+
+def _fades(cost: np.ndarray, window: int, step: int) -> np.ndarray:
+    """(points,) where one block of one seed makes up FADE_SHARE of the mean and is FADE_FACTOR times the median."""
+    finite = np.where(np.isfinite(cost), cost, 0.0)
+    largest, share = share_of_largest(finite, window, step)
+    return (share > FADE_SHARE) & (largest > FADE_FACTOR * np.median(finite))
 
 
 def _draw(dataset: xr.Dataset, curves: Sequence[Curve], subtitle: str, note: str, kind: str) -> FigureData:
     shown = [curve for curve in curves if np.isfinite(curve.mean).any()]
     hidden = [curve.label for curve in curves if curve not in shown and kind == "scheme"]
-    dashed = "Dashed: unstable; ▲ and ▼: the line ends beyond the axis." * (not all(curve.stable for curve in shown))
-    notes = [cost_note(dataset), note, dashed, f"Not drawn: {'; '.join(hidden)}." * bool(hidden)]
+    scale = _scale([curve for curve in shown if curve.stable] or shown)
+    notes = [cost_note(dataset), note, *_notes(shown, scale), f"Not drawn: {'; '.join(hidden)}." * bool(hidden)]
     height = max(3.5, LINE_HEIGHT * len(curves))
     figure = new_figure(run_title(dataset), subtitle, notes, height)
     axes = figure.subplots()
-    axes.set_ylabel("cost per block")
+    axes.set_ylabel(axis_label(dataset, "cost"))
     block_axis(axes, dataset.attrs["block_s"])
     if shown:
-        _limit(axes, [curve for curve in shown if curve.stable] or shown)
+        if scale.logarithmic:
+            log_axis(axes, "y", scale.low, scale.high)
+        axes.set_ylim(scale.low, scale.high)
         _shade_warmup(axes, dataset)
-        label_points(axes, [_line(axes, curve, len(curves) <= MOST_BANDS) for curve in shown], height)
+        label_points(axes, [_line(axes, curve, len(curves) <= MAX_BANDS) for curve in shown], height)
+        for curve in shown:
+            _mark(axes, curve, scale)
     else:
         show_message(axes, "no scheme has a finite cost")
     return figure, [(kind, "block", *COST_COLUMNS), *(row for curve in shown for row in _rows(curve))]
+
+
+def _notes(curves: Sequence[Curve], scale: Scale) -> list[str]:
+    """What dashes and marks mean, where there are any."""
+    beyond = any(scale.above(curve.mean).any() or scale.below(curve.mean).any() for curve in curves)
+    return [
+        "Dashed: unstable, at least in some seeds." * (not all(curve.stable for curve in curves)),
+        f"{ABOVE} {BELOW} The line goes on beyond the axis." * beyond,
+        f"{FADE_MARK} One block of one seed is more than a quarter of all cost in the mean, as where a scheme "
+        "transmits in a deep fade." * any(curve.fade.any() for curve in curves),
+    ]
 
 
 def _rows(curve: Curve) -> list[Row]:
@@ -118,17 +171,18 @@ def _rows(curve: Curve) -> list[Row]:
     return [(curve.key, *row) for row in zip(*columns, strict=True)]
 
 
-def _limit(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Scale and limits of the cost axis; what is further than AXIS_RANGE from the median may leave it."""
-    values = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in curves])
+def _scale(curves: Sequence[Curve]) -> Scale:
+    """The cost axis that fits the curves but for what is further than AXIS_RANGE from their median."""
+    values = np.concatenate([[], *(curve.mean[np.isfinite(curve.mean)] for curve in curves)])
+    if not len(values):
+        return Scale(0.0, 1.0, False)
     median = np.median(values[values > 0]) if (values > 0).any() else 0.0
     values = values[values <= AXIS_RANGE * median]
     positive = values[values > median / AXIS_RANGE]
     if spans_decade(positive):
-        log_axis(axes, "y", positive.min() / 1.3, positive.max() * 1.5)
-    else:
-        spread = np.ptp(values) or abs(values.max()) or 1.0
-        axes.set_ylim(values.min() - 0.1 * spread, values.max() + 0.2 * spread)
+        return Scale(positive.min() / 1.3, positive.max() * 1.5, True)
+    spread = np.ptp(values) or abs(values.max()) or 1.0
+    return Scale(values.min() - 0.1 * spread, values.max() + 0.2 * spread, False)
 
 
 def _shade_warmup(axes: Axes, dataset: xr.Dataset) -> None:
@@ -147,5 +201,30 @@ def _line(axes: Axes, curve: Curve, bands: bool) -> PointLabel:
         axes.fill_between(curve.block, curve.low, curve.high, color=curve.colour, alpha=0.12, linewidth=0)
     (low, high), last = axes.get_ylim(), np.flatnonzero(np.isfinite(curve.mean))[-1]
     end = float(curve.mean[last])
-    arrow = " ▲" if end > high else " ▼" if end < low else ""
+    arrow = f" {ABOVE}" if end > high else f" {BELOW}" if end < low else ""
     return PointLabel(curve.label + arrow, float(curve.block[last]), float(np.clip(end, low, high)), curve.colour)
+
+
+def _mark(axes: Axes, curve: Curve, scale: Scale) -> None:
+    """Marks where a curve leaves the axis, and the peaks that one block of one seed makes."""
+    above, below = scale.above(curve.mean), scale.below(curve.mean)
+    style: dict[str, Any] = {"linestyle": "", "color": curve.colour, "markersize": 6, "zorder": 4, "clip_on": False}
+    for beyond, y, marker in ((above, scale.high, "^"), (below, scale.low, "v")):
+        leaves = [start for start, _ in _stretches(beyond, len(curve.block) // 40)]
+        if leaves:
+            axes.plot(curve.block[leaves], np.full(len(leaves), y), marker, **style)
+    stretches = _stretches(curve.fade, 0)
+    peaks = [start + int(np.argmax(curve.mean[start:end])) for start, end in stretches]
+    if peaks:
+        style |= {"markeredgecolor": curve.colour, "markerfacecolor": "white", "markersize": 5}
+        axes.plot(curve.block[peaks], np.minimum(curve.mean[peaks], scale.high), "D", **style)
+
+
+def _stretches(where: np.ndarray, least: int) -> list[tuple[int, int]]:
+    """(start, end) of every stretch of points; two that are at most `least` points apart are one."""
+    edges = np.flatnonzero(np.diff(where.astype(int), prepend=0, append=0)).tolist()
+    joined = list[tuple[int, int]]()
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        near = bool(joined) and start - joined[-1][1] <= least
+        joined = [*joined[:-1], (joined[-1][0], end)] if near else [*joined, (start, end)]
+    return joined

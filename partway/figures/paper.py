@@ -34,7 +34,7 @@ PAPER_WIDTH, PANEL_HEIGHT = 10.0, 2.9
 """Width of a figure, height of a row of panels [inch]."""
 BIN = 20
 """Blocks that are averaged into one point of a curve."""
-MOST_MARKERS = 20
+MAX_MARKERS = 20
 """A curve with more points than this has no markers."""
 ESTIMATE_COLUMNS = ("mean", "95 % low", "95 % high", "median")
 SIDES = ("left side", "right side", "right side of the mean TD error", "right side / (1 - gamma)")
@@ -87,7 +87,7 @@ def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
 
 
 def _draw(axes: Axes, name: str, curve: Line, dashes: str = "-") -> None:
-    colour, marker = scheme_colour(name), "" if len(curve.x) > MOST_MARKERS else "o"
+    colour, marker = scheme_colour(name), "" if len(curve.x) > MAX_MARKERS else "o"
     axes.plot(curve.x, curve.mean, dashes, color=colour, linewidth=1.3, label=name, marker=marker)
     axes.fill_between(curve.x, np.maximum(curve.low, 1e-300), curve.high, color=colour, alpha=0.15, linewidth=0)
 

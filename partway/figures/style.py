@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -18,6 +19,7 @@ from partway.experiments.summary import COST_COMPONENTS, Summary
 from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
 from partway.rng import stable_hash
 from partway.schemes import SCHEMES
+from partway.tables import shorten_name
 
 STYLE: dict[str, Any] = {
     "font.size": 9,
@@ -61,7 +63,9 @@ EXTERNAL_PALETTE = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
 """Colours of all other schemes; which one depends on the scheme's name alone."""
 COMPONENT_DIMENSION = "component"
 """The dimension of a dataset that holds the cost components."""
-COMPONENT_COLOURS = dict(zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True))
+COMPONENT_COLOURS: dict[str, str] = dict(
+    zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True)
+)
 COMPONENT_NAMES = dict(
     zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
 )
@@ -129,6 +133,36 @@ def cost_note(dataset: xr.Dataset) -> str:
     return f"Cost per block ({block}), equation (8): weighted sum of queued work and energy, at server and devices."
 
 
+def axis_label(dataset: xr.Dataset, name: str) -> str:
+    """A variable's words and unit for an axis or a column: its long name up to the first comma."""
+    words, unit = dataset[name].attrs["long_name"].split(",")[0], dataset[name].attrs["units"]
+    return words if unit in ("1", words) else f"{words} [{unit}]"
+
+
+def text_colour(background: Any) -> str:
+    """Black or white, whichever has more contrast with a colour: at least 4.5 by WCAG 2, with every colour."""
+    channels = np.array(to_rgb(background))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return "0" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "1"
+
+
+def mark_linear_part(axes: Axes, which: Literal["x", "y"], up_to: float) -> None:
+    """Mark on an axis that is linear up to a value and logarithmic above where its scale changes."""
+    style: dict[str, Any] = {"fontsize": 7, "color": "0.45", "zorder": 0.6}
+    words = (("linear ", -1), (" logarithmic", 1))
+    if which == "x":
+        axes.axvline(up_to, color="0.7", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.6)
+        for text, side in words:
+            ha = "right" if side < 0 else "left"
+            axes.text(up_to, 0.995, text, transform=axes.get_xaxis_transform(), ha=ha, va="top", **style)
+        return
+    axes.axhline(up_to, color="0.7", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.6)
+    for text, side in words:
+        va = "top" if side < 0 else "bottom"
+        axes.text(0.995, up_to, text.strip(), transform=axes.get_yaxis_transform(), ha="right", va=va, **style)
+
+
 def averaged_over(dataset: xr.Dataset) -> str:
     """Over which blocks means are taken."""
     return f"means after block {dataset.attrs['warmup']}" if dataset.attrs["warmup"] else "means of all blocks"
@@ -136,7 +170,7 @@ def averaged_over(dataset: xr.Dataset) -> str:
 
 def unstable_note(summaries: Sequence[Summary]) -> str:
     """What UNSTABLE_MARK means, if any of these schemes has it."""
-    has_mark = any(one.status == "ok" and one.reason for one in summaries)
+    has_mark = any(one.partly_unstable for one in summaries)
     return f"{UNSTABLE_MARK} Unstable in some seeds: its mean depends on the length of the run." * has_mark
 
 
@@ -151,8 +185,8 @@ def short_number(value: float, _: object = None) -> str:
 
 
 def short_name(name: str) -> str:
-    """The name of a scheme, cut after LONGEST_NAME characters."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    """The name of a scheme in LONGEST_NAME characters at most."""
+    return shorten_name(name, LONGEST_NAME)
 
 
 def display_name(summary: Summary) -> str:
@@ -160,7 +194,7 @@ def display_name(summary: Summary) -> str:
     name = short_name(summary.name)
     if summary.status != "ok":
         return f"{name}, {summary.status.replace('_', ' ')}"
-    return f"{name} {UNSTABLE_MARK}" if summary.reason else name
+    return f"{name} {UNSTABLE_MARK}" if summary.partly_unstable else name
 
 
 def scheme_colour(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A sweep: cost per block and gap to the lower bound along the first axis of the grid, a panel for each other value."""
+"""A sweep: cost, gap, latency, energy and throughput along the first axis of the grid, a panel for each other value."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,11 @@ from partway.figures.gap import BELOW_BOUND, LINEAR_UP_TO
 from partway.figures.intervals import mean_and_interval
 from partway.figures.style import (
     COMPONENT_DIMENSION,
-    COST_COLUMNS,
     FigureData,
+    axis_label,
     figure_style,
     log_axis,
+    mark_linear_part,
     new_figure,
     save,
     scheme_colour,
@@ -27,67 +28,98 @@ from partway.figures.style import (
     spans_decade,
 )
 
-MOST_PANELS = 12
-MOST_COLUMNS = 3
+MAX_PANELS = 12
+MAX_COLUMNS = 3
 PANEL_HEIGHT = 2.3
 """Height of a row of panels [inch]."""
-MOST_TICKS = 8
+MAX_TICKS = 8
 """On a logarithmic axis with so many points or fewer, the ticks are at the points."""
 
 
 class _Measure(NamedTuple):
-    """What is drawn: a variable, the dimension it is summed over, its factor, and its words on the figure."""
+    """What is drawn: a variable, and which labels of its own dimension (None: their sum), in the unit times `factor`.
+
+    label     of the axis and of the column in the CSV file; "" for the words and the unit of the dataset
+    title     what the figure shows
+    """
 
     variable: str
-    terms: str
-    factor: float
-    label: str
+    dimension: str
+    only: str | None
     title: str
     notes: tuple[str, ...]
-    columns: tuple[str, str, str]
+    factor: float = 1.0
+    label: str = ""
     symlog: bool = False
 
 
 BAND = "after warm-up, mean over seeds with its 95 % confidence band"
+WORK = "Throughput: work that devices and server do, in units of the fleet's mean task; of unstable schemes, too."
 MEASURES: Mapping[str, _Measure] = {
     "cost": _Measure(
-        *("cost", COMPONENT_DIMENSION, 1.0, "cost per block", f"cost per block {BAND}"),
+        *("cost", COMPONENT_DIMENSION, None, "cost per block"),
         notes=("Cost per block, equation (8): weighted sum of queued work and energy, at server and devices.",),
-        columns=COST_COLUMNS,
     ),
     "gap": _Measure(
-        *("gap", "loss", 100.0, "gap [% of the bound]", f"gap to the lower bound {BAND}"),
+        *("gap", "loss", None, "gap to the lower bound"),
         notes=(f"The axis is linear up to {LINEAR_UP_TO:g} % and logarithmic above.", BELOW_BOUND),
-        columns=("gap [%]", "95 % low [%]", "95 % high [%]"),
+        factor=100.0,
+        label="gap [% of the bound]",
         symlog=True,
     ),
+    "latency": _Measure(
+        *("latency_s", "statistic", "mean", "mean latency of a task"),
+        notes=("Latency: from a task's arrival to its result.",),
+    ),
+    "latency-p95": _Measure(
+        *("latency_s", "statistic", "p95", "latency within which 95 % of the tasks are done"),
+        notes=(
+            "Latency: from a task's arrival to its result. No point where a seed ends with 5 % of them unfinished.",
+        ),
+    ),
+    "device-energy": _Measure(
+        *("energy_j_per_task", "party", "devices", "energy of the devices per task"),
+        notes=("Energy of the devices' processors and radios, divided by the tasks that arrive.",),
+    ),
+    "server-energy": _Measure(
+        *("energy_j_per_task", "party", "server", "energy of the server per task"),
+        notes=("Energy of the server, divided by the tasks that arrive.",),
+    ),
+    "throughput": _Measure(*("throughput", "", None, "throughput"), notes=(WORK,)),
 }
 """The figures by the names of their files."""
 
 
+def figure_names(dataset: xr.Dataset) -> list[str]:
+    """The figures for which a sweep has numbers, and always that of the cost."""
+    return [name for name, one in MEASURES.items() if name == "cost" or np.isfinite(_by_seed(dataset, one)).any()]
+
+
 def write(dataset: xr.Dataset, folder: Path) -> None:
-    """Write the figures of MEASURES and the numbers in them; a gap only if the dataset has one."""
+    """Write the figures of MEASURES and the numbers in them."""
     with figure_style():
-        for name in MEASURES:
-            if name == "cost" or np.isfinite(dataset["gap"]).any():
-                save(folder, name, draw(dataset, name))
+        for name in figure_names(dataset):
+            save(folder, name, draw(dataset, name))
 
 
 def draw(dataset: xr.Dataset, name: str) -> FigureData:
     """A panel for each value of the other axes, a line and its 95 % band for each scheme; CSV rows of all points."""
     measure, axes, estimates = MEASURES[name], axis_names(dataset), _estimates(dataset, MEASURES[name])
     facets = list(itertools.product(*(range(dataset.sizes[axis]) for axis in axes[1:])))
-    shown = facets[:MOST_PANELS]
+    shown = facets[:MAX_PANELS]
     last = dataset.sizes[axes[-1]] if len(axes) > 2 else len(shown)
-    columns = last if last <= MOST_COLUMNS else min(len(shown), MOST_COLUMNS)
+    columns = last if last <= MAX_COLUMNS else min(len(shown), MAX_COLUMNS)
     lines = -(-len(shown) // columns)
-    more = f"The first {MOST_PANELS} of {len(facets)} panels; all are in the CSV file." * (len(facets) > MOST_PANELS)
-    figure = new_figure(_title(dataset), measure.title, (*measure.notes, more), PANEL_HEIGHT * lines)
+    more = f"The first {MAX_PANELS} of {len(facets)} panels; all are in the CSV file." * (len(facets) > MAX_PANELS)
+    subtitle = f"{measure.title} {BAND}"
+    missing = "No point: the scheme is unstable or cannot run there; results.csv says why."
+    missing *= bool(not np.isfinite(estimates[0]).all() and (dataset["status"] != "ok").any())
+    figure = new_figure(_title(dataset), subtitle, (*measure.notes, more, missing), PANEL_HEIGHT * lines)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for panel, facet in zip(panels, shown, strict=False):
         _panel(panel, dataset, estimates[:, :, *facet], dict(zip(axes[1:], facet, strict=True)))
     for panel in panels[::columns]:
-        panel.set_ylabel(measure.label)
+        panel.set_ylabel(measure.label or axis_label(dataset, measure.variable))
     for panel in panels[len(shown) :]:
         panel.set_visible(False)
     lowest = max(len(shown) - columns, 0)
@@ -95,14 +127,25 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
         panel.xaxis.set_tick_params(labelbottom=i >= lowest)
         panel.xaxis.label.set_visible(i >= lowest)
     _scale(panels[0], measure, estimates[0])
+    for panel in panels[: len(shown)] if measure.symlog else ():
+        mark_linear_part(panel, "y", LINEAR_UP_TO)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="lower left", ncols=4, borderaxespad=0)
     return figure, _rows(dataset, measure, estimates)
 
 
 def _estimates(dataset: xr.Dataset, measure: _Measure) -> np.ndarray:
     """(3, axes..., scheme): mean over seeds, low and high end of its 95 % interval, at every point of the grid."""
-    per_seed = dataset[measure.variable].sum(measure.terms, skipna=False)
-    return measure.factor * mean_and_interval(per_seed.transpose("seed", *axis_names(dataset), "scheme").to_numpy())
+    return measure.factor * mean_and_interval(_by_seed(dataset, measure))
+
+
+def _by_seed(dataset: xr.Dataset, measure: _Measure) -> np.ndarray:
+    """(seed, axes..., scheme) of a measure."""
+    values = dataset[measure.variable]
+    if measure.only:
+        values = values.sel({measure.dimension: measure.only})
+    elif measure.dimension:
+        values = values.sum(measure.dimension, skipna=False)
+    return values.transpose("seed", *axis_names(dataset), "scheme").to_numpy()
 
 
 def _scale(axes: Axes, measure: _Measure, means: np.ndarray) -> None:
@@ -138,11 +181,11 @@ def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[s
         axes.set_xticks(x, words, rotation=30, ha="right")
     elif spans_decade(x):
         log_axis(axes, "x", x.min() / 1.1, x.max() * 1.1)
-        if len(x) <= MOST_TICKS:
+        if len(x) <= MAX_TICKS:
             axes.set_xticks(x, [short_number(value) for value in x], rotation=30, ha="right")
             axes.xaxis.set_minor_locator(NullLocator())
     if names:
-        axes.set_xlabel(_axis_label(dataset, names[0]))
+        axes.set_xlabel(axis_label(dataset, names[0]))
 
 
 def _positions(dataset: xr.Dataset, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -155,12 +198,6 @@ def _positions(dataset: xr.Dataset, names: Sequence[str]) -> tuple[np.ndarray, l
     return np.arange(len(values), dtype=float), [short_name(str(value)) for value in values]
 
 
-def _axis_label(dataset: xr.Dataset, name: str) -> str:
-    unit = dataset[name].attrs["units"]
-    words = name.removesuffix(f"_{unit.lower()}").replace("_", " ")
-    return words + (f" [{unit}]" if unit not in ("1", name) else "")
-
-
 def _label(value: Any) -> str:
     return short_name(str(value)) if isinstance(value, str) else short_number(float(value))
 
@@ -171,7 +208,9 @@ def _rows(dataset: xr.Dataset, measure: _Measure, estimates: np.ndarray) -> list
     schemes, labels = dataset["scheme"].values.tolist(), {name: dataset[name].values.tolist() for name in names}
     status = dataset["status"].transpose(*names, "scheme").to_numpy()
     bound = dataset["bound"].transpose(*names).to_numpy()
-    rows: list[Sequence[str | float]] = [(*names, "scheme", "status", "bound", *measure.columns)]
+    what = measure.label or axis_label(dataset, measure.variable)
+    low, high = (f"95 % {end} {what[what.find('[') :]}" for end in ("low", "high"))
+    rows: list[Sequence[str | float]] = [(*names, "scheme", "status", "bound", what, low, high)]
     for at in grid(dataset):
         point, values = tuple(at.values()), [labels[name][i] for name, i in at.items()]
         rows += [

@@ -7,7 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from partway.figures.gap import LINEAR_UP_TO
-from partway.figures.style import FigureData, figure_style, new_figure, save, scheme_colour, short_number
+from partway.figures.style import (
+    FigureData,
+    figure_style,
+    mark_linear_part,
+    new_figure,
+    save,
+    scheme_colour,
+    short_number,
+)
 from partway.paper.theorem1 import CONSTANT, VARIANTS, Point, label
 
 AXES = {"devices": "number of devices K", "weights.server_energy": "weight of the server energy w2 [1/J]"}
@@ -49,6 +57,7 @@ def _row(point: Point) -> tuple[str | float, ...]:
 
 def _panel(axes: Axes, axis: str, points: Sequence[Point], highest: float) -> None:
     axes.set_yscale("symlog", linthresh=LINEAR_UP_TO)
+    mark_linear_part(axes, "y", LINEAR_UP_TO)
     axes.set_ylim(0, 5 * highest)
     axes.set(xlabel=AXES[axis], xscale="log")
     axes.yaxis.set_major_formatter(short_number)

@@ -7,11 +7,12 @@ number, the source of the modules that compute it, and the versions of the libra
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import BrokenExecutor, as_completed
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from partway.errors import InputError, shorten
 from partway.experiments.store import ARRAYS, Kind, Store, content_hash
 from partway.provenance import code_hash, made_by
 from partway.scenario.schema import Scenario
@@ -105,7 +106,14 @@ def _computed(jobs: Sequence[J], count: int) -> Generator[tuple[J, Arrays]]:
     with processes(count) as workers:
         futures = {workers.submit(_timed, job): job for job in jobs}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            try:
+                arrays = future.result()
+            except BrokenExecutor as error:
+                raise InputError(
+                    f"a worker process died, out of memory or killed ({shorten(str(error), 80)}); use fewer --jobs; "
+                    "with --out, run the same command again to resume"
+                ) from None
+            yield futures[future], arrays
 
 
 def _timed(job: Job) -> Arrays:

@@ -184,7 +184,11 @@ Values = dict[str, jax.Array]
 def _future(
     world: World, pair: ControllerPair, carry: Carry, seed: jax.Array, key: jax.Array, block: int, blocks: int
 ) -> tuple[Values, Values]:
-    """({party: discounted cost}, {party: TD errors of the first ERROR_BLOCKS blocks}) of a frozen policy."""
+    """({party: discounted cost}, {party: TD errors of the first ERROR_BLOCKS blocks}) of a frozen policy.
+
+    It scans `step` itself: `rollout` leaves transitions, and the TD errors need the learned Q in the state before and
+    after every block.
+    """
     gamma = world.server.discount
 
     def body(sums: tuple[Carry, Values, jax.Array], at: jax.Array):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from partway.errors import InputError, shown
-from partway.files import clear_stale, read_limited, refusals, write_whole
+from partway.files import clear_stale, read_limited, refusals, write_whole, written
+from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
 from partway.paper.jobs import jobs_code_hash
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, bounds
@@ -20,6 +20,7 @@ from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
 from partway.paper.verdicts import Verdict, bounded_exp, phases
 from partway.provenance import versions
+from partway.tables import Grid
 
 SCHEMA_VERSION = 2
 ENOUGH = 20
@@ -45,12 +46,12 @@ def show(findings: Findings) -> Group:
     return Group(*tables, Text(words, style="dim"))
 
 
-def _table(findings: Findings, reading: str) -> Table:
-    grid = Table(box=None, pad_edge=False, header_style="bold", title=READING_WORDS[reading], title_justify="left")
-    grid.add_column("claim", no_wrap=True)
-    grid.add_column("", ratio=1)
+def _table(findings: Findings, reading: str) -> Grid:
+    grid = Grid(READING_WORDS[reading], keys=2)
+    grid.add_column("claim")
+    grid.add_column("", wrap=True)
     for name in CANDIDATES:
-        grid.add_column(name, no_wrap=True)
+        grid.add_column(name)
     for claim in findings.claims:
         for phase in phases(claim):
             cells = [findings.of(claim.id, name, reading, phase).verdict for name in CANDIDATES]
@@ -177,12 +178,13 @@ def insert(document: Path, findings: Findings) -> None:
     clear_stale(target)
     with refusals(f"--table {shown(str(document), 100)}", "the document is as it was"):
         write_whole(target, f"{before}{MARKS[0]}\n{markdown(findings)}\n{MARKS[1]}{after}".encode())
+    written.append(document)
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
     """The report in JSON types; the verdict of a scheme is that of HEADLINE, and `cases` has all."""
     seeds = list(findings.sizes.seeds)
-    return {
+    document = {
         "schema_version": SCHEMA_VERSION,
         "scenario": findings.preset,
         "seeds": seeds,
@@ -199,6 +201,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "versions": versions(),
         "claims": [_claim(findings, claim) for claim in findings.claims],
     }
+    return plain(document)
 
 
 def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
@@ -211,8 +214,7 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
 
 
 def _verdict(one: Verdict) -> dict[str, Any]:
-    interval = one.interval()
-    return {"verdict": one.verdict, "interval": None if interval is None else [finite(value) for value in interval]}
+    return {"verdict": one.verdict, "interval": one.interval()}
 
 
 def _case(one: Verdict) -> dict[str, Any]:
@@ -221,11 +223,6 @@ def _case(one: Verdict) -> dict[str, Any]:
     confidence = None if one.deciding is None else 1.0 - one.decisions[one.deciding].level
     details = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
     return {**about, **_verdict(one), "confidence": confidence, **details}
-
-
-def finite(value: float) -> float | None:
-    """A number in JSON: None for NaN and infinity."""
-    return float(value) if math.isfinite(value) else None
 
 
 def write_comparisons(findings: Findings, path: Path) -> None:

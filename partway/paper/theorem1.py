@@ -14,6 +14,7 @@ import xarray as xr
 
 from partway.experiments.statistics import Estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
+from partway.experiments.sweep.group import FAILED
 from partway.experiments.sweep.run import Progress, sweep
 
 FLEETS = (4, 10, 20, 50, 100, 200)
@@ -123,9 +124,10 @@ def _points(dataset: xr.Dataset, axis: str, criterion: str) -> list[Point]:
     for at in grid(dataset):
         here = dataset.isel(at)
         for scheme in map(str, dataset["scheme"].values):
-            status, why = str(here["status"].sel(scheme=scheme).values), str(here["bound_reason"].values)
-            no_gap = why or (None if status == "ok" else f"the scheme is {status.replace('_', ' ')}")
+            status, no_gap = (str(here[name].sel(scheme=scheme).values) for name in ("status", "gap_reason"))
+            if status == FAILED:
+                no_gap = str(here["reason"].sel(scheme=scheme).values)
             value, bound = float(here[name]), float(here["bound"])
             estimates = cost_of(dataset, at, scheme), gap_of(dataset, at, scheme)
-            points.append(Point(axis, value, scheme, criterion, status, bound, *estimates, no_gap))
+            points.append(Point(axis, value, scheme, criterion, status, bound, *estimates, no_gap or None))
     return points

@@ -3,10 +3,11 @@
     c(B) = min over the allowed cuts of
            w4 [xi ((1 - offload) W)^3 / (n tau)^2 + tau p(offload; B)] + price offload W_ser
 
-The noise density is constant, so the noise power grows with the bandwidth: h(B) = h B_0 / B. More bandwidth then never
-makes a cut more expensive, and each of the two thresholds is unique.
+Where the scenario gives a noise density, the noise power grows with the bandwidth, h(B) = h B_0 / B; where it gives a
+total, h stays as it is. Either way more bandwidth never makes a cut more expensive, and both thresholds are unique.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -33,18 +34,29 @@ class BreakEven:
     all_remote_hz: float | None
 
 
-def break_even(device: Device, price: float) -> BreakEven:
-    """Both bandwidths for one device (float64 constants); `price` is the cost of a mean task sent to the server."""
+def break_even(device: Device, price: float, fixed_noise: bool = False) -> BreakEven:
+    """Both bandwidths for one device (float64 constants).
+
+    price        cost of a mean task sent to the server
+    fixed_noise  whether the noise power is the same at every bandwidth
+    """
     share = np.asarray(device.task.share)
     local = one_task_cost(device, price, float(device.bandwidth_hz), share == 0)
-    return BreakEven(_threshold(device, price, share > 0, local), _threshold(device, price, share == 1, local))
+
+    def threshold(allowed: np.ndarray) -> float | None:
+        return _threshold(lambda hertz: one_task_cost(device, price, hertz, allowed, fixed_noise) < local)
+
+    return BreakEven(threshold(share > 0), threshold(share == 1))
 
 
-def one_task_cost(device: Device, price: float, bandwidth_hz: float, allowed: np.ndarray | None = None) -> float:
+def one_task_cost(
+    device: Device, price: float, bandwidth_hz: float, allowed: np.ndarray | None = None, fixed_noise: bool = False
+) -> float:
     """c(B), infinite if no cut is affordable; `allowed` (cuts,) selects the cuts, by default all."""
     with jax.enable_x64(True):
         feasible = jnp.ones(len(device.task.share), bool) if allowed is None else jnp.asarray(allowed)
-        task, gain = replace(device.task, feasible=feasible), device.mean_gain * device.bandwidth_hz / bandwidth_hz
+        task = replace(device.task, feasible=feasible)
+        gain = device.mean_gain * (1.0 if fixed_noise else device.bandwidth_hz / bandwidth_hz)
         changed = replace(device, bandwidth_hz=jnp.float64(bandwidth_hz), task=task)
         return float(_cost_of_one(changed, jnp.float64(gain), jnp.float64(price)))
 
@@ -54,12 +66,8 @@ def _cost_of_one(device: Device, gain: jax.Array, price: jax.Array) -> jax.Array
     return best_cuts(device, gain, price).cost[1]
 
 
-def _threshold(device: Device, price: float, allowed: np.ndarray, local: float) -> float | None:
-    """The bandwidth at which the cost over the allowed cuts falls below `local`, by bisection of its logarithm."""
-
-    def pays(bandwidth_hz: float) -> bool:
-        return one_task_cost(device, price, bandwidth_hz, allowed) < local
-
+def _threshold(pays: Callable[[float], bool]) -> float | None:
+    """The bandwidth from which it pays, by bisection of its logarithm."""
     if not pays(MAX_HZ):
         return None
     if pays(MIN_HZ):

@@ -11,8 +11,10 @@ from partway.dnn.profile import Profile
 from partway.errors import InputError, compact
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
+from partway.system.fading import fading_quantile
 from partway.system.load import load_of
-from partway.system.placement import Placement, gain_from_db, pathloss_db, sample_placement
+from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
+from partway.system.placement import Placement, sample_placement
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device
 from partway.system.world import World, build
@@ -52,6 +54,11 @@ class DeviceContext:
     def cpu_max_hz(self) -> float:
         """f_max [Hz] of the device."""
         return self.scenario.device_classes()[self.index].cpu_max_hz
+
+    @property
+    def fixed_noise(self) -> bool:
+        """Whether the noise power is the same at every bandwidth: the scenario gives a total, not a density."""
+        return self.scenario.radio.noise_dbw is not None
 
     @property
     def arrivals_per_block(self) -> float:
@@ -105,7 +112,8 @@ def _moved(scenario: Scenario, placement: Placement, index: int, distance_m: flo
         raise InputError(f"--distance-m must be between {limits}, got {compact(distance_m)}")
     distances, gains = placement.distance_m.copy(), placement.mean_gain_per_w.copy()
     loss_db = pathloss_db(scenario.radio, np.array(distance_m))
-    distances[index], gains[index] = distance_m, gain_from_db(loss_db, scenario.radio.noise_dbw)
+    noise = noise_dbw(scenario.radio, np.array(scenario.device_classes()[index].bandwidth_hz))
+    distances[index], gains[index] = distance_m, gain_from_db(loss_db, noise)
     return Placement(distances, gains)
 
 
@@ -154,22 +162,17 @@ def max_throughput(devices: Device) -> np.ndarray:
     """(K,) the most tasks that each device can start and finish in a block, averaged over the fading."""
     with jax.enable_x64(True):
         by_device: Device = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(np.asarray(leaf), -1, 0)), devices)
-        fading = jnp.asarray(fading_quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS))
-        return np.asarray(_throughput(by_device, fading))
+        points = jnp.asarray(fading_quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS))
+        return np.asarray(_throughput(by_device, points))
 
 
 @jax.jit
-def _throughput(devices: Device, fading: jax.Array) -> jax.Array:
-    """(K,) mean over the fading (points,); the device axis of `devices` is first."""
+def _throughput(devices: Device, points: jax.Array) -> jax.Array:
+    """(K,) mean over values of the fading (points,); the device axis of `devices` is first."""
 
     def startable(device: Device, x: jax.Array) -> jax.Array:
         possible = jnp.isfinite(best_cuts(device, device.mean_gain * x, 0.0).cost)
         return jnp.max(jnp.where(possible, jnp.arange(device.max_tasks_per_block + 1.0), 0.0))
 
     over_fading = jax.vmap(startable, in_axes=(None, 0))
-    return jax.vmap(lambda device: jnp.mean(over_fading(device, fading)))(devices)
-
-
-def fading_quantile(probability: Any) -> np.ndarray:
-    """x with P(fading <= x) = `probability`; the fading, the gain divided by its mean, is Exp(1)."""
-    return -np.log1p(-np.asarray(probability, np.float64))
+    return jax.vmap(lambda device: jnp.mean(over_fading(device, points)))(devices)

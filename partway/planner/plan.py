@@ -1,7 +1,7 @@
 """The plan of one device: for every queue length and channel gain the tasks to start, the cut and the CPU rate.
 
 The values of a plan come from the lower bound, which knows the statistics of the scenario, or from what `priced` has
-learned. Legend as in `partway.system.equations`; x is the fading, the channel gain divided by its mean, Exp(1).
+learned. Legend as in `partway.system.equations`; x is the fading, the channel gain divided by its mean.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,12 @@ from partway.bound.lower_bound import Bound
 from partway.controllers.base import DeviceView
 from partway.controllers.block import received
 from partway.controllers.postdecision import PostDecision, planned, value_left
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.errors import InputError
+from partway.planner.context import DeviceContext
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
 from partway.system.equations import data_rate
+from partway.system.fading import fading_quantile
 from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
 
@@ -68,11 +70,15 @@ def exact_rule(target: DeviceContext, bound: Bound) -> PlanRule:
 
 
 def learned_rule(target: DeviceContext, simulated: Run) -> PlanRule:
-    """The rule that a run of `priced` has learned, averaged over its seeds."""
+    """The rule that a run of `priced` has learned, averaged over its seeds; raises InputError if it is not finite."""
     controller, carry = simulated.pair.device, simulated.carry
     assert isinstance(controller, PostDecision)
     by_seed = np.asarray(jax.vmap(value_left)(carry.device_state), np.float64)[..., target.index]
     value, price = by_seed.mean(axis=0), float(np.mean(carry.server_state.mean_price))
+    if not (np.isfinite(value).all() and np.isfinite(price)):
+        raise InputError(
+            "no plan: what priced has learned is not finite in float32; check the scenario's rates, weights"
+        )
     return PlanRule(value, float(value[-1] - value[-2]), float(controller.discount(target.device)), price)
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from partway.errors import shorten
 from partway.formatting import number, plain
 from partway.planner.break_even import MAX_HZ, MIN_HZ, BreakEven
-from partway.planner.context import DeviceContext, fading_quantile
+from partway.planner.context import DeviceContext
 from partway.planner.evaluation import PolicyOutcome, SingleTask
 from partway.planner.plan import (
     FADING_QUANTILES,
@@ -23,10 +22,12 @@ from partway.planner.plan import (
     printed_plan,
     typical_plan,
 )
+from partway.system.fading import fading_quantile
+from partway.tables import Grid
 
 SCHEMA_VERSION = 2
 MAX_NAME = 44
-"""Characters of a tensor's name that are shown."""
+"""Characters of a tensor's name that are shown in a sentence."""
 PLAN_LEGEND = (
     "Plan: tasks to start, cut of the last one, CPU rate. Rows: tasks waiting. Columns: share of the blocks with a "
     "lower channel gain; gain / mean and, if the transmit power is limited, bit/s/Hz at full power."
@@ -118,8 +119,9 @@ def notes(result: CutResult) -> list[str]:
 def break_even_sentence(result: CutResult) -> str:
     """The bandwidths from which offloading pays."""
     bandwidth, even = hertz(float(result.target.device.bandwidth_hz)), result.break_even
+    noise = "total noise" if result.target.fixed_noise else "noise density"
     return (
-        f"For one waiting task, the mean channel gain and a constant noise density (bandwidth now {bandwidth}): "
+        f"For one waiting task, the mean channel gain and a constant {noise} (bandwidth now {bandwidth}): "
         f"offloading a part pays {_from(even.offloading_hz)}; all remote costs less than all local "
         f"{_from(even.all_remote_hz)}."
     )
@@ -132,7 +134,7 @@ def _from(value: float | None) -> str:
 
 
 def details_table(result: CutResult) -> Group:
-    """The whole result for a terminal of 100 columns."""
+    """The whole result for a terminal."""
     return Group(
         Text(headline(result), style="bold"),
         *(Text(note, style="dim") for note in notes(result)),
@@ -152,22 +154,22 @@ def details_table(result: CutResult) -> Group:
     )
 
 
-def _grid(headers: Iterable[str]) -> Table:
+def _grid(headers: Iterable[str], keys: int = 1) -> Grid:
     """An empty table; columns of words are left-aligned, the others right-aligned."""
-    grid = Table(header_style="bold", box=None, pad_edge=False)
+    grid = Grid(keys=keys)
     for header in headers:
-        grid.add_column(header, justify="left" if header in WORD_COLUMNS else "right", no_wrap=True)
+        grid.add_column(header, "left" if header in WORD_COLUMNS else "right", name=header == "after")
     return grid
 
 
-def _plan_grid(result: CutResult) -> Table:
+def _plan_grid(result: CutResult) -> Grid:
     """Queue length by channel gain; each cell has the tasks to start, the cut of the last one, and the CPU rate."""
     plan, efficiencies = result.plan(), max_efficiency(result.target, fading_quantile(FADING_QUANTILES))
-    grid = Table(header_style="bold", box=None, pad_edge=False)
-    grid.add_column("waiting", justify="right")
+    grid = Grid()
+    grid.add_column("waiting", "right")
     for share, x, efficiency in zip(FADING_QUANTILES, plan.fading, efficiencies, strict=True):
         rate = f", {efficiency:.1f}" if np.isfinite(efficiency) else ""
-        grid.add_column(f"{share:.0%}\n{x:.2g}{rate}", no_wrap=True)
+        grid.add_column(f"{share:.0%}\n{x:.2g}{rate}")
     for i, queue in enumerate(QUEUE_LENGTHS):
         grid.add_row(str(queue), *(_cell(plan, i, j) for j in range(len(FADING_QUANTILES))))
     return grid
@@ -182,17 +184,17 @@ def _cell(plan: PlanTable, i: int, j: int) -> str:
     return f"{started}, {cut}\n{cpu}"
 
 
-def _cuts_grid(result: CutResult) -> Table:
+def _cuts_grid(result: CutResult) -> Grid:
     """The cuts that occur in the plan."""
-    plan, grid = result.plan(), _grid(("cut", "after", "work left", "sends [kbit]"))
+    plan, grid = result.plan(), _grid(("cut", "after", "work left", "sends [kbit]"), keys=2)
     cuts = {int(cut): i for i, cut in enumerate(plan.cut.flat)}
     for cut, i in sorted(cuts.items()):
-        name = shorten(result.target.profile.cuts[cut].after, MAX_NAME)
-        grid.add_row(str(cut), Text(name), f"{plan.offload.flat[i]:.1%}", f"{plan.bits.flat[i] / 1e3:,.1f}")
+        name = result.target.profile.cuts[cut].after
+        grid.add_row(str(cut), name, f"{plan.offload.flat[i]:.1%}", f"{plan.bits.flat[i] / 1e3:,.1f}")
     return grid
 
 
-def _single_task_grid(result: CutResult) -> Table:
+def _single_task_grid(result: CutResult) -> Grid:
     """The choices for a single task; a word instead of numbers where a choice waits or is infeasible."""
     times, energies = ("latency\ns", "device\ns", "radio\ns", "wait\ns", "server\ns"), ("device\nJ", "server\nJ")
     grid = _grid(("choice", "cut", "CPU", *times, *energies))
@@ -211,7 +213,7 @@ def _cut_of(target: DeviceContext, task: SingleTask) -> int | None:
     return None if np.isnan(task.offload) else int(target.cuts[target.rows(task.offload)])
 
 
-def _outcomes_grid(result: CutResult) -> Table:
+def _outcomes_grid(result: CutResult) -> Grid:
     heads = ("latency\nmean s", "latency\np95 s", "device\nJ/task", "server\nJ/task", "cost\nper block", "offloaded")
     grid = _grid(("policy", *heads))
     for each in result.outcomes:

@@ -4,8 +4,10 @@ A field that a file leaves out has the value of the preset `paper` (`presets/pap
 are defined, each with its reason.
 """
 
+import os
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -15,13 +17,14 @@ from pydantic import ValidationError
 
 from partway.errors import InputError, nearest, shorten, shown
 from partway.scenario.messages import explain
-from partway.scenario.schema import GROUP_FIELDS, TASKS, Group, Scenario
+from partway.scenario.overrides import Raw, check_reach, copied, merge, override_pairs, set_field
+from partway.scenario.schema import GROUP_FIELDS, Group, Scenario
 
 PRESETS = resources.files("partway.scenario") / "presets"
 MAX_FILE_BYTES = 1_000_000
 """A larger file is not a scenario."""
-
-Raw = dict[str, Any]
+NAME = re.compile(r"[\w-]+")
+"""The profile of a shipped network; anything else is a path, as in `partway.dnn.profile.read_profile`."""
 
 
 def presets() -> dict[str, str]:
@@ -49,46 +52,45 @@ def _preset(name: str) -> Raw:
 
 
 def load(
-    source: str | Path | Mapping[str, Any] = "paper", overrides: Mapping[str, Any] | Sequence[str] = ()
+    source: str | Path | Mapping[str, Any] | Scenario = "paper",
+    overrides: Mapping[str, Any] | Sequence[str] = (),
 ) -> Scenario:
-    """A scenario from a preset's name, a TOML file or a mapping, with overrides by dotted name.
+    """A scenario from a preset's name, a TOML file, a mapping or a scenario, with overrides by dotted name.
 
     >>> load("paper", {"devices": 50, "device.arrival_prob": 0.2}).devices
     50
 
-    Raises InputError, one line with the field, its range and the given value, for anything that is not a scenario.
+    `group.N.X`, `group.NAME.X` and `group.*.X` are fields of the group with that number or name, and of all groups. A
+    relative path of a profile is relative to the file that holds it, elsewhere to the current folder.
+
+    Raises InputError, one line with the field, its range and the given value, for anything that is not a scenario, and
+    for an override of [device] that a group overrules.
     """
     try:
-        raw = _merge(_copied(_preset("paper")), _read(source))
-        pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
-        for name, value in pairs:
-            _set(raw, name, _copied(value))
-        return Scenario.model_validate(_complete_groups(raw))
+        given, changes = _read(source), override_pairs(overrides)
+        raw = merge(_without_other_noise(copied(_preset("paper")), _radio_fields(given.items())), given)
+        raw = _without_other_noise(raw, _radio_fields(changes.items()))
+        for name, value in changes.items():
+            set_field(raw, name, value)
+        check_reach(raw, changes)
+        return Scenario.model_validate(_complete_groups(_with_absolute_profiles(raw, ".")))
     except ValidationError as error:
         raise InputError(explain(error.errors(include_url=False))) from None
     except RecursionError:
         raise InputError("--scenario: tables or arrays are nested too deeply; see `partway scenarios paper`") from None
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """`FIELD=VALUE` -> (field, value); VALUE is TOML, or a string without quotes."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise InputError(f"--set {shown(text)}: expected FIELD=VALUE, such as device.arrival_prob=0.2")
-    try:
-        parsed = tomllib.loads(f"value = {value}")
-    except (ValueError, RecursionError):  # not TOML, or a number with more digits than Python parses
-        parsed = {}
-    return name.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
-
-
-def _read(source: str | Path | Mapping[str, Any]) -> Raw:
+def _read(source: Any) -> Raw:
+    if isinstance(source, Scenario):
+        return source.tables()
     if isinstance(source, Mapping):
-        return _copied(source)
-    if not isinstance(source, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]  a number is an open file
-        raise InputError(f"a scenario must be a preset's name, a TOML file or a mapping, got {shown(source)}")
+        return copied(cast(Mapping[str, Any], source))
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"--scenario {shown(source)}: must be the name of a preset, a TOML file, a mapping or a Scenario"
+        )
     if isinstance(source, str) and source in _preset_names():
-        return _copied(_preset(source))
+        return copied(_preset(source))
     given = f"--scenario {shown(str(source), 100)}"
     try:
         with open(source, "rb") as file:
@@ -99,7 +101,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> Raw:
         raise InputError(f"{given} cannot be read ({error.strerror}); give a TOML file") from None
     if len(data) > MAX_FILE_BYTES:
         raise InputError(f"{given} has more than {MAX_FILE_BYTES} bytes; give a TOML file")
-    return _parsed(data, given)
+    return _with_absolute_profiles(_parsed(data, given), os.path.dirname(source))
 
 
 def _parsed(data: bytes, given: str) -> Raw:
@@ -113,56 +115,36 @@ def _parsed(data: bytes, given: str) -> Raw:
         raise InputError(f"{given} is not valid TOML: a number has too many digits") from None
 
 
-def _copied(value: Any) -> Any:
-    """A deep copy in dicts and lists, so that overrides do not change the caller's mapping."""
-    if isinstance(value, Mapping):
-        return {_checked_name(name): _copied(inner) for name, inner in cast(Mapping[Any, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [_copied(inner) for inner in cast(Sequence[Any], value)]
-    return value
+def _radio_fields(pairs: Iterable[tuple[Any, Any]]) -> set[str]:
+    """The fields of [radio] that are given, in a table or by dotted names."""
+    inside = [set(cast(Raw, value)) for name, value in pairs if name == "radio" and isinstance(value, Mapping)]
+    return set[str]().union(*inside, {str(name).removeprefix("radio.") for name, _ in pairs})
 
 
-def _checked_name(name: Any) -> str:
-    """`name`, if it can stand in a TOML file; raises InputError otherwise."""
-    try:
-        name.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise InputError(f"unknown field {shown(name)}; see `partway scenarios paper`") from None
-    return name
+def _without_other_noise(raw: Raw, given: set[str]) -> Raw:
+    """A density that a file or an override gives replaces a total noise below it, and a total replaces a density."""
+    radio = raw.get("radio")
+    if not isinstance(radio, dict):
+        return raw
+    replaced = set[str]()
+    if "noise_dbw" in given and "noise_dbm_per_hz" not in given:
+        replaced = {"noise_dbm_per_hz", "noise_figure_db"}
+    elif "noise_dbm_per_hz" in given and "noise_dbw" not in given:
+        replaced = {"noise_dbw"}
+    return {**raw, "radio": {name: value for name, value in cast(Raw, radio).items() if name not in replaced}}
 
 
-def _merge(base: Raw, over: Mapping[str, Any]) -> Raw:
-    """`over` on top of `base`, table by table; a table that gives its `kind` replaces the whole table below it."""
-    merged = dict(base)
-    for name, value in over.items():
-        old = merged.get(name)
-        if isinstance(old, dict) and isinstance(value, dict) and "kind" not in value:
-            value = _merge(cast(Raw, old), cast(Raw, value))
-        merged[name] = value
-    return merged
-
-
-def _set(raw: Raw, name: str, value: Any) -> None:
-    """Set one field in place. Setting the `kind` of a task removes the fields that only other kinds have."""
-    *path, last = _checked_name(name).split(".")
-    table: Any = raw
-    for part in path:
-        table = _inner(table, part)
-    if not isinstance(table, dict):
-        raise InputError(f"--set {shorten(name)}={shown(value)}: the scenario has no table '{shorten('.'.join(path))}'")
-    fields = cast(Raw, table)
-    if last == "kind" and isinstance(value, str) and value in TASKS:
-        for other in {field for task in TASKS.values() for field in task.model_fields} - set(TASKS[value].model_fields):
-            fields.pop(other, None)
-    fields.update(_merge(fields, {last: value}))
-
-
-def _inner(table: Any, part: str) -> Any:
-    """The table that `part` of a dotted name refers to, created if absent, or the [[group]] of that number."""
-    if isinstance(table, dict):
-        return cast(Raw, table).setdefault(part, [] if part == "group" else {})
-    items = {str(i): item for i, item in enumerate(cast(list[Any], table))} if isinstance(table, list) else {}
-    return items.get(part)
+def _with_absolute_profiles(raw: Raw, folder: str | Path) -> Raw:
+    """The tables, which are changed in place, with the relative paths of profiles as absolute ones."""
+    groups = raw.get("group")
+    classes = [raw.get("device"), *(cast(list[Any], groups) if isinstance(groups, list) else [])]
+    classes += [group.get("device") for group in classes[1:] if isinstance(group, dict)]
+    for table in cast(list[Raw], [one for one in classes if isinstance(one, dict)]):
+        task = table.get("task")
+        profile = cast(Raw, task).get("profile") if isinstance(task, dict) else None
+        if isinstance(profile, str) and profile and not NAME.fullmatch(profile) and not os.path.isabs(profile):
+            cast(Raw, task)["profile"] = os.path.join(os.path.abspath(folder), profile)
+    return raw
 
 
 def _complete_groups(raw: Raw) -> Raw:
@@ -179,5 +161,5 @@ def _complete_group(group: Any, device: Raw) -> Any:
     table = cast(Raw, group)
     complete = {name: table[name] for name in GROUP_FIELDS if name in table}
     nested, changes = table.get("device", {}), {name: table[name] for name in table if name not in Group.model_fields}
-    merged = _merge(_merge(device, cast(Raw, nested)), changes) if isinstance(nested, dict) else nested
+    merged = merge(merge(device, cast(Raw, nested)), changes) if isinstance(nested, dict) else nested
     return {**complete, "device": merged}

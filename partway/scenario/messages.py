@@ -1,16 +1,24 @@
 """What pydantic found wrong in a scenario, as one line: the field, the accepted values and the given value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from partway.errors import closest, compact, nearest, shorten, shown
+from partway.errors import closest, compact, shorten, shown
 from partway.scenario.schema import GROUP_FIELDS, TABLES, TASKS, Group, Scenario, Section
 
-SYNONYMS = {"slots": "slots_per_block", "broadcast_lag": "broadcast_delay_blocks", "coding": "tensor_dtype"}
+SYNONYMS = {
+    "broadcast_lag": "broadcast_delay_blocks",
+    "coding": "tensor_dtype",
+    "noise": "noise_dbm_per_hz",
+}
 """Words for fields that the comparison of spellings would not match, or would match to a wrong field."""
+TIMES, FREQUENCIES, POWERS = {"s", "sec", "second", "ms", "us", "ns"}, {"hz", "khz", "mhz", "ghz"}, {"w", "mw", "kw"}
+LEVELS, LENGTHS, COUNTS = {"db", "dbm", "dbw"}, {"m", "km", "cm"}, {"bit", "kbit", "mbit", "byte", "mac", "cycle"}
+UNIT_WORDS = TIMES | FREQUENCIES | POWERS | LEVELS | LENGTHS | COUNTS
+"""Parts of a field's name that are its unit, in the singular. A hint at another unit would invite a wrong value."""
 LIMITS = ("ge", "gt", "le")
 """Attributes of the constraints that pydantic attaches to a numeric field."""
 
@@ -50,10 +58,26 @@ def _suggestion(names: Sequence[str], section: type[Section]) -> str:
     if SYNONYMS.get(names[-1]) in known:
         return f"; did you mean '{SYNONYMS[names[-1]]}'?"
     elsewhere = {field: f"{table}.{field}" for table, other in reversed(TABLES.items()) for field in other.model_fields}
-    other = closest(names[-1], elsewhere)
-    if other and not closest(names[-1], known):
+    here, there = (_of_the_same_unit(names[-1], fields) for fields in (known, elsewhere))
+    if near := closest(names[-1], here):
+        return f"; did you mean '{near}'?"
+    if other := closest(names[-1], there):
         return f"; did you mean '{elsewhere[other]}'?"
-    return nearest(names[-1], known)
+    return f"; known: {', '.join(sorted(known))}"
+
+
+def _of_the_same_unit(name: str, fields: Iterable[str]) -> list[str]:
+    """The fields whose unit is that of `name`; all where it names none."""
+    unit = _unit(name)
+    return [field for field in fields if not unit or _unit(field) == unit]
+
+
+def _unit(name: str) -> tuple[str, ...]:
+    """The unit in a field's name, such as ("dbm", "hz") of `noise_dbm_per_hz`; () if there is none."""
+    parts = [word for word in name.partition("_at_")[0].lower().split("_")[1:] if word != "per"]
+    words = [word.removesuffix("s") if len(word) > 3 else word for word in parts]
+    count = next((i for i, word in enumerate(reversed(words)) if word not in UNIT_WORDS), len(words))
+    return tuple(words[len(words) - count :])
 
 
 def _accepted(names: Sequence[str], section: type[Section], value: Any) -> str:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +25,10 @@ MacsPerCycle = Annotated[float, Field(ge=1e-6, le=1e12)]
 Metres = Annotated[float, Field(ge=1e-3, le=1e9)]
 Decibel = Annotated[float, Field(ge=-300, le=300)]
 Word = Annotated[str, Field(pattern=r"^\P{C}{0,200}$", description="a string of at most 200 printable characters")]
+NameOrPath = Annotated[
+    str,
+    Field(pattern=r"^\P{C}*$", max_length=4096, description="a name or a path of at most 4096 printable characters"),
+]
 Watts = Annotated[
     float,
     Field(allow_inf_nan=True, description="between 1e-15 and 1e12, or inf for no limit"),
@@ -59,10 +64,13 @@ class ProportionalTask(Section):
 
 
 class LayersTask(Section):
-    """A real network, cut between layers; `input_bits` [bit] replaces the profile's size of the encoded input."""
+    """A real network, cut between layers; `input_bits` [bit] replaces the profile's size of the encoded input.
+
+    profile  name of a shipped network, or absolute path of a CSV file
+    """
 
     kind: Literal["layers"]
-    profile: Word
+    profile: NameOrPath
     tensor_dtype: Literal["fp32", "fp16", "uint8"]
     input_bits: Annotated[float, Field(ge=1, le=1e18)] | None = None
 
@@ -100,10 +108,16 @@ class ServerClass(Section):
 
 
 class Radio(Section):
-    """Path loss [dB] = pathloss_db_at_1m + pathloss_slope_db log10(distance) + normal shadowing."""
+    """Path loss [dB] = pathloss_db_at_1m + pathloss_slope_db log10(distance) + normal shadowing.
+
+    Noise is a density and the receiver's noise figure, over each device's own bandwidth; or `noise_dbw`, the total of
+    both, the same at every bandwidth.
+    """
 
     snr_gap: Annotated[float, Field(ge=1, le=1e6)]
-    noise_dbw: Decibel
+    noise_dbm_per_hz: Annotated[float, Field(ge=-300, le=0)] | None = None
+    noise_figure_db: Annotated[float, Field(ge=0, le=100)] = 0.0
+    noise_dbw: Decibel | None = None
     cell_radius_m: Metres
     min_distance_m: Metres
     pathloss_db_at_1m: Decibel
@@ -136,6 +150,7 @@ class Scenario(Section):
                 f"radio.min_distance_m must be below radio.cell_radius_m = {compact(self.radio.cell_radius_m)}, "
                 f"got {compact(self.radio.min_distance_m)}"
             )
+        _check_noise(self.radio)
         _check_groups(self)
         if self.queue == "as_printed":
             _check_as_printed(self)
@@ -153,9 +168,26 @@ class Scenario(Section):
             return [group.device for group in self.group for _ in range(group.count or 0)]
         return [self.group[i].device for i in _apportion([group.fraction or 0.0 for group in self.group], self.devices)]
 
-    def to_toml(self) -> str:
-        """The complete scenario as TOML; loading it returns an equal scenario."""
-        return tomli_w.dumps(self.model_dump(mode="python", exclude_none=True))
+    def tables(self) -> dict[str, Any]:
+        """The complete scenario as the tables of a file; loading it returns an equal scenario.
+
+        A group holds only what differs from [device], so that a change of [device] reaches it as in the original file.
+        """
+        raw = self.model_dump(mode="python", exclude_none=True)
+        raw["group"] = list(raw["group"])
+        for group in raw["group"]:
+            group["device"] = {
+                name: value for name, value in group["device"].items() if raw["device"].get(name) != value
+            }
+        return raw
+
+    def to_toml(self, folder: Path | None = None) -> str:
+        """`tables` as TOML. Profiles in `folder`, where the file will be, are named relative to it."""
+        raw = self.tables()
+        for task in [table.get("task", {}) for table in (raw["device"], *(group["device"] for group in raw["group"]))]:
+            if folder is not None and "profile" in task and (path := Path(task["profile"])).is_relative_to(folder):
+                task["profile"] = str(path.relative_to(folder))
+        return tomli_w.dumps(raw)
 
 
 TASKS: dict[str, type[Section]] = {"proportional": ProportionalTask, "layers": LayersTask}
@@ -172,6 +204,18 @@ def _apportion(fractions: Sequence[float], size: int) -> Iterator[int]:
         group = deficit.index(max(deficit))
         counts[group] += 1
         yield group
+
+
+def _check_noise(radio: Radio) -> None:
+    """Raise ValueError unless the noise is given in one of two ways: as a density or as a total."""
+    total, density = radio.noise_dbw, radio.noise_dbm_per_hz
+    if total is None and density is None:
+        raise ValueError("radio.noise_dbm_per_hz is missing; it must be between -300 and 0")
+    if total is not None and (density is not None or radio.noise_figure_db != 0):
+        other = "noise_dbm_per_hz" if density is not None else "noise_figure_db"
+        raise ValueError(
+            f"radio.noise_dbw = {compact(total)} is the total noise at every bandwidth: remove it or radio.{other}"
+        )
 
 
 def _check_groups(scenario: Scenario) -> None:

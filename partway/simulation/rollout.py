@@ -22,6 +22,7 @@ import numpy as np
 from partway.bound.certificate import Certificate
 from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
+from partway.errors import shorten
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
 from partway.programs import kept_jit
 from partway.pytree import cast_floats
@@ -29,7 +30,7 @@ from partway.rng import controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
 from partway.simulation.sharding import reshard, shard, squeeze_shared
-from partway.simulation.step import Carry, init, initial_state, run_devices_ahead, step
+from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
 
@@ -53,13 +54,15 @@ class Options:
 class Run:
     """What a rollout leaves: metrics, and traces if asked for, as NumPy with axes (run, block); trained controllers.
 
-    `pair` and `carry` have the axis of the runs in front; `rollout(carry=...)` continues from them.
+    `pair` and `carry` have the axis of the runs in front; `rollout(carry=...)` continues from them. `clipped` (run,
+    block) counts devices, and the server, that asked for an action out of range; None: all controllers are Partway's.
     """
 
     metrics: BlockMetrics
     traces: DeviceTraces | None
     pair: ControllerPair
     carry: Carry
+    clipped: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,12 @@ def rollout(
     threads      at most so many calls side by side; None: as many as there are cores
     on_progress  called with a number of blocks after each compiled call
 
-    Raises ValueError if worlds, pairs or certificates do not agree in shapes.
+    Raises ValueError if worlds, pairs or certificates do not agree in shapes, a seed is no whole number, or `carry` has
+    another number of runs.
     """
+    runs = {len(leaf) for leaf in jax.tree.leaves(carry)}
+    if runs - {len(seeds)}:
+        raise ValueError(f"the carry must have {len(seeds)} runs, one per seed, got {max(runs)}")
     with jax.enable_x64(precision == "float64"):
         batch = _batch(worlds, certificates, stream, seeds, precision)
         if carry is None:
@@ -120,41 +127,17 @@ def init_runs(
         return _init_runs(_batch(world, None, stream, seeds, precision), pair, precision)
 
 
-def evaluate(
-    world: World,
-    trained: Run,
-    stream: str,
-    seeds: Sequence[int],
-    blocks: int,
-    *,
-    certificate: Certificate | None = None,
-    traces: bool = False,
-) -> Run:
-    """Run the policies that a rollout has left, without learning: the output step of Algorithms 1 and 2.
+def trace_blocks(world: World, pair: ControllerPair, precision: str) -> None:
+    """Trace the first two blocks of a run; nothing is compiled. Raises what the controllers raise."""
 
-    The first of `seeds` meets the policy trained on the first seed, and so on; queues start empty. Raises ValueError
-    for another number of seeds than there are policies.
-    """
-    q = trained.carry.state.q
-    if len(seeds) != len(q):
-        raise ValueError(f"{len(q)} policies were trained, one per seed; {len(seeds)} seeds were given")
-    precision = str(q.dtype)
+    def blocks(world: World, pair: ControllerPair, seed: jax.Array, init_key: jax.Array, key: jax.Array) -> Any:
+        own, carry = init(world, pair, seed, init_key)
+        return run_blocks(world, own, carry, seed, key, jnp.uint32(0), Options(2, 2))
+
     with jax.enable_x64(precision == "float64"):
-        concrete, numbers = _concrete(world, precision), jnp.asarray(seeds, jnp.uint32)
-        states = jax.vmap(initial_state, in_axes=(None, 0))(concrete, numbers)
-        carry = Carry(states, trained.carry.device_state, trained.carry.server_state)
-    return rollout(
-        world,
-        trained.pair,
-        stream,
-        seeds,
-        blocks,
-        certificates=certificate,
-        carry=carry,
-        learning=False,
-        precision=precision,
-        traces=traces,
-    )
+        batch = _batch(world, None, "trace", [0], precision)
+        concrete, own = cast_floats(batch.world, precision), _as_arrays(pair, precision)
+        jax.eval_shape(blocks, concrete, own, batch.seeds[0], batch.init_keys[0], batch.action_keys[0])
 
 
 # What is computed together
@@ -167,6 +150,8 @@ def _batch(
     seeds: Sequence[int],
     precision: str,
 ) -> _Batch:
+    if np.asarray(seeds).dtype.kind not in "iu":
+        raise ValueError(f"seeds must be whole numbers, got {shorten(str(seeds))}")
     numbers = np.asarray(seeds, np.uint32)
     world, stacked = stack([_squeezed(each) for each in _several(worlds)])
     certificate, certificate_stacked = stack(_several(certificates))
@@ -213,11 +198,6 @@ def _squeezed(world: World) -> World:
     return replace(world, devices=squeeze_shared(world.devices))
 
 
-def _concrete(world: World, precision: str, put: Callable[[Any], jax.Array] = jnp.asarray) -> World:
-    """The world as the compiled calls take it."""
-    return cast_floats(_squeezed(world), precision, put)
-
-
 def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], precision: str) -> tuple[Any, Carry]:
     several = [_as_arrays(each, precision) for each in _several(pairs)]
     pair, stacked = stack(several, every=len(several) > 1)
@@ -227,7 +207,8 @@ def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], 
 
 def _as_arrays(pair: ControllerPair, precision: str) -> ControllerPair:
     """The pair with its hyperparameters as arrays: their values are no part of a compiled program."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, float) else leaf, pair)
+    kinds = float | np.floating  # NumPy's float32 is no float of Python
+    return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, kinds) else leaf, pair)
 
 
 # Compiled calls
@@ -342,7 +323,7 @@ def _run_calls(
         move = partial(reshard, plan.mesh, fleet)
         shares = [replace(share, carry=jax.tree.map(move, share.carry)) for share in shares]
 
-    def call(share: _Share, first: int, options: Options) -> tuple[_Share, BlockMetrics, DeviceTraces | None]:
+    def call(share: _Share, first: int, options: Options) -> tuple[Any, ...]:
         # each thread has its own precision and mesh
         with jax.enable_x64(double), jax.set_mesh(plan.mesh) if plan.mesh else contextlib.nullcontext():
             after, transitions = _rollout_compiled(
@@ -355,20 +336,35 @@ def _run_calls(
                 options=options,
                 stacked=batch.stacked,
             )
+            clipped, transitions = _clipped(transitions)
             metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=_parties_stacked(batch)))
-            return replace(share, carry=after), metrics, _traced(share, transitions) if traces else None
+            return replace(share, carry=after), metrics, _traced(share, transitions) if traces else None, clipped
 
     parts = list[Any]()
     with ThreadPoolExecutor(plan.threads) as pool:
         for length, tile in plan.calls:
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
             done = list(each(partial(call, first=first, options=options), shares))
-            shares = [share for share, _, _ in done]
+            shares = [share for share, *_ in done]
             parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, *part in done)))
             first += length
             on_progress(length)
-    metrics, traced = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
-    return Run(metrics, traced, pair, _joined([share.carry for share in shares]))
+    metrics, traced, clipped = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
+    return Run(metrics, traced, pair, _joined([share.carry for share in shares]), clipped)
+
+
+def _clipped(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
+    """`Run.clipped` of transitions, and the transitions without it: all schemes share one program that measures."""
+    devices, server = transitions.devices, transitions.server
+    found: list[Any] = [np.sum(np.asarray(devices.out_of_range), axis=-1)] if devices.out_of_range is not None else []
+    found += [np.asarray(server.out_of_range, int)] if server.out_of_range is not None else []
+    nothing: Any = None
+    bare = replace(
+        transitions,
+        devices=replace(devices, out_of_range=nothing),
+        server=replace(server, out_of_range=nothing),
+    )
+    return np.sum(found, axis=0) if found else None, bare
 
 
 def _parties_stacked(batch: _Batch) -> Stacked:

@@ -56,7 +56,7 @@ def step(
     server, state = world.server, carry.state
     key_devices, key_server = _block_keys(key, block)
     view = server_view(state)
-    service = act_server(pair.server, carry.server_state, server, view, key_server)
+    service, out_of_range = act_server(pair.server, carry.server_state, server, view, key_server)
     if ahead is None:
         inputs = Fleet(
             world.devices,
@@ -73,7 +73,7 @@ def step(
     if learning:
         server_state = learn_server(pair.server, server_state, server, view, service, server_view(after))
     change = jnp.asarray(pair.server.relative_change(server_state), state.q.dtype)
-    did = ServerOutcome(state.backlog, service.service_per_slot, change)
+    did = ServerOutcome(state.backlog, service.service_per_slot, change, out_of_range)
     return Carry(after, device_state, server_state), Transition(
         block, exogenous.arrival_bits, outcome, did, after.last_inflow
     )

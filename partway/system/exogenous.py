@@ -6,6 +6,7 @@ import numpy as np
 
 from partway.pytree import record
 from partway.rng import stream, words
+from partway.system.fading import fading_from_uniform
 from partway.system.types import Exogenous
 from partway.system.world import World
 
@@ -25,14 +26,14 @@ class PackedExogenous:
 
 
 def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(..., K) h of blocks (...): mean gain times Exp(1) fading, drawn in the block before.
+    """(..., K) h of blocks (...): mean gain times fading, drawn in the block before.
 
-    The exponential comes from 23 bits, so that float32 and float64 hold the same uniform number in (0, 1) exactly.
+    The fading comes from 23 bits, so that float32 and float64 hold the same uniform number in (0, 1) exactly.
     """
     mean = world.devices.mean_gain
     word, _ = words(stream(seed), jnp.asarray(block, jnp.uint32) - 1, mean.shape[-1])
     uniform = ((word >> 9).astype(mean.dtype) + 0.5) * 2.0**-23
-    return -mean * jnp.log(uniform)
+    return mean * fading_from_uniform(uniform)
 
 
 def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:

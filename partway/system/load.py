@@ -18,8 +18,10 @@ class Load:
     device_utilisation   rho of the busiest device without offloading: arriving tasks / tasks that it can finish in a
                          block; no task is kept half done, so that a CPU for 1.7 tasks finishes one
     server_utilisation   rho of the server if every task were offloaded whole
-    system_utilisation   arriving work / capacity of all, where a device's capacity counts up to its arriving work
+    system_utilisation   arriving work / capacity of all, where a device's capacity is what its cuts can use, up to its
+                         arriving work
     infeasible_devices   devices that can neither finish a task in a block nor, at the mean channel gain, offload enough
+    overloaded_devices   other devices that get more tasks than they can start, even if the server were infinitely fast
     """
 
     tasks: float
@@ -27,16 +29,21 @@ class Load:
     server_utilisation: float
     system_utilisation: float
     infeasible_devices: int
+    overloaded_devices: int
 
     def sentence(self) -> str:
         """The load in words, for the terminal."""
+        alone = f"{self.device_utilisation:.0%} of what" if np.isfinite(self.device_utilisation) else "more than"
         text = (
-            f"{self.tasks:.4g} tasks arrive per block: {self.device_utilisation:.0%} of what the busiest device can "
-            f"finish alone, {self.server_utilisation:.0%} of what the server can, {self.system_utilisation:.0%} of all "
-            "capacity"
+            f"{self.tasks:.4g} tasks arrive per block: {alone} the busiest device can finish alone, "
+            f"{self.server_utilisation:.0%} of what the server can, {self.system_utilisation:.0%} of all capacity"
         )
         if self.system_utilisation >= 1:
             text += ". MORE WORK ARRIVES THAN CAN BE DONE: every policy is unstable"
+        elif self.overloaded_devices:
+            text += (
+                f". {self.overloaded_devices} device(s) get more tasks than they can start: every policy is unstable"
+            )
         if self.infeasible_devices:
             text += f". {self.infeasible_devices} device(s) can do nothing: too slow for a task, no feasible cut"
         return text
@@ -48,7 +55,8 @@ def load_of(scenario: Scenario, world: World) -> Load:
     arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots_per_block
     finished = np.floor(np.asarray(devices.capacity) + ROUNDING)
     work, at_server = arriving * devices.server_work, float(server.slot_capacity) * scenario.slots_per_block
-    own = np.minimum(devices.capacity, arriving) * devices.server_work
+    own = np.minimum(_usable_capacity(devices), arriving) * devices.server_work
+    infeasible = _infeasible(devices)
     with np.errstate(divide="ignore", invalid="ignore"):
         alone = np.where(arriving > 0, arriving / finished, 0.0)
     return Load(
@@ -56,15 +64,34 @@ def load_of(scenario: Scenario, world: World) -> Load:
         device_utilisation=float(alone.max()),
         server_utilisation=float(work.sum() / at_server),
         system_utilisation=float(work.sum() / (own.sum() + at_server)),
-        infeasible_devices=int(np.sum(_infeasible(devices))),
+        infeasible_devices=int(np.sum(infeasible)),
+        overloaded_devices=int(np.sum((arriving > _most_started(devices)) & ~infeasible)),
     )
+
+
+def _usable_capacity(devices: Device) -> np.ndarray:
+    """(K,) the most tasks' work that a device's CPU can do in a block: whole tasks, the last one up to some cut."""
+    task, capacity = devices.task, np.asarray(devices.capacity)
+    of_cuts = np.where(task.feasible, np.floor(capacity + task.share + ROUNDING) - task.share, 0.0)
+    up_to_whole = np.ceil(capacity - ROUNDING) - capacity
+    of_law = np.where(up_to_whole <= _largest_share(devices, np.inf), capacity, np.floor(capacity))
+    return np.where(task.proportional, of_law, np.clip(np.max(of_cuts, axis=0), 0.0, capacity))
+
+
+def _most_started(devices: Device) -> np.ndarray:
+    """(K,) the most tasks that a device can start in a block on the best of channels."""
+    return np.floor(np.asarray(devices.capacity) + _largest_share(devices, np.inf) + ROUNDING)
 
 
 def _infeasible(devices: Device) -> np.ndarray:
     """(K,) devices that cannot finish any task even when the channel is at its mean."""
-    task = devices.task
     carried = np.log2(1 + devices.mean_gain * devices.tx_power_max_w / devices.snr_gap)
-    bits = devices.slot_s * devices.bandwidth_hz * np.minimum(carried, MAX_EFFICIENCY)
-    at_cut = np.max(np.where(task.feasible & (task.bits <= bits), task.share, 0.0), axis=0)
-    largest = np.where(task.proportional, np.minimum(1.0, bits / task.bits_per_task), at_cut)
-    return np.asarray(largest + devices.capacity < 1)
+    return np.asarray(_largest_share(devices, carried) + devices.capacity < 1)
+
+
+def _largest_share(devices: Device, efficiency: np.ndarray | float) -> np.ndarray:
+    """(K,) the largest fraction of a task that can be sent at a spectral efficiency [bit/s/Hz]."""
+    task = devices.task
+    bits = devices.slot_s * devices.bandwidth_hz * np.minimum(efficiency, MAX_EFFICIENCY)
+    of_cuts = np.max(np.where(task.feasible & (task.bits <= bits), task.share, 0.0), axis=0)
+    return np.where(task.proportional, np.minimum(1.0, bits / task.bits_per_task), of_cuts)

@@ -1,4 +1,4 @@
-"""Where the devices are, and the mean channel gain that follows: path loss, shadowing, noise."""
+"""Where the devices are, and the mean channel gain that follows, with log-normal shadowing."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from partway.rng import folded, rounds
-from partway.scenario.schema import Radio, Scenario
+from partway.scenario.schema import Scenario
+from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,6 @@ class Placement:
     mean_gain_per_w: np.ndarray
 
 
-def gain_from_db(loss_db: np.ndarray, noise_dbw: float) -> np.ndarray:
-    """Gain over noise [1/W]. The only place where dB becomes a ratio."""
-    return 10.0 ** (-(loss_db + noise_dbw) / 10.0)
-
-
 def sample_placement(scenario: Scenario) -> Placement:
     """Devices evenly over the ring between `min_distance_m` and `cell_radius_m`, with log-normal shadowing."""
     radio = scenario.radio
@@ -30,15 +26,12 @@ def sample_placement(scenario: Scenario) -> Placement:
     uniform = [_uniform(np.bitwise_xor(*rounds(folded(key, i), (zero, device)))) for i in range(2)]
     near, far = radio.min_distance_m**2, radio.cell_radius_m**2
     distance = np.sqrt(near + uniform[0] * (far - near))
-    fixed = [device.distance_m for device in scenario.device_classes()]
+    classes = scenario.device_classes()
+    fixed = [device.distance_m for device in classes]
     distance = np.array([d if f is None else f for d, f in zip(distance, fixed, strict=True)])
     loss_db = pathloss_db(radio, distance) + radio.shadowing_db * ndtri(uniform[1])
-    return Placement(distance, gain_from_db(loss_db, radio.noise_dbw))
-
-
-def pathloss_db(radio: Radio, distance_m: np.ndarray) -> np.ndarray:
-    """Section VI: 30.6 + 37.6 log10(d) [dB] in the preset `paper`."""
-    return radio.pathloss_db_at_1m + radio.pathloss_slope_db * np.log10(distance_m)
+    bandwidth_hz = np.array([device.bandwidth_hz for device in classes])
+    return Placement(distance, gain_from_db(loss_db, noise_dbw(radio, bandwidth_hz)))
 
 
 def _uniform(random_words: np.ndarray) -> np.ndarray:

@@ -14,13 +14,16 @@ from partway.scenario.schema import DeviceClass, Scenario
 from partway.system.placement import Placement
 from partway.system.types import ROUNDING, Device, Server
 
-MOST_PLANNED = 64
-"""Tasks a block up to which plans are made; a device that could run more is planned for as if it could not."""
+MAX_PLANNED = 64
+"""Tasks a block up to which plans are made: all that can arrive in one, which has at most 64 slots."""
 
 
 @record
 class World:
     """The fleet, the server, and the probabilities that nobody in it knows.
+
+    `build` makes float64 NumPy arrays. A rollout gives its compiled programs the same values as JAX arrays, rounded
+    once to the precision of the run, with a last axis of 1 where all devices share a value (`simulation.sharding`).
 
     arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it
     """
@@ -65,7 +68,7 @@ def build(scenario: Scenario, placement: Placement) -> World:
     width = max(len(work_of[kind].share) for kind in kinds)
     per_kind = [_device(scenario, kind, work_of[kind], mean_task, width) for kind in kinds]
     devices = jax.tree.map(partial(_spread, rows), *per_kind)
-    fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MOST_PLANNED - 1)) + 1
+    fastest = int(min(float(np.max(devices.capacity)) + ROUNDING, MAX_PLANNED - 1)) + 1
     task = replace(devices.task, laws=_laws([work.proportional for work in work_of.values()]))
     devices = replace(devices, mean_gain=host_array(placement.mean_gain_per_w), task=task, max_tasks_per_block=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])

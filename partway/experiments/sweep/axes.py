@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from partway.errors import InputError, compact, shown
-from partway.scenario.loading import parse_override
+from partway.scenario.overrides import copied, parse_override
 
 MAX_VALUES = 10_000
 MAX_POINTS = 100_000
-RESERVED = frozenset({"scheme", "seed", "component", "loss"})
+RESERVED = frozenset({"scheme", "seed", "component", "loss", "statistic", "delay", "party"})
 """Dimensions that every dataset of a sweep has."""
 OTHER_FLAGS = {"scheme": "--schemes", "schemes": "--schemes", "seed": "--seeds", "seeds": "--seeds"}
 UNITS = {
@@ -35,7 +35,16 @@ UNITS = {
     "macs_per_cycle": "1/cycle",
 }
 """Units of fields without a unit in their name, by the last part of the name."""
-SUFFIXES = {"_hz": "Hz", "_s": "s", "_m": "m", "_w": "W", "_dbw": "dBW", "_db": "dB", "_at_1m": "dB"}
+SUFFIXES = {
+    "_dbm_per_hz": "dBm/Hz",
+    "_hz": "Hz",
+    "_s": "s",
+    "_m": "m",
+    "_w": "W",
+    "_dbw": "dBW",
+    "_db": "dB",
+    "_at_1m": "dB",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,11 @@ class Axis:
             return [float(value) for value in self.values]
         return [value if isinstance(value, str) else json.dumps(value) for value in self.values]
 
+    def words(self) -> str:
+        """The name of the field for people, without its unit."""
+        last = self.field.rpartition(".")[2]
+        return last.removesuffix(f"_{self.unit().lower()}").replace("_", " ")
+
     def unit(self) -> str:
         """The unit of the field; "1" where it has none."""
         last = self.field.rpartition(".")[2]
@@ -67,6 +81,9 @@ def parse_axes(given: Mapping[str, Any] | Sequence[str]) -> tuple[Axis, ...]:
     """
     if isinstance(given, str):
         given = [given]
+    anything: Any = given
+    if not isinstance(anything, Mapping | Sequence):
+        raise InputError(f"--axis {shown(anything)}: expected {{field: values}} or strings FIELD=SPEC")
     pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in given]
     fields = [field for field, _ in pairs]
     twice = next((field for field in fields if fields.count(field) > 1), None)
@@ -116,19 +133,21 @@ def points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     return [dict(zip(fields, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes))]
 
 
-def _split(text: str) -> tuple[str, str]:
-    field, equals, spec = text.partition("=")
+def _split(text: Any) -> tuple[str, str]:
+    field, equals, spec = text.partition("=") if isinstance(text, str) else ("", "", "")
     if not equals or not field.strip():
         raise InputError(f"--axis {shown(text)}: expected FIELD=SPEC, such as device.arrival_prob=0.1:0.9:9")
     return field.strip(), spec
 
 
-def _axis(field: str, given: Any) -> Axis:
+def _axis(field: Any, given: Any) -> Axis:
     name = f"--axis {shown(field)}"
+    if not isinstance(field, str):
+        raise InputError(f"{name}: must be the dotted name of a field")
     if field in OTHER_FLAGS:
         raise InputError(f"{name}: is always a dimension; give its values with {OTHER_FLAGS[field]}")
     try:
-        values = parse_values(given) if isinstance(given, str) else tuple(_plain(value) for value in given)
+        values = parse_values(given) if isinstance(given, str) else _plain(given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}={shown(given)}: {error}") from None
     if not 1 <= len(values) <= MAX_VALUES or "" in values:
@@ -139,9 +158,11 @@ def _axis(field: str, given: Any) -> Axis:
     return Axis(field, values)
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's."""
-    return value.item() if isinstance(value, np.generic) else value
+def _plain(given: Any) -> tuple[Any, ...]:
+    """The values in Python's types. Raises TypeError for what holds no values."""
+    if isinstance(given, Mapping):
+        raise TypeError("expected a list of values, got a table")
+    return tuple(copied(list(given)))
 
 
 def _spaced(pieces: Sequence[str]) -> tuple[int | float, ...]:

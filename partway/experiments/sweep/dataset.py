@@ -1,17 +1,18 @@
 """The results of a sweep as one labelled dataset: a dimension for each axis, then scheme, seed, component."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from partway.experiments.statistics import Estimate, estimate
-from partway.experiments.summary import COST_COMPONENTS, LOSSES
+from partway.experiments.summary import COST_COMPONENTS, LATENCY, LOSSES
 from partway.experiments.sweep.axes import dimensions
-from partway.experiments.sweep.group import Outcome, failed
+from partway.experiments.sweep.group import FAILED, Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, versions
+from partway.measurement.latency import DELAYS
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme
 
@@ -19,7 +20,17 @@ BY_SEED = {
     "cost_with_warmup": ("mean cost, warm-up included", "cost per block"),
     "discounted_from_start": ("discounted sum of the cost from empty queues", "cost"),
     "discounted_after_warmup": ("discounted sum of the cost from the end of warm-up", "cost"),
+    "throughput": ("throughput, work that devices and server do", "mean tasks/s"),
+    "unfinished": ("share of tasks that the end of the run cut off", "1"),
 }
+INNER: Mapping[str, tuple[str, Sequence[str]]] = {
+    "cost": ("component", COST_COMPONENTS),
+    "gap": ("loss", LOSSES),
+    "latency_s": ("statistic", LATENCY),
+    "delay_s": ("delay", DELAYS),
+    "energy_j_per_task": ("party", ("devices", "server")),
+}
+"""Variables that have a dimension of their own beside the seeds: its name and its labels."""
 BY_CASE = {
     "device_energy_j_per_task": ("energy of the devices per arriving task", "J"),
     "server_energy_j_per_task": ("energy of the server per arriving task", "J"),
@@ -37,10 +48,17 @@ BY_POINT = {
     "bound_price": ("price of work at the server in the bound", "cost per mean task"),
     "bound_slack": ("possible error of the bound", "cost"),
 }
-WORDS = {"status": "status of the case", "reason": "reason for the status"}
+WORDS = {
+    "status": "status of the case",
+    "reason": "reason for the status",
+    "gap_reason": "reason why the case has no gap to the lower bound",
+}
 OTHERS = {
-    "cost": ("mean cost after warm-up, by component", "cost per block"),
-    "gap": ("gap to the lower bound as a share of it, by loss", "1"),
+    "cost": ("cost, mean after warm-up, by component", "per block"),
+    "gap": ("gap to the lower bound, as a share of it, by loss", "1"),
+    "latency_s": ("latency, from arrival to result, statistics over tasks", "s"),
+    "delay_s": ("mean time that a task spends in each part of its way; together the mean latency", "s"),
+    "energy_j_per_task": ("energy per task, of those that arrive", "J"),
     "bound_reason": ("reason why there is no bound", "1"),
     "case": ("key of the case", "1"),
     "heavy_tail": ("whether the mean radio cost is infinite in theory", "1"),
@@ -50,6 +68,9 @@ OTHERS = {
     "seed": ("seed", "1"),
     "component": ("component of the cost", "1"),
     "loss": ("where the gap arises", "1"),
+    "statistic": ("statistic of the latency", "1"),
+    "delay": ("part of the latency", "1"),
+    "party": ("whose energy it is", "1"),
 }
 ATTRIBUTES = BY_SEED | BY_CASE | BY_POINT | {name: (words, "1") for name, words in WORDS.items()} | OTHERS
 """Long name and units of every variable and coordinate but those of the axes."""
@@ -77,13 +98,15 @@ def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr
     def words(name: str) -> np.ndarray:
         return np.array([outcome.get(name, "") for outcome in outcomes], object).reshape(shape)
 
-    variables: dict[str, Any] = {"cost": ([*dims, "seed", "component"], numbers("cost", seeds, len(COST_COMPONENTS)))}
-    variables["gap"] = ([*dims, "seed", "loss"], numbers("gap", seeds, len(LOSSES)))
+    outcomes = [{**outcome, "gap_reason": _gap_reason(outcome)} for outcome in outcomes]
+    variables: dict[str, Any] = {
+        name: ([*dims, "seed", dim], numbers(name, seeds, len(labels))) for name, (dim, labels) in INNER.items()
+    }
     variables |= {name: ([*dims, "seed"], numbers(name, seeds)) for name in BY_SEED}
     variables |= {name: (dims, numbers(name)) for name in BY_CASE}
     variables |= {name: (names, _of_points(numbers(name))) for name in BY_POINT}
     variables |= {name: (dims, words(name)) for name in WORDS}
-    variables["bound_reason"] = (names, words("bound_reason").max(axis=-1))
+    variables["bound_reason"] = (names, _bound_reasons(words("bound_reason"), variables["bound"][1]))
     variables["case"] = (dims, np.array([cell.key or "" for cell in plan.cells], object).reshape(shape))
     return _described(xr.Dataset(variables), plan)
 
@@ -116,19 +139,32 @@ def _of_points(values: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, known[..., None], axis=-1)[..., 0]
 
 
+def _gap_reason(outcome: Outcome) -> str:
+    """Why a case has no gap; a case without numbers has no reason of its own."""
+    if "gap_reason" in outcome or "gap" in outcome:
+        return outcome.get("gap_reason", outcome.get("bound_reason", ""))
+    status = str(outcome["status"])
+    own = {"ok": "no gap was computed", FAILED: "the case has failed"}
+    return outcome.get("bound_reason") or own.get(status, f"the scheme is {status.replace('_', ' ')}")
+
+
+def _bound_reasons(reasons: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """(axes) why a point has no bound, from (axes, schemes): a case that could not run does not know of it."""
+    return np.where(np.isfinite(bounds), "", np.where(reasons.max(axis=-1) == "", "no case ran", reasons.max(axis=-1)))
+
+
 def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
     """The dataset with coordinates, units, the scenario that the axes start from, and versions."""
     base, schemes = plan.base, plan.base.schemes
-    dataset = dataset.assign_coords(
-        scheme=list(schemes), seed=list(base.seeds), component=list(COST_COMPONENTS), loss=list(LOSSES)
-    ).assign(
+    labels: dict[str, Any] = {dim: list(labels) for dim, labels in INNER.values()}
+    dataset = dataset.assign_coords(labels | {"scheme": list(schemes), "seed": list(base.seeds)}).assign(
         heavy_tail=("scheme", [find_scheme(name).channel_blind and _unlimited(base.scenario) for name in schemes]),
         signals_up=("scheme", [find_scheme(name).signalling()["up"] for name in schemes]),
         signals_down=("scheme", [find_scheme(name).signalling()["down"] for name in schemes]),
     )
     for name, axis in zip(dimensions(plan.axes), plan.axes, strict=True):
         dataset = dataset.assign_coords({name: axis.labels()})
-        dataset[name].attrs = {"units": axis.unit(), "field": axis.field, "long_name": axis.field}
+        dataset[name].attrs = {"units": axis.unit(), "field": axis.field, "long_name": axis.words()}
     for name, (words, unit) in ATTRIBUTES.items():
         dataset[name].attrs |= {"long_name": words, "units": unit}
     return dataset.assign_attrs(

@@ -1,7 +1,6 @@
 """What a worker computes: from the plans of a group of cases to the numbers of each case, in JSON types.
 
 The numbers are those of `partway.experiments.summary`, so that a sweep of one point gives the numbers of a comparison.
-Latency, which needs every task of every device, is left to comparisons.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +17,18 @@ from partway.experiments.comparison import (
     Plan,
     Setting,
     applicable,
-    bound_attributes,
+    bound_numbers,
+    is_traced,
+    latency_arrays,
+    latency_of,
     prepared_pair,
     setting_of,
     status_of,
+    with_note,
 )
-from partway.experiments.summary import Horizon, Numbers, numbers_of
-from partway.measurement.metrics import BlockMetrics
+from partway.experiments.summary import Horizon, Numbers, gap_reason, numbers_of
+from partway.measurement.metrics import BlockMetrics, DeviceTraces
+from partway.programs import missing_backend
 from partway.schemes import stream_of
 from partway.simulation.rollout import rollout
 
@@ -79,10 +83,10 @@ def _guarded(work: Callable[[], Any]) -> Any:
         return failed(str(error), "invalid")
     except MemoryError:
         raise
-    except Exception as error:  # a user's policy can fail in any way
+    except (Exception, SystemExit) as error:  # a user's policy can fail in any way
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
             raise MemoryError(str(error)) from None  # how XLA reports it
-        return failed(f"{type(error).__name__}: {error}")
+        return failed(missing_backend() or f"{type(error).__name__}: {error}")
 
 
 def _prepared(plan: Plan) -> _Ready | Outcome:
@@ -110,7 +114,7 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
     plan, count = together[0].plan, len(together)
     (name,), seeds = plan.schemes, plan.seeds
     lanes = together if count == 1 else [one for one in together for _ in seeds]
-    metrics = rollout(
+    run = rollout(
         [lane.setting.world for lane in lanes],
         [lane.pair for lane in lanes],
         stream_of(name),
@@ -118,48 +122,60 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
         plan.blocks,
         certificates=[lane.setting.certificate for lane in lanes],
         precision=plan.precision,
-    ).metrics
-    own = [jax.tree.map(lambda leaf, i=i: leaf[i * len(seeds) : (i + 1) * len(seeds)], metrics) for i in range(count)]
-    return [_numbers(one, each) for one, each in zip(together, own, strict=True)]
+        traces=is_traced(plan),
+    )
+    every = (run.metrics, run.traces, run.clipped)
+    own = [jax.tree.map(lambda leaf, i=i: leaf[i * len(seeds) : (i + 1) * len(seeds)], every) for i in range(count)]
+    return [_numbers(one, *each) for one, each in zip(together, own, strict=True)]
 
 
-def _numbers(case: _Ready, metrics: BlockMetrics) -> Outcome:
+def _numbers(case: _Ready, metrics: BlockMetrics, traces: DeviceTraces | None, clipped: np.ndarray | None) -> Outcome:
     """The status of a case, and its numbers by seed or, if they exist for all seeds together only, one."""
     plan, bound = case.plan, case.setting.bound
     status, reason, growth = status_of(metrics)
-    scenario, value = plan.scenario, None if isinstance(bound, str) else bound.value
-    horizon = Horizon(plan.warmup, scenario.discount, scenario.objective, value)
-    numbers = numbers_of(lambda field: np.asarray(getattr(metrics, field)), horizon)
+    scenario, block_s = plan.scenario, plan.scenario.slots_per_block * plan.scenario.slot_s
+    about = (None, bound) if isinstance(bound, str) else (bound.value, "")
+    horizon = Horizon(plan.warmup, scenario.discount, scenario.objective, block_s, *about)
+
+    def series(field: str) -> np.ndarray:
+        return np.asarray(getattr(metrics, field))
+
+    numbers = numbers_of(series, horizon)
     outcome: Outcome = {
         "status": status,
-        "reason": reason or "",
+        "reason": with_note(reason, clipped, plan),
         "growth_per_block": growth if status == "unstable" else np.nan,
         "discounted_from_start": numbers.discounted_from_start,
         "discounted_after_warmup": numbers.discounted_after_warmup,
+        "gap_reason": gap_reason(status, horizon, series),
     }
+    if status in ("ok", "unstable"):
+        outcome["throughput"] = numbers.throughput
     if status == "ok":
-        outcome |= _means(numbers)
+        late = latency_of(metrics, traces, case.setting.world, plan)
+        outcome |= _means(numbers, has_gap=not outcome["gap_reason"]) | ({} if late is None else latency_arrays(late))
     return _plain(outcome | _bound_numbers(bound))
 
 
-def _means(numbers: Numbers) -> Outcome:
+def _means(numbers: Numbers, has_gap: bool) -> Outcome:
     """The numbers of a case that is stable."""
-    block, gap = numbers.settling_block, numbers.gap
+    block = numbers.settling_block
     return {
         "cost": numbers.cost,
         "cost_with_warmup": numbers.cost_with_warmup,
         "settling_block": np.nan if block is None else float(block),
+        "energy_j_per_task": numbers.energy_j,
         "device_energy_j_per_task": numbers.device_j,
         "server_energy_j_per_task": numbers.server_j,
         "wasted_energy_j_per_task": numbers.wasted_j,
         "offloaded_share": numbers.offloaded,
         **{name: getattr(numbers, name) for name in UTILISATIONS},
-        **({} if gap is None else {"gap": gap}),
+        **({"gap": numbers.gap} if has_gap else {}),
     }
 
 
 def _bound_numbers(bound: Bound | str) -> Outcome:
-    return {name: value if isinstance(value, str) else float(value) for name, value in bound_attributes(bound).items()}
+    return {name: value if isinstance(value, str) else float(value) for name, value in bound_numbers(bound).items()}
 
 
 def _plain(outcome: Outcome) -> Outcome:

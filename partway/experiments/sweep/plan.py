@@ -8,8 +8,8 @@ computed, so that a resumed sweep computes the same numbers, bit for bit, as an 
 import hashlib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,28 @@ import numpy as np
 
 from partway.dnn.profile import read_profile
 from partway.errors import InputError, shown
-from partway.experiments.comparison import Plan, make_plan
+from partway.experiments.comparison import (
+    TRACED_LIMIT,
+    Plan,
+    check_controllers,
+    is_traced,
+    make_plan,
+    named_schemes,
+)
 from partway.experiments.store import content_hash
 from partway.experiments.sweep.axes import Axis, parse_axes, points
 from partway.provenance import made_by
-from partway.scenario.loading import load, parse_override
+from partway.scenario.loading import load
+from partway.scenario.overrides import override_pairs, split_field
 from partway.scenario.schema import LayersTask, Scenario
-from partway.schemes import find_scheme, hyperparameters, pair_for
-from partway.system.placement import Placement
-from partway.system.world import build
+from partway.schemes import check_hyperparameters, find_scheme, hyperparameters, pair_for
+from partway.system.placement import Placement, sample_placement
+from partway.system.world import World, build
 
 MAX_WORLDS = 16
 """Worlds in a group: enough to share a program's overhead, few enough for progress and balance."""
 MAX_DEVICE_BLOCKS = 20_000_000
-"""Device-blocks in a group of several worlds; a larger world forms a group by itself."""
+"""Device-blocks in a group of several worlds without latency; a larger world forms a group by itself."""
 
 
 @dataclass(frozen=True)
@@ -84,27 +92,28 @@ class SweepPlan:
 
 
 def sweep_plan(
-    scenario: str | Path | Mapping[str, Any],
+    scenario: str | Path | Mapping[str, Any] | Scenario,
     axes: Mapping[str, Any] | Sequence[str],
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
-    schemes: Sequence[str] | None = None,
+    schemes: Any = None,
     **options: Any,
 ) -> SweepPlan:
     """Check a sweep before anything runs; `options` are those of `partway.experiments.comparison.make_plan`.
 
-    A point that is not a valid scenario becomes a cell without a case. Raises InputError where no point is valid, and
-    for everything that `make_plan` and `parse_axes` refuse.
+    A point that is not a valid scenario becomes a cell without a case. Raises InputError where no point is valid, for
+    an axis that changes nothing, and for everything that `make_plan` and `parse_axes` refuse.
     """
-    base = make_plan(scenario, overrides=overrides, schemes=schemes, **options)
-    parsed = parse_axes(axes)
+    fixed, parsed = override_pairs(overrides), parse_axes(axes)
+    base = make_plan(scenario, overrides=fixed, schemes=schemes, **options)
     _check_schemes(parsed, base.schemes)
-    at = points(parsed)
-    # in a comparison --set comes last; here the axes do
-    fixed = dict(overrides) if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
-    cells, cases = list[GridCell](), dict[str, Case]()
+    _check_effect(scenario, fixed, parsed)
+    at, named = points(parsed), named_schemes(base.schemes, base.server, (*fixed, *(axis.field for axis in parsed)))
+    cells, cases, shapes = list[GridCell](), dict[str, Case](), dict[str, Any]()
     for number, point in enumerate(at):
-        for name, case in _cases(scenario, {**fixed, **point}, base, options).items():
+        here = _scenario_at(scenario, {**fixed, **point}, named)  # in a comparison --set comes last; here the axes do
+        for name in base.schemes:
+            case = here if isinstance(here, str) else _case(replace(base, scenario=here, schemes=(name,)), shapes)
             if isinstance(case, str):
                 cells.append(GridCell(number, name, None, case))
             else:
@@ -112,15 +121,58 @@ def sweep_plan(
                 cases.setdefault(case.key, case)
     if not cases:
         raise InputError(cells[0].why)
-    return SweepPlan(base, parsed, tuple(at), tuple(cells), _groups(list(cases.values())))
+    return SweepPlan(base, parsed, tuple(at), tuple(cells), _groups(list(cases.values()), shapes))
 
 
 def _check_schemes(axes: Sequence[Axis], schemes: Sequence[str]) -> None:
     """Refuse an axis over a hyperparameter of a scheme that does not run: all its points would be the same."""
     for axis in axes:
-        first, *rest = axis.field.split(".")
+        first, *rest = split_field(axis.field)[0] or [""]
         if first == "schemes" and rest and rest[0] not in schemes:
             raise InputError(f"--axis {shown(axis.field)}: {shown(rest[0])} is not among --schemes; add it there")
+
+
+def _check_effect(
+    scenario: str | Path | Mapping[str, Any] | Scenario, fixed: Mapping[str, Any], axes: Sequence[Axis]
+) -> None:
+    """Refuse an axis that changes no world, such as macs_per_cycle where no task is a network: all points are equal."""
+    for axis in axes:
+        if len(axis.values) < 2 or axis.field.startswith("schemes."):
+            continue
+        corners = points([replace(other, values=_extremes(other.values)) for other in axes if other is not axis])
+        if not any(_matters(scenario, {**fixed, **corner}, axis) for corner in corners):
+            raise InputError(f"--axis {shown(axis.field)}: changes nothing in this scenario; choose another field")
+
+
+def _extremes(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first and the last of numbers; all of other values, such as tasks, each of which may make a difference."""
+    return (values[0], values[-1]) if all(isinstance(value, int | float) for value in values) else values
+
+
+def _matters(scenario: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any], axis: Axis) -> bool:
+    """Whether the values of an axis make different worlds, or some make none."""
+    worlds = (_world_at(scenario, {**overrides, axis.field: value}) for value in axis.values)
+    first = next(worlds)
+    return first is None or not all(_same(first, other) for other in worlds)
+
+
+def _world_at(
+    scenario: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any]
+) -> tuple[World, Placement] | None:
+    """The world at a point, None where there is none."""
+    try:
+        here = load(scenario, overrides)
+        placement = sample_placement(here)
+        return build(here, placement), placement
+    except InputError:
+        return None
+
+
+def _same(one: tuple[World, Placement], other: tuple[World, Placement] | None) -> bool:
+    if other is None or jax.tree.structure(one[0]) != jax.tree.structure(other[0]):
+        return False
+    pairs = zip(jax.tree.leaves(one[0]), jax.tree.leaves(other[0]), strict=True)
+    return np.array_equal(one[1].distance_m, other[1].distance_m) and all(np.array_equal(a, b) for a, b in pairs)
 
 
 def key_of(plan: Plan) -> str:
@@ -134,27 +186,40 @@ def versions() -> dict[str, str]:
     return made_by("partway.experiments.sweep.group")
 
 
-def _cases(
-    scenario: str | Path | Mapping[str, Any], overrides: Mapping[str, Any], base: Plan, options: Mapping[str, Any]
-) -> dict[str, Case | str]:
-    """The case of every scheme at one point, or why it is invalid."""
+def _scenario_at(
+    scenario: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any], named: Collection[str]
+) -> Scenario | str:
+    """The scenario at one point, or why it is invalid. `named`: see `check_hyperparameters`."""
     try:
         here = load(scenario, overrides)
+        check_hyperparameters(here, named)
+        return here
     except InputError as error:
-        return dict.fromkeys(base.schemes, str(error))
-    cases = dict[str, Case | str]()
-    for name in base.schemes:
-        try:
-            plan = make_plan(here, schemes=[name], **options)
-            cases[name] = Case(key_of(plan), plan)
-        except InputError as error:
-            cases[name] = str(error)
-    return cases
+        return str(error)
+
+
+def _case(plan: Plan, shapes: dict[str, Any]) -> Case | str:
+    """The case of a plan with one scheme, or why it is invalid. `shapes`: by key, the `_shape` of those found valid.
+
+    A policy from outside is traced once for every shape.
+    """
+    try:
+        case = Case(key_of(plan), plan)
+        if case.key not in shapes:
+            shape = _shape(case)
+            if shape not in shapes.values():
+                check_controllers(plan.scenario, plan.schemes, plan.server, plan.precision)
+            shapes[case.key] = shape
+        return case
+    except InputError as error:
+        return str(error)
 
 
 def _content(plan: Plan) -> dict[str, Any]:
     (name,) = plan.schemes
     scenario = plan.scenario.model_dump(mode="python")
+    for device in (scenario["device"], *(group["device"] for group in scenario["group"])):
+        device["task"].pop("profile", None)  # its content counts, not where it is
     given = scenario.pop("schemes").get(name, {})
     controllers = [name] if plan.server is None else [name, plan.server]
     return {
@@ -203,14 +268,16 @@ def _source(kind: type) -> str:
         return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _groups(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:
+def _groups(cases: Sequence[Case], shapes: Mapping[str, Any]) -> tuple[tuple[Case, ...], ...]:
     """Cases of one scheme and one shape together, in the order of their first, split evenly where they are too many."""
     alike = dict[Any, list[Case]]()
     for case in cases:
-        alike.setdefault(_shape(case), []).append(case)
+        alike.setdefault(shapes[case.key], []).append(case)
     groups = list[tuple[Case, ...]]()
     for same in alike.values():
-        limit = max(1, min(MAX_WORLDS, MAX_DEVICE_BLOCKS // _device_blocks(same[0].plan)))
+        # what latency is computed from takes memory
+        most = TRACED_LIMIT if is_traced(same[0].plan) else MAX_DEVICE_BLOCKS
+        limit = max(1, min(MAX_WORLDS, most // _device_blocks(same[0].plan)))
         size = math.ceil(len(same) / math.ceil(len(same) / limit))
         groups += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
     return tuple(groups)

@@ -1,21 +1,32 @@
 """A sweep as JSON for programs and as a table for the terminal."""
 
 import json
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
+from partway.errors import InputError, compact, shorten
+from partway.experiments.report import bound_note
+from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
+from partway.experiments.sweep.group import FAILED
 from partway.formatting import number, percent, plain
+from partway.tables import Grid, shorten_name
 
 SCHEMA_VERSION = 2
 MAX_ROWS = 60
 """Points of the grid in the table on the terminal; files hold all of them."""
 MAX_REASONS = 10
+ELSEWHERE = ("bound_slack", "gap_reason")
+"""Variables of a case that its JSON leaves out or has at another place."""
+LONGEST_NAME = 30
+"""Characters of a scheme's name above its column."""
 
 
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:
@@ -26,6 +37,7 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
         "seeds": dataset["seed"].values.tolist(),
         "blocks": int(dataset.attrs["blocks"]),
         "warmup": int(dataset.attrs["warmup"]),
+        "bound_assumes": {objective: assumptions(objective) for objective in ASSUMES_BY_OBJECTIVE},
         "cases": [_case(dataset, at, str(name)) for at in grid(dataset) for name in dataset["scheme"].values],
     }
     return plain(document)
@@ -33,38 +45,81 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
 
 def _case(dataset: xr.Dataset, at: dict[str, int], scheme: str) -> dict[str, Any]:
     here = dataset.isel(at).sel(scheme=scheme)
-    estimates = {"cost_per_block": cost_of(dataset, at, scheme), "gap": gap_of(dataset, at, scheme)}
-    components = here["cost"].mean("seed", skipna=False)
-    names = [str(name) for name in here.data_vars if here[name].ndim == 0 and name != "bound_slack"]
+    names = [str(name) for name in here.data_vars if here[name].ndim == 0 and name not in ELSEWHERE]
+
+    def means(name: str, dim: str) -> dict[str, float]:
+        values = here[name].mean("seed", skipna=False)
+        return dict(zip(map(str, values[dim].values), values.values.tolist(), strict=True))
+
     return {
         "point": {here[name].attrs["field"]: here[name].item() for name in axis_names(dataset)},
         "scheme": scheme,
-        **{name: {"mean": one.mean, "ci95": [one.low, one.high]} for name, one in estimates.items()},
-        "cost_components": dict(zip(map(str, components["component"].values), components.values.tolist(), strict=True)),
+        "cost_per_block": _estimate(cost_of(dataset, at, scheme)),
+        "gap": _estimate(gap_of(dataset, at, scheme)) | {"reason": here["gap_reason"].item() or None},
+        "cost_components": means("cost", "component"),
+        "latency_s": means("latency_s", "statistic") | {"delays": means("delay_s", "delay")},
+        "unfinished_share": float(here["unfinished"].mean("seed", skipna=False)),
+        "throughput_per_s": _estimate(estimate(here["throughput"].to_numpy())),
         **{name: here[name].item() for name in names},
     }
+
+
+def _estimate(one: Estimate) -> dict[str, Any]:
+    return {"mean": one.mean, "ci95": [one.low, one.high]}
+
+
+def csv_rows(document: Mapping[str, Any]) -> list[list[Any]]:
+    """The cases of a JSON document as rows of a CSV file, the first with the names of the columns."""
+    rows = [dict(_flat(case)) for case in document["cases"]]
+    return [list(rows[0]), *(["" if value is None else value for value in row.values()] for row in rows)]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number and word in a document, by its dotted name; intervals as `low` and `high`."""
+    for name, inner in value.items():
+        at = name if prefix in ("", "point.") else f"{prefix}{name}"
+        if isinstance(inner, Mapping):
+            yield from _flat(cast(Mapping[str, Any], inner), f"{at}.")
+        elif isinstance(inner, list):
+            yield from zip((f"{prefix}low", f"{prefix}high"), inner, strict=True)
+        else:
+            yield at, inner
 
 
 def table(dataset: xr.Dataset, max_rows: int = MAX_ROWS) -> Group:
     """A row for each point, a column for each scheme: cost per block, and below it the gap where there is one."""
     schemes, points = [str(name) for name in dataset["scheme"].values], grid(dataset)
     has_gap = bool(np.isfinite(dataset["gap"]).any())
-    rows = Table(box=None, pad_edge=False, header_style="bold")
+    rows = Grid(keys=len(axis_names(dataset)))
     for name in axis_names(dataset):
-        rows.add_column(name, no_wrap=True)
+        rows.add_column(name, name=dataset[name].dtype.kind not in "if")
     for name in schemes:
-        rows.add_column(name, justify="right")
+        rows.add_column(shorten_name(name, LONGEST_NAME), "right")
     for at in points[:max_rows]:
         labels = [_label(dataset[name].values[i]) for name, i in at.items()]
         rows.add_row(*labels, *(_cell(dataset, at, name, has_gap) for name in schemes))
     notes = ["cost per block after warm-up, ± 95 % over seeds" + "; below it the gap to the lower bound" * has_gap]
+    if has_gap:
+        notes.append(f"gap: {bound_note('`bound` in the files')}")
     if len(points) > max_rows:
         notes.append(f"not shown: {len(points) - max_rows} of {len(points)} points; the files hold all")
     return Group(rows, *(Text(line, style="dim") for line in notes), *_reasons(dataset))
 
 
+def check_complete(dataset: xr.Dataset) -> None:
+    """Raise InputError, with the cause, if a case has failed."""
+    status, reasons = dataset["status"].values.ravel(), dataset["reason"].values.ravel()
+    causes = [str(reason) for one, reason in zip(status, reasons, strict=True) if one == FAILED]
+    if causes:
+        more = "" if len({*causes}) == 1 else f", and {len({*causes}) - 1} more causes"
+        raise InputError(
+            f"{len(causes)} of {status.size} cases failed: {shorten(causes[0], 160)}{more}; run the same command again "
+            "to try them again"
+        )
+
+
 def _label(value: Any) -> str:
-    return value if isinstance(value, str) else number(float(value), 4)
+    return value if isinstance(value, str) else compact(float(value))
 
 
 def _cell(dataset: xr.Dataset, at: dict[str, int], scheme: str, gaps: bool) -> str:
@@ -79,13 +134,14 @@ def _cell(dataset: xr.Dataset, at: dict[str, int], scheme: str, gaps: bool) -> s
 
 
 def _reasons(dataset: xr.Dataset) -> list[Text]:
-    """Why cases have no numbers: each reason once, with the number of cases."""
+    """Why cases have no numbers or no gap, and notes on others: each reason once, with the number of cases."""
     counts = dict[tuple[str, str], int]()
     for status, reason in zip(dataset["status"].values.ravel(), dataset["reason"].values.ravel(), strict=True):
-        if status != "ok":
+        if status != "ok" or reason:
             counts[str(status), str(reason)] = counts.get((str(status), str(reason)), 0) + 1
+    no_gap = Counter(dataset["gap_reason"].values[dataset["status"].values == "ok"].tolist())
     lines = [
         f"{count} x {status.replace('_', ' ')}: {reason.removeprefix(f'{status}: ')}"
         for (status, reason), count in counts.items()
-    ]
+    ] + [f"{count} x no gap: {reason}" for reason, count in no_gap.items() if reason]
     return [Text(line) for line in lines[:MAX_REASONS]]

@@ -18,7 +18,9 @@ from typing import Any
 
 import xarray as xr
 
-from partway.errors import InputError, shorten
+from partway.arguments import flag, function, path
+from partway.controllers.base import DeviceController
+from partway.errors import InputError, shorten, shown
 from partway.experiments import store as stores
 from partway.experiments.comparison import Plan
 from partway.experiments.store import JSON, Kind, Store
@@ -27,6 +29,7 @@ from partway.experiments.sweep.dataset import assemble
 from partway.experiments.sweep.group import FAILED, Outcome, failed, run_group
 from partway.experiments.sweep.plan import Case, SweepPlan, key_of, sweep_plan, versions
 from partway.files import save_dataset
+from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme
 from partway.workers import process_count, processes
 
@@ -56,11 +59,11 @@ OnProgress = Callable[[Progress], None]
 
 
 def sweep(
-    scenario: str | Path | Mapping[str, Any] = "paper",
+    scenario: str | Path | Mapping[str, Any] | Scenario = "paper",
     axes: Mapping[str, Any] | Sequence[str] = (),
     *,
     overrides: Mapping[str, Any] | Sequence[str] = (),
-    schemes: Sequence[str] | None = None,
+    schemes: str | Sequence[str | type[DeviceController]] | None = None,
     server: str | None = None,
     blocks: int = 2000,
     seeds: int | Sequence[int] = 8,
@@ -85,10 +88,15 @@ def sweep(
     component; a case without numbers has a `status` other than "ok" and a `reason`. Raises InputError for arguments
     that cannot be used, before anything runs, and where `out` cannot be written.
     """
+    function("on_progress", on_progress)
+    given: Any = executor
+    if given is not None and not isinstance(given, Executor):
+        raise InputError(f"executor must be a concurrent.futures.Executor, got {shown(given)}")
+    overwrite, folder = flag("overwrite", overwrite), None if out is None else path("out", out)
     options: dict[str, Any] = {"server": server, "blocks": blocks, "seeds": seeds, "warmup": warmup}
     plan = sweep_plan(scenario, axes, overrides=overrides, schemes=schemes, precision=precision, **options)
     check_processes(plan, jobs, executor)
-    with _folder(out) as folder, opened(plan, folder, overwrite) as store:
+    with _folder(folder) as where, opened(plan, where, overwrite) as store:
         return execute(plan, store, jobs, executor, on_progress)
 
 
@@ -123,7 +131,7 @@ def check_processes(plan: SweepPlan, jobs: int | None, executor: Executor | None
     process_count(jobs)
     for name in plan.base.schemes:
         home = type(find_scheme(name).device).__module__
-        if ":" not in name and home.partition(".")[0] != "partway":
+        if (":" not in name or home == "__main__") and home.partition(".")[0] != "partway":
             raise InputError(
                 f"scheme '{name}': other processes cannot find it; name it module:ATTRIBUTE, or give "
                 "executor=concurrent.futures.ThreadPoolExecutor(1)"
@@ -257,9 +265,9 @@ def _executor(plan: SweepPlan, jobs: int | None, given: Executor | None) -> Gene
 
 
 @contextlib.contextmanager
-def _folder(out: str | Path | None) -> Generator[Path]:
+def _folder(out: Path | None) -> Generator[Path]:
     if out is not None:
-        yield Path(out)
+        yield out
         return
     with tempfile.TemporaryDirectory(prefix="partway-sweep-") as folder:
         yield Path(folder)

@@ -1,0 +1,74 @@
+"""Arguments from Python, checked: a value of a wrong type is an InputError, like any other wrong value.
+
+NumPy's numbers are numbers. Fractions are not rounded, and True and False are no numbers.
+"""
+
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from partway.errors import InputError, shorten, shown
+
+MAX_SEED = 2**32 - 1
+MAX_SEED_COUNT = 100_000
+
+
+def is_flag(value: Any) -> bool:
+    """Whether `value` is True or False, Python's or NumPy's."""
+    return isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"))
+
+
+def as_whole(value: Any) -> int | None:
+    """`value` as an int if it is a whole number, else None."""
+    try:
+        return None if is_flag(value) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int. Raises InputError unless it is a whole number from `low` to `high`."""
+    number = as_whole(value)
+    if number is None or not low <= number <= high:
+        raise InputError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool. Raises InputError unless it is True or False."""
+    if not is_flag(value):
+        raise InputError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def function(name: str, value: Any) -> Callable[..., Any]:
+    """`value`. Raises InputError unless it can be called."""
+    if not callable(value):
+        raise InputError(f"{name} must be a function, got {shown(value)}")
+    return value
+
+
+def path(name: str, value: Any) -> Path:
+    """`value` as a path. Raises InputError unless it is a path or a string that is not empty."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise InputError(f"{name} must be a path, got {shown(value)}")
+    return Path(value)
+
+
+def seed_values(seeds: Any) -> tuple[int, ...]:
+    """The seeds that a count or a sequence of different whole numbers stands for. Raises InputError for others."""
+    numbers, count = list[int | None](), as_whole(seeds)
+    if count is not None:
+        numbers = [*range(count)] if count <= MAX_SEED_COUNT else []
+    elif isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Mapping):
+        numbers = [as_whole(seed) for seed in cast(Iterable[Any], seeds)]
+    found = tuple(number for number in numbers if number is not None and 0 <= number <= MAX_SEED)
+    if not found or len(found) < len(numbers) or len({*found}) < len(found):
+        given = shown(seeds) if isinstance(seeds, str) else shorten(str(seeds))
+        raise InputError(
+            f"--seeds must be a count from 1 to {MAX_SEED_COUNT}, or different whole numbers from 0 to {MAX_SEED}, got "
+            f"{given}"
+        )
+    return found
