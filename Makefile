@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity clean
+.PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity fuzz clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -66,6 +66,9 @@ fit: $(DEV)  ## Search the parameters that the paper does not publish, into pres
 
 sensitivity: $(DEV)  ## Draw the range of each of them over which the claims hold, into docs/img (half an hour)
 	$(BIN)/python scripts/sensitivity.py
+
+fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals at any moment and full disks: docs/reliability.md (half an hour)
+	$(BIN)/python -m fuzz
 
 clean:  ## Remove everything that was generated, including .venv
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache

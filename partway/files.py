@@ -14,15 +14,17 @@ import shutil
 import signal
 import stat
 import threading
-from collections.abc import Generator, Mapping
+import warnings
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from partway.arguments import path as argument_path
 from partway.errors import InputError, shown
+
+if TYPE_CHECKING:  # slow to import, and most callers have no dataset
+    import xarray as xr
 
 DATASET = "results.nc"
 DATASET_VERSION = 2
@@ -32,9 +34,16 @@ MARK_TITLE = "Partway wrote the files named here and replaces them on request"
 RESULTS = "results"
 """Kind of a folder that no command resumes; `partway.experiments.store` has the others."""
 PARTIAL = "partial"
+OLD = "old"
 PARTIAL_NAME = re.compile(rf"\..+\.{PARTIAL}-[0-9a-f]{{8}}")
 """Names of files and folders that are being written, or were when a process was killed."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What ends a command early and tidily: Ctrl-C, a request to terminate, a terminal that was closed."""
 ELSEWHERE = "choose another location"
+MAX_STREAM = 2**27
+"""Most bytes that are read from a pipe or a device."""
+MAX_RATIO = 2**11
+"""Times that a file may shrink by compression; zlib reaches 1032."""
 written: list[Path] = []
 """Where this process has written for the user, so that a message about an interruption can say so."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -77,25 +86,27 @@ def new_folder(out: Path, overwrite: bool) -> Generator[Path]:
     Raises InputError before anything is written if `out` cannot be written, exists and `overwrite` is False, is resumed
     by another command, or holds anything that Partway did not write.
     """
-    given, partial, made = f"--out {shown(str(out), 100)}", None, list[Path]()
-    try:
-        with refusals(given):
-            target = Path(os.path.realpath(out))
-            _check_folder(target, overwrite, given)
-            _make_folders(target.parent, made)
-            partial = beside(target)
-            partial.mkdir()
-        with full_disk_refused(given):
-            yield partial
-        with _uninterrupted(), refusals(given):
-            Mark(RESULTS, frozenset(_names(partial))).write(partial)
-            _check_folder(target, overwrite, given)
-            _replace_folder(partial, target)
-            written.append(out)
-    except BaseException:
-        with _uninterrupted():
-            _remove(partial, made)
-        raise
+    given, made = f"--out {shown(str(out), 100)}", list[Path]()
+    with contextlib.ExitStack() as held:
+        try:
+            with refusals(given):
+                target = Path(os.path.realpath(out))
+                clear_stale(target)
+                _check_folder(target, overwrite, given)
+                _make_folders(target.parent, made)
+                partial = held.enter_context(_partial(target, Path.mkdir))
+            with full_disk_refused(given):
+                yield partial
+            with _uninterrupted(), refusals(given):
+                Mark(RESULTS, frozenset(_names(partial))).write(partial)
+                _check_folder(target, overwrite, given)
+                _replace_folder(partial, target)
+                written.append(out)
+        except BaseException:
+            with _uninterrupted():
+                held.close()
+                _remove_folders(made)
+            raise
 
 
 @contextlib.contextmanager
@@ -105,23 +116,19 @@ def new_file(path: Path, overwrite: bool, flag: str) -> Generator[Path]:
     Raises InputError, which names `flag`, before anything is written if `path` cannot be written, is no regular file,
     or exists and `overwrite` is False.
     """
-    given, partial = f"{flag} {shown(str(path), 100)}", None
-    try:
+    given = f"{flag} {shown(str(path), 100)}"
+    with contextlib.ExitStack() as held:
         with refusals(given):
             target = Path(os.path.realpath(path))
+            clear_stale(target)
             _check_file(target, overwrite, given)
-            partial = beside(target)
-            partial.touch(exist_ok=False)
+            partial = held.enter_context(_partial(target, Path.touch))
         with full_disk_refused(given):
             yield partial
         with _uninterrupted(), refusals(given):
             _check_file(target, overwrite, given)
             partial.replace(target)
             written.append(path)
-    except BaseException:
-        with _uninterrupted():
-            _remove(partial, [])
-        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -133,19 +140,95 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """A file to write that becomes `path`, flushed to the disk, if the block succeeds and is removed if it does not."""
-    partial = beside(path)
-    try:
+    with _partial(path, Path.touch) as partial:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
-def save_dataset(dataset: xr.Dataset, folder: Path) -> None:
+def clear_stale(target: Path) -> None:
+    """Delete what killed processes were writing to `target`, and put back what one of them had moved aside.
+
+    What a living process writes is locked. What cannot be deleted, such as another user's file, stays.
+    """
+    name = re.compile(rf"\.{re.escape(target.name[:50])}\.({PARTIAL}|{OLD})-[0-9a-f]{{8}}")
+    with contextlib.suppress(OSError):
+        for path in [path for path in target.parent.iterdir() if name.fullmatch(path.name)]:
+            with contextlib.suppress(OSError), claimed(path) as ours:
+                if ours and f".{OLD}-" in path.name and not target.exists():
+                    path.rename(target)
+            delete_unlocked(path)
+
+
+def delete_unlocked(path: Path) -> None:
+    """Delete a file or folder unless a living process has locked it."""
+    with claimed(path) as ours:
+        if ours:
+            _delete(path)
+
+
+def lock(file: int) -> bool | None:
+    """Lock an open file or folder for this process: True; False: another process has; None: locks do not exist here.
+
+    The lock ends when the descriptor is closed, also by the death of the process.
+    """
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Generator[bool]:
+    """Whether this process has the lock of a file or folder inside the block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:  # gone, or a folder on Windows
+        yield False
+        return
+    try:
+        yield lock(descriptor) is True
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _partial(target: Path, make: Callable[[Path], None]) -> Generator[Path]:
+    """A new hidden file or folder beside `target`, locked while it is written; deleted unless it was renamed."""
+    partial = beside(target)
+    try:
+        make(partial)
+        with claimed(partial):
+            yield partial
+    finally:
+        if partial.exists():  # else no signal need be lost
+            with _uninterrupted():
+                _delete(partial)
+
+
+def read_limited(path: str | Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes, or of a pipe or a device, which may have no end, of MAX_STREAM.
+
+    Raises OSError where it cannot be read and ValueError where it has more.
+    """
+    with open(path, "rb") as file:
+        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        limit = most if regular else min(most, MAX_STREAM)
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
+    return content
+
+
+def save_dataset(dataset: "xr.Dataset", folder: Path) -> None:
     """Write the dataset as compressed netCDF4 to the file DATASET in `folder`. Raises InputError if that fails."""
     arrays = [name for name, values in dataset.data_vars.items() if values.ndim > 1 and values.dtype.kind in "iuf"]
     encoding = {name: {"zlib": True, "complevel": 1} for name in arrays}
@@ -153,24 +236,35 @@ def save_dataset(dataset: xr.Dataset, folder: Path) -> None:
     try:
         versioned.to_netcdf(folder / DATASET, engine="netcdf4", encoding=encoding)
     except (OSError, RuntimeError) as error:  # RuntimeError: "NetCDF: HDF error", such as a full disk's
-        raise InputError(f"{DATASET}: cannot be written ({error}); choose another location for --out") from None
+        why = _no_room(folder) or _why(error)
+        raise InputError(f"{DATASET}: cannot be written ({why}); choose another location for --out") from None
 
 
-def load_dataset(folder: str | Path) -> xr.Dataset:
+def _no_room(folder: Path) -> str:
+    """Why not even a small file can be written there, if that is for lack of room; netCDF does not say."""
+    probe = beside(folder / DATASET)
+    try:
+        probe.write_bytes(bytes(2**20))
+    except OSError as error:
+        return str(error.strerror) if error.errno in NO_ROOM else ""
+    finally:
+        _delete(probe)
+    return ""
+
+
+def load_dataset(folder: str | Path) -> "xr.Dataset":
     """The dataset of an earlier run, from its `--out` folder or from the file itself.
 
-    Raises InputError where there is none, or one of another version of Partway.
+    Raises InputError where there is none, a damaged one, or one of another version of Partway.
     """
     path = argument_path("the folder of results", folder)
-    given = shown(str(folder), 100)
+    given, cure = shown(str(folder), 100), "give a folder that `partway compare --out` wrote"
     try:
-        path = path / DATASET if path.is_dir() else path
-        dataset = xr.load_dataset(path, engine="netcdf4")
-    except (OSError, ValueError) as error:
-        why = _why(error)
-        raise InputError(f"{given}: cannot be read ({why}); give a folder that `partway compare --out` wrote") from None
+        dataset = _loaded(path / DATASET if path.is_dir() else path)
+    except Exception as error:  # netCDF, HDF5 and xarray raise a dozen kinds of errors for a damaged file
+        raise InputError(f"{given}: cannot be read ({_why(error)}); {cure}") from None
     version = dataset.attrs.pop("schema_version", 1)
-    if version != DATASET_VERSION:
+    if str(version) != str(DATASET_VERSION):
         raise InputError(
             f"{given}: has schema_version {version}, and this version of Partway reads {DATASET_VERSION}; run the "
             "command that wrote it again"
@@ -178,8 +272,21 @@ def load_dataset(folder: str | Path) -> xr.Dataset:
     return dataset
 
 
+def _loaded(path: Path) -> "xr.Dataset":
+    """A dataset in memory, unless it claims to be larger than compression allows: then the file is damaged."""
+    import xarray as xr
+
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    with warnings.catch_warnings(), xr.open_dataset(path, engine="netcdf4") as dataset:
+        warnings.simplefilter("error")  # of attributes that cannot be decoded
+        if dataset.nbytes > MAX_RATIO * path.stat().st_size:
+            raise ValueError(f"it claims to hold {dataset.nbytes} bytes")
+        return dataset.load()
+
+
 def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -206,15 +313,17 @@ def full_disk_refused(given: str, cure: str = ELSEWHERE) -> Generator[None]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Generator[None]:
-    """Ctrl-C is ignored inside: renaming and cleaning up take milliseconds and must not stop halfway."""
+    """SIGNALS are ignored inside: renaming and cleaning up take milliseconds and must not stop halfway."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            if handler is not None:  # None: not set from Python, which cannot put it back
+                signal.signal(number, handler)
 
 
 def _check_folder(target: Path, overwrite: bool, given: str) -> None:
@@ -275,11 +384,13 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
         made.insert(0, each)
 
 
-def _remove(partial: Path | None, made: list[Path]) -> None:
-    """Remove what a failed run has made."""
-    if partial is not None:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def _remove_folders(made: list[Path]) -> None:
+    """Remove the folders that a failed run has made above its own, unless somebody uses them."""
     for folder in made:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -290,11 +401,12 @@ def _replace_folder(new: Path, target: Path) -> None:
     if not target.exists():
         new.rename(target)
         return
-    old = beside(target, "old")
-    target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    old = beside(target, OLD)
+    with claimed(target):
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)

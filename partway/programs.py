@@ -23,7 +23,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import get_abstract_mesh
 
-from partway import provenance
+from partway import files, provenance
 from partway.errors import shorten
 
 MAX_BYTES = 2**29
@@ -195,17 +195,17 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and make room; that it cannot be written is nobody's error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        partial.write_bytes(content)
-        partial.replace(path)
+        files.write_whole(path, content)
         _prune(path.parent)
 
 
 def _prune(folder: Path) -> None:
-    """Delete the programs that have not been used for longest while the folder is too large."""
-    files = sorted(((path.stat(), path) for path in folder.glob("*.program")), key=lambda one: one[0].st_mtime)
-    excess = sum(stat.st_size for stat, _ in files) - MAX_BYTES
-    for stat, path in files:
+    """Delete what killed processes were writing, and the programs longest unused while the folder is too large."""
+    for left in folder.glob(f".*.{files.PARTIAL}-*"):
+        files.delete_unlocked(left)
+    kept = sorted(((path.stat(), path) for path in folder.glob("*.program")), key=lambda one: one[0].st_mtime)
+    excess = sum(stat.st_size for stat, _ in kept) - MAX_BYTES
+    for stat, path in kept:
         if excess <= 0:
             return
         path.unlink(missing_ok=True)

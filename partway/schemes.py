@@ -326,7 +326,7 @@ def pair_for(name: str, scenario: "Scenario", server: str | None = None) -> "Con
     serving = scheme.server if server is None else find_scheme(server).server
     given = scenario.schemes.get(name, {})
     pair = ControllerPair(_with(scheme.device, given, name), _with(serving, given, name))
-    known = {**_settable(pair.device), **_settable(pair.server)}
+    known = {**settable(pair.device), **settable(pair.server)}
     unknown = [field for field in given if field not in known]
     if unknown:
         field, value = unknown[0], getattr(pair.device, unknown[0], None)
@@ -354,7 +354,7 @@ def check_hyperparameters(scenario: "Scenario", named: Collection[str] = ()) -> 
 def hyperparameters(name: str) -> dict[str, Any]:
     """Field names and defaults of a scheme, device and server together."""
     scheme = find_scheme(name)
-    return {**_settable(scheme.server), **_settable(scheme.device)}
+    return {**settable(scheme.server), **settable(scheme.device)}
 
 
 def explanations(name: str) -> list[str]:
@@ -373,14 +373,14 @@ def learns(name: str) -> bool:
     return type(find_scheme(name).device).learn is not DeviceController.learn
 
 
-def _settable(party: Any) -> dict[str, Any]:
+def settable(party: Any) -> dict[str, Any]:
     """The fields a scenario may set: numbers, switches and words, no arrays."""
     plain = (bool, int, float, str)
     return {field.name: getattr(party, field.name) for field in fields(party) if isinstance(field.default, plain)}
 
 
 def _with(party: Any, given: Mapping[str, Any], scheme: str) -> Any:
-    own = _settable(party)
+    own = settable(party)
     changes = {
         name: _checked(f"schemes.{scheme}.{name}", type(own[name]), party.limits.get(name), value)
         for name, value in given.items()

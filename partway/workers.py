@@ -7,6 +7,7 @@ so that as many processes as cores share the machine without disturbing each oth
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import jax
 
 from partway.arguments import as_whole
 from partway.errors import InputError, shown
+from partway.files import claimed, delete_unlocked
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +40,13 @@ JAX_SETTINGS = (
     "jax_disable_most_optimizations",
 )
 """Settings that a worker takes from its parent, so that programs are compiled in the same way and cached."""
+CACHE_WARNING = "Error (reading|writing) persistent compilation cache entry"
+"""What JAX says, to begin with, of a program that another process is writing or for which there is no room."""
+TRACKER_WARNING = "resource_tracker"
+"""What loky's process that removes what dead ones have left says when it does, to begin with."""
+REGISTER = "partway-workers-"
+OWNER = "PARTWAY_WORKERS"
+"""Environment variable of a worker: the register of the pool that it belongs to."""
 MAX_PROCESSES = 1024
 WATCH_S = 0.5
 """How long a worker may outlive a parent that was killed."""
@@ -50,30 +59,42 @@ class Workers(Executor):
     """
 
     def __init__(self, count: int):
+        from joblib.externals.loky.backend import resource_tracker  # slow to import, and few commands need it
+
         self.count, self._closed = count, False
-        self._register = tempfile.TemporaryDirectory(prefix="partway-workers-", ignore_cleanup_errors=True)
-        self._pool = self._new_pool()
+        self._held = contextlib.ExitStack()
+        try:
+            self._register = self._held.enter_context(_new_register())
+            with _shielded(), _silent_tracker():
+                resource_tracker.ensure_running()
+            self._pool = self._new_pool()
+        except BaseException:
+            self._held.close()
+            raise
 
     def _new_pool(self) -> Any:
-        from joblib.externals.loky import ProcessPoolExecutor  # slow to import, and most commands do not need it
+        from joblib.externals.loky import ProcessPoolExecutor
 
-        arguments = (os.getpid(), tuple(sys.path), self._register.name)
-        return ProcessPoolExecutor(self.count, initializer=_start, initargs=arguments, env=environment())
+        arguments = (os.getpid(), tuple(sys.path), str(self._register))
+        variables = environment() | {OWNER: str(self._register)}
+        return ProcessPoolExecutor(self.count, initializer=_start, initargs=arguments, env=variables)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `fn` in one of the processes. Raises RuntimeError after `shutdown`."""
         if self._closed:
             raise RuntimeError("cannot submit after shutdown")
-        try:
-            return self._pool.submit(fn, *args, **kwargs)
-        except BrokenExecutor:
-            self._pool.shutdown()
-            self._pool = self._new_pool()
-            return self._pool.submit(fn, *args, **kwargs)
+        with _shielded():
+            try:
+                return self._pool.submit(fn, *args, **kwargs)
+            except BrokenExecutor:
+                self._pool.shutdown()
+                self._pool = self._new_pool()
+                return self._pool.submit(fn, *args, **kwargs)
 
     def pids(self) -> list[int]:
         """Process IDs of the workers that have started and are alive."""
-        return [process.pid for process in self._processes()]
+        registered = {path.name for path in self._register.glob("*")}
+        return [process.pid for process in self._processes() if str(process.pid) in registered]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stop when all calls are done; with `cancel_futures` at once, running calls included.
@@ -84,16 +105,56 @@ class Workers(Executor):
         self._closed = True
         if cancel_futures:
             alive = self._processes()
-            self._register.cleanup()  # a worker that starts now does not find itself there, and exits
+            self._held.close()  # a worker that starts now does not find itself there, and exits
             for process in alive:
                 process.terminate()
         self._pool.shutdown(wait)
-        self._register.cleanup()
+        self._held.close()
 
     def _processes(self) -> list[Any]:
-        """Our children among the processes that have registered: a number of a dead one may be in use by another."""
-        registered = {path.name for path in Path(self._register.name).glob("*")}
-        return [child for child in multiprocessing.active_children() if str(child.pid) in registered]
+        """Our children that are alive, also those that still import; others of this process may be somebody else's."""
+        children: list[Any] = multiprocessing.active_children()
+        return [child for child in children if getattr(child, "env", {}).get(OWNER) == str(self._register)]
+
+
+@contextlib.contextmanager
+def _new_register() -> Generator[Path]:
+    """A folder in which workers register. Those that killed processes have left are deleted: nobody has locked them."""
+    made = Path(tempfile.mkdtemp(prefix="partway-"))
+    register = made.with_name(made.name.replace("partway-", REGISTER))
+    try:
+        with claimed(made):
+            made.rename(register)  # locked before it has a name that others look for
+            for left in register.parent.glob(f"{REGISTER}*"):
+                delete_unlocked(left)
+            yield register
+    finally:
+        for folder in (made, register):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _shielded() -> Generator[None]:
+    """No process that starts inside sees Ctrl-C or SIGHUP, which a terminal sends to all: the parent decides."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _silent_tracker() -> Generator[None]:
+    """A process of Python that starts inside does not say that it removes what a dead parent has left."""
+    option = f"ignore:{TRACKER_WARNING}"
+    sys.warnoptions.append(option)
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove(option)
 
 
 @contextlib.contextmanager
@@ -140,6 +201,7 @@ def _start(parent: int, path: tuple[str, ...], register: str) -> None:
     except FileNotFoundError:  # the parent has shut down in the meantime
         os._exit(1)
     sys.path[:] = path
+    warnings.filterwarnings("ignore", CACHE_WARNING, UserWarning)
     os.dup2(2, 1)  # the parent's standard output may be read as JSON
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C stops
     threading.Thread(target=_end_with, args=(parent, entry), daemon=True).start()

@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,10 +165,93 @@ def test_a_file_that_is_no_checkpoint_is_refused(folder: Path, trained: Path):
     np.savez(folder / "pickled.npz", allow_pickle=True, header=np.array([{}], dtype=object))
     rewritten(trained, folder / "header.npz", lambda arrays: arrays.update(header=np.array('{"schema_version": 2}')))
     for name in ("cut", "text", "other", "pickled", "header"):
-        with pytest.raises(InputError, match=f"--load '.*{name}.npz': is not a checkpoint"):
+        with pytest.raises(InputError, match=f"--load '.*{name}.npz': holds no trained controllers"):
             read(folder / f"{name}.npz")
     with pytest.raises(InputError, match="cannot be read"):
         read(folder / "missing.npz")
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_one_flipped_bit_anywhere_is_refused_or_harmless(folder: Path, trained: Path):
+    """What zip checks by a sum, or a byte that says nothing, such as the time."""
+    content, path = trained.read_bytes(), folder / "b.npz"
+    intact = read(trained)
+    arrays = {name: intact.array(name).tobytes() for name in intact.kinds}
+    refusals = list[str]()
+    for bit in np.random.default_rng(17).choice(8 * len(content), 200, replace=False):
+        path.write_bytes(flipped(content, int(bit)))
+        try:
+            damaged = read(path)
+            assert damaged.header == intact.header
+            assert {name: damaged.array(name).tobytes() for name in damaged.kinds} == arrays
+        except InputError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 100
+    assert all("b.npz': holds no trained controllers (" in refusal for refusal in refusals)
+
+
+def test_a_file_that_was_cut_anywhere_is_refused(folder: Path, trained: Path):
+    content, path = trained.read_bytes(), folder / "b.npz"
+    for length in np.linspace(0, len(content) - 1, 50, dtype=int):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="holds no trained controllers"):
+            read(path)
+
+
+def test_an_array_is_not_decompressed_before_its_shape_is_known_to_be_right(folder: Path, trained: Path):
+    """A zip bomb: 16 GB of zeros, in a member that claims their true size, behind the header of an array."""
+    name, entry = "['carry'].state.backlog", io.BytesIO()
+    np.lib.format.write_array_header_1_0(entry, {"descr": "<f4", "fortran_order": False, "shape": (2**32,)})
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = compressor.compress(entry.getvalue() + bytes(2**20)) + compressor.flush()
+    path = rewritten(trained, folder / "b.npz", lambda arrays: arrays.pop(name))
+    with zipfile.ZipFile(path, "a") as archive:
+        info = zipfile.ZipInfo(f"{name}.npy")
+        archive.writestr(info, packed)
+        info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, 2**34
+    checkpoint_read, plan = read(path), planned("priced")
+    assert checkpoint_read.kinds[name][0] == (2**32,)
+    with pytest.raises(InputError, match=r"backlog is float32\[4294967296\] and must be float32\[2\] here"):
+        checkpoint.resume(checkpoint_read, plan, setting(plan))
+
+
+def test_a_header_without_end_is_refused(folder: Path, trained: Path):
+    path = rewritten(trained, folder / "b.npz", lambda arrays: arrays.update(header=np.array(" " * 5_000_000)))
+    with pytest.raises(InputError, match="holds no trained controllers"):
+        read(path)
+
+
+def test_what_has_no_end_is_refused(folder: Path):
+    os.mkfifo(folder / "pipe")
+    for path in ("/dev/zero", folder / "pipe", folder):
+        with pytest.raises(InputError, match=r"holds no trained controllers|cannot be read"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"states": 10**9}, r"schemes\.priced\.states must be a whole number from"),
+        ({"states": "many"}, r"schemes\.priced\.states must be a whole number"),
+        ({"unheard": 1}, "has other hyperparameters than priced has here"),
+    ],
+)
+def test_hyperparameters_of_a_file_are_checked_as_those_of_a_scenario(
+    folder: Path, trained: Path, switches: dict[str, Any], message: str
+):
+    def change(arrays: dict[str, Any]) -> None:
+        header = json.loads(str(arrays["header"]))
+        header["switches"] |= switches
+        arrays["header"] = np.array(json.dumps(header))
+
+    path, plan = rewritten(trained, folder / "b.npz", change), planned("priced")
+    with pytest.raises(InputError, match=message):
+        checkpoint.resume(read(path), plan, setting(plan))
 
 
 @pytest.mark.parametrize("header", ['{"format": 1}', '{"schema_version": 3}'])

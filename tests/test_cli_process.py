@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from test_cli import COMPARE, TINY, call, lines_fit
 from partway.cli import interrupts
 from partway.cli import main as cli
 from partway.cli.main import main
+from partway.files import SIGNALS
 
 ROOT = Path(__file__).parent.parent
 LOCAL = ("compare", *TINY, "--schemes", "local", "--set", "queue=as_printed")
@@ -151,19 +151,23 @@ def test_no_stdout_at_all(words: Sequence[str], monkeypatch: pytest.MonkeyPatch)
     assert main(words) == 0
 
 
-# Ctrl-C
+# Signals
 
 
-@pytest.mark.parametrize("after_s", [0.0, 4.0], ids=["compiling", "running"])
-def test_an_interrupt_leaves_nothing_and_exits_with_130(folder: Path, after_s: float):
+@pytest.mark.parametrize(
+    ("number", "after_s"),
+    [(signal.SIGINT, 0.0), (signal.SIGINT, 4.0), (signal.SIGTERM, 0.0), (signal.SIGHUP, 4.0)],
+    ids=["SIGINT, compiling", "SIGINT, running", "SIGTERM, compiling", "SIGHUP, running"],
+)
+def test_a_signal_leaves_nothing_and_its_number_in_the_exit_code(folder: Path, number: int, after_s: float):
     with process(*LONG, "--out", "a/b/results", "--json", "r.json") as started:
         assert started.stderr is not None
         assert "tasks arrive per block" in started.stderr.readline()
         assert sorted(os.listdir(folder))[-1] == "a"
         time.sleep(after_s)
-        started.send_signal(signal.SIGINT)
+        started.send_signal(number)
         code, _, err = finished(started)
-    assert code == 130
+    assert code == 128 + number
     assert err.endswith("partway: interrupted; nothing was written\n")
     assert "Traceback" not in err
     assert os.listdir(folder) == []
@@ -182,6 +186,99 @@ def test_an_interrupt_while_modules_are_imported_exits_with_130(folder: Path, mo
     assert os.listdir(folder) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_libraries_are_imported_ends_the_process(folder: Path, number: int):
+    with process(*LONG, "--out", "a/b/results", python=["-X", "importtime"]) as started:
+        assert started.stderr is not None
+        assert any(line.split()[-1] == "scipy" for line in started.stderr)
+        started.send_signal(number)
+        code, out, err = finished(started)
+    assert (code, out) == (128 + number, "")
+    assert "Traceback" not in err
+
+
+def test_a_signal_that_is_ignored_stays_so(folder: Path):
+    """As SIGHUP is after `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a process inherits
+    try:
+        with process(*LOCAL, "--json", "r.json") as started:
+            assert started.stderr is not None
+            assert "tasks arrive per block" in started.stderr.readline()
+            started.send_signal(signal.SIGHUP)
+            code, _, err = finished(started)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (code, err) == (0, "")
+
+
+def test_only_ctrl_c_interrupts_what_another_signal_has_begun(installed: list[Any]):
+    """A service is stopped by SIGTERM and then SIGHUP; an impatient user presses Ctrl-C twice."""
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert interrupts.received() == signal.SIGTERM
+
+
+SWEEP = ("sweep", "--axis", "devices=2,3", *TINY[2:], "--schemes", "local", "--jobs", "1", "--out", "s")
+
+
+def test_a_sweep_whose_standard_error_is_closed(folder: Path):
+    """Its worker processes have one all the same: the null device."""
+    words = " ".join((sys.executable, "-m", "partway", *SWEEP, "2>&-"))
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "local" in done.stdout
+    assert len(os.listdir(folder / "s" / "cases")) == 2
+    assert "results.nc" in os.listdir(folder / "s")
+
+
+def test_a_command_without_any_standard_stream(folder: Path):
+    words = f"{sys.executable} -m partway profile alexnet --out o <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", words], timeout=120).returncode == 0
+    assert "alexnet.csv" in os.listdir("o")
+
+
+def test_an_error_is_not_printed_to_standard_output_where_standard_error_is_closed(folder: Path):
+    words = f"{sys.executable} -m partway scenarios papre 2>&-"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_all_processes_of_a_sweep_leaves_no_process_and_no_noise(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, number: int
+):
+    """As a terminal sends Ctrl-C and SIGHUP, and `timeout` and Slurm send SIGTERM."""
+    temporary = tmp_path_factory.mktemp("tmp")
+    command = [sys.executable, "-m", "partway", *SWEEP[:-4], "--jobs", "2", "--blocks", "5000000", "--out", "s"]
+    options: dict[str, Any] = {"env": {**os.environ, "TMPDIR": str(temporary)}, "start_new_session": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as started:
+        end = time.monotonic() + 60
+        while sum(len(os.listdir(each)) for each in temporary.glob("partway-workers-*")) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        os.killpg(started.pid, number)
+        out, err = started.communicate(timeout=60)
+    assert started.returncode == 128 + number
+    assert out == ""
+    assert err == "partway: interrupted; 0 of 2 cases are saved in s; run the same command again to resume\n"
+    assert os.listdir(temporary) == []
+    end = time.monotonic() + 10
+    while alive(started.pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not alive(started.pid)
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def collect_and_wait() -> None:
     gc.collect()
     time.sleep(60)
@@ -192,11 +289,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """As in a process of its own; what Python reports as lost."""
     reported: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", reported.append)
-    monkeypatch.setattr(interrupts, "_pressed", threading.Event())
-    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(interrupts, "_received", interrupts._Received())
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     interrupts.install()
     yield reported
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_an_interrupt_that_python_loses_is_sent_again(folder: Path, installed: list[Any]):
@@ -211,7 +309,7 @@ def test_an_interrupt_that_python_loses_is_sent_again(folder: Path, installed: l
     with pytest.raises(KeyboardInterrupt):
         collect_and_wait()
     assert time.monotonic() - started < 30
-    assert interrupts.pressed()
+    assert interrupts.received() == signal.SIGINT
     gc.callbacks.append(interrupt)
     assert call(*COMPARE, "--blocks", "1000000", "--out", "a/results").code == 130
     assert os.listdir(folder) == []

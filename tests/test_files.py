@@ -4,9 +4,11 @@ import os
 import resource
 import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from partway import files
 from partway.errors import InputError
 from partway.files import (
     DATASET,
@@ -24,6 +27,7 @@ from partway.files import (
     load_dataset,
     new_file,
     new_folder,
+    read_limited,
     read_mark,
     replacing,
     save_dataset,
@@ -411,6 +415,79 @@ def test_a_dataset_on_a_full_disk(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
+# What killed processes have left
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from partway import files
+new = files.new_folder if sys.argv[1] == "folder" else lambda path, overwrite: files.new_file(path, overwrite, "--json")
+with new(Path(sys.argv[2]), True) as partial:
+    print("writing", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@contextmanager
+def another_process(kind: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is writing; a line makes it kill itself."""
+    command = [sys.executable, "-c", KILLED, kind, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "writing\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(("kind", "new"), [("folder", new_folder), ("file", open_file)])
+def test_the_next_run_deletes_what_a_killed_one_was_writing(tmp_path: Path, kind: str, new: Open):
+    with another_process(kind, tmp_path / "results") as process:
+        (partial,) = os.listdir(tmp_path)
+        write(new, tmp_path / "results", "new")  # of a living process nothing is deleted
+        assert sorted(os.listdir(tmp_path)) == [partial, "results"]
+        process.communicate("die\n")
+    write(new, tmp_path / "other", "new")  # nor what is beside
+    assert sorted(os.listdir(tmp_path)) == [partial, "other", "results"]
+    write(new, tmp_path / "results", "newer", overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["other", "results"]
+
+
+def test_results_that_a_killed_process_had_moved_aside_come_back(tmp_path: Path):
+    write(new_folder, tmp_path / "results", "old")
+    (tmp_path / "results").rename(tmp_path / ".results.old-0012abcd")
+    assert "exists already" in refusal(new_folder, tmp_path / "results")
+    assert tree(tmp_path / "results")["results.json"] == "old"
+    (tmp_path / ".results.old-0012abcd").mkdir()
+    (tmp_path / ".results.old-0012abcd" / "results.json").write_text("older")
+    write(new_folder, tmp_path / "results", "new", overwrite=True)
+    assert os.listdir(tmp_path) == ["results"]
+    assert tree(tmp_path / "results")["results.json"] == "new"
+
+
+def test_names_that_look_like_ours_are_not_all_ours(tmp_path: Path):
+    others = {
+        ".results.partial-0012",
+        ".results.partial-0012abcd.txt",
+        "results.partial-0012abcd",
+        ".resultsXold-0012abcd",
+    }
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    write(new_folder, tmp_path / "results", "new")
+    assert set(os.listdir(tmp_path)) == {*others, "results"}
+
+
+def test_a_stream_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "five").write_bytes(b"12345")
+    assert read_limited(tmp_path / "five", 5) == b"12345"
+    with pytest.raises(ValueError, match="more than 4 bytes"):
+        read_limited(tmp_path / "five", 4)
+    monkeypatch.setattr(files, "MAX_STREAM", 1000)
+    with pytest.raises(ValueError, match="more than 1000 bytes"):
+        read_limited("/dev/zero", 10**12)
+
+
 # Datasets
 
 
@@ -465,6 +542,28 @@ def test_an_error_while_a_file_is_replaced_leaves_the_old_one(tmp_path: Path):
     with pytest.raises(RuntimeError):
         interrupted()
     assert tree(tmp_path) == {"file": "old"}
+
+
+@pytest.mark.parametrize("what", [5, None, b"results"])
+def test_what_is_no_name_of_a_folder_is_refused(what: Any):
+    with pytest.raises(InputError, match="the folder of results must be a path, got"):
+        load_dataset(what)
+
+
+def test_a_damaged_dataset_is_refused_or_read(tmp_path: Path):
+    """Cut anywhere, or with bytes that were overwritten."""
+    save_dataset(dataset(), tmp_path)
+    content, rng = (tmp_path / DATASET).read_bytes(), np.random.default_rng(3)
+    for length in np.linspace(0, len(content) - 1, 20, dtype=int):
+        (tmp_path / DATASET).write_bytes(content[:length])
+        with pytest.raises(InputError, match="cannot be read"):
+            load_dataset(tmp_path)
+    for start in rng.integers(len(content), size=40):
+        damaged = bytearray(content)
+        damaged[start : start + 8] = rng.bytes(len(damaged[start : start + 8]))
+        (tmp_path / DATASET).write_bytes(damaged)
+        with suppress(InputError):
+            assert load_dataset(tmp_path).sizes["seed"] == 3
 
 
 @pytest.mark.parametrize("what", ["missing", "empty folder", "junk", "folder with junk", "nul\0byte"])

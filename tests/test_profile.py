@@ -649,3 +649,10 @@ def test_the_law_drawn_is_the_best_line():
     errors = [np.sum((bits - factor * slope * share) ** 2) for factor in (0.99, 1.0, 1.01)]
     assert np.argmin(errors) == 1
     assert 1 - errors[1] / np.sum((bits - bits.mean()) ** 2) == pytest.approx(profile.proportionality("uint8"))
+
+
+def test_a_network_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("partway.files.MAX_STREAM", 10**6)
+    (tmp_path / "zero.onnx").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="is not an ONNX network: it has more than 1000000 bytes"):
+        profile_model(tmp_path / "zero.onnx")

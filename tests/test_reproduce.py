@@ -1,6 +1,8 @@
 """The runs behind the figures, the folder that keeps them, Proposition 1, Remark 1, and the report."""
 
+import errno
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -409,6 +411,27 @@ def test_a_document_without_marks_is_left_alone(tmp_path: Path):
     with pytest.raises(InputError, match="must contain each of these lines once"):
         insert(page, None)  # type: ignore[arg-type]  # it is refused before the findings are read
     assert page.read_text() == "nothing"
+
+
+def test_a_document_stays_as_it_was_where_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    page, text = tmp_path / "page.md", "\n".join(("before", *MARKS, "after"))
+    page.write_text(text)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("partway.paper.report.markdown", lambda findings: "tables")
+    nothing: Any = None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"--table .*cannot be written \(No space left"):
+            insert(page, nothing)
+    assert page.read_text() == text
+    insert(page, nothing)
+    assert page.read_text().splitlines() == ["before", MARKS[0], "tables", MARKS[1], "after"]
+    assert os.listdir(tmp_path) == ["page.md"]
 
 
 @pytest.mark.slow

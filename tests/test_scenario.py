@@ -58,6 +58,16 @@ def checked(error: InputError) -> str:
     return message
 
 
+# What is no scenario
+
+
+@pytest.mark.parametrize("source", [5, True, None, 0.5, b"paper", ["paper"]])
+def test_what_is_no_name_and_no_mapping_is_refused(source: Any):
+    """A number would be read as an open file of this process."""
+    with pytest.raises(InputError, match="must be the name of a preset, a TOML file, a mapping or a Scenario"):
+        load(source)
+
+
 # Presets
 
 

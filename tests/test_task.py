@@ -373,3 +373,8 @@ def test_cuts_with_equal_shares_in_float32_are_not_confused():
     share, bits = layer_cuts(close, "uint8")
     task = Task(jnp.float32(share), jnp.float32(bits), np.ones(len(share), bool), np.array(False), np.float32(bits[-1]))
     assert float(SENT(task, LARGEST(task, np.float32(100.0)))) <= 100.0
+
+
+def test_a_profile_without_end_is_refused():
+    with pytest.raises(InputError, match="cannot read the profile '/dev/zero': it has more than 10000000 bytes"):
+        read_profile("/dev/zero")

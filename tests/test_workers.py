@@ -109,10 +109,20 @@ def test_a_worker_that_starts_too_late_does_not_stay():
     assert future.exception() is not None
 
 
+def test_workers_that_still_import_are_ended_too():
+    """They would hold the standard streams of a command that was interrupted open, for seconds."""
+    made = Workers(2)
+    made.submit(pow, 2, 3)
+    started = made._processes()
+    made.shutdown(cancel_futures=True)
+    assert started
+    assert {process.exitcode for process in started} == {-signal.SIGTERM}
+
+
 def test_processes_of_others_are_left_alone(workers: Workers):
     """A number that is registered but is not our child's may be another program's by now."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
-        Path(workers._register.name, str(other.pid)).touch()
+        Path(workers._register, str(other.pid)).touch()
         assert workers.submit(pow, 2, 3).result() == 8
         assert other.pid not in workers.pids()
         workers.shutdown(cancel_futures=True)
@@ -131,7 +141,7 @@ def test_no_worker_outlives_a_killed_parent():
         "import time; from partway.workers import Workers; w = Workers(2)\n"
         "futures = [w.submit(time.sleep, 60) for _ in range(2)]\n"
         "while len(w.pids()) < 2: time.sleep(0.05)\n"
-        "print(*w.pids(), w._register.name, flush=True); time.sleep(60)"
+        "print(*w.pids(), w._register, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout

@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compute the bound, write it and print it."""
+    """Compute the bound, print it and write it."""
     from partway.bound import report
     from partway.bound.lower_bound import NoBound, lower_bound
     from partway.cli import output
@@ -36,14 +36,14 @@ def run(options: argparse.Namespace) -> None:
 
     scenario = load(options.scenario, options.set)
     world = build(scenario, sample_placement(scenario))
-    with output.json_file(options) as file:
+    with output.destinations(options) as places:
         try:
             with working("computing the lower bound", terminal(errors=True)):
                 bound = lower_bound(world)
         except NoBound as reason:
             raise InputError(str(reason)) from None
         document = report.as_json(bound, scenario, world.server)
-        if file:
-            file.write_text(output.json_text(document), "utf-8")
-    table = report.details_table(document, Path(options.scenario).stem)
-    output.show(options, partial(output.json_text, document), lambda console: console.print(table))
+        text = partial(output.json_text, document)
+        table = report.details_table(document, Path(options.scenario).stem)
+        steps = places.steps(text, lambda folder: None)
+        output.finish(options, text, lambda console: console.print(table), steps)

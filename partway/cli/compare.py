@@ -1,9 +1,14 @@
 """`partway compare`: schemes side by side on one scenario."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from partway.cli import flags
-from partway.cli.terminal import counting, terminal, working
+from partway.cli.terminal import counting, terminal
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 DESCRIPTION = (
     "Simulate schemes on one scenario with common random numbers, and print a table of each scheme's cost, gap to a "
@@ -26,7 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the comparison, write it and print it."""
+    """Run the comparison, print it and write it."""
     from partway.cli import output
     from partway.experiments.comparison import execute
     from partway.schemes import REFERENCE, learns
@@ -34,14 +39,14 @@ def run(options: argparse.Namespace) -> None:
     plan, errors = flags.comparison_plan(options), terminal(errors=True)
     if REFERENCE not in plan.schemes and any(map(learns, plan.schemes)):
         errors.print(f"Add {REFERENCE} to --schemes: what learns should beat this tuned fixed policy.", style="dim")
-    with output.destinations(options) as (folder, file):
+    with output.destinations(options) as places:
         output.print_load(plan, errors)
         with counting(plan.blocks * len(plan.schemes), "blocks", errors) as on_progress:
             dataset = execute(plan, on_progress)
-        with working("writing results", errors):
-            output.write_dataset(dataset, folder, file)
-            if folder:
-                from partway import figures  # Matplotlib takes half a second to import
+        output.finish_dataset(options, places, dataset, _draw)
 
-                figures.write_comparison(dataset, folder)
-    output.show_dataset(options, dataset)
+
+def _draw(dataset: "xr.Dataset", folder: Path) -> None:
+    from partway import figures  # Matplotlib takes half a second to import
+
+    figures.write_comparison(dataset, folder)

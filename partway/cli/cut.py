@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from partway.dnn.profile import Profile, read_profile, write_profile
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from partway.bound.lower_bound import Bound
     from partway.experiments.comparison import OnProgress
     from partway.planner.context import DeviceContext
@@ -61,21 +64,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Find the plan, write it and print it."""
+    """Find the plan, print it and write it."""
     from partway.cli import output
     from partway.planner import report
 
     target, errors = question(options), terminal(errors=True)
-    with output.destinations(options) as (folder, file):
+    with output.destinations(options) as places:
         with counting(options.blocks * (1 + len(EXTREMES)), "blocks", errors) as on_progress:
             result = solve(options, target, on_progress)
-        text = output.json_text(report.as_json(result))
-        if file:
-            file.write_text(text, "utf-8")
-        if folder:
-            with working("writing results", errors):
-                write(options, result, text, folder)
-    output.show(options, lambda: text, lambda console: console.print(report.details_table(result)))
+        text = partial(output.json_text, report.as_json(result))
+        steps = places.steps(text, partial(write, options, result, text))
+        output.finish(options, text, lambda console: console.print(report.details_table(result)), steps)
     output.say_where(options)
 
 
@@ -172,7 +171,7 @@ def _extreme(
     return policy_outcome(target, EXTREMES[scheme], run, rule.price)
 
 
-def write(options: argparse.Namespace, result: "CutResult", text: str, folder: Path) -> None:
+def write(options: argparse.Namespace, result: "CutResult", text: "Callable[[], str]", folder: Path) -> None:
     """Map, profile, table, JSON, and a scenario for other commands."""
     from partway.cli import output
     from partway.figures import cut_map
@@ -182,7 +181,7 @@ def write(options: argparse.Namespace, result: "CutResult", text: str, folder: P
     profile, scenario = result.target.profile, result.target.scenario
     name = f"{profile.name}.csv"
     (folder / name).write_text(write_profile(profile), encoding="utf-8")
-    (folder / "cut.json").write_text(text, "utf-8")
+    (folder / "cut.json").write_text(text(), "utf-8")
     final = Path(os.path.abspath(options.out))
     text_of_scenario = with_task(scenario, _task(options, str(final / name))).to_toml(final)
     (folder / "scenario.toml").write_text(text_of_scenario, "utf-8")  # the folder can be moved

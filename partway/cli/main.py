@@ -1,7 +1,8 @@
 """The command line: parses the arguments, runs one command, and turns what goes wrong into one line and an exit code.
 
 Exit codes: 0 on success, also when the reader of standard output closes it early; 2 after an error; 130 after Ctrl-C,
-which leaves no partial results. Nothing here imports JAX, xarray or Matplotlib before a command needs them.
+143 after SIGTERM and 129 after SIGHUP, which leave no partial results. Nothing here imports JAX, xarray or Matplotlib
+before a command needs them.
 """
 
 import argparse
@@ -9,7 +10,9 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,8 +23,8 @@ from partway.cli.stdout import reserved, results
 from partway.errors import InputError, closest, nearest, shorten, shown
 
 DESCRIPTION = "Simulate and control partial offloading of DNN inference from wireless devices to an edge server."
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of the signal, as in a shell."""
+INTERRUPTED = 128
+"""Added to the number of a signal: the exit code after it, as in a shell."""
 
 
 class Command(NamedTuple):
@@ -67,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _written().clear()
     try:
         if own_process:
+            _open_streams()
             interrupts.install()
         options = build_parser().parse_args(arguments)
         if options.uses_jax:
@@ -85,18 +89,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _failed(InputError(f"a policy or its module called sys.exit({shown(end.code)}); remove that call"))
     except Exception as error:
-        return _interrupted("interrupted", own_process) if own_process and interrupts.pressed() else _failed(error)
+        return _interrupted("interrupted", own_process) if own_process and interrupts.received() else _failed(error)
+    finally:
+        if own_process:
+            interrupts.ignore()  # Python would report what interrupts it while it shuts down
     return 0
 
 
+def _open_streams() -> None:
+    """Open the null device in place of standard streams that are closed, as after `2>&-`.
+
+    Otherwise the next file that is opened would take their number, and libraries would print into it.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8"))  # noqa: SIM115  as long as the process
+
+
 def _interrupted(message: str, own_process: bool) -> int:
-    """Say that Ctrl-C ended the command; returns its exit code."""
+    """Say that a signal ended the command; returns its exit code."""
     written = [shown(str(path), 100) for path in dict.fromkeys(_written())]
     usual = f"interrupted after writing {', '.join(written)}" if written else "interrupted; nothing was written"
-    print(f"partway: {message or usual}", file=sys.stderr, flush=True)
     if own_process:
-        os._exit(INTERRUPTED)  # XLA's threads may still compute, and crash where Python is taken down under them
-    return INTERRUPTED
+        interrupts.ignore()
+    _say(message or usual)
+    code = INTERRUPTED + (interrupts.received() or signal.SIGINT)
+    if own_process:
+        os._exit(code)  # XLA's threads may still compute, and crash where Python is taken down under them
+    return code
 
 
 def _written() -> list[Path]:
@@ -108,16 +132,23 @@ def _written() -> list[Path]:
 def _failed(error: Exception) -> int:
     """Say what is wrong in one line; returns the exit code. Raises what is a fault of the program."""
     message = _cause(error)
-    if message:
-        print(f"partway: {InputError(message)}", file=sys.stderr)
-        return 2
-    if not isinstance(error, OSError):
+    if message is None and not isinstance(error, OSError):
         raise error
-    _discard_output()
+    try:
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
+    except OSError:
+        _discard_output()
     if isinstance(error, BrokenPipeError):
         return 0
-    print(f"partway: {InputError(str(error))}", file=sys.stderr)  # such as a full disk behind standard output
+    _say(str(InputError(message or str(error))))  # without a message: such as a full disk behind standard output
     return 2
+
+
+def _say(message: str) -> None:
+    """A line on standard error, if anybody can read it: a terminal that was closed has none."""
+    with contextlib.suppress(OSError):
+        print(f"partway: {message}", file=sys.stderr, flush=True)
 
 
 def _cause(error: Exception) -> str | None:
@@ -241,7 +272,7 @@ def _load_libraries() -> None:
     """Import what every simulation needs, and exempt its objects from garbage collection.
 
     Searching them for garbage, which is never there, takes over a tenth of the time to import and to trace programs.
-    Ctrl-C ends the process at once: a KeyboardInterrupt while jaxlib is imported may abort it with a stack trace.
+    A signal ends the process at once: a KeyboardInterrupt while jaxlib is imported may abort it with a stack trace.
     """
     from partway.cli.terminal import notice, terminal
 
@@ -258,6 +289,7 @@ def cache_compiled_programs(own_process: bool) -> None:
     import platformdirs
 
     from partway import programs
+    from partway.workers import CACHE_WARNING
 
     cache = Path(platformdirs.user_cache_dir("partway"))
     folder = cache / "jax"
@@ -267,6 +299,7 @@ def cache_compiled_programs(own_process: bool) -> None:
         return
     if own_process:  # a caller in another process may have patched what a kept program was made of
         programs.keep_in(cache / "programs")
+        warnings.filterwarnings("ignore", CACHE_WARNING, UserWarning)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up to a second
 

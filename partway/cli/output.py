@@ -1,19 +1,19 @@
-"""What the commands write and print in the same way: files that appear only when a command succeeds, JSON, datasets."""
+"""What the commands print and write in the same way: first the result, then files that are complete or absent."""
 
 import argparse
 import contextlib
 import json
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
 from partway import files
 from partway.cli.stdout import results
-from partway.cli.terminal import FILE_WIDTH, Screen, terminal
+from partway.cli.terminal import FILE_WIDTH, Screen, terminal, working
 from partway.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,41 +25,76 @@ STDOUT = "-"
 """What --json takes for standard output."""
 
 
-@contextlib.contextmanager
-def destinations(options: argparse.Namespace) -> Generator[tuple[Path | None, Path | None]]:
-    """(folder of --out, file of --json), None where not asked for.
+class Destination:
+    """A file or folder that is reserved before anything is computed, and gets its name when it is filled at the end."""
 
-    Both get their names only when the block ends well. Raises InputError at once where they cannot be written.
+    def __init__(self, held: contextlib.ExitStack, partial: Path):
+        self._held, self.partial = held, partial
+
+    def fill(self, write: Callable[[Path], object]) -> None:
+        """Let `write` write what is to appear there. Raises InputError where that fails; then nothing appears."""
+        with self._held.pop_all():
+            write(self.partial)
+
+
+Step = Callable[[], object]
+"""Writes something at the end."""
+
+
+class Destinations(NamedTuple):
+    """The folder of --out and the file of --json, None where not asked for."""
+
+    out: Destination | None
+    json: Destination | None
+
+    def steps(self, text: Callable[[], str], write: Callable[[Path], object]) -> list[Step]:
+        """What writes them: the JSON that `text` makes, and what `write` writes into a folder."""
+        steps = list[Step]()
+        if self.json:
+            file = self.json
+            steps.append(lambda: file.fill(lambda path: path.write_text(text(), "utf-8")))
+        if self.out:
+            folder = self.out
+            steps.append(lambda: folder.fill(write))
+        return steps
+
+
+@contextlib.contextmanager
+def destinations(options: argparse.Namespace, folder: bool = True) -> Generator[Destinations]:
+    """Where --out and --json write; `folder`: whether --out is a folder that is written as a whole.
+
+    Raises InputError at once where they cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(json_file(options))
-        folder = stack.enter_context(files.new_folder(options.out, options.overwrite)) if options.out else None
-        yield folder, file
+        file = out = None
+        if options.json not in (None, STDOUT):
+            if options.out and _inside(options.json, options.out):
+                raise InputError(
+                    f"--json {options.json} is in --out, which gets its own JSON file; choose another place"
+                )
+            file = stack.enter_context(_reserved(files.new_file(Path(options.json), options.overwrite, "--json")))
+        if options.out and folder:
+            out = stack.enter_context(_reserved(files.new_folder(options.out, options.overwrite)))
+        yield Destinations(out, file)
 
 
 @contextlib.contextmanager
-def json_file(options: argparse.Namespace) -> Generator[Path | None]:
-    """The file of --json, None where there is none; it gets its name only when the block ends well."""
-    if options.json in (None, STDOUT):
-        yield None
-        return
-    if options.out and _inside(options.json, options.out):
-        raise InputError(f"--json {options.json} is in --out, which gets its own JSON file; choose another place")
-    with files.new_file(Path(options.json), options.overwrite, "--json") as file:
-        yield file
-
-
-@contextlib.contextmanager
-def checkpoint_file(options: argparse.Namespace) -> Generator[Path | None]:
-    """The file of --save, None where there is none; it gets its name only when the block ends well."""
+def checkpoint_file(options: argparse.Namespace) -> Generator[Destination | None]:
+    """The file of --save, None where there is none."""
     if options.save is None:
         yield None
         return
     same = options.json not in (None, STDOUT) and os.path.realpath(options.save) == os.path.realpath(options.json)
     if same or (options.out and _inside(options.save, options.out)):
         raise InputError(f"--save {options.save} is the file of --json or in --out; choose another place")
-    with files.new_file(Path(options.save), options.overwrite, "--save") as file:
+    with _reserved(files.new_file(Path(options.save), options.overwrite, "--save")) as file:
         yield file
+
+
+@contextlib.contextmanager
+def _reserved(opened: contextlib.AbstractContextManager[Path]) -> Generator[Destination]:
+    with contextlib.ExitStack() as held:
+        yield Destination(held, held.enter_context(opened))
 
 
 def _inside(path: str, folder: Path) -> bool:
@@ -71,15 +106,43 @@ def json_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
-def show(options: argparse.Namespace, text: Callable[[], str], table: Callable[[Console], object]) -> None:
-    """Print the JSON that `text` makes if it was asked for on standard output, else call `table` with the terminal.
+def finish(
+    options: argparse.Namespace,
+    text: Callable[[], str],
+    table: Callable[[Console], object],
+    steps: Sequence[Step] = (),
+) -> None:
+    """Print a result, then write it: what cannot be printed or written keeps nothing else from being.
 
-    To be called when files are in place: whoever reads standard output may leave.
+    text, table  make the JSON, and print the table; --json decides which goes to standard output
+
+    Raises what went wrong when all is done: a fault of the program before an InputError, which names all that failed,
+    before an error of standard output.
     """
-    if options.json == STDOUT:
-        print(text(), end="", file=results())
-    else:
-        table(terminal())
+    unprinted: Exception | None = None
+    try:
+        if options.json == STDOUT:
+            print(text(), end="", file=results())
+        else:
+            table(terminal())
+        if results():  # None where it is closed
+            results().flush()  # files come after it: a disk that is full loses no result
+    except Exception as error:
+        unprinted = error
+    errors = list[Exception]()
+    with working("writing results", terminal(errors=True)):
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                errors.append(error)
+    faults = [error for error in errors if not isinstance(error, InputError)]
+    if faults:
+        raise faults[0]
+    if errors:
+        raise InputError("; ".join(map(str, errors)))
+    if unprinted:
+        raise unprinted
 
 
 def say_where(options: argparse.Namespace) -> None:
@@ -97,25 +160,37 @@ def save_table(folder: Path, table: Callable[[Console], object]) -> None:
         table(Screen(file=file, width=FILE_WIDTH))
 
 
-def write_dataset(dataset: "xr.Dataset", folder: Path | None, file: Path | None) -> None:
-    """Write a comparison to a folder and to a JSON file, each unless it is None."""
+def finish_dataset(
+    options: argparse.Namespace,
+    places: Destinations,
+    dataset: "xr.Dataset",
+    draw: Callable[["xr.Dataset", Path], object],
+    first: Sequence[Step] = (),
+) -> None:
+    """Print and write a comparison, and say where it is.
+
+    draw   writes its figures into a folder
+    first  what is written before
+    """
     from partway.experiments import report
 
-    if file:
-        file.write_text(dataset_json(dataset), "utf-8")
-    if folder:
-        files.save_dataset(dataset, folder)
-        (folder / "results.json").write_text(dataset_json(dataset), "utf-8")
-        (folder / "scenario.toml").write_text(dataset.attrs["scenario"], "utf-8")
-        save_table(folder, partial(report.show, dataset))
+    def write(folder: Path) -> None:
+        write_dataset(dataset, folder)
+        draw(dataset, folder)
 
-
-def show_dataset(options: argparse.Namespace, dataset: "xr.Dataset") -> None:
-    """Print a comparison, and where it is."""
-    from partway.experiments import report
-
-    show(options, partial(dataset_json, dataset), partial(report.show, dataset))
+    text = partial(dataset_json, dataset)
+    finish(options, text, partial(report.show, dataset), [*first, *places.steps(text, write)])
     say_where(options)
+
+
+def write_dataset(dataset: "xr.Dataset", folder: Path) -> None:
+    """Write a comparison to a folder, without figures."""
+    from partway.experiments import report
+
+    files.save_dataset(dataset, folder)
+    (folder / "results.json").write_text(dataset_json(dataset), "utf-8")
+    (folder / "scenario.toml").write_text(dataset.attrs["scenario"], "utf-8")
+    save_table(folder, partial(report.show, dataset))
 
 
 def dataset_json(dataset: "xr.Dataset") -> str:

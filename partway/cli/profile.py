@@ -1,6 +1,7 @@
 """`partway profile`: a network's cuts as a table, sentences and files; on request their times and a verification."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,15 +55,17 @@ def run(options: argparse.Namespace) -> None:
         wanted = "--time-layers, --verify, --shape, --input and --input-bits need an .onnx file"
         raise InputError(f"{wanted}, got {shown(options.model)}")
     network, failure = None, None
-    with output.destinations(options) as (folder, _):
+    with output.destinations(options) as places:
         if from_file:
             network, profile = _profile_file(options)
             profile, failure = _timed(network, profile) if options.time_layers else (profile, None)
         else:
             profile = read_profile(options.model)
-        if folder:
-            _write(profile, options.tensor_dtype, folder)
-    report(profile, options.tensor_dtype, terminal())
+
+        def show(console: Console) -> None:
+            report(profile, options.tensor_dtype, console)
+
+        output.finish(options, str, show, places.steps(str, partial(_write, profile, options.tensor_dtype)))
     if options.out:
         output.say_where(options)
     if failure:
@@ -114,7 +117,6 @@ def _write(profile: Profile, tensor_dtype: str, folder: Path) -> None:
     from partway.figures.profile import draw
 
     (folder / f"{profile.name}.csv").write_text(write_profile(profile), encoding="utf-8")
-    with working("drawing", terminal(errors=True)):
-        figure = draw(profile, tensor_dtype)
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{profile.name}.{kind}")
+    figure = draw(profile, tensor_dtype)
+    for kind in ("png", "svg"):
+        figure.savefig(folder / f"{profile.name}.{kind}")

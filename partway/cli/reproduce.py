@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
-from partway.cli.terminal import progress_bar, terminal, working
+from partway.cli.terminal import progress_bar, terminal
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run figures 6 to 9, Proposition 1 and Remark 1, judge the claims, write and print."""
+    """Run figures 6 to 9, Proposition 1 and Remark 1, judge the claims, print and write."""
     from partway.cli import output
     from partway.paper.figure_runs import FULL, QUICK
     from partway.paper.report import as_json, insert, marked, show
@@ -67,22 +67,25 @@ def run(options: argparse.Namespace) -> None:
         marked(options.table)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(_opened(options, sizes)) if options.out else None
-        file = stack.enter_context(output.json_file(options))
+        places = stack.enter_context(output.destinations(options, folder=False))
         stack.enter_context(_resumable(store))
         findings = _findings(sizes, options.scenario, store, jobs, errors)
         text = output.json_text(as_json(findings))
-        if file:
-            file.write_text(text, "utf-8")
+        steps = places.steps(lambda: text, lambda folder: None)
         if store:
-            with store.results() as folder, working("writing the report", errors):
-                write(findings, text, folder)
-    if options.table:
-        insert(options.table, findings)
-    output.show(options, lambda: text, lambda console: console.print(show(findings)))
+            steps.append(lambda: _write_report(findings, text, store))
+        if options.table:
+            steps.append(lambda: insert(options.table, findings))
+        output.finish(options, lambda: text, lambda console: console.print(show(findings)), steps)
     if options.out:
         errors.print(f"The report is {options.out / 'report.html'}")
     elif not (options.json or options.table):
         errors.print("Nothing was saved; use --out DIR to save the report and figures.", style="dim")
+
+
+def _write_report(findings: "Findings", text: str, store: "Store[Arrays]") -> None:
+    with store.results() as folder:
+        write(findings, text, folder)
 
 
 def _check_tasks(scenario: str) -> None:

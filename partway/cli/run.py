@@ -3,16 +3,19 @@
 import argparse
 from argparse import Namespace
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
-from partway.cli.terminal import counting, terminal, working
+from partway.cli.terminal import counting, terminal
 from partway.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import xarray as xr
 
     from partway.experiments.comparison import Plan, SchemeRunner, Setting
     from partway.measurement.checkpoint import Checkpoint
@@ -53,7 +56,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Run the scheme, write and print its numbers, and save its controllers."""
+    """Run the scheme, print and write its numbers, and save its controllers."""
     from partway.cli import output
     from partway.experiments import checkpoint
     from partway.experiments.comparison import execute
@@ -61,23 +64,32 @@ def run(options: Namespace) -> None:
 
     start = None if options.load is None else read(options.load)
     plan, errors = _plan(options, start), terminal(errors=True)
-    with output.destinations(options) as (folder, file), output.checkpoint_file(options) as trained:
+    with output.destinations(options) as places, output.checkpoint_file(options) as trained:
         output.print_load(plan, errors)
         if start:
             errors.print(f"Resuming {plan.schemes[0]} after block {start.header.blocks}.", style="dim")
+        runs: list[Run] = []
         with counting(plan.blocks, "blocks", errors) as on_progress:
-            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _runner(start, trained))
-        if trained and str(dataset["status"].values[0]) == "not_applicable":
+            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _runner(start, runs))
+        if trained and not runs:
             why = dataset["reason"].values[0]
             raise InputError(f"--save {options.save}: {plan.schemes[0]} has nothing to save: {why}")
-        dataset = checkpoint.continued(dataset, start)
-        with working("writing results", errors):
-            output.write_dataset(dataset, folder, file)
-            if folder:
-                from partway import figures  # Matplotlib takes half a second to import
+        first: list[output.Step] = []
+        if trained:
+            first = [partial(trained.fill, partial(_save, plan, runs[0], start))]
+        output.finish_dataset(options, places, checkpoint.continued(dataset, start), _draw, first)
 
-                figures.write_run(dataset, folder)
-    output.show_dataset(options, dataset)
+
+def _draw(dataset: "xr.Dataset", folder: Path) -> None:
+    from partway import figures  # Matplotlib takes half a second to import
+
+    figures.write_run(dataset, folder)
+
+
+def _save(plan: "Plan", run: "Run", start: "Checkpoint | None", path: Path) -> None:
+    from partway.experiments import checkpoint
+
+    checkpoint.save(path, plan, run, start.header.blocks if start else 0)
 
 
 def _plan(options: Namespace, start: "Checkpoint | None") -> "Plan":
@@ -110,8 +122,8 @@ def _completed(options: Namespace, start: "Checkpoint | None") -> Namespace:
     return Namespace(**vars(options) | {name: value for name, value in usual.items() if getattr(options, name) is None})
 
 
-def _runner(start: "Checkpoint | None", trained: Path | None) -> "SchemeRunner":
-    """Runs a scheme from where the checkpoint ends, and saves what it has learned."""
+def _runner(start: "Checkpoint | None", runs: "list[Run]") -> "SchemeRunner":
+    """Runs a scheme from where the checkpoint ends, and adds to `runs` what it leaves, without its traces."""
     from partway.experiments import checkpoint
 
     def run_scheme(
@@ -123,8 +135,7 @@ def _runner(start: "Checkpoint | None", trained: Path | None) -> "SchemeRunner":
         threads: int | None,
     ) -> "Run":
         run = checkpoint.continue_scheme(start, plan, name, setting, on_progress, traces, threads)
-        if trained:
-            checkpoint.save(trained, plan, run, start.header.blocks if start else 0)
+        runs.append(replace(run, traces=None))
         return run
 
     return run_scheme

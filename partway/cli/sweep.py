@@ -65,11 +65,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compute what is missing, write it and print it."""
+    """Compute what is missing, print all and write it."""
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dask import dask_executor
-    from partway.experiments.sweep.run import Progress, execute, opened
+    from partway.experiments.sweep.run import Progress, compute, opened
 
     errors = terminal(errors=True)
     with working("planning", errors):
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
         store = stack.enter_context(opened(plan, options.out, options.overwrite))
-        file = stack.enter_context(output.json_file(options))
+        places = stack.enter_context(output.destinations(options, folder=False))
         note = stack.enter_context(_resumable(plan, store))
         with showing_progress(errors) as show:
 
@@ -85,13 +85,15 @@ def run(options: argparse.Namespace) -> None:
                 note(progress)
                 show(progress)
 
-            dataset = execute(plan, store, options.jobs, executor, on_progress)
+            dataset = compute(plan, store, options.jobs, executor, on_progress)
         text = output.json_text(report.as_json(dataset))
-        with store.results() as folder, working("writing results", errors):
-            _write(dataset, text, folder)
-        if file:
-            file.write_text(text, "utf-8")
-    output.show(options, lambda: text, lambda console: console.print(report.table(dataset)))
+
+        def write() -> None:
+            with store.results() as folder:
+                _write(dataset, text, folder)
+
+        steps = [*places.steps(lambda: text, lambda folder: None), write]
+        output.finish(options, lambda: text, lambda console: console.print(report.table(dataset)), steps)
     output.say_where(options)
     report.check_complete(dataset)
 
@@ -183,12 +185,14 @@ def _bar(console: Console) -> "Generator[OnProgress]":
 
 
 def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
-    """Write JSON, CSV, scenario, table and figures beside the dataset."""
+    """Write dataset, JSON, CSV, scenario, table and figures."""
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dataset import grid
     from partway.figures import sweep as figure
+    from partway.files import save_dataset
 
+    save_dataset(dataset, folder)
     (folder / "results.json").write_text(text, "utf-8")
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(report.csv_rows(json.loads(text)))

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
-from partway.cli.terminal import counting, terminal, working
+from partway.cli.terminal import counting, terminal
 from partway.errors import InputError, shorten
 from partway.tables import Grid
 
@@ -37,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, write and print."""
+    """Measure, print and write."""
     from partway.cli import output
     from partway.experiments.sweep.group import FAILED
     from partway.paper.theorem1 import cases, measure
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 
     load(options.scenario, options.set)  # refuse what is wrong before a folder is made
     errors = terminal(errors=True)
-    with output.destinations(options) as (folder, _):
+    with output.destinations(options) as places:
         with counting(cases(), "comparisons", errors) as on_progress:
             points = measure(
                 options.scenario,
@@ -54,13 +55,15 @@ def run(options: argparse.Namespace) -> None:
                 seeds=options.seeds,
                 on_progress=lambda done: on_progress("", done),
             )
-        if folder:
-            with working("drawing", errors):
-                from partway.figures import theorem1 as figure  # Matplotlib takes half a second to import
 
-                title = f"Theorem 1 in {options.scenario}: {options.blocks} blocks, {options.seeds} seeds"
-                figure.write(points, title, folder)
-    terminal().print(table(points))
+        def draw(folder: Path) -> None:
+            from partway.figures import theorem1 as figure  # Matplotlib takes half a second to import
+
+            title = f"Theorem 1 in {options.scenario}: {options.blocks} blocks, {options.seeds} seeds"
+            figure.write(points, title, folder)
+
+        steps = places.steps(str, draw)
+        output.finish(options, str, lambda console: console.print(table(points)), steps)
     output.say_where(options)
     failed = [str(point.no_gap) for point in points if point.status == FAILED]
     if failed:

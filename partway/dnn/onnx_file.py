@@ -7,7 +7,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, inliner
 
 from partway.errors import InputError
+from partway.files import read_limited
 
+MAX_FILE_BYTES = 2**31
+"""Protocol buffers cannot be larger; a device such as /dev/zero has no end."""
 MIN_IR_VERSION = 8
 """Files older than version 4 must list their weights among the inputs; the stubs in the `onnx` package do not."""
 OTHER_FILES = {
@@ -27,7 +30,7 @@ def read_model(path: Path) -> ModelProto:
     Raises InputError if the file is not an ONNX network or has sparse weights.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_limited(path, MAX_FILE_BYTES)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read '{path}': {error}; give an .onnx file") from None
     for start, kind in OTHER_FILES.items():

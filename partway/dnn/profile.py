@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from partway.errors import InputError, nearest, shown
+from partway.files import read_limited
 
 SHIPPED = resources.files("partway.dnn") / "profiles"
 DTYPE_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}
@@ -50,6 +51,8 @@ OTHER_MODELS = {
     **{".mlmodel": "a Core ML file", ".mlpackage": "a Core ML folder", ".ort": "a file for ONNX Runtime only"},
 }
 """Files of other formats, by their suffix."""
+MAX_FILE_BYTES = 10_000_000
+"""A larger file is not a profile."""
 COLUMNS = ("cut", "after", "macs", "elements", "dtype", "seconds")
 
 
@@ -204,8 +207,8 @@ def read_profile(name: str) -> Profile:
     if kind := OTHER_MODELS.get(Path(name).suffix.lower()):
         raise InputError(f"'{name}' is {kind}, which cannot be read; export the network to an .onnx file")
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        text = read_limited(str(file), MAX_FILE_BYTES).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read the profile '{name}': {error}; give a CSV file of `partway profile`") from None
     try:
         return _parse(clean_text(Path(name).stem), text.splitlines())

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from partway.controllers.base import ControllerPair
-from partway.errors import InputError
+from partway.errors import InputError, shorten
 from partway.experiments.comparison import Plan, Setting, run_scheme
 from partway.experiments.preparation import use_bound
 from partway.experiments.summary import with_gap_reasons
@@ -19,7 +19,7 @@ from partway.experiments.variables import describe
 from partway.measurement.checkpoint import LAST_BLOCK, Checkpoint, Header, named, restored, words_of, write
 from partway.provenance import versions
 from partway.pytree import cast_floats
-from partway.schemes import find_scheme, pair_for, stream_of
+from partway.schemes import find_scheme, pair_for, settable, stream_of
 from partway.simulation.rollout import Run, init_runs, rollout
 from partway.simulation.step import Carry
 from partway.system.exogenous import gains
@@ -80,7 +80,7 @@ def resume(checkpoint: Checkpoint, plan: Plan, setting: Setting) -> tuple[Contro
     """
     name, header, seeds = checkpoint.header.scheme, checkpoint.header, plan.seeds
     chosen = plan.scenario.schemes.get(name, {})
-    pair = _with_switches(pair_for(name, plan.scenario, plan.server), header, chosen)
+    pair = _with_switches(checkpoint, plan, chosen)
     if find_scheme(name).preparation == "use_bound":  # what is tuned, by contrast, is among the file's arrays
         pair = use_bound(pair, setting.certificate)
     fresh = _fresh(pair, plan, setting)
@@ -147,12 +147,22 @@ def _switches(pair: ControllerPair) -> dict[str, bool | int | str]:
     return {name: value for name, value in values.items() if isinstance(value, bool | int | str)}
 
 
-def _with_switches(pair: ControllerPair, header: Header, given: dict[str, Any]) -> ControllerPair:
-    """The pair with the file's static hyperparameters where the scenario says nothing."""
+def _with_switches(checkpoint: Checkpoint, plan: Plan, chosen: dict[str, Any]) -> ControllerPair:
+    """The pair with the file's static hyperparameters where the scenario says nothing.
 
-    def changed(one: Any) -> Any:
-        own = {field.name for field in fields(one)} - set(given)
-        return replace(one, **{name: value for name, value in header.switches.items() if name in own})
+    They decide how large tables are, so they must be within the limits of the scenario's own.
+    """
+    name, switches, scenario = checkpoint.header.scheme, checkpoint.header.switches, plan.scenario
+    pair = pair_for(name, scenario, plan.server)
+    if switches.keys() != _switches(pair).keys():
+        raise InputError(f"{checkpoint.given}: has other hyperparameters than {name} has here; train again")
+    known = {**settable(pair.server), **settable(pair.device)}
+    table = {field: value for field, value in switches.items() if field in known} | chosen
+    pair = pair_for(name, scenario.model_copy(update={"schemes": {**scenario.schemes, name: table}}), plan.server)
+
+    def changed(one: Any) -> Any:  # what no scenario can set
+        own = {field.name for field in fields(one)} - set(known)
+        return replace(one, **{field: value for field, value in switches.items() if field in own})
 
     return ControllerPair(changed(pair.device), changed(pair.server))
 
@@ -160,10 +170,12 @@ def _with_switches(pair: ControllerPair, header: Header, given: dict[str, Any]) 
 def _filled(checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str]) -> tuple[ControllerPair, Carry]:
     """A fresh start with the file's arrays, but for the hyperparameters that the scenario sets."""
     leaves = named(fresh)
-    here, there = {path for path, _ in leaves}, set(checkpoint.arrays)
+    here, there = {path for path, _ in leaves}, set(checkpoint.kinds)
     for path in sorted(here ^ there):
         where = "in the file only" if path in there else "missing in the file"
-        raise InputError(f"{checkpoint.given}: {path} is {where}; another version or scheme made it, train again")
+        raise InputError(
+            f"{checkpoint.given}: {shorten(path)} is {where}; another version or scheme made it, train again"
+        )
     own = {f"['pair'].{party}.{name}" for party in ("device", "server") for name in given}
     filled = [leaf if path in own else _loaded(checkpoint, path, leaf) for path, leaf in leaves]
     tree = jax.tree.unflatten(jax.tree.structure(fresh), filled)
@@ -172,11 +184,11 @@ def _filled(checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str]) -> t
 
 def _loaded(checkpoint: Checkpoint, path: str, fresh: Any) -> jax.Array:
     """One array of the file, if it is of the kind that a fresh start has there."""
-    array, expected = checkpoint.arrays[path], words_of(fresh)
-    if array.shape != expected.shape or array.dtype != expected.dtype:
-        had, wanted = (f"{one.dtype}{list(one.shape)}" for one in (array, expected))
+    (shape, dtype), expected = checkpoint.kinds[path], words_of(fresh)
+    if (shape, dtype) != (expected.shape, expected.dtype):
+        had, wanted = f"{dtype}{list(shape)}", f"{expected.dtype}{list(expected.shape)}"
         raise InputError(
             f"{checkpoint.given}: {path} is {had} and must be {wanted} here; keep the scenario's slots_per_block, "
             "broadcast_delay_blocks and task and the scheme's table sizes, or train again"
         )
-    return restored(array, fresh)
+    return restored(checkpoint.array(path), fresh)

@@ -19,12 +19,23 @@ import shutil
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from partway.errors import InputError, shorten, shown
-from partway.files import MARK, PARTIAL_NAME, Mark, beside, full_disk_refused, read_mark, refusals, write_whole, written
+from partway.files import (
+    MARK,
+    PARTIAL_NAME,
+    Mark,
+    beside,
+    full_disk_refused,
+    lock,
+    read_mark,
+    refusals,
+    write_whole,
+    written,
+)
 
 T = TypeVar("T")
 LOCK = ".lock"
@@ -232,23 +243,9 @@ def _difference(name: str, before: Any, now: Any) -> str:
 def _exclusively(out: Path, given: str) -> Generator[None]:
     """No other process writes to the folder meanwhile, where the system has locks; a killed process holds none."""
     with (out / LOCK).open("a") as file:
-        if not _locked(file):
+        if lock(file.fileno()) is False:
             raise InputError(f"{given}: another process is writing there; wait for it or choose another folder")
         yield
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _json_to_bytes(value: Mapping[str, Any]) -> bytes:

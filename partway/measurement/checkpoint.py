@@ -1,9 +1,13 @@
 """The file format of trained controllers: arrays by their paths in a tree, a header in JSON. Nothing is executed."""
 
+import contextlib
 import json
+import os
+import stat
 import tomllib
+import warnings
 import zipfile
-import zlib
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,8 +23,8 @@ HEADER = "header"
 SCHEMA_VERSION = 2
 LAST_BLOCK = 2**32 - 1
 """Random numbers depend on the number of the block, which has 32 bits."""
-DAMAGED = (ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError, zlib.error)
-"""What NumPy and zipfile raise for files that are damaged or something else."""
+MAX_HEADER_BYTES = 2**24
+"""NumPy takes four bytes for a character, and a scenario's file has at most a million."""
 
 
 class Header(BaseModel):
@@ -46,15 +50,28 @@ class Header(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of trained controllers: its header, its arrays by tree path, and the flag that named it."""
+    """A file of trained controllers: its header, shape and type of its arrays by tree path, and the flag that named it.
+
+    An array is decompressed only when it is asked for: until its shape has been compared with what is needed, nothing
+    bounds how large it may become.
+    """
 
     header: Header
-    arrays: dict[str, np.ndarray]
+    kinds: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
     given: str
+    path: Path
 
     def scenario(self) -> dict[str, Any]:
         """The scenario it was trained in, as `partway.load` takes it."""
         return tomllib.loads(self.header.scenario)
+
+    def array(self, name: str) -> np.ndarray:
+        """One array; raises InputError where it cannot be read, or the file is no longer what it was."""
+        with _readable(self.given), zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as member:
+            array = np.lib.format.read_array(member, allow_pickle=False)
+            if member.read(1) or (array.shape, array.dtype) != self.kinds[name]:
+                raise ValueError("not the array that the file announced")
+            return array
 
 
 def write(path: Path, header: Header, tree: Any) -> None:
@@ -66,23 +83,52 @@ def write(path: Path, header: Header, tree: Any) -> None:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """The checkpoint in a file; raises InputError where it is none, or one of an older version."""
+    """The checkpoint in a file; raises InputError where it is none, a damaged one, or one of an older version."""
     given = f"--load {shown(str(path), 100)}"
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        text = str(arrays.pop(HEADER)[()])
+    with _readable(given):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("a device or a pipe may have no end")
+        with zipfile.ZipFile(path) as archive:
+            kinds = _kinds(archive)
+            shape, dtype = kinds.pop(HEADER)
+            if shape or dtype.kind != "U" or dtype.itemsize > MAX_HEADER_BYTES:
+                raise ValueError("its header is no text")
+            with archive.open(f"{HEADER}.npy") as member:
+                text = str(np.lib.format.read_array(member, allow_pickle=False))
         _check_version(text, given)
-        checkpoint = Checkpoint(Header.model_validate_json(text), arrays, given)
+        checkpoint = Checkpoint(Header.model_validate_json(text), kinds, given, Path(path))
         checkpoint.scenario()
+    return checkpoint
+
+
+@contextlib.contextmanager
+def _readable(given: str) -> Generator[None]:
+    """Whatever fails inside as an InputError: zipfile and NumPy raise a dozen kinds of errors for a damaged file."""
+    cure = "name a file of `partway run --save`"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy's of an array in an old or damaged format
+            yield
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"{given}: cannot be read ({error.strerror}); name a file of `partway run --save`") from None
-    except DAMAGED as error:
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"{given}: cannot be read ({error.strerror}); {cure}") from None
         why = "its header does not fit" if isinstance(error, ValidationError) else type(error).__name__
-        raise InputError(f"{given}: is not a checkpoint ({why}); name a file of `partway run --save`") from None
-    return checkpoint
+        raise InputError(f"{given}: holds no trained controllers ({why}); {cure}") from None
+
+
+def _kinds(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of every array, from the first bytes of each. Raises ValueError for what is no file of arrays."""
+    kinds = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]()
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        with archive.open(info) as member:
+            if np.lib.format.read_magic(member) != (1, 0) or name in kinds or name == info.filename:
+                raise ValueError("no arrays with names of their own")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+            kinds[name] = (shape, dtype)
+    return kinds
 
 
 def _check_version(text: str, given: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from partway.errors import InputError
-from partway.files import written
+from partway.errors import InputError, shown
+from partway.files import clear_stale, read_limited, refusals, write_whole, written
 from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
 from partway.paper.jobs import jobs_code_hash
@@ -27,6 +28,7 @@ ENOUGH = 20
 COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim"}
 PHASE_WORDS = {"": "", "from_start": "from empty queues", "after_training": "after training"}
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
+MAX_DOCUMENT_BYTES = 10_000_000
 MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
 """Lines of a document between which `insert` writes the table of claims."""
 
@@ -53,8 +55,8 @@ def _table(findings: Findings, reading: str) -> Grid:
     for claim in findings.claims:
         for phase in phases(claim):
             cells = [findings.of(claim.id, name, reading, phase).verdict for name in CANDIDATES]
-            shown = [Text("-" if cell == NOT_APPLICABLE else cell, style=COLOURS[cell]) for cell in cells]
-            grid.add_row(claim.id, f"{claim.text.split(':')[0]}{', ' * bool(phase)}{PHASE_WORDS[phase]}", *shown)
+            words = [Text("-" if cell == NOT_APPLICABLE else cell, style=COLOURS[cell]) for cell in cells]
+            grid.add_row(claim.id, f"{claim.text.split(':')[0]}{', ' * bool(phase)}{PHASE_WORDS[phase]}", *words)
     return grid
 
 
@@ -157,8 +159,8 @@ def _short(number: float) -> str:
 def marked(document: Path) -> str:
     """The text of a document that has each of MARKS once. Raises InputError for any other."""
     try:
-        text = document.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_limited(document, MAX_DOCUMENT_BYTES).decode()
+    except (OSError, ValueError) as error:
         raise InputError(
             f"--table {document}: cannot be read ({error}); name a document with the lines {' and '.join(MARKS)}"
         ) from None
@@ -168,11 +170,14 @@ def marked(document: Path) -> str:
 
 
 def insert(document: Path, findings: Findings) -> None:
-    """Write the tables between the two MARKS of a document. Raises InputError where it has none."""
+    """Write the tables between the two MARKS of a document. Raises InputError where that cannot be done."""
     text = marked(document)
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    document.write_text(f"{before}{MARKS[0]}\n{markdown(findings)}\n{MARKS[1]}{after}", "utf-8")
+    target = Path(os.path.realpath(document))
+    clear_stale(target)
+    with refusals(f"--table {shown(str(document), 100)}", "the document is as it was"):
+        write_whole(target, f"{before}{MARKS[0]}\n{markdown(findings)}\n{MARKS[1]}{after}".encode())
     written.append(document)
 
 

@@ -109,12 +109,19 @@ def execute(
     plan: SweepPlan, store: Store[Outcome], jobs: int | None, executor: Executor | None, on_progress: OnProgress
 ) -> xr.Dataset:
     """Compute the cases that `store` does not have, and write the dataset there."""
-    with _executor(plan, jobs, executor) as (chosen, window):
-        unkept = _Computation(plan, store, chosen, window, on_progress).run()
-    dataset = assemble(plan, lambda key: unkept.get(key) or store.read(key))
+    dataset = compute(plan, store, jobs, executor, on_progress)
     with store.results() as folder:
         save_dataset(dataset, folder)
     return dataset
+
+
+def compute(
+    plan: SweepPlan, store: Store[Outcome], jobs: int | None, executor: Executor | None, on_progress: OnProgress
+) -> xr.Dataset:
+    """Compute the cases that `store` does not have, and keep them there; the dataset of all."""
+    with _executor(plan, jobs, executor) as (chosen, window):
+        unkept = _Computation(plan, store, chosen, window, on_progress).run()
+    return assemble(plan, lambda key: unkept.get(key) or store.read(key))
 
 
 def check_processes(plan: SweepPlan, jobs: int | None, executor: Executor | None) -> None:

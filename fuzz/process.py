@@ -1,0 +1,114 @@
+"""`partway` as a process in an empty folder, and what it has left when it has ended."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fuzz.counts import Fail
+
+ROOT = Path(__file__).parents[1]
+CACHE = "FUZZ_CACHE"
+"""Environment variable with the folder of compiled programs that all processes share."""
+FAST = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "MPLBACKEND": "Agg",
+}
+"""Half the time to compile."""
+NOISE = re.compile("Traceback|resource_tracker|Exception ignored|Warning|Fatal|core dumped|terminate called")
+HIDDEN = re.compile(r"\..+\.(partial|old)-[0-9a-f]{8}")
+ENDS_S = 60
+"""How long a process may take to end after a signal, and all others of its session after it."""
+SETTLE_S = 5
+
+
+@dataclass
+class Place:
+    """Folders of one process: where it stands, and its temporary files."""
+
+    work: Path
+    temporary: Path
+
+    def litter(self) -> list[str]:
+        """Unfinished files, and whatever is left among the temporary ones."""
+        hidden = [str(path.relative_to(self.work)) for path in self.work.rglob("*") if HIDDEN.fullmatch(path.name)]
+        return hidden + [f"temporary {path.name}" for path in self.temporary.iterdir()]
+
+
+@contextlib.contextmanager
+def place() -> Generator[Place]:
+    """Empty folders, deleted at the end."""
+    with TemporaryDirectory(prefix="fuzz-") as name:
+        made = Place(Path(name, "work"), Path(name, "tmp"))
+        made.work.mkdir()
+        made.temporary.mkdir()
+        yield made
+
+
+@contextlib.contextmanager
+def started(words: Sequence[str], where: Place, **environment: str) -> Generator[subprocess.Popen[str]]:
+    """A process in a session of its own, which is killed at the end with all that it has started."""
+    variables = {**os.environ, **FAST, "PYTHONPATH": str(ROOT), "TMPDIR": str(where.temporary)}
+    variables |= {"XDG_CACHE_HOME": os.environ[CACHE], **environment}
+    command = [sys.executable, "-m", "partway", *words]
+    with subprocess.Popen(
+        command,
+        cwd=where.work,
+        env=variables,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def finished(process: subprocess.Popen[str], within: float = ENDS_S) -> tuple[int, str, str]:
+    """Exit code, output and errors. Raises Fail for what takes too long, and for tracebacks and warnings."""
+    try:
+        out, err = process.communicate(timeout=within)
+    except subprocess.TimeoutExpired:
+        raise Fail("crash or hang", f"has not ended after {within:g} s") from None
+    noise = NOISE.search(out + err)
+    if noise:
+        lines = [line for line in (out + err).splitlines() if line.strip()]
+        at = next(i for i, line in enumerate(lines) if NOISE.search(line))
+        raise Fail("traceback", f"{lines[at].strip()[:100]} ... {lines[-1].strip()[:150]}")
+    if process.returncode < 0 and -process.returncode in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
+        raise Fail("crash or hang", f"signal {-process.returncode}")
+    return process.returncode, out, err
+
+
+def settled(process: subprocess.Popen[str], where: Place) -> list[str]:
+    """What is left behind after SETTLE_S at most: processes, semaphores, temporary and unfinished files."""
+    end = time.monotonic() + SETTLE_S
+    while True:
+        left = [*where.litter(), *_semaphores(process.pid), *_session(process.pid)]
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.05)
+
+
+def _semaphores(pid: int) -> list[str]:
+    folder = Path("/dev/shm")
+    return [path.name for path in folder.glob(f"sem.loky-{pid}-*")] if folder.is_dir() else []
+
+
+def _session(pid: int) -> list[str]:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return []
+    return ["a process"]
