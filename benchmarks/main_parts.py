@@ -12,11 +12,24 @@ from collections.abc import Callable, Generator
 from typing import Any
 from unittest.mock import patch
 
-PARTS = ("start", "bound", "tune", "programs", "play", "measure", "latency", "write", "figures", "other")
+PARTS = (
+    "start",
+    "bound",
+    "tune",
+    "trace",
+    "compile",
+    "load",
+    "play",
+    "measure",
+    "latency",
+    "write",
+    "figures",
+    "other",
+)
 OF_PROGRAM = {"_init_compiled": "play", "_rollout_compiled": "play", "measure": "measure"}
 """The part that a compiled function belongs to, by its name."""
-WHOLE = ("bound", "tune")
-"""Parts whose own rollouts are counted with them."""
+WHOLE, PROGRAMS = ("bound", "tune"), ("trace", "compile", "load")
+"""Parts whose own rollouts are counted with them, but for making the programs."""
 
 
 class Stopwatch:
@@ -29,7 +42,7 @@ class Stopwatch:
     @contextlib.contextmanager
     def part(self, name: str) -> Generator[None]:
         """Count what happens inside as `name`."""
-        self._open.append(self._open[-1] if self._open[-1] in WHOLE and name != "programs" else name)
+        self._open.append(self._open[-1] if self._open[-1] in WHOLE and name not in PROGRAMS else name)
         self._note(self._open[-2])
         try:
             yield
@@ -58,13 +71,14 @@ class Stopwatch:
 
 @contextlib.contextmanager
 def follow_programs(watch: Stopwatch) -> Generator[None]:
-    """Count making programs as `programs`, and running them, until their results are ready, as `play` or `measure`."""
+    """Count making programs as PROGRAMS, and running them, until their results are ready, as `play` or `measure`."""
     import jax
     from jax.core import Tracer
+    from jax.experimental import serialize_executable
 
     from partway.programs import KeptJit
 
-    call = KeptJit.__call__
+    call, load = KeptJit.__call__, "deserialize_and_load"
 
     def ready(self: KeptJit, *arguments: Any, **static: Any) -> Any:
         part = OF_PROGRAM.get(self.__wrapped__.__name__)
@@ -74,7 +88,9 @@ def follow_programs(watch: Stopwatch) -> Generator[None]:
             return jax.block_until_ready(call(self, *arguments, **static))
 
     with (
-        patch.object(KeptJit, "_made", watch.timed("programs", KeptJit._made)),
+        patch.object(KeptJit, "_made", watch.timed("trace", KeptJit._made)),
+        patch.object(jax.stages.Lowered, "compile", watch.timed("compile", jax.stages.Lowered.compile)),
+        patch.object(serialize_executable, load, watch.timed("load", getattr(serialize_executable, load))),
         patch.object(KeptJit, "__call__", ready),
     ):
         yield

@@ -63,7 +63,7 @@ class KeptJit:
         self.__wrapped__, self.__doc__ = function, function.__doc__
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._known: dict[Any, Any] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[Any, threading.Lock] = {}
 
     def __call__(self, *arguments: Any, **static: Any) -> Any:
         """The function's result."""
@@ -74,7 +74,7 @@ class KeptJit:
         x64 = bool(jax.numpy.result_type(float) == "float64")
         kinds = tuple((jax.numpy.shape(leaf), str(jax.numpy.result_type(leaf))) for leaf in leaves)
         key = (tree, kinds, tuple(sorted(static.items())), x64)
-        with self._lock:  # two threads need the same program at the same time: one makes it
+        with self._locks.setdefault(key, threading.Lock()):  # of threads that need the same program one makes it
             if key not in self._known:
                 self._known[key] = self._made(folder, arguments, static, (kinds, x64))
         return self._known[key](*arguments)
