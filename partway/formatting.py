@@ -44,6 +44,22 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
+def prefixed(value: float, digits: int = 4) -> str:
+    """A number of at least 1 with an SI prefix: 12, 11.26 k, 4.089 G. Smaller ones and 0 have no prefix."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if float(f"{value:.{digits}g}") >= size:
+            return f"{significant(value / size, digits)} {prefix}"
+    return significant(value, digits)
+
+
+def significant(value: float, digits: int) -> str:
+    """A number from 0 to 10^digits with `digits` significant ones, without an exponent; whole numbers have no point."""
+    if value == int(value) or value >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    before = max(1, len(f"{int(value)}"))
+    return f"{value:.{digits - before}f}"
+
+
 def with_interval(value: Interval, digits: int) -> str:
     """A mean with `digits` significant ones, and half its interval."""
     half = (value.high - value.low) / 2

@@ -154,7 +154,7 @@ def cuts_of(kind: DeviceClass) -> list[tuple[float, float]] | None:
     profile = read_profile(task.profile)
     cheapest: dict[int, float] = {}
     for i, cut in enumerate(profile.cuts):
-        bits = BITS_PER_NUMBER[task.tensor_dtype] * cut.elements
+        bits = BITS_PER_NUMBER[task.tensor_dtype] * sum(tensor.elements for tensor in cut.tensors)
         if i == 0:
             bits = profile.input_bits if task.input_bits is None else task.input_bits
         if i == len(profile.cuts) - 1:

@@ -26,7 +26,7 @@ from partway.controllers.baselines import Constant
 from partway.controllers.block import Transition
 from partway.controllers.postdecision import PostDecisionState, Priced
 from partway.controllers.price import PostDecisionServer
-from partway.dnn.cuts import layer_cuts
+from partway.dnn.cuts import layer_cuts, table_rows
 from partway.dnn.profile import read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
 from partway.figures import cut_map
@@ -35,7 +35,6 @@ from partway.measurement.metrics import device_traces
 from partway.planner.break_even import MAX_HZ, BreakEven, break_even, one_task_cost
 from partway.planner.context import (
     DeviceContext,
-    cut_numbers,
     device_context,
     max_throughput,
     with_task,
@@ -138,7 +137,7 @@ def test_the_cpu_runs_what_is_not_offloaded(target: DeviceContext, rule: PlanRul
 def test_every_row_of_a_task_has_its_cut(name: str, input_bits: float | None):
     profile = read_profile(name)
     share, bits = layer_cuts(profile, "fp16", input_bits)
-    rows, sent = cut_numbers(profile, "fp16", input_bits), profile.bits("fp16")
+    rows, sent = table_rows(profile, "fp16", input_bits), profile.bits("fp16")
     sent[0] = sent[0] if input_bits is None else input_bits
     np.testing.assert_array_equal(sent[rows], bits)
     np.testing.assert_array_equal(profile.share()[rows].astype(np.float32), share.astype(np.float32))
@@ -472,7 +471,9 @@ def call(*arguments: str) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def test_the_command_writes_what_it_prints(folder: Path, target: DeviceContext, rule: PlanRule):
+def test_the_command_writes_what_it_prints(folder: Path):
+    target = cut_command.question(build_parser().parse_args(["cut", "ppocr-rec", "--set", "devices=3"]))
+    rule = exact_rule(target, lower_bound(target.world))
     code, out, err = call("cut", "ppocr-rec", "--set", "devices=3", "--blocks", "100", "--seeds", "2", "--out", "o")
     assert code == 0
     assert all(len(line) <= 100 for line in (out + err).splitlines())
@@ -493,7 +494,7 @@ def test_the_command_writes_what_it_prints(folder: Path, target: DeviceContext, 
     choices = document["single_task"]["choices"]
     assert [row["name"] for row in choices] == ["recommended", "all local", "all local, f_max", "all remote"]
     assert [row["latency_s"] for row in choices] == [task.latency_s for task in single_tasks(target, rule)]
-    assert [row["cut"] for row in choices[1:]] == [71, 71, 0]
+    assert [row["cut"] for row in choices[1:]] == [70, 70, 0]
     assert document["single_task"]["assumptions"].startswith("One task, in closed form")
     assert document["break_even_hz"]["offloading"] == break_even(target.device, rule.price).offloading_hz
     what_was_written_can_be_moved(folder)
@@ -506,7 +507,7 @@ def what_was_written_can_be_moved(folder: Path) -> None:
     assert getattr(scenario.device.task, "profile", "") == str(folder / "moved" / "ppocr-rec.csv")
     (folder / "elsewhere").mkdir()
     os.chdir(folder / "elsewhere")
-    world, original = build(scenario, sample_placement(scenario)), load("ocr", ["devices=3"])
+    world, original = build(scenario, sample_placement(scenario)), load("ocr", ["devices=3", "device.task.cuts=pareto"])
     np.testing.assert_array_equal(
         world.devices.task.bits, build(original, sample_placement(original)).devices.task.bits
     )
@@ -542,7 +543,7 @@ def test_learned_values_are_close_to_the_exact_ones(target: DeviceContext, rule:
         (("alexnet", "--distance-m", "-1"), "--distance-m must be between 0.001 and 1000000000, got -1"),
         (("alexnet", "--blocks", "1"), "--blocks must be between 10 and 1000000, got 1"),
         (("alexnet", "--seeds", "0"), "--seeds must be between 1 and 1000, got 0"),
-        (("alexnet", "--shape", "x=1x3"), "--shape needs an .onnx file"),
+        (("alexnet", "--shape", "x=1x3"), "--shape and --input need an .onnx file"),
         (("alexnet", "--input-bits", "-3"), "device.task.input_bits must be between 1 and 1e18, got -3"),
         (("alexnet", "--input-bits", "nan"), "device.task.input_bits must be between 1 and 1e18, got nan"),
         (
@@ -561,6 +562,18 @@ def test_an_invalid_argument_gets_a_one_line_error(folder: Path, arguments: tupl
     assert not (folder / "o").exists()
 
 
+@pytest.mark.parametrize("input_bits", [(), ("--input-bits", "3e5")])
+@pytest.mark.parametrize("name", ["resnet50", "ppocr-rec"])
+def test_only_pareto_optimal_cuts_are_offered(name: str, input_bits: tuple[str, ...]):
+    options = build_parser().parse_args(["cut", name, "--set", "devices=2", *input_bits])
+    target, profile = cut_command.question(options), read_profile(name)
+    front = profile.pareto_optimal("uint8", options.input_bits)
+    assert target.cuts.tolist() == np.flatnonzero(front)[::-1].tolist()
+    assert len(target.cuts) < len(table_rows(profile, "uint8"))
+    bits = np.asarray(target.device.task.bits)[: len(target.cuts)]
+    assert np.all(np.diff(bits) > 0)  # ascending shares: each further cut of the front sends fewer bits
+
+
 def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
@@ -573,13 +586,13 @@ def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     ends = [helper.make_tensor_value_info(name, 1, size) for name, size in (("x", shape), ("z", [1, 1, 512, 512]))]
     model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
     onnx.save(model, "net.onnx")
-    options = build_parser().parse_args(["cut", "net.onnx", "--set", "devices=2", "--input-bits", "70000"])
+    options = build_parser().parse_args(["cut", "net.onnx", "--set", "devices=2", "--input-bits", "1e8"])
     from_onnx = cut_command.question(options)
     assert from_onnx.profile.name == "net"
     assert from_onnx.device.task.share.tolist() == pytest.approx([0.0, 0.25, 1.0])
-    np.testing.assert_array_equal(np.asarray(from_onnx.device.task.bits)[[0, -1]], [0, 70000])
+    np.testing.assert_array_equal(np.asarray(from_onnx.device.task.bits)[[0, -1]], [0, 1e8])
     Path("net.csv").write_text(write_profile(from_onnx.profile))
-    task = {"kind": "layers", "profile": "net.csv", "tensor_dtype": "uint8", "input_bits": 70000}
+    task = {"kind": "layers", "profile": "net.csv", "tensor_dtype": "uint8", "input_bits": 1e8}
     from_csv = device_context(with_task(load("ocr", ["devices=2"]), task), read_profile("net.csv"))
     assert from_csv.cuts.tolist() == from_onnx.cuts.tolist() == [2, 1, 0]
     assert float(from_csv.device.capacity) == float(from_onnx.device.capacity)

@@ -25,7 +25,7 @@ from partway.experiments.summary import COST_COMPONENTS, LATENCY, Summary, summa
 from partway.experiments.variables import describe
 from partway.figures import FIGURES, Kind, figure_names, write_comparison, write_figure, write_run
 from partway.figures.gap import BELOW_BOUND
-from partway.figures.intervals import mean_and_interval, running_mean, share_of_largest
+from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
 from partway.figures.layout import fit_margins
 from partway.figures.style import (
     COMPONENT_DIMENSION,
@@ -467,13 +467,12 @@ def test_cost_of_every_seed_is_no_fade():
     assert not [line for line in drawn.axes.lines if line.get_marker() == "D"]
 
 
-def test_the_share_of_the_largest_block_by_hand():
-    """Windows of two blocks of two seeds: 4 of 1 + 4 + 1 + 2, then 4 of 4 + 2 + 2 + 0."""
+def test_what_dominates_a_window_by_hand():
+    """Windows of two blocks of two seeds: 4 of 1 + 4 + 1 + 2, then 4 of 4 + 2 + 2 + 0; the other seed has at most 2."""
     values = np.array([[1.0, 4.0, 2.0], [1.0, 2.0, 0.0]])
-    largest, share = share_of_largest(values, window=2, step=1)
-    assert largest.tolist() == [4.0, 4.0]
-    assert share.tolist() == [0.5, 0.5]
-    assert share_of_largest(np.zeros((2, 3)), 2, 1)[1].tolist() == [0.0, 0.0]
+    assert np.array(largest_by_seed(values, window=2, step=1)).tolist() == [[4.0, 4.0], [2.0, 2.0], [0.5, 0.5]]
+    assert np.array(largest_by_seed(values[:1], 2, 1)).tolist() == [[4.0, 4.0], [0.0, 0.0], [0.8, 4 / 6]]
+    assert largest_by_seed(np.zeros((2, 3)), 2, 1)[2].tolist() == [0.0, 0.0]
 
 
 def test_a_line_that_leaves_the_axis_and_returns_is_marked():

@@ -1,7 +1,7 @@
 """Metrics of transitions against slow loops in float64, and that a block's numbers depend on that block alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -16,11 +16,14 @@ from scipy import optimize
 from partway.bound.certificate import Certificate, Tables
 from partway.bound.lower_bound import STATES
 from partway.controllers.block import DeviceOutcome, ServerOutcome, Transition
+from partway.experiments import comparison
+from partway.experiments.comparison import make_plan
 from partway.measurement import metrics
 from partway.measurement.metrics import BlockMetrics, Parties, device_traces, measure
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
-from partway.simulation.rollout import stack
+from partway.scenario.schema import Scenario
+from partway.simulation.rollout import Run, stack
 from partway.system.placement import sample_placement
 from partway.system.world import World
 
@@ -331,3 +334,15 @@ def test_bits_do_not_depend_on_what_is_measured_together(
     together = measured(both, joined(transitions, other), "float32", *stacked)
     assert_same_bits(of_run(0, together), alone)
     assert_same_bits(of_run(1, together), measured(elsewhere, other, "float32"))
+
+
+def test_traced_devices_spend_what_the_fleet_spends(played: Callable[[str], Run], mixed: Scenario, mixed_world: World):
+    """The joules of all devices add up to those of the fleet; the CPU rate is that of (2), xi f^3 n tau joules."""
+    run, plan = played("random"), make_plan(mixed, schemes=["random"], blocks=100, seeds=2)
+    variables = comparison._traces(run, range(4), mixed_world, plan)
+    cpu_hz, cpu_j, radio_j = (variables[f"device_{name}"][1] for name in ("cpu_hz", "cpu_energy_j", "radio_energy_j"))
+    np.testing.assert_allclose((cpu_j + radio_j).sum(axis=-1), run.metrics.device_energy_j, rtol=1e-5)
+    assert min(cpu_j.sum(), radio_j.sum()) > 0
+    kinds, block_s = mixed.device_classes(), mixed.slots_per_block * mixed.slot_s
+    np.testing.assert_allclose(cpu_j, [kind.capacitance for kind in kinds] * cpu_hz**3 * block_s, rtol=1e-5)
+    assert (cpu_hz <= 1.0001 * np.array([kind.cpu_max_hz for kind in kinds])).all()

@@ -5,7 +5,6 @@ import importlib.util
 import io
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,8 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx_models import EACH, FULL, IMAGE, RNG, SQUARE, Shape, conv, network, node, rows, saved
 from rich.console import Console
 
 from partway.dnn.graph import load_network, profile_model, profile_network
@@ -26,9 +26,8 @@ from partway.dnn.report import report, sentences
 from partway.dnn.runtime import check, measure, random_inputs
 from partway.errors import InputError
 from partway.figures.profile import draw
+from partway.formatting import prefixed
 
-Shape = tuple[int, ...]
-RNG = np.random.default_rng(0)
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 STEADY = settings(derandomize=True, deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -46,43 +45,6 @@ def script() -> ModuleType:
 
 
 make_profiles = script()
-
-
-def network(
-    nodes: Sequence[NodeProto],
-    inputs: dict[str, Sequence[int | str]],
-    outputs: Sequence[str],
-    weights: dict[str, np.ndarray | Shape] | None = None,
-    opset: int = 18,
-) -> ModelProto:
-    """A model of float tensors; a weight that is given by its shape is random."""
-    tensors = {
-        name: RNG.standard_normal(value).astype(np.float32) if isinstance(value, tuple) else value
-        for name, value in (weights or {}).items()
-    }
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-
-
-def saved(folder: Path, model: ModelProto, name: str = "net.onnx") -> Path:
-    onnx.save(model, folder / name)
-    return folder / name
-
-
-def node(kind: str, inputs: str, outputs: str, **attributes: object) -> NodeProto:
-    """A node with the tensors named in the two strings; '_' stands for an absent optional tensor."""
-    names = [["" if name == "_" else name for name in words.split()] for words in (inputs, outputs)]
-    return helper.make_node(kind, *names, **attributes)
-
-
-def rows(profile: Profile) -> list[tuple[str, int, int]]:
-    return [(cut.after, cut.macs, cut.elements) for cut in profile.cuts]
 
 
 # Multiply-accumulates by hand
@@ -170,32 +132,22 @@ def test_quantised_operators_count_like_the_others(tmp_path: Path):
         node("Cast", "i", "y", to=TensorProto.FLOAT),
     ]
     model = network(nodes, {"x": (1, 2, 7, 7)}, ["y"], byte)
-    assert [cut.macs for cut in profile_model(saved(tmp_path, model)).cuts] == [0, 0, 1350, 1650, 1650]
+    assert [cut.macs for cut in profile_model(saved(tmp_path, model)).cuts] == [0, 0, 1350, 1650]
 
 
 # Positions where one tensor is live
 
 
-def conv(x: str, y: str, weight: str = "w") -> NodeProto:
-    return node("Conv", f"{x} {weight}", y, pads=[1] * 4)
-
-
-SQUARE = {"w": (4, 4, 3, 3)}
-IMAGE = {"x": (1, 4, 8, 8)}
-FULL, EACH = 4 * 8 * 8, 4 * 8 * 8 * 4 * 9
-"""Elements of a tensor of that size, and MACs of a convolution on it."""
-
-
-def test_there_is_no_cut_inside_a_residual_block(tmp_path: Path):
+def test_a_residual_block_has_no_cut_inside_that_sends_more_than_the_one_before(tmp_path: Path):
     block = [
         conv("x", "a"),
         conv("a", "b"),
         node("Relu", "b", "c"),
         node("Add", "c a", "d"),
-        node("Relu", "d", "y"),
+        conv("d", "y"),
     ]
     profile = profile_model(saved(tmp_path, network(block, IMAGE, ["y"], SQUARE)))
-    assert rows(profile) == [("x", 0, FULL), ("a", EACH, FULL), ("d", 2 * EACH, FULL), ("y", 2 * EACH, FULL)]
+    assert rows(profile) == [("x", 0, FULL), ("a", EACH, FULL), ("d", 2 * EACH, FULL), ("y", 3 * EACH, FULL)]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (0, 3, 1, 2, 4), (0, 1, 3, 2, 4)])
@@ -220,12 +172,14 @@ def test_constants_are_not_sent(tmp_path: Path):
         conv("x", "a"),
         node("Identity", "a", "i"),
         node("Add", "i k", "b"),
-        node("Mul", "b n", "y"),
+        node("Mul", "b n", "c"),
+        conv("c", "y"),
     ]
     weights = {"s": np.array([4, 4, 3, 3]), "m": (8, 8)}
     profile = profile_model(saved(tmp_path, network(nodes, IMAGE, ["y"], weights)))
     # a and i are the same tensor
-    assert rows(profile) == [("x", 0, FULL), ("i", EACH, FULL), ("b", EACH, FULL), ("y", EACH, FULL)]
+    inner = [(name, EACH, FULL) for name in ("i", "b", "c")]
+    assert rows(profile) == [("x", 0, FULL), *inner, ("y", 2 * EACH, FULL)]
 
 
 def test_shapes_computed_in_the_graph_are_constants(tmp_path: Path):
@@ -261,23 +215,31 @@ def test_the_first_cut_sends_all_inputs_and_an_unread_input_is_live(tmp_path: Pa
     nodes = [conv("x", "a"), node("Relu", "a", "b"), node("Concat", "b late", "c", axis=1), conv("c", "y", "w5")]
     inputs = {"x": (1, 4, 8, 8), "late": (1, 1, 8, 8)}
     profile = profile_model(saved(tmp_path, network(nodes, inputs, ["y"], SQUARE | {"w5": (4, 5, 3, 3)})))
-    assert [(cut.after, cut.elements) for cut in profile.cuts] == [("x+late", 320), ("c", 320), ("y", FULL)]
+    assert [row[::2] for row in rows(profile)] == [
+        *(("x+late", 320), ("a+late", 320), ("b+late", 320)),
+        *(("c", 320), ("y", FULL)),
+    ]
     assert profile.input_bits == 32 * FULL + 8 * 64  # `late` is a grey image
+    assert profile.bits("fp16")[1] == 16 * FULL + 8 * 64
 
 
-def test_an_early_output_remains_at_the_device(tmp_path: Path):
-    nodes = [conv("x", "a"), node("GlobalAveragePool", "a", "early"), conv("a", "b"), node("Relu", "b", "y")]
+def test_an_early_output_travels_with_the_cut(tmp_path: Path):
+    nodes = [conv("x", "a"), node("GlobalAveragePool", "a", "early"), conv("a", "b"), conv("b", "y")]
     path = saved(tmp_path, network(nodes, IMAGE, ["early", "y"], SQUARE))
     profile = profile_model(path)
-    assert [cut.after for cut in profile.cuts] == ["x", "a", "a", "b", "early+y"]
-    assert profile.cuts[-1].elements == 4 + FULL
-    assert [split.exact for split in check(load_network(path))] == [True] * 3
+    assert rows(profile) == [
+        ("x", 0, FULL),
+        ("a", EACH, FULL),  # not early+a, which sends more after the same work
+        ("b+early", 2 * EACH, 4 + FULL),
+        ("early+y", 3 * EACH, 4 + FULL),
+    ]
+    assert [split.exact for split in check(load_network(path))] == [True] * 2
 
 
 @STEADY
 @given(st.lists(st.sampled_from(["conv", "relu", "pool", "deep", "shortcut"]), min_size=1, max_size=8))
 def test_the_macs_of_any_chain_add_up(tmp_path: Path, kinds: list[str]):
-    nodes, total, cuts, x = [conv("x", "t")], EACH, 2, "t"
+    nodes, x, done = [conv("x", "t")], "t", [EACH]
     for i, kind in enumerate(kinds):
         y = f"t{i}"
         layers = {
@@ -288,13 +250,11 @@ def test_the_macs_of_any_chain_add_up(tmp_path: Path, kinds: list[str]):
             "shortcut": [conv(x, f"{y}m"), node("Add", f"{y}m {x}", y)],
         }[kind]
         nodes, x = nodes + layers, y
-        total += EACH * sum(layer.op_type == "Conv" for layer in layers)
-        cuts += 2 if kind == "deep" else 1
+        each = {"deep": [EACH, 2 * EACH], "relu": [0], "pool": [0]}.get(kind, [EACH])
+        done += [done[-1] + more for more in each]
     profile = profile_model(saved(tmp_path, network(nodes, IMAGE, [x], SQUARE)))
-    macs = [cut.macs for cut in profile.cuts]
-    assert len(macs) == cuts
-    assert sum(np.diff(macs)) == macs[-1] == total
-    assert macs == sorted(macs)
+    # no cut where no work is left
+    assert [cut.macs for cut in profile.cuts] == [0, *(macs for macs in done if macs < done[-1]), done[-1]]
 
 
 # Published totals and the shipped profiles
@@ -334,8 +294,9 @@ def test_shipped_profiles_are_sound(name: str):
     macs = [cut.macs for cut in profile.cuts]
     assert macs[0] == 0 < macs[-1]
     assert macs == sorted(macs)
-    assert min(cut.elements for cut in profile.cuts) > 0
-    assert profile.input_bits == 8 * np.prod(profile.input_shape) == 8 * profile.cuts[0].elements
+    assert min(tensor.elements for cut in profile.cuts for tensor in cut.tensors) > 0
+    assert profile.input_bits == 8 * np.prod(profile.input_shape) == profile.cuts[0].tensors[0].own_bits
+    assert max(macs[:-1]) < macs[-1]
     assert all(profile.pareto_optimal(tensor_dtype)[[0, -1]].all() for tensor_dtype in DTYPE_BITS)
     assert "://" not in profile.source
 
@@ -411,25 +372,34 @@ def test_a_wrong_submodel_is_detected(tmp_path: Path):
 
 
 def test_check_spaces_the_cuts_evenly(tmp_path: Path):
-    chain = [conv("x", "t0"), *(node("Relu", f"t{i}", f"t{i + 1}") for i in range(9))]
-    net = load_network(saved(tmp_path, network(chain, IMAGE, ["t9"], SQUARE)))
+    chain = [conv("x", "t0"), *(node("Relu", f"t{i}", f"t{i + 1}") for i in range(8)), conv("t8", "y")]
+    net = load_network(saved(tmp_path, network(chain, IMAGE, ["y"], SQUARE)))
     assert [split.cut for split in check(net, limit=3)] == [1, 5, 9]
     assert len(check(net, limit=100)) == 9
 
 
 def test_measured_times_belong_to_their_segments(tmp_path: Path):
     """A convolution between two small layers takes most of the time; onnxruntime has no kernel for HardSwish."""
-    nodes = [node("HardSwish", "x", "a"), conv("a", "b"), node("HardSwish", "b", "c"), node("Relu", "c", "y")]
-    net = load_network(saved(tmp_path, network(nodes, {"x": (1, 16, 64, 64)}, ["y"], {"w": (16, 16, 3, 3)})))
+    nodes = [
+        node("HardSwish", "x", "a"),
+        conv("a", "b"),
+        node("HardSwish", "b", "c"),
+        node("GlobalAveragePool", "c", "d"),
+        node("Conv", "d v", "y"),
+    ]
+    weights = {"w": (16, 16, 3, 3), "v": (2, 16, 1, 1)}
+    net = load_network(saved(tmp_path, network(nodes, {"x": (1, 16, 64, 64)}, ["y"], weights)))
     seconds = measure(net, runs=5)
+    assert [position.tensors for position in net.positions] == [("a",), ("b",), ("c",), ("d",)]
     assert seconds.shape == (len(net.positions) + 2,)
     assert seconds[0] == 0
-    assert np.all(seconds[1:] > 0)
-    assert np.argmax(seconds) == 2
+    assert np.all(np.diff(seconds) > 0)
+    assert np.argmax(np.diff(seconds)) == 1
+    assert np.array_equal(profile_network(net).with_seconds(seconds).seconds, seconds)
 
 
 def test_weights_in_an_external_file(tmp_path: Path):
-    model = network([conv("x", "a"), node("Relu", "a", "y")], IMAGE, ["y"], SQUARE)
+    model = network([conv("x", "a"), conv("a", "y")], IMAGE, ["y"], SQUARE)
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 8, 8)))
     path = tmp_path / "net.onnx"
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
@@ -463,7 +433,7 @@ def test_bits_of_the_input(tmp_path: Path, shape: Shape, bits_each: int):
 
 def test_strange_names_survive_the_csv_file(tmp_path: Path):
     strange = 'a,"b\n#é\u2028[red]'
-    path = saved(tmp_path, network([conv("x", "s"), node("Relu", "s", "y")], IMAGE, ["y"], SQUARE))
+    path = saved(tmp_path, network([conv("x", "s"), conv("s", "y")], IMAGE, ["y"], SQUARE))
     model = onnx.load(path)
     model.graph.node[0].output[0] = model.graph.node[1].input[0] = strange
     path = saved(tmp_path, model, "my, net: 1.onnx")
@@ -531,22 +501,20 @@ def test_a_path_that_is_not_a_file(tmp_path: Path, name: str):
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (control_flow()["if"], "control flow .*If"),
-        (control_flow()["loop"], "control flow .*Loop"),
         (network([conv("x", "y")], {"x": (1, 4, "h", "w")}, ["y"], SQUARE), "--shape x=1x4x224x224"),
-        (network([node("Relu", "x", "y")], {"x": ("seq_len", 4)}, ["y"]), r"\?x4 in the file"),
+        (network([node("Relu", "x", "y")], {"x": ("seq_len", 4)}, ["y"]), "seq_lenx4"),
         (network([node("Relu", "x", "y")], {"x": (1, 4)}, ["y"]), "0 multiply-accumulates"),
         (network([conv("x", "y")], {"x": (1, 5, 8, 8)}, ["y"], SQUARE), "sizes 5 and 4"),
         (network([node("MatMul", "x w", "y")], {"x": (3, 5)}, ["y"], {"w": (4, 2)}), "inconsistent"),
         (network([node("Nonsense", "x", "y")], IMAGE, ["y"]), "Nonsense"),
         (
             network(
-                [conv("x", "a"), node("NonZero", "a", "b"), node("Cast", "b", "y", to=1)],
+                [conv("x", "a"), node("NonZero", "a", "b"), node("Cast", "b", "c", to=1), node("MatMul", "c m", "y")],
                 IMAGE,
                 ["y"],
-                SQUARE,
+                SQUARE | {"m": (5, 2)},
             ),
-            "shape of tensor 'b'",
+            "shape of tensor 'c'",
         ),
         (network([conv("x", "y")], {"x": (2**40, 4, 8, 8)}, ["y"], SQUARE), "multiply-accumulates"),
     ],
@@ -613,9 +581,9 @@ def test_shipped_profiles_need_no_onnx(monkeypatch: pytest.MonkeyPatch):
 # Report and figure
 
 
-def printed(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None = None, width: int = 140) -> str:
+def printed(profile: Profile, tensor_dtype: str, width: int = 140) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    report(profile, tensor_dtype, console, seconds)
+    report(profile, tensor_dtype, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -625,16 +593,16 @@ def test_the_table_marks_the_pareto_optimal_cuts():
     text = printed(profile, "uint8")
     marked = [line.split()[0] for line in text.splitlines() if line.endswith(" yes")]
     assert marked == [str(i) for i in np.flatnonzero(profile.pareto_optimal("uint8"))]
-    assert "R^2 = 0.68" in text
-    assert "4,089.2 M multiply-accumulates" in text
+    assert "R^2 = 0.67" in text
+    assert "4.089 G multiply-accumulates" in text
 
 
 def test_the_table_adds_up_measured_seconds():
     profile = read_profile("squeezenet")
-    text = printed(profile, "fp16", np.full(len(profile.cuts), 1e-3))
+    text = printed(profile.with_seconds(1e-3 * np.arange(len(profile.cuts))), "fp16")
     cells = [line.removesuffix("yes").split() for line in text.splitlines() if re.match(r" *\d+ .*%", line)]
     since, done = ([float(row[column]) for row in cells] for column in (-2, -1))
-    assert sum(since) == pytest.approx(len(profile.cuts))
+    assert sum(since) == pytest.approx(len(profile.cuts) - 1)
     assert done == pytest.approx(np.cumsum(since))
 
 
@@ -642,13 +610,18 @@ def test_the_table_adds_up_measured_seconds():
 def test_no_number_of_a_profile_is_cut_at_any_width(width: int):
     """A hundred million MACs, a name of 200 characters, times in milliseconds."""
     profile = read_profile("vgg19")
-    cuts = [replace(cut, after=f"{i}/{'long_name/' * 20}{i}") for i, cut in enumerate(profile.cuts)]
-    text = printed(replace(profile, cuts=tuple(cuts)), "fp32", np.full(len(cuts), 1.234567), width)
+    names = [f"{i}/{'long_name/' * 20}{i}" for i in range(len(profile.cuts))]
+    cuts = [
+        replace(cut, tensors=(replace(cut.tensors[0], name=name), *cut.tensors[1:]))
+        for cut, name in zip(profile.cuts, names, strict=True)
+    ]
+    profile = replace(profile, cuts=tuple(cuts)).with_seconds(1.234567 * np.arange(len(cuts)))
+    text = printed(profile, "fp32", width)
     assert max(map(len, text.splitlines())) <= width
-    words = set(text.replace(",", "").split())
-    macs = {f"{cut.macs / 1e6:.1f}" for i, cut in enumerate(cuts) if i == 0 or cut.macs != cuts[i - 1].macs}
-    kbits = {f"{bits / 1e3:.2f}" for bits in profile.bits("fp32")}
-    assert macs | kbits | {f"{1234.567 * len(cuts):.3f}"} <= words
+    words = " ".join(text.replace(",", "").split())
+    for value in [*(cut.macs for cut in cuts), *profile.bits("fp32")]:
+        assert prefixed(value) in words
+    assert f"{1234.567 * (len(cuts) - 1):.3f}" in words
 
 
 def test_a_network_without_an_inner_pareto_optimal_cut(tmp_path: Path):
@@ -681,5 +654,5 @@ def test_the_law_drawn_is_the_best_line():
 def test_a_network_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("partway.files.MAX_STREAM", 10**6)
     (tmp_path / "zero.onnx").symlink_to("/dev/zero")
-    with pytest.raises(InputError, match="is not an ONNX network: it has more than 1000000 bytes"):
+    with pytest.raises(InputError, match=r"cannot read .*: it has more than 1000000 bytes"):
         profile_model(tmp_path / "zero.onnx")

@@ -97,7 +97,7 @@ def test_paper_leaves_nothing_to_defaults():
 def test_what_paper_has_as_comments_is_valid():
     text = preset_text("paper")
     tasks = re.findall(r"(?m)^# task = (\{.*?\})", text)
-    assert len(tasks) == 2
+    assert len(tasks) == 3
     for task in tasks:
         assert load("paper", [f"device.task={task}"]).device.task.kind == "layers"
     uncommented = re.sub(

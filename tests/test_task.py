@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partway.dnn.cuts import Task, largest_share, layer_cuts, nearest_affordable, proportional_cuts, sent_bits
-from partway.dnn.profile import DTYPE_BITS, Cut, Profile, read_profile, shipped_profiles, write_profile
+from partway.dnn.cuts import (
+    Task,
+    largest_share,
+    layer_cuts,
+    nearest_affordable,
+    proportional_cuts,
+    sent_bits,
+    table_rows,
+)
+from partway.dnn.profile import DTYPE_BITS, Cut, Profile, Tensor, read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
 
 WIDTH = 9
@@ -114,18 +122,23 @@ def test_the_papers_law_by_hand():
 
 # Profiles
 
+
+def cut(macs: int, *tensors: Tensor) -> Cut:
+    return Cut(tensors, macs)
+
+
 FACTS = Profile(
     "small",
     "by hand",
     (1, 3, 4, 4),
     input_bits=300.0,
     cuts=(
-        Cut("image", 0, 48),
-        Cut("stem", 100, 64),  # larger than the input at 8 bits: 512 bits
-        Cut("pool", 100, 16),  # no further work, a quarter of the numbers
-        Cut("body", 400, 20),
-        Cut("neck", 700, 4),
-        Cut("head", 1000, 10),
+        cut(0, Tensor("image", 48)),
+        cut(100, Tensor("stem", 64)),  # larger than the input at 8 bits: 512 bits
+        cut(100, Tensor("pool", 16)),  # no further work, a quarter of the numbers
+        cut(400, Tensor("body", 20)),
+        cut(700, Tensor("neck", 4)),
+        cut(1000, Tensor("head", 10)),
     ),
 )
 
@@ -163,7 +176,7 @@ def test_shipped_profiles_make_ascending_cuts_in_float32_too(name: str, tensor_d
 
 
 def line(macs: list[int], elements: list[int], input_bits: float) -> Profile:
-    cuts = tuple(Cut(f"t{i}", m, e) for i, (m, e) in enumerate(zip(macs, elements, strict=True)))
+    cuts = tuple(cut(m, Tensor(f"t{i}", e)) for i, (m, e) in enumerate(zip(macs, elements, strict=True)))
     return Profile("line", "by hand", (1,), input_bits, cuts)
 
 
@@ -204,8 +217,17 @@ BAD = {
     "an input of nothing": GOOD.replace("input_bits: 300", "input_bits: 0").encode(),
     "an endless input": GOOD.replace("input_bits: 300", "input_bits: inf").encode(),
     "input_bits not a number": GOOD.replace("input_bits: 300", "input_bits: nan").encode(),
-    "a row cut short": GOOD.replace("3,body,400,20", "3,body,400").encode(),
+    "a row cut short": GOOD.replace("3,body,400,20,float32", "3,body,400").encode(),
     "other columns": GOOD.replace("cut,after,macs,elements", "cut,after,flops,elements").encode(),
+    "elements of 400 digits": GOOD.replace("400,20", "400," + "9" * 400).encode(),
+    "macs of 400 digits": GOOD.replace("5,head,1000", "5,head," + "9" * 400).encode(),
+    "macs beyond 2^53": GOOD.replace("5,head,1000", "5,head,1" + "0" * 30).encode(),
+    "an input of 1e308 bits": GOOD.replace("input_bits: 300", "input_bits: 1e308").encode(),
+    "an input of almost no bits": GOOD.replace("input_bits: 300", "input_bits: 5e-324").encode(),
+    "an unknown dtype": GOOD.replace("400,20,float32", "400,20,float33").encode(),
+    "a string to send": GOOD.replace("400,20,float32", "400,20,other").encode(),
+    "one cut with two amounts of work": GOOD.replace("4,neck,", "3,neck,").encode(),
+    "a field of 200,000 characters": GOOD.replace("3,body", "3," + "x" * 200_000).encode(),
 }
 
 
@@ -216,6 +238,126 @@ def test_a_file_that_is_not_a_profile_gets_a_one_line_error(tmp_path: Path, what
     with pytest.raises(InputError, match=r"bad\.csv") as caught:
         read_profile(str(path))
     assert "\n" not in str(caught.value)
+
+
+def read_text(folder: Path, text: str) -> Profile:
+    path = folder / "small.csv"
+    path.write_text(text, encoding="utf-8")
+    return read_profile(str(path))
+
+
+def test_a_file_with_a_byte_order_mark_and_without_dtypes_is_read(tmp_path: Path):
+    assert read_text(tmp_path, "\ufeff" + GOOD.replace(",float32", "").replace(",dtype", "")) == FACTS
+
+
+@pytest.mark.parametrize("bits", ["1e308", "5e-324"])
+def test_no_size_of_an_input_causes_a_warning(tmp_path: Path, bits: str):
+    """Warnings are errors in these tests: the file is refused before anything is computed with it."""
+    with pytest.raises(InputError, match=r"input_bits must be from 1 to 2\^53"):
+        read_text(tmp_path, GOOD.replace("input_bits: 300", f"input_bits: {bits}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("\x1b[31m\x1b]0;PWNED\x07", "__31m__0_PWNED_"),
+        ("=cmd|' /C calc'!A0", "_cmd___/C_calc__A0"),
+        ("+1+cmd", "_1+cmd"),
+        ("-1", "_1"),
+        ("@SUM(1)", "_SUM_1_"),
+        ("conv/Relu:0", "conv/Relu:0"),
+    ],
+)
+def test_names_in_a_file_are_cleaned(tmp_path: Path, name: str, clean: str):
+    assert read_text(tmp_path, GOOD.replace("3,body", f"3,{name}")).cuts[3].after == clean
+
+
+def test_the_source_in_a_file_is_cleaned(tmp_path: Path):
+    assert read_text(tmp_path, GOOD.replace("by hand", "by\x1b[31m hand")).source == "by_[31m hand"
+
+
+# Cuts with several tensors
+
+SIDE = Profile(
+    "side",
+    "by hand",
+    (1, 3, 4, 4),
+    input_bits=300.0,
+    cuts=(
+        cut(0, Tensor("image", 48, "uint8"), Tensor("sizes", 2, "int64")),
+        cut(100, Tensor("stem", 10), Tensor("sizes", 2, "int64")),
+        cut(200, Tensor("q", 6, "uint8"), Tensor("h", 4, "float16"), Tensor("i", 3, "int32")),
+        cut(300, Tensor("late", 5), Tensor("image", 48, "uint8")),
+        cut(400, Tensor("out", 0, "other")),
+    ),
+)
+
+
+def test_the_tensors_of_a_cut_add_up_in_their_own_types_by_hand():
+    """Sizes: 2 x 64. Cut 2: 6 x 8 + 3 x 32 whatever the data type, and 4 x 8, or at most the 4 x 16 that they have.
+
+    Cut 3: the image as it is encoded, 384 bits, or the 300 that all inputs have together.
+    """
+    assert SIDE.bits("uint8").tolist() == [300.0, 80.0 + 128, 48.0 + 32 + 96, 40.0 + 300, 0.0]
+    assert SIDE.bits("fp16").tolist() == [300.0, 160.0 + 128, 48.0 + 64 + 96, 80.0 + 300, 0.0]
+    assert SIDE.bits("fp32").tolist() == [300.0, 320.0 + 128, 48.0 + 64 + 96, 160.0 + 300, 0.0]
+
+
+def test_the_size_of_the_encoded_input_holds_wherever_it_is_sent():
+    assert SIDE.bits("uint8", input_bits=1e6).tolist() == [1e6, 80.0 + 128, 176.0, 40.0 + 384, 0.0]
+    assert SIDE.bits("uint8", input_bits=100.0).tolist() == [100.0, 80.0 + 100, 176.0, 40.0 + 100, 0.0]
+
+
+def test_a_profile_with_several_tensors_and_times_survives_a_round_trip(tmp_path: Path):
+    timed = SIDE.with_seconds(np.array([0.0, 0.1, 0.25, 0.25, 0.5]))
+    assert timed.seconds is not None
+    assert timed.seconds.tolist() == [0.0, 0.1, 0.25, 0.25, 0.5]
+    for number, profile in enumerate((SIDE, timed)):
+        path = tmp_path / str(number) / "side.csv"
+        path.parent.mkdir()
+        path.write_text(write_profile(profile))
+        assert read_profile(str(path)) == profile
+    assert SIDE.seconds is None
+
+
+@pytest.mark.parametrize("times", ["0 1 0.5", "0 _ 1", "1 2 3", "0 x 1", "0 nan 1"])
+def test_times_that_are_no_times_are_refused(tmp_path: Path, times: str):
+    seconds = times.replace("_", "").split(" ")
+    head = "# source: x\n# input_shape: 1\n# input_bits: 8\ncut,after,macs,elements,seconds\n"
+    rows = "".join(f"{i},t{i},{i},1,{time}\n" for i, time in enumerate(seconds))
+    with pytest.raises(InputError, match="seconds"):
+        read_text(tmp_path, head + rows)
+
+
+def test_of_cuts_after_equal_work_only_the_smallest_is_pareto_optimal():
+    """A convolution and its pooling: 100 and 50 elements after the same work; the last cut of equals is not."""
+    profile = line([0, 10, 10, 10, 20, 30], [200, 100, 50, 50, 40, 1], 1600.0)
+    assert profile.pareto_optimal("uint8").tolist() == [True, False, True, False, True, True]
+
+
+def dominates(one: tuple[int, float, int], other: tuple[int, float, int]) -> bool:
+    """Whether the first of two cuts (macs, bits, number) is no worse in both; of equals the first is."""
+    if one[:2] == other[:2]:
+        return one[2] < other[2]
+    return one[0] <= other[0] and one[1] <= other[1]
+
+
+def test_the_pareto_front_is_the_same_as_by_comparing_all_pairs():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        macs = [0, *np.sort(rng.integers(0, 5, 8)).tolist(), 5]
+        profile = line(macs, [1, *rng.integers(1, 6, 8).tolist(), 1], float(rng.integers(8, 40)))
+        points = list(zip(macs, profile.bits("uint8"), range(len(macs)), strict=True))
+        expected = [not any(dominates(one, other) for one in points) for other in points]
+        assert profile.pareto_optimal("uint8").tolist() == expected
+
+
+def test_a_table_of_the_pareto_front_leaves_out_the_others():
+    share, bits = layer_cuts(FACTS, "uint8", keep="pareto")
+    assert share == pytest.approx([0.0, 0.3, 0.9, 1.0], abs=1e-15)
+    assert bits.tolist() == [0.0, 32.0, 128.0, 300.0]
+    assert table_rows(FACTS, "uint8", keep="pareto").tolist() == [5, 4, 2, 0]
+    assert table_rows(FACTS, "uint8").tolist() == [5, 4, 3, 2, 0]
 
 
 def test_an_unknown_profile_gets_the_nearest_name():

@@ -99,13 +99,13 @@ def question(options: argparse.Namespace) -> "DeviceContext":
 def _profile(options: argparse.Namespace, folder: Path) -> tuple[Profile, str]:
     """The network, and the name under which a scenario finds its profile."""
     if Path(options.model).suffix.lower() != ".onnx":
-        if options.shape:
-            raise InputError(f"--shape needs an .onnx file, got {shown(options.model)}")
+        if options.shape or options.input:
+            raise InputError(f"--shape and --input need an .onnx file, got {shown(options.model)}")
         return read_profile(options.model), options.model
     from partway.dnn import graph  # needs the extra `onnx`
 
     with working("reading the network", terminal(errors=True)):
-        profile = graph.profile_model(options.model, shapes=dict(options.shape))
+        profile = graph.profile_model(options.model, shapes=dict(options.shape), values=dict(options.input))
     path = folder / "network.csv"
     path.write_text(write_profile(profile), encoding="utf-8")
     return profile, str(path)
@@ -113,7 +113,12 @@ def _profile(options: argparse.Namespace, folder: Path) -> tuple[Profile, str]:
 
 def _task(options: argparse.Namespace, profile: str) -> dict[str, Any]:
     """The task of a scenario whose devices run this network."""
-    task: dict[str, Any] = {"kind": "layers", "profile": profile, "tensor_dtype": options.tensor_dtype}
+    task: dict[str, Any] = {
+        "kind": "layers",
+        "profile": profile,
+        "tensor_dtype": options.tensor_dtype,
+        "cuts": "pareto",
+    }
     return task if options.input_bits is None else {**task, "input_bits": options.input_bits}
 
 

@@ -28,6 +28,25 @@ def tensor_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(size) for size in sizes.split("x"))
 
 
+def input_value(text: str) -> tuple[str, list[float]]:
+    """`NAME=16000`, `NAME=true` or `NAME=1,2` -> (NAME, values), for `type=` of a flag."""
+    name, _, values = text.rpartition("=")
+    try:
+        numbers = [_number(word) for word in values.lower().split(",")]
+    except ValueError:
+        numbers = []
+    if not name or not numbers:
+        raise argparse.ArgumentTypeError(f"must be NAME=NUMBER, such as sr=16000 or flag=true, got {shown(text)}")
+    return name, numbers
+
+
+def _number(text: str) -> float:
+    """An integer if it is one, so that no digit of an int64 is lost; 1 for true and 0 for false."""
+    if text in ("true", "false"):
+        return int(text == "true")
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
 def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper", otherwise: str = "") -> None:
     """--scenario and --set. `otherwise`: what the help says of the default where that is not a scenario's name."""
     group = parser.add_argument_group("scenario")
@@ -116,6 +135,14 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="INPUT=1x3x224x224",
         help="shapes of dynamic inputs",
+    )
+    group.add_argument(
+        "--input",
+        nargs="+",
+        type=input_value,
+        default=[],
+        metavar="INPUT=VALUE",
+        help="fix inputs that are always the same, such as one that chooses a branch (sr=16000)",
     )
     group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
 

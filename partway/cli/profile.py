@@ -1,25 +1,23 @@
 """`partway profile`: a network's cuts as a table, sentences and files; on request their times and a verification."""
 
 import argparse
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 
 from partway.cli import flags
 from partway.cli.terminal import terminal, working
-from partway.dnn.profile import Profile, read_profile, write_profile
+from partway.dnn.profile import Profile, clean_text, read_profile, write_profile
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from partway.dnn.runtime import Split  # needs the extra `onnx`
+    from partway.dnn.graph import Network  # needs the extra `onnx`
 
 DESCRIPTION = (
     "List where a network can be split between device and server, with the work before each cut and the bits to send "
-    "there. Only Pareto-optimal cuts are useful: they send fewer bits than the input and than every earlier cut."
+    "there. Only Pareto-optimal cuts are useful: no other cut sends as few bits after as little work on the device."
 )
 EXAMPLES = {
     "A network that ships with Partway": "partway profile resnet50",
@@ -44,60 +42,74 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Profile, time and verify the network, print the table and what it means, write files."""
+    """Profile and time the network, print the table and what it means, write files, verify the cuts.
+
+    If the network cannot be run here, its profile is printed and written all the same, before the error.
+    """
     from partway.cli import output
     from partway.dnn.report import report
 
-    seconds, splits = None, None
     from_file = Path(options.model).suffix.lower() == ".onnx"
-    if not from_file and (options.time_layers or options.verify or options.shape or options.input_bits is not None):
-        wanted = "--time-layers, --verify, --shape and --input-bits need an .onnx file"
+    given = (options.time_layers, options.verify, options.shape, options.input, options.input_bits is not None)
+    if not from_file and any(given):
+        wanted = "--time-layers, --verify, --shape, --input and --input-bits need an .onnx file"
         raise InputError(f"{wanted}, got {shown(options.model)}")
+    network, failure = None, None
     with output.destinations(options) as places:
         if from_file:
-            profile, seconds, splits = _profile_file(options)
+            network, profile = _profile_file(options)
+            profile, failure = _timed(network, profile) if options.time_layers else (profile, None)
         else:
             profile = read_profile(options.model)
 
         def show(console: Console) -> None:
-            report(profile, options.tensor_dtype, console, seconds)
-            if splits is not None:
-                _report_splits(splits, console)
+            report(profile, options.tensor_dtype, console)
 
         output.finish(options, str, show, places.steps(str, partial(_write, profile, options.tensor_dtype)))
     if options.out:
         output.say_where(options)
+    if failure:
+        raise failure
+    if network is not None and options.verify:
+        _verify(network, terminal())
 
 
-def _profile_file(options: argparse.Namespace) -> "tuple[Profile, np.ndarray | None, list[Split] | None]":
-    """The profile of an ONNX file; on request the seconds of its layers, and its cuts tried out."""
+def _profile_file(options: argparse.Namespace) -> "tuple[Network, Profile]":
+    """The network in an ONNX file, and its profile."""
     from partway.dnn import graph
 
-    errors = terminal(errors=True)
-    with working("reading the network", errors):
-        network = graph.load_network(options.model, dict(options.shape))
-        profile = graph.profile_network(network, options.input_bits)
-    if not (options.time_layers or options.verify):
-        return profile, None, None
+    with working("reading the network", terminal(errors=True)):
+        network = graph.load_network(options.model, dict(options.shape), dict(options.input))
+        return network, graph.profile_network(network, options.input_bits)
+
+
+def _timed(network: "Network", profile: Profile) -> tuple[Profile, InputError | None]:
+    """The profile with the times of the layers, or without them and why."""
     from partway.dnn import runtime
 
-    with working("running the network", errors):
-        seconds = runtime.measure(network) if options.time_layers else None
-        splits = runtime.check(network) if options.verify else None
-    return profile, seconds, splits
+    with working("timing the layers", terminal(errors=True)):
+        try:
+            return profile.with_seconds(runtime.measure(network)), None
+        except InputError as error:
+            return profile, error
 
 
-def _report_splits(splits: "Sequence[Split]", console: Console) -> None:
+def _verify(network: "Network", console: Console) -> None:
     """Print how many cuts reproduce the whole network's output, and those that do not."""
+    from partway.dnn import runtime
+
+    with working("verifying the cuts", terminal(errors=True)):
+        splits = runtime.check(network)
     if not splits:
         console.print("verify: there is no cut between input and output")
         return
-    wrong = [split for split in splits if not split.exact]
-    console.print(
-        f"verify: {len(splits) - len(wrong)} of {len(splits)} cuts reproduce the whole network's output exactly"
-    )
-    for split in wrong:
-        console.print(f"  cut {split.cut} after {split.after}: off by up to {split.deviation:.3g}")
+    right = [split for split in splits if split.rounding]
+    how = "exactly" if all(split.exact for split in right) else "up to float16 rounding"
+    console.print(f"verify: {len(right)} of {len(splits)} cuts reproduce the whole network's output {how}")
+    for split in splits:
+        if not split.rounding:
+            text = f"  cut {split.cut} after {clean_text(split.after)}: off by up to {split.deviation:.3g}"
+            console.print(text, markup=False)
 
 
 def _write(profile: Profile, tensor_dtype: str, folder: Path) -> None:

@@ -48,19 +48,27 @@ def proportional_cuts(bits_per_task: float) -> tuple[np.ndarray, np.ndarray]:
     return share, bits_per_task * share
 
 
-def layer_cuts(profile: Profile, tensor_dtype: str, input_bits: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(share, bits [bit]) of a network's cuts, ascending; of cuts with equal shares the one with the fewest bits.
+def table_rows(profile: Profile, tensor_dtype: str, input_bits: float | None = None, keep: str = "all") -> np.ndarray:
+    """(rows,) numbers of the profile's cuts that are in its table, in ascending order of the share.
 
-    input_bits  [bit] replaces the profile's size of the encoded input
+    Of cuts with equal shares it has the one with the fewest bits.
+
+    input_bits  [bit] replaces the profile's size of the encoded inputs
+    keep        "all" cuts, or only the "pareto"-optimal ones
     """
-    share, bits = profile.share(), profile.bits(tensor_dtype)
-    if input_bits is not None:
-        bits = np.concatenate([[input_bits], bits[1:]])
+    share, bits = profile.share().astype(np.float32), profile.bits(tensor_dtype, input_bits)
     # shares that are equal in float32, the precision of a run, are one cut
-    _, first, group = np.unique(share.astype(np.float32), return_index=True, return_inverse=True)
-    cheapest = np.full(len(first), np.inf)
-    np.minimum.at(cheapest, group, bits)
-    return share[first], cheapest
+    order = np.lexsort((bits, share))
+    rows = order[np.concatenate([[True], np.diff(share[order]) > 0])]
+    return rows if keep == "all" else rows[profile.pareto_optimal(tensor_dtype, input_bits)[rows]]
+
+
+def layer_cuts(
+    profile: Profile, tensor_dtype: str, input_bits: float | None = None, keep: str = "all"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(share, bits [bit]) of a network's table of cuts, ascending; arguments as in `table_rows`."""
+    rows = table_rows(profile, tensor_dtype, input_bits, keep)
+    return profile.share()[rows], profile.bits(tensor_dtype, input_bits)[rows]
 
 
 def by_law(task: Task, line: Callable[[], T], table: Callable[[], T]) -> T:

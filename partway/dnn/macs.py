@@ -14,6 +14,8 @@ import onnx
 from partway.errors import InputError
 
 Shape = tuple[int, ...]
+MAX_SHAPE_ELEMENTS = 256
+"""Larger constants are weights: no shape depends on their values."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def _gemm(call: Call) -> int:
 
 def _matmul(call: Call) -> int:
     """(..., rows, inner) x (..., inner, columns), broadcast over the leading sizes, or vectors of size inner."""
-    return prod(call.output) * call.shape(0)[-1]
+    other = call.shape(3 if call.node.op_type == "QLinearMatMul" else 1)
+    return prod(call.output) * _contracted(call, call.shape(0)[-1], other[-2:][0])
 
 
 def _recurrent(call: Call) -> int:

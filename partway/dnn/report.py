@@ -5,34 +5,34 @@ from rich.console import Console
 from rich.text import Text
 
 from partway.dnn.profile import Profile
+from partway.formatting import prefixed
 from partway.tables import Grid
 
 
-def report(profile: Profile, tensor_dtype: str, console: Console, seconds: np.ndarray | None = None) -> None:
-    """Print the table of the cuts and the sentences.
+def report(profile: Profile, tensor_dtype: str, console: Console) -> None:
+    """Print the table of the cuts, with the times of the layers if the profile has them, and the sentences.
 
     tensor_dtype  "fp32", "fp16" or "uint8", data type in which tensors are sent
-    seconds       (cuts,) time [s] of the layers between each cut and the one before, from `partway.dnn.runtime.measure`
     """
-    console.print(_table(profile, tensor_dtype, seconds))
+    console.print(_table(profile, tensor_dtype))
     for sentence in sentences(profile, tensor_dtype):
         console.print(Text(sentence))
 
 
-def _table(profile: Profile, tensor_dtype: str, seconds: np.ndarray | None) -> Grid:
+def _table(profile: Profile, tensor_dtype: str) -> Grid:
     """One row per distinct cut."""
     title = f"{profile.name}: cuts, tensors sent as {tensor_dtype}"
     table = Grid(title, keys=2)
     table.add_column("cut", "right")
     table.add_column("after", name=True)
-    times = () if seconds is None else ("segment [ms]", "elapsed [ms]")
-    for header in ("work done [M MAC]", "work left", "sends [kbit]", *times):
+    times = () if profile.seconds is None else ("segment [ms]", "elapsed [ms]")
+    for header in ("work done [MAC]", "work left", "sends [bit]", *times):
         table.add_column(header, "right")
     table.add_column("Pareto-optimal")
     bits, share, pareto_optimal = profile.bits(tensor_dtype), profile.share(), profile.pareto_optimal(tensor_dtype)
-    milliseconds = _times(seconds, rows := _distinct(profile, tensor_dtype))
+    milliseconds = _times(profile.seconds, rows := _distinct(profile, tensor_dtype))
     for i, timed in zip(rows, milliseconds, strict=True):
-        numbers = (f"{profile.cuts[i].macs / 1e6:,.1f}", f"{share[i]:.1%}", f"{bits[i] / 1e3:,.2f}")
+        numbers = (prefixed(profile.cuts[i].macs), f"{share[i]:.1%}", prefixed(bits[i]))
         cells = (str(i), profile.cuts[i].after, *numbers, *timed, "yes" if pareto_optimal[i] else "")
         table.add_row(*cells, style="bold" if pareto_optimal[i] else "dim")
     return table
@@ -42,7 +42,7 @@ def _times(seconds: np.ndarray | None, rows: list[int]) -> list[tuple[str, ...]]
     """For every row the time since the row above and since the input [ms]; nothing without measured times."""
     if seconds is None:
         return [()] * len(rows)
-    elapsed = 1e3 * np.cumsum(seconds)[rows]
+    elapsed = 1e3 * seconds[rows]
     segments = np.diff(elapsed, prepend=0.0)
     return [(f"{segment:.3f}", f"{total:.3f}") for segment, total in zip(segments, elapsed, strict=True)]
 
@@ -56,8 +56,8 @@ def _distinct(profile: Profile, tensor_dtype: str) -> list[int]:
 
 def sentences(profile: Profile, tensor_dtype: str) -> list[str]:
     """The size of the network, the omitted rows, the Pareto-optimal cuts, the fit of the proportional law."""
-    shape, count = "x".join(str(size) for size in profile.input_shape), len(profile.cuts)
-    size = f"{profile.name} ({profile.source}): input {shape}, {profile.macs / 1e6:,.1f} M multiply-accumulates."
+    shape, count = "x".join(str(size) for size in profile.input_shape) or "of one number", len(profile.cuts)
+    size = f"{profile.name} ({profile.source}): input {shape}, {_counted(profile.macs)}."
     omitted = count - len(_distinct(profile, tensor_dtype))
     return [
         size,
@@ -68,13 +68,17 @@ def sentences(profile: Profile, tensor_dtype: str) -> list[str]:
     ]
 
 
+def _counted(macs: int) -> str:
+    return f"{prefixed(macs)} multiply-accumulate{'s' * (macs != 1)}"
+
+
 def _pareto_sentence(profile: Profile, tensor_dtype: str) -> str:
     bits, share = profile.bits(tensor_dtype), profile.share()
     inner = [i for i in np.flatnonzero(profile.pareto_optimal(tensor_dtype)) if 0 < i < len(profile.cuts) - 1]
     if not inner:
         return "No inner cut sends fewer bits than the input: send the input, or run the whole network locally."
     cuts = "; ".join(
-        f"cut {i} after {100 * (1 - share[i]):.4g} % of the work, {100 * bits[i] / bits[0]:.2g} % of the input's bits"
+        f"cut {i} after {100 * (1 - share[i]):.4g} % of the work, {100 * bits[i] / bits[0]:.3g} % of the input's bits"
         for i in inner
     )
-    return f"Pareto-optimal between input and output (fewer bits than the input and every earlier cut): {cuts}."
+    return f"Pareto-optimal between input and output (no other cut sends as few bits after as little work): {cuts}."

@@ -90,7 +90,7 @@ def _write_started(axes: Axes, plan: PlanTable, indices: np.ndarray, colours: Se
 def _cut_name(target: DeviceContext, cut: int, offload: float) -> str:
     if offload == 0:
         return "all local"
-    if offload == 1:
+    if cut == 0:
         return "send the input"
     name = shorten(target.profile.cuts[cut].after, 24)
     return f"cut {cut} after {name},\n{100 * offload:.0f} % offloaded".replace("$", r"\$")

@@ -29,14 +29,17 @@ def running_mean(values: np.ndarray, window: int, step: int) -> tuple[np.ndarray
     return ends, windows.mean(axis=-1, dtype=np.float64)
 
 
-def share_of_largest(values: np.ndarray, window: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """(points,) the largest value of any seed in each window of `running_mean`, and its share of their sum.
+def largest_by_seed(values: np.ndarray, window: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What dominates each window of `running_mean`, (points,) each, from (seeds, blocks) of which none is negative.
 
-    values  (seeds, blocks), none negative; the share is 0 where all are
+    Returns the largest value of any seed, the largest of the other seeds (0 if there is one seed), and the share that
+    the largest value has of the sum of all (0 if all are 0).
     """
-    largest = _windows(values.max(axis=0), window, step)[1].max(axis=-1).astype(np.float64)
-    total = _windows(values, window, step)[1].sum(axis=(0, -1), dtype=np.float64)
-    return largest, largest / np.where(total > 0, total, 1.0)
+    windows = _windows(values, window, step)[1]
+    by_seed = np.sort(windows.max(axis=-1).astype(np.float64), axis=0)
+    total = windows.sum(axis=(0, -1), dtype=np.float64)
+    second = by_seed[-2] if len(by_seed) > 1 else np.zeros_like(total)
+    return by_seed[-1], second, by_seed[-1] / np.where(total > 0, total, 1.0)
 
 
 def _windows(values: np.ndarray, window: int, step: int) -> tuple[np.ndarray, np.ndarray]:

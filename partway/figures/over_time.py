@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from partway.experiments.summary import COST_COMPONENTS, Summary
-from partway.figures.intervals import mean_and_interval, running_mean, share_of_largest
+from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
 from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
 from partway.figures.style import (
     COMPONENT_COLOURS,
@@ -39,10 +39,10 @@ WINDOWS = 40
 """A running mean is taken over one of so many parts of the run."""
 AXIS_RANGE = 1e3
 """The cost axis stays within this factor of the median cost, whatever a heavy tail does."""
-FADE_SHARE, FADE_FACTOR = 1 / 4, 10.0
-"""One block of one seed is marked where it is this share of the sum that a mean is taken of, and so many times the
+FADE_SHARE, FADE_FACTOR = 0.25, 5.0
+"""One block of one seed is marked where it is more than this share of the sum that a mean is taken of, and more than so
 
-median block."""
+many times the median block and each block of other seeds."""
 FADE_MARK, ABOVE, BELOW = "◇", "▲", "▼"
 
 
@@ -126,10 +126,10 @@ def _curve(key: str, label: str, colour: str, cost: np.ndarray, stable: bool = T
 
 
 def _fades(cost: np.ndarray, window: int, step: int) -> np.ndarray:
-    """(points,) where one block of one seed makes up FADE_SHARE of the mean and is FADE_FACTOR times the median."""
+    """(points,) where one block of one seed stands out by FADE_SHARE and FADE_FACTOR."""
     finite = np.where(np.isfinite(cost), cost, 0.0)
-    largest, share = share_of_largest(finite, window, step)
-    return (share > FADE_SHARE) & (largest > FADE_FACTOR * np.median(finite))
+    largest, second, share = largest_by_seed(finite, window, step)
+    return (share > FADE_SHARE) & (largest > FADE_FACTOR * np.maximum(second, np.median(finite)))
 
 
 def _draw(dataset: xr.Dataset, curves: Sequence[Curve], subtitle: str, note: str, kind: str) -> FigureData:

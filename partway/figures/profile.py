@@ -52,8 +52,9 @@ def _label_cuts(axes: Axes, done: np.ndarray, bits: np.ndarray, pareto: np.ndarr
         "path_effects": [withStroke(linewidth=2.5, foreground="white")],
     }
     axes.annotate("input", (done[0], bits[0]), (-7, -3), **style)
-    reduction = bits[pareto[:-1]] / bits[pareto[1:]]
-    for i in pareto[1:][np.argsort(-reduction)[:MAX_LABELS]]:
+    before = np.concatenate([bits[:1], bits[pareto[:-1]]])
+    by_reduction = pareto[np.argsort(-before / bits[pareto], kind="stable")]
+    for i in by_reduction[by_reduction > 0][:MAX_LABELS]:
         # the area below and left of a Pareto-optimal cut is empty
         axes.annotate(f"cut {i}", (done[i], bits[i]), (-6, -11), **style)
     axes.annotate("output: nothing to send", (1.0, 0.0), (-8, 3), xycoords=axes.get_xaxis_transform(), **style)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partway.dnn.cuts import table_rows
 from partway.dnn.profile import Profile
 from partway.errors import InputError, compact
 from partway.scenario.loading import load
@@ -101,7 +102,8 @@ def device_context(
     world = build(sustainable, placement)
     device = jax.tree.map(lambda leaf: np.asarray(leaf)[..., index], world.devices)
     task = scenario.device_classes()[index].task
-    cuts = cut_numbers(profile, getattr(task, "tensor_dtype", "uint8"), getattr(task, "input_bits", None))
+    assert task.kind == "layers"
+    cuts = table_rows(profile, task.tensor_dtype, task.input_bits, task.cuts)
     return DeviceContext(sustainable, world, placement, profile, cuts, index, device, arrival_scale)
 
 
@@ -115,15 +117,6 @@ def _moved(scenario: Scenario, placement: Placement, index: int, distance_m: flo
     noise = noise_dbw(scenario.radio, np.array(scenario.device_classes()[index].bandwidth_hz))
     distances[index], gains[index] = distance_m, gain_from_db(loss_db, noise)
     return Placement(distances, gains)
-
-
-def cut_numbers(profile: Profile, tensor_dtype: str, input_bits: float | None) -> np.ndarray:
-    """(cuts,) number in the profile of each row of `partway.dnn.cuts.layer_cuts`."""
-    share, bits = profile.share().astype(np.float32), profile.bits(tensor_dtype)
-    if input_bits is not None:
-        bits[0] = input_bits
-    rows_of = [np.flatnonzero(share == value) for value in np.unique(share)]
-    return np.array([rows[np.argmin(bits[rows])] for rows in rows_of])
 
 
 def _sustainable(scenario: Scenario, placement: Placement) -> tuple[Scenario, float]:

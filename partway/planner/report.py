@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from partway.errors import shorten
-from partway.formatting import number, plain
+from partway.formatting import number, plain, prefixed
 from partway.planner.break_even import MAX_HZ, MIN_HZ, BreakEven
 from partway.planner.context import DeviceContext
 from partway.planner.evaluation import PolicyOutcome, SingleTask
@@ -89,10 +89,10 @@ def headline(result: CutResult) -> str:
     if offload == 0:
         return f"{state}: run {started if started > 1 else 'it'} locally {cpu}; send nothing."
     run, last = [f"{started - 1} locally"] * (started > 1), "the next" if started > 1 else "it"
-    if offload == 1:
+    if not (cut := int(plan.cut[0, 0])):
         send = f"send {'the encoded input of the next' if started > 1 else 'its encoded input'}, {kbit}"
     else:
-        run.append(f"{last} up to '{shorten(result.target.profile.cuts[int(plan.cut[0, 0])].after, MAX_NAME)}'")
+        run.append(f"{last} up to '{shorten(result.target.profile.cuts[cut].after, MAX_NAME)}'")
         send = f"send {kbit}, the server does {offload:.0%} of that task"
     steps = [f"run {' and '.join(run)} {cpu}", send] if run else [send]
     return f"{state}: {'; '.join(steps)}."
@@ -179,18 +179,18 @@ def _cell(plan: PlanTable, i: int, j: int) -> str:
     started, offload = int(plan.started[i, j]), float(plan.offload[i, j])
     if not started:
         return "wait"
-    cut = "all local" if offload == 0 else "send input" if offload == 1 else f"cut {plan.cut[i, j]}"
+    cut = "all local" if offload == 0 else f"cut {plan.cut[i, j]}" if plan.cut[i, j] else "send input"
     cpu = hertz(float(plan.cpu_hz[i, j])) if started > offload else "CPU off"
     return f"{started}, {cut}\n{cpu}"
 
 
 def _cuts_grid(result: CutResult) -> Grid:
     """The cuts that occur in the plan."""
-    plan, grid = result.plan(), _grid(("cut", "after", "work left", "sends [kbit]"), keys=2)
+    plan, grid = result.plan(), _grid(("cut", "after", "work left", "sends [bit]"), keys=2)
     cuts = {int(cut): i for i, cut in enumerate(plan.cut.flat)}
     for cut, i in sorted(cuts.items()):
         name = result.target.profile.cuts[cut].after
-        grid.add_row(str(cut), name, f"{plan.offload.flat[i]:.1%}", f"{plan.bits.flat[i] / 1e3:,.1f}")
+        grid.add_row(str(cut), name, f"{plan.offload.flat[i]:.1%}", prefixed(plan.bits.flat[i]))
     return grid
 
 

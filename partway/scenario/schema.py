@@ -64,15 +64,19 @@ class ProportionalTask(Section):
 
 
 class LayersTask(Section):
-    """A real network, cut between layers; `input_bits` [bit] replaces the profile's size of the encoded input.
+    """A real network, cut between layers.
 
-    profile  name of a shipped network, or absolute path of a CSV file
+    profile     name of a shipped network, or absolute path of a CSV file
+    input_bits  [bit] replaces the profile's size of the encoded inputs
+    cuts        the cuts that devices may choose: "all" of the profile, or only the "pareto"-optimal ones. Schemes that
+                choose a fraction without looking at the bits (`random`, `even`, the paper's learners) depend on it
     """
 
     kind: Literal["layers"]
     profile: NameOrPath
     tensor_dtype: Literal["fp32", "fp16", "uint8"]
     input_bits: Annotated[float, Field(ge=1, le=1e18)] | None = None
+    cuts: Literal["all", "pareto"] = "all"
 
 
 class DeviceClass(Section):

@@ -53,7 +53,7 @@ def _work(scenario: Scenario, device: DeviceClass) -> _Work:
         profile = read_profile(task.profile)
     except InputError as error:
         raise InputError(f"device.task.profile: {error}") from None
-    cuts = layer_cuts(profile, task.tensor_dtype, task.input_bits)
+    cuts = layer_cuts(profile, task.tensor_dtype, task.input_bits, task.cuts)
     server = scenario.server.macs_per_cycle
     return _Work(profile.macs / device.macs_per_cycle, profile.macs / server, *cuts, False)
 
