@@ -154,10 +154,10 @@ def test_a_harder_world_has_a_higher_bound(harder: dict[str, float], four: Four)
 
 def test_devices_without_tasks_change_nothing():
     """One busy device, alone or beside three that have nothing to do and would pay more for a task than for waiting."""
-    overrides = {"device.arrival_prob": 0.5, "weights.server_energy": 1e-2, "weights.device_energy": 1e-2}
-    groups = [{"count": 1}, {"count": 3, "arrival_prob": 0.0}]
-    beside = solved(world_of(load({"devices": 4, "group": groups}, overrides)))
-    alone = solved(world_of(load({"devices": 1}, overrides)))
+    weights, busy = {"weights.server_energy": 1e-2, "weights.device_energy": 1e-2}, {"count": 1, "arrival_prob": 0.5}
+    groups = [busy, {"count": 3, "arrival_prob": 0.0}]
+    beside = solved(world_of(load({"devices": 4, "group": groups}, weights)))
+    alone = solved(world_of(load({"devices": 1, "group": [busy]}, weights)))
     assert beside.value == pytest.approx(alone.value, rel=1e-9)
     np.testing.assert_allclose(beside.parts[1:], 0.0, atol=1e-9)
 
@@ -323,7 +323,8 @@ def worlds() -> st.SearchStrategy[World]:
 
     def made(busy: int, **numbers: float) -> World:
         overrides = {name.replace("__", "."): value for name, value in numbers.items()}
-        groups = [{"count": busy}, {"count": 4 - busy, "arrival_prob": 0.02}]
+        first = {"count": busy, "arrival_prob": overrides.pop("device.arrival_prob")}
+        groups = [first, {"count": 4 - busy, "arrival_prob": 0.02}]
         scenario = {"devices": 4, "broadcast_delay_blocks": 0, "group": groups[: 2 if busy < 4 else 1]}
         return world_of(load(scenario, overrides))
 
