@@ -447,7 +447,7 @@ def test_a_policy_that_exits_ends_nothing_in_silence(monkeypatch: pytest.MonkeyP
 def test_nothing_was_written_is_said_only_if_so(
     flags: tuple[str, ...], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Ctrl-C while the table is printed, and a run without --out."""
+    """Ctrl-C after all is written, and a run without --out."""
     code, _, err = call(*RUN, *flags)
     assert ("Nothing was saved" in err) == (not flags)
     assert sorted(os.listdir(folder)) == list(flags[1:])
@@ -455,7 +455,7 @@ def test_nothing_was_written_is_said_only_if_so(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("partway.cli.output.show_dataset", stop)
+    monkeypatch.setattr("partway.cli.output.say_where", stop)
     code, _, err = call(*RUN, *flags, "--overwrite")
     assert code == 130
     assert err.splitlines()[-1].startswith("partway: interrupted")

@@ -654,5 +654,5 @@ def test_the_law_drawn_is_the_best_line():
 def test_a_network_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("partway.files.MAX_STREAM", 10**6)
     (tmp_path / "zero.onnx").symlink_to("/dev/zero")
-    with pytest.raises(InputError, match="is not an ONNX network: it has more than 1000000 bytes"):
+    with pytest.raises(InputError, match=r"cannot read .*: it has more than 1000000 bytes"):
         profile_model(tmp_path / "zero.onnx")

@@ -42,9 +42,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Profile and time the network, write files, print the table and what it means, verify the cuts.
+    """Profile and time the network, print the table and what it means, write files, verify the cuts.
 
-    If the network cannot be run here, its profile is written and printed all the same, before the error.
+    If the network cannot be run here, its profile is printed and written all the same, before the error.
     """
     from partway.cli import output
     from partway.dnn.report import report
