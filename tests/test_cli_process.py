@@ -44,6 +44,15 @@ def folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def default_signals() -> Iterator[None]:
+    """Processes inherit what is ignored, as SIGHUP is where the tests were started by `nohup`."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def process(*arguments: str, python: Sequence[str] = (), **options: Any) -> Iterator[subprocess.Popen[str]]:
     """`partway` from this checkout; `python`: flags of the interpreter."""

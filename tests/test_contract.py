@@ -384,7 +384,9 @@ def bounded_worlds() -> list[tuple[World, float]]:
             "placement_seed": int(rng.integers(1000)),
             "weights.server_queue": 10.0 ** rng.uniform(-11, -9),
             "weights.server_energy": 10.0 ** rng.uniform(-6, -2),
-            "weights.device_queue": 10.0 ** rng.uniform(-10.5, -9.5),
+            "group.0.queue_weight": (queue_weight := 10.0 ** rng.uniform(-10.5, -9.5)),
+            "group.2.queue_weight": queue_weight,
+            "group.3.queue_weight": queue_weight,
             "server.cpu_max_hz": 10.0 ** rng.uniform(10.5, 12.5),
         }
         world = world_of(load(MIXED, overrides))

@@ -56,7 +56,7 @@ def test_the_closure_holds_what_numbers_come_from_and_not_what_shows_them():
         assert above == []
         assert "partway" not in closure  # which exports everything, these too
     assert "partway.bound.lower_bound" in import_closure(SWEEP)
-    assert not {"partway.experiments.store", "partway.files"} & set(import_closure(SWEEP))
+    assert not {"partway.experiments.store", "partway.figures.style"} & set(import_closure(SWEEP))
     assert "partway.paper.claims" in import_closure(FIGURES)
     assert "partway.paper.claims" not in import_closure(SWEEP)
 
@@ -84,7 +84,7 @@ def test_a_change_within_the_closure_changes_the_hash(package: Path):
 
 def test_a_change_outside_it_does_not(package: Path):
     before, other = code_hash(SWEEP), code_hash(FIGURES)
-    for module in ("partway.figures.style", "partway.cli.main", "partway.files", "partway"):
+    for module in ("partway.figures.style", "partway.cli.main", "partway.experiments.report", "partway"):
         append(package, module, "\nHALF = 0.5\n")
     assert (code_hash(SWEEP), code_hash(FIGURES)) == (before, other)
 
