@@ -67,7 +67,7 @@ fit: $(DEV)  ## Search the parameters that the paper does not publish, into pres
 sensitivity: $(DEV)  ## Draw the range of each of them over which the claims hold, into docs/img (half an hour)
 	$(BIN)/python scripts/sensitivity.py
 
-fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals at any moment and full disks: docs/reliability.md (half an hour)
+fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals and full disks; counts into docs/reliability.md (half an hour)
 	$(BIN)/python -m fuzz
 
 clean:  ## Remove everything that was generated, including .venv

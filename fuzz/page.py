@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date
-from platform import machine, python_version
+from platform import machine
 
 from fuzz.counts import FAULTS, Counts
 from fuzz.parts import PARTS
@@ -10,14 +10,16 @@ from partway.provenance import versions
 
 TITLE = """# Reliability
 
-What Partway survives. `make fuzz` wrote this page: it damages inputs, sends signals and fills disks as nobody would by
-hand, and counts what must never happen. Every case is made from a seed and its number, so that it can be made again.
+What was tried, and what went wrong. `make fuzz` writes this page: it damages inputs, sends signals and fills disks, and
+counts what must never happen. Every case is made from a seed and its number, so it can be repeated.
 
 - **traceback**: anything but one clear line, warnings included
 - **wrong exit code**: not 0 on success, 2 after an error, 128 and the number of the signal after a signal
 - **lost result**: something was computed and is neither printed nor saved, or damage is read as if it were intact
-- **silent NaN**: a number that is none, or another one than was saved, without a word
+- **silent NaN**: NaN, or a number that differs from the saved one, without a message
 - **litter**: unfinished or temporary files, semaphores or processes that stay
+- **unclear message**: a scheme without a result and without a reason
+- **crash or hang**: a process that died, or did not end within its time
 """
 
 
@@ -25,7 +27,7 @@ def page(found: Mapping[str, Counts], seed: int, minutes: float, missing: Mappin
     """The page, of the counts of each part; `missing`: why a part was not run."""
     own = versions()
     made = f"Made on {date.today().isoformat()} with seed {seed} in {minutes:.0f} minutes"
-    where = f"Python {python_version()}, {', '.join(f'{name} {own[name]}' for name in sorted(own))}, {machine()}"
+    where = f"{', '.join(f'{name} {own[name]}' for name in sorted(own))}, {machine()}"
     return "\n".join([TITLE, f"{made} ({where}).", "", *_table(found, missing), "", *_faults(found), *_outcomes(found)])
 
 
@@ -37,7 +39,7 @@ def _table(found: Mapping[str, Counts], missing: Mapping[str, str]) -> list[str]
         elif part.name in found:
             counts = found[part.name]
             faults = [sum(fault.kind == kind for fault in counts.faults) for kind in FAULTS]
-            lines.append(f"| {part.about} | {counts.tried()} | {' | '.join(map(str, faults))} |")
+            lines.append(f"| {part.about} | {counts.tried():,} of {part.cases:,} | {' | '.join(map(str, faults))} |")
     return lines
 
 

@@ -84,9 +84,12 @@ def _outcomes(part: Part, chunks: list[list[Case]], jobs: int, deadline: float) 
             if monotonic() < deadline:
                 yield run_chunk(part, chunk)
         return
+    repeated = list[list[Case]]()
     with processes(jobs) as workers:
-        while chunks and monotonic() < deadline:
-            batch, chunks = chunks[: 4 * jobs], chunks[4 * jobs :]
+        while repeated or (chunks and monotonic() < deadline):  # what died is tried again whatever the time
+            if not repeated:
+                repeated, chunks = chunks[: 4 * jobs], chunks[4 * jobs :]
+            batch, repeated = repeated, []
             futures = {workers.submit(run_chunk, part, chunk): chunk for chunk in batch}
             for future in as_completed(futures):
                 chunk = futures[future]
@@ -94,7 +97,7 @@ def _outcomes(part: Part, chunks: list[list[Case]], jobs: int, deadline: float) 
                     yield future.result()
                 except BrokenExecutor as error:  # a case has killed its process: again, one after the other
                     if len(chunk) > 1:
-                        chunks += [[case] for case in chunk]
+                        repeated += [[case] for case in chunk]
                         continue
                     counts = Counts()
                     counts.outcomes["fault"] += 1

@@ -40,7 +40,8 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def interrupt(rng: random.Random) -> str:
     """A case: one of the signals at any moment, to the process or to all that it has started."""
     job = rng.choices(JOBS, [job.share for job in JOBS])[0]
-    return f"{job.words[0]}, {_signalled(rng, job, rng.choice(NUMBERS))}"
+    number = rng.choice(NUMBERS)
+    return f"{number.name}, {job.words[0]}, {_signalled(rng, job, number)}"
 
 
 def kill(rng: random.Random) -> str:

@@ -40,8 +40,10 @@ PARTIAL_NAME = re.compile(rf"\..+\.{PARTIAL}-[0-9a-f]{{8}}")
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What ends a command early and tidily: Ctrl-C, a request to terminate, a terminal that was closed."""
 ELSEWHERE = "choose another location"
-MAX_STREAM = 2**27
-"""Most bytes that are read from a pipe or a device."""
+PIECE = 2**20
+"""Bytes that are read at once."""
+MAX_STREAM, MAX_MARK = 2**27, 2**24
+"""Most bytes that are read from a pipe or a device, and of a mark, which names the files of a folder."""
 MAX_RATIO = 2**11
 """Times that a file may shrink by compression; zlib reaches 1032."""
 written: list[Path] = []
@@ -71,7 +73,7 @@ class Mark:
 def read_mark(folder: Path) -> Mark | None:
     """The mark of `folder`; None where there is none that this version of Partway wrote."""
     try:
-        content = json.loads((folder / MARK).read_text("utf-8"))
+        content = json.loads(read_limited(folder / MARK, MAX_MARK))
         mark = Mark(str(content["kind"]), frozenset(map(str, content["files"])), dict(content["request"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -214,18 +216,23 @@ def _partial(target: Path, make: Callable[[Path], None]) -> Generator[Path]:
                 _delete(partial)
 
 
-def read_limited(path: str | Path, most: int) -> bytes:
-    """The content of a file of at most `most` bytes, or of a pipe or a device, which may have no end, of MAX_STREAM.
+def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The content of a file of at most `limit` bytes, or of a pipe or a device, which may have no end, of MAX_STREAM.
 
     Raises OSError where it cannot be read and ValueError where it has more.
     """
     with open(path, "rb") as file:
-        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-        limit = most if regular else min(most, MAX_STREAM)
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode):
+            size = status.st_size
+        else:
+            size, limit = 0, min(limit, MAX_STREAM)
+        content = bytearray()
+        while max(size, len(content)) <= limit and (piece := file.read(PIECE)):  # memory for what is there, not more
+            content += piece
+    if max(size, len(content)) > limit:
         raise ValueError(f"it has more than {limit} bytes")
-    return content
+    return bytes(content)
 
 
 def save_dataset(dataset: "xr.Dataset", folder: Path) -> None:
@@ -279,7 +286,8 @@ def _loaded(path: Path) -> "xr.Dataset":
     if path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
     with warnings.catch_warnings(), xr.open_dataset(path, engine="netcdf4") as dataset:
-        warnings.simplefilter("error")  # of attributes that cannot be decoded
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", xr.SerializationWarning)  # of attributes that cannot be decoded
         if dataset.nbytes > MAX_RATIO * path.stat().st_size:
             raise ValueError(f"it claims to hold {dataset.nbytes} bytes")
         return dataset.load()

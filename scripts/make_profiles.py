@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 
 from partway.dnn.graph import profile_model
 from partway.dnn.profile import Profile, write_profile
+from partway.formatting import prefixed
 
 PROFILES = Path(__file__).parents[1] / "partway" / "dnn" / "profiles"
 
@@ -82,7 +83,7 @@ def main() -> None:
         for name in names or known:
             profile = make(name, Path(folder))
             (PROFILES / f"{name}.csv").write_text(write_profile(profile), encoding="utf-8")
-            print(f"{name:12} {profile.macs / 1e6:10,.1f} M MAC  {len(profile.cuts):3} cuts  {profile.source}")
+            print(f"{name:12} {prefixed(profile.macs):>10}MAC  {len(profile.cuts):3} cuts  {profile.source}")
 
 
 def make(name: str, folder: Path) -> Profile:

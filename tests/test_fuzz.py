@@ -53,6 +53,19 @@ def test_a_case_is_made_again_from_its_number():
     assert one.SerializeToString() == other.SerializeToString()
 
 
+@pytest.mark.parametrize(
+    ("scheme", "kind"),
+    [
+        ({"status": "ok", "cost_per_block": {"mean": None}, "reason": None}, "silent NaN"),
+        ({"status": "invalid", "cost_per_block": {"mean": None}, "reason": None}, "unclear message"),
+    ],
+)
+def test_a_scheme_without_a_cost_and_without_a_reason_is_a_fault(scheme: dict[str, Any], kind: str):
+    with pytest.raises(Fail, match=kind):
+        scenarios.check_schemes([{"name": "local", **scheme}])
+    scenarios.check_schemes([{"name": "local", "status": "ok", "cost_per_block": {"mean": 1.0}, "reason": None}])
+
+
 def raising(error: Exception) -> Any:
     def run(rng: object) -> str:
         raise error
@@ -141,7 +154,7 @@ def counts() -> dict[str, Counts]:
 def test_the_page_shows_all_counts_and_every_fault(counts: dict[str, Counts]):
     text = page(counts, 0, 12.3, {"disks": "mounting a disk needs root"})
     row = next(line for line in text.splitlines() if line.startswith(f"| {PART['files'].about}"))
-    assert row.endswith("| 8 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |")
+    assert row.endswith("| 8 of 10,000 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |")
     assert "- traceback: KeyError: a / b (python -m fuzz files --seed 0 --case 5)" in text
     assert "not run: mounting a disk needs root" in text
     assert "- `files`: refused 7; fault 1" in text

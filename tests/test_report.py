@@ -69,7 +69,7 @@ def test_the_bound_and_the_noise_are_explained_below_the_costs(several: xr.Datas
     assert note.startswith("gap to bound: distance from the proven lower bound, 4 (docs/bound.md), ")
     assert "a cost can be below the bound, and cost / bound - 1 is not the gap." in note
     alone = words(printed(made_up(["priced"])))
-    assert "lower bound 4 for every policy (docs/bound.md); the cost of a finite run has noise" in alone
+    assert "lower bound 4 for every policy (docs/bound.md); the noisy cost of a finite run" in alone
 
 
 def test_the_delays_are_below_the_latencies_that_they_add_up_to(several: xr.Dataset):

@@ -335,7 +335,7 @@ def test_a_note_on_cases_with_numbers_stands_below_the_table(
     noted = {"reason": "4 actions out of range were clipped"}
     monkeypatch.setattr(sweep_run, "run_group", lambda plans: [sweep_toys.outcome(plan) | noted for plan in plans])
     terminal().print(report.table(computed("device.arrival_prob=0.1,0.2")))
-    assert "4 x ok: 4 actions out of range were clipped" in capsys.readouterr().out
+    assert "4 x actions out of range were clipped" in capsys.readouterr().out
 
 
 def test_without_dask_installed_it_says_what_to_install(out: Path, monkeypatch: pytest.MonkeyPatch):

@@ -84,7 +84,7 @@ def test_each_gap_is_in_the_table_and_in_the_csv_or_why_there_is_none(seen: list
     assert (without.no_gap, math.isnan(without.gap.mean)) == ("waiting costs nothing", True)
     (lost,) = [one for one in points if (one.axis, one.value, one.kind) == ("devices", 4, ("decoupled", "average"))]
     assert (lost.status, lost.no_gap, math.isnan(lost.cost.mean)) == ("unstable", "the scheme is unstable", True)
-    for words in ("no bound", "waiting costs nothing", "unstable"):
+    for words in ("no gap", "waiting costs nothing", "unstable"):
         assert words in printed(points)
 
 

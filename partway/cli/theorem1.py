@@ -91,4 +91,4 @@ def shown(point: "Point") -> str:
     """A cell: the gap, or why there is none."""
     from partway.formatting import percent
 
-    return point.status if point.status != "ok" else "no bound" if point.no_gap else percent(point.gap)
+    return point.status if point.status != "ok" else "no gap" if point.no_gap else percent(point.gap)

@@ -211,6 +211,8 @@ def random_inputs(network: Network, seed: int = 0) -> Tensors:
 
 def _check_memory(network: Network) -> None:
     """Raise InputError if one tensor alone is larger than the memory of this machine."""
+    if not hasattr(os, "sysconf"):  # Windows: the run will tell
+        return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name, tensor in network.tensors.items():
         size = 8 * tensor.elements if name in network.inputs else tensor.own_bits / 8  # numbers are drawn in float64

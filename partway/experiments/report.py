@@ -161,8 +161,8 @@ def _title(dataset: xr.Dataset) -> str:
 def bound_note(value: str) -> str:
     """What a cost below a lower bound and a gap that is not their ratio mean."""
     return (
-        f"distance from the proven lower bound, {value} (docs/bound.md), measured without the noise that the cost of a "
-        "finite run has: a cost can be below the bound, and cost / bound - 1 is not the gap."
+        f"distance from the proven lower bound, {value} (docs/bound.md), measured without most of the noise in "
+        "the cost of a finite run: a cost can be below the bound, and cost / bound - 1 is not the gap."
     )
 
 
@@ -191,7 +191,8 @@ def _legend(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[Text]:
 def _reason(one: Summary) -> str:
     """Why a scheme is not ok, with the growth of its queues."""
     growth = "" if one.growth is None else f", by {number(one.growth)} mean tasks per block"
-    return f"{one.reason}{growth}"
+    reason, separator, note = (one.reason or "").partition("; ")
+    return f"{reason}{growth}{separator}{note}"
 
 
 def details_table(dataset: xr.Dataset) -> Group:
@@ -234,7 +235,7 @@ def _lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
 def _gap_lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
     if one.gap is None:
         return [("gap to the lower bound", "-", one.no_gap or "")]
-    about = "for every policy (docs/bound.md); the cost of a finite run has noise and can be lower, the gap has not"
+    about = "for every policy (docs/bound.md); the noisy cost of a finite run can be lower; the gap lacks that noise"
     parts = (("devices", one.gap.devices), ("waiting", one.gap.waiting), ("service", one.gap.service))
     said = ", ".join(f"{name} {number(100 * part, 2)}" for name, part in parts)
     own = ("gap to the lower bound", percent(one.gap.whole), f"% of it: {said}")

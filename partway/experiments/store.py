@@ -31,6 +31,7 @@ from partway.files import (
     beside,
     full_disk_refused,
     lock,
+    read_limited,
     read_mark,
     refusals,
     write_whole,
@@ -44,6 +45,8 @@ KEY = re.compile(r"([\w.-]+-)?[0-9a-f]{32}")
 """A unit's key: words for whoever looks for a file, and the hash of its content."""
 DIGITS = 64
 """Hexadecimal digits of a SHA-256, with which every file of a unit ends."""
+MAX_UNIT = 2**31
+"""Bytes of a larger file are not read: no unit is that large."""
 HASH = re.compile(r"[0-9a-f]{32,64}")
 
 
@@ -87,8 +90,8 @@ class Store(Generic[T]):
     def read(self, key: str) -> T | None:
         """A unit's result; None where it is missing or damaged."""
         try:
-            content = self._path(key).read_bytes()
-        except OSError:
+            content = read_limited(self._path(key), MAX_UNIT)
+        except (OSError, ValueError):
             return None
         body = content[:-DIGITS]
         if content[-DIGITS:] != _checksum(key, body):

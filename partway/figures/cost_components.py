@@ -64,7 +64,7 @@ def _text(axes: Axes, row: int, one: Summary, end: float) -> None:
             axes.text(0.97 * end, row, "//", va="center", ha="center", color="white", fontweight="bold", fontsize=12)
         return
     growth = f" (+{short_number(one.growth)} tasks per block)" if one.growth is not None else ""
-    reason, status = one.reason or "", one.status.replace("_", " ")
+    reason, status = (one.reason or "").partition("; ")[0], one.status.replace("_", " ")
     text = reason if reason.startswith(status) else f"{status}: {reason}"
     axes.text(0.01 * end, row, text + growth, va="center", color="0.4", style="italic")
 

@@ -41,7 +41,6 @@ AXIS_RANGE = 1e3
 """The cost axis stays within this factor of the median cost, whatever a heavy tail does."""
 FADE_SHARE, FADE_FACTOR = 0.25, 5.0
 """One block of one seed is marked where it is more than this share of the sum that a mean is taken of, and more than so
-
 many times the median block and each block of other seeds."""
 FADE_MARK, ABOVE, BELOW = "◇", "▲", "▼"
 

@@ -107,7 +107,7 @@ def _readable(given: str) -> Generator[None]:
     cure = "name a file of `partway run --save`"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy's of an array in an old or damaged format
+            warnings.simplefilter("error", UserWarning)  # NumPy's of an array in an old or damaged format
             yield
     except InputError:
         raise

@@ -16,6 +16,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from partway.errors import InputError, nearest, shorten, shown
+from partway.files import read_limited
 from partway.scenario.messages import explain
 from partway.scenario.overrides import Raw, check_reach, copied, merge, override_pairs, set_field
 from partway.scenario.schema import GROUP_FIELDS, Group, Scenario
@@ -92,15 +93,14 @@ def _read(source: Any) -> Raw:
     if isinstance(source, str) and source in _preset_names():
         return copied(_preset(source))
     given = f"--scenario {shown(str(source), 100)}"
+    if not os.path.exists(source):  # also of names that no file can have
+        raise InputError(f"{given} is neither a file nor a preset{nearest(str(source), _preset_names())}")
     try:
-        with open(source, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise InputError(f"{given} is neither a file nor a preset{nearest(str(source), _preset_names())}") from None
+        data = read_limited(source, MAX_FILE_BYTES)
     except OSError as error:
         raise InputError(f"{given} cannot be read ({error.strerror}); give a TOML file") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"{given} has more than {MAX_FILE_BYTES} bytes; give a TOML file")
+    except ValueError as error:
+        raise InputError(f"{given} cannot be read: {error}; give a TOML file") from None
     return _with_absolute_profiles(_parsed(data, given), os.path.dirname(source))
 
 

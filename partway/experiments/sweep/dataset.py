@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.summary import COST_COMPONENTS, LATENCY, LOSSES
 from partway.experiments.sweep.axes import dimensions
@@ -170,6 +171,7 @@ def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
     return dataset.assign_attrs(
         scenario_name=base.name,
         scenario=base.scenario.to_toml(),
+        bound_assumes=json.dumps({objective: assumptions(objective) for objective in ASSUMES_BY_OBJECTIVE}),
         axes=json.dumps([[axis.field, axis.values] for axis in plan.axes]),
         blocks=base.blocks,
         warmup=base.warmup,

@@ -1,6 +1,7 @@
 """A sweep as JSON for programs and as a table for the terminal."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -10,7 +11,6 @@ import xarray as xr
 from rich.console import Group
 from rich.text import Text
 
-from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
 from partway.errors import InputError, compact, shorten
 from partway.experiments.report import bound_note
 from partway.experiments.statistics import Estimate, estimate
@@ -22,6 +22,8 @@ from partway.tables import Grid, shorten_name
 SCHEMA_VERSION = 2
 MAX_ROWS = 60
 """Points of the grid in the table on the terminal; files hold all of them."""
+CLIPPED = re.compile(r"[\d,]+ (actions out of range were clipped)( \([^)]*\))?")
+"""The note of `partway.experiments.comparison.with_note`."""
 MAX_REASONS = 10
 ELSEWHERE = ("bound_slack", "gap_reason")
 """Variables of a case that its JSON leaves out or has at another place."""
@@ -37,7 +39,7 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
         "seeds": dataset["seed"].values.tolist(),
         "blocks": int(dataset.attrs["blocks"]),
         "warmup": int(dataset.attrs["warmup"]),
-        "bound_assumes": {objective: assumptions(objective) for objective in ASSUMES_BY_OBJECTIVE},
+        "bound_assumes": json.loads(dataset.attrs["bound_assumes"]),
         "cases": [_case(dataset, at, str(name)) for at in grid(dataset) for name in dataset["scheme"].values],
     }
     return plain(document)
@@ -135,13 +137,14 @@ def _cell(dataset: xr.Dataset, at: dict[str, int], scheme: str, gaps: bool) -> s
 
 def _reasons(dataset: xr.Dataset) -> list[Text]:
     """Why cases have no numbers or no gap, and notes on others: each reason once, with the number of cases."""
-    counts = dict[tuple[str, str], int]()
+    failed, notes = Counter[str](), Counter[str]()
     for status, reason in zip(dataset["status"].values.ravel(), dataset["reason"].values.ravel(), strict=True):
-        if status != "ok" or reason:
-            counts[str(status), str(reason)] = counts.get((str(status), str(reason)), 0) + 1
+        if status != "ok":
+            failed[f"{status.replace('_', ' ')}: {reason.removeprefix(f'{status}: ')}"] += 1
+        elif reason:
+            notes[CLIPPED.sub(r"\1", reason)] += 1  # without the numbers, in which most cases differ
     no_gap = Counter(dataset["gap_reason"].values[dataset["status"].values == "ok"].tolist())
-    lines = [
-        f"{count} x {status.replace('_', ' ')}: {reason.removeprefix(f'{status}: ')}"
-        for (status, reason), count in counts.items()
-    ] + [f"{count} x no gap: {reason}" for reason, count in no_gap.items() if reason]
-    return [Text(line) for line in lines[:MAX_REASONS]]
+    without = {f"no gap: {reason}": count for reason, count in no_gap.items() if reason}
+    lines = [f"{count} x {reason}" for reason, count in (failed | without | notes).items()]
+    more = len(lines) - MAX_REASONS
+    return [Text(line) for line in [*lines[:MAX_REASONS], *([f"and {more} more reasons"] if more > 0 else [])]]
