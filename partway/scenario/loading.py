@@ -93,10 +93,12 @@ def _read(source: Any) -> Raw:
     if isinstance(source, str) and source in _preset_names():
         return copied(_preset(source))
     given = f"--scenario {shown(str(source), 100)}"
-    if not os.path.exists(source):  # also of names that no file can have
-        raise InputError(f"{given} is neither a file nor a preset{nearest(str(source), _preset_names())}")
     try:
+        if "\0" in str(source):
+            raise FileNotFoundError
         data = read_limited(source, MAX_FILE_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{given} is neither a file nor a preset{nearest(str(source), _preset_names())}") from None
     except OSError as error:
         raise InputError(f"{given} cannot be read ({error.strerror}); give a TOML file") from None
     except ValueError as error:
