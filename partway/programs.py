@@ -8,6 +8,7 @@ their code depends on cannot be known.
 
 import contextlib
 import hashlib
+import io
 import os
 import pickle
 import platform
@@ -147,8 +148,17 @@ def _digest(name: str, arguments: tuple[Any, ...], static: dict[str, Any], kinds
     for node in _nodes(shape):
         if type(node).__module__.partition(".")[0] not in ("partway", "builtins"):
             raise _NotKept
-    content = (name, pickle.dumps(shape), sorted(static.items()), kinds, _surroundings())
+    content = (name, _same_bytes(shape), sorted(static.items()), kinds, _surroundings())
     return hashlib.sha256(repr(content).encode()).hexdigest()[:40]
+
+
+def _same_bytes(tree: Any) -> bytes:
+    """The pickled tree, the same for equal trees: pickle would otherwise tell which of their strings are one object."""
+    written = io.BytesIO()
+    pickler = pickle.Pickler(written)
+    pickler.fast = True
+    pickler.dump(tree)
+    return written.getvalue()
 
 
 def _shape(tree: Any) -> Any:

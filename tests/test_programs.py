@@ -13,6 +13,7 @@ import pytest
 from partway import programs, provenance
 from partway.controllers.base import DeviceController
 from partway.controllers.baselines import Constant, Random
+from partway.controllers.postdecision import PostDecision
 from partway.programs import KeptJit
 
 
@@ -63,6 +64,15 @@ def test_another_shape_type_static_value_or_class_is_another_program(folder: Pat
     assert len(kept(folder)) == 5
     made()(Random(), X)
     assert len(kept(folder)) == 5
+
+
+def test_equal_arguments_have_one_program_whatever_objects_they_share(folder: Path):
+    """What comes from a kept program shares other strings than what was traced."""
+    word = "".join(["objec", "tive"])
+    assert word is not PostDecision().criterion
+    made()((PostDecision(), PostDecision()), X)
+    made()((PostDecision(criterion=word), PostDecision()), X)
+    assert len(kept(folder)) == 1
 
 
 def test_a_change_of_the_source_or_of_a_version_is_another_program(folder: Path, monkeypatch: pytest.MonkeyPatch):
