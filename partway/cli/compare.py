@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
 
     plan, errors = flags.comparison_plan(options), terminal(errors=True)
     if REFERENCE not in plan.schemes and any(map(learns, plan.schemes)):
-        errors.print(f"Add {REFERENCE} to --schemes: what learns should beat this tuned fixed policy.", style="dim")
+        errors.print(f"Add {REFERENCE} to --schemes: a scheme that learns should cost less than it.", style="dim")
     with output.destinations(options) as places:
         output.print_load(plan, errors)
         with counting(plan.blocks * len(plan.schemes), "blocks", errors) as on_progress:
