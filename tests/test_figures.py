@@ -350,7 +350,7 @@ def test_an_unstable_scheme_is_drawn_dashed_and_leaves_the_axis(mixed_status: xr
     assert "Not drawn: constant, not applicable." in words
     assert "† Unstable in some seeds" in words
     assert "Dashed: unstable, at least in some seeds." in words
-    assert "▲ ▼ The line goes on beyond the axis." in words
+    assert "▲ ▼ The line leaves the axis." in words
 
 
 def test_points_stand_at_weighted_waiting_and_energy(several: xr.Dataset):
@@ -481,7 +481,7 @@ def test_a_line_that_leaves_the_axis_and_returns_is_marked():
     (mark,) = [line for line in drawn.axes.lines if line.get_marker() == "^"]
     assert mark.get_xdata().item() == 30  # the first window that the block is in
     assert mark.get_ydata().item() == drawn.axes.get_ylim()[1] < 1e6
-    assert any("▲ ▼ The line goes on beyond the axis." in text for text in drawn.texts())
+    assert any("▲ ▼ The line leaves the axis." in text for text in drawn.texts())
 
 
 @pytest.mark.parametrize("name", ["viridis", "YlOrBr", "grey"])

@@ -586,7 +586,7 @@ def test_a_mistyped_field_suggests_the_nearest(override: str, nearest: str):
     ],
 )
 def test_no_hint_at_a_field_of_another_unit(override: str, other_unit: str):
-    """Whoever writes 2 GHz would otherwise be told to write 2 Hz."""
+    """A hint at cpu_max_hz for cpu_max_ghz would turn 2 GHz into 2 Hz."""
     message = one_line("paper", [override])
     assert message.startswith(f"unknown field '{override.partition('=')[0]}'; known: ")
     assert f"did you mean '{other_unit}'" not in message

@@ -19,7 +19,7 @@ from partway.files import SIGNALS
 RESEND_S = 0.05
 """How long after an interrupt was lost it is sent again."""
 OURS = (signal.default_int_handler, signal.SIG_DFL)
-"""What handles a signal in a process that nobody has told to ignore it."""
+"""The handlers of a process that does not ignore the signal: the system's default, and Python's for Ctrl-C."""
 
 
 class _Received:

@@ -153,7 +153,7 @@ def _body_inputs(node: NodeProto, graph: GraphProto, scope: Scope) -> list[Value
     for inner, outer, axis in zip(graph.input, passed, axes, strict=False):
         value = ValueInfoProto()
         value.CopyFrom(inner)
-        if node.op_type == "Loop" and len(values) < 2:  # the number of the iteration, and whether to go on
+        if node.op_type == "Loop" and len(values) < 2:  # the iteration number and the condition
             value.type.tensor_type.elem_type = (TensorProto.INT64, TensorProto.BOOL)[len(values)]
         elif outer in scope.types:
             value.type.CopyFrom(scope.types[outer].type)

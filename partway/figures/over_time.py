@@ -159,7 +159,7 @@ def _notes(curves: Sequence[Curve], scale: Scale) -> list[str]:
     beyond = any(scale.above(curve.mean).any() or scale.below(curve.mean).any() for curve in curves)
     return [
         "Dashed: unstable, at least in some seeds." * (not all(curve.stable for curve in curves)),
-        f"{ABOVE} {BELOW} The line goes on beyond the axis." * beyond,
+        f"{ABOVE} {BELOW} The line leaves the axis." * beyond,
         f"{FADE_MARK} One block of one seed is more than a quarter of all cost in the mean, as where a scheme "
         "transmits in a deep fade." * any(curve.fade.any() for curve in curves),
     ]
