@@ -24,7 +24,7 @@ from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
 from partway.errors import shorten
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
-from partway.programs import kept_jit
+from partway.programs import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats
 from partway.rng import controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
@@ -225,7 +225,7 @@ def _axes(tree: T, stacked: Stacked) -> T:
     return jax.tree.unflatten(jax.tree.structure(tree), [0 if has else None for has in stacked])
 
 
-@kept_jit(static_argnames=["stacked"])
+@kept_jit(static_argnames=["stacked"], compiler_options=RUNS_ONCE)
 def _init_compiled(
     world: World, pair: ControllerPair, seeds: jax.Array, keys: jax.Array, stacked: tuple[Stacked, Stacked]
 ) -> tuple[ControllerPair, Carry]:
