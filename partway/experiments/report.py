@@ -11,7 +11,7 @@ from rich.text import Text
 
 from partway.bound.report import assumptions
 from partway.experiments.statistics import Estimate
-from partway.experiments.summary import Summary, summarise
+from partway.experiments.summary import UNSTABLE_MARK, Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
 from partway.schemes import REFERENCE
 from partway.tables import Grid, details_grid
@@ -91,7 +91,6 @@ def _estimate(value: Estimate) -> dict[str, Any]:
 COST_AND_LATENCY = ("cost\nper block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "latency\np95 s")
 ENERGY_AND_MESSAGES = ("device\nJ/task", "server\nJ/task", "sent", "up/\ndown")
 DELAY_TITLES = ("device\nwaits", "device\ncomputes", "radio\nsends", "server\nwaits", "server\ncomputes", "in all")
-UNSTABLE_MARK = "†"
 
 
 def _name(summary: Summary) -> str:

@@ -21,6 +21,8 @@ LATENCY = ("mean", "p50", "p95", "p99")
 LOSSES = ("devices", "waiting", "service")
 """Where the gap to the lower bound arises: the devices' choices, work left waiting at the server, its service."""
 NOTHING = Estimate(np.nan, np.nan, np.nan)
+UNSTABLE_MARK = "†"
+"""After the name of a scheme that is unstable in some seeds, in tables and figures."""
 NO_BOUND = "this dataset holds no lower bound"
 Series = Callable[[str], np.ndarray]
 """(seeds, blocks) of a field of `BlockMetrics`, by its name."""

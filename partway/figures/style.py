@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from partway.experiments.summary import COST_COMPONENTS, Summary
+from partway.experiments.summary import COST_COMPONENTS, UNSTABLE_MARK, Summary
 from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
 from partway.rng import stable_hash
 from partway.schemes import SCHEMES
@@ -70,8 +70,6 @@ COMPONENT_NAMES = dict(
     zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
 )
 COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per block]")
-UNSTABLE_MARK = "†"
-LONGEST_NAME = 30
 
 Row = Sequence[str | float]
 FigureData = tuple[Figure, list[Row]]
@@ -185,8 +183,8 @@ def short_number(value: float, _: object = None) -> str:
 
 
 def short_name(name: str) -> str:
-    """The name of a scheme in LONGEST_NAME characters at most."""
-    return shorten_name(name, LONGEST_NAME)
+    """The name of a scheme at the length that fits a figure."""
+    return shorten_name(name)
 
 
 def display_name(summary: Summary) -> str:
