@@ -20,7 +20,7 @@ from partway import rng
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system.exogenous import _product_high, arrivals, exogenous, gains
-from partway.system.load import load_of
+from partway.system.load import load_of, most_started
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
@@ -414,3 +414,16 @@ def test_devices_that_can_do_nothing_are_counted(changed: dict[str, Any], infeas
     found = load_with(SLOW_DEVICES | changed)
     assert found.infeasible_devices == infeasible
     assert ("can do nothing" in found.sentence()) == (infeasible > 0)
+
+
+def test_tasks_that_a_device_can_start_by_hand():
+    """Half a task of CPU: a task is started where the radio carries the other half, 5e5 bit in 0.1 s over 1 MHz.
+
+    That is where x >= x0 = (2^5 - 1) Gamma / (h p), with probability e^-x0; 64 intervals err by at most one of them.
+    """
+    scenario = load("paper", {"devices": 20, "device.cpu_max_hz": 1e10, "device.tx_power_max_w": 0.02})
+    devices = build(scenario, sample_placement(scenario)).devices
+    exact = np.exp(-31 * 1.5 / (np.asarray(devices.mean_gain) * 0.02))
+    found = most_started(devices)
+    assert (found >= exact - 1e-12).all() and (found <= exact + 1 / 64).all()
+    assert exact.min() < 0.5 < exact.max()

@@ -25,7 +25,8 @@ from partway.bound.device_program import Fading, Program, Solved, fading_above, 
 from partway.errors import InputError, shown
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
-from partway.system.types import ROUNDING, Device, Server
+from partway.system.load import most_started
+from partway.system.types import Device, Server
 from partway.system.world import MAX_PLANNED, World
 
 STATES = 32
@@ -91,8 +92,8 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None) -> B
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
-    max_tasks = np.floor(np.asarray(world.devices.capacity) + ROUNDING) + 1
-    if (np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots >= max_tasks).any():
+    arriving = np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots
+    if (arriving > most_started(world.devices)).any():
         raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
     with jax.enable_x64(True):
         dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())), STATES)
