@@ -24,7 +24,7 @@ from partway.experiments import report
 from partway.experiments.comparison import execute, make_plan
 from partway.experiments.summary import Summary, summarise
 from partway.figures import profile as profile_report
-from partway.files import load_dataset
+from partway.netcdf import load_dataset
 from partway.schemes import SCHEMES
 
 DOCS = Path(__file__).parents[1] / "docs"

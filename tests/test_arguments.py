@@ -15,7 +15,7 @@ from partway.errors import InputError
 from partway.experiments.comparison import compare, make_plan
 from partway.experiments.sweep.axes import parse_axes
 from partway.experiments.sweep.run import sweep
-from partway.files import load_dataset
+from partway.netcdf import load_dataset
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, Scheme, find_scheme
 from partway.simulation import rollout as rollouts

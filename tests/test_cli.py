@@ -22,6 +22,7 @@ from partway.cli.main import COMMANDS, main
 from partway.errors import InputError
 from partway.experiments.comparison import Plan
 from partway.experiments.sweep.axes import parse_axes
+from partway.netcdf import load_dataset
 from partway.provenance import version
 from partway.scenario.loading import load, preset_text, presets
 from partway.schemes import SCHEMES, hyperparameters
@@ -350,7 +351,7 @@ def test_compare_writes_what_it_prints(folder: Path):
     assert (folder / "a" / "results" / "results.json").read_text() == (folder / "r.json").read_text()
     assert (folder / "a" / "results" / "table.txt").read_text() == out
     assert load(folder / "a" / "results" / "scenario.toml") == load("paper", ["devices=2"])
-    dataset = store.load_dataset("a/results")
+    dataset = load_dataset("a/results")
     assert dataset["scheme"].values.tolist() == ["local", "random"]
     assert dict(dataset.sizes) | {"seed": 2, "block": 20, "device": 2} == dict(dataset.sizes)
     assert sorted(os.listdir(folder)) == ["a", "r.json"]
@@ -364,7 +365,7 @@ def results_are_replaced_only_when_asked(folder: Path) -> None:
     assert "exists already; add --overwrite" in refused(*COMPARE, "--json", "r.json")
     code, _, _ = call(*RUN, "--trace", "1", "0", "--out", "a/results", "--json", "r.json", "--overwrite")
     assert code == 0
-    assert store.load_dataset("a/results")["scheme"].values.tolist() == ["local"]
+    assert load_dataset("a/results")["scheme"].values.tolist() == ["local"]
     assert [scheme["name"] for scheme in json.loads((folder / "r.json").read_text())["schemes"]] == ["local"]
     assert set(before) != set(listing(folder))
     assert sorted(os.listdir(folder)) == ["a", "r.json"]

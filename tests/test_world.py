@@ -425,5 +425,6 @@ def test_tasks_that_a_device_can_start_by_hand():
     devices = build(scenario, sample_placement(scenario)).devices
     exact = np.exp(-31 * 1.5 / (np.asarray(devices.mean_gain) * 0.02))
     found = most_started(devices)
-    assert (found >= exact - 1e-12).all() and (found <= exact + 1 / 64).all()
+    assert (found >= exact - 1e-12).all()
+    assert (found <= exact + 1 / 64).all()
     assert exact.min() < 0.5 < exact.max()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from partway import files
+from partway import files, netcdf
 from partway.cli.stdout import results
 from partway.cli.terminal import FILE_WIDTH, Screen, terminal, working
 from partway.errors import InputError
@@ -187,7 +187,7 @@ def write_dataset(dataset: "xr.Dataset", folder: Path) -> None:
     """Write a comparison to a folder, without figures."""
     from partway.experiments import report
 
-    files.save_dataset(dataset, folder)
+    netcdf.save_dataset(dataset, folder)
     (folder / "results.json").write_text(dataset_json(dataset), "utf-8")
     (folder / "scenario.toml").write_text(dataset.attrs["scenario"], "utf-8")
     save_table(folder, partial(report.show, dataset))
