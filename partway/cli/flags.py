@@ -128,6 +128,12 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         default="uint8",
         help="data type in which tensors are sent (default: uint8)",
     )
+    add_inputs(group)
+    group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
+
+
+def add_inputs(group: "argparse._ArgumentGroup") -> None:
+    """--shape and --input."""
     group.add_argument(
         "--shape",
         nargs="+",
@@ -144,7 +150,6 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT=VALUE",
         help="fix inputs that are always the same, such as one that chooses a branch (sr=16000)",
     )
-    group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
 
 
 def seeds_of(options: argparse.Namespace, default: int | Sequence[int]) -> int | Sequence[int]:
