@@ -20,6 +20,7 @@ from test_cli import call, refused
 from test_profile import LIGHT, make_profiles, with_random_weights
 
 from partway.dnn import split as splitting
+from partway.dnn import weights
 from partway.dnn.boundary import boundaries, live_tensors, offered
 from partway.dnn.coding import LEVELS, Sent, coder, decoder, element_type, wires
 from partway.dnn.graph import load_network, profile_network
@@ -34,7 +35,7 @@ CASES = Path(__file__).parent / "onnx"
 SHAPES: dict[str, dict[str, Shape]] = {"kv": {"x": (1, 4, 32), "past": (1, 4, 32)}, "hwc_dyn": {"img": (64, 64, 3)}}
 """Of the inputs that the files leave open."""
 ONE_CUT = {
-    "unet": ("skip+up", (EACH + 2 * EACH // 4 + 128 + 256, 1024), FULL + 64),
+    "unet": ("skip+up", (EACH + EACH // 2 + 128 + 256, 1024), 2 * FULL),
     "yolo": ("m3+out4+out5", (123648, 12288), 8 * 256 + 6 * (64 + 16)),
     "encoder": ("weight0+v0+t0", (2 * 8 * 8 * 6 + 8 * 36 + 384, 0), 36 + 48 + 48),
     "lstm": ("s1+h0", (5 * (4 * 4 * 6 + 4 * 4 * 4), 0), 20 + 4),
@@ -174,9 +175,9 @@ def test_without_a_smaller_tensor_auto_says_so(tmp_path: Path):
 
 
 def test_names_are_understood_as_a_profile_writes_them(tmp_path: Path):
-    nodes = [conv("x", "block 1,relu"), conv("block 1,relu", "y")]
+    nodes = [conv("x", "block,relu"), conv("block,relu", "y")]
     net = load_network(saved(tmp_path, network(nodes, IMAGE, ["y"], SQUARE)))
-    assert [cut.tensors for cut in boundaries(net, "block_1_relu")] == [("block 1,relu",)]
+    assert [cut.tensors for cut in boundaries(net, "block_relu")] == [("block,relu",)]
 
 
 def test_control_flow_stays_whole_with_what_its_branches_read(tmp_path: Path):
@@ -218,6 +219,19 @@ def test_a_constant_output_comes_out_of_the_back_half(tmp_path: Path):
     assert cut.outputs["names"] == "back"
     found = run(tmp_path / "out" / cut.back.file, {"a": np.zeros((1, 4, 8, 8), np.float32)})
     assert found["names"].tolist() == [0, 1, 2]
+
+
+def test_an_output_that_is_no_tensor_comes_out_of_the_back_half(tmp_path: Path):
+    """ZipMap, with which scikit-learn's classifiers end: a dictionary of scores."""
+    zip_map = helper.make_node("ZipMap", ["p"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[7, 9])
+    nodes = [node("MatMul", "x w", "h"), node("MatMul", "h v", "s"), node("Softmax", "s", "p"), zip_map]
+    model = network(nodes, {"x": (1, 8)}, [], {"w": (8, 4), "v": (4, 2)})
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    scores = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    model.graph.output.append(helper.make_value_info("z", helper.make_sequence_type_proto(scores)))
+    (cut,) = split(saved(tmp_path, model), tmp_path / "out", cuts="h", verify=True).cuts
+    assert cut.verified is not None
+    assert (cut.verified.exact, cut.verified.top1_agreement) == (True, None)
 
 
 # Coded tensors
@@ -273,21 +287,21 @@ def test_float16_is_a_cast():
     assert np.array_equal(coded(values, "fp16")[1], values.astype(np.float16).astype(np.float32))
 
 
-def chain(weights: dict[str, np.ndarray]) -> ModelProto:
+def chain(matrices: dict[str, np.ndarray]) -> ModelProto:
     nodes = [node("MatMul", "x w", "h"), node("MatMul", "h v", "y")]
-    return network(nodes, {"x": (1, 8)}, ["y"], dict(weights))
+    return network(nodes, {"x": (1, 8)}, ["y"], dict(matrices))
 
 
 def test_what_coding_costs_is_measured_as_numpy_does(tmp_path: Path):
     """Errors and agreement over a folder of three inputs, by an independent formula."""
     rng = np.random.default_rng(3)
-    weights = {"w": rng.normal(size=(8, 6)).astype(np.float32), "v": rng.normal(size=(6, 4)).astype(np.float32)}
+    matrices = {"w": rng.normal(size=(8, 6)).astype(np.float32), "v": rng.normal(size=(6, 4)).astype(np.float32)}
     folder, inputs = tmp_path / "inputs", [rng.normal(size=(1, 8)).astype(np.float32) for _ in range(3)]
     folder.mkdir()
     for i, values in enumerate(inputs):
         np.save(folder / f"{i}.npy", values) if i else np.savez(folder / "0.npz", x=values)
     manifest = split(
-        saved(tmp_path, chain(weights)),
+        saved(tmp_path, chain(matrices)),
         tmp_path / "out",
         cuts="h",
         tensor_dtype="uint8",
@@ -296,9 +310,9 @@ def test_what_coding_costs_is_measured_as_numpy_does(tmp_path: Path):
     )
     errors, agree, largest = [], 0, 0.0
     for values in inputs:
-        h = values.astype(float) @ weights["w"]
+        h = values.astype(float) @ matrices["w"]
         step = (h.max() - h.min()) / 255
-        off = (np.floor((h - h.min()) / step + 0.5) * step + h.min()) @ weights["v"], h @ weights["v"]
+        off = (np.floor((h - h.min()) / step + 0.5) * step + h.min()) @ matrices["v"], h @ matrices["v"]
         errors.append(np.abs(off[0] - off[1]))
         agree += off[0].argmax() == off[1].argmax()
         largest = max(largest, np.abs(off[1]).max())
@@ -342,8 +356,8 @@ def test_every_kind_can_be_coded(tmp_path: Path, name: str, tensor_dtype: str):
     names = ["+".join(position.tensors) for position in load_network(path).positions]
     for cut in split(path, tmp_path / "out", cuts=names, tensor_dtype=tensor_dtype, verify=True).cuts:
         assert cut.verified is not None
-        assert cut.verified.largest_error is not None
-        assert cut.verified.largest_error < 0.1 * cut.verified.largest_output
+        assert cut.verified.mean_error is not None
+        assert cut.verified.mean_error < 0.02 * cut.verified.largest_output
         width = {"uint8": 8, "fp16": 16}[tensor_dtype]
         coded_tensors = [t for t in cut.tensors if t.dtype in ("float32", "float16") and t.wires[0].dtype != t.dtype]
         elements = sum(int(np.prod(t.shape)) for t in coded_tensors)
@@ -393,9 +407,9 @@ def test_inputs_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, ob
             (folder / name).write_bytes(content)
         else:
             np.savez(folder / name, **content)
-    weights = {"w": np.ones((8, 6), np.float32), "v": np.ones((6, 4), np.float32)}
+    ones = {"w": np.ones((8, 6), np.float32), "v": np.ones((6, 4), np.float32)}
     with pytest.raises(InputError, match=why):
-        split(saved(tmp_path, chain(weights)), tmp_path / "out", cuts="h", verify=True, inputs=folder)
+        split(saved(tmp_path, chain(ones)), tmp_path / "out", cuts="h", verify=True, inputs=folder)
     assert not (tmp_path / "out").exists()
 
 
@@ -433,9 +447,9 @@ def test_the_same_command_writes_the_same_files(tmp_path: Path):
 
 
 def test_two_cuts_never_share_a_folder(tmp_path: Path):
-    nodes = [conv("x", "a b"), conv("a b", "a_b"), conv("a_b", "y")]
+    nodes = [conv("x", "a,b"), conv("a,b", "a_b"), conv("a_b", "y")]
     path = saved(tmp_path, network(nodes, IMAGE, ["y"], SQUARE))
-    cuts = split(path, tmp_path / "out", cuts=["a b", "a_b"], verify=True).cuts
+    cuts = split(path, tmp_path / "out", cuts=["a,b", "a_b"], verify=True).cuts
     assert [cut.front.file for cut in cuts] == ["a_b/front.onnx", "a_b_2/front.onnx"]
 
 
@@ -464,8 +478,7 @@ def test_small_external_weights_are_embedded(tmp_path: Path):
 
 
 def test_copied_weights_are_those_that_a_half_reads(tmp_path: Path):
-    weights: dict[str, np.ndarray | Shape] = {"w": (4, 4, 3, 3), "v": (2, 4, 3, 3)}
-    model = network([conv("x", "a"), conv("a", "y", "v")], IMAGE, ["y"], weights)
+    model = network([conv("x", "a"), conv("a", "y", "v")], IMAGE, ["y"], {"w": (4, 4, 3, 3), "v": (2, 4, 3, 3)})
     (cut,) = split(external(tmp_path / "net", model), tmp_path / "out", cuts="a", copy_weights=True, verify=True).cuts
     assert [half.weights[0].bytes for half in cut.halves] == [4 * 4 * 4 * 9, 4 * 2 * 4 * 9]
     for half in cut.halves:
@@ -473,6 +486,41 @@ def test_copied_weights_are_those_that_a_half_reads(tmp_path: Path):
         assert (file.linked, file.file) == (False, f"{half.file}.data")
         content = (tmp_path / "out" / file.file).read_bytes()
         assert file.sha256 == splitting.hashlib.sha256(content).hexdigest()
+
+
+def test_linked_weights_of_files_with_the_same_name_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The front half reads one/weights.bin, the back half two/weights.bin; both links are in one folder."""
+    model = network([conv("x", "a"), conv("a", "y", "v")], IMAGE, ["y"], {"w": (4, 4, 3, 3), "v": (4, 4, 3, 3)})
+    for tensor, folder in zip(model.graph.initializer, ("one", "two"), strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "weights.bin").write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=f"{folder}/weights.bin")
+    path = saved(tmp_path, model)
+    monkeypatch.setattr(weights, "EMBEDDED_BYTES", 0)
+    (cut,) = split(path, tmp_path / "out", cuts="a", verify=True).cuts
+    assert [half.weights[0].file for half in cut.halves] == ["a/weights.bin", "a/weights.bin_"]
+    assert all(half.weights[0].linked for half in cut.halves)
+    assert cut.verified is not None
+    assert cut.verified.exact
+
+
+@pytest.mark.parametrize("layout", ["files", "triton"])
+def test_weights_are_copied_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str):
+    def link(*places: object) -> None:
+        raise OSError("another file system")
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(weights, "EMBEDDED_BYTES", 0)
+    path = external(tmp_path / "net", two_layers())
+    (cut,) = split(path, tmp_path / "out", cuts="a", layout=layout, verify=True).cuts
+    original = (tmp_path / "net" / "weights.bin").read_bytes()
+    for half in cut.halves:
+        assert not half.weights[0].linked
+        assert (tmp_path / "out" / half.weights[0].file).read_bytes() == original
+    assert cut.verified is not None
+    assert cut.verified.exact
 
 
 def bytes_read() -> int:
@@ -607,8 +655,8 @@ def test_a_single_number_is_reshaped_for_triton(tmp_path: Path):
 def test_a_type_that_triton_does_not_know_is_refused(tmp_path: Path):
     nodes = [node("MatMul", "x w", "h"), node("QuantizeLinear", "h s", "q", output_dtype=TensorProto.INT4)]
     nodes += [node("DequantizeLinear", "q s", "d"), node("MatMul", "d v", "y")]
-    weights: dict[str, np.ndarray | Shape] = {"w": (8, 6), "v": (6, 4), "s": np.asarray(np.float32(0.1))}
-    path = saved(tmp_path, network(nodes, {"x": (1, 8)}, ["y"], weights, opset=21))
+    given: dict[str, np.ndarray | Shape] = {"w": (8, 6), "v": (6, 4), "s": np.asarray(np.float32(0.1))}
+    path = saved(tmp_path, network(nodes, {"x": (1, 8)}, ["y"], given, opset=21))
     with pytest.raises(InputError, match="'q' has the data type int4, which Triton does not know"):
         split(path, tmp_path / "out", cuts="q", layout="triton")
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 """Flags that several commands share, and how their values are read."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,13 +128,13 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         default="uint8",
         help="data type in which tensors are sent (default: uint8)",
     )
-    add_inputs(group)
+    add_inputs(group.add_argument)
     group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
 
 
-def add_inputs(group: "argparse._ArgumentGroup") -> None:
-    """--shape and --input."""
-    group.add_argument(
+def add_inputs(add: Callable[..., object]) -> None:
+    """--shape and --input. `add`: the `add_argument` of a parser or of a group."""
+    add(
         "--shape",
         nargs="+",
         type=tensor_shape,
@@ -142,7 +142,7 @@ def add_inputs(group: "argparse._ArgumentGroup") -> None:
         metavar="INPUT=1x3x224x224",
         help="shapes of dynamic inputs",
     )
-    group.add_argument(
+    add(
         "--input",
         nargs="+",
         type=input_value,

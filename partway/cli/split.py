@@ -47,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=list(DTYPE_BITS),
         help="data type in which real numbers are sent; coder and decoder are part of the halves (default: their own)",
     )
-    flags.add_inputs(group)
+    flags.add_inputs(group.add_argument)
     group = parser.add_argument_group("verification")
     group.add_argument("--verify", action="store_true", help="run the halves and compare them with the whole network")
     group.add_argument(

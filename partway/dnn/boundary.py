@@ -74,12 +74,15 @@ def offered(network: Network, number: int) -> Boundary:
 
 
 def _named(network: Network, word: str) -> Boundary:
-    cuts = profile_network(network).cuts[1:-1]
-    for number, (cut, position) in enumerate(zip(cuts, network.positions, strict=True), 1):
-        if word in (cut.after, JOIN.join(position.tensors)):
-            return offered(network, number)
-    names = [word] if _tensor(network, word) else word.split(JOIN)
-    given = tuple(dict.fromkeys(_known_tensor(network, name) for name in names))
+    """The cut of that name; names in the file come before those in the profile, which may be cleaned."""
+    raw = [JOIN.join(position.tensors) for position in network.positions]
+    clean = [cut.after for cut in profile_network(network).cuts[1:-1]]
+    is_tensor = word in _names(network)
+    for names in (raw,) if is_tensor else (raw, clean):
+        if word in names:
+            return offered(network, names.index(word) + 1)
+    words = [word] if is_tensor or _tensor(network, word) else word.split(JOIN)
+    given = tuple(dict.fromkeys(_known_tensor(network, name) for name in words))
     if len(given) == 1:
         for number, position in enumerate(network.positions, 1):
             if position.tensors[0] == given[0]:

@@ -56,6 +56,7 @@ class Cutter:
         self._network = network
         self._dtypes = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in values}
         self._inputs = [value.name for value in graph.input]
+        self._declared = {value.name: value for value in network.original.graph.output}
         try:
             self._whole = onnx_ir.from_proto(network.model)
         except Exception as error:  # the exceptions of onnx_ir share no narrower base
@@ -109,6 +110,9 @@ class Cutter:
     def _back(self, sent: Sequence[Sent], outputs: Sequence[str]) -> ModelProto:
         """What decodes the tensors that were sent, and computes the outputs from them."""
         model = self._extracted([tensor.name for tensor in sent], outputs)
+        for value in model.graph.output:
+            if not value.type.tensor_type.elem_type:  # what is no tensor has lost its type when it was simplified
+                value.type.CopyFrom(self._declared[value.name].type)
         values, codes = list(model.graph.input), [decoder(tensor) for tensor in sent]
         nodes = [*(node for code in codes for node in code.nodes), *model.graph.node]
         del model.graph.node[:], model.graph.input[:]
@@ -120,9 +124,12 @@ class Cutter:
         whole = self._whole
         try:
             part = extract(whole.graph, inputs, outputs)
-            return onnx_ir.to_proto(onnx_ir.Model(part, ir_version=whole.ir_version, producer_name="partway"))
+            model = onnx_ir.to_proto(onnx_ir.Model(part, ir_version=whole.ir_version, producer_name="partway"))
         except Exception as error:  # the exceptions of onnx_ir share no narrower base
             raise InputError(f"'{self._network.path}' cannot be cut at {'+'.join(outputs)}: {error}") from None
+        for unordered in (model.graph.initializer, model.graph.value_info):  # of `extract`
+            unordered.sort(key=lambda one: one.name)
+        return model
 
 
 def _value(wire: Wire) -> ValueInfoProto:

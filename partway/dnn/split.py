@@ -46,6 +46,8 @@ LIBRARIES = (PACKAGE, "onnx", "onnx-ir", "onnxslim", "onnxruntime")
 LAYOUTS = ("files", "triton")
 EMBED, LINK, COPY = "embed", "link", "copy"
 """What becomes of external weights."""
+MODEL_FILES = (f"{FRONT}.onnx", f"{BACK}.onnx", triton.MODEL)
+"""Names of the halves, in the two layouts."""
 MAX_NAME = 60
 """Characters of a name that are kept in the name of a folder."""
 
@@ -230,6 +232,7 @@ class _Writer:
         external = weights.external_bytes(network.model)
         fits = network.path.stat().st_size + external <= weights.EMBEDDED_BYTES
         self._weights = COPY if copy_weights else EMBED if fits else LINK
+        self._links = weights.link_names(network.model, MODEL_FILES)
 
     def write(self, boundary: Boundary, tensor_dtype: str | None) -> SplitCut:
         """Write the halves of one cut, and verify them."""
@@ -266,7 +269,7 @@ class _Writer:
             weights.embed(model, source)
         beside = {
             EMBED: lambda: list[weights.WeightFile](),
-            LINK: lambda: weights.link(model, source, path.parent),
+            LINK: lambda: weights.link(model, source, path.parent, self._links),
             COPY: lambda: weights.copy(model, source, path.with_name(f"{path.name}.data")),
         }[self._weights]()
         raw = model.SerializeToString(deterministic=True)

@@ -1,7 +1,8 @@
 """Weights in external files, when a part of a network is saved in another folder: embedded, linked or copied."""
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -69,23 +70,34 @@ def embed(model: ModelProto, folder: Path) -> None:
         del tensor.external_data[:]
 
 
-def link(model: ModelProto, folder: Path, target: Path) -> list[WeightFile]:
+def link_names(network: ModelProto, taken: Iterable[str]) -> dict[str, str]:
+    """Location of every file of weights of a network -> a name for it in a folder where the names `taken` are used."""
+    names, used = dict[str, str](), set(taken)
+    for tensor in external_tensors(network):
+        location = external_data_helper.ExternalDataInfo(tensor).location
+        if location not in names:
+            names[location] = _free(Path(location).name, used)
+            used.add(names[location])
+    return names
+
+
+def _free(name: str, used: Collection[str]) -> str:
+    return name if name not in used else _free(f"{name}_", used)
+
+
+def link(model: ModelProto, folder: Path, target: Path, names: Mapping[str, str]) -> list[WeightFile]:
     """Make hard links in the folder `target` to the files of external weights in `folder`, and let the model use them.
 
     Nothing is read, unless the two folders are in different file systems: then the files are copied.
+
+    names  of `link_names`, the same for all parts of a network that are saved in one folder
     """
-    names, made = dict[str, str](), list[WeightFile]()
-    for tensor in external_tensors(model):
-        location = external_data_helper.ExternalDataInfo(tensor).location
-        if location not in names:
-            names[location] = _free(Path(location).name, set(names.values()))
-            made.append(_linked(folder / location, target / names[location]))
-        _set(tensor, "location", names[location])
+    tensors = external_tensors(model)
+    locations = dict.fromkeys(external_data_helper.ExternalDataInfo(tensor).location for tensor in tensors)
+    made = [_linked(folder / location, target / names[location]) for location in locations]
+    for tensor in tensors:
+        _set(tensor, "location", names[external_data_helper.ExternalDataInfo(tensor).location])
     return made
-
-
-def _free(name: str, taken: set[str]) -> str:
-    return name if name not in taken else _free(f"{name}_", taken)
 
 
 def _linked(source: Path, target: Path) -> WeightFile:
@@ -94,7 +106,7 @@ def _linked(source: Path, target: Path) -> WeightFile:
     with suppress(OSError):  # another file system, or one without links
         os.link(os.path.realpath(source), target)
         return WeightFile(target, True)
-    with source.open("rb") as read, target.open("wb") as write:
+    with source.open("rb", buffering=0) as read, target.open("wb") as write:
         _copy(read, 0, source.stat().st_size, write)
     return WeightFile(target, False)
 
@@ -109,7 +121,7 @@ def copy(model: ModelProto, folder: Path, target: Path) -> list[WeightFile]:
             info = external_data_helper.ExternalDataInfo(tensor)
             start, length = -(-write.tell() // ALIGNMENT) * ALIGNMENT, _length(tensor)
             write.seek(start)
-            with (folder / info.location).open("rb") as read:
+            with (folder / info.location).open("rb", buffering=0) as read:
                 _copy(read, info.offset or 0, length, write)
             for key, value in (("location", target.name), ("offset", start), ("length", length)):
                 _set(tensor, key, value)
@@ -117,16 +129,28 @@ def copy(model: ModelProto, folder: Path, target: Path) -> list[WeightFile]:
 
 
 def _copy(read: BinaryIO, offset: int, length: int, write: BinaryIO) -> None:
-    """Copy bytes to where `write` is. Pieces of zeros become holes: a sparse file stays sparse."""
-    read.seek(offset)
-    end = write.tell() + length
-    while left := end - write.tell():
-        piece = read.read(min(PIECE, left))
+    """Copy bytes to where `write` is; holes of a sparse file are not read and remain holes. `read` has no buffer."""
+    at, end, shift = offset, offset + length, write.tell() - offset
+    while (at := _data_from(read, at, end)) < end:
+        read.seek(at)
+        piece = read.read(min(PIECE, end - at))
         if not piece:
             break
-        write.seek(len(piece), os.SEEK_CUR) if piece == bytes(len(piece)) else write.write(piece)
-    write.truncate(end)
-    write.seek(end)
+        write.seek(at + shift)
+        write.write(piece)
+        at += len(piece)
+    write.truncate(end + shift)
+    write.seek(end + shift)
+
+
+def _data_from(file: BinaryIO, at: int, end: int) -> int:
+    """The first position from `at` on that is not in a hole of the file; `end` if there is none."""
+    if not hasattr(os, "SEEK_DATA"):  # Windows
+        return at
+    try:
+        return os.lseek(file.fileno(), at, os.SEEK_DATA)
+    except OSError as error:
+        return end if error.errno == errno.ENXIO else at
 
 
 def _set(tensor: TensorProto, key: str, value: object) -> None:
