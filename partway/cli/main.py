@@ -42,6 +42,7 @@ COMMANDS = (
     Command("bound", "compute a proven lower bound on the cost of every policy"),
     Command("cut", "find the best split point for each queue length and channel state"),
     Command("profile", "list where a network can be split and what each split costs", uses_jax=False),
+    Command("split", "write the two halves of a network as ONNX files, and verify them", uses_jax=False),
     Command("schemes", "list the schemes, or the hyperparameters of one", uses_jax=False),
     Command("scenarios", "list the shipped scenarios, or print one as commented TOML", uses_jax=False),
     Command("theorem1", "measure the cost of the separation that Theorem 1 claims is free"),
