@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from partway.rng import folded, rounds
 from partway.scenario.schema import Scenario
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
+from partway.threefry import folded, rounds
 
 
 @dataclass(frozen=True)
