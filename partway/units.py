@@ -41,7 +41,10 @@ def _spelled(prefixes: Mapping[str, float], sizes: Mapping[str, float]) -> Itera
             yield f"{prefix}{unit}", factor * size
 
 
-_PER_SECOND = {"bit/s": 1.0, "bits/s": 1.0, "bps": 1.0, "b/s": 1.0, "Bps": 8.0, "B/s": 8.0, "Byte/s": 8.0, "byte/s": 8.0}
+_PER_SECOND = {
+    **dict.fromkeys(("bit/s", "bits/s", "bps", "b/s"), 1.0),
+    **dict.fromkeys(("B/s", "Bps", "Byte/s", "byte/s"), 8.0),
+}
 RATE = Kind(dict(_spelled(LARGE | BINARY, _PER_SECOND)), True, "20Mbit/s or 5MB/s", 1.0, 1e15)
 """[bit/s]"""
 TIME = Kind(

@@ -40,7 +40,7 @@ COMMANDS = (
     Command("run", "run one scheme and record single devices block by block"),
     Command("sweep", "compare schemes at every point of a parameter grid"),
     Command("bound", "compute a proven lower bound on the cost of every policy"),
-    Command("cut", "find the best split point for each queue length and channel state"),
+    Command("cut", "find where to cut a network for a link and a deadline, and under load", uses_jax=False),
     Command("profile", "list where a network can be split and what each split costs", uses_jax=False),
     Command("schemes", "list the schemes, or the hyperparameters of one", uses_jax=False),
     Command("scenarios", "list the shipped scenarios, or print one as commented TOML", uses_jax=False),
@@ -73,11 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _open_streams()
             interrupts.install()
         options = build_parser().parse_args(arguments)
+        options.start_jax = partial(start_jax, own_process)
         if options.uses_jax:
-            if own_process:
-                _load_libraries()
-            cache_compiled_programs(own_process)
-            use_all_cores()
+            options.start_jax()
         with reserved():
             options.run(options)
         if sys.stdout:  # None where it is closed
@@ -266,6 +264,14 @@ def _print_version() -> None:
     from partway.provenance import version  # reads the metadata of installed packages
 
     print(f"partway {version()}", file=results())
+
+
+def start_jax(own_process: bool) -> None:
+    """Import and configure JAX. Commands that have an answer without it call this themselves."""
+    if own_process:
+        _load_libraries()
+    cache_compiled_programs(own_process)
+    use_all_cores()
 
 
 def _load_libraries() -> None:

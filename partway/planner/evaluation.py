@@ -11,7 +11,7 @@ m blocks in which the server finishes the task, 1 unless f_max is too low for it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from partway.planner.plan import PlanRule, plan_table
 from partway.pytree import cast_floats
 from partway.schemes import find_scheme, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout
-from partway.system.equations import affordable_bits, device_energy, feasible_action, server_energy
+from partway.system.equations import affordable_bits, feasible_action, local_work, power_for, server_energy
 from partway.system.types import Device, DeviceAction, Server
 
 PERCENTILE = 0.95
@@ -91,9 +91,9 @@ def policy_outcome(target: DeviceContext, name: str, simulated: Run, price: floa
         np.asarray(getattr(traces, field), np.float64)[:, warmup:, target.index]
         for field in ("started", "offload", "power", "cost")
     )
+    device_j = target.block_j(started - offload, power)
     tasks = float(np.sum(np.asarray(traces.arrivals)[:, warmup:, :, target.index]))
     fleet_tasks = float(np.sum(np.asarray(metrics.arrived)[:, warmup:]))
-    device_j = device.energy_coef * (started - offload) ** 3 + device.slot_s * power
     server_j = np.asarray(metrics.server_energy_j, np.float64)[:, warmup:]
     mean_latency_s, p95_latency_s = _latency(target, traces, warmup)
     return PolicyOutcome(
@@ -171,37 +171,34 @@ class SingleTask:
 
 
 def single_tasks(target: DeviceContext, rule: PlanRule) -> list[SingleTask]:
-    """The choice of the rule for a single task, running it locally at two CPU rates, and offloading all of it."""
-    parties = target.device, target.world.server, target.cpu_max_hz
-    local = single_task("all local", *parties, offload=0.0)
-    remote = single_task("all remote", *parties, offload=1.0)
-    return [_recommended(target, rule), local, at_full_speed(local, target.device), remote]
-
-
-def _recommended(target: DeviceContext, rule: PlanRule) -> SingleTask:
+    """The choice of the rule for a single task, running it locally, and offloading all of it."""
     plan, name = plan_table(target, rule, np.ones(1), np.ones(1)), "recommended"
-    if not plan.started[0, 0]:
-        return SingleTask(name, "the plan waits for a better channel or more tasks", np.nan, np.nan, np.nan)
-    return single_task(name, target.device, target.world.server, target.cpu_max_hz, float(plan.offload[0, 0]))
+    if plan.started[0, 0]:
+        chosen = single_task(name, target, float(plan.offload[0, 0]))
+    else:
+        chosen = SingleTask(name, "the plan waits for a better channel or more tasks", np.nan, np.nan, np.nan)
+    return [chosen, single_task("all local", target, 0.0), single_task("all remote", target, 1.0)]
 
 
-def single_task(name: str, device: Device, server: Server, cpu_max_hz: float, offload: float) -> SingleTask:
+def single_task(name: str, target: DeviceContext, offload: float) -> SingleTask:
     """A task of which the fraction `offload` is sent; the device runs the other part at one rate through the block."""
     with jax.enable_x64(True):
-        device, server = cast_floats((device, server), "float64")
+        device, server = cast_floats((target.device, target.world.server), "float64")
         action = DeviceAction(started=jnp.float64(1.0), offload=jnp.float64(offload))
-        bits, reason = float(sent_bits(device.task, action.offload)), _infeasible(device, action)
-        device_j = float(device_energy(device, device.mean_gain, action))
+        bits, reason = float(sent_bits(device.task, action.offload)), _infeasible(target, device, action)
+        power = np.asarray(power_for(device, device.mean_gain, action.offload))
         slot_s, block_s = float(device.slot_s), float(device.slot_s * device.slots)
         server_s, server_j = _serve(server, offload * float(device.server_work), block_s)
-    cpu_hz = (1.0 - offload) / float(device.capacity) * cpu_max_hz
+    local = local_work(action)
+    cpu_hz = float(target.cpu_hz(local))
     if reason:
         return SingleTask(name, reason, offload, bits, cpu_hz)
     radio_s, wait_s = (slot_s, block_s) if offload > 0 else (0.0, 0.0)
+    device_j = float(target.block_j(np.asarray(local), power))
     return SingleTask(name, "", offload, bits, cpu_hz, block_s, radio_s, wait_s, server_s, device_j, server_j)
 
 
-def _infeasible(device: Device, action: DeviceAction) -> str:
+def _infeasible(target: DeviceContext, device: Device, action: DeviceAction) -> str:
     """Why the action is infeasible for one task at the mean channel gain; "" if it is feasible."""
     feasible = feasible_action(device, jnp.float64(1.0), device.mean_gain, action)
     if float(feasible.offload) != float(action.offload):
@@ -209,28 +206,18 @@ def _infeasible(device: Device, action: DeviceAction) -> str:
         kbit = [number(float(bits) / 1e3) for bits in (sent_bits(device.task, action.offload), capacity)]
         return f"the radio is too slow: {kbit[0]} kbit to send, the radio slot carries {kbit[1]} kbit"
     if float(feasible.started) < 1:
-        block_s = float(device.slot_s * device.slots)
-        needed_s = float((1.0 - action.offload) / device.capacity) * block_s
+        needed_s, block_s = target.full_speed_s(local_work(action)), float(device.slot_s * device.slots)
         return f"the CPU is too slow: {number(needed_s)} s at f_max, a block has {number(block_s)} s"
     return ""
-
-
-def at_full_speed(local: SingleTask, device: Device) -> SingleTask:
-    """The whole task run at f_max: W / f_max [s], xi W f_max^2 [J]. No policy does so: they use the whole block."""
-    speedup = float(device.capacity)
-    return replace(
-        local,
-        name="all local, f_max",
-        cpu_hz=local.cpu_hz * speedup,
-        device_s=local.device_s / speedup,
-        device_j=local.device_j * speedup**2,
-    )
 
 
 def _serve(server: Server, work: float, block_s: float) -> tuple[float, float]:
     """(time [s], energy [J]) of a server that does `work` [mean tasks], as much as possible in each block."""
     block_capacity = float(server.slot_capacity) * server.slots
-    blocks = int(np.ceil(work / block_capacity))
-    served = [min(block_capacity, work - block * block_capacity) for block in range(blocks)]
-    service_per_slot = jnp.array(served)[:, None] / server.slots * jnp.ones(server.slots)
-    return blocks * block_s, float(jnp.sum(server_energy(server, service_per_slot)))
+    full, rest = divmod(work, block_capacity)
+
+    def energy_j(served: float) -> float:
+        """Of a block with so much work, at equal rates in all slots."""
+        return float(server_energy(server, jnp.full(server.slots, served / server.slots)))
+
+    return (full + (rest > 0)) * block_s, full * energy_j(block_capacity) + energy_j(rest)

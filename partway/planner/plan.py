@@ -18,7 +18,7 @@ from partway.errors import InputError
 from partway.planner.context import DeviceContext
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run
-from partway.system.equations import data_rate
+from partway.system.equations import data_rate, local_work
 from partway.system.fading import fading_quantile
 from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
@@ -89,9 +89,9 @@ def plan_table(target: DeviceContext, rule: PlanRule, queues: np.ndarray, fading
         numbers = (rule.value, rule.slope, rule.discount, rule.price, queues, fading)
         action = _decisions(device, *(jnp.asarray(each, jnp.float64) for each in numbers))
     started, offload = np.asarray(action.started), np.asarray(action.offload)
-    rows, cpu_hz = target.rows(offload), (started - offload) / float(target.device.capacity) * target.cpu_max_hz
+    rows, local = target.rows(offload), np.asarray(local_work(action))
     bits = np.asarray(target.device.task.bits)[rows]
-    return PlanTable(queues, fading, started, target.cuts[rows], offload, bits, cpu_hz)
+    return PlanTable(queues, fading, started, target.cuts[rows], offload, bits, target.cpu_hz(local))
 
 
 @jax.jit
