@@ -164,8 +164,8 @@ def _grid(answer: OneTask) -> Grid:
         seconds = (row.latency_s, row.device_s, row.link_s, *((row.rtt_s,) * has_rtt), row.server_s)
         cells = [number(value / time[0], DIGITS) for value in seconds]
         cells += [number(value / joule[0]) for value in (row.device_j, row.server_j)]
-        name = {"all remote": "(input) all remote", "all local": "(output) all local"}
-        after = name.get(name_of(answer, row), row.after)
+        words = name_of(answer, row)
+        after = row.after if words.startswith("cut") else words
         mark = [("yes" if row.meets else "no")] if deadline else []
         style = "bold" if row.cut == answer.choice.cut else ""
         grid.add_row(str(row.cut), after, prefixed(row.bits), *cells, *mark, style=style)

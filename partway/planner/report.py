@@ -118,8 +118,9 @@ def why_it_differs(result: CutResult, first: OneTask) -> list[str]:
     scenario, one, plan = result.target.scenario, first.recommended, result.typical()
     slot, block = (quantity(each, "s") for each in (scenario.slot_s, result.target.block_s))
     arriving = result.target.arrivals_per_block * scenario.devices / result.target.block_s
+    devices = f"{scenario.devices} devices share" if scenario.devices > 1 else "one device has"
     sentences = [
-        f"One task alone takes {quantity(one.latency_s, 's', 4)}. Here {scenario.devices} devices share the server, "
+        f"One task alone takes {quantity(one.latency_s, 's', 4)}. Here {devices} the server, "
         f"{number(arriving)} tasks arrive per second, the channel fades, and time is in blocks of {block}: a task "
         f"waits for the next block, a tensor is sent in one slot of {slot} after it, the server works in blocks, too."
     ]
