@@ -112,7 +112,9 @@ def run(options: argparse.Namespace) -> None:
     output.check_destinations(options)
     output.show_now(options, partial(_show_first, first))
     if not options.one_task:
-        options.start_jax()  # before anything is reserved: a signal meanwhile ends the process at once
+        options.start_jax(
+            module="partway.planner.evaluation"
+        )  # before anything is reserved: a signal meanwhile ends the process at once
     with output.destinations(options) as places:
         answers = Answers(first, *(_second(options, first) if not options.one_task else (None, "")))
         steps = places.steps(partial(_text, answers), partial(write, options, answers))
@@ -215,7 +217,7 @@ def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound
     if options.plan_from == "learned":
         return None, ""
     try:
-        return lower_bound(target.world), ""
+        return lower_bound(target.world, slack=False), ""
     except NoBound as reason:
         return None, f"{reason}: "
 

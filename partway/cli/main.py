@@ -266,16 +266,16 @@ def _print_version() -> None:
     print(f"partway {version()}", file=results())
 
 
-def start_jax(own_process: bool) -> None:
-    """Import and configure JAX. Commands that have an answer without it call this themselves."""
+def start_jax(own_process: bool, module: str = "partway.experiments.comparison") -> None:
+    """Import a module that computes, and configure JAX. Commands that have an answer without it call this."""
     if own_process:
-        _load_libraries()
+        _load_libraries(module)
     cache_compiled_programs(own_process)
     use_all_cores()
 
 
-def _load_libraries() -> None:
-    """Import what every simulation needs, and exempt its objects from garbage collection.
+def _load_libraries(module: str) -> None:
+    """Import a module with all that it needs, and exempt its objects from garbage collection.
 
     Searching them for garbage, which is never there, takes over a tenth of the time to import and to trace programs.
     A signal ends the process at once: a KeyboardInterrupt while jaxlib is imported may abort it with a stack trace.
@@ -284,7 +284,7 @@ def _load_libraries() -> None:
 
     gc.disable()
     with notice("loading libraries", terminal(errors=True)), interrupts.ending_by(partial(_interrupted, "", True)):
-        importlib.import_module("partway.experiments.comparison")
+        importlib.import_module(module)
     gc.freeze()
     gc.enable()
 

@@ -11,6 +11,7 @@ from partway.dnn.cuts import table_rows
 from partway.dnn.profile import Profile
 from partway.errors import InputError
 from partway.planner.statement import placed, with_tables
+from partway.programs import kept_jit
 from partway.scenario.schema import Scenario
 from partway.system.equations import local_energy, radio_energy
 from partway.system.fading import fading_quantile
@@ -167,12 +168,11 @@ def _scale_arrivals(scenario: Scenario, scale: float) -> Scenario:
 def max_throughput(devices: Device) -> np.ndarray:
     """(K,) the most tasks that each device can start and finish in a block, averaged over the fading."""
     with jax.enable_x64(True):
-        by_device: Device = jax.tree.map(lambda leaf: jnp.asarray(np.moveaxis(np.asarray(leaf), -1, 0)), devices)
-        points = jnp.asarray(fading_quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS))
-        return np.asarray(_throughput(by_device, points))
+        by_device: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), devices)
+        return np.asarray(_throughput(by_device, fading_quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS)))
 
 
-@jax.jit
+@kept_jit()
 def _throughput(devices: Device, points: jax.Array) -> jax.Array:
     """(K,) mean over values of the fading (points,); the device axis of `devices` is first."""
 
