@@ -36,9 +36,9 @@ from partway.planner.break_even import MAX_HZ, BreakEven, break_even, one_task_c
 from partway.planner.context import DeviceContext, context_at, device_context, max_throughput
 from partway.planner.evaluation import (
     SingleTask,
+    of_one_task,
     policy_outcome,
     run_scheme,
-    single_task,
     single_tasks,
 )
 from partway.planner.plan import PlanRule, exact_rule, learned_rule, plan_table
@@ -321,7 +321,7 @@ def test_a_proportional_task_by_hand():
     world = build(scenario, placement)
     device = jax.tree.map(lambda leaf: np.asarray(leaf)[..., 0], world.devices)
     target = DeviceContext(scenario, world, placement, read_profile("alexnet"), np.arange(33), 0, device, 1.0)
-    quarter, local, remote = (single_task("", target, offload) for offload in (0.25, 0.0, 1.0))
+    quarter, local, remote = of_one_task(target, ("quarter", "local", "remote"), (0.25, 0.0, 1.0))
     assert (quarter.reason, quarter.bits, quarter.cpu_hz) == ("", 1e6, pytest.approx(3e9))
     assert times(quarter) == pytest.approx((1.0, 0.1, 1.0, 1.0))
     assert (quarter.latency_s, quarter.device_j, quarter.server_j) == pytest.approx((3.1, 2.73, 0.1))
@@ -586,7 +586,7 @@ def test_a_least_cpu_rate_and_idle_power_add_to_the_energy(folder: Path):
     plain = small_network(folder)
     placement, index = plain.placement, plain.index
     fast, idle = (context_at(plain.scenario, plain.profile, placement, index, *more) for more in ((2e9,), (0.0, 3.0)))
-    local = [single_task("", target, 0.0) for target in (plain, fast, idle)]
+    local = [of_one_task(target, ("local",), (0.0,))[0] for target in (plain, fast, idle)]
     assert [(task.cpu_hz, task.device_j) for task in local] == [
         (pytest.approx(1e9), pytest.approx(0.1)),
         (pytest.approx(2e9), pytest.approx(0.4)),

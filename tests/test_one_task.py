@@ -1,6 +1,9 @@
 """The first answer of `partway cut`: one task in continuous time, by hand, by laws and against a search."""
 
+import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from partway.planner.one_task import Link, Processor, Question, at_rate, costs, 
 from partway.planner.statement import MAX_EFFICIENCY, efficiency, placed, with_rate
 from partway.scenario.loading import load
 
-RATE = 20e6
+ROOT = Path(__file__).parents[1]
 
 
 def profile_of(*cuts: tuple[int, int], input_bits: float = 1e6, seconds: list[float] | None = None) -> Profile:
@@ -380,3 +383,30 @@ def test_a_file_with_times_is_read(tmp_path: Path):
     file.write_text(write_profile(timed.with_seconds(np.linspace(0, 0.7, len(timed.cuts)))))
     assert cut(file, rate="20Mbit/s").all_local.latency_s == pytest.approx(0.7)
     assert cut("ppocr-rec", rate="20Mbit/s", server_times=file).all_remote.server_s == pytest.approx(0.7)
+
+
+BEFORE_JAX = """
+import contextlib, io, json, sys
+from partway.cli import main as cli
+out = io.StringIO()
+
+def stop(own_process, module):
+    heavy = [name for name in ("jax", "xarray", "matplotlib", "onnx", "pandas") if name in sys.modules]
+    json.dump({"printed": out.getvalue(), "heavy": heavy}, sys.stderr)
+    raise KeyboardInterrupt
+
+cli.start_jax = stop
+with contextlib.redirect_stdout(out), contextlib.suppress(KeyboardInterrupt):
+    cli.main(["cut", "ppocr-rec", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("stated", [(), ("--rate", "20Mbit/s")])
+def test_the_first_answer_is_printed_before_anything_heavy_is_imported(stated: tuple[str, ...]):
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE_JAX, *stated], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    found = json.JSONDecoder().raw_decode(done.stderr)[0]
+    assert found["heavy"] == []
+    assert found["printed"].startswith("At ")
+    assert "Break-even: " in found["printed"]

@@ -12,6 +12,7 @@ from rich.console import Console
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal, working
+from partway.dnn.profile import Profile, write_profile
 from partway.errors import InputError
 from partway.formatting import plain
 
@@ -111,10 +112,8 @@ def run(options: argparse.Namespace) -> None:
     first = question(options)
     output.check_destinations(options)
     output.show_now(options, partial(_show_first, first))
-    if not options.one_task:
-        options.start_jax(
-            module="partway.planner.evaluation"
-        )  # before anything is reserved: a signal meanwhile ends the process at once
+    if not options.one_task:  # before anything is reserved: a signal while JAX is loaded ends the process at once
+        options.start_jax(module="partway.planner.evaluation")
     with output.destinations(options) as places:
         answers = Answers(first, *(_second(options, first) if not options.one_task else (None, "")))
         steps = places.steps(partial(_text, answers), partial(write, options, answers))
@@ -140,27 +139,41 @@ def _show_first(first: "OneTask", console: Console) -> None:
 def question(options: argparse.Namespace) -> "OneTask":
     """The first answer to what the flags ask. An ONNX file is profiled first."""
     from partway.planner.answer import cut
-    from partway.planner.statement import QUANTITIES
+    from partway.planner.statement import QUANTITIES, stated_numbers
 
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
             raise InputError(f"--{flag} must be between {low} and {high}, got {value}")
     given = {name: value for name in QUANTITIES if (value := getattr(options, name)) is not None}
-    with working("reading the network", terminal(errors=True)):
-        return cut(
-            options.model,
-            scenario=options.scenario,
-            overrides=options.set,
-            device=options.device,
-            distance_m=options.distance_m,
-            device_times=options.device_times,
-            server_times=options.server_times,
-            tensor_dtype=options.tensor_dtype,
-            input_bits=options.input_bits,
-            shapes=dict(options.shape),
-            values=dict(options.input),
-            **given,
-        )
+    stated_numbers(given)  # what is wrong is said before a file is read
+    network: str | Profile = options.model
+    if Path(options.model).suffix.lower() == ".onnx":
+        with working("reading the network", terminal(errors=True)):
+            network = _profile(options)
+    stated = {} if isinstance(network, Profile) else {"shapes": dict(options.shape), "values": dict(options.input)}
+    return cut(
+        network,
+        scenario=options.scenario,
+        overrides=options.set,
+        device=options.device,
+        distance_m=options.distance_m,
+        device_times=options.device_times,
+        server_times=options.server_times,
+        tensor_dtype=options.tensor_dtype,
+        input_bits=options.input_bits,
+        **stated,
+        **given,
+    )
+
+
+def _profile(options: argparse.Namespace) -> Profile:
+    """The profile of an ONNX file, kept in the user's cache."""
+    import platformdirs
+
+    from partway.dnn.kept import kept_profile
+
+    folder = Path(platformdirs.user_cache_dir("partway")) / "profiles"
+    return kept_profile(folder, options.model, dict(options.shape), dict(options.input))
 
 
 def under_load(first: "OneTask") -> "DeviceContext":
@@ -172,7 +185,7 @@ def under_load(first: "OneTask") -> "DeviceContext":
     if stated.rate is not None:
         scenario = with_rate(scenario, index, float(placement.mean_gain_per_w[index]), stated.rate)
     with tempfile.TemporaryDirectory() as folder:
-        if Path(_task(scenario)["profile"]).suffix.lower() == ".onnx":
+        if first.file is None:
             scenario = _saved(first, scenario, Path(folder))
         return context_at(scenario, first.profile, placement, index, stated.cpu_min_hz or 0.0, stated.idle_w)
 
@@ -183,7 +196,6 @@ def _task(scenario: "Scenario") -> dict[str, Any]:
 
 def _saved(first: "OneTask", scenario: "Scenario", folder: Path, final: Path | None = None) -> "Scenario":
     """Write the profile into a folder -> the scenario whose tasks it is. `final`: what the folder will be called."""
-    from partway.dnn.profile import write_profile
     from partway.planner.statement import with_task
 
     name = f"{first.profile.name}.csv"

@@ -70,6 +70,7 @@ class OneTask:
 
     scenario  the system, with what was stated of its processors; its tasks are the profile
     place     finds the placement of all devices and the number of this one
+    file      the name or path under which a scenario finds the profile; None: there is none
     """
 
     profile: Profile
@@ -77,6 +78,7 @@ class OneTask:
     stated: Statement
     question: Question
     place: Callable[[], tuple[Placement, int]]
+    file: str | None = None
 
     @cached_property
     def choice(self) -> Choice:
@@ -205,8 +207,8 @@ def cut(
         if one is not None and other is not None:
             raise InputError(f"give --{kind}-rate or --{kind}-times, not both")
     bits = {} if input_bits is None else {"input_bits": input_bits}
-    task = {"kind": "layers", "profile": str(network), "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}
-    task["profile"] = network.name if isinstance(network, Profile) else str(network)
+    name = network.name if isinstance(network, Profile) else str(network)
+    task = {"kind": "layers", "profile": name, "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}
     plain = with_task(load(scenario, overrides), task)
     profile = read_network(network, shapes, values)
     if device_times is None and device_rate is None and profile.seconds is not None:
@@ -220,7 +222,17 @@ def cut(
     place = cache(lambda: placed(whole, device, distance_m))
     if device is not None or distance_m is not None:
         place()  # raises where they are out of range
-    return OneTask(profile, whole, stated, question_of(whole, profile, stated, place, tensor_dtype, input_bits), place)
+    question = question_of(whole, profile, stated, place, tensor_dtype, input_bits)
+    return OneTask(profile, whole, stated, question, place, _file(network))
+
+
+def _file(network: str | Path | Profile) -> str | None:
+    """The name or the path of a profile; None for a profile itself and for an ONNX file."""
+    return None if isinstance(network, Profile) or _is_onnx(network) else str(network)
+
+
+def _is_onnx(network: str | Path) -> bool:
+    return Path(network).suffix.lower() == ".onnx"
 
 
 def read_network(
@@ -231,7 +243,7 @@ def read_network(
     """The profile of a network that is named, or in a file. Raises InputError if it cannot be read."""
     if isinstance(network, Profile):
         return network
-    if Path(network).suffix.lower() == ".onnx":
+    if _is_onnx(network):
         from partway.dnn import graph  # needs the extra `onnx`
 
         return graph.profile_model(str(network), shapes=dict(shapes or {}), values=dict(values or {}))
