@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, SupportsFloat
 
 from partway.errors import InputError, compact, shown
 
@@ -67,7 +68,7 @@ BIT_ENERGY = Kind(dict(_spelled(SMALL, {"J/bit": 1.0, "J/b": 1.0, "J/B": 0.125})
 """[J/bit]"""
 
 
-def parsed(name: str, value: str | float, kind: Kind) -> float:
+def parsed(name: str, value: Any, kind: Kind) -> float:
     """A quantity in SI units.
 
     name   of the flag or argument, for errors
@@ -80,8 +81,10 @@ def parsed(name: str, value: str | float, kind: Kind) -> float:
         if not match:
             raise InputError(f"{name} must be a number and a unit, such as {kind.example}, got {shown(value)}")
         number = float(match[1]) * _size(name, value, match[2], kind)
-    else:
+    elif isinstance(value, SupportsFloat) and not isinstance(value, bool):
         number = float(value)
+    else:
+        raise InputError(f"{name} must be a number or a text such as {kind.example}, got {shown(value)}")
     if not (kind.least <= number <= kind.most or (kind.zero and number == 0)):
         limits = f"{'0 or ' * kind.zero}from {compact(kind.least)} to {compact(kind.most)}"
         unit = next(unit for unit, size in kind.units.items() if size == 1)

@@ -60,10 +60,12 @@ def test_what_people_write(text: str, kind: Kind, value: float):
         ("1MW", POWER, "--x '1MW': unknown unit 'MW'; write it like 0.8W or 200mW"),  # not a milliwatt
         ("10 MS", TIME, "--x '10 MS': unknown unit 'MS'; write it like 10ms or 0.5s"),
         ("20 Mbit/s up", RATE, "--x '20 Mbit/s up': unknown unit 'Mbit/s up'; write it like 20Mbit/s or 5MB/s"),
+        ([1], RATE, "--x must be a number or a text such as 20Mbit/s or 5MB/s, got an array"),
+        (True, TIME, "--x must be a number or a text such as 10ms or 0.5s, got true"),
         (math.nan, TIME, "--x must be 0 or from 1e-12 to 1000000000 s, got nan"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(text: str | float, kind: Kind, reason: str):
+def test_what_cannot_be_used_is_said_in_one_line(text: object, kind: Kind, reason: str):
     with pytest.raises(InputError) as error:
         parsed("--x", text, kind)
     assert str(error.value) == reason

@@ -198,32 +198,40 @@ def cut(
     given |= {"cpu_min": cpu_min, "cpu_max": cpu_max, "cpu_power": cpu_power, "idle_power": idle_power}
     given |= {"tx_power": tx_power, "energy_per_bit": energy_per_bit}
     numbers = stated_numbers(given)
-    if tensor_dtype not in DTYPE_BITS:
-        raise InputError(f"--tensor-dtype must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
-    for field in override_pairs(overrides):
-        if "task" in field.split("."):
-            raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")
     for kind, one, other in (("device", device_rate, device_times), ("server", server_rate, server_times)):
         if one is not None and other is not None:
             raise InputError(f"give --{kind}-rate or --{kind}-times, not both")
-    bits = {} if input_bits is None else {"input_bits": input_bits}
-    name = network.name if isinstance(network, Profile) else str(network)
-    task = {"kind": "layers", "profile": name, "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}
-    plain = with_task(load(scenario, overrides), task)
+    plain = with_task(load(scenario, _checked(overrides)), _task(network, tensor_dtype, input_bits))
     profile = read_network(network, shapes, values)
     if device_times is None and device_rate is None and profile.seconds is not None:
         device_times = profile.seconds.tolist()
-    times = {
-        "device_times": _times("--device-times", device_times, profile),
-        "server_times": _times("--server-times", server_times, profile),
-    }
-    stated = Statement(**numbers, **times)
+    at_device = _times("--device-times", device_times, profile)
+    at_server = _times("--server-times", server_times, profile)
+    stated = Statement(**numbers, device_times=at_device, server_times=at_server)
     whole = with_processors(plain, stated, profile)
     place = cache(lambda: placed(whole, device, distance_m))
     if device is not None or distance_m is not None:
         place()  # raises where they are out of range
     question = question_of(whole, profile, stated, place, tensor_dtype, input_bits)
     return OneTask(profile, whole, stated, question, place, _file(network))
+
+
+def _checked(overrides: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The overrides, none of which is about the task."""
+    pairs = override_pairs(overrides)
+    for field in pairs:
+        if "task" in field.split("."):
+            raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")
+    return pairs
+
+
+def _task(network: str | Path | Profile, tensor_dtype: str, input_bits: float | None) -> dict[str, Any]:
+    """The task of a scenario whose devices run the network."""
+    if tensor_dtype not in DTYPE_BITS:
+        raise InputError(f"--tensor-dtype must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
+    name = network.name if isinstance(network, Profile) else str(network)
+    bits = {} if input_bits is None else {"input_bits": input_bits}
+    return {"kind": "layers", "profile": name, "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}
 
 
 def _file(network: str | Path | Profile) -> str | None:
