@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jax.extend import random as jax_random
 from scipy import stats
 
-from partway import rng
+from partway import rng, threefry
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system.exogenous import _product_high, arrivals, exogenous, gains
@@ -192,11 +192,11 @@ def test_the_words_are_those_of_threefry(numbers: list[int]):
 
 def test_keys_in_numpy_are_those_of_jax():
     seeds = np.array([0, 3, 2**32 - 1], np.uint32)
-    key = rng.folded((np.zeros_like(seeds), seeds), 7)
+    key = threefry.folded((np.zeros_like(seeds), seeds), 7)
     for i, seed in enumerate(seeds):
         theirs = jax.random.fold_in(jax.random.key(jnp.uint32(seed), impl="threefry2x32"), 7)
         assert [int(word[i]) for word in key] == jax.random.key_data(theirs).tolist()
-        split = [[int(word[i]) for word in rng.folded(key, number)] for number in range(3)]
+        split = [[int(word[i]) for word in threefry.folded(key, number)] for number in range(3)]
         assert split == jax.random.key_data(jax.random.split(theirs, 3)).tolist()
 
 

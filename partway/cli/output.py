@@ -78,6 +78,16 @@ def destinations(options: argparse.Namespace, folder: bool = True) -> Generator[
         yield Destinations(out, file)
 
 
+class _Checked(Exception):
+    """Leaves `destinations` with nothing written."""
+
+
+def check_destinations(options: argparse.Namespace) -> None:
+    """Raise InputError where --out and --json cannot be written; nothing stays reserved."""
+    with contextlib.suppress(_Checked), destinations(options):
+        raise _Checked
+
+
 @contextlib.contextmanager
 def checkpoint_file(options: argparse.Namespace) -> Generator[Destination | None]:
     """The file of --save, None where there is none."""
@@ -104,6 +114,18 @@ def _inside(path: str, folder: Path) -> bool:
 def json_text(document: Mapping[str, Any]) -> str:
     """A document as JSON; raises ValueError for NaN, which JSON does not have."""
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def show_now(options: argparse.Namespace, table: Callable[[Console], object]) -> None:
+    """Print a first part of a result before the rest is computed, unless --json has standard output.
+
+    An output that cannot be written to is left to `finish`, which then fails as well.
+    """
+    if options.json != STDOUT:
+        with contextlib.suppress(OSError):
+            table(terminal())
+            if results():
+                results().flush()
 
 
 def finish(
