@@ -16,9 +16,9 @@ from partway.experiments.comparison import compare, make_plan
 from partway.experiments.sweep.axes import parse_axes
 from partway.experiments.sweep.run import sweep
 from partway.files import load_dataset
+from partway.pytree import floats_as_arrays
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, Scheme, find_scheme
-from partway.simulation import rollout as rollouts
 from partway.simulation.rollout import rollout
 from partway.system.world import World
 from partway.workers import process_count
