@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-grpc = pytest.importorskip("grpc")
-
 from partway.errors import InputError
 from partway.live import demo, endpoints
 from partway.live.accounts import metrics, stages
@@ -56,7 +54,7 @@ async def listening(
 
 def test_four_devices_on_sockets_cost_what_the_simulation_costs(network: tuple[Path, Halves, LivePlan]):
     """A real network, real sockets and a real clock: the same actions, and every task that is sent is answered."""
-    path, halves, plan = network
+    _, halves, plan = network
 
     async def main() -> tuple[Service, list[Any]]:
         async with listening(plan, halves) as (service, port):

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("google.protobuf")
-
 from partway.errors import InputError
 from partway.live import codec, tensors
 from partway.live.messages import (

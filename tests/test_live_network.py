@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("onnxruntime")
-
 from partway.errors import InputError
 from partway.live import demo
 from partway.live.halves import Halves

@@ -10,8 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip("google.protobuf")
-
 from partway.live.accounts import metrics, stages
 from partway.live.agent import ANSWERED, LOCAL, Agent, AgentLog
 from partway.live.clock import run_on_fake_clock

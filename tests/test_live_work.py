@@ -5,8 +5,6 @@ import asyncio
 import numpy as np
 import pytest
 
-pytest.importorskip("google.protobuf")
-
 from partway.live.clock import now, run_on_fake_clock, sleep_until
 from partway.live.work import Job, WorkQueue
 
