@@ -37,6 +37,9 @@ from partway.live.workload import Synthetic, Workload
 ANSWERED, LOCAL, FINISHED_HERE, WAITING = "answered", "local", "finished here", "waiting"
 """How a task ends: by the server, by the device as planned, by the device because the server did not, or not at all."""
 
+ALONE_AFTER = 3
+"""Broadcasts in a row that may be missing before a device sends nothing any more."""
+
 
 class Link(Protocol):
     """A server, from a device's side. Every method raises Refused."""
@@ -132,7 +135,7 @@ class Agent:
         self._first, self._epoch, self._one_way_s, self._tasks = 0, 0.0, 0.0, 0
         self._waiting = deque[TaskLog]()
         self._ended = list[TaskLog]()
-        self._running = set[asyncio.Task[None]]()
+        self._running, self._faults = set[asyncio.Task[None]](), list[BaseException]()
         self._heard = -1
 
     async def run(self) -> AgentLog:
@@ -144,6 +147,7 @@ class Agent:
         party = self._party = self._made(reply, workload)
         party.compile()
         hearing = asyncio.create_task(self._hear(party))
+        hearing.add_done_callback(lambda task: task.cancelled() or task.exception())  # a silent server is noticed
         try:
             await self._reports.put(Report(reply.session, 0, 0.0))
             await self._begin(hearing)
@@ -157,6 +161,8 @@ class Agent:
             self._end_block(party, workload, records)
             while self._running:
                 await asyncio.wait(self._running)
+            if self._faults:
+                raise self._faults[0]
             with contextlib.suppress(Refused):  # the server may have closed the session with the run
                 await self._link.leave(LeaveRequest(reply.session))
         finally:
@@ -227,8 +233,8 @@ class Agent:
         else:
             self._reports.put_nowait(Report(self._reply.session, block, party.queue))
         block = party.block
-        action = party.begin()
-        started = [self._waiting.popleft() for _ in range(int(action.started))]
+        action = party.begin(alone=self._is_alone(block))
+        started = [self._waiting.popleft() for _ in range(round(action.started))]
         self._spawn(self._run_tasks(block, started, float(action.offload)))
 
     def _end_block(self, party: DeviceParty, workload: Workload, records: dict[int, BlockRecord]) -> None:
@@ -245,7 +251,18 @@ class Agent:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Note that work has ended, and how if it failed."""
+        self._running.discard(task)
+        if not task.cancelled() and (fault := task.exception()):
+            self._faults.append(fault)
+
+    def _is_alone(self, block: int) -> bool:
+        """Whether the server has been silent for so long that nothing is sent to it."""
+        due = block - self._reply.broadcast_delay_blocks
+        return due - max(self._heard, self._first - 1) > ALONE_AFTER
 
     # Tasks
 

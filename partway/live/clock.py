@@ -23,19 +23,17 @@ def run_on_fake_clock(main: Coroutine[Any, Any, T]) -> T:
 
     Raises RuntimeError where all tasks wait for each other. What threads do is not waited for.
     """
-    loop = FakeTimeLoop()
-    try:
-        return loop.run_until_complete(main)
-    finally:
-        loop.close()
+    with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:
+        return runner.run(main)
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that, instead of waiting until a moment, takes it for the present."""
 
+    present = 0.0
+
     def __init__(self) -> None:
         super().__init__(_Skipping(self))
-        self.present = 0.0
 
     def time(self) -> float:
         return self.present
