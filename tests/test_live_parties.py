@@ -22,6 +22,8 @@ from partway.scenario.loading import load
 from partway.simulation.rollout import Run, rollout
 
 BLOCKS, SEED = 200, 3
+DELAY_S = 0.003
+"""How long a message takes."""
 TWO_CLASSES: dict[str, Any] = {
     "devices": 4,
     "weights": {"server_energy": 2.5e-3},  # the price and the server's rate matter
@@ -63,8 +65,8 @@ async def together(
 
 
 @cache
-def live(scheme: str, delay_s: float = 0.003) -> tuple[LivePlan, Service, list[AgentLog]]:
-    plan = plan_of(scheme)
+def live(scheme: str, delay_s: float = DELAY_S, blocks: int = BLOCKS) -> tuple[LivePlan, Service, list[AgentLog]]:
+    plan = plan_of(scheme, blocks)
 
     def made(service: Service, number: int) -> Agent:
         return Agent(MemoryLink(service, delay_s), request=RegisterRequest(device=number))
@@ -117,7 +119,7 @@ def test_live_memories_are_those_of_the_simulation(scheme: str):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_task_ends_once_and_takes_as_long_as_the_simulation_says(scheme: str):
-    plan, service, logs = live(scheme, 0.0)
+    plan, service, logs = live(scheme)
     run = simulated(scheme)
     assert run.traces is not None
     work = np.asarray(plan.world.devices.server_work)
@@ -133,7 +135,9 @@ def test_every_task_ends_once_and_takes_as_long_as_the_simulation_says(scheme: s
     ended = np.isfinite(expected.finished)
     answered = np.array([task.answered for task in tasks])
     assert np.isfinite(answered[ended]).all()
-    np.testing.assert_allclose(answered[ended], expected.finished[ended], atol=1e-6)
+    late = answered[ended] - expected.finished[ended]
+    assert late.min() > -1e-6
+    assert late.max() < DELAY_S + 1e-6  # until a result has come back
     np.testing.assert_allclose([task.arrived for task in tasks], expected.arrived, atol=1e-9)
     outcomes = np.array([task.outcome for task in tasks])
     np.testing.assert_array_equal(outcomes[ended] == ANSWERED, expected.cut[ended])
@@ -141,13 +145,13 @@ def test_every_task_ends_once_and_takes_as_long_as_the_simulation_says(scheme: s
 
 
 def test_the_stages_add_up_to_the_latency_of_the_simulation():
-    plan, _, logs = live("priced", 0.0)
+    plan, _, logs = live("priced")
     run = simulated("priced")
     assert run.traces is not None
     mine = stages([task for log in logs for task in log.tasks])
     theirs = latency(run.traces, np.asarray(plan.world.devices.server_work), plan.slot_s)
-    assert abs(mine.network) < 1e-6
-    assert sum(mine.delays.values()) == pytest.approx(mine.latency, abs=1e-6)
+    assert 0 < mine.network < 2 * DELAY_S
+    assert sum(mine.delays.values()) + mine.network == pytest.approx(mine.latency, abs=1e-6)
     # tasks that the end of the run cuts off are missing in the one and count in part in the other
     assert mine.delays["device"] == pytest.approx(theirs.delays[0, DELAYS.index("device")], rel=0.05)
     assert mine.delays["radio"] == pytest.approx(theirs.delays[0, DELAYS.index("radio")], rel=0.05)
@@ -161,16 +165,16 @@ def test_no_block_lacks_its_broadcast_and_none_begins_late():
 
 def test_a_slow_link_changes_nothing_while_messages_are_in_time():
     """0.15 s each way: a report has a block and a slot, 0.6 s, and a broadcast nearly a block, 0.4 s."""
-    plan, service, logs = live("priced", 0.15)
+    plan, service, logs = live("priced", 0.15, 40)
     assert [log.misses for log in logs] == [0, 0, 0, 0]
     measured = metrics(service.ledger, plan, service.party.changes, None)
-    np.testing.assert_allclose(measured.cost(), simulated("priced").metrics.cost(), rtol=1e-12)
+    np.testing.assert_allclose(measured.cost()[0], simulated("priced").metrics.cost()[0, :40], rtol=1e-12)
 
 
 def test_a_link_that_is_too_slow_is_counted_and_never_answered_by_a_newer_broadcast():
     """0.45 s each way: every broadcast comes a block late, when the one before it is used."""
-    _, service, logs = live("priced", 0.45)
-    assert all(log.misses > BLOCKS // 2 for log in logs)
+    _, service, logs = live("priced", 0.45, 40)
+    assert all(log.misses > 30 for log in logs)
     assert service.ledger.received == service.ledger.answered
 
 

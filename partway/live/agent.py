@@ -156,7 +156,7 @@ class Agent:
             for block in range(self._first, reply.blocks):
                 await sleep_until(self._start(block))
                 late.append(now() - self._start(block))
-                self._block(party, workload, records)
+                self._block(block, party, workload, records)
             await sleep_until(self._start(reply.blocks))
             self._end_block(party, workload, records)
             while self._running:
@@ -225,14 +225,12 @@ class Agent:
         while (report := await self._reports.get()) is not None:
             yield report
 
-    def _block(self, party: DeviceParty, workload: Workload, records: dict[int, BlockRecord]) -> None:
+    def _block(self, block: int, party: DeviceParty, workload: Workload, records: dict[int, BlockRecord]) -> None:
         """The start of a block."""
-        block = party.block
         if block > self._first:
             self._end_block(party, workload, records)
         else:
             self._reports.put_nowait(Report(self._reply.session, block, party.queue))
-        block = party.block
         action = party.begin(alone=self._is_alone(block))
         started = [self._waiting.popleft() for _ in range(round(action.started))]
         self._spawn(self._run_tasks(block, started, float(action.offload)))

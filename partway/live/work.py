@@ -38,6 +38,7 @@ class WorkQueue:
 
     def __init__(self, devices: int, slot_s: float):
         self._devices, self._slot_s, self._waiting = devices, slot_s, deque[Job]()
+        self._owed = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -61,8 +62,9 @@ class WorkQueue:
         return left
 
     def _slot(self, capacity: float, start: float) -> list[Job]:
-        """One slot. A job of which no more is missing than rounding leaves is done at its end."""
-        served, touched = 0.0, list[Job]()
+        """One slot. A job of which no more is missing than rounding leaves is done at its end; that is done later."""
+        served, touched = min(self._owed, capacity), list[Job]()
+        self._owed -= served
         while self._waiting and served < capacity:
             job = self._waiting[0]
             touched.append(job)
@@ -73,5 +75,8 @@ class WorkQueue:
             if job.left > min(TOLERANCE, job.work / 2):
                 break
             job.done = start + min(served / capacity, 1.0) * self._slot_s
+            self._owed += job.left
             self._waiting.popleft()
+        if not self._waiting:
+            self._owed = 0.0
         return touched
