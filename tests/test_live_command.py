@@ -8,8 +8,8 @@ import pytest
 
 from partway.cli.main import main
 from partway.live import extra
-from partway.live.agent import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 from partway.live.documents import tasks_of
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 
 
 @pytest.mark.parametrize("command", [["live"], ["serve"], ["join", "127.0.0.1:7070"]])

@@ -12,7 +12,7 @@ import pytest
 from partway.errors import InputError
 from partway.live import demo, endpoints
 from partway.live.accounts import metrics, stages
-from partway.live.agent import ANSWERED, Agent
+from partway.live.agent import Agent
 from partway.live.grpc_client import GrpcLink
 from partway.live.grpc_server import ATTEND, INFER, MAX_MESSAGE_BYTES, REGISTER, GrpcServer
 from partway.live.halves import Halves
@@ -20,6 +20,7 @@ from partway.live.messages import InferRequest, LeaveRequest, Refused, RegisterR
 from partway.live.network import write_small_network
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
+from partway.live.tasks import ANSWERED
 from partway.scenario.loading import load
 from partway.simulation.rollout import rollout
 
@@ -33,7 +34,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Halves, Liv
     halves = Halves(path, "fp16")
     scenario = load(
         demo.scenario_for(halves.profile, demo.write_network_profile(halves.profile, folder)),
-        {"slot_s": 0.02, "device.cpu_max_hz": 1.5e9, "group.fast.cpu_max_hz": 2.5e9, "device.arrival_prob": 0.3},
+        {"slot_s": 0.02, "group.slow.cpu_max_hz": 1.5e9, "group.fast.cpu_max_hz": 2.5e9, "device.arrival_prob": 0.3},
     )
     plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, model_sha256=halves.sha256)
     return path, halves, plan

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from partway.live.accounts import metrics, stages
-from partway.live.agent import ANSWERED, LOCAL, Agent, AgentLog
+from partway.live.agent import Agent, AgentLog
 from partway.live.clock import run_on_fake_clock
 from partway.live.memory import MemoryLink
 from partway.live.messages import RegisterRequest
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
+from partway.live.tasks import ANSWERED, LOCAL
 from partway.measurement.latency import DELAYS, finish_times, latency
 from partway.scenario.loading import load
 from partway.simulation.rollout import Run, rollout

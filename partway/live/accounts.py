@@ -9,10 +9,10 @@ import numpy as np
 
 from partway.bound.certificate import Certificate
 from partway.controllers.block import DeviceOutcome, ServerOutcome, Transition
-from partway.live.agent import ANSWERED, FINISHED_HERE, LOCAL, TaskLog
 from partway.live.messages import BlockRecord
 from partway.live.plan import LivePlan
 from partway.live.service import Ledger
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, TaskLog
 from partway.measurement.latency import DELAYS
 from partway.measurement.metrics import BlockMetrics, Parties, measure
 from partway.pytree import cast_floats

@@ -1,25 +1,23 @@
-"""The device's side of a live run: blocks on a clock, tasks on an emulated CPU and radio, a link to a server.
+"""The device's side of a live run: blocks on a clock, and a connection that it takes up again when it breaks.
 
-At the start of a block the device ends the one before (its memory learns), decides, and reports its queue. During the
-block it runs the tasks that it has started, one after another at a constant rate; the rest of the one that was cut goes
-out in the slot after the block, and its result is waited for while later blocks go on.
+At the start of a block the device ends the one before (its memory learns), decides, and reports its queue. A server
+that says nothing for several blocks is taken for lost: from then on the device keeps all its tasks, until the server is
+heard again. Nothing that a server or a network does keeps a device from its blocks.
 """
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from partway.live.clock import now, sleep_until
 from partway.live.device import DeviceParty
-from partway.live.engine import Engine, NoEngine, Tensors
+from partway.live.engine import Engine, NoEngine
 from partway.live.messages import (
     BlockRecord,
-    BroadcastNews,
     InferReply,
     InferRequest,
     LeaveRequest,
@@ -32,13 +30,15 @@ from partway.live.messages import (
     Start,
 )
 from partway.live.plan import controller_of, device_of
+from partway.live.tasks import Rest, TaskLog, Tasks, Timing
 from partway.live.workload import Synthetic, Workload
-
-ANSWERED, LOCAL, FINISHED_HERE, WAITING = "answered", "local", "finished here", "waiting"
-"""How a task ends: by the server, by the device as planned, by the device because the server did not, or not at all."""
 
 ALONE_AFTER = 3
 """Broadcasts in a row that may be missing before a device sends nothing any more."""
+PASSING = ("UNAVAILABLE", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNKNOWN")
+"""Refusals after which the same may be tried again."""
+FIRST_PAUSE_BLOCKS, MAX_PAUSE_BLOCKS = 0.5, 8.0
+"""How long a device waits before it tries again: twice as long every time, up to the second number [blocks]."""
 
 
 class Link(Protocol):
@@ -62,35 +62,11 @@ class Link(Protocol):
 
 
 @dataclass(frozen=True)
-class TaskLog:
-    """One task: when things happened to it, in seconds from the start of block 0, NaN for what did not.
-
-    arrived        when it came into the queue
-    begun, cut     when the device began and ended its part
-    sent           when the radio's slot ended
-    answered       when its result was there
-    wait_s, run_s  how long it waited and took at the server, by the server's clock
-    """
-
-    device: int
-    number: int
-    block: int
-    arrived: float
-    begun: float = np.nan
-    cut: float = np.nan
-    sent: float = np.nan
-    answered: float = np.nan
-    wait_s: float = np.nan
-    run_s: float = np.nan
-    offload: float = 0.0
-    outcome: str = WAITING
-
-
-@dataclass(frozen=True)
 class AgentLog:
     """What a device did: its number, its blocks and its tasks.
 
     misses  blocks in which the broadcast that was due was not there
+    alone   blocks in which it sent nothing because the server was silent
     late_s  (blocks,) how late each block began [s]
     """
 
@@ -98,6 +74,7 @@ class AgentLog:
     records: dict[int, BlockRecord]
     tasks: list[TaskLog]
     misses: int
+    alone: list[int]
     late_s: np.ndarray
 
 
@@ -130,45 +107,67 @@ class Agent:
         """
         self._link, self._engine = link, engine or NoEngine()
         self._request, self._make_workload, self._named = request or RegisterRequest(), workload, named
-        self._reports = asyncio.Queue[Report | None]()
-        self._started = asyncio.Event()
-        self._first, self._epoch, self._one_way_s, self._tasks = 0, 0.0, 0.0, 0
-        self._waiting = deque[TaskLog]()
-        self._ended = list[TaskLog]()
-        self._running, self._faults = set[asyncio.Task[None]](), list[BaseException]()
-        self._heard = -1
+        self._outbox = asyncio.Queue[Report]()
+        self._session, self._heard, self._one_way_s = "", -1, 0.0
 
     async def run(self) -> AgentLog:
-        """Join, run all blocks, wait for what is on its way, leave. Raises Refused where the server refuses."""
-        asked = now()
-        reply = self._reply = await self._link.register(self._request)
-        self._one_way_s = (now() - asked) / 2
+        """Join, run all blocks, wait for what is on its way, leave.
+
+        Raises Refused where the server does not let it join, and MessageError where it breaks the protocol then.
+        """
+        reply = await self._register(self._request)
         workload = self._make_workload(reply)
-        party = self._party = self._made(reply, workload)
+        party = self._made(reply, workload)
         party.compile()
-        hearing = asyncio.create_task(self._hear(party))
-        hearing.add_done_callback(lambda task: task.cancelled() or task.exception())  # a silent server is noticed
+        workload.arrivals(0)  # compiles what draws them
+        begun: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
+        attending = asyncio.create_task(self._attend(party, reply, begun))
+        attending.add_done_callback(lambda task: task.cancelled() or task.exception())  # the device goes on alone
         try:
-            await self._reports.put(Report(reply.session, 0, 0.0))
-            await self._begin(hearing)
-            party.start_at(self._first, workload.gain(self._first))
-            records, late = dict[int, BlockRecord](), list[float]()
-            for block in range(self._first, reply.blocks):
-                await sleep_until(self._start(block))
-                late.append(now() - self._start(block))
-                self._block(block, party, workload, records)
-            await sleep_until(self._start(reply.blocks))
-            self._end_block(party, workload, records)
-            while self._running:
-                await asyncio.wait(self._running)
-            if self._faults:
-                raise self._faults[0]
-            with contextlib.suppress(Refused):  # the server may have closed the session with the run
-                await self._link.leave(LeaveRequest(reply.session))
+            await asyncio.wait({begun, attending}, return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                await attending
+                raise Refused("UNAVAILABLE", "the server has ended the stream before the first block")
+            return await self._blocks(party, workload, reply, *begun.result())
         finally:
-            hearing.cancel()
-        self._ended.extend(self._waiting)
-        return AgentLog(reply.device, records, self._ended, party.misses, np.array(late))
+            attending.cancel()
+
+    async def _blocks(
+        self, party: DeviceParty, workload: Workload, reply: RegisterReply, first: int, epoch: float
+    ) -> AgentLog:
+        """All blocks from the first one on."""
+        timing = Timing(epoch, reply.constants.numbers["slot_s"], reply.constants.slots)
+        within_s = reply.lease_blocks * timing.block_s
+        tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s))
+        records, late, alone = dict[int, BlockRecord](), list[float](), list[int]()
+        party.start_at(first, workload.gain(first))
+        self._outbox.put_nowait(Report("", first, party.queue))
+        try:
+            for block in range(first, reply.blocks + 1):
+                await sleep_until(timing.start(block))
+                if block > first:
+                    records[block - 1] = self._end_block(block - 1, party, workload, tasks)
+                if block == reply.blocks:
+                    break
+                late.append(now() - timing.start(block))
+                is_alone = block - reply.broadcast_delay_blocks - max(self._heard, first - 1) > ALONE_AFTER
+                alone += [block] if is_alone else []
+                action = party.begin(is_alone)
+                tasks.start(block, round(float(action.started)), float(action.offload))
+            ended = await tasks.drain()
+        finally:
+            tasks.stop()
+        with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
+            await self._link.leave(LeaveRequest(self._session))
+        return AgentLog(reply.device, records, ended, party.misses, alone, np.array(late))
+
+    def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
+        """End a block, whose arrivals join the queue, and report on it."""
+        arrivals = workload.arrivals(block)
+        record = party.end(arrivals, workload.gain(block + 1))
+        tasks.arrive(block, arrivals)
+        self._outbox.put_nowait(Report("", block + 1, party.queue, record))
+        return record
 
     def _made(self, reply: RegisterReply, workload: Workload) -> DeviceParty:
         policy = reply.policy
@@ -183,116 +182,60 @@ class Agent:
             policy.precision,
         )
 
-    # Time
+    # The server
 
-    @property
-    def _slot_s(self) -> float:
-        return self._reply.constants.numbers["slot_s"]
+    async def _register(self, request: RegisterRequest) -> RegisterReply:
+        asked = now()
+        reply = await self._link.register(request)
+        self._one_way_s, self._session = (now() - asked) / 2, reply.session
+        return reply
 
-    @property
-    def _block_s(self) -> float:
-        return self._reply.constants.slots * self._slot_s
+    async def _attend(
+        self, party: DeviceParty, reply: RegisterReply, begun: "asyncio.Future[tuple[int, float]]"
+    ) -> None:
+        """Keep the stream, and take it up again as the same device when it breaks after the first block.
 
-    def _start(self, block: int) -> float:
-        return self._epoch + block * self._block_s
-
-    async def _begin(self, hearing: "asyncio.Task[None]") -> None:
-        """Wait until the server has said when the first block starts. Raises what ended the stream before."""
-        starting = asyncio.create_task(self._started.wait())
-        await asyncio.wait({starting, hearing}, return_when=asyncio.FIRST_COMPLETED)
-        if not self._started.is_set():
-            starting.cancel()
-            await hearing
-            raise Refused("UNAVAILABLE", "the server has ended the stream before the first block")
-
-    # Blocks
-
-    async def _hear(self, party: DeviceParty) -> None:
-        """Take in what the server says."""
-        async for news in self._link.attend(self._outgoing()):
-            if isinstance(news, Start):
-                said = now() - self._one_way_s
-                self._first, self._epoch = news.block, said + news.in_s - news.block * self._block_s
-                self._started.set()
-            else:
-                self._take(party, news)
-
-    def _take(self, party: DeviceParty, news: BroadcastNews) -> None:
-        party.hear(news.block, news.values)
-        self._heard = max(self._heard, news.block)
+        begun  is told the first block, and when block 0 starts by this device's clock
+        """
+        block_s = reply.constants.slots * reply.constants.numbers["slot_s"]
+        pause = FIRST_PAUSE_BLOCKS * block_s
+        while True:
+            try:
+                async for news in self._link.attend(self._outgoing()):
+                    pause = FIRST_PAUSE_BLOCKS * block_s
+                    if isinstance(news, Start):
+                        if not begun.done():
+                            begun.set_result((news.block, now() - self._one_way_s + news.in_s - news.block * block_s))
+                        continue
+                    party.hear(news.block, news.values)
+                    self._heard = max(self._heard, news.block)
+            except Refused as error:
+                if not begun.done() or error.code not in PASSING:
+                    raise
+            if not begun.done():
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_BLOCKS * block_s)
+            with contextlib.suppress(Refused, MessageError):
+                await self._register(replace(self._request, device=reply.device, session=self._session))
 
     async def _outgoing(self) -> AsyncIterator[Report]:
-        while (report := await self._reports.get()) is not None:
-            yield report
+        """The greeting, and what is to be reported; what has piled up holds records of blocks, which are measured."""
+        yield Report(self._session, 0, 0.0)
+        while True:
+            yield replace(await self._outbox.get(), session=self._session)
 
-    def _block(self, block: int, party: DeviceParty, workload: Workload, records: dict[int, BlockRecord]) -> None:
-        """The start of a block."""
-        if block > self._first:
-            self._end_block(party, workload, records)
-        else:
-            self._reports.put_nowait(Report(self._reply.session, block, party.queue))
-        action = party.begin(alone=self._is_alone(block))
-        started = [self._waiting.popleft() for _ in range(round(action.started))]
-        self._spawn(self._run_tasks(block, started, float(action.offload)))
-
-    def _end_block(self, party: DeviceParty, workload: Workload, records: dict[int, BlockRecord]) -> None:
-        """The end of the block before, whose arrivals join the queue; the report on it."""
-        block = party.block
-        arrivals = workload.arrivals(block)
-        records[block] = party.end(arrivals, workload.gain(block + 1))
-        for slot in np.flatnonzero(arrivals).tolist():
-            arrived = block * self._block_s + (slot + 1) * self._slot_s
-            self._waiting.append(TaskLog(self._reply.device, self._tasks, block, arrived))
-            self._tasks += 1
-        self._reports.put_nowait(Report(self._reply.session, block + 1, party.queue, records[block]))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._over)
-
-    def _over(self, task: asyncio.Task[None]) -> None:
-        """Note that work has ended, and how if it failed."""
-        self._running.discard(task)
-        if not task.cancelled() and (fault := task.exception()):
-            self._faults.append(fault)
-
-    def _is_alone(self, block: int) -> bool:
-        """Whether the server has been silent for so long that nothing is sent to it."""
-        due = block - self._reply.broadcast_delay_blocks
-        return due - max(self._heard, self._first - 1) > ALONE_AFTER
-
-    # Tasks
-
-    async def _run_tasks(self, block: int, tasks: list[TaskLog], offload: float) -> None:
-        """Run the tasks of a block on the emulated CPU: L = j - offload of them at a constant rate."""
-        local = len(tasks) - offload
-        start = self._start(block)
-        for i, task in enumerate(tasks):
-            cut = offload > 0 and i == len(tasks) - 1
-            whole_cut = cut and local <= 0
-            begin = start + (self._block_s if whole_cut else i / local * self._block_s)
-            end = start + (self._block_s if cut else (i + 1) / local * self._block_s)
-            await sleep_until(begin)
-            begun = replace(task, begun=now() - self._epoch)
-            model, tensors = await self._engine.front(offload if cut else 0.0, task.number)
-            await sleep_until(end)
-            begun = replace(begun, cut=now() - self._epoch)
-            if cut:
-                self._spawn(self._send(block, begun, offload, model, tensors))
-            else:
-                self._ended.append(replace(begun, answered=begun.cut, outcome=LOCAL))
-
-    async def _send(self, block: int, task: TaskLog, offload: float, model: str, tensors: Tensors) -> None:
-        """Send the rest of a task when the emulated radio has carried it, and wait for the result."""
-        await sleep_until(self._start(block + 1) + self._slot_s)
-        sent = replace(task, sent=now() - self._epoch, offload=offload)
-        request = InferRequest(self._reply.session, task.number, block, offload, model, tensors)
-        try:
-            reply = await self._link.infer(request, self._reply.lease_blocks * self._block_s)
-        except (Refused, MessageError):
-            await self._engine.back(model, tensors)
-            self._ended.append(replace(sent, answered=now() - self._epoch, outcome=FINISHED_HERE))
-            return
-        done = replace(sent, answered=now() - self._epoch, wait_s=reply.wait_s, run_s=reply.run_s, outcome=ANSWERED)
-        self._ended.append(done)
+    async def _ask(self, rest: Rest, within_s: float) -> InferReply | None:
+        """Have the server finish a task; None where it has not within so long. It may be asked again and again."""
+        end, pause = now() + within_s, within_s / 20
+        while True:
+            request = InferRequest(self._session, rest.task, rest.block, rest.offload, rest.model, rest.tensors)
+            try:
+                return await self._link.infer(request, max(end - now(), 0.0))
+            except MessageError:
+                return None
+            except Refused as error:
+                if error.code not in PASSING or now() + pause >= end:
+                    return None
+            await asyncio.sleep(pause)
+            pause = 2 * pause

@@ -41,6 +41,7 @@ def write_register(request: RegisterRequest) -> bytes:
         device=request.device,
         scenario_sha256=request.scenario_sha256,
         model_sha256=request.model_sha256,
+        session=request.session,
     ).SerializeToString()
 
 
@@ -52,6 +53,7 @@ def read_register(data: bytes) -> RegisterRequest:
         scenario_sha256=printable("scenario_sha256", given.scenario_sha256),
         model_sha256=printable("model_sha256", given.model_sha256),
         version=given.protocol_version,
+        session=printable("session", given.session),
     )
 
 

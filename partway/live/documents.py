@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from partway.formatting import plain
-from partway.live.agent import AgentLog, TaskLog
+from partway.live.agent import AgentLog
 from partway.live.plan import LivePlan
 from partway.live.service import Ledger
+from partway.live.tasks import TaskLog
 from partway.measurement.metrics import BlockMetrics
 
 SCHEMA_VERSION = 1
@@ -49,6 +50,7 @@ def of_device(log: AgentLog) -> dict[str, Any]:
             "schema_version": SCHEMA_VERSION,
             "device": log.device,
             "misses": log.misses,
+            "alone": log.alone,
             "late_s": log.late_s.tolist(),
             "tasks": [asdict(task) for task in log.tasks],
         }

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from partway.dnn.profile import Profile, table_rows
+from partway.dnn.cuts import table_rows
+from partway.dnn.profile import Profile
 from partway.errors import InputError, shorten, shown
 from partway.live.engine import Tensors
 

@@ -4,7 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from partway.live import codec, tensors
-from partway.live.messages import InferReply, InferRequest, LeaveRequest, News, RegisterReply, RegisterRequest, Report
+from partway.live.messages import (
+    InferReply,
+    InferRequest,
+    LeaveRequest,
+    News,
+    Refused,
+    RegisterReply,
+    RegisterRequest,
+    Report,
+)
 from partway.live.service import Service
 
 
@@ -26,9 +35,13 @@ class MemoryLink:
 
     async def infer(self, request: InferRequest, within_s: float) -> InferReply:
         """Have the rest of a task done."""
-        del within_s
-        reply = await self._service.infer(tensors.read_infer(await self._carried(tensors.write_infer(request))))
-        return tensors.read_inferred(await self._carried(tensors.write_inferred(reply)))
+        try:
+            async with asyncio.timeout(within_s):
+                data = await self._carried(tensors.write_infer(request))
+                reply = await self._service.infer(tensors.read_infer(data))
+                return tensors.read_inferred(await self._carried(tensors.write_inferred(reply)))
+        except TimeoutError:
+            raise Refused("DEADLINE_EXCEEDED", f"no answer within {within_s:g} s") from None
 
     async def leave(self, request: LeaveRequest) -> None:
         """Leave."""

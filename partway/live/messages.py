@@ -23,12 +23,17 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class RegisterRequest:
-    """A device wants to join. `device`: the number that it wants, None for any."""
+    """A device wants to join.
+
+    device   the number that it wants, None for any
+    session  the one that it had, if it comes back: whoever has it is that device
+    """
 
     device: int | None = None
     scenario_sha256: str = ""
     model_sha256: str = ""
     version: int = PROTOCOL_VERSION
+    session: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ OPSET, IR_VERSION = 17, 8
 
 
 def small_network() -> onnx.ModelProto:
-    """Three stages that halve the image; the second one adds its input to its output, so that a cut inside needs two
-    tensors. About 0.2 MB."""
+    """Three stages that halve the image; the second one adds its input to its output. About 0.2 MB."""
     rng, nodes, weights = np.random.default_rng(SEED), list[Any](), list[Any]()
 
     def convolution(source: str, name: str, inputs: int, outputs: int, stride: int = 1) -> str:

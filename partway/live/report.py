@@ -8,8 +8,8 @@ import numpy as np
 
 from partway.formatting import number
 from partway.live.accounts import Stages, stages
-from partway.live.agent import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.live.documents import series_of, tasks_of
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.measurement.latency import DELAYS
 from partway.tables import Grid
 

@@ -8,7 +8,6 @@ number says, whenever it arrives.
 """
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -34,33 +33,13 @@ from partway.live.messages import (
 )
 from partway.live.plan import LivePlan
 from partway.live.server import ServerParty, Turn
+from partway.live.sessions import Session, Sessions
 from partway.live.work import Job, WorkQueue
 
 LEAD_S = 0.5
 """How long before the first block the devices are told when it starts."""
-MAX_NEWS = 64
-"""News that wait for a device that does not read; then it is dropped."""
-MAX_JOBS = 1024
-"""Tasks of a device that the server keeps: waiting ones, and results for those who ask again."""
-
-
-@dataclass
-class Session:
-    """A device that has joined.
-
-    news    what it has not been told yet, None: that is all     queues   by block, what it has reported
-    heard   the last block that it has reported                   answers  by task, its result, present or future
-    fault   the rule that its stream has broken
-    """
-
-    device: int
-    key: str
-    heard: int
-    news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue[News | None](MAX_NEWS))
-    queues: dict[int, float] = field(default_factory=dict[int, float])
-    answers: dict[int, asyncio.Future[InferReply]] = field(default_factory=dict[int, asyncio.Future[InferReply]])
-    attending: bool = False
-    fault: str = ""
+EARLY_BLOCKS = 3
+"""Blocks by which a report may be ahead of this server's clock."""
 
 
 @dataclass
@@ -88,10 +67,10 @@ class Service:
         self.party = ServerParty(
             plan.pair.server, plan.world.server, plan.devices, plan.stream, plan.seed, plan.precision
         )
-        self._sessions = dict[str, Session]()
+        self._sessions = Sessions(plan.devices)
         self._full = asyncio.Event()
         self._epoch: float | None = None
-        self._block = 0
+        self._block, self._closed = 0, False
         self._new = list[Job]()
         self._jobs = WorkQueue(plan.devices, plan.slot_s)
         self._running = set[asyncio.Task[None]]()
@@ -108,23 +87,22 @@ class Service:
             raise Refused(
                 "FAILED_PRECONDITION", f"this server speaks version {PROTOCOL_VERSION}, you speak {request.version}"
             )
-        reply = self.plan.reply(self._free_number(request.device), secrets.token_hex(16))
-        for what in ("scenario_sha256", "model_sha256"):
-            wanted, has = getattr(request, what), getattr(reply, what)
-            if wanted not in ("", has):
-                raise Refused("FAILED_PRECONDITION", f"{what} is {shorten(has) or 'none'} here, you have {wanted}")
-        self._sessions[reply.session] = Session(reply.device, reply.session, self._block)
-        return reply
+        has = {"scenario_sha256": self.plan.scenario_sha256, "model_sha256": self.plan.model_sha256}
+        for what, mine in has.items():
+            if getattr(request, what) not in ("", mine):
+                raise Refused("FAILED_PRECONDITION", f"{what} is {mine or 'none'} here, you have another one")
+        session = self._sessions.admit(request.device, request.session, self._now())
+        return self.plan.reply(session.device, session.key)
 
     async def attend(self, reports: AsyncIterator[Report]) -> AsyncIterator[News]:
         """A device's stream, whose first message is a greeting that has its session: the news for it."""
         first = await anext(reports, None)
         if first is None:
             return
-        own = self._session(first.session)
+        own = self._sessions.of(first.session)
         if own.attending:
             raise Refused("FAILED_PRECONDITION", "this session has a stream already")
-        own.attending = True
+        own.attending = own.arrived = True
         reading = asyncio.create_task(self._read(own, reports))
         try:
             self._welcome(own)
@@ -138,14 +116,15 @@ class Service:
 
     async def infer(self, request: InferRequest) -> InferReply:
         """The rest of a task, when the server has done it. Asked again, it gives the same answer."""
-        own = self._session(request.session)
+        own = self._sessions.of(request.session)
+        if self._closed:
+            raise Refused("UNAVAILABLE", "the run has ended")
         if request.task in own.answers:
             self.ledger.duplicates += 1
             return await asyncio.shield(own.answers[request.task])
-        if len(own.answers) >= MAX_JOBS:
-            self._forget_answers(own)
-        if request.block > self._block + 1:
-            raise Refused("INVALID_ARGUMENT", f"block {request.block} has not begun; this is block {self._block}")
+        own.forget_answers()
+        if request.block > self._now() + 1:
+            raise Refused("INVALID_ARGUMENT", f"block {request.block} has not begun; this is block {self._now()}")
         if why := self._engine.refusal(request.model, request.tensors):
             raise Refused("INVALID_ARGUMENT", why)
         answer = own.answers[request.task] = asyncio.get_running_loop().create_future()
@@ -161,7 +140,7 @@ class Service:
 
     def leave(self, request: LeaveRequest) -> None:
         """A device leaves."""
-        self._remove(self._session(request.session))
+        self._end(self._sessions.of(request.session))
 
     # The run
 
@@ -171,10 +150,10 @@ class Service:
         try:
             await asyncio.wait_for(self._full.wait(), wait_s)
         except TimeoutError:
-            if not any(session.attending for session in self._sessions.values()):
+            if not any(session.attending for session in self._sessions):
                 raise Refused("DEADLINE_EXCEEDED", f"no device has joined within {wait_s:g} s") from None
         self._epoch = now() + LEAD_S
-        for session in self._attending():
+        for session in self._sessions.attending():
             self._welcome(session)
         for block in range(self.plan.blocks):
             await self._wait_for(block)
@@ -200,8 +179,8 @@ class Service:
             self._end_block(block)
         turn = self.party.begin()
         self.ledger.turns.append(turn)
-        for session in self._attending():
-            self._tell(session, self._broadcast(turn, session))
+        for session in self._sessions.attending():
+            self._sessions.tell(session, self._broadcast(turn, session))
         self._expire()
         for job in self._jobs.serve(turn.service_per_slot, self._start(block)):
             self._follow(job)
@@ -217,7 +196,7 @@ class Service:
             by_device[job.device] += job.work
         inflow = float(by_device.sum())
         self.ledger.inflow.append(inflow)
-        for session in self._sessions.values():
+        for session in self._sessions:
             if block in session.queues:
                 self._queues[session.device] = session.queues[block]
             session.queues = {at: queue for at, queue in session.queues.items() if at > block}
@@ -247,67 +226,39 @@ class Service:
 
     async def _finish(self) -> None:
         """Answer what is left at the end of the run, and close the streams."""
+        self._closed = True
         for job in [*self._jobs.drain(), *self._new]:
             job.done = now()
             self._follow(job)
         self._new.clear()
         while self._running:
             await asyncio.wait(self._running)
-        for session in self._attending():
-            self._tell(session, None)
+        for session in self._sessions.attending():
+            self._sessions.tell(session, None)
 
     # Sessions
 
-    def _session(self, key: str) -> Session:
-        if key not in self._sessions:
-            raise Refused("UNAUTHENTICATED", "this session is not known; register again")
-        return self._sessions[key]
+    def _now(self) -> int:
+        """The block of the devices that runs now, by the clock: this server's own may be late."""
+        return 0 if self._epoch is None else max(int((now() - self._epoch) // self.plan.block_s), 0)
 
-    def _attending(self) -> list[Session]:
-        return [session for session in self._sessions.values() if session.attending]
-
-    def _free_number(self, wanted: int | None) -> int:
-        taken = {session.device: session for session in self._sessions.values()}
-        if wanted is None:
-            free = [number for number in range(self.plan.devices) if number not in taken]
-            if not free:
-                raise Refused("RESOURCE_EXHAUSTED", f"all {self.plan.devices} places are taken")
-            return free[0]
-        if wanted >= self.plan.devices:
-            raise Refused("INVALID_ARGUMENT", f"devices are numbered from 0 to {self.plan.devices - 1}, got {wanted}")
-        if wanted in taken:
-            if taken[wanted].attending:
-                raise Refused("RESOURCE_EXHAUSTED", f"device {wanted} is here already")
-            self._remove(taken[wanted])
-        return wanted
-
-    def _remove(self, session: Session) -> None:
-        self._sessions.pop(session.key, None)
+    def _end(self, session: Session) -> None:
+        """A device is gone: its queue counts as empty."""
+        self._sessions.end(session)
         self._queues[session.device] = 0.0
-        self._tell(session, None)
 
     def _expire(self) -> None:
         """Forget devices that have not reported for the length of a lease."""
-        for session in list(self._sessions.values()):
-            if self._block - session.heard > self.plan.lease_blocks:
-                self._remove(session)
-
-    def _forget_answers(self, session: Session) -> None:
-        """Forget the oldest results of a device; refuse a task where all are still waited for."""
-        done = [task for task, answer in session.answers.items() if answer.done()]
-        if not done:
-            raise Refused("RESOURCE_EXHAUSTED", f"{MAX_JOBS} tasks of this device wait already")
-        for task in done[: MAX_JOBS // 2]:
-            del session.answers[task]
+        for session in self._sessions.expired(self._block, self.plan.lease_blocks):
+            self._queues[session.device] = 0.0
 
     def _welcome(self, session: Session) -> None:
         """Tell a device when its first block starts, once that is known."""
         if self._epoch is not None:
-            begun = int((now() - self._epoch) // self.plan.block_s) + 1
-            block = max(begun + 1, 0) if now() > self._epoch else 0
+            block = self._now() + 2 if now() > self._epoch else 0
             session.heard = block
-            self._tell(session, Start(block, self._epoch + block * self.plan.block_s - now()))
-        elif len(self._attending()) == self.plan.devices:
+            self._sessions.tell(session, Start(block, self._epoch + block * self.plan.block_s - now()))
+        elif len(self._sessions.attending()) == self.plan.devices:
             self._full.set()
 
     async def _read(self, session: Session, reports: AsyncIterator[Report]) -> None:
@@ -319,26 +270,17 @@ class Service:
                 self._note(session, report)
         except MessageError as error:
             session.fault = str(error)
-        self._tell(session, None)
+        self._sessions.tell(session, None)
 
     def _note(self, session: Session, report: Report) -> None:
-        """Keep what a device has reported, if it is about a block that can be."""
-        if not self._block - self.plan.lease_blocks <= report.block <= min(self._block + 3, self.plan.blocks):
+        """Keep what a device has reported: its queue if the server's block has not begun, its record in any case."""
+        if not 0 <= report.block <= min(self._now() + EARLY_BLOCKS, self.plan.blocks):
             return
         session.heard = max(session.heard, report.block)
-        session.queues[report.block] = report.queue
+        if report.block >= self._block:
+            session.queues[report.block] = report.queue
         if report.last is not None and report.block:
             self.ledger.records[report.block - 1, session.device] = report.last
-
-    def _tell(self, session: Session, news: News | None) -> None:
-        """Put news in a device's queue; one that does not read is dropped."""
-        try:
-            session.news.put_nowait(news)
-        except asyncio.QueueFull:
-            while not session.news.empty():
-                session.news.get_nowait()
-            session.news.put_nowait(None)
-            self._sessions.pop(session.key, None)
 
     def _broadcast(self, turn: Turn, session: Session) -> BroadcastNews:
         """The fields that the scheme reads; a device hears its own share only."""
