@@ -207,7 +207,7 @@ def test_another_device_may_have_the_place_of_one_that_is_gone():
         joined = Agent(MemoryLink(site.service, 0.002))
         site.devices[1] = asyncio.create_task(joined.run())
 
-    site, logs = run(disturb)
+    _, logs = run(disturb)
     assert [log.device for log in logs] == [0, 1, 2]
     assert 30 < len(logs[1].records) < BLOCKS
     assert logs[1].alone == []

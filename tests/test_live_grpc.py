@@ -1,6 +1,8 @@
 """The same parties over sockets: gRPC on loopback, and what the server refuses."""
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from partway.errors import InputError
 from partway.live import demo, endpoints
 from partway.live.accounts import metrics, stages
 from partway.live.agent import Agent
+from partway.live.credentials import Files
 from partway.live.grpc_client import GrpcLink
 from partway.live.grpc_server import ATTEND, INFER, MAX_MESSAGE_BYTES, REGISTER, GrpcServer
 from partway.live.halves import Halves
@@ -158,8 +161,10 @@ def test_a_task_that_is_sent_twice_is_done_once(network: tuple[Path, Halves, Liv
             session = (await link.register(RegisterRequest())).session
             model, tensors = halves.front_now(float(halves.shares[4]), 0)
             request = InferRequest(session, 7, 0, float(halves.shares[4]), model, tensors)
-            running = asyncio.create_task(service.run(0.01))
             stream = asyncio.create_task(attend_silently(link, session))
+            while not service._sessions.attending():
+                await asyncio.sleep(0.01)
+            running = asyncio.create_task(service.run(0.01))
             answers = await asyncio.gather(*(link.infer(request, 20.0) for _ in range(3)))
             running.cancel()
             stream.cancel()
@@ -171,6 +176,74 @@ def test_a_task_that_is_sent_twice_is_done_once(network: tuple[Path, Halves, Liv
     expected = halves.whole_now(0)["scores"]
     for answer in answers:
         np.testing.assert_allclose(answer.outputs["scores"], expected, atol=1e-2)
+
+
+def certificates(folder: Path) -> None:
+    """A CA, and what it has signed for a server at localhost and for a device: NAME.pem and NAME.key."""
+    extensions = {"server": "subjectAltName=DNS:localhost,IP:127.0.0.1", "device": "subjectAltName=DNS:device"}
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for ca in ("ca", "stranger"):
+        openssl("req", "-x509", *key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN={ca}")
+    for name, extension in extensions.items():
+        (folder / f"{name}.ext").write_text(extension)
+        openssl("req", "-new", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_only_a_device_that_the_ca_has_signed_can_speak(tmp_path: Path, network: tuple[Path, Halves, LivePlan]):
+    certificates(tmp_path)
+    at = {
+        name: tmp_path / name
+        for name in ("ca.pem", "stranger.pem", "server.pem", "server.key", "device.pem", "device.key")
+    }
+    server = Files(at["server.pem"], at["server.key"], at["ca.pem"]).for_server()
+
+    async def main() -> list[str]:
+        listener = GrpcServer(Service(network[2]))
+        port = await listener.start("127.0.0.1:0", server)
+        devices = {
+            "signed": Files(at["device.pem"], at["device.key"], at["ca.pem"]).for_device(),
+            "no certificate": Files(ca=at["ca.pem"]).for_device(),
+            "another server": Files(at["device.pem"], at["device.key"], at["stranger.pem"]).for_device(),
+            "no encryption": None,
+        }
+        reached = list[str]()
+        for name, credentials in devices.items():
+            link = GrpcLink(f"localhost:{port}", credentials=credentials)
+            try:
+                await link.probe()
+                reached.append(name)
+            except Refused as why:
+                assert why.code in endpoints.UNREACHABLE
+            finally:
+                await link.close()
+        await listener.stop(0)
+        return reached
+
+    assert asyncio.run(main()) == ["signed"]
+
+
+@pytest.mark.parametrize("secret", ["", "short", "x" * 10 + "\n" + "y" * 10])
+def test_a_token_that_can_be_guessed_is_refused(secret: str, tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text(secret)
+    with pytest.raises(InputError, match="16 printable characters"):
+        Files(token=file).secret()
+
+
+def test_files_that_belong_together_are_asked_for(tmp_path: Path):
+    with pytest.raises(InputError, match="give both"):
+        Files(cert=tmp_path / "cert").for_server()
+    with pytest.raises(InputError, match="needs --tls-cert"):
+        Files(ca=tmp_path / "ca").for_server()
+    with pytest.raises(InputError, match=r"--tls-ca .* cannot be read"):
+        Files(ca=tmp_path / "ca").for_device()
 
 
 async def attend_silently(link: GrpcLink, session: str) -> None:

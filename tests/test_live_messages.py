@@ -2,8 +2,10 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +116,23 @@ def test_tensors_travel_bit_for_bit(dtype: str):
     reply = tensors.read_inferred(tensors.write_inferred(InferReply(5, 0.1, 0.2, {"a": values}), "cut-2"))
     assert (reply.task, reply.wait_s, reply.run_s) == (5, 0.1, 0.2)
     np.testing.assert_array_equal(reply.outputs["a"], values)
+
+
+PROTO = Path(wire.__file__).parent
+FIELD = re.compile(r"^ +(optional |repeated )?(map<string, \w+>|[\w.]+) (\w+) = (\d+);", re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "module"), [("control", wire), ("open_inference", inference)])
+def test_the_generated_code_is_that_of_the_proto_files(name: str, module: Any):
+    """Every field of the text, and no other: `make protos` after a change."""
+    text = (PROTO / f"{name}.proto").read_text("utf-8")
+    written = sorted((field, int(number)) for _, _, field, number in FIELD.findall(text))
+    messages = [*module.DESCRIPTOR.message_types_by_name.values()]
+    for message in messages:  # which grows: messages inside messages
+        messages.extend(inner for inner in message.nested_types if not inner.GetOptions().map_entry)
+    generated = sorted((field.name, field.number) for message in messages for field in message.fields)
+    assert written == generated
+    assert len(written) > 20
 
 
 def report_with(**changes: Any) -> bytes:
