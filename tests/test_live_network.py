@@ -104,7 +104,7 @@ def test_the_first_scenario_is_stable_and_its_slow_devices_need_the_server(halve
     scenario = load(demo.scenario_for(profile, demo.write_network_profile(profile, tmp_path)))
     world = build(scenario, sample_placement(scenario))
     capacity = np.asarray(world.devices.capacity)
-    np.testing.assert_allclose(capacity, [1.5, 1.5, 2.5, 2.5])
+    np.testing.assert_allclose(capacity, [1.5, 2.5, 1.5, 2.5])
     load_ = load_of(scenario, world)
     assert load_.device_utilisation > 1  # alone a slow device finishes one task a block of 1.25 that arrive
     assert load_.system_utilisation < 0.5

@@ -43,6 +43,6 @@ def scenario_for(profile: Profile, path: Path) -> dict[str, Any]:
             "tx_power_max_w": 0.2,
             "task": {"kind": "layers", "profile": str(path), "tensor_dtype": "fp16"},
         },
-        "group": [{"name": "slow", "count": 2}, {"name": "fast", "count": 2, "cpu_max_hz": 1.0e9}],
+        "group": [{"name": "slow", "fraction": 0.5}, {"name": "fast", "fraction": 0.5, "cpu_max_hz": 1.0e9}],
         "server": {"cpu_max_hz": 2e9, "capacitance": 5.6e-27, "macs_per_cycle": profile.macs / SERVER_CYCLES},
     }

@@ -68,7 +68,7 @@ async def serve(
     use_precision(plan.precision)
     service = Service(plan, engine)
     service.party.compile()
-    server = GrpcServer(service, token)
+    server = GrpcServer(service, token, engine.max_bytes() if engine else 0)
     on_listening(await server.start(address, credentials))
     try:
         ledger = await service.run(wait_s)

@@ -30,6 +30,10 @@ class Engine(Protocol):
         """The back halves that there are."""
         ...
 
+    def max_bytes(self) -> int:
+        """Bytes of the largest tensors that a back half takes."""
+        ...
+
 
 class NoEngine:
     """No network: tasks take their time, and nothing is computed."""
@@ -51,3 +55,7 @@ class NoEngine:
     def models(self) -> list[str]:
         """None."""
         return []
+
+    def max_bytes(self) -> int:
+        """0."""
+        return 0

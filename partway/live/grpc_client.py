@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from partway.live import codec, tensors
-from partway.live.grpc_server import ATTEND, INFER, LEAVE, LIVE, OPTIONS, REGISTER, WITHIN_S
+from partway.live.grpc_server import ATTEND, INFER, LEAVE, LIVE, MAX_MESSAGE_BYTES, OPTIONS, REGISTER, WITHIN_S
 from partway.live.messages import (
     InferReply,
     InferRequest,
@@ -19,6 +19,7 @@ from partway.live.messages import (
     Report,
 )
 
+CLIENT_OPTIONS = (*OPTIONS, ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES))
 PROBE_S = 3.0
 """How long a server may take to say that it is there."""
 
@@ -29,9 +30,9 @@ class GrpcLink:
     def __init__(self, target: str, token: str = "", credentials: grpc.ChannelCredentials | None = None):
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         if credentials is None:
-            self._channel: Any = grpc.aio.insecure_channel(target, options=OPTIONS)
+            self._channel: Any = grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
         else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=CLIENT_OPTIONS)
         self._register, self._infer, self._leave = (self._channel.unary_unary(at) for at in (REGISTER, INFER, LEAVE))
         self._attend = self._channel.stream_stream(ATTEND)
 

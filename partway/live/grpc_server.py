@@ -17,12 +17,15 @@ CONTROL, INFERENCE = "partway.live.v1.Control", "inference.GRPCInferenceService"
 REGISTER, ATTEND, LEAVE = (f"/{CONTROL}/{name}" for name in ("Register", "Attend", "Leave"))
 INFER, LIVE = (f"/{INFERENCE}/{name}" for name in ("ModelInfer", "ServerLive"))
 MAX_MESSAGE_BYTES = 64 * 2**20
-"""A tensor at a cut, and what goes with it."""
+"""A tensor at a cut, and what goes with it, where it is not known how large it can be."""
+MAX_CONTROL_BYTES = 2**20
+"""A message without a tensor."""
 WITHIN_S = 20.0
 """How long a call of the control service may take: on a loaded machine the first takes seconds."""
+MAX_CALLS = 4096
+"""Calls that a server answers at a time; more are refused."""
 OPTIONS = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 2**10),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
@@ -42,13 +45,15 @@ CODES = {code.name: code for code in grpc.StatusCode}
 class GrpcServer:
     """A service on a port.
 
-    service  None: all that can be asked is whether it is there
-    token    that every call must bring; empty: none
+    service    None: all that can be asked is whether it is there
+    token      that every call must bring; empty: none
+    max_bytes  of the tensors at a cut: longer messages are not read
     """
 
-    def __init__(self, service: Service | None, token: str = ""):
+    def __init__(self, service: Service | None, token: str = "", max_bytes: int = MAX_MESSAGE_BYTES):
         self._given, self._token = service, token
-        self._server: Any = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=4096)
+        limit = ("grpc.max_receive_message_length", max_bytes + MAX_CONTROL_BYTES)
+        self._server: Any = grpc.aio.server(options=(*SERVER_OPTIONS, limit), maximum_concurrent_rpcs=MAX_CALLS)
         control: dict[str, Any] = {
             "Register": grpc.unary_unary_rpc_method_handler(self._register),
             "Attend": grpc.stream_stream_rpc_method_handler(self._attend),

@@ -126,6 +126,13 @@ class Halves:
         """The back halves."""
         return list(self._backs)
 
+    def max_bytes(self) -> int:
+        """Bytes of the largest tensors at a cut."""
+        sizes = [
+            sum(kind.itemsize * int(np.prod(shape)) for kind, shape in one.values()) for one in self._accepted.values()
+        ]
+        return max(sizes, default=0)
+
     def inputs(self, number: int) -> dict[str, np.ndarray]:
         """The random input of task `number`: an image's numbers are multiples of 1/255."""
         rng = np.random.default_rng((self._seed, number))
