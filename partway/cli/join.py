@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from partway.arguments import whole_number as whole
 from partway.cli import flags
 from partway.cli.flags import whole_number
 
@@ -19,6 +20,9 @@ EXAMPLES = {
     "A server on another machine": "partway join edge.local:7070 --tls-ca ca.pem --token-file token --model net.onnx",
 }
 
+MAX_COUNT = 1000
+"""Devices in one process."""
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway join`."""
@@ -27,6 +31,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
     group.add_argument(
         "--device", type=whole_number, metavar="N", help="its number in the scenario (default: a free one)"
+    )
+    group.add_argument(
+        "--count", type=whole_number, default=1, metavar="N", help="devices in this process (default: 1)"
     )
     group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
     group = parser.add_argument_group("connection")
@@ -52,22 +59,24 @@ def run(options: argparse.Namespace) -> None:
     from partway.live.messages import RegisterRequest
     from partway.live.network import write_small_network
 
+    whole("--count", options.count, 1, MAX_COUNT)
     cache_compiled_programs(own_process=True)
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
         model = write_small_network(Path(folder)) if options.model is None else options.model
         halves = Halves(model, "fp16", seed=options.device or 0)
-        log = asyncio.run(
+        logs = asyncio.run(
             endpoints.join(
                 options.target,
                 halves,
                 RegisterRequest(options.device, model_sha256=halves.sha256),
+                count=options.count,
                 token=files.secret(),
                 credentials=files.for_device(),
                 named=options.scheme,
             )
         )
-        document = documents.of_device(log)
+        document = documents.of_devices(logs)
 
         def show(console: Any) -> None:
             from partway.live.report import joined_table

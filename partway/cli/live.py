@@ -74,8 +74,8 @@ def _run(options: argparse.Namespace, plan: "LivePlan", folder: Path) -> tuple[d
     with processes.loopback(folder, [*asked, *model], model, plan.devices) as fleet:
         within_s = processes.START_S + plan.blocks * plan.block_s * 1.2
         fleet.wait(lambda: all(processes.finished(fleet).values()), within_s, "the run")
-        devices = [fleet.document(f"device-{number}") for number in range(plan.devices)]
-        return fleet.document("server"), devices
+        left = [fleet.document(name) for name in fleet.processes if name != "server"]
+        return fleet.document("server"), [device for document in left for device in document["devices"]]
 
 
 def _simulated(plan: "LivePlan") -> "Figures":

@@ -1,6 +1,6 @@
 """What a server and a device leave of a run, as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -43,18 +43,19 @@ def of_server(plan: LivePlan, ledger: Ledger, measured: BlockMetrics, bound: flo
     )
 
 
-def of_device(log: AgentLog) -> dict[str, Any]:
-    """What a device leaves: every task, and how well it kept the time."""
-    return plain(
+def of_devices(logs: Iterable[AgentLog]) -> dict[str, Any]:
+    """What the devices of a process leave: every task, and how well they kept the time."""
+    devices = [
         {
-            "schema_version": SCHEMA_VERSION,
             "device": log.device,
             "misses": log.misses,
             "alone": log.alone,
             "late_s": log.late_s.tolist(),
             "tasks": [asdict(task) for task in log.tasks],
         }
-    )
+        for log in logs
+    ]
+    return plain({"schema_version": SCHEMA_VERSION, "devices": devices})
 
 
 def series_of(document: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -66,7 +67,7 @@ def series_of(document: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def tasks_of(document: Mapping[str, Any]) -> list[TaskLog]:
-    """The tasks of a device's document."""
+    """The tasks of one device of such a document."""
     return [
         TaskLog(**{name: np.nan if value is None else value for name, value in task.items()})
         for task in document["tasks"]

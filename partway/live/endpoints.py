@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 import jax
@@ -83,26 +84,37 @@ async def join(
     engine: Engine | None,
     request: RegisterRequest,
     *,
+    count: int = 1,
     token: str = "",
     credentials: grpc.ChannelCredentials | None = None,
     named: str | None = None,
     patience_s: float = 30.0,
-) -> AgentLog:
-    """Run a device until its run ends. Raises InputError where the server cannot be reached within `patience_s`, or
-    refuses it."""
+) -> list[AgentLog]:
+    """Run devices until their run ends: `count` of them, each with a connection of its own.
+
+    request  of the first one; where it names a number, the others have the next ones
+
+    Raises InputError where the server cannot be reached within `patience_s`, or refuses one.
+    """
 
     def workload(reply: RegisterReply) -> Workload:
         use_precision(reply.policy.precision)
         return synthetic(reply)
 
-    link = GrpcLink(target, token, credentials)
+    links = [GrpcLink(target, token, credentials) for _ in range(count)]
+    first = request.device
+    asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
     try:
-        await _reach(link, patience_s)
-        return await Agent(link, engine, request, workload, named).run()
-    except (Refused, MessageError) as error:
-        raise InputError(f"{target}: {error}") from None
+        await _reach(links[0], patience_s)
+        agents = [Agent(link, engine, one, workload, named) for link, one in zip(links, asked, strict=True)]
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(agent.run()) for agent in agents]
+        return [task.result() for task in running]
+    except* (Refused, MessageError) as errors:
+        raise InputError(f"{target}: {errors.exceptions[0]}") from None
     finally:
-        await link.close()
+        for link in links:
+            await link.close()
 
 
 async def _reach(link: GrpcLink, patience_s: float) -> None:

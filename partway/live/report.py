@@ -139,9 +139,10 @@ def served_table(document: Mapping[str, Any]) -> Grid:
 
 def joined_table(document: Mapping[str, Any]) -> Grid:
     """What a device prints of its run."""
-    tasks = tasks_of(document)
+    tasks = [task for device in document["devices"] for task in tasks_of(device)]
     mine = stages(tasks)
-    grid = _plain(f"device {document['device']}: {len(tasks)} tasks")
+    numbers = ", ".join(str(device["device"]) for device in document["devices"])
+    grid = _plain(f"device {numbers}: {len(tasks)} tasks")
     grid.add_row("latency", number(1e3 * mine.latency, 4), "ms")
     for name in DELAYS:
         grid.add_row(f"  {NAMES[name]}", number(1e3 * mine.delays[name], 3), "ms")
