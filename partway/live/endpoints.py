@@ -104,15 +104,17 @@ async def join(
     links = [GrpcLink(target, token, credentials) for _ in range(count)]
     first = request.device
     asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
+    agents = [Agent(link, engine, one, workload, named) for link, one in zip(links, asked, strict=True)]
+    running = list[asyncio.Task[AgentLog]]()
     try:
         await _reach(links[0], patience_s)
-        agents = [Agent(link, engine, one, workload, named) for link, one in zip(links, asked, strict=True)]
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(agent.run()) for agent in agents]
-        return [task.result() for task in running]
-    except* (Refused, MessageError) as errors:
-        raise InputError(f"{target}: {errors.exceptions[0]}") from None
+        running = [asyncio.create_task(agent.run()) for agent in agents]
+        return list(await asyncio.gather(*running))
+    except (Refused, MessageError) as error:
+        raise InputError(f"{target}: {error}") from None
     finally:
+        for task in running:
+            task.cancel()
         for link in links:
             await link.close()
 
