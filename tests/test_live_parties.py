@@ -4,20 +4,26 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from partway.errors import InputError
+from partway.experiments.checkpoint import save
+from partway.experiments.comparison import make_plan as make_comparison
 from partway.live.accounts import metrics, stages
-from partway.live.agent import Agent, AgentLog
+from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock
+from partway.live.memories import run_of
 from partway.live.memory import MemoryLink
 from partway.live.messages import RegisterRequest
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
 from partway.live.tasks import ANSWERED, LOCAL
+from partway.measurement.checkpoint import read
 from partway.measurement.latency import DELAYS, finish_times, latency
 from partway.scenario.loading import load
 from partway.simulation.rollout import Run, rollout
@@ -188,3 +194,34 @@ def test_the_order_in_which_devices_join_changes_nothing():
     service, _ = run_on_fake_clock(together(plan, 0.001, made))
     measured = metrics(service.ledger, plan, service.party.changes, None)
     np.testing.assert_allclose(measured.cost()[0], simulated("neurosurgeon").metrics.cost()[0, :50], rtol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", ["priced", "parametric"])
+def test_parties_begin_with_what_a_simulation_has_learned(scheme: str, tmp_path: Path):
+    """Each with its own: memories and random features bit for bit; another scheme or fleet is refused."""
+    plan = plan_of(scheme)
+    run = rollout(plan.world, plan.pair, plan.stream, [8, SEED], 20, precision="float64")
+    wanted = make_comparison(plan.scenario, schemes=[scheme], blocks=20, seeds=[8, SEED], precision="float64")
+    save(tmp_path / "trained.npz", wanted, run)
+    trained = read(tmp_path / "trained.npz")
+    service = Service(plan, trained=trained)
+    own = [jax.tree.map(lambda leaf: np.asarray(leaf)[1], run.carry.server_state)]
+    for mine, theirs in zip(jax.tree.leaves(service.party.state), jax.tree.leaves(own), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+    async def joined() -> Agent:
+        agent = Agent(MemoryLink(service), request=RegisterRequest(2), trained=trained)
+        agent_reply = await agent._register(RegisterRequest(2))
+        agent.party = agent._made(agent_reply, synthetic(agent_reply))  # pyright: ignore
+        return agent
+
+    party = run_on_fake_clock(joined()).party  # pyright: ignore
+    states = jax.tree.map(lambda leaf: np.asarray(leaf)[1][..., 2], run.carry.device_state)
+    for mine, theirs in zip(jax.tree.leaves(party.state), jax.tree.leaves(states), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    if scheme == "parametric":
+        np.testing.assert_array_equal(party._controller.mu, np.asarray(run.pair.device.mu)[1])
+    with pytest.raises(InputError, match="holds the scheme"):
+        Service(plan_of("neurosurgeon"), trained=trained)
+    with pytest.raises(InputError, match="trained with 4 devices"):
+        run_of(trained, scheme, 5, SEED)

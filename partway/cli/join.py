@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from partway.arguments import whole_number as whole
-from partway.cli import flags
+from partway.cli import flags, serve
 from partway.cli.flags import whole_number
 
 DESCRIPTION = (
@@ -17,7 +17,7 @@ DESCRIPTION = (
 )
 EXAMPLES = {
     "A server on this machine": "partway join 127.0.0.1:7070",
-    "A server on another machine": "partway join edge.local:7070 --tls-ca ca.pem --token-file token --model net.onnx",
+    "A server on another machine": "partway join edge.local:7070 --tls-ca ca.pem --token-file token",
 }
 
 MAX_COUNT = 1000
@@ -36,6 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--count", type=whole_number, default=1, metavar="N", help="devices in this process (default: 1)"
     )
     group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
+    serve.add_load(parser)
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--tls-ca", type=Path, metavar="FILE", help="the CA that has signed the server's certificate, PEM"
@@ -58,6 +59,7 @@ def run(options: argparse.Namespace) -> None:
     from partway.live.halves import Halves
     from partway.live.messages import RegisterRequest
     from partway.live.network import write_small_network
+    from partway.measurement import checkpoint
 
     whole("--count", options.count, 1, MAX_COUNT)
     cache_compiled_programs(own_process=True)
@@ -74,6 +76,7 @@ def run(options: argparse.Namespace) -> None:
                 token=files.secret(),
                 credentials=files.for_device(),
                 named=options.scheme,
+                trained=checkpoint.read(options.load) if options.load else None,
             )
         )
         document = documents.of_devices(logs)

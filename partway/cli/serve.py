@@ -24,15 +24,14 @@ DESCRIPTION = (
 )
 EXAMPLES = {
     "On this machine, the small network that ships": "partway serve --bind 127.0.0.1:7070",
-    "Your own network, for devices on other machines": (
-        "partway serve --model net.onnx --bind 0.0.0.0:7070 --tls-cert cert.pem --tls-key key.pem --token-file token"
-    ),
+    "Your own network, for longer": "partway serve --model net.onnx --blocks 1000",
 }
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway serve`."""
     add_run(parser)
+    add_load(parser)
     group = parser.add_argument_group("connections")
     group.add_argument(
         "--bind", default="127.0.0.1:7070", metavar="HOST:PORT", help="where to listen (default: 127.0.0.1:7070)"
@@ -62,6 +61,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=["float32", "float64"], default="float32")
 
 
+def add_load(parser: argparse.ArgumentParser) -> None:
+    """--load."""
+    parser.add_argument("--load", metavar="FILE", help="begin with controllers of `partway run --save FILE`")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json and --overwrite."""
     flags.add_output(parser, out=None, overwrite="replace an existing JSON file")
@@ -77,6 +81,7 @@ def run(options: argparse.Namespace) -> None:
     from partway.live import documents, endpoints
     from partway.live.credentials import Files
     from partway.live.messages import Refused
+    from partway.measurement import checkpoint
 
     files = Files(options.tls_cert, options.tls_key, options.tls_client_ca, options.token_file)
     credentials, token = files.for_server(), files.secret()
@@ -103,6 +108,7 @@ def run(options: argparse.Namespace) -> None:
                     token=token,
                     credentials=credentials,
                     certificate=certificate,
+                    trained=checkpoint.read(options.load) if options.load else None,
                     wait_s=options.wait,
                     on_listening=listening,
                 )

@@ -16,6 +16,7 @@ import numpy as np
 from partway.live.clock import now, sleep_until
 from partway.live.device import DeviceParty
 from partway.live.engine import Engine, NoEngine
+from partway.live.memories import run_of
 from partway.live.messages import (
     BlockRecord,
     InferReply,
@@ -32,6 +33,7 @@ from partway.live.messages import (
 from partway.live.plan import controller_of, device_of
 from partway.live.tasks import Rest, TaskLog, Tasks, Timing
 from partway.live.workload import Synthetic, Workload
+from partway.measurement.checkpoint import Checkpoint
 
 ALONE_AFTER = 3
 """Broadcasts in a row that may be missing before a device sends nothing any more."""
@@ -97,6 +99,7 @@ class Agent:
         request: RegisterRequest | None = None,
         workload: MakeWorkload = synthetic,
         named: str | None = None,
+        trained: Checkpoint | None = None,
     ):
         """A device that will join through a link.
 
@@ -104,9 +107,11 @@ class Agent:
         request   what it asks for when it joins
         workload  makes its tasks and channel from the server's reply
         named     a scheme from outside that may be used (`partway.live.plan.controller_of`)
+        trained   what a simulation had learned, with which it begins
         """
         self._link, self._engine = link, engine or NoEngine()
-        self._request, self._make_workload, self._named = request or RegisterRequest(), workload, named
+        self._request, self._make_workload = request or RegisterRequest(), workload
+        self._named, self._trained = named, trained
         self._outbox = asyncio.Queue[Report]()
         self._session, self._heard, self._one_way_s = "", -1, 0.0
 
@@ -171,7 +176,7 @@ class Agent:
 
     def _made(self, reply: RegisterReply, workload: Workload) -> DeviceParty:
         policy = reply.policy
-        return DeviceParty(
+        party = DeviceParty(
             controller_of(policy, self._named),
             device_of(reply.constants),
             reply.device,
@@ -181,6 +186,10 @@ class Agent:
             workload.gain(0),
             policy.precision,
         )
+        if self._trained is not None:
+            fleet = int(reply.constants.numbers["fleet_size"])
+            party.remember(self._trained, run_of(self._trained, policy.scheme, fleet, policy.seed))
+        return party
 
     # The server
 

@@ -13,7 +13,9 @@ import numpy as np
 from partway.controllers.base import ControllerState, DeviceController, DeviceView, Received
 from partway.controllers.baselines import Local
 from partway.controllers.block import act_device, finish_device
+from partway.live import memories
 from partway.live.messages import BlockRecord, MessageError
+from partway.measurement.checkpoint import Checkpoint
 from partway.programs import kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import block_keys, both_parties, controller_keys_on_host, of_device
@@ -140,6 +142,12 @@ class DeviceParty:
         self.block, self.misses = block, 0
         nothing = np.zeros(self._device.slots, self._dtype)
         self._view = self._next_view(self._scalar(0.0), self._scalar(_positive(gain)), nothing)
+
+    def remember(self, checkpoint: Checkpoint, run: int) -> None:
+        """Continue with what this device had learned in a run of a checkpoint; raises InputError if it does not fit."""
+        self._controller, self._state = memories.of_device(
+            checkpoint, run, int(self._number), self._controller, self._state
+        )
 
     def compile(self) -> None:
         """Compile what a block needs: the first one would otherwise begin late."""

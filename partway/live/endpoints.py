@@ -19,6 +19,7 @@ from partway.live.messages import MessageError, Refused, RegisterReply, Register
 from partway.live.plan import LivePlan
 from partway.live.service import Ledger, Service
 from partway.live.workload import Workload
+from partway.measurement.checkpoint import Checkpoint
 from partway.measurement.metrics import BlockMetrics
 
 RETRY_S, MAX_RETRY_S = 0.2, 3.0
@@ -59,15 +60,17 @@ async def serve(
     token: str = "",
     credentials: grpc.ServerCredentials | None = None,
     certificate: Certificate | None = None,
+    trained: Checkpoint | None = None,
     wait_s: float = 60.0,
     on_listening: Callable[[int], None] = lambda port: None,
 ) -> tuple[Ledger, BlockMetrics]:
     """Run a server until its run ends. Raises OSError where it cannot listen, Refused where nobody joins.
 
+    trained       what a simulation had learned, with which the server begins
     on_listening  called with the port, once devices can join
     """
     use_precision(plan.precision)
-    service = Service(plan, engine)
+    service = Service(plan, engine, trained)
     service.party.compile()
     server = GrpcServer(service, token, engine.max_bytes() if engine else 0)
     on_listening(await server.start(address, credentials))
@@ -88,6 +91,7 @@ async def join(
     token: str = "",
     credentials: grpc.ChannelCredentials | None = None,
     named: str | None = None,
+    trained: Checkpoint | None = None,
     patience_s: float = 30.0,
 ) -> list[AgentLog]:
     """Run devices until their run ends: `count` of them, each with a connection of its own.
@@ -104,7 +108,7 @@ async def join(
     links = [GrpcLink(target, token, credentials) for _ in range(count)]
     first = request.device
     asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
-    agents = [Agent(link, engine, one, workload, named) for link, one in zip(links, asked, strict=True)]
+    agents = [Agent(link, engine, one, workload, named, trained) for link, one in zip(links, asked, strict=True)]
     running = list[asyncio.Task[AgentLog]]()
     try:
         await _reach(links[0], patience_s)

@@ -1,6 +1,7 @@
 """Which extra is missing where a package of the live runtime cannot be imported."""
 
 import importlib.util
+import os
 
 from partway.errors import InputError
 
@@ -14,7 +15,8 @@ def missing() -> list[str]:
 
 
 def require() -> None:
-    """Raise InputError where a package of the extra is missing."""
+    """Raise InputError where a package of the extra is missing. Must be called before gRPC is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it reports every lost connection on standard error
     absent = missing()
     if absent:
         raise InputError(f"{', '.join(absent)} not installed: live needs the extra of `pip install 'partway[live]'`")

@@ -19,7 +19,13 @@ from partway.live.messages import (
     Report,
 )
 
-CLIENT_OPTIONS = (*OPTIONS, ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES))
+CLIENT_OPTIONS = (
+    *OPTIONS,
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 200),  # a device tries again by itself, less and less often
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
 PROBE_S = 3.0
 """How long a server may take to say that it is there."""
 

@@ -12,7 +12,9 @@ import numpy as np
 
 from partway.controllers.base import ControllerState, ServerController, ServerView
 from partway.controllers.block import act_server, learn_server
+from partway.live import memories
 from partway.live.device import ACTS
+from partway.measurement.checkpoint import Checkpoint
 from partway.programs import kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import block_keys, both_parties, controller_keys_on_host
@@ -67,6 +69,10 @@ class ServerParty:
     def state(self) -> ControllerState:
         """What the controller remembers."""
         return self._state
+
+    def remember(self, checkpoint: Checkpoint, run: int) -> None:
+        """Continue with what the server had learned in a run of a checkpoint; raises InputError if it does not fit."""
+        self._state = memories.of_server(checkpoint, run, self._state)
 
     def end(self, queues: np.ndarray, inflow: float) -> None:
         """End a block: learn from it, and see the next one.

@@ -16,6 +16,7 @@ import numpy as np
 from partway.errors import shorten
 from partway.live.clock import now, sleep_until
 from partway.live.engine import Engine, NoEngine
+from partway.live.memories import run_of
 from partway.live.messages import (
     PROTOCOL_VERSION,
     BlockRecord,
@@ -35,6 +36,7 @@ from partway.live.plan import LivePlan
 from partway.live.server import ServerParty, Turn
 from partway.live.sessions import Session, Sessions
 from partway.live.work import Job, WorkQueue
+from partway.measurement.checkpoint import Checkpoint
 
 LEAD_S = 0.5
 """How long before the first block the devices are told when it starts."""
@@ -61,12 +63,18 @@ class Service:
     ledger  what has happened so far
     """
 
-    def __init__(self, plan: LivePlan, engine: Engine | None = None):
+    def __init__(self, plan: LivePlan, engine: Engine | None = None, trained: Checkpoint | None = None):
+        """A run that waits for its devices; `trained`: what a simulation had learned, with which the server begins.
+
+        Raises InputError where that does not fit.
+        """
         self.plan, self.ledger = plan, Ledger()
         self._engine = engine or NoEngine()
         self.party = ServerParty(
             plan.pair.server, plan.world.server, plan.devices, plan.stream, plan.seed, plan.precision
         )
+        if trained is not None:
+            self.party.remember(trained, run_of(trained, plan.scheme, plan.devices, plan.seed))
         self._sessions = Sessions(plan.devices)
         self._full = asyncio.Event()
         self._epoch: float | None = None
