@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity fuzz clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results goals bench bench-quick reproduce fit sensitivity fuzz clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,13 @@ lock: $(DEV)  ## Write both pin files; newest versions with PINS=--upgrade
 	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements-dev.txt \
 		--extra dev --constraint requirements.txt pyproject.toml
+
+# code of this version is accepted by every protobuf from 5.29 on; it needs an older one than the other tools
+PROTOC := grpcio-tools==1.71.2
+protos: $(DEV)  ## Generate partway/live/proto/*_pb2.py from the .proto files beside them
+	test -x .venv/protos/bin/python || $(PYTHON) -m venv .venv/protos
+	.venv/protos/bin/python -m pip install -qq --disable-pip-version-check $(PROTOC)
+	.venv/protos/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. partway/live/proto/*.proto
 
 profiles: $(DEV)  ## Write partway/dnn/profiles/*.csv from ONNX models
 	$(BIN)/python scripts/make_profiles.py

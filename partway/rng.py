@@ -54,9 +54,25 @@ def controller_keys(seed: jax.Array, name_hash: jax.Array) -> jax.Array:
     return jax.random.split(key, 3)
 
 
+def both_parties(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The devices' and the server's key."""
+    devices, server = jax.random.split(key)
+    return devices, server
+
+
+def block_keys(key: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The devices' and the server's key of a block, from the key of the actions in the whole run."""
+    return both_parties(jax.random.fold_in(key, block))
+
+
 def per_device(key: jax.Array, devices: int) -> jax.Array:
     """(K,) keys, the first ones the same for any K."""
     return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(devices))
+
+
+def of_device(key: jax.Array, number: jax.Array) -> jax.Array:
+    """The key of one device, the one that `per_device` has for it."""
+    return jax.random.fold_in(key, number)
 
 
 def controller_keys_on_host(seeds: np.ndarray, stream: str, which: int | slice = slice(None)) -> jax.Array:

@@ -46,6 +46,10 @@ COMMANDS = (
     Command("schemes", "list the schemes, or the hyperparameters of one", uses_jax=False),
     Command("scenarios", "list the shipped scenarios, or print one as commented TOML", uses_jax=False),
     Command("theorem1", "measure the cost of the separation that Theorem 1 claims is free"),
+    Command("live", "run a server and devices as processes around a real network"),
+    Command("serve", "run the server of a live system"),
+    Command("join", "join a live system as a device", uses_jax=False),
+    Command("preflight", "check what a live run needs", uses_jax=False),
     Command("reproduce", "reproduce section VI of the paper, with a verdict on each claim"),
 )
 

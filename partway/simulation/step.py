@@ -19,7 +19,7 @@ from partway.controllers.block import (
     received,
 )
 from partway.pytree import record
-from partway.rng import per_device
+from partway.rng import block_keys, both_parties, per_device
 from partway.simulation.fleet import Fleet, FleetAhead, run_ahead, run_fleet
 from partway.simulation.sharding import broadcast_shared
 from partway.system.equations import inflow, next_device_queue, next_server_queue
@@ -54,7 +54,7 @@ def step(
     ahead  what the devices do in this block, if `run_devices_ahead` has computed it
     """
     server, state = world.server, carry.state
-    key_devices, key_server = _block_keys(key, block)
+    key_devices, key_server = block_keys(key, block)
     view = server_view(state)
     service, out_of_range = act_server(pair.server, carry.server_state, server, view, key_server)
     if ahead is None:
@@ -110,7 +110,7 @@ def run_devices_ahead(
 ) -> tuple[ControllerState, DeviceOutcome]:
     """The devices' states after `blocks` (T,), and what they do in them (T, K): for devices that use no broadcast."""
     count = carry.state.q.shape[-1]
-    keys = jax.vmap(lambda block: per_device(_block_keys(key, block)[0], count))(blocks)
+    keys = jax.vmap(lambda block: per_device(block_keys(key, block)[0], count))(blocks)
     views = device_views(pair.device, carry.state, no_broadcast(count, carry.state.q.dtype))
     return run_ahead(pair.device, carry.device_state, FleetAhead(world.devices, views, exogenous, keys), learning)
 
@@ -120,7 +120,7 @@ def init(world: World, pair: ControllerPair, seed: jax.Array, keys: jax.Array) -
     state, count = initial_state(world, seed), world.devices.mean_gain.shape[-1]
     devices = broadcast_shared(world.devices, count)
     controller = pair.device.setup(keys[0], devices)
-    key_devices, key_server = jax.random.split(keys[1])
+    key_devices, key_server = both_parties(keys[1])
     views = device_views(controller, state, no_broadcast(count, state.q.dtype))
     device_state = controller.init_fleet(devices, views, per_device(key_devices, count))
     server_state = pair.server.init(world.server, server_view(state), key_server)
@@ -159,9 +159,3 @@ def next_broadcast(controller: DeviceController, state: State, now: Broadcast) -
 def server_view(state: State) -> ServerView:
     """What the server sees."""
     return ServerView(state.backlog, state.last_inflow, state.q)
-
-
-def _block_keys(key: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The devices' and the server's key of a block."""
-    key_devices, key_server = jax.random.split(jax.random.fold_in(key, block))
-    return key_devices, key_server
