@@ -83,7 +83,8 @@ def write(findings: Findings, folder: Path) -> list[str]:
 
 def line(x: np.ndarray, values: np.ndarray, unstable: np.ndarray) -> Line:
     """The curve of (replicates, points), of which `unstable` (replicates, points) or (replicates, 1) are unstable."""
-    quartiles = np.percentile(values, (50, 25, 75), axis=0)
+    with np.errstate(invalid="ignore"):  # of infinite values
+        quartiles = np.percentile(values, (50, 25, 75), axis=0)
     counts = np.broadcast_to(unstable, values.shape).sum(axis=0)
     return Line(x, *quartiles, *mean_and_interval(values), counts)
 
@@ -102,7 +103,7 @@ def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
 
 
 def _draw(axes: Axes, name: str, curve: Line, replicates: int, dashes: str = "-") -> None:
-    """A curve with a marker at each point; if there are many, its label has the number of unstable replicates instead."""
+    """A curve with a marker at each point; if there are many, its label has the number of unstable replicates."""
     colour, label, many = scheme_colour(name), name, len(curve.x) > MAX_MARKERS
     if many and curve.unstable[0]:
         label = f"{name} ({curve.unstable[0]} of {replicates} unstable)"
