@@ -129,8 +129,8 @@ QUOTED = {
     "9d": "performs inferiorly to the other schemes",
     "R1": "have been significantly reduced",
     "D1": "completely decentralized",
-    "D2": "no prior knowledge of the distribution of the DNN task arrivals or the channel statistics will be needed for "
-    "the MEC server",
+    "D2": "no prior knowledge of the distribution of the DNN task arrivals or the channel statistics will be needed "
+    "for the MEC server",
 }
 """Words of the paper that a claim is worded with."""
 
@@ -219,7 +219,7 @@ def test_few_replicates_give_no_verdict():
 
 
 def test_who_decides_from_what():
-    """The paper's scheme receives nothing; `priced` uses the server's price; `oracle` is computed from the statistics."""
+    """The paper's scheme receives nothing, `priced` a price; only `oracle` and `constant` are prepared before a run."""
     assert decentralised("parametric-printed") == (True, "Devices receive nothing.")
     assert decentralised("priced") == (False, "Devices use price of the server's broadcast.")
     assert {name for name in SCHEMES if not without_statistics(name)[0]} == {"oracle", "constant"}
