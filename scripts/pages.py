@@ -1,6 +1,15 @@
 """Sections of a page that a script writes, between two marks that stay."""
 
+import textwrap
 from pathlib import Path
+
+COLUMNS = 122
+"""Of a line of a page."""
+
+
+def paragraph(text: str) -> str:
+    """The words of `text` in lines of COLUMNS; links are not broken."""
+    return textwrap.fill(" ".join(text.split()), COLUMNS, break_long_words=False, break_on_hyphens=False)
 
 
 def write_section(page: Path, name: str, text: str) -> None:

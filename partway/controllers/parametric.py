@@ -8,8 +8,8 @@
 The numbers before the semicolon are a device's, those after it the server's, whose theta, mu and delta the paper calls
 eta, nu and rho. The steps are to solve (25) and (32), min delta^2. (24) and (31) have the next action in the second Q;
 here it is the same a (T14). None of these equations contains a minimum over actions (trap T3): for the Q-learning that
-the text describes see `partway.controllers.qlearning`. `gradient = "exact"` is the derivative; `"printed"` is what (26),
-(27), (33), (34) print (trap T2).
+the text describes see `partway.controllers.qlearning`. `gradient = "exact"` is the derivative; `"printed"` is what
+(26), (27), (33), (34) print (trap T2).
 
 Legend: a is the transmit power p at a device (Algorithm 1), in units of `half_power`, and at the server the speeds
 f_1..f_n of the slots (Algorithm 2), fractions of f_max. Both are of order one.

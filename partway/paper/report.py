@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "d
 PHASE_WORDS = {"": "", "from_start": "from empty queues", "after_training": "after training"}
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
 MAX_DOCUMENT_BYTES = 10_000_000
+DOCUMENT_COLUMNS = 122
 MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
 """Lines of a document between which `insert` writes the table of claims."""
 
@@ -79,22 +81,19 @@ def everything(findings: Findings) -> str:
 
 def _about(findings: Findings) -> list[str]:
     """What was run by which code, and how to read a cell."""
-    seeds, numbers = findings.sizes.seeds, versions().items()
-    lines = [
-        f"`{findings.command}`:",
-        f"{len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario `{findings.preset}`; code",
-        f"`{jobs_code_hash(findings.runs)}` (hash of all modules that the runs depend on),",
-        f"{', '.join(f'{name} {number}' for name, number in numbers)}.",
-    ]
-    if len(seeds) < ENOUGH:
-        return [*lines, f"{_too_few(findings)}"]
-    return [
-        *lines,
-        "Brackets hold the interval of the comparison that decides, at its level by Holm's method (`claims.csv`): with",
-        f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 is a family of its",
-        "own. A ratio above 1 supports the claim. R1 is counted, with the least and the greatest ratio over K; D1 and",
-        "D2 follow from what a scheme declares. A dash: the scheme cannot run, or the claim is not on it.",
-    ]
+    seeds, numbers = findings.sizes.seeds, ", ".join(f"{name} {number}" for name, number in versions().items())
+    made = (
+        f"`{findings.command}`: {len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario "
+        f"`{findings.preset}`; code `{jobs_code_hash(findings.runs)}` (hash of all modules that the runs depend on), "
+        f"{numbers}. "
+    )
+    reading = (
+        "Brackets hold the interval of the comparison that decides, at its level by Holm's method (`claims.csv`): with "
+        f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 is a family of its "
+        "own. A ratio above 1 supports the claim. R1 is counted, with the least and the greatest ratio over K; D1 and "
+        "D2 follow from what a scheme declares. A dash: the scheme cannot run, or the claim is not on it."
+    )
+    return textwrap.wrap(made + (_too_few(findings) if len(seeds) < ENOUGH else reading), DOCUMENT_COLUMNS)
 
 
 def _too_few(findings: Findings) -> str:
@@ -130,7 +129,8 @@ def _failures(findings: Findings) -> list[str]:
     """A line for each claim, reading and phase that fails with any candidate."""
     cells = [(claim, reading, phase) for reading in READINGS for claim in findings.claims for phase in phases(claim)]
     lines = [_failure(findings, *cell) for cell in cells]
-    return ["What decides the claims that fail, by candidate:", "", *filter(None, lines)]
+    failing = list(filter(None, lines))
+    return ["What decides the claims that fail, by candidate:", "", *failing] if failing else []
 
 
 def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
