@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Group
 from rich.text import Text
 
@@ -17,7 +16,6 @@ from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
 from partway.paper.figure_runs import supports
 from partway.paper.jobs import jobs_code_hash
-from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, bounds
 from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, ENOUGH, FAILS, HOLDS, NOT_APPLICABLE, TOO_FEW, UNDECIDED
 from partway.paper.verdicts import Verdict, bounded_exp, phases
@@ -72,11 +70,11 @@ def markdown(findings: Findings) -> str:
 
 
 def everything(findings: Findings) -> str:
-    """A document: the verdicts under every reading, what decides the claims that fail, both sides of Proposition 1."""
+    """A document: the verdicts under every reading, and what decides the claims that fail."""
     lines = ["# Every verdict", "", *_about(findings)]
     for reading in READINGS:
         lines += ["", f"## With {READING_WORDS[reading]}", "", *_verdicts(findings, reading)]
-    return "\n".join([*lines, "", *_failures(findings), "", *_sides(findings), ""])
+    return "\n".join([*lines, "", *_failures(findings), ""])
 
 
 def _about(findings: Findings) -> list[str]:
@@ -143,31 +141,6 @@ def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
     words = [f"{', '.join(names)}: {why}" for why, names in by_reason.items()]
     about = ", ".join(word for word in (READING_WORDS[reading], PHASE_WORDS[phase]) if word)
     return f"- **{claim.id}** ({about}) {' '.join(words)}" if words else ""
-
-
-def _sides(findings: Findings) -> list[str]:
-    """Both sides of (37) and (38) at the end of the run, medians of replicates."""
-    runs = {job: arrays for job, arrays in findings.runs.items() if isinstance(job, PropositionJob)}
-    own = {job.scheme: bounds(arrays) for job, arrays in runs.items() if job.reading == HEADLINE[0]}
-    last = next(iter(runs)).checkpoints[-1]
-    head = [f"`{name}`: left | right | right / (1 - gamma)" for name in own]
-    lines = [
-        f"Both sides of (37) and (38) at block {last}, medians of the replicates, {READING_WORDS[HEADLINE[0]]}. The",
-        "third column of each scheme has the form of the bound by contraction, which holds for the largest error",
-        "instead of the mean one:",
-        "",
-        f"| | gamma | {' | '.join(head)} |",
-        f"|---|---|{'---|' * 3 * len(own)}",
-    ]
-    for party, number in PARTIES.items():
-        for i, gamma in enumerate(DISCOUNTS):
-            sides = [
-                np.median(side[-1])
-                for one in own.values()
-                for side in (one[i].left[party], one[i].right(party), one[i].certain(party))
-            ]
-            lines.append(f"| {number}, {party} | {gamma:g} | {' | '.join(f'{side:.2g}' for side in sides)} |")
-    return lines
 
 
 def _cell(one: Verdict) -> str:
