@@ -190,7 +190,7 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> int:
         f"# Section VI with unpublished parameters fitted to its claims on `{candidate}` (make fit)\n"
         f"# Of {trials} settings the one in which most claims held, {held} of {VERDICTS}, "
         "on the replicates of the search;\n"
-        "# docs/paper.md has the verdicts on others.\n"
+        "# docs/data/fit-verdicts.csv has the verdicts on others.\n"
         "# Everything else is as in the preset paper.\n\n"
     )
     (PRESETS / f"paper-fitted-{candidate}.toml").write_text(head + tomli_w.dumps(raw), "utf-8")
