@@ -84,9 +84,10 @@ def write(findings: Findings, folder: Path) -> list[str]:
 def line(x: np.ndarray, values: np.ndarray, unstable: np.ndarray) -> Line:
     """The curve of (replicates, points), of which `unstable` (replicates, points) or (replicates, 1) are unstable."""
     with np.errstate(invalid="ignore"):  # of infinite values
-        quartiles = np.percentile(values, (50, 25, 75), axis=0)
+        low, median, high = np.percentile(values, (25, 50, 75), axis=0)
+    mean, mean_low, mean_high = mean_and_interval(values)
     counts = np.broadcast_to(unstable, values.shape).sum(axis=0)
-    return Line(x, *quartiles, *mean_and_interval(values), counts)
+    return Line(x, median, low, high, mean, mean_low, mean_high, counts)
 
 
 def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows: int = 1) -> tuple[Figure, np.ndarray]:
