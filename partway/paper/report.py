@@ -61,9 +61,10 @@ def _table(findings: Findings, reading: str) -> Grid:
 
 def markdown(findings: Findings) -> str:
     """The table for a document: verdicts under HEADLINE's reading, and how many hold under the other."""
-    own, *others = HEADLINE[0], *(reading for reading in READINGS if reading != HEADLINE[0])
-    lines = [*_about(findings), f"With {READING_WORDS[own]}:", "", *_verdicts(findings, own)]
-    for reading in others:
+    lines = [*_about(findings), f"With {READING_WORDS[HEADLINE[0]]}:", "", *_verdicts(findings, HEADLINE[0])]
+    if len(findings.sizes.seeds) < ENOUGH:
+        return "\n".join(lines)
+    for reading in (one for one in READINGS if one != HEADLINE[0]):
         held = [f"{_held(findings, name, reading)} with `{name}`" for name in CANDIDATES if supports(name, reading)]
         lines += ["", f"With {READING_WORDS[reading]} there hold {', '.join(held)}; the others cannot run."]
     return "\n".join(lines)
