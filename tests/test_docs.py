@@ -94,47 +94,6 @@ def test_what_no_setting_had_is_what_the_paper_page_says():
     assert [name for name in FITTED if "9b after_training" in had[name]] == ["parametric-printed"]
 
 
-def test_what_the_paper_page_says_of_proposition_1_is_what_was_found():
-    """The two sentences on (37) and (38) in docs/paper.md, held to docs/data/reproduction/claims.csv."""
-    with (ROOT / "docs" / "data" / "reproduction" / "claims.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["claim"] == "P1"]
-    said = {(row["reading"], row["scheme"], row["comparison"].split(":")[0]): row["says"] for row in rows}
-    assert {says for (_, _, what), says in said.items() if what.startswith("(37)")} == {"against"}
-
-    def at(scheme: str, gamma: float) -> tuple[str, ...]:
-        blocks = Points().checkpoints
-        return tuple(said["conserving", scheme, f"(38) at gamma = {gamma:g}, block {block}"] for block in blocks)
-
-    assert at("parametric", 0.9)[1:] == at("parametric", 0.95)[1:] == ("for", "for")
-    assert at("parametric", 0.999) == at("parametric-printed", 0.9) == ("against",) * 3
-    assert at("parametric-printed", 0.95)[1:] == at("parametric-printed", 0.999)[:2] == ("against", "against")
-    assert at("parametric-printed", 0.99)[:2] == ("for", "for")
-
-
-def test_the_sides_of_proposition_1_on_the_paper_page_are_those_found():
-    """The medians in that section; with one more factor 1 / (1 - gamma) the devices are within the bound everywhere."""
-    with (ROOT / "docs" / "data" / "reproduction" / "proposition-1.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert all(float(row["left"]) < float(row["right / (1 - gamma)"]) for row in rows if row["side of"] == "(37)")
-
-    def at_server(scheme: str, gamma: str, name: str) -> list[float]:
-        wanted = ("conserving", scheme, "(38)", gamma)
-        keys = ("reading", "scheme", "side of", "gamma")
-        return [float(row[name]) for row in rows if tuple(row[key] for key in keys) == wanted]
-
-    left, right = (at_server("parametric", "0.999", name)[1] for name in ("left", "right / (1 - gamma)"))
-    for words in (
-        ", ".join(map(short, at_server("parametric-printed", "0.9", "left"))),
-        f"{short(left)} against {short(right)}",
-    ):
-        assert words in PAPER
-
-
-def short(number: float) -> str:
-    """9.6e4"""
-    return f"{number:.1e}".replace("e+0", "e").replace("e+", "e")
-
-
 def commands(text: str) -> Iterator[list[str]]:
     """The arguments of every `partway` command in a page, at the start of a line or in backticks, that has any."""
     lines = re.findall(r"^ *(partway (?:[^\n]*\\\n)*[^\n]*)", text, re.MULTILINE)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Group
 from rich.text import Text
 
@@ -15,7 +14,6 @@ from partway.files import clear_stale, read_limited, refusals, write_whole, writ
 from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
 from partway.paper.jobs import jobs_code_hash
-from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, bounds
 from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
 from partway.paper.verdicts import Verdict, bounded_exp, phases
@@ -38,8 +36,8 @@ def show(findings: Findings) -> Group:
     tables = [_table(findings, reading) for reading in READINGS]
     words = (
         f"{len(findings.sizes.seeds)} replicates, each with its own seed and placement. The probability that any "
-        f"verdict on Figures 6 to 9 in a column is wrong is at most {ALPHA:.0%} (Holm's method); P1 is a family of "
-        "its own."
+        f"verdict on Figures 6 to 9 in a column is wrong is at most {ALPHA:.0%} (Holm's method); P1 and R2 are "
+        f"families of their own, of {findings.sizes.points.replicates} replicates."
     )
     if len(findings.sizes.seeds) < ENOUGH:
         words += f" With fewer than {ENOUGH} replicates the verdicts only show that everything runs."
@@ -67,10 +65,10 @@ def markdown(findings: Findings) -> str:
         f"`{findings.command}`:",
         f"{len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario `{findings.preset}`.",
         "Brackets hold the interval of the comparison that decides, at its level by Holm's method (see `claims.csv`):",
-        f"with a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 is a family",
-        "of its own. A ratio above 1 supports the claim. R1 is counted, not estimated, and does not depend on the",
-        "reading: its brackets hold the least and the greatest ratio over K. A dash: the scheme cannot run under this",
-        "reading.",
+        f"with a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 and R2",
+        f"are families of their own, of {findings.sizes.points.replicates} replicates. A ratio above 1 supports the",
+        "claim. R1 is counted, not estimated, and does not depend on the reading: its brackets hold the least and the",
+        "greatest ratio over K. A dash: the scheme cannot run under this reading.",
     ]
     for reading in READINGS:
         lines += ["", f"**{READING_WORDS[reading]}**", "", f"| claim | | {' | '.join(CANDIDATES)} |"]
@@ -83,7 +81,7 @@ def markdown(findings: Findings) -> str:
         lines.append(
             f"| hold | of those on Figures 6 to 9 | {' | '.join(_held(findings, n, reading) for n in CANDIDATES)} |"
         )
-    return "\n".join([*lines, "", *_failures(findings), "", *_sides(findings)])
+    return "\n".join([*lines, "", *_failures(findings)])
 
 
 def _held(findings: Findings, candidate: str, reading: str) -> str:
@@ -113,31 +111,6 @@ def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
     words = [f"{', '.join(names)}: {why}" for why, names in by_reason.items()]
     about = ", ".join(word for word in (READING_WORDS[reading], PHASE_WORDS[phase]) if word)
     return f"- **{claim.id}** ({about}) {' '.join(words)}" if words else ""
-
-
-def _sides(findings: Findings) -> list[str]:
-    """Both sides of (37) and (38) at the end of the run, medians of replicates."""
-    runs = {job: arrays for job, arrays in findings.runs.items() if isinstance(job, PropositionJob)}
-    own = {job.scheme: bounds(arrays) for job, arrays in runs.items() if job.reading == HEADLINE[0]}
-    last = next(iter(runs)).checkpoints[-1]
-    head = [f"`{name}`: left | right | right / (1 - gamma)" for name in own]
-    lines = [
-        f"Both sides of (37) and (38) at block {last}, medians of the replicates, {READING_WORDS[HEADLINE[0]]}. The",
-        "third column of each scheme has the form of the bound by contraction, which holds for the largest error",
-        "instead of the mean one:",
-        "",
-        f"| | gamma | {' | '.join(head)} |",
-        f"|---|---|{'---|' * 3 * len(own)}",
-    ]
-    for party, number in PARTIES.items():
-        for i, gamma in enumerate(DISCOUNTS):
-            sides = [
-                np.median(side[-1])
-                for one in own.values()
-                for side in (one[i].left[party], one[i].right(party), one[i].certain(party))
-            ]
-            lines.append(f"| {number}, {party} | {gamma:g} | {' | '.join(f'{side:.2g}' for side in sides)} |")
-    return lines
 
 
 def _cell(one: Verdict) -> str:
