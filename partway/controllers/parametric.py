@@ -232,7 +232,9 @@ class Algorithm1(_Learner, DeviceController):
         if self.gradient == "printed":
             local = local_energy(device, local_work(action))
             return local + radio_energy(device, power), next_view.q
-        offload = jnp.minimum(share_for_power(device, view.gain, power), action.started)
+        share = share_for_power(device, view.gain, power)
+        # not a minimum, whose slope is half that of the share where both are 0: without a task no power sends anything
+        offload = jnp.where(share < action.started, share, action.started)
         caused = replace(action, offload=offload)
         return device_energy(device, view.gain, caused), next_device_queue(device, view.q, caused, next_view.arrivals)
 

@@ -45,6 +45,7 @@ from partway.system.world import World, build
 
 DISCOUNTS = (0.9, 0.95, 0.99, 0.999)
 DEVICES = 4
+PRECISION = "float32"
 WINDOW = 50
 """Blocks that are averaged into one point of the curves."""
 START = 10.0
@@ -145,12 +146,12 @@ class PropositionJob:
     def run(self) -> dict[str, np.ndarray]:
         """{party}_{part} of PARTS: (discounts, replicates, windows); {party}_error: (discounts, replicates)."""
         scenarios = [self.scenario(seed) for seed in self.seeds]
-        world = cast_floats(build(scenarios[0], sample_placement(scenarios[0])), "float32")
-        gain = np.stack([sample_placement(scenario).mean_gain_per_w for scenario in scenarios]).astype(np.float32)
+        world = cast_floats(build(scenarios[0], sample_placement(scenarios[0])), PRECISION)
+        gain = np.stack([sample_placement(scenario).mean_gain_per_w for scenario in scenarios])
         seeds, count = np.asarray(self.seeds, np.uint32), len(DISCOUNTS)
         lanes = _Lane(
-            jnp.asarray(np.repeat(DISCOUNTS, len(seeds)), jnp.float32),
-            jnp.asarray(np.tile(gain, (count, 1))),
+            jnp.asarray(np.repeat(DISCOUNTS, len(seeds)), PRECISION),
+            jnp.asarray(np.tile(gain, (count, 1)), PRECISION),
             jnp.asarray(np.tile(seeds, count)),
             jnp.tile(controller_keys_on_host(seeds, stream_of(self.scheme)), (count, 1)),
         )
