@@ -1,4 +1,4 @@
-"""The runs behind the figures, the folder that keeps them, Proposition 1, Remark 1, and the report."""
+"""The runs behind the figures, the folder that keeps them, Remark 1, and the report."""
 
 import errno
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -18,12 +17,12 @@ from partway.cli import main as cli
 from partway.errors import InputError
 from partway.experiments.statistics import discounted
 from partway.figures import paper as figures
-from partway.paper import figure_runs, html, proposition1, remark1
+from partway.paper import figure_runs, html, remark1
 from partway.paper import jobs as module
 from partway.paper.claims import CANDIDATES, PHASES, Points
 from partway.paper.figure_runs import COST_COMPONENTS, FigureJob, Sizes, lanes, run_job
 from partway.paper.jobs import SECONDS, Arrays, job_key, jobs_code_hash, run_jobs
-from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, unbiased_square
+from partway.paper.proposition1 import DISCOUNTS, PARTIES, PARTS, PropositionJob
 from partway.paper.remark1 import RemarkJob, central
 from partway.paper.report import MARKS, everything, insert, markdown
 from partway.paper.reproduce import Findings, all_jobs, opened, reproduce
@@ -112,10 +111,10 @@ def made_up(job: Any) -> Arrays:
     random = np.random.default_rng(abs(hash(repr(job))) % 2**32)
     if job.figure == "R1":
         return {"device": np.full(4, 5e3), "server": np.full(4, 1e4)}
-    if job.figure == "P1":
-        shape = (len(DISCOUNTS), len(job.checkpoints), len(job.seeds))
-        names = [f"{party}_{kind}" for party in PARTIES for kind in ("left", "error", "residual")]
-        return {name: random.lognormal(0, 1, shape) for name in names}
+    if job.figure in ("P1", "R2"):
+        shape = (len(DISCOUNTS), len(job.seeds), 4)
+        parts = {f"{party}_{part}": random.lognormal(0, 1, shape) for party in PARTIES for part in PARTS}
+        return parts | {f"{party}_error": random.lognormal(0, 1, shape[:2]) for party in PARTIES}
     shape = (len(job.arrival_probs), len(job.seeds), job.blocks)
     over_time = ("cost", "device_relative_change", "server_relative_change")
     sums, components = ("from_start", "after_training"), ("components", "from_start_components")
@@ -193,59 +192,6 @@ def test_processes_give_what_one_gives(tmp_path: Path):
     alone, together = run_jobs(made, None, 1), run_jobs(made, None, 2)
     assert all(np.array_equal(alone[job]["device"], together[job]["device"]) for job in made)
     assert jax.tree.structure(alone[made[0]]) == jax.tree.structure(together[made[0]])
-
-
-# Proposition 1
-
-
-def test_the_square_of_a_mean_without_bias():
-    """By hand: of 1, 2, 6 the products of different ones are 2, 6, 12, whose mean is 20/3; the square of 3 is 9."""
-    assert float(unbiased_square(jnp.array([1.0, 2.0, 6.0]))) == pytest.approx(20 / 3)
-    samples = np.random.default_rng(0).normal(0.5, 3.0, (4, 200_000)).astype(np.float32)
-    assert float(jnp.mean(unbiased_square(jnp.asarray(samples)))) == pytest.approx(0.25, abs=0.05)
-
-
-@pytest.mark.slow
-def test_both_sides_where_everything_is_known():
-    """No task ever arrives: a device has no cost, so its true Q is 0 and the left side is Q squared.
-
-    Q starts at `start_value` / (1 - gamma) times 2/M sum of features; delta is (gamma - 1) Q while the features stay.
-    """
-    job = PropositionJob(PARAMETRIC, "conserving", (5,), checkpoints=(1,), future_blocks=12)
-    scenario = load("paper", {"devices": 4, "device.arrival_prob": 0.0, f"schemes.{PARAMETRIC}.stop": False})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PropositionJob, "scenario", lambda job, placement_seed=None: scenario)
-        patch.setattr(proposition1, "FUTURES", 2)
-        arrays = job.run()
-    left, error = arrays["device_left"][:, 0, 0], arrays["device_error"][:, 0, 0]
-    gamma = np.array(DISCOUNTS)
-    about = (1.0 / (1.0 - gamma)) ** 2  # Q is about 1 / (1 - gamma): a feature is 1/2 on average
-    assert np.all((left > 0.1 * about) & (left < 10 * about))
-    assert np.all(np.diff(left) > 0)
-    assert error[0] < 0.5 * left[0]  # delta = Q (gamma - 1) + change of the features with the gain
-    for one in proposition1.bounds(arrays):
-        np.testing.assert_allclose(one.certain("device"), one.right("device") / (1 - one.discount))
-
-
-def test_a_ratio_of_sides_by_hand():
-    ratio = proposition1.log_ratio(np.array([1.0, 4.0, -1.0, 1.0]), np.array([2.0, 2.0, 2.0, 1e9]))
-    np.testing.assert_allclose(np.exp(ratio), [2.0, 0.5, 1000.0, 1e9])
-
-
-def test_proposition_1_fails_where_the_left_side_is_larger():
-    job = PropositionJob(PARAMETRIC, "conserving", tuple(range(20)), checkpoints=(10,))
-    noise = np.exp(np.random.default_rng(0).normal(0, 0.1, (len(DISCOUNTS), 1, 20)))
-    arrays = {f"{party}_{kind}": 1.0 * noise for party in PARTIES for kind in ("left", "error", "residual")}
-    verdicts = {one.candidate: one.verdict for one in proposition1.judge({job: arrays}) if one.reading == "conserving"}
-    assert verdicts[PARAMETRIC] == "holds"  # 1 < 1 / (1 - gamma) everywhere
-    arrays["device_left"] = 50.0 * noise  # above 10 and 20, below 100 and 1000
-    (failing,) = [one for one in proposition1.judge({job: arrays}) if one.verdict == "fails"]
-    assert "(37) at gamma = 0.9" in failing.why
-    assert sum(one.sign < 0 for one in failing.decisions) == 2
-
-
-def test_proposition_1_is_about_algorithms_1_and_2():
-    assert proposition1.schemes() == [PRINTED, PARAMETRIC]
 
 
 # Remark 1
@@ -427,7 +373,7 @@ def test_a_table_has_verdicts_where_there_are_enough_replicates(findings: Findin
 
 
 ROWS = ["6a", "6b", "6c", "7a", "7b", "7c", "7d"]
-ROWS += [name for name in ("8a", "8b", "8c", "9a", "9b", "9c", "9d") for _ in PHASES] + ["P1", "R1", "D1", "D2"]
+ROWS += [name for name in ("8a", "8b", "8c", "9a", "9b", "9c", "9d") for _ in PHASES] + ["P1", "R2", "R1", "D1", "D2"]
 """First cells of a table of claims."""
 
 

@@ -212,6 +212,10 @@ class Algorithm1(_Learner, DeviceController):
         next_view: DeviceView,
     ) -> LearnerState:
         del cost
+        return self.update(state, self.terms(device, view, action, next_view), device.discount, MAX_POWER)
+
+    def terms(self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView) -> Terms:
+        """The terms of (24) as functions of p, in units of `half_power`, and theta; `action` is what happened."""
         now = device_features(required(self.mu), device, view)
         after = device_features(required(self.mu), device, next_view)
 
@@ -221,7 +225,7 @@ class Algorithm1(_Learner, DeviceController):
             values = q_value(theta, now(power, view.q)), q_value(theta, after(power, next_q))
             return r / typical_device_cost(device), *values
 
-        return self.update(state, terms, device.discount, MAX_POWER)
+        return terms
 
     def relative_change(self, state: LearnerState) -> jax.Array:
         return state.relative_change
@@ -233,7 +237,9 @@ class Algorithm1(_Learner, DeviceController):
         if self.gradient == "printed":
             local = local_energy(device, local_work(action))
             return local + radio_energy(device, power), next_view.q
-        offload = jnp.minimum(share_for_power(device, view.gain, power), action.started)
+        share = share_for_power(device, view.gain, power)
+        # not a minimum, whose slope is half that of the share where both are 0: without a task no power sends anything
+        offload = jnp.where(share < action.started, share, action.started)
         caused = replace(action, offload=offload)
         return device_energy(device, view.gain, caused), next_device_queue(device, view.q, caused, next_view.arrivals)
 
@@ -278,6 +284,11 @@ class Algorithm2(_Learner, ServerController):
         next_view: ServerView,
     ) -> Algorithm2State:
         del action, cost
+        terms = self.terms(state, server, view, next_view)
+        return replace(state, learned=self.update(state.learned, terms, server.discount, 1.0))
+
+    def terms(self, state: Algorithm2State, server: Server, view: ServerView, next_view: ServerView) -> Terms:
+        """The terms of (31) as functions of f, as fractions of f_max, and eta."""
         now, after = server_features(state.nu, view), server_features(state.nu, next_view)
 
         def terms(speeds: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -289,7 +300,7 @@ class Algorithm2(_Learner, ServerController):
             values = q_value(theta, now(speeds, view.backlog)), q_value(theta, after(speeds, next_backlog))
             return r / typical_server_cost(server, view), *values
 
-        return replace(state, learned=self.update(state.learned, terms, server.discount, 1.0))
+        return terms
 
     def relative_change(self, state: Algorithm2State) -> jax.Array:
         return state.learned.relative_change

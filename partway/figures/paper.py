@@ -1,4 +1,4 @@
-"""Figures 6 to 9 of the paper, and Proposition 1.
+"""Figures 6 to 9 of the paper.
 
 Abscissae are the paper's: iterations, block index, arrival probability, K. So are ordinates, cost per block (Figure 7)
 and discounted sum (8, 9), but on logarithmic axes; that of Figure 6 is ours. Lines are medians over replicates: a few
@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from partway.figures import proposition1
 from partway.figures.intervals import mean_and_interval
 from partway.figures.style import (
     FigureData,
@@ -25,7 +26,6 @@ from partway.figures.style import (
     save,
     scheme_colour,
 )
-from partway.paper import proposition1
 from partway.paper.claims import BASELINES, CANDIDATES, PHASES, READINGS, TOLERANCE
 from partway.paper.figure_runs import FigureJob
 from partway.paper.reproduce import Findings
@@ -43,8 +43,6 @@ BIN = 20
 MAX_MARKERS = 20
 """A curve with more points than this has no markers."""
 ESTIMATE_COLUMNS = ("median", "25 %", "75 %", "mean", "95 % low", "95 % high", "unstable replicates")
-SIDES = ("left side", "right side", "right side of the mean TD error", "right side / (1 - gamma)")
-"""Sides of (37) and (38): as printed, without the noise of single samples, and as large as a true bound can be."""
 BANDS = "Lines: medians over replicates; bands: the middle half of the replicates."
 UNSTABLE = "Unstable: the waiting work grows without end."
 MARKERS = (
@@ -77,7 +75,7 @@ def write(findings: Findings, folder: Path) -> list[str]:
                 names.append(f"figure-{number}{SUFFIX[reading]}")
                 save(folder, names[-1], draw(own, reading))
         names.append("proposition-1")
-        save(folder, names[-1], _proposition(findings))
+        save(folder, names[-1], proposition1.draw(findings.runs))
     return names
 
 
@@ -222,52 +220,3 @@ def _curves(runs: Runs, x: np.ndarray, phase: str) -> dict[str, Line]:
             values, unstable = (np.concatenate([runs[job][key] for job in own]).T for key in (phase, "unstable"))
             curves[name] = line(x, values, unstable & (phase == PHASES[1]))
     return curves
-
-
-def _proposition(findings: Findings) -> FigureData:
-    """Both sides of (37) and (38) for each candidate against the discount, at the last checkpoint."""
-    notes = (
-        "Left side: squared distance of the learned Q function from the true one.",
-        "Right side: squared TD error / (1 - gamma). Proposition 1 says that the left side is at most the right side.",
-        "Medians over replicates, at the last checkpoint.",
-    )
-    figure = new_figure("Proposition 1: both sides", READING_NAMES[READINGS[0]], notes, 3.2, PAPER_WIDTH)
-    panels = figure.subplots(1, 2)
-    rows: list[Row] = [("reading", "scheme", "side of", "gamma", "block", *SIDES)]
-    runs: dict[Any, Any] = {job: arrays for job, arrays in findings.runs.items() if job.figure == "P1"}
-    for axes, (party, number) in zip(panels, proposition1.PARTIES.items(), strict=True):
-        for job, arrays in runs.items():
-            bounds = proposition1.bounds(arrays)
-            sides = np.array([_sides(one, party) for one in bounds])  # (discounts, sides, checkpoints)
-            discounts = [one.discount for one in bounds]
-            rows += _proposition_rows(job, number, discounts, sides)
-            if job.reading == READINGS[0]:
-                _draw_sides(axes, job.scheme, discounts, sides[..., -1])
-        axes.set(xscale="log", yscale="log", xlabel="1 / (1 - gamma)", ylabel="squared error")
-        axes.set_title(f"{number}: {party}")
-        axes.set_xticks([10, 20, 100, 1000], ["10", "20", "100", "1000"])
-        axes.minorticks_off()
-    _legend(figure, [panels[0]], columns=2)
-    return figure, rows
-
-
-def _proposition_rows(job: Any, number: str, discounts: Sequence[float], sides: np.ndarray) -> list[Row]:
-    return [
-        (job.reading, job.scheme, number, discount, block, *sides[i, :, j].tolist())
-        for i, discount in enumerate(discounts)
-        for j, block in enumerate(job.checkpoints)
-    ]
-
-
-def _draw_sides(axes: Axes, scheme: str, discounts: Sequence[float], sides: np.ndarray) -> None:
-    """Three of SIDES, (discounts, sides)."""
-    x = [1.0 / (1.0 - discount) for discount in discounts]
-    for side, dashes in ((0, "-"), (1, "--"), (3, ":")):
-        label, colour = f"{scheme}: {SIDES[side]}", scheme_colour(scheme)
-        axes.plot(x, sides[:, side], dashes, color=colour, marker="o", label=label)
-
-
-def _sides(one: proposition1.Bounds, party: str) -> list[np.ndarray]:
-    """Medians of replicates (sides, checkpoints)."""
-    right, clean = one.right(party), one.residual[party] / (1.0 - one.discount)
-    return [np.median(side, axis=-1) for side in (one.left[party], right, clean, one.certain(party))]

@@ -43,6 +43,7 @@ SCENARIOS = {
     "8": ("Figure 8", f"; device.arrival_prob varies{AS_PRINTED}"),
     "9": ("Figure 9", f"; devices varies{AS_PRINTED}"),
     "P1": ("Proposition 1", f"; discount varies{AS_PRINTED}"),
+    "R2": ("Remark 2", f"; discount varies, start_value = 10 (1 - discount){AS_PRINTED}"),
     "R1": ("claim R1", "; devices varies"),
 }
 """What a scenario is of, and which of its fields differ between the runs."""
@@ -126,7 +127,7 @@ def _command(job: Any) -> str:
 
 
 def _scenarios(findings: Findings) -> list[tuple[str, str]]:
-    """(title, TOML) of the complete scenario of each figure, of P1 and of R1; their schemes differ in nothing else."""
+    """(title, TOML) of the complete scenario of each figure, of P1, R2 and R1; their schemes differ in nothing else."""
     first: dict[str, Any] = {}
     for job in findings.runs:
         first.setdefault(job.figure, job)

@@ -37,8 +37,8 @@ def show(findings: Findings) -> Group:
     tables = [_table(findings, reading) for reading in READINGS]
     words = (
         f"{len(findings.sizes.seeds)} replicates, each with its own seed and placement. The probability that any "
-        f"verdict on Figures 6 to 9 in a column is wrong is at most {ALPHA:.0%} (Holm's method); P1 is a family of "
-        "its own."
+        f"verdict on Figures 6 to 9 in a column is wrong is at most {ALPHA:.0%} (Holm's method); P1 and R2 are "
+        f"families of their own, of {findings.sizes.points.replicates} replicates."
     )
     if len(findings.sizes.seeds) < ENOUGH:
         words = _too_few(findings)
@@ -88,9 +88,10 @@ def _about(findings: Findings) -> list[str]:
     )
     reading = (
         "Brackets hold the interval of the comparison that decides, at its level by Holm's method (`claims.csv`): with "
-        f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 is a family of its "
-        "own. A ratio above 1 supports the claim. R1 is counted, with the least and the greatest ratio over K; D1 and "
-        "D2 follow from what a scheme declares. A dash: the scheme cannot run, or the claim is not on it."
+        f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1, R2 are families "
+        f"of their own, of {findings.sizes.points.replicates} replicates. A ratio above 1 supports the claim. R1 is "
+        "counted, with the least and the greatest ratio over K; D1 and D2 follow from what a scheme declares. A dash: "
+        "the scheme cannot run, or the claim is not on it."
     )
     return textwrap.wrap(made + (_too_few(findings) if len(seeds) < ENOUGH else reading), DOCUMENT_COLUMNS)
 

@@ -89,10 +89,15 @@ def reproduce(
     tested = claims(sizes.points)
     figures = {job: arrays for job, arrays in runs.items() if isinstance(job, FigureJob)}
     judged = (*verdicts.judge(tested, figures), *proposition1.judge(runs), *remark1.judge(runs), *information.judge())
-    judged = tuple(one.quotable(len(sizes.seeds)) for one in judged)
+    judged = tuple(one.quotable(_replicates(sizes, one.claim)) for one in judged)
     seconds = float(sum(arrays[SECONDS] for arrays in runs.values()))
     wall, command = time.monotonic() - start, shlex.join(["partway", *sys.argv[1:]])
     return Findings(sizes, preset, runs, tested, judged, seconds, wall, processes, command)
+
+
+def _replicates(sizes: Sizes, claim: str) -> int:
+    """Of the comparisons of a claim: Proposition 1 and Remark 2 have their own."""
+    return sizes.points.replicates if claim in ("P1", "R2") else len(sizes.seeds)
 
 
 def phase_shown(claim: Claim) -> str:
