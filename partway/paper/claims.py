@@ -109,7 +109,7 @@ def _figure_6() -> tuple[Claim, ...]:
         Claim(
             "6a",
             "6",
-            'Algorithm 1 "requires around 500 iterations to converge into the desirable solution" (K = 4)',
+            'Algorithm 1 "requires around 500 iterations to converge" (K = 4)',
             f"Learning without a stopping rule: the {convergence} is {around}.",
             _around(first, ITERATIONS["1"]),
         ),
@@ -286,16 +286,16 @@ _OTHERS = (
     Claim(
         "D1",
         "",
-        'Decentralised, abstract and section I: "completely decentralized", power and partition are "determined based '
-        'on the local CSI and the local WD-QSI at the WD only"',
+        'Decentralised, abstract and section I: "completely decentralized", a device\'s power and partition follow from '
+        "its own channel and queue only",
         "The device policy reads no field of the broadcast (`uses_broadcast` is empty). tests/test_contract.py changes "
         "everything else in the system and finds the same actions.",
     ),
     Claim(
         "D2",
         "",
-        'No prior knowledge, abstract and section I: "no prior knowledge of the distribution of the DNN task arrivals '
-        'or the channel statistics will be needed for the MEC server"',
+        'No statistics, abstract and section I: "no prior knowledge" of the distribution of arrivals or of channel '
+        "statistics is needed for the server",
         "Nothing is computed from the statistics before a run. tests/test_contract.py changes the probabilities and "
         "finds the same actions in the block that follows. Devices know their mean gain (T11); the claim is on the "
         "server.",
