@@ -286,8 +286,8 @@ _OTHERS = (
     Claim(
         "D1",
         "",
-        'Decentralised, abstract and section I: "completely decentralized", a device\'s power and partition follow from '
-        "its own channel and queue only",
+        'Decentralised, abstract and section I: "completely decentralized", power and partition follow from the '
+        "device's own channel and queue only",
         "The device policy reads no field of the broadcast (`uses_broadcast` is empty). tests/test_contract.py changes "
         "everything else in the system and finds the same actions.",
     ),
