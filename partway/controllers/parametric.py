@@ -1,12 +1,15 @@
 """Algorithms 1 and 2 of the paper: Q is linear in random sigmoids, and one gradient moves parameters AND action.
 
-    phi_m(s, a) = sigmoid(mu_m . [s, a])        Q(s, a; theta) = theta . phi(s, a)
-    delta       = r + gamma Q(s', a; theta) - Q(s, a; theta)                       (24), the same a in both terms (T14)
-    a     <- a     - alpha_t d(delta^2)/da                                         (25), (26), (28a), (33), (35)
-    theta <- theta - alpha_t d(delta^2)/dtheta                                     (27), (28b), (34), (35)
+    phi_m(s, a) = sigmoid(mu_m . [s, a])        Q(s, a; theta) = theta . phi(s, a)           (22), (23); (29), (30)
+    delta       = r + gamma Q(s', a; theta) - Q(s, a; theta)                                 (24); (31)
+    a     <- a     - alpha_t d(delta^2)/da                                                   (26), (28a); (33), (35a)
+    theta <- theta - alpha_t d(delta^2)/dtheta                                               (27), (28b); (34), (35b)
 
-The equations contain no minimum over actions (trap T3): see `partway.controllers.qlearning` for the Q-learning that the
-text describes. `gradient = "exact"` is the derivative; `"printed"` is what (26), (27), (33), (34) print (trap T2).
+The numbers before the semicolon are a device's, those after it the server's, whose theta, mu and delta the paper calls
+eta, nu and rho. The steps are to solve (25) and (32), min delta^2. (24) and (31) have the next action in the second Q;
+here it is the same a (T14). None of these equations contains a minimum over actions (trap T3): for the Q-learning that
+the text describes see `partway.controllers.qlearning`. `gradient = "exact"` is the derivative; `"printed"` is what
+(26), (27), (33), (34) print (trap T2).
 
 Legend: a is the transmit power p at a device (Algorithm 1), in units of `half_power`, and at the server the speeds
 f_1..f_n of the slots (Algorithm 2), fractions of f_max. Both are of order one.
@@ -65,7 +68,9 @@ LEARNING_LIMITS: Mapping[str, Limits] = {
 }
 """Values that hyperparameters of learners may have; step sizes outside (36) are possible, to see their effect."""
 MAX_POWER = 1e4
-"""Upper limit of the commanded power in units of `half_power` (ours): a whole task at a tenth of the mean gain."""
+"""Upper limit of the commanded power in units of `half_power`: a whole task at a tenth of the mean gain.
+
+It is ours, (28a) has none."""
 
 
 @record
@@ -207,6 +212,10 @@ class Algorithm1(_Learner, DeviceController):
         next_view: DeviceView,
     ) -> LearnerState:
         del cost
+        return self.update(state, self.terms(device, view, action, next_view), device.discount, MAX_POWER)
+
+    def terms(self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView) -> Terms:
+        """The terms of (24) as functions of p, in units of `half_power`, and theta; `action` is what happened."""
         now = device_features(required(self.mu), device, view)
         after = device_features(required(self.mu), device, next_view)
 
@@ -216,7 +225,7 @@ class Algorithm1(_Learner, DeviceController):
             values = q_value(theta, now(power, view.q)), q_value(theta, after(power, next_q))
             return r / typical_device_cost(device), *values
 
-        return self.update(state, terms, device.discount, MAX_POWER)
+        return terms
 
     def relative_change(self, state: LearnerState) -> jax.Array:
         return state.relative_change
@@ -228,7 +237,9 @@ class Algorithm1(_Learner, DeviceController):
         if self.gradient == "printed":
             local = local_energy(device, local_work(action))
             return local + radio_energy(device, power), next_view.q
-        offload = jnp.minimum(share_for_power(device, view.gain, power), action.started)
+        share = share_for_power(device, view.gain, power)
+        # not a minimum, whose slope is half that of the share where both are 0: without a task no power sends anything
+        offload = jnp.where(share < action.started, share, action.started)
         caused = replace(action, offload=offload)
         return device_energy(device, view.gain, caused), next_device_queue(device, view.q, caused, next_view.arrivals)
 
@@ -273,6 +284,11 @@ class Algorithm2(_Learner, ServerController):
         next_view: ServerView,
     ) -> Algorithm2State:
         del action, cost
+        terms = self.terms(state, server, view, next_view)
+        return replace(state, learned=self.update(state.learned, terms, server.discount, 1.0))
+
+    def terms(self, state: Algorithm2State, server: Server, view: ServerView, next_view: ServerView) -> Terms:
+        """The terms of (31) as functions of f, as fractions of f_max, and eta."""
         now, after = server_features(state.nu, view), server_features(state.nu, next_view)
 
         def terms(speeds: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -284,7 +300,7 @@ class Algorithm2(_Learner, ServerController):
             values = q_value(theta, now(speeds, view.backlog)), q_value(theta, after(speeds, next_backlog))
             return r / typical_server_cost(server, view), *values
 
-        return replace(state, learned=self.update(state.learned, terms, server.discount, 1.0))
+        return terms
 
     def relative_change(self, state: Algorithm2State) -> jax.Array:
         return state.learned.relative_change
