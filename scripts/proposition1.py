@@ -3,7 +3,7 @@
 The runs are those of `partway reproduce`, and the same with other steps that satisfy (36). Finished runs are kept in
 results/proposition1, where the same command finds them again.
 
-make proposition1
+make proposition
 """
 
 import csv
@@ -70,7 +70,7 @@ def main() -> None:
     shutil.copy(OUT / "proposition-1.png", PICTURES)
     with (DATA / "proposition-1.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([HEAD, *numbers(runs)])
-    write_section(PAGE, "proposition1", "\n\n".join("\n".join(part) for part in sections(runs, base)))
+    write_section(PAGE, "proposition", "\n\n".join("\n".join(part) for part in sections(runs, base)))
 
 
 def _headline(job: PropositionJob) -> bool:

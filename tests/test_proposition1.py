@@ -15,7 +15,7 @@ from conftest import world_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partway.controllers.base import ControllerPair, DeviceView
+from partway.controllers.base import DeviceView
 from partway.controllers.parametric import Algorithm1, LearnerState, Terms, gradients, step_size
 from partway.figures import proposition1 as figure
 from partway.paper import proposition1
@@ -25,7 +25,9 @@ from partway.paper.proposition1 import (
     DISCOUNTS,
     PARTIES,
     PARTS,
+    START,
     PropositionJob,
+    _started,
     divisor,
     judge,
     log_ratio,
@@ -258,12 +260,15 @@ def test_the_law_of_units(seed: int, c: float, u: float):
 
 
 def test_the_start_of_remark_2_is_the_same_at_every_discount():
-    """All theta are 2 x 10 / M, as with `start_value` = 1 at gamma = 0.9."""
-    pair = ControllerPair(Algorithm1(), Algorithm1())  # type: ignore[arg-type]  # both have a start_value
-    for gamma in DISCOUNTS:
-        own = proposition1._started(pair, jnp.asarray(proposition1.START * (1 - gamma)))
-        theta = own.device.initial_state(jnp.ones(2), jnp.full(2, gamma)).theta  # type: ignore[attr-defined]
-        np.testing.assert_allclose(theta, 20.0 / 30.0, rtol=1e-4)
+    """All theta are 2 x 10 / M, as with `start_value` = 1 at gamma = 0.9; a scheme's own start rises to 1000 there."""
+    job = PropositionJob(PARAMETRIC, "conserving", (0,), 1, start=START)
+    pair: Any = pair_for(PARAMETRIC, job.scenario())
+    for kept, rises in ((job, False), (replace(job, start=None), True)):
+        for values, gamma in zip(kept._start_values(pair), DISCOUNTS, strict=True):
+            own: Any = _started(pair, jnp.asarray(values))
+            theta = own.device.initial_state(jnp.ones(2), jnp.full(2, gamma)).theta
+            wanted = 1 / (1 - gamma) if rises else START
+            np.testing.assert_allclose(theta, 2 * wanted / 30, rtol=1e-4)
 
 
 # Verdicts
@@ -303,13 +308,13 @@ def test_remark_2_needs_a_left_side_that_falls():
     arrays = measured(1.0, 2.0)
     fall = np.array([8.0, 4.0, 2.0, 1.0])[:, None, None]
     falling = arrays | {name: values * fall for name, values in arrays.items() if not name.endswith("error")}
-    (one,) = verdicts("R2", falling, proposition1.START)
+    (one,) = verdicts("R2", falling, START)
     assert (one.verdict, len(one.decisions)) == ("holds", 6)
     falling["device_action"][3] *= 100
-    (one,) = verdicts("R2", falling, proposition1.START)
+    (one,) = verdicts("R2", falling, START)
     assert one.verdict == "fails"
     assert "Left side of (37)" in one.why
-    assert verdicts("P1", falling, proposition1.START) == []
+    assert verdicts("P1", falling, START) == []
 
 
 def test_which_runs_are_made():
@@ -417,3 +422,19 @@ def test_the_steps_of_the_runs_meet_36_and_are_not_those_of_the_proof():
     assert 0.5 < rule.decay <= 1
     steps = step_size(rule.step, rule.decay, jnp.arange(3.0))
     np.testing.assert_allclose(steps, 0.01 * np.arange(1, 4) ** -0.6, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_at_the_minimum_of_the_mean_the_squared_gradient_of_a_block_is_not_zero():
+    """delta = -theta + 1 or -theta - 1, equally likely: E delta^2 is least at theta = 0, its gradients are -2 and 2."""
+
+    def slope(cost: float) -> float:
+        def terms(action: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            return jnp.asarray(cost) + 0 * action, theta[0], jnp.zeros(())
+
+        error, _, by_theta = gradients(terms, jnp.zeros(()), jnp.zeros(1), jnp.asarray(0.9), "exact")
+        return float(error * by_theta[0])
+
+    slopes = [slope(1.0), slope(-1.0)]
+    assert np.mean(slopes) == 0.0
+    assert np.mean(np.square(slopes)) == 4.0
