@@ -59,7 +59,7 @@ reproduce: $(RUN)  ## Reproduce section VI of the paper, into results/reproducti
 		cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
 	cp results/reproduction/proposition-1.png docs/img
 	mkdir -p docs/data/reproduction
-	cp results/reproduction/*.csv results/reproduction/report.json docs/data/reproduction
+	cp results/reproduction/*.csv results/reproduction/verdicts.md results/reproduction/report.json docs/data/reproduction
 
 fit: $(DEV)  ## Search the parameters that the paper does not publish, into presets paper-fitted-* (half an hour)
 	$(BIN)/python scripts/fit_paper.py

@@ -6,7 +6,10 @@ The search maximises a score that changes with every comparison and not only wit
 that do; Figures 8 and 9 count half from empty queues, half after training. Of the settings it tried, the one in which
 most claims significantly hold becomes the preset; the score decides between equals. The table of verdicts uses none of
 its seeds and placements. Finished settings are kept in results/fit; a resumed search continues from them, but not from
-its random numbers. docs/data/fit-*.csv holds every setting.
+its random numbers. docs/data/fit-*.csv holds every setting, the space and the verdicts.
+
+Not searched: w3, which only fixes the unit of the cost; mu and nu, which every seed draws again, and their scale, which
+belongs to the units of the features; the noise (T7). Sums over 120 blocks are truncated where gamma is above 0.97.
 
 make fit
 """
@@ -21,15 +24,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import tomli_w
+from matplotlib.figure import Figure
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from pages import write_section
+from pages import paragraph, write_section
 
+from partway.figures.style import figure_style
 from partway.paper.claims import BASELINES, Points, claims
 from partway.paper.figure_runs import FULL, Sizes, jobs
-from partway.paper.report import PHASE_WORDS, READING_WORDS, interval_words
+from partway.paper.report import READING_WORDS, interval_words
 from partway.paper.statistics import HOLDS
 from partway.paper.verdicts import Verdict, column, phases
 from partway.scenario.loading import load
@@ -184,7 +190,7 @@ def freeze(candidate: str, study: optuna.Study, trials: int) -> int:
         f"# Section VI with unpublished parameters fitted to its claims on `{candidate}` (make fit)\n"
         f"# Of {trials} settings the one in which most claims held, {held} of {VERDICTS}, "
         "on the replicates of the search;\n"
-        "# docs/paper.md has the verdicts on others.\n"
+        "# docs/data/fit-verdicts.csv has the verdicts on others.\n"
         "# Everything else is as in the preset paper.\n\n"
     )
     (PRESETS / f"paper-fitted-{candidate}.toml").write_text(head + tomli_w.dumps(raw), "utf-8")
@@ -204,39 +210,73 @@ def write_settings(candidate: str, study: optuna.Study, trials: int) -> None:
             writer.writerow((one.number + 1, f"{one.value:.4f}", len(held), "; ".join(held), *numbers))
 
 
-def page(trials: int, held_in_search: Mapping[str, int]) -> str:
-    """The search space, and the verdicts in the fitted presets with the seeds and sizes of `make reproduce`."""
+def write_space() -> None:
+    """Write every parameter that is searched, its range and the reason, as CSV."""
     ranges = {**WORLD, **{name: one for own in LEARNING.values() for name, one in own.items()}}
-    then = ", ".join(f"{held} of {VERDICTS} with `{name}`" for name, held in held_in_search.items())
-    about = f"""`make fit` searched {trials} settings (TPE) for each of the paper's algorithms as the proposed scheme,
-over
+    with (DATA / "fit-space.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("parameter", "from", "to", "why"))
+        writer.writerows((name, f"{one.low:g}", f"{one.high:g}", one.why) for name, one in ranges.items())
 
-| parameter | from | to | why |
-|---|---|---|---|
-{chr(10).join(f"| `{name}` | {one.low:g} | {one.high:g} | {one.why} |" for name, one in ranges.items())}
 
-The last ones are fields of `[schemes.NAME]`; baselines keep theirs. Not searched: w3, which only fixes the unit of the
-cost; mu and nu, which every seed draws again, and their scale, which belongs to the units of the features; the noise
-(T7). The score of a setting is the sum over claims of 1 where all comparisons support the claim in the mean of
-{len(SIZES.seeds)} replicates, otherwise of half the share that does; Figures 8 and 9 count half from empty queues, half
-after training. Seeds and placements are {FIRST_SEED} to {SIZES.seeds[-1]}, with {SIZES.training} blocks of training,
-sums over {SIZES.horizon} blocks (which truncates them where gamma is above 0.97), b = 0.1, 0.5, 0.9, K = 5, 20, 60.
-Every setting is in [data](data/). The search maximises the score; the preset `paper-fitted-*` is the setting in which
-most claims significantly held on those replicates (the score decides between equals): {then}. The verdicts below use
-{len(FULL.seeds)} other replicates and all points, {READING_WORDS[READING]}. The same with all other schemes, readings
-and Proposition 1: `partway reproduce --scenario paper-fitted-parametric-printed --out DIR`.
-"""
-    columns = {name: evaluate(name, load(f"paper-fitted-{name}"), FULL) for name in CANDIDATES}
-    lines = [
-        about,
-        f"| claim | | {' | '.join(f'`{name}`, fitted' for name in columns)} |",
-        f"|---|---|{'---|' * len(columns)}",
-    ]
-    for row in zip(*columns.values(), strict=True):
-        words = [f"{one.verdict} {interval_words(one)}" for one in row]
-        lines.append(f"| {row[0].claim} | {PHASE_WORDS[row[0].phase]} | {' | '.join(words)} |")
-    held = [f"{sum(one.verdict == HOLDS for one in verdicts)} of {len(verdicts)}" for verdicts in columns.values()]
-    return "\n".join([*lines, f"| hold | | {' | '.join(held)} |"])
+def write_verdicts(columns: Mapping[str, Sequence[Verdict]]) -> None:
+    """Write the verdicts in the fitted presets, with the interval that decides each, as CSV."""
+    with (DATA / "fit-verdicts.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("claim", "phase", "scheme", "verdict", "interval"))
+        for name, verdicts in columns.items():
+            writer.writerows((one.claim, one.phase, name, one.verdict, interval_words(one)) for one in verdicts)
+
+
+def settings_of(candidate: str) -> list[dict[str, str]]:
+    """The rows of `write_settings`."""
+    with (DATA / f"fit-{candidate}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def draw() -> Figure:
+    """A panel for each candidate: a row for each claim, a column for each setting, dark where the claim held."""
+    rows = [f"{one.id} {phase}".strip() for one in claims(POINTS) if one.orderings for phase in phases(one)]
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure.suptitle("Which claims held in which setting of the search: settings with most claims first")
+    for axes, candidate in zip(figure.subplots(1, len(CANDIDATES), sharey=True), CANDIDATES, strict=True):
+        settings = sorted(settings_of(candidate), key=lambda row: (int(row["held"]), float(row["score"])), reverse=True)
+        held = [set(row["held claims"].split("; ")) for row in settings]
+        image = np.array([[row in one for one in held] for row in rows])
+        axes.imshow(image, cmap="Greens", vmin=0, vmax=1.2, aspect="auto", interpolation="nearest")
+        axes.set_title(f"{candidate}: {settings[0]['held']} of {len(rows)} at most")
+        axes.set_xlabel("setting")
+        names = [row.replace("from_start", "empty").replace("after_training", "trained") for row in rows]
+        axes.set_yticks(range(len(rows)), names, fontsize=7)
+        axes.grid(visible=False)
+    return figure
+
+
+def page(trials: int, held_in_search: Mapping[str, int], held: Mapping[str, int]) -> str:
+    """What was searched, and how many claims hold: in the search, and with the seeds and sizes of `make reproduce`."""
+    then = ", ".join(f"{count} with `{name}`" for name, count in held_in_search.items())
+    now = ", ".join(f"{count} with `{name}`" for name, count in held.items())
+    return paragraph(f"""
+        `make fit` searched {trials} settings (TPE) of [what is not published](data/fit-space.csv) for each of the
+        paper's algorithms as the proposed scheme, with {len(SIZES.seeds)} replicates (seeds {SIZES.seeds[0]} to
+        {SIZES.seeds[-1]}), {SIZES.training} blocks of training and sums over {SIZES.horizon} blocks; baselines kept
+        their defaults. [Which claims held in which setting](img/fit.png); [every setting](data/). The preset
+        `paper-fitted-*` is the setting in which most of the {VERDICTS} held: {then}. Judged again with
+        {len(FULL.seeds)} other replicates and all points, {READING_WORDS[READING]},
+        [there hold](data/fit-verdicts.csv) {now}.
+    """)
+
+
+def count_held(verdicts: Sequence[Verdict]) -> int:
+    """How many claims hold."""
+    return sum(one.verdict == HOLDS for one in verdicts)
+
+
+def write_page(trials: int, held_in_search: Mapping[str, int], held: Mapping[str, int]) -> None:
+    """Draw the settings, and write their section."""
+    with figure_style():
+        draw().savefig(ROOT / "docs" / "img" / "fit.png")
+    write_section(ROOT / "docs" / "paper.md", "fit", page(trials, held_in_search, held))
 
 
 def main() -> None:
@@ -252,7 +292,10 @@ def main() -> None:
         held[candidate] = freeze(candidate, study, options.trials)
         write_settings(candidate, study, options.trials)
     if not options.candidates:
-        write_section(ROOT / "docs" / "paper.md", "fit", page(options.trials, held))
+        columns = {name: evaluate(name, load(f"paper-fitted-{name}"), FULL) for name in CANDIDATES}
+        write_space()
+        write_verdicts(columns)
+        write_page(options.trials, held, {name: count_held(verdicts) for name, verdicts in columns.items()})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,18 @@
 """Sections of a page that a script writes, between two marks that stay."""
 
+import re
+import textwrap
 from pathlib import Path
+
+COLUMNS = 122
+"""Of a line of a page."""
+
+
+def paragraph(text: str) -> str:
+    """The words of `text` in lines of COLUMNS; links and code are not broken."""
+    whole = re.sub(r"\[[^]]*\]\([^)]*\)|`[^`]*`", lambda part: part[0].replace(" ", "\0"), " ".join(text.split()))
+    lines = textwrap.wrap(whole, COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def write_section(page: Path, name: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """Over what range of each unpublished parameter does each claim of section VI hold? One parameter at a time.
 
 Every other parameter is as in the preset `paper`; seeds, placements and sizes are those of the search of `make fit`.
-Writes docs/img/sensitivity-SCHEME.png and .svg, docs/data/sensitivity-SCHEME.csv and a section of docs/paper.md.
+Writes docs/img/sensitivity-SCHEME.png and .svg, docs/data/sensitivity-SCHEME.csv and a few lines of docs/paper.md.
 
 make sensitivity
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fit_paper import CANDIDATES, DATA, POINTS, ROOT, SIZES, evaluate, share_for, space
+from fit_paper import CANDIDATES, DATA, POINTS, ROOT, evaluate, share_for, space
 from matplotlib import style
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from pages import write_section
+from pages import paragraph, write_section
 
 from partway.figures.style import STYLE, short_number
 from partway.scenario.loading import load
@@ -104,40 +104,15 @@ def measured(candidate: str) -> list[tuple[str, float, str, float]]:
         ]
 
 
-def ranges(candidate: str) -> list[str]:
-    """A line for each claim: the values at which it holds, parameter by parameter."""
-    rows = measured(candidate)
-    lines: list[str] = []
-    for claim in dict.fromkeys(row[2] for row in rows):
-        words: list[str] = []
-        for name in dict.fromkeys(row[0] for row in rows):
-            own = [(value, share == 1) for parameter, value, of, share in rows if (parameter, of) == (name, claim)]
-            held = [f"{value:g}" for value, holds in own if holds]
-            if held:
-                where = "everywhere" if len(held) == len(own) else ", ".join(held)
-                words.append(f"`{name.removeprefix('schemes.')}` {where}")
-        always = len(words) == len({row[0] for row in rows}) and all(one.endswith("everywhere") for one in words)
-        lines.append(f"- **{claim}** {'everywhere' if always else '; '.join(words) or 'nowhere'}")
-    return lines
-
-
 def page() -> str:
-    """The figures, and what they show."""
-    lists = "\n\n".join(f"`{one}`, where each claim holds:\n\n" + "\n".join(ranges(one)) for one in CANDIDATES)
+    """What was measured, and where it is."""
     points = f"b = {', '.join(f'{one:g}' for one in POINTS.arrival_probs)} and K = {', '.join(map(str, POINTS.fleets))}"
-    pictures = "\n".join(
-        f"![which claims hold with {one}](img/sensitivity-{one}.png) [SVG](img/sensitivity-{one}.svg)"
-        for one in CANDIDATES
-    )
-    return f"""`make sensitivity` changes one parameter at a time, others as in the preset `paper`: {len(SIZES.seeds)}
-replicates with the seeds and placements of the search, {SIZES.training} blocks of training,
-{points}. The colour is the share of a claim's comparisons that support it in the
-mean of the replicates, a dot where all do; whether they do significantly is in the table above. One of the two
-comparisons of 6a and 6b is always true, so they are never red. The numbers are in [data](data/).
-
-{pictures}
-
-{lists}"""
+    links = ", ".join(f"[{one}](img/sensitivity-{one}.png) ([data](data/{data_file(one).name}))" for one in CANDIDATES)
+    return paragraph(f"""
+        `make sensitivity` changes one parameter at a time, others as in the preset `paper`, with the seeds, placements
+        and training of the search, {points}. Colours: the share of a claim's comparisons that support it in the mean
+        of the replicates, a dot where all do: {links}.
+    """)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ SAME = 1e-9
 """Relative difference below which two values count as equal. Large powers saturate every sigmoid and look alike."""
 
 
-# Algorithms 1 and 2: printed as in (26), (28), (33)-(35), or the exact gradient of the squared error of (24), (32).
+# Algorithms 1 and 2: printed as in (26), (28), (33)-(35), or the exact gradient of the squared error of (24), (31).
 
 
 @dataclass(frozen=True)

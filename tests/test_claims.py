@@ -1,4 +1,7 @@
-"""Verdicts against numbers worked by hand, SciPy and simulation; claims as the paper states them."""
+"""Verdicts against numbers worked by hand, SciPy and simulation; claims as the paper words them."""
+
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +12,22 @@ from scipy import stats
 from partway.paper import verdicts as module
 from partway.paper.claims import BASELINES, PROPOSED, Ordering, Points, Term, claims
 from partway.paper.figure_runs import FigureJob, converged
-from partway.paper.statistics import FAILS, HOLDS, UNDECIDED, Decision, decide, deciding, holm_levels, p_value, verdict
-from partway.paper.verdicts import Case, judge, phases, value
+from partway.paper.information import decentralised, without_statistics
+from partway.paper.statistics import (
+    ENOUGH,
+    FAILS,
+    HOLDS,
+    TOO_FEW,
+    UNDECIDED,
+    Decision,
+    decide,
+    deciding,
+    holm_levels,
+    p_value,
+    verdict,
+)
+from partway.paper.verdicts import Case, Verdict, judge, phases, value
+from partway.schemes import SCHEMES
 
 ANY = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
@@ -87,17 +104,52 @@ def test_the_comparison_that_decides():
 
 
 def test_every_claim_of_the_paper_is_there_once():
-    ids = [claim.id for claim in claims(Points())]
+    """21 verdicts on Figures 6 to 9, of which those on 8 and 9 are on two phases; others are not counted among them."""
+    tested = claims(Points())
     figures = {"6": "abc", "7": "abcd", "8": "abc", "9": "abcd"}
-    assert ids == [f"{number}{letter}" for number, letters in figures.items() for letter in letters] + ["P1", "R1"]
+    on_figures = [f"{number}{letter}" for number, letters in figures.items() for letter in letters]
+    assert [claim.id for claim in tested] == [*on_figures, "P1", "R1", "D1", "D2"]
+    assert sum(len(phases(claim)) for claim in tested if claim.figure) == 21
+    assert [bool(claim.orderings) for claim in tested] == [bool(claim.figure) for claim in tested]
 
 
-def test_claims_as_the_paper_states_them():
-    """8c in full, and the side of 30 devices on which 9c expects binary."""
+QUOTED = {
+    "6a": "requires around 500 iterations to converge into the desirable solution",
+    "6b": "around 200 iterations",
+    "7a": "decreases with the increasing of the time block index",
+    "7b": "a significant performance gain compared to the three baseline schemes",
+    "7c": "when the time block index is small (e.g., smaller than 500)",
+    "7d": "performs inferiorly to the other schemes",
+    "8a": "increases as the task probability increases",
+    "8b": "observed to outperform the three baseline schemes",
+    "8c": "but it performs inferiorly to",
+    "9a": "observed to increase as K increases",
+    "9b": "observed to outperform the three baseline schemes",
+    "9c": "with small values of K (e.g., K <= 30)",
+    "9d": "performs inferiorly to the other schemes",
+    "R1": "have been significantly reduced",
+    "D1": "completely decentralized",
+    "D2": "no prior knowledge of the distribution of the DNN task arrivals or the channel statistics will be needed "
+    "for the MEC server",
+}
+"""Words of the paper that a claim is worded with."""
+
+
+def test_claims_are_worded_as_the_paper_words_them():
+    """What is measured (1e-3, the end, every point) stands in `test` alone."""
+    texts = {claim.id: claim.text for claim in claims(Points())}
+    assert {name: f'"{words}"' in texts[name] for name, words in QUOTED.items()} == dict.fromkeys(QUOTED, True)
+    ours = re.compile(r"1e-3|relative change|at the end|lowest|worst|every|at each")
+    assert {name: words for name, words in texts.items() if ours.search(words)} == {}
+
+
+def test_claims_are_tested_as_the_paper_states_them():
+    """8c in full, and the side of 30 devices on which 9c expects binary: "e.g., K <= 30"."""
     orderings = {claim.id: claim.orderings for claim in claims(Points((0.4,), (5, 30, 60)))}
     even, binary, random = (Term("sum", name, 0.4) for name in ("even", "binary", "random"))
     assert orderings["8c"] == (Ordering(even, binary), Ordering(binary, random))
-    sides = [(Term("sum", "binary", 5), Term("sum", "even", 5)), (Term("sum", "even", 60), Term("sum", "binary", 60))]
+    sides = [(Term("sum", "binary", k), Term("sum", "even", k)) for k in (5, 30)]
+    sides += [(Term("sum", "even", 60), Term("sum", "binary", 60))]
     assert orderings["9c"] == tuple(Ordering(*side) for side in sides)
     assert [one.smaller for one in orderings["9b"]] == [
         Term("sum", PROPOSED, k) for k in (5, 30, 60) for _ in BASELINES
@@ -152,3 +204,23 @@ def test_verdicts_from_runs_that_are_paired(monkeypatch: pytest.MonkeyPatch):
 def test_a_number_stands_for_itself():
     (claim, *_) = claims(Points())
     assert value(500.0, {}, Case(claim, "parametric", "conserving", "")).tolist() == [500.0]
+
+
+def test_few_replicates_give_no_verdict():
+    """Not even where every comparison is decided; what is counted or declared needs no replicates."""
+    sure, against = Decision(1.0, 0.5, 1.5, 1e-9, 0.05, 1), Decision(-1.0, -1.5, -0.5, 1e-9, 0.05, -1)
+    estimated = Verdict("7a", "parametric", "conserving", "", FAILS, ("a", "b", "c"), (sure, against, sure), 1)
+    assert estimated.quotable(ENOUGH) == estimated
+    few = estimated.quotable(ENOUGH - 1)
+    assert few == replace(estimated, verdict=TOO_FEW)
+    assert few.supporting() == 2
+    counted = Verdict("R1", "parametric", "conserving", "", HOLDS, counted=(2.0, 3.0))
+    assert counted.quotable(2) == counted
+
+
+def test_who_decides_from_what():
+    """The paper's scheme receives nothing, `priced` a price; only `oracle` and `constant` are prepared before a run."""
+    assert decentralised("parametric-printed") == (True, "Devices receive nothing.")
+    assert decentralised("priced") == (False, "Devices use price of the server's broadcast.")
+    assert {name for name in SCHEMES if not without_statistics(name)[0]} == {"oracle", "constant"}
+    assert "devices' queues" in without_statistics("parametric")[1]

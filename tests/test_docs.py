@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import special
 
 import partway
 from partway.cli.main import build_parser
@@ -22,6 +24,8 @@ from partway.scenario.loading import load
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text("utf-8") for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))}
 PAPER, README, DESIGN = PAGES["paper.md"], PAGES["README.md"], PAGES["design.md"]
+PAPER_WORDS = " ".join(PAPER.split())
+"""docs/paper.md on one line."""
 EXAMPLES = ROOT / "examples"
 FITTED = ("parametric-printed", "parametric", "qlearning")
 MAX_FIRST_LINES = 1100
@@ -45,15 +49,84 @@ def test_every_test_that_stands_for_the_paper_exists():
     assert missing == []
 
 
-def test_every_numbered_equation_and_trap_has_a_row():
-    section = PAPER.split("## Equations")[1].split("## Algorithms")[0]
-    firsts = [row.split("|")[1] for row in section.splitlines() if row.startswith("| (")]
-    covered: set[int] = set()
-    for first in firsts:
-        for low, high in re.findall(r"\((\d+)[ab]?\)(?:-\((\d+)\))?", first):
-            covered.update(range(int(low), int(high or low) + 1))
-    assert covered == set(range(1, 39))
-    assert re.findall(r"^\| (T\d+) ", PAPER, re.MULTILINE) == [f"T{i}" for i in range(1, 17)]
+def first_cells(section: str) -> list[str]:
+    """The first cells of the rows of a section of docs/paper.md."""
+    text = PAPER.split(f"## {section}\n")[1].split("\n## ")[0]
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+
+
+def numbers_in(cells: list[str], pattern: str) -> list[int]:
+    """All numbers n that the pattern finds, with ranges n-m written out, in order."""
+    found = [match for cell in cells for match in re.findall(pattern, cell)]
+    return [number for low, high in found for number in range(int(low), int(high or low) + 1)]
+
+
+def test_every_number_of_the_paper_has_a_row():
+    """Equations (1) to (54), statements, algorithms, Figures 1 to 9, systems [11] to [22], and our traps, each once."""
+    equations = numbers_in(first_cells("Equations"), r"\((\d+)[a-d]?\)(?:-\((\d+)[a-d]?\))?")
+    assert sorted(set(equations)) == list(range(1, 55))
+    rows = first_cells("Algorithms, statements, figures")
+    assert numbers_in(rows, r"Fig\. (\d)()") == list(range(1, 10))
+    assert set(re.findall(r"(?:Algorithm|Lemma|Theorem|Proposition|Remark) \d", " ".join(rows))) == {
+        *(f"{kind} {number}" for kind in ("Algorithm", "Remark") for number in (1, 2)),
+        *("Lemma 1", "Lemma 2", "Lemma 3", "Theorem 1", "Proposition 1"),
+    }
+    assert [cell for cell in first_cells("Related systems") if cell.startswith("[")] == [
+        f"[{n}]" for n in range(11, 23)
+    ]
+    assert re.findall(r"^\| (T\d+) ", PAPER, re.MULTILINE) == [f"T{i}" for i in range(1, 18)]
+
+
+def test_the_paper_page_is_for_a_reader():
+    """No row is marked as not compared with the paper, and long tables are data."""
+    assert "†" not in PAPER
+    assert len(PAPER.splitlines()) <= 250
+
+
+def test_the_exponential_integrals_of_37_and_38():
+    said = re.search(r"E_1\(ln 1/gamma\) is ([\d., ]+) at gamma = ([\d., ]+\d)", PAPER_WORDS)
+    assert said
+    values, discounts = ([float(number) for number in part.rstrip(", ").split(", ")] for part in said.groups())
+    assert values == pytest.approx([special.exp1(np.log(1 / gamma)) for gamma in discounts], abs=5e-4)
+    assert discounts == [0.9, 0.95, 0.99, 0.999]
+
+
+def data(name: str) -> list[dict[str, str]]:
+    """The rows of a file in docs/data."""
+    with (ROOT / "docs" / "data" / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_the_paper_page_says_of_the_joint_optimum_is_in_its_data():
+    """Selfish devices up to 41 % above the optimum, at the bound's price within 3 %, `priced` at most 2.3 %."""
+    rows = data("joint-optimum.csv")
+    bound, alone, fair, priced = (
+        [float(row[f"{name} above {of} [%]"]) for row in rows]
+        for name, of in (
+            ("optimum", "bound"),
+            ("alone at price 0", "optimum"),
+            ("alone at the bound's price", "optimum"),
+            ("priced", "optimum"),
+        )
+    )
+    assert (min(bound), round(max(bound))) == (0.4, 15)
+    assert "0.4 to 15 % above the lower bound" in PAPER_WORDS
+    assert round(max(alone)) == 41
+    assert "up to 41 % more" in PAPER_WORDS
+    assert max(fair) < 3
+    assert (min(priced), max(priced)) == (0.0, 2.3)
+    assert "0 to 2.3 % above" in PAPER_WORDS
+    largest = data("joint-growth.csv")[-1]
+    assert (largest["devices"], largest["states x actions"]) == ("4", "1.3e11")
+    assert round(int(largest["joint states"]) / 1e6) == 7
+
+
+def test_the_fitted_verdicts_on_the_paper_page_are_those_in_its_data():
+    rows = data("fit-verdicts.csv")
+    held = [sum(row["scheme"] == name and row["verdict"] == "holds" for row in rows) for name in FITTED]
+    words = ", ".join(f"{count} with `{name}`" for count, name in zip(held, FITTED, strict=True))
+    assert f"[there hold](data/fit-verdicts.csv) {words}." in PAPER_WORDS
+    assert len(rows) == 3 * 21
 
 
 def test_the_gaps_of_the_readme_are_measured_ones():
@@ -62,15 +135,9 @@ def test_the_gaps_of_the_readme_are_measured_ones():
     assert [gap for gap in said if gap not in PAGES["results.md"]] == []
 
 
-def settings_of(candidate: str) -> list[dict[str, str]]:
-    """The settings that `make fit` tried."""
-    with (ROOT / "docs" / "data" / f"fit-{candidate}.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize("candidate", FITTED)
 def test_a_fitted_preset_is_the_setting_in_which_most_claims_held(candidate: str):
-    best = max(settings_of(candidate), key=lambda row: (int(row["held"]), float(row["score"])))
+    best = max(data(f"fit-{candidate}.csv"), key=lambda row: (int(row["held"]), float(row["score"])))
     scenario = load(f"paper-fitted-{candidate}").model_dump()
     for name, value in best.items():
         if name not in ("setting", "score", "held", "held claims"):
@@ -82,7 +149,7 @@ def test_a_fitted_preset_is_the_setting_in_which_most_claims_held(candidate: str
 
 def test_what_no_setting_had_is_what_the_paper_page_says():
     """docs/paper.md: 7a, 8b after training, 8c, 9c, 9d from empty queues; 9b after training with two of them."""
-    had = {name: {one for row in settings_of(name) for one in row["held claims"].split("; ")} for name in FITTED}
+    had = {name: {one for row in data(f"fit-{name}.csv") for one in row["held claims"].split("; ")} for name in FITTED}
     pairs = [(one.id, phase) for one in claims(Points()) if one.orderings for phase in phases(one)]
     everything = {" ".join(pair).strip() for pair in pairs}
     assert everything - set().union(*had.values()) == {
@@ -92,47 +159,6 @@ def test_what_no_setting_had_is_what_the_paper_page_says():
         "9d from_start",
     }
     assert [name for name in FITTED if "9b after_training" in had[name]] == ["parametric-printed"]
-
-
-def test_what_the_paper_page_says_of_proposition_1_is_what_was_found():
-    """The two sentences on (37) and (38) in docs/paper.md, held to docs/data/reproduction/claims.csv."""
-    with (ROOT / "docs" / "data" / "reproduction" / "claims.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["claim"] == "P1"]
-    said = {(row["reading"], row["scheme"], row["comparison"].split(":")[0]): row["says"] for row in rows}
-    assert {says for (_, _, what), says in said.items() if what.startswith("(37)")} == {"against"}
-
-    def at(scheme: str, gamma: float) -> tuple[str, ...]:
-        blocks = Points().checkpoints
-        return tuple(said["conserving", scheme, f"(38) at gamma = {gamma:g}, block {block}"] for block in blocks)
-
-    assert at("parametric", 0.9)[1:] == at("parametric", 0.95)[1:] == ("for", "for")
-    assert at("parametric", 0.999) == at("parametric-printed", 0.9) == ("against",) * 3
-    assert at("parametric-printed", 0.95)[1:] == at("parametric-printed", 0.999)[:2] == ("against", "against")
-    assert at("parametric-printed", 0.99)[:2] == ("for", "for")
-
-
-def test_the_sides_of_proposition_1_on_the_paper_page_are_those_found():
-    """The medians in that section; with one more factor 1 / (1 - gamma) the devices are within the bound everywhere."""
-    with (ROOT / "docs" / "data" / "reproduction" / "proposition-1.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert all(float(row["left"]) < float(row["right / (1 - gamma)"]) for row in rows if row["side of"] == "(37)")
-
-    def at_server(scheme: str, gamma: str, name: str) -> list[float]:
-        wanted = ("conserving", scheme, "(38)", gamma)
-        keys = ("reading", "scheme", "side of", "gamma")
-        return [float(row[name]) for row in rows if tuple(row[key] for key in keys) == wanted]
-
-    left, right = (at_server("parametric", "0.999", name)[1] for name in ("left", "right / (1 - gamma)"))
-    for words in (
-        ", ".join(map(short, at_server("parametric-printed", "0.9", "left"))),
-        f"{short(left)} against {short(right)}",
-    ):
-        assert words in PAPER
-
-
-def short(number: float) -> str:
-    """9.6e4"""
-    return f"{number:.1e}".replace("e+0", "e").replace("e+", "e")
 
 
 def commands(text: str) -> Iterator[list[str]]:

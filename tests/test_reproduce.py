@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from partway.cli import main as cli
 from partway.errors import InputError
@@ -19,12 +20,12 @@ from partway.experiments.statistics import discounted
 from partway.figures import paper as figures
 from partway.paper import figure_runs, html, proposition1, remark1
 from partway.paper import jobs as module
-from partway.paper.claims import CANDIDATES, Points
+from partway.paper.claims import CANDIDATES, PHASES, Points
 from partway.paper.figure_runs import COST_COMPONENTS, FigureJob, Sizes, lanes, run_job
 from partway.paper.jobs import SECONDS, Arrays, job_key, jobs_code_hash, run_jobs
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, unbiased_square
 from partway.paper.remark1 import RemarkJob, central
-from partway.paper.report import MARKS, insert
+from partway.paper.report import MARKS, everything, insert, markdown
 from partway.paper.reproduce import Findings, all_jobs, opened, reproduce
 from partway.paper.verdicts import step_ratio
 from partway.provenance import import_closure
@@ -122,6 +123,7 @@ def made_up(job: Any) -> Arrays:
         **{name: random.lognormal(0, 1, shape) for name in over_time},
         **{name: random.lognormal(0, 1, shape[:2]) for name in sums},
         **{name: np.ones((*shape[:2], 4)) for name in (*components, "after_training_components")},
+        "unstable": random.random(shape[:2]) < 0.3,
     }
 
 
@@ -328,7 +330,7 @@ def test_the_command_from_end_to_end(
     assert report["code"] == jobs_code_hash(computed)
     claim = {one["id"]: one for one in report["claims"]}["8b"]
     assert set(claim["schemes"]) == set(CANDIDATES)
-    assert claim["schemes"][PRINTED]["verdict"] in ("holds", "fails", "undecided")
+    assert claim["schemes"][PRINTED]["verdict"] == "too few replicates"
     assert len(claim["schemes"][PRINTED]["cases"]) == 4
     assert {one["verdict"] for one in claim["schemes"]["priced"]["cases"][2:]} == {"not applicable"}
     names = {path.name for path in out.iterdir()}
@@ -337,6 +339,7 @@ def test_the_command_from_end_to_end(
         ".lock",
         "jobs",
         "claims.csv",
+        "verdicts.md",
         "report.json",
         "report.html",
         *(f"{n}.svg" for n in drawn),
@@ -394,7 +397,69 @@ def test_the_page_is_whole_and_stands_alone(findings: Findings, drawn: list[str]
         assert one.why in structure.text
     for job in findings.runs:
         assert f"jobs/{job_key(job)}.npz" in structure.text
-    assert "With fewer than 20 replicates" in structure.text
+    assert "Fewer than 20 replicates are too few for a verdict" in structure.text
+    too_few = sum(one.verdict == "too few replicates" for one in findings.verdicts)
+    assert too_few >= 21 * (5 + 3)  # claims on Figures 6 to 9, for the candidates that can run under each reading
+    assert f"too few replicates: {too_few}" in structure.text
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of the rows of claims in the tables of a document."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [row for row in rows if row[0] != "claim"]
+
+
+def test_a_table_has_verdicts_where_there_are_enough_replicates(findings: Findings):
+    """Of 2 replicates it says how many comparisons support a claim, of 20 what is decided; R1, D1, D2 are neither."""
+    enough = reproduce(Sizes(tuple(range(20)), TINY.points, TINY.training, TINY.horizon, TINY.blocks))
+    for report, words in ((findings, r"\d+ of \d+ for"), (enough, r"(holds|fails|undecided) \[[^]]+, [^]]+\]")):
+        short, full = rows_of(markdown(report)), rows_of(everything(report))
+        assert [row[0] for row in short] == [row[0] for row in full[: len(full) // 2]] == [*ROWS, "hold"]
+        on_figures = [cell for row in short for cell in row[2:] if row[0][0] in "6789"]
+        assert len(on_figures) == 21 * len(CANDIDATES)
+        assert [cell for cell in on_figures if not re.fullmatch(words, cell)] == []
+        declared = {row[0]: row[2:] for row in short}
+        assert declared["D1"] == ["holds", "holds", "holds", "holds", "fails"]  # `priced` receives a price
+        assert declared["D2"] == ["holds"] * 5
+        assert all(cell.startswith("holds [") for cell in declared["R1"])
+    assert re.fullmatch(r"\d+ of 21", rows_of(markdown(enough))[-1][2])
+    assert rows_of(markdown(findings))[-1][2:] == ["-"] * 5
+
+
+ROWS = ["6a", "6b", "6c", "7a", "7b", "7c", "7d"]
+ROWS += [name for name in ("8a", "8b", "8c", "9a", "9b", "9c", "9d") for _ in PHASES] + ["P1", "R1", "D1", "D2"]
+"""First cells of a table of claims."""
+
+
+def test_a_curve_is_the_median_whatever_a_lost_replicate_costs():
+    """Of 1, 2, 3, 4 and a lost one of 1e6: median 3, quartiles 2 and 4, a mean of 2e5; one of five is unstable."""
+    values = np.array([[1.0], [2.0], [3.0], [4.0], [1e6]])
+    curve = figures.line(np.array([0.4]), values, values > 100)
+    assert (curve.median, curve.low, curve.high, curve.unstable) == (3, 2, 4, 1)
+    assert curve.mean == pytest.approx(2e5, rel=1e-4)
+
+
+def test_an_axis_covers_the_medians_of_what_is_stable():
+    """One scheme costs 1 to 2; the other is unstable in most replicates at its second point: an arrow at the edge."""
+    axes, few = Figure().subplots(), np.zeros((4, 2), bool)
+    lost = few.copy()
+    lost[:2, 1] = True
+    x = np.array([5.0, 60.0])
+    curves = {
+        "even": figures.line(x, np.array([[1.0, 2.0]] * 4), few),
+        "binary": figures.line(x, np.array([[1.5, 1e7]] * 4), lost),
+    }
+    figures._fit_axis(axes, curves, 4)
+    assert axes.get_ylim() == pytest.approx((1 / 1.3, 2 * 1.5))
+    assert [(*line.get_xdata(), line.get_marker()) for line in axes.lines if len(line.get_xdata())] == [(60.0, "^")]
+
+
+def test_markers_say_how_many_replicates_are_unstable():
+    """Three points, of four replicates 0, 1 and 2 unstable: filled, open, a cross."""
+    axes, unstable = Figure().subplots(), np.array([[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0]], bool)
+    figures._draw(axes, "even", figures.line(np.arange(3.0), np.ones((4, 3)), unstable), 4)
+    drawn = [(line.get_marker(), line.get_markerfacecolor() == "white", *line.get_xdata()) for line in axes.lines[1:]]
+    assert drawn == [("o", False, 0.0), ("o", True, 1.0), ("x", False, 2.0)]
 
 
 def test_the_page_shows_text_as_it_is(findings: Findings):

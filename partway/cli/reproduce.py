@@ -28,7 +28,7 @@ EXAMPLES = {
     "A first look with fewer replicates": "partway reproduce --quick",
     "Everything, with a report in HTML": "partway reproduce --out results/reproduction",
     "Other values of what is not published": "partway reproduce --scenario mine.toml --out mine",
-    "Verdicts for another program": "partway reproduce --quick --json - | jq '.claims[].schemes.priced.verdict'",
+    "Verdicts for another program": "partway reproduce --json - | jq '.claims[].schemes.priced.verdict'",
 }
 COMPILATION = 300_000
 """Device-blocks that take as long as compiling a job's program, to estimate the time left."""
@@ -37,7 +37,7 @@ COMPILATION = 300_000
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway reproduce`."""
     group = parser.add_argument_group("simulation")
-    group.add_argument("--quick", action="store_true", help="fewer replicates and points, for a first look")
+    group.add_argument("--quick", action="store_true", help="fewer replicates and points, too few for verdicts")
     group.add_argument(
         "--scenario",
         default="paper",
@@ -55,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run figures 6 to 9, Proposition 1 and Remark 1, judge the claims, print and write."""
+    """Run Figures 6 to 9, Proposition 1 and the counts of R1, judge the claims, print and write."""
     from partway.cli import output
     from partway.paper.figure_runs import FULL, QUICK
     from partway.paper.report import as_json, insert, marked, show
@@ -128,13 +128,14 @@ def _findings(
 
 
 def write(findings: "Findings", text: str, folder: Path) -> None:
-    """Write figures, claims.csv, report.json and report.html, into a folder."""
+    """Write figures, claims.csv, verdicts.md, report.json and report.html, into a folder."""
     from partway.figures import paper as figures
     from partway.paper.html import page
-    from partway.paper.report import write_comparisons
+    from partway.paper.report import everything, write_comparisons
 
     names = figures.write(findings, folder)
     write_comparisons(findings, folder / "claims.csv")
+    (folder / "verdicts.md").write_text(everything(findings), "utf-8")
     (folder / "report.json").write_text(text, "utf-8")
     (folder / "report.html").write_text(page(findings, [folder / f"{name}.svg" for name in names]), "utf-8")
 

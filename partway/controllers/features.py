@@ -76,10 +76,11 @@ def typical_server_cost(server: Server, view: ServerView) -> jax.Array:
 def device_features(
     mu: jax.Array, device: Device, view: DeviceView, log_scaled: bool = False
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(22), (23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action changes.
+    """(23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action changes.
 
-    phi is (M,) of one device or (M, K) of a fleet. All inputs are of order one: q in tasks, h by its mean, p by
-    `half_power` (T6, T11). The contribution of h and beta is computed once, for all p and q.
+    (23) has the inputs as [p, q, h, beta_1..beta_n] and weights of its own for each device, mu_{k,i}, which is
+    `feature_weights = "per_device"`; mu is random, so that the order means nothing. phi is (M,) of one device or (M, K) of a fleet. All inputs are of order one: q in
+    tasks, h by its mean, p by `half_power` (T6, T11). The contribution of h and beta is computed once, for all p and q.
 
     mu          (M, 3 + n); of a fleet in which every device has its own, (M, 3 + n, K)
     log_scaled  h and p enter as log(h) and log(1 + p)
@@ -99,10 +100,10 @@ def device_features(
 def server_features(
     nu: ServerWeights, view: ServerView, log_scaled: bool = False
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(29), (30): phi = sigmoid(nu . [backlog / K, q / sqrt(K), f_1..f_n]) as a function of f (n,) and the backlog.
+    """(30): phi = sigmoid(nu . [backlog / K, q / sqrt(K), f_1..f_n]) as a function of f (n,) and the backlog.
 
-    phi is (M,); f is a fraction of f_max. Without the root nu . q would grow with the fleet (T11). The contribution of
-    the devices' queues is computed once.
+    (30) has the inputs as [f_1..f_n, q_ser, q_1..q_K], not scaled. phi is (M,); f is a fraction of f_max. Without the
+    root nu . q would grow with the fleet (T11). The contribution of the devices' queues is computed once.
 
     log_scaled  the backlog enters as log(1 + backlog / K), which does not saturate the sigmoids when work piles up
     """

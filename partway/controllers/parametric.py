@@ -1,12 +1,15 @@
 """Algorithms 1 and 2 of the paper: Q is linear in random sigmoids, and one gradient moves parameters AND action.
 
-    phi_m(s, a) = sigmoid(mu_m . [s, a])        Q(s, a; theta) = theta . phi(s, a)
-    delta       = r + gamma Q(s', a; theta) - Q(s, a; theta)                       (24), the same a in both terms (T14)
-    a     <- a     - alpha_t d(delta^2)/da                                         (25), (26), (28a), (33), (35)
-    theta <- theta - alpha_t d(delta^2)/dtheta                                     (27), (28b), (34), (35)
+    phi_m(s, a) = sigmoid(mu_m . [s, a])        Q(s, a; theta) = theta . phi(s, a)           (22), (23); (29), (30)
+    delta       = r + gamma Q(s', a; theta) - Q(s, a; theta)                                 (24); (31)
+    a     <- a     - alpha_t d(delta^2)/da                                                   (26), (28a); (33), (35a)
+    theta <- theta - alpha_t d(delta^2)/dtheta                                               (27), (28b); (34), (35b)
 
-The equations contain no minimum over actions (trap T3): see `partway.controllers.qlearning` for the Q-learning that the
-text describes. `gradient = "exact"` is the derivative; `"printed"` is what (26), (27), (33), (34) print (trap T2).
+The numbers before the semicolon are a device's, those after it the server's, whose theta, mu and delta the paper calls
+eta, nu and rho. The steps are to solve (25) and (32), min delta^2. (24) and (31) have the next action in the second Q;
+here it is the same a (T14). None of these equations contains a minimum over actions (trap T3): for the Q-learning that
+the text describes see `partway.controllers.qlearning`. `gradient = "exact"` is the derivative; `"printed"` is what
+(26), (27), (33), (34) print (trap T2).
 
 Legend: a is the transmit power p at a device (Algorithm 1), in units of `half_power`, and at the server the speeds
 f_1..f_n of the slots (Algorithm 2), fractions of f_max. Both are of order one.
@@ -67,7 +70,9 @@ LEARNING_LIMITS: Mapping[str, Limits] = {
 }
 """Values that hyperparameters of learners may have; step sizes outside (36) are possible, to see their effect."""
 MAX_POWER = 1e4
-"""Upper limit of the commanded power in its unit (ours): far above a whole task at a tenth of the mean gain."""
+"""Upper limit of the commanded power in its unit, half a task at mean gain: a whole one at a 300th of it.
+
+It is ours, (28a) has none: `limit_power`."""
 
 
 @record

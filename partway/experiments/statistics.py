@@ -34,7 +34,13 @@ def estimate(per_seed: np.ndarray) -> Estimate:
 
 
 def count_unstable(total_work: np.ndarray, arriving: float) -> tuple[int, float]:
-    """In how many seeds the waiting work (seeds, blocks) grows without end, and its mean growth per block.
+    """In how many seeds the waiting work (seeds, blocks) grows without end, and its mean growth per block."""
+    unstable, slopes = unstable_seeds(total_work, arriving)
+    return int(np.sum(unstable)), float(np.mean(slopes))
+
+
+def unstable_seeds(total_work: np.ndarray, arriving: float) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the waiting work (seeds, blocks) of each seed grows without end, and its growth per block, (seeds,) each.
 
     A seed is unstable when the slope over the last half is above 1 % of the arriving work with 99 % confidence: a
     regression on the means of batches. SciPy's `linregress` finds the same and takes half a second to import.
@@ -42,15 +48,14 @@ def count_unstable(total_work: np.ndarray, arriving: float) -> tuple[int, float]
     half = total_work[:, total_work.shape[1] // 2 :]
     count = min(BATCHES, half.shape[1])
     if count < 3:
-        return 0, 0.0
+        return np.zeros(len(half), bool), np.zeros(len(half))
     pieces = np.array([np.mean(piece, axis=1) for piece in np.array_split(half, count, axis=1)])
     times = (np.arange(count) - (count - 1) / 2) * half.shape[1] / count
     risen = pieces - pieces[0]  # exactly 0 where nothing moves
     slopes = times @ risen / (times @ times)
     left = risen - risen.mean(axis=0) - np.outer(times, slopes)
     errors = np.sqrt(np.sum(left**2, axis=0) / (count - 2) / (times @ times))
-    surely = slopes - special.stdtrit(count - 2, 0.99) * errors > 0.01 * arriving
-    return int(np.sum(surely)), float(np.mean(slopes))
+    return slopes - special.stdtrit(count - 2, 0.99) * errors > 0.01 * arriving, slopes
 
 
 def discounted(cost: np.ndarray, discount: float) -> np.ndarray:

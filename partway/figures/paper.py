@@ -1,4 +1,10 @@
-"""Figures 6 to 9 of the paper with its axes, and Proposition 1: means over replicates with their 95 % bands."""
+"""Figures 6 to 9 of the paper, and Proposition 1.
+
+Abscissae are the paper's: iterations, block index, arrival probability, K. So are ordinates, cost per block (Figure 7)
+and discounted sum (8, 9), but on logarithmic axes; that of Figure 6 is ours. Lines are medians over replicates: a few
+whose server is overloaded for good would decide a mean. Unstable replicates are marked, and axes cover the medians of
+what is stable in most replicates.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,20 +42,28 @@ BIN = 20
 """Blocks that are averaged into one point of a curve."""
 MAX_MARKERS = 20
 """A curve with more points than this has no markers."""
-ESTIMATE_COLUMNS = ("mean", "95 % low", "95 % high", "median")
+ESTIMATE_COLUMNS = ("median", "25 %", "75 %", "mean", "95 % low", "95 % high", "unstable replicates")
 SIDES = ("left side", "right side", "right side of the mean TD error", "right side / (1 - gamma)")
 """Sides of (37) and (38): as printed, without the noise of single samples, and as large as a true bound can be."""
-BANDS = "Lines: means over replicates; bands: 95 % confidence intervals."
+BANDS = "Lines: medians over replicates; bands: the middle half of the replicates."
+UNSTABLE = "Unstable: the waiting work grows without end."
+MARKERS = (
+    "Filled markers: all replicates are stable; open: some are unstable, their waiting work grows without end; "
+    "crosses: at least half are. Arrows: beyond the axis."
+)
 
 
 class Line(NamedTuple):
-    """A curve with its band, (points,) each."""
+    """A curve, (points,) each: median and quartiles, mean and its 95 % interval, number of unstable replicates."""
 
     x: np.ndarray
-    mean: np.ndarray
+    median: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    median: np.ndarray
+    mean: np.ndarray
+    mean_low: np.ndarray
+    mean_high: np.ndarray
+    unstable: np.ndarray
 
 
 def write(findings: Findings, folder: Path) -> list[str]:
@@ -67,10 +81,13 @@ def write(findings: Findings, folder: Path) -> list[str]:
     return names
 
 
-def line(x: np.ndarray, values: np.ndarray) -> Line:
-    """The curve of (replicates, points)."""
-    mean, low, high = mean_and_interval(values)
-    return Line(x, mean, low, high, np.median(values, axis=0))
+def line(x: np.ndarray, values: np.ndarray, unstable: np.ndarray) -> Line:
+    """The curve of (replicates, points), of which `unstable` (replicates, points) or (replicates, 1) are unstable."""
+    with np.errstate(invalid="ignore"):  # of infinite values
+        low, median, high = np.percentile(values, (25, 50, 75), axis=0)
+    mean, mean_low, mean_high = mean_and_interval(values)
+    counts = np.broadcast_to(unstable, values.shape).sum(axis=0)
+    return Line(x, median, low, high, mean, mean_low, mean_high, counts)
 
 
 def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows: int = 1) -> tuple[Figure, np.ndarray]:
@@ -86,19 +103,37 @@ def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
     figure.legend(handles=handles, loc="lower left", ncols=columns, borderaxespad=0)
 
 
-def _draw(axes: Axes, name: str, curve: Line, dashes: str = "-") -> None:
-    colour, marker = scheme_colour(name), "" if len(curve.x) > MAX_MARKERS else "o"
-    axes.plot(curve.x, curve.mean, dashes, color=colour, linewidth=1.3, label=name, marker=marker)
+def _draw(axes: Axes, name: str, curve: Line, replicates: int, dashes: str = "-") -> None:
+    """A curve with a marker at each point; if there are many, its label has the number of unstable replicates."""
+    colour, label, many = scheme_colour(name), name, len(curve.x) > MAX_MARKERS
+    if many and curve.unstable[0]:
+        label = f"{name} ({curve.unstable[0]} of {replicates} unstable)"
+    axes.plot(curve.x, curve.median, dashes, color=colour, linewidth=1.3, label=label)
     axes.fill_between(curve.x, np.maximum(curve.low, 1e-300), curve.high, color=colour, alpha=0.15, linewidth=0)
+    if many:
+        return
+    most, some = 2 * curve.unstable >= replicates, curve.unstable > 0
+    for which, marker, face in ((~some, "o", colour), (some & ~most, "o", "white"), (most, "x", colour)):
+        style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 5, "zorder": 3}
+        axes.plot(curve.x[which], curve.median[which], linestyle="", marker=marker, **style)
+
+
+def _fit_axis(axes: Axes, curves: Mapping[str, Line], replicates: int) -> None:
+    """A logarithmic axis for the medians where less than half of the replicates are unstable; arrows for the rest."""
+    medians = np.concatenate([curve.median for curve in curves.values()])
+    stable = np.concatenate([2 * curve.unstable < replicates for curve in curves.values()]) & np.isfinite(medians)
+    shown = medians[stable] if stable.any() else medians[np.isfinite(medians)]
+    low, high = shown.min() / 1.3, shown.max() * 1.5
+    log_axis(axes, "y", low, high)
+    for name, curve in curves.items():
+        beyond = curve.median > high
+        if len(curve.x) <= MAX_MARKERS:
+            at = np.full(int(beyond.sum()), high / 1.06)
+            axes.plot(curve.x[beyond], at, linestyle="", marker="^", color=scheme_colour(name), markersize=5, zorder=3)
 
 
 def _rows(key: Sequence[str | float], curve: Line) -> list[Row]:
     return [(*key, *point) for point in np.stack(curve, axis=-1).tolist()]
-
-
-def _finite(means: Sequence[np.ndarray]) -> np.ndarray:
-    values = np.concatenate(means)
-    return values[np.isfinite(values)]
 
 
 def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +148,7 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
     notes = (
         "Above: relative change of the parameters theta in an iteration. Below: with a step size that does not shrink.",
         f"Dotted: tolerance of the stopping rule, {TOLERANCE:g}.",
+        UNSTABLE,
     )
     figure, panels = _new_figure("Figure 6: convergence, K = 4 devices", notes, runs, reading, rows=2)
     rows: list[Row] = [("algorithm", "scheme", "step", "iteration", *ESTIMATE_COLUMNS)]
@@ -121,8 +157,8 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
         for job, arrays in runs.items():
             change, alpha = arrays[field][0], step_ratio(job)
             for row, step in enumerate((1.0, alpha)):
-                curve = line(*_binned(change / step))
-                _draw(panels[row, column], job.scheme, curve)
+                curve = line(*_binned(change / step), arrays["unstable"].T)
+                _draw(panels[row, column], job.scheme, curve, len(job.seeds))
                 rows += _rows((number, job.scheme, "shrinking" if row == 0 else "first"), curve)
         for row, label in enumerate(("relative change", r"$\alpha_0 \Vert$gradient$\Vert / \Vert\theta\Vert$")):
             axes = panels[row, column]
@@ -130,29 +166,30 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
             axes.axhline(TOLERANCE, color="0.3", linewidth=0.8, linestyle=":")
             block_axis(axes)
             axes.set_xlabel("iteration")
-    _legend(figure, [panels[0, 0]], columns=6)
+    _legend(figure, [panels[0, 0]], columns=4)
     return figure, rows
 
 
 def _figure_7(runs: Runs, reading: str) -> FigureData:
-    """Candidates left, baselines right, on the same logarithmic axis."""
-    figure, panels = _new_figure("Figure 7: cost per block over time, K = 20 devices", (), runs, reading)
+    """Candidates left, baselines right, on the same logarithmic axis; thin: every replicate that is unstable."""
+    notes = ("Thin: each unstable replicate by itself, whose waiting work grows without end.",)
+    figure, panels = _new_figure("Figure 7: cost per block over time, K = 20 devices", notes, runs, reading)
     rows: list[Row] = [("scheme", "block", *ESTIMATE_COLUMNS)]
-    shown: list[np.ndarray] = []
+    curves: dict[str, Line] = {}
     for axes, names in zip(panels[0], (CANDIDATES, BASELINES), strict=True):
         for job, arrays in runs.items():
             if job.scheme not in names:
                 continue
-            curve = line(*_binned(arrays["cost"][0]))
-            _draw(axes, job.scheme, curve)
-            shown.append(curve.mean)
+            unstable, (x, values) = arrays["unstable"][0], _binned(arrays["cost"][0])
+            curve = curves[job.scheme] = line(x, values, unstable[:, None])
+            _draw(axes, job.scheme, curve, len(job.seeds))
+            axes.plot(x, values[unstable].T, color=scheme_colour(job.scheme), linewidth=0.4, alpha=0.5, zorder=1.5)
             rows += _rows((job.scheme,), curve)
         axes.set(ylabel="cost per block", title=f"mean of {BIN} blocks")
         block_axis(axes)
-    means = _finite(shown)
     for axes in panels[0]:
-        log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
-    _legend(figure, list(panels[0]), columns=8)
+        _fit_axis(axes, curves, len(next(iter(runs)).seeds))
+    _legend(figure, list(panels[0]), columns=4)
     return figure, rows
 
 
@@ -161,30 +198,30 @@ def _figure_8_or_9(runs: Runs, reading: str) -> FigureData:
     first = next(iter(runs))
     arrivals = first.figure == "8"
     title = "Figure 8: arrival probability, K = 50 devices" if arrivals else "Figure 9: number of devices"
-    figure, panels = _new_figure(f"{title}, discounted sum of costs", ("Dashed: baselines.",), runs, reading)
+    figure, panels = _new_figure(f"{title}, discounted sum of costs", ("Dashed: baselines.", MARKERS), runs, reading)
     axis = "arrival probability b" if arrivals else "number of devices K"
     rows: list[Row] = [("phase", "scheme", axis, *ESTIMATE_COLUMNS)]
     x = np.array(first.arrival_probs if arrivals else sorted({job.devices for job in runs}), np.float64)
     for axes, phase in zip(panels[0], PHASES, strict=True):
         curves = _curves(runs, x, phase)
         for name, curve in curves.items():
-            _draw(axes, name, curve, "--" if name in BASELINES else "-")
+            _draw(axes, name, curve, len(first.seeds), "--" if name in BASELINES else "-")
             rows += _rows((phase, name), curve)
-        means = _finite([curve.mean for curve in curves.values()])
-        log_axis(axes, "y", means.min() / 1.3, means.max() * 1.5)
+        _fit_axis(axes, curves, len(first.seeds))
         axes.set(xlabel=axis, ylabel="discounted sum of costs", title=PHASE_NAMES[phase], xticks=x)
     _legend(figure, [panels[0, 0]], columns=8)
     return figure, rows
 
 
 def _curves(runs: Runs, x: np.ndarray, phase: str) -> dict[str, Line]:
-    """The curve of every scheme that was run."""
-    jobs = {name: [job for job in runs if job.scheme == name] for name in (*CANDIDATES, *BASELINES)}
-    return {
-        name: line(x, np.concatenate([runs[job][phase] for job in sorted(own, key=lambda job: job.devices)]).T)
-        for name, own in jobs.items()
-        if own
-    }
+    """The curve of every scheme that was run; before training no replicate counts as unstable."""
+    curves: dict[str, Line] = {}
+    for name in (*CANDIDATES, *BASELINES):
+        own = sorted((job for job in runs if job.scheme == name), key=lambda job: job.devices)
+        if own:
+            values, unstable = (np.concatenate([runs[job][key] for job in own]).T for key in (phase, "unstable"))
+            curves[name] = line(x, values, unstable & (phase == PHASES[1]))
+    return curves
 
 
 def _proposition(findings: Findings) -> FigureData:

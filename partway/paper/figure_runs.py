@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from partway.experiments.statistics import count_unstable, discounted
+from partway.experiments.statistics import discounted, unstable_seeds
 from partway.experiments.summary import COST_COMPONENTS
 from partway.paper.claims import BASELINES, CANDIDATES, HORIZON, LATE, QUICK_POINTS, READINGS, TRAINING, Points
 from partway.pytree import host_array
@@ -137,7 +137,7 @@ def run_job(job: FigureJob) -> dict[str, np.ndarray]:
     components                  (points, replicates, 4)  components of the mean cost of the last 200 blocks, Figure 7
     from_start, after_training  (points, replicates)  discounted sum cost, Figures 8 and 9
     from_start_components, after_training_components  (points, replicates, 4)  components of these sums
-    unstable                    (points,)  replicates whose waiting work grows without end
+    unstable                    (points, replicates)  whether the waiting work grows without end in the whole run
     """
     shape = len(job.arrival_probs), len(job.seeds), job.blocks
     series = {name: values.reshape(shape) for name, values in lanes(job).items()}
@@ -168,9 +168,9 @@ def _discounted_sums(series: dict[str, np.ndarray], job: FigureJob) -> dict[str,
 
 
 def _unstable(series: dict[str, np.ndarray]) -> np.ndarray:
-    """(points,) replicates whose waiting work grows without end."""
+    """(points, replicates) whether the waiting work grows without end."""
     work, arrived = series["total_work"].astype(np.float64), series["arrived_work"]
-    return np.array([count_unstable(each, float(new.mean()))[0] for each, new in zip(work, arrived, strict=True)])
+    return np.array([unstable_seeds(each, float(new.mean()))[0] for each, new in zip(work, arrived, strict=True)])
 
 
 def lanes(job: FigureJob) -> dict[str, np.ndarray]:

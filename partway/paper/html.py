@@ -10,18 +10,18 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from partway.paper import figure_runs, proposition1, remark1, statistics, verdicts
+from partway.paper import figure_runs, information, proposition1, remark1, statistics, verdicts
 from partway.paper.claims import CANDIDATES, READINGS, Claim, claims
 from partway.paper.figure_runs import FigureJob
 from partway.paper.jobs import REPRODUCTION, job_key, jobs_code_hash
-from partway.paper.report import ENOUGH, PHASE_WORDS, READING_WORDS, interval_words
+from partway.paper.report import PHASE_WORDS, READING_WORDS, interval_words, verdict_words
 from partway.paper.reproduce import Findings
-from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
+from partway.paper.statistics import ALPHA, ENOUGH, FAILS, HOLDS, NOT_APPLICABLE, TOO_FEW, UNDECIDED
 from partway.paper.verdicts import Verdict, phases
 from partway.provenance import versions
 
 TEMPLATE = "report.html"
-CLASSES = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "undecided", NOT_APPLICABLE: "none"}
+CLASSES = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "undecided", NOT_APPLICABLE: "none", TOO_FEW: "none"}
 """Style of a verdict."""
 SOURCES: dict[str, Callable[..., Any]] = {
     "the claims, their windows and points": claims,
@@ -32,7 +32,8 @@ SOURCES: dict[str, Callable[..., Any]] = {
     "intervals and Holm's method": statistics.decide,
     "the verdict": statistics.verdict,
     "Proposition 1, both sides": proposition1.PropositionJob.run,
-    "Remark 1, operations": remark1.operations,
+    "R1, operations": remark1.operations,
+    "D1 and D2, declarations": information.judge,
 }
 """The functions that compute the numbers."""
 AS_PRINTED = "; (1) as printed: queue = 'as_printed'"
@@ -42,7 +43,7 @@ SCENARIOS = {
     "8": ("Figure 8", f"; device.arrival_prob varies{AS_PRINTED}"),
     "9": ("Figure 9", f"; devices varies{AS_PRINTED}"),
     "P1": ("Proposition 1", f"; discount varies{AS_PRINTED}"),
-    "R1": ("Remark 1", "; devices varies"),
+    "R1": ("claim R1", "; devices varies"),
 }
 """What a scenario is of, and which of its fields differ between the runs."""
 
@@ -80,7 +81,7 @@ def _rows(findings: Findings, reading: str) -> list[dict[str, Any]]:
 
 
 def _cell(one: Verdict) -> dict[str, str]:
-    return {"verdict": one.verdict, "interval": interval_words(one), "style": CLASSES[one.verdict]}
+    return {"verdict": verdict_words(one), "interval": interval_words(one), "style": CLASSES[one.verdict]}
 
 
 def _figure(path: Path) -> dict[str, str]:
@@ -96,7 +97,7 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
 
 def _detail(one: Verdict) -> dict[str, Any]:
     signs = [decision.sign for decision in one.decisions]
-    count = f"{signs.count(1)} for, {signs.count(-1)} against, {signs.count(0)} open" if signs else "counted"
+    count = f"{signs.count(1)} for, {signs.count(-1)} against, {signs.count(0)} open" if signs else one.unit
     about = [one.candidate, READING_WORDS[one.reading], PHASE_WORDS[one.phase]]
     return {"about": about, "cell": _cell(one), "count": count, "why": one.why}
 

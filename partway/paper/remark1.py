@@ -1,10 +1,15 @@
-"""Remark 1, counted: computation and signalling of the central solution and of the decentralised schemes.
+"""Claim R1: computation and signalling of the central solution (12) and of the decentralised schemes, counted.
+
+Remark 1 gives three reasons why (12) is hard: its state has K + 1 queues, K channels and K n arrivals; every device's
+channel and queue must be collected in every block; states and actions are continuous. Section IV-B says that the
+decentralised equations need significantly less computation and signalling; that is what is counted here.
 
 Nothing is timed. The computation of a scheme is the number of floating-point operations in one block, acting and
 learning, that XLA counts in the program before optimisation; a device's do not depend on K. That of the central
-solution is one sweep of (12) with one operation for each joint state and joint action, which is a lower bound.
+solution is one sweep of (12) with one operation for each joint state and joint action, a lower bound: the third reason
+is met by a coarse grid, and the arrivals, with which there would be 2^(n K) times as many states, are left out.
 Signalling is counted in numbers per device and block; the central solution needs every device's state before it can
-decide, and sends each device its action.
+decide, and sends each device its action. The server of (P2.Server) needs every device's queue, too: 1 up.
 """
 
 from collections.abc import Mapping
@@ -34,7 +39,7 @@ FLEETS = (1, 2, 20, 60)
 FIRST_COMPARED = 2
 """Least number of devices that is compared: with one, both solutions are of the same problem."""
 QUEUE_STATES, GAIN_STATES, SERVER_STATES = 8, 3, 8
-"""Coarse grids of the central problem: per device, and of the server for each device."""
+"""Coarse grids of the central problem: of a device's queue, of its gain, and of the server's queue for each device."""
 DEVICE_ACTIONS, SERVER_ACTIONS = 6, 16
 """Started tasks and offloaded fraction of each device; service rates of the server."""
 CENTRAL_SIGNALS = {"up": 2, "down": 2}

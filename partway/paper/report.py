@@ -3,10 +3,10 @@
 import csv
 import math
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Group
 from rich.text import Text
 
@@ -14,21 +14,20 @@ from partway.errors import InputError, shown
 from partway.files import clear_stale, read_limited, refusals, write_whole, written
 from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
+from partway.paper.figure_runs import supports
 from partway.paper.jobs import jobs_code_hash
-from partway.paper.proposition1 import DISCOUNTS, PARTIES, PropositionJob, bounds
 from partway.paper.reproduce import HEADLINE, Findings, phase_shown
-from partway.paper.statistics import ALPHA, FAILS, HOLDS, NOT_APPLICABLE, UNDECIDED
+from partway.paper.statistics import ALPHA, ENOUGH, FAILS, HOLDS, NOT_APPLICABLE, TOO_FEW, UNDECIDED
 from partway.paper.verdicts import Verdict, bounded_exp, phases
 from partway.provenance import versions
 from partway.tables import Grid
 
 SCHEMA_VERSION = 2
-ENOUGH = 20
-"""Least number of replicates of a verdict that can be quoted."""
-COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim"}
+COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim", TOO_FEW: "dim"}
 PHASE_WORDS = {"": "", "from_start": "from empty queues", "after_training": "after training"}
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
 MAX_DOCUMENT_BYTES = 10_000_000
+DOCUMENT_COLUMNS = 122
 MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
 """Lines of a document between which `insert` writes the table of claims."""
 
@@ -42,7 +41,7 @@ def show(findings: Findings) -> Group:
         "its own."
     )
     if len(findings.sizes.seeds) < ENOUGH:
-        words += f" With fewer than {ENOUGH} replicates the verdicts only show that everything runs."
+        words = _too_few(findings)
     return Group(*tables, Text(words, style="dim"))
 
 
@@ -54,44 +53,72 @@ def _table(findings: Findings, reading: str) -> Grid:
         grid.add_column(name)
     for claim in findings.claims:
         for phase in phases(claim):
-            cells = [findings.of(claim.id, name, reading, phase).verdict for name in CANDIDATES]
-            words = [Text("-" if cell == NOT_APPLICABLE else cell, style=COLOURS[cell]) for cell in cells]
+            cells = [findings.of(claim.id, name, reading, phase) for name in CANDIDATES]
+            words = [Text(verdict_words(cell), style=COLOURS[cell.verdict]) for cell in cells]
             grid.add_row(claim.id, f"{claim.text.split(':')[0]}{', ' * bool(phase)}{PHASE_WORDS[phase]}", *words)
     return grid
 
 
 def markdown(findings: Findings) -> str:
-    """The tables for a document: verdicts with the interval that decides, and what decides claims that fail."""
-    seeds = findings.sizes.seeds
-    lines = [
-        f"`{findings.command}`:",
-        f"{len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario `{findings.preset}`.",
-        "Brackets hold the interval of the comparison that decides, at its level by Holm's method (see `claims.csv`):",
-        f"with a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 is a family",
-        "of its own. A ratio above 1 supports the claim. R1 is counted, not estimated, and does not depend on the",
-        "reading: its brackets hold the least and the greatest ratio over K. A dash: the scheme cannot run under this",
-        "reading.",
-    ]
+    """The table for a document: verdicts under HEADLINE's reading, and how many hold under the other."""
+    own, *others = HEADLINE[0], *(reading for reading in READINGS if reading != HEADLINE[0])
+    lines = [*_about(findings), f"With {READING_WORDS[own]}:", "", *_verdicts(findings, own)]
+    for reading in others:
+        held = [f"{_held(findings, name, reading)} with `{name}`" for name in CANDIDATES if supports(name, reading)]
+        lines += ["", f"With {READING_WORDS[reading]} there hold {', '.join(held)}; the others cannot run."]
+    return "\n".join(lines)
+
+
+def everything(findings: Findings) -> str:
+    """A document: the verdicts under every reading, and what decides the claims that fail."""
+    lines = ["# Every verdict", "", *_about(findings)]
     for reading in READINGS:
-        lines += ["", f"**{READING_WORDS[reading]}**", "", f"| claim | | {' | '.join(CANDIDATES)} |"]
-        lines.append("|---|---|" + "---|" * len(CANDIDATES))
-        for claim in findings.claims:
-            for phase in phases(claim):
-                cells = [_cell(findings.of(claim.id, name, reading, phase)) for name in CANDIDATES]
-                about = claim.text + (f", {PHASE_WORDS[phase]}" if phase else "")
-                lines.append(f"| {claim.id} | {about} | {' | '.join(cells)} |")
-        lines.append(
-            f"| hold | of those on Figures 6 to 9 | {' | '.join(_held(findings, n, reading) for n in CANDIDATES)} |"
-        )
-    return "\n".join([*lines, "", *_failures(findings), "", *_sides(findings)])
+        lines += ["", f"## With {READING_WORDS[reading]}", "", *_verdicts(findings, reading)]
+    return "\n".join([*lines, "", *_failures(findings), ""])
+
+
+def _about(findings: Findings) -> list[str]:
+    """What was run by which code, and how to read a cell."""
+    seeds, numbers = findings.sizes.seeds, ", ".join(f"{name} {number}" for name, number in versions().items())
+    made = (
+        f"`{findings.command}`: {len(seeds)} replicates (seeds and placements {seeds[0]} to {seeds[-1]}), scenario "
+        f"`{findings.preset}`; code `{jobs_code_hash(findings.runs)}` (hash of all modules that the runs depend on), "
+        f"{numbers}. "
+    )
+    reading = (
+        "Brackets hold the interval of the comparison that decides, at its level by Holm's method (`claims.csv`): with "
+        f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1 is a family of its "
+        "own. A ratio above 1 supports the claim. R1 is counted, with the least and the greatest ratio over K; D1 and "
+        "D2 follow from what a scheme declares. A dash: the scheme cannot run, or the claim is not on it."
+    )
+    return textwrap.wrap(made + (_too_few(findings) if len(seeds) < ENOUGH else reading), DOCUMENT_COLUMNS)
+
+
+def _too_few(findings: Findings) -> str:
+    return (
+        f"{len(findings.sizes.seeds)} replicates are too few for a verdict, which takes {ENOUGH}: a cell says how many "
+        "of a claim's comparisons point its way in the mean."
+    )
+
+
+def _verdicts(findings: Findings, reading: str) -> list[str]:
+    """A row for each claim and phase, a column for each candidate, and the number of claims that hold."""
+    lines = [f"| claim | | {' | '.join(CANDIDATES)} |", "|---|---|" + "---|" * len(CANDIDATES)]
+    for claim in findings.claims:
+        for phase in phases(claim):
+            cells = [_cell(findings.of(claim.id, name, reading, phase)) for name in CANDIDATES]
+            about = claim.text + (f", {PHASE_WORDS[phase]}" if phase else "")
+            lines.append(f"| {claim.id} | {about} | {' | '.join(cells)} |")
+    held = " | ".join(_held(findings, name, reading) for name in CANDIDATES)
+    return [*lines, f"| hold | of those on Figures 6 to 9 | {held} |"]
 
 
 def _held(findings: Findings, candidate: str, reading: str) -> str:
-    """Number of claims on Figures 6 to 9 that hold, and of all of them."""
+    """How many claims on Figures 6 to 9 hold, of how many; a dash where there are no verdicts."""
     own = [
         findings.of(one.id, candidate, reading, phase) for one in findings.claims if one.figure for phase in phases(one)
     ]
-    if any(one.verdict == NOT_APPLICABLE for one in own):
+    if any(one.verdict in (NOT_APPLICABLE, TOO_FEW) for one in own):
         return "-"
     return f"{sum(one.verdict == HOLDS for one in own)} of {len(own)}"
 
@@ -100,7 +127,8 @@ def _failures(findings: Findings) -> list[str]:
     """A line for each claim, reading and phase that fails with any candidate."""
     cells = [(claim, reading, phase) for reading in READINGS for claim in findings.claims for phase in phases(claim)]
     lines = [_failure(findings, *cell) for cell in cells]
-    return ["What decides the claims that fail, by candidate:", "", *filter(None, lines)]
+    failing = list(filter(None, lines))
+    return ["What decides the claims that fail, by candidate:", "", *failing] if failing else []
 
 
 def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
@@ -115,38 +143,20 @@ def _failure(findings: Findings, claim: Claim, reading: str, phase: str) -> str:
     return f"- **{claim.id}** ({about}) {' '.join(words)}" if words else ""
 
 
-def _sides(findings: Findings) -> list[str]:
-    """Both sides of (37) and (38) at the end of the run, medians of replicates."""
-    runs = {job: arrays for job, arrays in findings.runs.items() if isinstance(job, PropositionJob)}
-    own = {job.scheme: bounds(arrays) for job, arrays in runs.items() if job.reading == HEADLINE[0]}
-    last = next(iter(runs)).checkpoints[-1]
-    head = [f"`{name}`: left | right | right / (1 - gamma)" for name in own]
-    lines = [
-        f"Both sides of (37) and (38) at block {last}, medians of the replicates, {READING_WORDS[HEADLINE[0]]}. The",
-        "third column of each scheme has the form of the bound by contraction, which holds for the largest error",
-        "instead of the mean one:",
-        "",
-        f"| | gamma | {' | '.join(head)} |",
-        f"|---|---|{'---|' * 3 * len(own)}",
-    ]
-    for party, number in PARTIES.items():
-        for i, gamma in enumerate(DISCOUNTS):
-            sides = [
-                np.median(side[-1])
-                for one in own.values()
-                for side in (one[i].left[party], one[i].right(party), one[i].certain(party))
-            ]
-            lines.append(f"| {number}, {party} | {gamma:g} | {' | '.join(f'{side:.2g}' for side in sides)} |")
-    return lines
-
-
 def _cell(one: Verdict) -> str:
-    return "-" if one.verdict == NOT_APPLICABLE else f"{one.verdict} {interval_words(one)}".strip()
+    return f"{verdict_words(one)} {interval_words(one)}".strip()
+
+
+def verdict_words(one: Verdict) -> str:
+    """A verdict for a table: a dash where there is none; with too few replicates how many comparisons support it."""
+    if one.verdict == TOO_FEW:
+        return f"{one.supporting()} of {len(one.decisions)} for"
+    return "-" if one.verdict == NOT_APPLICABLE else one.verdict
 
 
 def interval_words(one: Verdict) -> str:
     """The interval that decides, short; "" where there is none."""
-    interval = one.interval()
+    interval = None if one.verdict == TOO_FEW else one.interval()
     if interval is None or not all(map(math.isfinite, interval)):
         return ""
     return f"[{_short(interval[0])}, {_short(interval[1])}]"

@@ -1,4 +1,4 @@
-"""Section VI of the paper, reproduced: all runs, all verdicts."""
+"""Section VI of the paper, reproduced, and the claims of other sections: all runs, all verdicts."""
 
 import contextlib
 import shlex
@@ -13,7 +13,7 @@ import numpy as np
 
 from partway.experiments import store as stores
 from partway.experiments.store import Store
-from partway.paper import figure_runs, proposition1, remark1, verdicts
+from partway.paper import figure_runs, information, proposition1, remark1, verdicts
 from partway.paper.claims import PHASES, READINGS, Claim, claims
 from partway.paper.figure_runs import FigureJob, Sizes
 from partway.paper.jobs import REPRODUCTION, SECONDS, Arrays, Job, job_key, modules, run_jobs
@@ -88,7 +88,8 @@ def reproduce(
     runs = run_jobs(all_jobs(sizes, preset), store, processes, on_progress)
     tested = claims(sizes.points)
     figures = {job: arrays for job, arrays in runs.items() if isinstance(job, FigureJob)}
-    judged = (*verdicts.judge(tested, figures), *proposition1.judge(runs), *remark1.judge(runs))
+    judged = (*verdicts.judge(tested, figures), *proposition1.judge(runs), *remark1.judge(runs), *information.judge())
+    judged = tuple(one.quotable(len(sizes.seeds)) for one in judged)
     seconds = float(sum(arrays[SECONDS] for arrays in runs.values()))
     wall, command = time.monotonic() - start, shlex.join(["partway", *sys.argv[1:]])
     return Findings(sizes, preset, runs, tested, judged, seconds, wall, processes, command)

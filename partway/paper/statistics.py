@@ -7,7 +7,8 @@ and an interval also covers placements that were not drawn.
 
 All comparisons of Figures 6 to 9 in one column of the table (one candidate under one reading of (1)) form a family,
 and so do those of Proposition 1 in that column. Each family is corrected by Holm's method: the probability that any of
-its comparisons is decided with the wrong sign is at most ALPHA.
+its comparisons is decided with the wrong sign is at most ALPHA. Student's t is an approximation, and a poor one for a
+few replicates of costs whose distribution has two modes: below ENOUGH replicates there is no verdict.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ import numpy as np
 from scipy import special
 
 HOLDS, FAILS, UNDECIDED, NOT_APPLICABLE = "holds", "fails", "undecided", "not applicable"
+TOO_FEW = "too few replicates"
+ENOUGH = 20
+"""Least number of replicates of a verdict."""
 ALPHA = 0.05
 """Familywise error rate."""
 

@@ -1,9 +1,9 @@
 """Theorem 1, measured: the cost of separate decisions of devices and server, by fleet size and server energy weight.
 
-Theorem 1 says that devices and server solve the joint problem by each solving its own. It holds the server's queue
-fixed while devices decide, but their decisions are what arrives there (trap T4). `decoupled` is the scheme that the
-theorem calls optimal; `priced` adds one price. Both run at the same discount, beside the tuned `constant` and a lower
-bound for every policy. The average cost is measured, whatever the scenario's objective is.
+Theorem 1 says that devices and server solve the joint problem by each solving its own. Its proof holds the server's
+queue and rates fixed while devices decide, but their decisions are what arrives there (trap T4). `decoupled` is the
+scheme that the theorem calls optimal; `priced` adds one price. Both run at the same discount, beside the tuned
+`constant` and a lower bound for every policy. The average cost is measured, whatever the scenario's objective is.
 """
 
 from collections.abc import Callable, Sequence

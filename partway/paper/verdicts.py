@@ -1,7 +1,7 @@
 """From the runs behind the figures to a verdict for every claim, candidate, reading of (1) and phase."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from partway.experiments.summary import COST_COMPONENTS
 from partway.paper.claims import CANDIDATES, LATE, PHASES, PROPOSED, QUIET, READINGS, TOLERANCE, Claim, Ordering, Term
 from partway.paper.figure_runs import FigureJob, converged, supports
-from partway.paper.statistics import NOT_APPLICABLE, Decision, decide, deciding, verdict
+from partway.paper.statistics import ENOUGH, NOT_APPLICABLE, TOO_FEW, Decision, decide, deciding, verdict
 from partway.schemes import hyperparameters
 
 Runs = Mapping[FigureJob, Mapping[str, np.ndarray]]
@@ -29,6 +29,8 @@ class Verdict:
     unit     "ratio": decisions are logarithms of greater / smaller; otherwise the unit of a difference
     why      a sentence from the measured values
     counted  the range of the counted values, where these decide instead of estimates
+
+    With neither decisions nor counts it follows from what a scheme declares.
     """
 
     claim: str
@@ -49,6 +51,15 @@ class Verdict:
             return self.counted
         one = self.decisions[self.deciding]
         return (bounded_exp(one.low), bounded_exp(one.high)) if self.unit == "ratio" else (one.low, one.high)
+
+    def supporting(self) -> int:
+        """How many of its comparisons point the claim's way in the mean of the replicates."""
+        return sum(one.mean > 0 for one in self.decisions)
+
+    def quotable(self, replicates: int) -> "Verdict":
+        """The same, without a verdict where it is estimated from fewer than ENOUGH replicates."""
+        few = self.decisions and replicates < ENOUGH
+        return replace(self, verdict=TOO_FEW) if few else self
 
 
 @dataclass(frozen=True)

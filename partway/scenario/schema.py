@@ -141,8 +141,8 @@ class Radio(Section):
 class Scenario(Section):
     """The system, its randomness and the objective; `schemes` maps scheme -> hyperparameter -> value.
 
-    arrivals_seen  arrivals that a device sees when it acts: those of the "past" block, or also, as the printed state
-                   has it, those of the "current" one (T6)
+    arrivals_seen  arrivals that a device sees when it acts: those of the "past" block, which are in its queue, or, as
+                   in the printed state, those of the "current" one, which are not yet (T6)
     """
 
     devices: Annotated[int, Field(ge=1, le=10_000_000)]
