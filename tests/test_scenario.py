@@ -29,6 +29,7 @@ from partway.scenario.schema import (
     ServerClass,
     Weights,
 )
+from partway.schemes import check_hyperparameters
 from partway.system.load import load_of
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import build

@@ -79,8 +79,9 @@ def device_features(
     """(23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action changes.
 
     (23) has the inputs as [p, q, h, beta_1..beta_n] and weights of its own for each device, mu_{k,i}, which is
-    `feature_weights = "per_device"`; mu is random, so that the order means nothing. phi is (M,) of one device or (M, K) of a fleet. All inputs are of order one: q in
-    tasks, h by its mean, p by `half_power` (T6, T11). The contribution of h and beta is computed once, for all p and q.
+    `feature_weights = "per_device"`; mu is random, so that the order means nothing. phi is (M,) of one device or (M, K)
+    of a fleet. All inputs are of order one: q in tasks, h by its mean, p by `half_power` (T6, T11). The contribution of
+    h and beta is computed once, for all p and q.
 
     mu          (M, 3 + n); of a fleet in which every device has its own, (M, 3 + n, K)
     log_scaled  h and p enter as log(h) and log(1 + p)
