@@ -14,7 +14,7 @@ from partway.errors import InputError, shown
 from partway.files import clear_stale, read_limited, refusals, write_whole, written
 from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
-from partway.paper.figure_runs import supports
+from partway.paper.figure_runs import KINDS, supports
 from partway.paper.jobs import jobs_code_hash
 from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, ENOUGH, FAILS, HOLDS, NOT_APPLICABLE, TOO_FEW, UNDECIDED
@@ -26,6 +26,7 @@ SCHEMA_VERSION = 2
 COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim", TOO_FEW: "dim"}
 PHASE_WORDS = {"": "", "from_start": "from empty queues", "after_training": "after training"}
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
+KIND_WORDS = {"literal": "baselines as section VI words them", "q-learned": "`binary`, `even` and `random`"}
 MAX_DOCUMENT_BYTES = 10_000_000
 DOCUMENT_COLUMNS = 122
 MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
@@ -109,15 +110,16 @@ def _verdicts(findings: Findings, reading: str) -> list[str]:
             cells = [_cell(findings.of(claim.id, name, reading, phase)) for name in CANDIDATES]
             about = claim.text + (f", {PHASE_WORDS[phase]}" if phase else "")
             lines.append(f"| {claim.id} | {about} | {' | '.join(cells)} |")
-    held = " | ".join(_held(findings, name, reading) for name in CANDIDATES)
-    return [*lines, f"| hold | of those on Figures 6 to 9 | {held} |"]
+    for kind, words in KIND_WORDS.items():
+        held = " | ".join(_held(findings, name, reading, kind) for name in CANDIDATES)
+        lines.append(f"| hold | of those on Figures 6 to 9, with {words} | {held} |")
+    return lines
 
 
-def _held(findings: Findings, candidate: str, reading: str) -> str:
+def _held(findings: Findings, candidate: str, reading: str, kind: str = KINDS[0]) -> str:
     """How many claims on Figures 6 to 9 hold, of how many; a dash where there are no verdicts."""
-    own = [
-        findings.of(one.id, candidate, reading, phase) for one in findings.claims if one.figure for phase in phases(one)
-    ]
+    figures = [(claim.id, phase) for claim in findings.claims if claim.figure for phase in phases(claim)]
+    own = [findings.of(claim, candidate, reading, phase, kind) for claim, phase in figures]
     if any(one.verdict in (NOT_APPLICABLE, TOO_FEW) for one in own):
         return "-"
     return f"{sum(one.verdict == HOLDS for one in own)} of {len(own)}"
@@ -218,7 +220,7 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
     schemes: dict[str, Any] = {}
     for name in CANDIDATES:
         shown = findings.of(claim.id, name, HEADLINE[0], phase_shown(claim))
-        cases = [_case(findings.of(claim.id, name, reading, phase)) for reading in READINGS for phase in phases(claim)]
+        cases = [_case(one) for one in findings.verdicts if (one.claim, one.candidate) == (claim.id, name)]
         schemes[name] = {**_verdict(shown), "cases": cases}
     return {"id": claim.id, "figure": claim.figure or None, "text": claim.text, "test": claim.test, "schemes": schemes}
 
@@ -229,7 +231,7 @@ def _verdict(one: Verdict) -> dict[str, Any]:
 
 def _case(one: Verdict) -> dict[str, Any]:
     decided = None if one.deciding is None else one.labels[one.deciding]
-    about = {"reading": one.reading, "phase": one.phase or None, "unit": one.unit}
+    about = {"reading": one.reading, "phase": one.phase or None, "baselines": one.baselines, "unit": one.unit}
     confidence = None if one.deciding is None else 1.0 - one.decisions[one.deciding].level
     details = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
     return {**about, **_verdict(one), "confidence": confidence, **details}
@@ -237,7 +239,20 @@ def _case(one: Verdict) -> dict[str, Any]:
 
 def write_comparisons(findings: Findings, path: Path) -> None:
     """Write every comparison of every verdict, with its interval, as CSV."""
-    head = ("claim", "scheme", "reading", "phase", "comparison", "ratio", "low", "high", "confidence", "p", "says")
+    head = (
+        "claim",
+        "scheme",
+        "reading",
+        "phase",
+        "baselines",
+        "comparison",
+        "ratio",
+        "low",
+        "high",
+        "confidence",
+        "p",
+        "says",
+    )
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
@@ -246,5 +261,5 @@ def write_comparisons(findings: Findings, path: Path) -> None:
                 ratios = [bounded_exp(value) for value in (decision.mean, decision.low, decision.high)]
                 says = {1: "for", -1: "against", 0: "open"}[decision.sign]
                 numbers = ["" if value != value else f"{value:.6g}" for value in ratios]
-                about = (one.claim, one.candidate, one.reading, one.phase, label)
+                about = (one.claim, one.candidate, one.reading, one.phase, one.baselines, label)
                 writer.writerow((*about, *numbers, f"{1 - decision.level:.6g}", f"{decision.p:.3g}", says))
