@@ -37,7 +37,7 @@ from partway.simulation.step import initial_state
 from partway.system.exogenous import arrivals
 from partway.system.placement import Placement
 from partway.system.types import Broadcast, Device, DeviceAction
-from partway.system.world import World, build
+from partway.system.world import World, build, emptied
 
 CURRENT = {"arrivals_seen": "current"}
 GAIN = 3e3
@@ -187,6 +187,13 @@ def test_whole_tasks_wait_at_first_unless_the_queue_keeps_fractions():
         load("paper", {"device.initial_queue_tasks": 0.5})
     printed = load("paper", {"device.initial_queue_tasks": 0.5, "queue": "as_printed"})
     assert np.asarray(world_of(printed).initial_tasks)[0] == 0.5
+
+
+def test_a_world_can_be_emptied():
+    """As `partway cut` does: of tasks that wait at first it could not tell how late they are."""
+    state = initial_state(emptied(by_hand(**STARTS)), jnp.uint32(0))
+    assert np.asarray(state.q).tolist() == [0.0] * 4
+    assert float(state.backlog) == 0.0
 
 
 # (36a), (36b): each party's own steps and starting values

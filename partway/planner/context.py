@@ -18,7 +18,7 @@ from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
 from partway.system.placement import Placement, sample_placement
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device
-from partway.system.world import World, build
+from partway.system.world import World, build, emptied
 
 MAX_UTILISATION, TARGET_UTILISATION = 0.95, 0.8
 """Arriving work, as a share of the capacity, above which the arrivals are scaled down, and the share after scaling."""
@@ -99,7 +99,7 @@ def device_context(
     if distance_m is not None:
         placement = _moved(scenario, placement, index, distance_m)
     sustainable, arrival_scale = _sustainable(scenario, placement)
-    world = build(sustainable, placement)
+    world = emptied(build(sustainable, placement))  # the latency of tasks that wait at first is not known
     device = jax.tree.map(lambda leaf: np.asarray(leaf)[..., index], world.devices)
     task = scenario.device_classes()[index].task
     assert task.kind == "layers"

@@ -82,6 +82,12 @@ def build(scenario: Scenario, placement: Placement) -> World:
     return World(devices, _server(scenario, mean_task), host_array(threshold), host_array(waiting), backlog)
 
 
+def emptied(world: World) -> World:
+    """The world in which no work waits when a run begins."""
+    nothing = host_array(np.zeros(1)), host_array(0.0)
+    return replace(world, initial_tasks=nothing[0], initial_backlog=nothing[1])
+
+
 def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
     """Of every device, along a new last axis, the leaf of its kind; of equal devices no copies are made."""
     stacked = np.stack(leaves, axis=-1)
