@@ -91,6 +91,10 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None, slac
     whole_number("bins", bins, 2, MAX_BINS)
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
+    if world.devices.arrivals_seen == "current":
+        raise NoBound("no bound where devices see a block's arrivals before they act: it needs independent arrivals")
+    if world.devices.objective == "discounted" and (np.any(world.initial_tasks) or np.any(world.initial_backlog)):
+        raise NoBound("no bound on the discounted sum from queues that are not empty: it is proven for empty ones")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
     arriving = np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots

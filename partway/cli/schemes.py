@@ -42,5 +42,6 @@ def _print_one(name: str) -> None:
     console.print(f"{name}: {find_scheme(name).about}")
     rows = [(f"schemes.{name}.{field}", shown(value)) for field, value in hyperparameters(name).items()]
     console.print(listing(("set with --set", "default"), rows))
+    console.print("a name with device_ or server_ in front sets it for that party alone", style="dim")
     for paragraph in explanations(name):
         console.print(f"\n{paragraph}", style="dim")

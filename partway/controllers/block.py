@@ -121,7 +121,7 @@ def finish_device(
     """The end of a block that began with `act_device`, whose result is `acted`; the rest as in `device_block`."""
     action, energy_j, out_of_range = acted
     next_q = next_device_queue(device, view.q, action, exogenous.arrivals)
-    next_view = DeviceView(next_q, exogenous.gain, exogenous.arrivals, next_broadcast)
+    next_view = DeviceView(next_q, exogenous.gain, exogenous.seen, next_broadcast)
     if learning:
         cost = device_cost(device, view.q, energy_j)
         state = controller.learn(state, device, view, action, cost, next_view)

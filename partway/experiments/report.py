@@ -211,7 +211,7 @@ def _lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
         ("cost per block", with_interval(one.cost, 4), "with warm-up: " + with_interval(one.cost_full, 4)),
         *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.cost_components.items()),
         *_gap_lines(one, bound),
-        ("discounted cost", with_interval(one.discounted_from_start, 4), "from empty queues"),
+        ("discounted cost", with_interval(one.discounted_from_start, 4), "from the first block"),
         ("", with_interval(one.discounted_after_warmup, 4), "from the end of warm-up"),
         *((f"latency, {name}", number(value), "s") for name, value in one.latency_s.items()),
         *((f"  {name.replace('_', ' ')}", number(value), "s of the mean") for name, value in one.delays_s.items()),

@@ -56,7 +56,7 @@ AXES_TEXT = 0.9
 PALETTE = (
     *("#1f6fc4", "#f08a00", "#bd1f01", "#e58fb0", "#832db6", "#8c6d4f", "#b9ac70", "#1a9c7b", "#94a4a2", "#d9a3ff"),
     *("#5fb3d9", "#ffbe6f", "#7a8b2a", "#a8c95c", "#ff7a59", "#6f7fd6", "#40c4b0", "#c77a9e", "#3f8f3f", "#e4007c"),
-    *("#5a5a5a", "#111111"),
+    *("#5a5a5a", "#111111", "#2f4b7c", "#b08c00", "#7d1f5c", "#7fdbca"),
 )
 """Colours of the shipped schemes, in the order of SCHEMES."""
 EXTERNAL_PALETTE = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")

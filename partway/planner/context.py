@@ -19,7 +19,7 @@ from partway.system.load import load_of
 from partway.system.placement import Placement
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device
-from partway.system.world import World, build
+from partway.system.world import World, build, emptied
 
 MAX_UTILISATION, TARGET_UTILISATION = 0.95, 0.8
 """Arriving work, as a share of the capacity, above which the arrivals are scaled down, and the share after scaling."""
@@ -132,6 +132,7 @@ def context_at(
     task = scenario.device_classes()[index].task
     assert task.kind == "layers"
     cuts = table_rows(profile, task.tensor_dtype, task.input_bits, task.cuts)
+    world = emptied(world)  # the latency of tasks that wait at first is not known
     found = (sustainable, world, placement, profile, cuts, index, device, arrival_scale)
     return DeviceContext(*found, cpu_min_hz, idle_w)
 

@@ -29,7 +29,7 @@ from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
-from partway.simulation.sharding import reshard, shard, squeeze_shared
+from partway.simulation.sharding import reshard, shard, shared_once, squeeze_shared
 from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
@@ -195,7 +195,8 @@ def stack(trees: Sequence[T], every: bool = False) -> tuple[T, Stacked]:
 
 def _squeezed(world: World) -> World:
     """The world with what all devices share once."""
-    return replace(world, devices=squeeze_shared(world.devices))
+    waiting = shared_once(world.initial_tasks)
+    return replace(world, devices=squeeze_shared(world.devices), initial_tasks=waiting)
 
 
 def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], precision: str) -> tuple[Any, Carry]:

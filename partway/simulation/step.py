@@ -23,7 +23,7 @@ from partway.rng import block_keys, both_parties, per_device
 from partway.simulation.fleet import Fleet, FleetAhead, run_ahead, run_fleet
 from partway.simulation.sharding import broadcast_shared
 from partway.system.equations import inflow, next_device_queue, next_server_queue
-from partway.system.exogenous import PackedExogenous, gains, unpack
+from partway.system.exogenous import PackedExogenous, arrivals, gains, unpack
 from partway.system.signalling import delivered, enqueue, no_broadcast
 from partway.system.types import Broadcast, DeviceAction, ServerAction, State
 from partway.system.world import World
@@ -92,7 +92,7 @@ def next_state(
     return State(
         q=next_device_queue(devices, state.q, actions, random.arrivals),
         gain=random.gain,
-        arrivals=random.arrivals,
+        arrivals=random.seen,
         backlog=next_server_queue(state.backlog, service.service_per_slot, sent),
         last_inflow=sent,
         broadcast_queue=enqueue(state.broadcast_queue, service.broadcast),
@@ -128,15 +128,16 @@ def init(world: World, pair: ControllerPair, seed: jax.Array, keys: jax.Array) -
 
 
 def initial_state(world: World, seed: jax.Array) -> State:
-    """Empty queues, no broadcast on its way."""
+    """The scenario's queues, which are empty unless it says otherwise; no broadcast on its way."""
     mean, delay = world.devices.mean_gain, world.server.broadcast_delay_blocks
-    zero, nothing = jnp.zeros((), mean.dtype), no_broadcast(mean.shape[-1], mean.dtype)
+    nothing = no_broadcast(mean.shape[-1], mean.dtype)
+    past = jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype)
     return State(
-        q=jnp.zeros_like(mean),
+        q=jnp.broadcast_to(world.initial_tasks, mean.shape).astype(mean.dtype),
         gain=gains(world, seed, 0),
-        arrivals=jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype),
-        backlog=zero,
-        last_inflow=zero,
+        arrivals=past if world.devices.arrivals_seen == "past" else arrivals(world, seed, 0),
+        backlog=jnp.asarray(world.initial_backlog, mean.dtype),
+        last_inflow=jnp.zeros((), mean.dtype),
         broadcast_queue=jax.tree.map(lambda leaf: jnp.zeros((delay, *leaf.shape), leaf.dtype), nothing),
     )
 
