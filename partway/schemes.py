@@ -54,6 +54,7 @@ class Scheme:
     preparation    what is computed before a run
     stream         label of its controllers' random numbers; None: its name
     signals        numbers (up, down) sent per device and block; None: what its controllers say
+    by_default     whether a comparison that names no schemes runs it
     """
 
     def __init__(
@@ -67,9 +68,11 @@ class Scheme:
         preparation: Preparation | None = None,
         stream: str | None = None,
         signals: tuple[int, int] | None = None,
+        by_default: bool = True,
     ):
         self.about, self.fractional, self.channel_blind = about, fractional, channel_blind
         self.preparation, self.stream = preparation, stream
+        self.by_default = by_default
         self._device, self._server, self._signals = device, server, signals
 
     @cached_property
@@ -250,12 +253,14 @@ SCHEMES: dict[str, Scheme] = {
         controller("baselines:BinaryParametric"),
         ALGORITHM_2,
         signals=(1, 0),
+        by_default=False,
     ),
     "even-parametric": Scheme(
         "Algorithms 1 and 2 of the paper, a device offloading at most the server's rate divided by K",
         controller("baselines:EvenParametric"),
         ALGORITHM_2,
         signals=(1, 1),
+        by_default=False,
     ),
     "random-fixed": Scheme(
         "offloads a random fraction; the server keeps its first rate",
@@ -263,6 +268,7 @@ SCHEMES: dict[str, Scheme] = {
         controller("baselines:Fixed"),
         channel_blind=True,
         signals=(0, 0),
+        by_default=False,
     ),
 }
 REFERENCE = "constant"

@@ -30,9 +30,13 @@ def _print_all() -> None:
     from partway.schemes import SCHEMES  # its names and descriptions need no JAX
 
     console = terminal()
-    rows = [(name, scheme.about, *map(str, scheme.signalling().values())) for name, scheme in SCHEMES.items()]
+    rows = [
+        (name + "*" * (not scheme.by_default), scheme.about, *map(str, scheme.signalling().values()))
+        for name, scheme in SCHEMES.items()
+    ]
     console.print(listing(("scheme", "policy", "up", "down"), rows, wrapped="policy"))
     console.print("up, down: numbers that each device sends and receives per block for control", style="dim")
+    console.print("* runs only where --schemes names it", style="dim")
 
 
 def _print_one(name: str) -> None:

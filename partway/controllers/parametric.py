@@ -238,7 +238,7 @@ class Algorithm1(_Learner, DeviceController):
     def terms(
         self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView, mu: jax.Array | None = None
     ) -> Terms:
-        """The terms of (24) as functions of p, in its unit, and theta; `action` is what happened, `mu` the own weights."""
+        """The terms of (24) as functions of p, in its unit, and theta; `action` is what happened, `mu` a device's."""
         own = required(self.mu if mu is None else mu)
         now, after = device_features(own, device, view), device_features(own, device, next_view)
 
