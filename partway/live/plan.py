@@ -122,6 +122,10 @@ def make_plan(
     """
     if scenario.queue != "conserving":
         raise InputError(f"queue = {shown(scenario.queue)}: live tasks are whole; use queue = 'conserving'")
+    if scenario.arrivals_seen != "past":
+        raise InputError("arrivals_seen = 'current': nobody sees a live task before it arrives; use 'past'")
+    if scenario.server.initial_queue_tasks or any(kind.initial_queue_tasks for kind in scenario.device_classes()):
+        raise InputError("initial_queue_tasks: live queues begin empty; use 0")
     slack = (scenario.broadcast_delay_blocks - 1) * scenario.slots_per_block - 1
     if slack < 1:
         raise InputError(
@@ -169,7 +173,7 @@ def device_of(constants: DeviceConstants) -> Device:
         share=host_array(constants.share),
         bits=host_array(constants.bits),
         feasible=host_array(constants.feasible),
-        proportional=host_array(np.bool_(constants.proportional)),
+        proportional=host_array(np.asarray(constants.proportional)),
         bits_per_task=host_array(constants.bits_per_task),
         laws=constants.laws,
     )
@@ -179,6 +183,7 @@ def device_of(constants: DeviceConstants) -> Device:
         slots=constants.slots,
         max_tasks_per_block=constants.max_tasks_per_block,
         queue="conserving",
+        arrivals_seen="past",
         objective=constants.objective,
     )
 

@@ -95,7 +95,7 @@ def live_table(
 def _rows(measured: Figures, simulated: Figures) -> list[tuple[str, float, float, str, int]]:
     """(name, measured, simulated, unit, digits)."""
     both = (measured, simulated)
-    rows = [("cost per block", measured.cost, simulated.cost, "", 4)]
+    rows: list[Any] = [("cost per block", measured.cost, simulated.cost, "", 4)]
     rows += [(f"  {NAMES[name]}", *(one.components[name] for one in both), "", 3) for name in COMPONENTS]
     rows += [("device energy per task", *(1e3 * one.device_j for one in both), "mJ", 3)]
     rows += [("server energy per task", *(1e3 * one.server_j for one in both), "mJ", 3)]

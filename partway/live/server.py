@@ -93,10 +93,10 @@ class ServerParty:
 
     def begin(self) -> Turn:
         """Begin a block: what the server does in it, and what it broadcasts."""
-        self._acted = _act(self._controller, self._state, self._server, self._view, self._key, np.uint32(self.block))
-        sent = self._acted.broadcast
+        acted = _act(self._controller, self._state, self._server, self._view, self._key, np.uint32(self.block))
+        self._acted, sent = acted, acted.broadcast
         broadcast = {name: np.asarray(getattr(sent, name)) for name in ("price", "service_rate", "backlog", "share")}
-        return Turn(np.asarray(self._acted.service_per_slot), broadcast, float(self._view.backlog))
+        return Turn(np.asarray(acted.service_per_slot), broadcast, float(self._view.backlog))
 
     def compile(self) -> None:
         """Compile what a block needs."""

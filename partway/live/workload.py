@@ -38,7 +38,7 @@ class Synthetic:
         devices: Any = jax.tree.map(lambda leaf: np.zeros(0), device)
         nobody: Any = None
         threshold = np.full(number + 1, arrival_threshold, np.uint32)
-        self._world = World(_with_gain(devices, own), nobody, cast(jax.Array, threshold))
+        self._world = World(_with_gain(devices, own), nobody, cast(jax.Array, threshold), nobody, nobody)
         self._first = float(np.asarray(_gains(self._world, self._seed, np.uint32(0)))[-1])
 
     def arrivals(self, block: int) -> np.ndarray:

@@ -192,7 +192,7 @@ def question_of(
 
     Raises InputError where neither a rate nor a limit of the transmit power is given, or sending has no known energy.
     """
-    classes = {*scenario.device_classes()} if scenario.group else {scenario.device}
+    classes = list(dict.fromkeys(scenario.device_classes())) if scenario.group else [scenario.device]
     where = place() if stated.rate is None or len(classes) > 1 else None
     kind = scenario.device if where is None else scenario.device_classes()[where[1]]
     if np.isinf(kind.tx_power_max_w) and (stated.rate is None or stated.j_per_bit is None):

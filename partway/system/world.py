@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -88,7 +89,7 @@ def emptied(world: World) -> World:
     return replace(world, initial_tasks=nothing[0], initial_backlog=nothing[1])
 
 
-def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
+def _spread(rows: np.ndarray, *leaves: Any) -> Any:
     """Of every device, along a new last axis, the leaf of its kind; of equal devices no copies are made."""
     stacked = np.stack(leaves, axis=-1)
     return np.broadcast_to(stacked, (*stacked.shape[:-1], len(rows))) if len(leaves) == 1 else stacked[..., rows]
