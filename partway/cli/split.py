@@ -94,9 +94,8 @@ def run(options: argparse.Namespace) -> None:
         )
     console = terminal()
     console.print(_table(manifest))
-    for cut in manifest.cuts:
-        if cut.verified:
-            console.print(f"verify: after {cut.after}: {_sentence(cut.verified)}")
+    for sentence in _verified(manifest):
+        console.print(f"verify: {sentence}")
     console.print(f"Halves and manifest.json are in {options.out}")
 
 
@@ -123,8 +122,15 @@ def _bytes(cut: "SplitCut", half: str) -> int:
     return file.bytes + sum(weights.bytes for weights in file.weights if not weights.linked)
 
 
-def _sentence(verified: "Verification") -> str:
-    """What was found, in words."""
+def _verified(manifest: "Manifest") -> list[str]:
+    """What the verification has found, in one sentence if it is the same for all cuts."""
+    found = [(cut, _found(cut.verified)) for cut in manifest.cuts if cut.verified]
+    if len({words for _, words in found}) == 1 < len(found):
+        return [f"all {len(found)} cuts: {found[0][1]}"]
+    return [f"cut {cut.after if cut.number is None else cut.number}: {words}" for cut, words in found]
+
+
+def _found(verified: "Verification") -> str:
     tried = f"{verified.examples} input{'s' * (verified.examples != 1)}"
     if verified.exact:
         return f"the halves give the whole network's outputs bit for bit ({tried})"
