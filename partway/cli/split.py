@@ -21,8 +21,8 @@ EXAMPLES = {
     "All Pareto-optimal cuts, verified": "partway split model.onnx --out halves --verify",
     "One cut, named as in 'partway profile'": "partway split model.onnx --cuts relu3 --out halves",
     "Two cuts, the second with two live tensors": "partway split model.onnx --cuts relu3 up+skip --out halves",
-    "Send 8 bits per element; measure what that costs": (
-        "partway split model.onnx --tensor-dtype uint8 --out halves --verify --inputs my-inputs"
+    "Send 8 bits per element; measure what that costs on your inputs": (
+        "partway split model.onnx --tensor-dtype uint8 --verify --inputs mine --out h"
     ),
     "For Triton, KServe or OpenVINO Model Server": "partway split model.onnx --layout triton --out repository",
 }
