@@ -21,8 +21,8 @@ EXAMPLES = {
     "All Pareto-optimal cuts, verified": "partway split model.onnx --out halves --verify",
     "One cut, named as in 'partway profile'": "partway split model.onnx --cuts relu3 --out halves",
     "Two cuts, the second with two live tensors": "partway split model.onnx --cuts relu3 up+skip --out halves",
-    "Send 8 bits per element; measure what that costs": (
-        "partway split model.onnx --tensor-dtype uint8 --out halves --verify --inputs my-inputs"
+    "Send 8 bits per element; measure what that costs on your inputs": (
+        "partway split model.onnx --tensor-dtype uint8 --verify --inputs mine --out h"
     ),
     "For Triton, KServe or OpenVINO Model Server": "partway split model.onnx --layout triton --out repository",
 }
@@ -94,9 +94,8 @@ def run(options: argparse.Namespace) -> None:
         )
     console = terminal()
     console.print(_table(manifest))
-    for cut in manifest.cuts:
-        if cut.verified:
-            console.print(f"verify: after {cut.after}: {_sentence(cut.verified)}")
+    for sentence in _verified(manifest):
+        console.print(f"verify: {sentence}")
     console.print(f"Halves and manifest.json are in {options.out}")
 
 
@@ -123,8 +122,15 @@ def _bytes(cut: "SplitCut", half: str) -> int:
     return file.bytes + sum(weights.bytes for weights in file.weights if not weights.linked)
 
 
-def _sentence(verified: "Verification") -> str:
-    """What was found, in words."""
+def _verified(manifest: "Manifest") -> list[str]:
+    """What the verification has found, in one sentence if it is the same for all cuts."""
+    found = [(cut, _found(cut.verified)) for cut in manifest.cuts if cut.verified]
+    if len({words for _, words in found}) == 1 < len(found):
+        return [f"all {len(found)} cuts: {found[0][1]}"]
+    return [f"cut {cut.after if cut.number is None else cut.number}: {words}" for cut, words in found]
+
+
+def _found(verified: "Verification") -> str:
     tried = f"{verified.examples} input{'s' * (verified.examples != 1)}"
     if verified.exact:
         return f"the halves give the whole network's outputs bit for bit ({tried})"
