@@ -29,9 +29,11 @@ from partway.controllers.price import PostDecisionServer
 from partway.dnn.cuts import layer_cuts, table_rows
 from partway.dnn.profile import read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
-from partway.figures import cut_map
+from partway.figures import cut_map, cut_rates
 from partway.measurement.latency import finish_times
 from partway.measurement.metrics import device_traces
+from partway.planner import answer as answers
+from partway.planner import one_task
 from partway.planner.break_even import MAX_HZ, BreakEven, break_even, one_task_cost
 from partway.planner.context import DeviceContext, context_at, device_context, max_throughput
 from partway.planner.evaluation import (
@@ -499,7 +501,7 @@ def test_the_command_writes_what_it_prints(folder: Path):
     assert [row["latency_s"] for row in choices] == [task.latency_s for task in single_tasks(target, rule)]
     assert [row["cut"] for row in choices[1:]] == [70, 0]
     assert document["single_task"]["assumptions"].startswith("One task in blocks, in closed form")
-    assert document["break_even_hz"]["offloading"] == break_even(target.device, rule.price).offloading_hz
+    assert document["break_even_hz"]["offloading"] == break_even(target.device, rule.price, True).offloading_hz
     what_was_written_can_be_moved(folder)
 
 
@@ -529,6 +531,36 @@ def test_the_map_draws_the_plan(target: DeviceContext, rule: PlanRule):
     (cuts,), (rates,) = (axes.collections for axes in figure.axes[:2])
     np.testing.assert_array_equal(np.asarray(rates.get_array()), plan.cpu_hz / 1e9)
     assert len(np.unique(np.asarray(cuts.get_array()))) == len(np.unique(np.where(plan.started > 0, plan.cut, -1)))
+
+
+def test_the_rates_figure_draws_every_cut_and_marks_the_crossovers():
+    """The lines are the costs at each rate; dots stand at the rates of the first answer, with their numbers."""
+    answer = answers.cut("mobilenetv2", rate="20Mbit/s", rtt="10ms", deadline="60ms")
+    figure, rows = cut_rates.draw(answer)
+    assert rows[0] == cut_rates.COLUMNS
+    for rate, number, after, latency_s, device_j in rows[1::7]:
+        costs = one_task.costs(one_task.at_rate(answer.question, float(rate)))
+        assert (latency_s, device_j) == (costs.latency_s[number], costs.device_j[number])
+        assert after == answer.profile.cuts[int(number)].after
+    assert {row[1] for row in rows[1:]} == {row.cut for row in answer.cuts}
+    for axes, pieces in zip(figure.axes, (answer.fastest_by_rate, answer.thriftiest_by_rate), strict=True):
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [1e6 * dot.get_xdata()[0] for dot in dots] == pytest.approx([rate for rate, _ in pieces[1:]])
+        texts = [text.get_text() for text in axes.texts]
+        assert [f"{rate / 1e6:.3g} Mbit/s" in texts for rate, _ in pieces[1:]] == [True] * len(dots)
+        assert len(dots) >= 3
+    assert "deadline 60 ms" in [text.get_text() for text in figure.axes[0].texts]
+    first = figure.axes[0].lines[0]
+    np.testing.assert_allclose(first.get_ydata(), [1e3 * row[3] for row in rows[1:] if row[1] == 0])
+
+
+def test_the_rates_figure_of_a_network_that_is_best_left_at_home():
+    """Nothing crosses where the server is slow, and sending is free: a line of no energy is at the lower edge."""
+    answer = answers.cut("alexnet", rate="20Mbit/s", server_rate="1GMAC/s", tx_power="0W")
+    figure, _ = cut_rates.draw(answer)
+    assert [line for line in figure.axes[0].lines if line.get_marker() == "o"] == []
+    lowest = min(float(np.min(line.get_ydata())) for line in figure.axes[1].lines[: len(answer.cuts)])
+    assert lowest >= figure.axes[1].get_ylim()[0] * (1 - 1e-9) > 0
 
 
 def test_learned_values_are_close_to_the_exact_ones(target: DeviceContext, rule: PlanRule):
@@ -602,7 +634,7 @@ def test_why_the_latency_differs(folder: Path):
     target = small_network(folder, "device.arrival_prob=0.2", "device.tx_power_max_w=1")
     result = CutResult(target, PlanRule(np.array([0.0, 100.0]), 100.0, 1.0, 0.0), "", BreakEven(None, None), [], [])
     sentences = " ".join(why_it_differs(result, cut_command.question(options)))
-    assert "one device has the server, 2 tasks arrive per second" in sentences
+    assert "one device has the server, 1.6 tasks arrive per second" in sentences
     assert "in blocks of 1 s" in sentences
     assert "at 1.2 GHz instead of 2 GHz the same work takes the whole block and 36% of the energy" in sentences
     assert "The simulation has no round trip." in sentences

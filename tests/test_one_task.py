@@ -180,9 +180,9 @@ def test_a_cut_off_the_front_is_recommended_with_the_reason():
 
 
 @pytest.mark.parametrize("name", shipped_profiles())
-@pytest.mark.parametrize("rate", ["10kbit/s", "3Mbit/s", "50Mbit/s", "10Gbit/s"])
+@pytest.mark.parametrize("rate", ["3Mbit/s", "50Mbit/s"])
 def test_with_rates_the_recommended_cut_is_pareto_optimal(name: str, rate: str):
-    for server in ("100kMAC/s", "8GMAC/s", "1TMAC/s"):
+    for server in ("4GMAC/s", "1TMAC/s"):
         answer = cut(name, rate=rate, server_rate=server)
         assert answer.recommended.pareto
         assert one_task_report.why_recommended(answer) is None
@@ -213,9 +213,9 @@ def questions(draw: st.DrawFn) -> Question:
 
 @given(questions())
 def test_the_recommendation_is_the_best_of_a_search(question: Question):
-    """Over all cuts and, with a deadline, 2001 speeds of the CPU."""
+    """Over all cuts and, with a deadline, 201 speeds of the CPU."""
     choice, full = recommend(question), costs(question)
-    speeds = np.linspace(question.device.min_speed, 1.0, 2001)
+    speeds = np.linspace(question.device.min_speed, 1.0, 201)
     each = [costs(question, speed) for speed in (speeds if question.deadline_s is not None else [1.0])]
     latency_s, joules = (np.array([getattr(one, name) for one in each]) for name in ("latency_s", "device_j"))
     if question.deadline_s is None or not (latency_s <= question.deadline_s).any():

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
 from partway.figures.layout import PointLabel, label_points
@@ -20,7 +22,10 @@ POINTS = 121
 MARGIN = 8.0
 """How far the axis reaches beyond the rates that matter, as a factor."""
 MBIT = 1e6
-LOCAL, REMOTE = "#5a5a5a", "#1f6fc4"
+LOCAL, REMOTE, DEADLINE = "#5a5a5a", "#1f6fc4", "#bd1f01"
+OUTLINE = withStroke(linewidth=2.5, foreground="white")
+LABEL_SHARE = 0.13
+"""Width of the label of a crossover, as a share of the panel."""
 PANEL = 2.3
 """Height of a panel [inch]."""
 COLUMNS = ("rate [bit/s]", "cut", "after", "latency [s]", "energy of the device [J]")
@@ -49,9 +54,7 @@ def draw(answer: OneTask) -> FigureData:
     lower.set_ylabel("energy of the device [mJ]")
     lower.set_xlabel("rate of the link [Mbit/s]")
     if (deadline_s := answer.question.deadline_s) is not None:
-        upper.axhline(1e3 * deadline_s, color="#bd1f01", linewidth=1.0, linestyle="--")
-        where = {"transform": upper.get_yaxis_transform(), "ha": "left", "va": "bottom", "fontsize": 8}
-        upper.text(0.005, 1e3 * deadline_s, "deadline", color="#bd1f01", **where)
+        _draw_deadline(upper, deadline_s)
     rows = list[Row]([COLUMNS])
     for i, rate in enumerate(rates.tolist()):
         for j, cut in enumerate(cuts.tolist()):
@@ -73,45 +76,59 @@ def _rates(answer: OneTask) -> np.ndarray:
     return np.geomspace(min(marked) / MARGIN, max(marked) * MARGIN, POINTS)
 
 
+def _draw_deadline(axes: Axes, deadline_s: float) -> None:
+    """A dashed line with its name at the right."""
+    axes.axhline(1e3 * deadline_s, color=DEADLINE, linewidth=1.0, linestyle="--")
+    style: dict[str, Any] = {"fontsize": 8, "color": DEADLINE, "ha": "right", "va": "bottom", "path_effects": [OUTLINE]}
+    words = f"deadline {quantity(deadline_s, 's')}"
+    axes.text(0.995, 1e3 * deadline_s, words, transform=axes.get_yaxis_transform(), **style)
+
+
 def _panel(
     axes: Axes, answer: OneTask, cuts: np.ndarray, rates: np.ndarray, values: np.ndarray, best: Crossovers
 ) -> None:
     """A line for every cut, the best one thick, and a dot with the rate at every crossover."""
-    colours = dict(zip(cuts.tolist(), colormaps["viridis"](np.linspace(0.15, 0.9, len(cuts))), strict=True))
-    colours |= {0: REMOTE, len(answer.profile.cuts) - 1: LOCAL}
-    mbit = rates / MBIT
+    colours, mbit = _colours(answer, cuts), rates / MBIT
+    positive = values[values > 0]
+    values = np.maximum(values, positive.min() / 1.8)  # what costs nothing is at the lower edge
     for j, cut in enumerate(cuts.tolist()):
         axes.plot(mbit, values[:, j], color=colours[cut], linewidth=1.0)
-    ends = [rate for rate, _ in best[1:]] + [np.inf]
+    dots = list[tuple[float, float]]()
+    ends = [*(rate for rate, _ in best[1:]), np.inf]
     for (start, cut), end in zip(best, ends, strict=True):
         inside = np.unique(np.clip(np.append(rates, (start, end)), max(start, rates[0]), min(end, rates[-1])))
         line = np.exp(np.interp(np.log(inside), np.log(rates), np.log(values[:, cuts.tolist().index(cut)])))
         axes.plot(inside / MBIT, line, color=colours[cut], linewidth=2.8, solid_capstyle="butt")
-        if start:
-            axes.plot(start / MBIT, line[0], "o", color="0.1", markersize=4.5, zorder=4)
-            axes.annotate(
-                f"{_rate(start)} ",
-                (start / MBIT, line[0]),
-                (-3, -11),
-                textcoords="offset points",
-                ha="right",
-                fontsize=8,
-            )
+        dots += [(start / MBIT, float(line[0]))] * (start > 0)
     axes.axvline(answer.question.link.bit_per_s / MBIT, color="0.3", linewidth=0.9, linestyle=":")
     log_axis(axes, "x", float(mbit[0]), float(mbit[-1]))
-    axes.xaxis.set_major_formatter(short_number)
-    positive = values[values > 0]
     log_axis(axes, "y", float(positive.min()) / 1.8, float(positive.max()) * 1.3)
-    axes.yaxis.set_major_formatter(short_number)
-    last = float(mbit[-1])
-    label_points(
-        axes,
-        [
-            PointLabel(_label(answer, cut), last, float(values[-1, j]), to_hex(colours[cut]))
-            for j, cut in enumerate(cuts.tolist())
-        ],
-        PANEL,
-    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(short_number)
+    _mark(axes, dots, float(mbit[-1] / mbit[0]))
+    names = [_label(answer, cut) for cut in cuts.tolist()]
+    last, hues = values[-1].tolist(), [colours[cut] for cut in cuts.tolist()]
+    points = [PointLabel(name, float(mbit[-1]), y, hue) for name, y, hue in zip(names, last, hues, strict=True)]
+    label_points(axes, points, PANEL)
+
+
+def _mark(axes: Axes, dots: Sequence[tuple[float, float]], span: float) -> None:
+    """Dots at crossovers (rate [Mbit/s], value) with their rates, one lower than the last where they are close."""
+    level, before = 0, 0.0
+    for rate, value in dots:
+        level = level + 1 if before and rate < before * span**LABEL_SHARE else 0
+        axes.plot(rate, value, "o", color="0.1", markersize=4.5, zorder=4)
+        style: dict[str, Any] = {"fontsize": 8, "ha": "right", "path_effects": [OUTLINE], "zorder": 5}
+        where = (-3, -11 - 10 * level)
+        axes.annotate(_rate(rate * MBIT), (rate, value), where, textcoords="offset points", **style)
+        before = rate
+
+
+def _colours(answer: OneTask, cuts: np.ndarray) -> dict[int, str]:
+    """The colour of each cut, from dark to light in the order of the network; the extremes have their own."""
+    shades = colormaps["viridis"](np.linspace(0.15, 0.9, len(cuts)))
+    by_cut = {cut: to_hex(shade) for cut, shade in zip(cuts.tolist(), shades, strict=True)}
+    return by_cut | {0: REMOTE, len(answer.profile.cuts) - 1: LOCAL}
 
 
 def _label(answer: OneTask, cut: int) -> str:
