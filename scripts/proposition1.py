@@ -68,6 +68,7 @@ def main() -> None:
         with store.results() as folder, figure_style():
             save(folder, "proposition-1", figure.draw({job: runs[job] for job in base}))
     shutil.copy(OUT / "proposition-1.png", PICTURES)
+    shutil.copy(OUT / "proposition-1.csv", DATA / "reproduction")
     with (DATA / "proposition-1.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([HEAD, *numbers(runs)])
     write_section(PAGE, "proposition", "\n\n".join("\n".join(part) for part in sections(runs, base)))
