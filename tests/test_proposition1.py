@@ -126,7 +126,7 @@ class Measured:
     def move(self, theta_slope: np.ndarray, a_slope: np.ndarray) -> None:
         self.slopes = theta_slope, a_slope
         if not self.probing:
-            super().move(theta_slope, a_slope)  # type: ignore[misc]  # of the algorithm that this is added to
+            super().move(theta_slope, a_slope)
 
     def printed(self, r: float, r_slope: np.ndarray, now: np.ndarray, after: np.ndarray, columns: slice) -> None:
         """The printed slopes, and beside them the derivative: twice that by theta, another sign by a."""
@@ -134,18 +134,18 @@ class Measured:
         bend = self.gamma * after * (1 - after) - now * (1 - now)
         total = (self.theta * bend) @ self.weights[:, columns]
         self.true = 2 * self.delta * (self.gamma * after - now), 2 * self.delta * (r_slope + total)
-        super().printed(r, r_slope, now, after, columns)  # type: ignore[misc]
+        super().printed(r, r_slope, now, after, columns)
 
     def exact(self, r: float, r_slope: np.ndarray, now: np.ndarray, after: np.ndarray, columns: slice, queue: Any):
         self.delta = r + self.gamma * self.theta @ after - self.theta @ now
-        super().exact(r, r_slope, now, after, columns, queue)  # type: ignore[misc]
+        super().exact(r, r_slope, now, after, columns, queue)
         self.true = self.slopes
 
     def probe(self, parameters: tuple[np.ndarray, np.ndarray], gradient: str, *seen: Any) -> None:
         """Compute slopes at other parameters, or others, and change nothing."""
         kept = self.theta, self.a, self.gradient
         (self.theta, self.a), self.gradient, self.probing = parameters, gradient, True
-        super().learn(*seen)  # type: ignore[misc]
+        super().learn(*seen)
         (self.theta, self.a, self.gradient), self.probing = kept, False
 
     def learn(self, *seen: Any) -> None:
@@ -158,7 +158,7 @@ class Measured:
         row["printed"] = sum(float(slope @ slope) for slope in self.slopes)
         self.rows.append(row)
         self.before = own
-        super().learn(*seen)  # type: ignore[misc]
+        super().learn(*seen)
 
 
 class MeasuredDevice(Measured, reference_paper.Algorithm1):
