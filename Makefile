@@ -67,7 +67,7 @@ reproduce: $(RUN)  ## Reproduce section VI of the paper, into results/reproducti
 	mkdir -p docs/data/reproduction
 	cp results/reproduction/*.csv results/reproduction/verdicts.md results/reproduction/report.json docs/data/reproduction
 
-proposition: $(DEV)  ## Measure Proposition 1 and Remark 2, into docs/proposition-1.md (half an hour); resumes if interrupted
+proposition: $(DEV)  ## Measure Proposition 1 and Remark 2, into docs/proposition-1.md (ten minutes); resumes if interrupted
 	$(BIN)/python scripts/proposition1.py
 
 fit: $(DEV)  ## Search the parameters that the paper does not publish, into presets paper-fitted-* (half an hour)

@@ -1,8 +1,11 @@
 """Proposition 1 and Remark 2: both sides by hand, against plain loops, in other units; where the proof breaks."""
 
+import csv
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,6 +46,7 @@ from partway.system.exogenous import exogenous, gains
 from partway.system.types import DeviceAction
 
 PRINTED, PARAMETRIC = "parametric-printed", "parametric"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 # Both sides by hand
@@ -122,7 +126,7 @@ class Measured:
     def move(self, theta_slope: np.ndarray, a_slope: np.ndarray) -> None:
         self.slopes = theta_slope, a_slope
         if not self.probing:
-            super().move(theta_slope, a_slope)  # type: ignore[misc]  # of the algorithm that this is added to
+            super().move(theta_slope, a_slope)
 
     def printed(self, r: float, r_slope: np.ndarray, now: np.ndarray, after: np.ndarray, columns: slice) -> None:
         """The printed slopes, and beside them the derivative: twice that by theta, another sign by a."""
@@ -130,18 +134,18 @@ class Measured:
         bend = self.gamma * after * (1 - after) - now * (1 - now)
         total = (self.theta * bend) @ self.weights[:, columns]
         self.true = 2 * self.delta * (self.gamma * after - now), 2 * self.delta * (r_slope + total)
-        super().printed(r, r_slope, now, after, columns)  # type: ignore[misc]
+        super().printed(r, r_slope, now, after, columns)
 
     def exact(self, r: float, r_slope: np.ndarray, now: np.ndarray, after: np.ndarray, columns: slice, queue: Any):
         self.delta = r + self.gamma * self.theta @ after - self.theta @ now
-        super().exact(r, r_slope, now, after, columns, queue)  # type: ignore[misc]
+        super().exact(r, r_slope, now, after, columns, queue)
         self.true = self.slopes
 
     def probe(self, parameters: tuple[np.ndarray, np.ndarray], gradient: str, *seen: Any) -> None:
         """Compute slopes at other parameters, or others, and change nothing."""
         kept = self.theta, self.a, self.gradient
         (self.theta, self.a), self.gradient, self.probing = parameters, gradient, True
-        super().learn(*seen)  # type: ignore[misc]
+        super().learn(*seen)
         (self.theta, self.a, self.gradient), self.probing = kept, False
 
     def learn(self, *seen: Any) -> None:
@@ -154,7 +158,7 @@ class Measured:
         row["printed"] = sum(float(slope @ slope) for slope in self.slopes)
         self.rows.append(row)
         self.before = own
-        super().learn(*seen)  # type: ignore[misc]
+        super().learn(*seen)
 
 
 class MeasuredDevice(Measured, reference_paper.Algorithm1):
@@ -438,3 +442,53 @@ def test_at_the_minimum_of_the_mean_the_squared_gradient_of_a_block_is_not_zero(
     slopes = [slope(1.0), slope(-1.0)]
     assert np.mean(slopes) == 0.0
     assert np.mean(np.square(slopes)) == 4.0
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, str]]:
+    """The rows of docs/data/proposition-1.csv."""
+    with (DOCS / "data" / "proposition-1.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def own_steps(rows: list[dict[str, str]], start: str = "scheme's") -> list[dict[str, str]]:
+    """The rows with the schemes' steps, as in `partway reproduce`."""
+    given = {"start": start, "step": "scheme's", "decay": "scheme's", "blocks": "2000"}
+    return [row for row in rows if all(row[name] == value for name, value in given.items())]
+
+
+def test_what_the_page_says_of_proposition_1_is_what_was_found(found: list[dict[str, str]]):
+    rows = own_steps(found)
+    assert len([row for row in rows if row["reading"] == "conserving"]) == 2 * 2 * len(DISCOUNTS)
+    for row in rows:
+        left, right = float(row["left"]), float(row["right"])
+        assert float(row["high"]) < 1  # significantly above, in all comparisons
+        assert right < float(row["left as printed"]) < 0.4 * left
+        assert float(row["right / left"]) == pytest.approx(right / left, rel=1e-3)
+    alone: dict[tuple[str, str, str], str] = {}
+    for row in rows:
+        sign = (float(row["low alone"]) > 1) - (float(row["high alone"]) < 1)
+        if row["reading"] == "conserving":
+            alone[row["scheme"], row["side of"], row["gamma"]] = {1: "below", -1: "above", 0: "open"}[sign]
+    assert list(alone.values()).count("above") == 13
+    assert alone[PARAMETRIC, "(37)", "0.999"] == "open"
+    assert {alone[name, "(38)", "0.99"] for name in (PRINTED, PARAMETRIC)} == {"below"}
+
+
+def test_what_the_page_says_of_remark_2_is_what_was_found(found: list[dict[str, str]]):
+    rows = own_steps(found, "10.0")
+    firsts, lasts = ([row for row in rows if row["gamma"] == gamma] for gamma in ("0.9", "0.999"))
+    for first, last in zip(firsts, lasts, strict=True):
+        assert float(last["right"]) < 0.5 * float(first["right"])
+        grown = float(last["left"]) / float(first["left"])
+        assert 1 < grown < 1.5 if first["side of"] == "(37)" else grown < 0.5
+        assert first["side of"] == "(37)" or float(last["left"]) > 1000 * float(last["right"])
+
+
+def test_the_tests_that_the_page_names_exist():
+    named = re.findall(r"`test_proposition1\.py::(\w+)`", (DOCS / "proposition-1.md").read_text("utf-8"))
+    assert len(named) >= 7
+    assert [name for name in named if name not in globals()] == []
