@@ -335,7 +335,7 @@ def ranges(section: type[Section]) -> dict[str, tuple[float, float]]:
 
 
 POWER = (1e-15, 1e12)  # or inf: the only field whose range is not in its schema
-DEVICE = {**ranges(DeviceClass), "tx_power_max_w": POWER}
+DEVICE = {**ranges(DeviceClass), "tx_power_max_w": POWER, "initial_queue_tasks": (0, 10**6)}  # whole with this queue
 TOP = ranges(Scenario)
 
 
