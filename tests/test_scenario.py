@@ -627,7 +627,7 @@ def test_a_density_beside_a_total_is_refused(given: Any, overrides: list[str], o
 
 def test_a_field_with_no_similar_name_lists_the_known_ones():
     assert "; known: cell_radius_m, " in one_line("paper", ["radio.zzz=1"])
-    assert "; known: broadcast_delay_blocks, " in one_line("paper", ["proportional=1"])
+    assert "; known: arrivals_seen, broadcast_delay_blocks, " in one_line("paper", ["proportional=1"])
 
 
 @pytest.mark.parametrize(
