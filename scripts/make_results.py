@@ -122,8 +122,8 @@ def _times() -> str:
         [
             "## How long it takes",
             "",
-            f"`partway compare` (paper, 20 devices, 2000 blocks, 8 seeds, the {len(scheme_names(None))} default schemes, "
-            f"the bound) on {os.cpu_count()} shared cores, process start to end:",
+            f"`partway compare` (paper, 20 devices, 2000 blocks, 8 seeds, the {len(scheme_names(None))} default "
+            f"schemes, the bound) on {os.cpu_count()} shared cores, process start to end:",
             "",
             "| cache of compiled programs | seconds, median of 3 |",
             "|---|---|",
