@@ -165,7 +165,9 @@ def test_schemes_lists_every_scheme():
     code, out, err = call("schemes")
     assert (code, err) == (0, "")
     assert lines_fit(out)
-    assert re.findall(r"(?m)^([\w-]+) +\S.* +\d +\d *$", out) == list(SCHEMES)
+    rows = re.findall(r"(?m)^([\w-]+)(\*?) +\S.* +\d +\d *$", out)
+    assert rows == [(name, "*" * (not scheme.by_default)) for name, scheme in SCHEMES.items()]
+    assert {name for name, star in rows if star} == {"binary-parametric", "even-parametric", "random-fixed"}
 
 
 @pytest.mark.parametrize("name", SCHEMES)

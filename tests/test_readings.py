@@ -36,7 +36,7 @@ from partway.simulation.rollout import Run
 from partway.simulation.step import initial_state
 from partway.system.exogenous import arrivals
 from partway.system.placement import Placement
-from partway.system.types import Broadcast, Device, DeviceAction
+from partway.system.types import Broadcast, Device, DeviceAction, State
 from partway.system.world import World, build, emptied
 
 CURRENT = {"arrivals_seen": "current"}
@@ -56,6 +56,11 @@ def first_device(world: World) -> Device:
 def view_of(q: float, gain: float, rate: float = 0.0) -> DeviceView:
     said = Broadcast(*jnp.array([0.0, rate, 0.0]), share=jnp.asarray(0.25))
     return DeviceView(jnp.asarray(q), jnp.asarray(gain), jnp.zeros(5), said)
+
+
+def state_of(world: World, seed: int = 0) -> State:
+    """The state in which a run begins."""
+    return initial_state(cast_floats(world, "float32"), jnp.uint32(seed))
 
 
 # T6: arrivals of the block are seen before acting
@@ -101,10 +106,10 @@ def test_what_arrives_does_not_depend_on_who_sees_it(seeing: Callable[[str], Run
 
 
 def test_the_first_state_holds_the_first_arrivals(four: Callable[..., World]):
-    world = cast_floats(four(CURRENT), "float32")
-    state = initial_state(world, jnp.uint32(3))
-    assert np.array_equal(state.arrivals, arrivals(world, 3, 0))
-    assert not initial_state(cast_floats(four({}), "float32"), jnp.uint32(3)).arrivals.any()
+    first = arrivals(cast_floats(four(CURRENT), "float32"), 3, 0)
+    assert np.array_equal(state_of(four(CURRENT), 3).arrivals, first)
+    assert first.any()
+    assert not state_of(four({}), 3).arrivals.any()
 
 
 @pytest.mark.usefixtures("float64")
@@ -152,9 +157,9 @@ def test_a_run_begins_with_the_scenarios_queues(play: Play):
 
 def test_the_classes_of_a_fleet_begin_with_their_own_queues(mixed_world: World):
     groups = [{"count": 1, "initial_queue_tasks": 2.0}, {"count": 1}]
-    state = initial_state(world_of(load({"devices": 2, "group": groups})), jnp.uint32(0))
+    state = state_of(world_of(load({"devices": 2, "group": groups})))
     assert np.asarray(state.q).tolist() == [2.0, 0.0]
-    empty = initial_state(mixed_world, jnp.uint32(0))
+    empty = state_of(mixed_world)
     assert not np.asarray(empty.q).any()
     assert float(empty.backlog) == 0.0
 
@@ -191,7 +196,7 @@ def test_whole_tasks_wait_at_first_unless_the_queue_keeps_fractions():
 
 def test_a_world_can_be_emptied():
     """As `partway cut` does: of tasks that wait at first it could not tell how late they are."""
-    state = initial_state(emptied(by_hand(**STARTS)), jnp.uint32(0))
+    state = state_of(emptied(by_hand(**STARTS)))
     assert np.asarray(state.q).tolist() == [0.0] * 4
     assert float(state.backlog) == 0.0
 
@@ -275,14 +280,14 @@ def test_the_power_has_an_upper_end_or_none(limited: bool, expected: float):
 
 
 def test_without_an_upper_end_a_device_learns_beyond_it(play: Play, four: Callable[..., World]):
-    """A step of 1e6 at decay 0 throws p above the limit at once where nothing keeps it below."""
+    """A step of 10 at decay 0 throws the p of some devices far above the limit, where nothing keeps it below."""
     highest = {}
     for limited in (True, False):
-        rule = Algorithm1(gradient="printed", step=1e6, decay=0.0, stop=False, limit_power=limited)
+        rule = Algorithm1(gradient="printed", step=10.0, decay=0.0, stop=False, limit_power=limited)
         run = play(ControllerPair(rule, Steady()), four({}), blocks=50)
-        highest[limited] = np.nanmax(np.asarray(run.carry.device_state.action))
-    assert highest[True] <= MAX_POWER * (1 + 1e-6)
-    assert not highest[False] <= MAX_POWER
+        highest[limited] = float(np.max(run.carry.device_state.action))
+    assert highest[True] == MAX_POWER
+    assert highest[False] > 2 * MAX_POWER
 
 
 @pytest.mark.parametrize("patience", [1, 10])
@@ -291,10 +296,10 @@ def test_patience_1_stops_at_the_first_quiet_block(patience: int, play: Play):
 
     With a patience of 10 learning goes on after that block.
     """
-    pair = ControllerPair(Algorithm1(gradient="printed", patience=patience, tolerance=1e-2), Steady())
+    pair = ControllerPair(Algorithm1(gradient="printed", patience=patience, tolerance=5e-4), Steady())
     run = play(pair, world_of(load("paper", {"devices": 1})), blocks=50)
     for seed, change in enumerate(np.asarray(run.metrics.device_relative_change)):
-        first = int(np.argmax(change <= np.float32(1e-2)))
+        first = int(np.argmax(change <= np.float32(5e-4)))
         assert 0 < first < 40
         assert (change[first:] == change[first]).all() == (patience == 1)
         assert (int(run.carry.device_state.block[seed, 0]) == first + 1) == (patience == 1)

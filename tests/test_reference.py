@@ -284,10 +284,10 @@ def test_literal_readings_agree_with_the_reference(name: str) -> None:
     compare(name, "paper", case_of("paper", queue, 2, "average", *options), literal)
 
 
-@pytest.mark.parametrize("name", ["qlearning", "priced"])
+@pytest.mark.parametrize("name", ["binary", "priced"])
 def test_the_printed_state_of_other_learners_agrees_with_the_reference(name: str) -> None:
     """Arrivals seen before acting and queues at the start; Q-learning with the weights of each device."""
-    options = [*LITERAL.items()] + ([("schemes.qlearning.feature_weights", "per_device")] * (name == "qlearning"))
+    options = [*LITERAL.items()] + ([("schemes.binary.feature_weights", "per_device")] * (name == "binary"))
     compare(name, "mixed", case_of("mixed", "conserving", 2, "average", *options))
 
 

@@ -335,7 +335,7 @@ def ranges(section: type[Section]) -> dict[str, tuple[float, float]]:
 
 
 POWER = (1e-15, 1e12)  # or inf: the only field whose range is not in its schema
-DEVICE = {**ranges(DeviceClass), "tx_power_max_w": POWER}
+DEVICE = {**ranges(DeviceClass), "tx_power_max_w": POWER, "initial_queue_tasks": (0, 10**6)}  # whole with this queue
 TOP = ranges(Scenario)
 
 
@@ -627,7 +627,7 @@ def test_a_density_beside_a_total_is_refused(given: Any, overrides: list[str], o
 
 def test_a_field_with_no_similar_name_lists_the_known_ones():
     assert "; known: cell_radius_m, " in one_line("paper", ["radio.zzz=1"])
-    assert "; known: broadcast_delay_blocks, " in one_line("paper", ["proportional=1"])
+    assert "; known: arrivals_seen, broadcast_delay_blocks, " in one_line("paper", ["proportional=1"])
 
 
 @pytest.mark.parametrize(
