@@ -56,6 +56,9 @@ class Cable:
         self._reset.clear()
         self._whole.set()
 
+    async def probe(self) -> None:
+        await self._over(self._link.probe(), 5.0)
+
     async def register(self, request: RegisterRequest) -> RegisterReply:
         return await self._over(self._link.register(request), 5.0)
 

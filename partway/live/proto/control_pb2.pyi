@@ -6,16 +6,18 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("protocol_version", "device", "scenario_sha256", "model_sha256")
+    __slots__ = ("protocol_version", "device", "scenario_sha256", "model_sha256", "session")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_SHA256_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     device: int
     scenario_sha256: str
     model_sha256: str
-    def __init__(self, protocol_version: _Optional[int] = ..., device: _Optional[int] = ..., scenario_sha256: _Optional[str] = ..., model_sha256: _Optional[str] = ...) -> None: ...
+    session: str
+    def __init__(self, protocol_version: _Optional[int] = ..., device: _Optional[int] = ..., scenario_sha256: _Optional[str] = ..., model_sha256: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("device", "session", "record", "policy", "workload", "blocks", "broadcast_delay_blocks", "lease_blocks", "scenario_sha256", "model_sha256")
