@@ -40,7 +40,7 @@ EXAMPLES = {
     "A link of 20 Mbit/s and a deadline": "partway cut ppocr-rec --rate 20Mbit/s --rtt 10ms --deadline 100ms",
     "Your network, measured on the device": "partway cut model.onnx --rate 5MB/s --device-times pi.csv --out my-cut",
     "A shipped network in the scenario ocr, one task only": "partway cut resnet50 --one-task",
-    "Values for another program": "partway cut alexnet --rate 1Gbit/s --one-task --json - | jq .one_task.recommended",
+    "Values for another program": "partway cut alexnet --rate 1Gbit/s --one-task --json - | jq .one_task",
 }
 LINK = {
     "rate": ("RATE", "rate of the link, such as 20Mbit/s or 5MB/s (default: of the scenario's radio)"),
