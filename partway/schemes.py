@@ -250,14 +250,14 @@ SCHEMES: dict[str, Scheme] = {
     ),
     "binary-parametric": Scheme(
         "offloads all of a task or nothing, with Algorithms 1 and 2 of the paper",
-        controller("baselines:BinaryParametric"),
+        controller("section_vi:BinaryParametric"),
         ALGORITHM_2,
         signals=(1, 0),
         by_default=False,
     ),
     "even-parametric": Scheme(
         "Algorithms 1 and 2 of the paper, a device offloading at most the server's rate divided by K",
-        controller("baselines:EvenParametric"),
+        controller("section_vi:EvenParametric"),
         ALGORITHM_2,
         signals=(1, 1),
         by_default=False,
@@ -265,7 +265,7 @@ SCHEMES: dict[str, Scheme] = {
     "random-fixed": Scheme(
         "offloads a random fraction; the server keeps its first rate",
         controller("baselines:Random"),
-        controller("baselines:Fixed"),
+        controller("section_vi:Fixed"),
         channel_blind=True,
         signals=(0, 0),
         by_default=False,

@@ -199,8 +199,8 @@ def test_a_printed_scenario_is_that_scenario(folder: Path, name: str):
 
 SUGGESTED = {
     ("compair",): (
-        "COMMAND must be one of compare, run, sweep, bound, profile, cut, split, live, serve, join, preflight, schemes, "
-        "scenarios, theorem1, reproduce, got 'compair'; did you mean 'compare'?"
+        "COMMAND must be one of compare, run, sweep, bound, profile, cut, split, live, serve, join, preflight, "
+        "schemes, scenarios, theorem1, reproduce, got 'compair'; did you mean 'compare'?"
     ),
     ("scenario", "paper"): "got 'scenario'; did you mean 'scenarios'?",
     ("compare", "--sede", "3"): "--sede 3; did you mean '--seed'?",

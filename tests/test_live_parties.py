@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,9 @@ def double() -> Iterator[None]:
 
 
 def plan_of(scheme: str, blocks: int = BLOCKS, **changes: Any) -> LivePlan:
-    return make_plan(load(TWO_CLASSES | changes), scheme, blocks=blocks, seed=SEED, precision="float64")
+    """No task is given up, however long the server's queue is: a simulated device waits for ever, too."""
+    made = make_plan(load(TWO_CLASSES | changes), scheme, blocks=blocks, seed=SEED, precision="float64")
+    return replace(made, lease_blocks=blocks)
 
 
 async def together(

@@ -20,10 +20,11 @@ from partway.controllers.base import (
     ServerView,
     arrivals_between,
 )
-from partway.controllers.baselines import BinaryParametric, EvenParametric, Fixed, Steady
+from partway.controllers.baselines import Steady
 from partway.controllers.features import device_features, full_power
 from partway.controllers.parametric import MAX_POWER, Algorithm1, LearnerState
 from partway.controllers.qlearning import Binary
+from partway.controllers.section_vi import BinaryParametric, EvenParametric, Fixed
 from partway.errors import InputError
 from partway.experiments.comparison import compare
 from partway.experiments.preparation import bound_of

@@ -16,7 +16,7 @@ from partway.controllers.block import act_device, finish_device
 from partway.live import memories
 from partway.live.messages import BlockRecord, MessageError
 from partway.measurement.checkpoint import Checkpoint
-from partway.programs import kept_jit
+from partway.programs import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import block_keys, both_parties, controller_keys_on_host, of_device
 from partway.system.types import Broadcast, Device, DeviceAction, Exogenous
@@ -117,9 +117,8 @@ class DeviceParty:
         came = np.asarray(arrivals)
         if came.shape != (self._device.slots,) or not np.isin(came, (0, 1)).all():
             raise ValueError(f"arrivals must be 0 or 1 in each of {self._device.slots} slots, got {came}")
-        exogenous = Exogenous(
-            cast(jax.Array, came.astype(self._dtype)), cast(jax.Array, self._scalar(_positive(next_gain)))
-        )
+        seen = cast(jax.Array, came.astype(self._dtype))
+        exogenous = Exogenous(seen, cast(jax.Array, self._scalar(_positive(next_gain))), seen)
         self.block += 1
         self._state, self._view, outcome = _finish(
             self._controller,
@@ -184,7 +183,7 @@ def _positive(gain: float) -> float:
     return gain
 
 
-@kept_jit()
+@kept_jit(compiler_options=RUNS_ONCE)
 def _set_up(
     controller: DeviceController, device: Device, view: DeviceView, keys: jax.Array, number: jax.Array
 ) -> tuple[DeviceController, ControllerState]:

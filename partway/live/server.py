@@ -15,7 +15,7 @@ from partway.controllers.block import act_server, learn_server
 from partway.live import memories
 from partway.live.device import ACTS
 from partway.measurement.checkpoint import Checkpoint
-from partway.programs import kept_jit
+from partway.programs import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import block_keys, both_parties, controller_keys_on_host
 from partway.system.equations import next_server_queue
@@ -118,7 +118,7 @@ class ServerParty:
         return np.asarray(inflow, self._dtype)
 
 
-@kept_jit()
+@kept_jit(compiler_options=RUNS_ONCE)
 def _set_up(controller: ServerController, server: Server, view: ServerView, keys: jax.Array) -> ControllerState:
     return controller.init(server, view, both_parties(keys[1])[1])
 
