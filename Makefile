@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock profiles results goals bench bench-quick reproduce fit sensitivity fuzz clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results goals bench bench-quick reproduce proposition fit sensitivity fuzz clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,13 @@ lock: $(DEV)  ## Write both pin files; newest versions with PINS=--upgrade
 	$(BIN)/pip-compile --quiet $(PINS) --output-file requirements-dev.txt \
 		--extra dev --constraint requirements.txt pyproject.toml
 
+# code of this version is accepted by every protobuf from 5.29 on; it needs an older one than the other tools
+PROTOC := grpcio-tools==1.71.2
+protos: $(DEV)  ## Generate partway/live/proto/*_pb2.py from the .proto files beside them
+	test -x .venv/protos/bin/python || $(PYTHON) -m venv .venv/protos
+	.venv/protos/bin/python -m pip install -qq --disable-pip-version-check $(PROTOC)
+	.venv/protos/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. partway/live/proto/*.proto
+
 profiles: $(DEV)  ## Write partway/dnn/profiles/*.csv from ONNX models
 	$(BIN)/python scripts/make_profiles.py
 
@@ -57,9 +64,11 @@ reproduce: $(RUN)  ## Reproduce section VI of the paper, into results/reproducti
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite
 	for n in 6 7 8 9 6-as-printed 7-as-printed 8-as-printed 9-as-printed; do \
 		cp results/reproduction/figure-$$n.png docs/img/paper-figure-$$n.png; done
-	cp results/reproduction/proposition-1.png docs/img
 	mkdir -p docs/data/reproduction
 	cp results/reproduction/*.csv results/reproduction/verdicts.md results/reproduction/report.json docs/data/reproduction
+
+proposition: $(DEV)  ## Measure Proposition 1 and Remark 2, into docs/proposition-1.md (ten minutes); resumes if interrupted
+	$(BIN)/python scripts/proposition1.py
 
 fit: $(DEV)  ## Search the parameters that the paper does not publish, into presets paper-fitted-* (half an hour)
 	$(BIN)/python scripts/fit_paper.py

@@ -4,7 +4,7 @@ Legend of the rivals: S runs (seeds), K devices, n slots, M features, C cuts, Q 
 last.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
@@ -102,7 +102,7 @@ def _one_class(world: World) -> World:
     same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(last), strict=True)]
     if same.count(False) > 1:
         raise ValueError("the rivals know fleets of one class of devices only")
-    return World(first, world.server, world.arrival_threshold[0])
+    return replace(world, devices=first, arrival_threshold=world.arrival_threshold[0])
 
 
 class Chance(Protocol):

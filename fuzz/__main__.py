@@ -68,7 +68,7 @@ def _run(part: Part, options: argparse.Namespace) -> Counts:
     columns = TextColumn(f"{part.name:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=cases)
-        minutes = MINUTES * SHARES[part.name] / sum(SHARES.values())
+        minutes = options.minutes * SHARES[part.name] / sum(SHARES.values())
         return run_part(part, options.seed, cases, options.jobs, minutes, lambda done: bar.update(task, completed=done))
 
 
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("parts", nargs="*", choices=[*SHARES, []], metavar="PART", help=", ".join(SHARES))
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other cases (default: 0)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the cases (default: 1)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"of all parts at most (default: {MINUTES:g})")
     parser.add_argument("--case", type=int, help="run this case of one part alone, in this process")
     parser.add_argument("--page", action="store_true", help="write the page whatever was tried")
     parser.add_argument("--jobs", type=int, default=cores(), help="processes (default: one per core)")

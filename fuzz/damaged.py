@@ -21,8 +21,9 @@ from partway.dnn.profile import DTYPE_BITS, SHIPPED, read_profile, write_profile
 from partway.experiments import checkpoint
 from partway.experiments.comparison import Plan, Setting, execute, make_plan, run_scheme, setting_of
 from partway.experiments.store import ARRAYS, JSON, Kind, Store, opened
-from partway.files import DATASET, MARK, Mark, load_dataset, read_mark, save_dataset
+from partway.files import MARK, Mark, read_mark
 from partway.measurement.checkpoint import read
+from partway.netcdf import DATASET, load_dataset, save_dataset
 
 KEY = "unit-" + "0123456789abcdef" * 2
 KINDS = (Kind("sweep", "cases", JSON), Kind("reproduction", "jobs", ARRAYS))

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from fuzz.counts import Fail
 from fuzz.process import HIDDEN, Place, finished, started
 from partway.errors import InputError
-from partway.files import load_dataset
 from partway.measurement.checkpoint import read
+from partway.netcdf import load_dataset
 
 TINY = ("--set", "devices=2", "--blocks", "200", "--seeds", "2")
 COMMANDS = (

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from partway.experiments.comparison import compare
     from partway.experiments.summary import summarise
     from partway.experiments.sweep.run import sweep
+    from partway.planner.answer import cut
     from partway.pytree import record
     from partway.scenario.loading import load
     from partway.scenario.schema import Scenario
@@ -31,6 +32,7 @@ __all__ = [
     "ServerController",
     "ServerView",
     "compare",
+    "cut",
     "load",
     "lower_bound",
     "most_startable",
@@ -54,6 +56,7 @@ _HOME = {
     "ServerController": "controllers.base",
     "ServerView": "controllers.base",
     "compare": "experiments.comparison",
+    "cut": "planner.answer",
     "load": "scenario.loading",
     "lower_bound": "bound.lower_bound",
     "most_startable": "system.equations",

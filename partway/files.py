@@ -14,21 +14,13 @@ import shutil
 import signal
 import stat
 import threading
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from partway.arguments import path as argument_path
 from partway.errors import InputError, shown
 
-if TYPE_CHECKING:  # slow to import, and most callers have no dataset
-    import xarray as xr
-
-DATASET = "results.nc"
-DATASET_VERSION = 2
-"""`schema_version` of DATASET; raised when a variable, dimension or attribute is renamed."""
 MARK = ".partway"
 MARK_TITLE = "Partway wrote the files named here and replaces them on request"
 RESULTS = "results"
@@ -44,8 +36,6 @@ PIECE = 2**20
 """Bytes that are read at once."""
 MAX_STREAM, MAX_MARK = 2**27, 2**24
 """Most bytes that are read from a pipe or a device, and of a mark, which names the files of a folder."""
-MAX_RATIO = 2**11
-"""Times that a file may shrink by compression; zlib reaches 1032."""
 written: list[Path] = []
 """Where this process has written for the user, so that a message about an interruption can say so."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -167,7 +157,7 @@ def delete_unlocked(path: Path) -> None:
     """Delete a file or folder unless a living process has locked it."""
     with claimed(path) as ours:
         if ours:
-            _delete(path)
+            delete(path)
 
 
 def lock(file: int) -> bool | None:
@@ -213,7 +203,7 @@ def _partial(target: Path, make: Callable[[Path], None]) -> Generator[Path]:
     finally:
         if partial.exists():  # else no signal need be lost
             with _uninterrupted():
-                _delete(partial)
+                delete(partial)
 
 
 def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -235,65 +225,7 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
     return bytes(content)
 
 
-def save_dataset(dataset: "xr.Dataset", folder: Path) -> None:
-    """Write the dataset as compressed netCDF4 to the file DATASET in `folder`. Raises InputError if that fails."""
-    arrays = [name for name, values in dataset.data_vars.items() if values.ndim > 1 and values.dtype.kind in "iuf"]
-    encoding = {name: {"zlib": True, "complevel": 1} for name in arrays}
-    versioned = dataset.assign_attrs(schema_version=DATASET_VERSION)
-    try:
-        versioned.to_netcdf(folder / DATASET, engine="netcdf4", encoding=encoding)
-    except (OSError, RuntimeError) as error:  # RuntimeError: "NetCDF: HDF error", such as a full disk's
-        why = _no_room(folder) or _why(error)
-        raise InputError(f"{DATASET}: cannot be written ({why}); choose another location for --out") from None
-
-
-def _no_room(folder: Path) -> str:
-    """Why not even a small file can be written there, if that is for lack of room; netCDF does not say."""
-    probe = beside(folder / DATASET)
-    try:
-        probe.write_bytes(bytes(2**20))
-    except OSError as error:
-        return str(error.strerror) if error.errno in NO_ROOM else ""
-    finally:
-        _delete(probe)
-    return ""
-
-
-def load_dataset(folder: str | Path) -> "xr.Dataset":
-    """The dataset of an earlier run, from its `--out` folder or from the file itself.
-
-    Raises InputError where there is none, a damaged one, or one of another version of Partway.
-    """
-    path = argument_path("the folder of results", folder)
-    given, cure = shown(str(folder), 100), "give a folder that `partway compare --out` wrote"
-    try:
-        dataset = _loaded(path / DATASET if path.is_dir() else path)
-    except Exception as error:  # netCDF, HDF5 and xarray raise a dozen kinds of errors for a damaged file
-        raise InputError(f"{given}: cannot be read ({_why(error)}); {cure}") from None
-    version = dataset.attrs.pop("schema_version", 1)
-    if str(version) != str(DATASET_VERSION):
-        raise InputError(
-            f"{given}: has schema_version {version}, and this version of Partway reads {DATASET_VERSION}; run the "
-            "command that wrote it again"
-        )
-    return dataset
-
-
-def _loaded(path: Path) -> "xr.Dataset":
-    """A dataset in memory, unless it claims to be larger than compression allows: then the file is damaged."""
-    import xarray as xr
-
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a regular file")
-    with warnings.catch_warnings(), xr.open_dataset(path, engine="netcdf4") as dataset:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", xr.SerializationWarning)  # of attributes that cannot be decoded
-        if dataset.nbytes > MAX_RATIO * path.stat().st_size:
-            raise ValueError(f"it claims to hold {dataset.nbytes} bytes")
-        return dataset.load()
-
-
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
@@ -305,7 +237,7 @@ def refusals(given: str, cure: str = ELSEWHERE) -> Generator[None]:
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        raise InputError(f"{given}: cannot be written ({_why(error)}); {cure}") from None
+        raise InputError(f"{given}: cannot be written ({why(error)}); {cure}") from None
 
 
 @contextlib.contextmanager
@@ -392,7 +324,7 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
         made.insert(0, each)
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
     with contextlib.suppress(OSError):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 

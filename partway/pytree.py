@@ -74,3 +74,9 @@ def cast_floats(tree: T, precision: str, put: Callable[[Any], jax.Array] = jnp.a
         return put(leaf.astype(kind))  # NumPy's arrays are rounded by NumPy: nothing is compiled
 
     return jax.tree.map(convert, tree)
+
+
+def floats_as_arrays(tree: T, precision: str) -> T:
+    """A controller with its hyperparameters as arrays: their values are no part of a compiled program."""
+    kinds = float | np.floating  # NumPy's float32 is no float of Python
+    return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, kinds) else leaf, tree)

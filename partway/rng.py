@@ -1,8 +1,8 @@
 """Random words that depend on (seed, block, device) only.
 
 Every scheme meets the same world, whatever it does ((10), (18)), and the first 20 devices of a fleet of 50 meet what a
-fleet of 20 meets. Threefry is written out here because `jax.random` runs it as a loop on a CPU, one key after another:
-of a block of 20 devices that was half the time.
+fleet of 20 meets. They are drawn by `partway.threefry` because `jax.random` runs Threefry as a loop on a CPU, one key
+after another: of a block of 20 devices that was half the time.
 """
 
 import zlib
@@ -13,31 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
-PARITY = 0x1BD11BDA
-Words = tuple[Any, Any]
-"""Two uint32 arrays, of JAX or of NumPy: a key, a counter, or what is drawn."""
-
-
-def rounds(key: Words, counter: Words) -> Words:
-    """Threefry-2x32 with 20 rounds: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011."""
-    keys = (*key, key[0] ^ key[1] ^ np.uint32(PARITY))
-    x, y = counter[0] + keys[0], counter[1] + keys[1]
-    for turn in range(5):
-        for rotation in ROTATIONS[:4] if turn % 2 == 0 else ROTATIONS[4:]:
-            x = x + y
-            y = x ^ (y << rotation | y >> (32 - rotation))
-        x, y = x + keys[(turn + 1) % 3], y + keys[(turn + 2) % 3] + np.uint32(turn + 1)
-    return x, y
-
+from partway.threefry import Words, folded, rounds
 
 threefry = jax.jit(rounds)
 """`rounds` of JAX's arrays, traced once for each shape."""
-
-
-def folded(key: Words, number: int) -> Words:
-    """`jax.random.fold_in`, or that number of `jax.random.split`, of keys in NumPy: nothing has to be compiled."""
-    return rounds(key, (np.zeros_like(key[0]), np.full_like(key[1], number)))
 
 
 def stream(seed: int | jax.Array, part: int = 0) -> Words:
@@ -75,9 +54,25 @@ def controller_keys(seed: jax.Array, name_hash: jax.Array) -> jax.Array:
     return jax.random.split(key, 3)
 
 
+def both_parties(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The devices' and the server's key."""
+    devices, server = jax.random.split(key)
+    return devices, server
+
+
+def block_keys(key: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The devices' and the server's key of a block, from the key of the actions in the whole run."""
+    return both_parties(jax.random.fold_in(key, block))
+
+
 def per_device(key: jax.Array, devices: int) -> jax.Array:
     """(K,) keys, the first ones the same for any K."""
     return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(devices))
+
+
+def of_device(key: jax.Array, number: jax.Array) -> jax.Array:
+    """The key of one device, the one that `per_device` has for it."""
+    return jax.random.fold_in(key, number)
 
 
 def controller_keys_on_host(seeds: np.ndarray, stream: str, which: int | slice = slice(None)) -> jax.Array:

@@ -54,6 +54,7 @@ class Scheme:
     preparation    what is computed before a run
     stream         label of its controllers' random numbers; None: its name
     signals        numbers (up, down) sent per device and block; None: what its controllers say
+    by_default     whether a comparison that names no schemes runs it
     """
 
     def __init__(
@@ -67,9 +68,11 @@ class Scheme:
         preparation: Preparation | None = None,
         stream: str | None = None,
         signals: tuple[int, int] | None = None,
+        by_default: bool = True,
     ):
         self.about, self.fractional, self.channel_blind = about, fractional, channel_blind
         self.preparation, self.stream = preparation, stream
+        self.by_default = by_default
         self._device, self._server, self._signals = device, server, signals
 
     @cached_property
@@ -245,6 +248,28 @@ SCHEMES: dict[str, Scheme] = {
         preparation="tune_constant",
         signals=(0, 0),
     ),
+    "binary-parametric": Scheme(
+        "offloads all of a task or nothing, with Algorithms 1 and 2 of the paper",
+        controller("baselines:BinaryParametric"),
+        ALGORITHM_2,
+        signals=(1, 0),
+        by_default=False,
+    ),
+    "even-parametric": Scheme(
+        "Algorithms 1 and 2 of the paper, a device offloading at most the server's rate divided by K",
+        controller("baselines:EvenParametric"),
+        ALGORITHM_2,
+        signals=(1, 1),
+        by_default=False,
+    ),
+    "random-fixed": Scheme(
+        "offloads a random fraction; the server keeps its first rate",
+        controller("baselines:Random"),
+        controller("baselines:Fixed"),
+        channel_blind=True,
+        signals=(0, 0),
+        by_default=False,
+    ),
 }
 REFERENCE = "constant"
 """The scheme that others are compared with: a learned policy should cost less than a tuned constant one."""
@@ -318,15 +343,17 @@ def _as_scheme(name: str, made: Any) -> Scheme:
 def pair_for(name: str, scenario: "Scenario", server: str | None = None) -> "ControllerPair":
     """The scheme's two controllers with the scenario's hyperparameters; `server` takes another scheme's server.
 
-    Raises InputError for a hyperparameter that neither has, or a value that it cannot have.
+    A hyperparameter of both, such as `step`, is set for both by its name, for one alone by `device_step` and
+    `server_step`. Raises InputError for a hyperparameter that neither has, or a value that it cannot have.
     """
     from partway.controllers.base import ControllerPair
 
     scheme = find_scheme(name)
     serving = scheme.server if server is None else find_scheme(server).server
     given = scenario.schemes.get(name, {})
-    pair = ControllerPair(_with(scheme.device, given, name), _with(serving, given, name))
+    pair = ControllerPair(_with(scheme.device, "device", given, name), _with(serving, "server", given, name))
     known = {**settable(pair.device), **settable(pair.server)}
+    known |= {**names_of("device", pair.device), **names_of("server", pair.server)}
     unknown = [field for field in given if field not in known]
     if unknown:
         field, value = unknown[0], getattr(pair.device, unknown[0], None)
@@ -379,13 +406,18 @@ def settable(party: Any) -> dict[str, Any]:
     return {field.name: getattr(party, field.name) for field in fields(party) if isinstance(field.default, plain)}
 
 
-def _with(party: Any, given: Mapping[str, Any], scheme: str) -> Any:
+def names_of(which: str, party: Any) -> dict[str, str]:
+    """Name in a scenario -> field, of a party ("device" or "server"): each by its own name, then with the party's."""
     own = settable(party)
-    changes = {
-        name: _checked(f"schemes.{scheme}.{name}", type(own[name]), party.limits.get(name), value)
-        for name, value in given.items()
-        if name in own
-    }
+    return {name: name for name in own} | {f"{which}_{name}": name for name in own}
+
+
+def _with(party: Any, which: str, given: Mapping[str, Any], scheme: str) -> Any:
+    own, changes = settable(party), dict[str, Any]()
+    for name, field in names_of(which, party).items():  # a name with the party's comes later and counts
+        if name in given:
+            where = f"schemes.{scheme}.{name}"
+            changes[field] = _checked(where, type(own[field]), party.limits.get(field), given[name])
     return replace(party, **changes)
 
 

@@ -212,7 +212,11 @@ def _wrapped(console: Console, text: Text, width: int) -> list[Text]:
     return lines
 
 
-def shorten_name(name: str, width: int) -> str:
+LONGEST_NAME = 30
+"""Characters of a scheme's name in a table's header and in a figure."""
+
+
+def shorten_name(name: str, width: int = LONGEST_NAME) -> str:
     """A name in so many columns at most, its middle left out: beginning and end are what tells names apart."""
     short, kept = name, width - 1
     while cell_len(short) > width and kept:  # characters can be two columns wide

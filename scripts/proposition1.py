@@ -3,7 +3,7 @@
 The runs are those of `partway reproduce`, and the same with other steps that satisfy (36). Finished runs are kept in
 results/proposition1, where the same command finds them again.
 
-make proposition1
+make proposition
 """
 
 import csv
@@ -36,7 +36,7 @@ from partway.paper.proposition1 import (
     smallest,
 )
 from partway.paper.report import READING_WORDS
-from partway.paper.statistics import NOT_APPLICABLE, decide
+from partway.paper.statistics import NOT_APPLICABLE, Decision, decide
 from partway.paper.verdicts import bounded_exp
 from partway.provenance import made_by
 
@@ -68,9 +68,10 @@ def main() -> None:
         with store.results() as folder, figure_style():
             save(folder, "proposition-1", figure.draw({job: runs[job] for job in base}))
     shutil.copy(OUT / "proposition-1.png", PICTURES)
+    shutil.copy(OUT / "proposition-1.csv", DATA / "reproduction")
     with (DATA / "proposition-1.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([HEAD, *numbers(runs)])
-    write_section(PAGE, "proposition1", "\n\n".join("\n".join(part) for part in sections(runs, base)))
+    write_section(PAGE, "proposition", "\n\n".join("\n".join(part) for part in sections(runs, base)))
 
 
 def _headline(job: PropositionJob) -> bool:
@@ -82,6 +83,7 @@ HEAD = (
     *("reading", "scheme", "start", "step", "decay", "blocks", "side of", "gamma", "left", "left 95 % low"),
     *("left 95 % high", "left median", "left by the action alone", "left by parameters alone", "left as printed"),
     *("right", "right 95 % low", "right 95 % high", "right / left", "low", "high"),
+    *("right / left by parameters alone", "low alone", "high alone"),
 )
 
 
@@ -89,18 +91,24 @@ def numbers(runs: Runs) -> Iterator[Sequence[str | float]]:
     """A row of the data for each run, party and discount; the last interval is that of Holm's method in its verdict."""
     for job, arrays in runs.items():
         own = sides(arrays)
-        decisions = decide([log_ratio(smallest(one.left), one.right) for one in own])
+        decisions, alone = compared(own)
         given = ("scheme's" if value is None else value for value in (job.start, job.step, job.decay))
         about = (job.reading, job.scheme, *given, job.blocks)
-        for one, decision in zip(own, decisions, strict=True):
+        for one, *decided in zip(own, decisions, alone, strict=True):
             left, right = estimate(smallest(one.left)), estimate(one.right)
             parts = (float(np.mean(at_smallest(one, part))) for part in (one.action, one.parameters))
             values = (
                 *(left.mean, left.low, left.high, float(np.median(smallest(one.left))), *parts),
                 *(float(np.mean(smallest(one.printed))), right.mean, right.low, right.high),
-                *(bounded_exp(value) for value in (decision.mean, decision.low, decision.high)),
+                *(bounded_exp(value) for each in decided for value in (each.mean, each.low, each.high)),
             )
             yield (*about, PARTIES[one.party], one.discount, *(f"{value:.5g}" for value in values))
+
+
+def compared(own: Sequence[Sides]) -> tuple[list[Decision], list[Decision]]:
+    """Right over left side, and right over the part of the left side by parameters alone; each is a family."""
+    left = decide([log_ratio(smallest(one.left), one.right) for one in own])
+    return left, decide([log_ratio(smallest(one.parameters), one.right) for one in own])
 
 
 def at_smallest(one: Sides, part: np.ndarray) -> np.ndarray:
@@ -141,7 +149,7 @@ def verdict_table(runs: Runs) -> list[str]:
 def side_table(scheme: str, arrays: Arrays) -> list[str]:
     """Both sides for one scheme, with the interval that decides."""
     own = sides(arrays)
-    decisions = decide([log_ratio(smallest(one.left), one.right) for one in own])
+    decisions, _ = compared(own)
     head = ("", "gamma", "E_1", "left", "by theta or eta alone", "with the printed gradient", "right", "right / left")
     lines = [f"`{scheme}`:", "", f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
     for one, decision in zip(own, decisions, strict=True):
@@ -162,8 +170,14 @@ def unit_table(runs: Mapping[str, Arrays]) -> list[str]:
         f"| | gamma | {' | '.join(f'`{name}`: c to 0 | ' + ' | '.join(units) for name in runs)} |",
         f"|---|---|{'---|' * (1 + len(UNITS)) * len(runs)}",
     ]
-    for rows in zip(*(sides(arrays) for arrays in runs.values()), strict=True):
-        cells = [short(ratio_in(one, unit)) for one in rows for unit in (0.0, *UNITS)]
+    own = [sides(arrays) for arrays in runs.values()]
+    alone = [compared(each)[1] for each in own]
+    for i, rows in enumerate(zip(*own, strict=True)):
+        cells = list[str]()
+        for one, decisions in zip(rows, alone, strict=True):
+            high, low = (short(bounded_exp(-value)) for value in (decisions[i].low, decisions[i].high))
+            cells.append(f"{short(ratio_in(one, 0.0))} [{low}, {high}]")
+            cells += [short(ratio_in(one, unit)) for unit in UNITS]
         lines.append(f"| {PARTIES[rows[0].party]} | {rows[0].discount:g} | {' | '.join(cells)} |")
     return lines
 
@@ -209,7 +223,9 @@ def short(value: float) -> str:
     """A number in two significant digits."""
     if not np.isfinite(value):
         return "no number"
-    return f"{value:.2g}" if 1e-2 <= abs(value) < 1e3 else f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
+    if 1e-2 <= abs(value) < 1e3:
+        return f"{float(f'{value:.2g}'):g}"
+    return f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,13 @@ DEVICE_ENTRIES = ("q", "started", "offload", "device_queue", "device_local", "de
 
 @dataclass(frozen=True)
 class DeviceNumbers:
-    """One device. `cycles` W, `server_cycles` W_ser, `cuts` ascending (share, bits), or None under the paper's law."""
+    """Device number `k`.
 
+    `cycles` W, `server_cycles` W_ser, `cuts` ascending (share, bits), or None under the paper's law; `sees_current`:
+    arrivals of a block are seen before the device acts (T6).
+    """
+
+    k: int
     cycles: float
     server_cycles: float
     mean_task: float
@@ -46,6 +51,7 @@ class DeviceNumbers:
     conserving: bool
     discount: float
     average: bool
+    sees_current: bool
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class ServerNumbers:
 class Samples:
     """All random numbers of a run.
 
-    arrivals                         [block][slot][device]
+    arrivals                         [block][slot][device], of one more block than is simulated
     gain                             [block][device], of one more block than is simulated
     mu, nu                           (M, 3 + n), (M, 1 + K + n) weights of the features
     uniform                          [block][device] fractions of `Random`
@@ -100,7 +106,7 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class DeviceObservation:
-    """What device k sees at the start of a block; `arrivals` [slot] are those of the block before."""
+    """What device k sees at the start of a block; `arrivals` [slot] are those of the block before, or its own (T6)."""
 
     k: int
     q: float
@@ -172,6 +178,7 @@ def numbers(scenario: Scenario, mean_gain: np.ndarray) -> tuple[list[DeviceNumbe
         cycles, server_cycles = work_of(scenario, kind)
         task = kind.task
         device = DeviceNumbers(
+            k=k,
             cycles=cycles,
             server_cycles=server_cycles,
             mean_task=mean_task,
@@ -191,6 +198,7 @@ def numbers(scenario: Scenario, mean_gain: np.ndarray) -> tuple[list[DeviceNumbe
             conserving=scenario.queue == "conserving",
             discount=scenario.discount,
             average=scenario.objective == "average",
+            sees_current=scenario.arrivals_seen == "current",
         )
         devices.append(device)
     server = ServerNumbers(
@@ -300,9 +308,19 @@ def next_queue(d: DeviceNumbers, q: float, started: float, offload: float, arriv
     return q - started + sum(arrivals) + (0.0 if d.conserving else offload)
 
 
+def joined(d: DeviceNumbers, seen: DeviceObservation, after: DeviceObservation) -> list[float]:
+    """The arrivals of the block between two observations."""
+    return seen.arrivals if d.sees_current else after.arrivals
+
+
 def device_unit(d: DeviceNumbers) -> float:
     """The typical cost of a device: one task waits, one is run."""
     return d.w3 * d.cycles + d.w4 * local_energy(d, 1.0)
+
+
+def full_power(d: DeviceNumbers) -> float:
+    """The power that sends a whole task at mean gain."""
+    return power(d, d.mean_gain, bits_of(d, 1.0))
 
 
 def half_power(d: DeviceNumbers) -> float:
@@ -354,8 +372,14 @@ def simulate(
     devices = [make_device(d) for d in device_numbers]
     server = make_server(server_numbers)
     fleet, delay = range(len(devices)), scenario.broadcast_delay_blocks
-    server_seen = ServerObservation(0.0, 0.0, [0.0 for _ in fleet])
-    arrivals = [[0.0] * scenario.slots_per_block for _ in fleet]
+    waiting = [kind.initial_queue_tasks for kind in scenario.device_classes()]
+    server_seen = ServerObservation(scenario.server.initial_queue_tasks, 0.0, waiting)
+
+    def arriving(t: int) -> list[list[float]]:
+        return [[float(samples.arrivals[t, i, k]) for i in range(scenario.slots_per_block)] for k in fleet]
+
+    early = scenario.arrivals_seen == "current"
+    seen = arriving(0) if early else [[0.0] * scenario.slots_per_block for _ in fleet]
     broadcasts: list[Broadcast] = []
     history = History()
     for t in range(blocks):
@@ -363,12 +387,13 @@ def simulate(
         service = server.act(server_seen, samples, t)
         broadcasts.append(Broadcast(server.price(server_seen, service), sum(service), y, server.shares(server_seen)))
         latest = received(t, broadcasts, delay)
-        device_seen = [DeviceObservation(k, q[k], float(samples.gain[t, k]), arrivals[k], latest) for k in fleet]
+        device_seen = [DeviceObservation(k, q[k], float(samples.gain[t, k]), seen[k], latest) for k in fleet]
         act_and_charge(history, device_numbers, devices, device_seen, samples, t)
         charge_server(history, server_numbers, y, service)
 
         started, offload = history.started[-1], history.offload[-1]
-        arrivals = [[float(samples.arrivals[t, i, k]) for i in range(scenario.slots_per_block)] for k in fleet]
+        arrivals = arriving(t)
+        seen = arriving(t + 1) if early else arrivals
         inflow = sum(offload[k] * d.server_cycles / d.mean_task for k, d in enumerate(device_numbers))
         q_after = [next_queue(d, q[k], started[k], offload[k], arrivals[k]) for k, d in enumerate(device_numbers)]
         server_after = ServerObservation(next_backlog(y, service, inflow), inflow, q_after)
@@ -376,7 +401,7 @@ def simulate(
         latest = received(t + 1, broadcasts, delay)
         for k in fleet:
             cost = history.device_queue[-1][k] + history.device_local[-1][k] + history.device_radio[-1][k]
-            after = DeviceObservation(k, q_after[k], float(samples.gain[t + 1, k]), arrivals[k], latest)
+            after = DeviceObservation(k, q_after[k], float(samples.gain[t + 1, k]), seen[k], latest)
             devices[k].learn(device_seen[k], started[k], offload[k], cost, after)
         server.learn(server_seen, service, history.server_queue[-1] + history.server_energy[-1], server_after)
         server_seen = server_after

@@ -1,6 +1,7 @@
 """The paper's schemes and the baselines once more, in plain loops from their equations: see `reference`."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from reference import (
@@ -11,7 +12,9 @@ from reference import (
     ServerNumbers,
     ServerObservation,
     device_unit,
+    full_power,
     half_power,
+    joined,
     local_energy,
     most_startable,
     next_backlog,
@@ -36,12 +39,22 @@ SAME = 1e-9
 # Algorithms 1 and 2: printed as in (26), (28), (33)-(35), or the exact gradient of the squared error of (24), (31).
 
 
+@dataclass(frozen=True)
+class Rates:
+    """How an algorithm learns: alpha_t = step / (1 + t)^decay, Q at first, quiet blocks until it stops."""
+
+    step: float = 0.01
+    decay: float = 0.6
+    start_value: float = 1.0
+    patience: int = 10
+
+
 class Descent:
     """What both algorithms share: parameters theta, action a, the step size, the stopping rule."""
 
-    def __init__(self, weights: np.ndarray, a: list[float], top: float, gamma: float):
-        self.weights, self.a, self.top, self.gamma = weights, np.array(a), top, gamma
-        self.theta = np.full(FEATURES, 2 * 1.0 / (FEATURES * (1 - gamma)))
+    def __init__(self, weights: np.ndarray, a: list[float], top: float, gamma: float, rates: Rates):
+        self.weights, self.a, self.top, self.gamma, self.rates = weights, np.array(a), top, gamma, rates
+        self.theta = np.full(FEATURES, 2 * rates.start_value / (FEATURES * (1 - gamma)))
         self.learned = self.quiet = 0
 
     def phi(self, inputs: list[float]) -> np.ndarray:
@@ -50,9 +63,9 @@ class Descent:
 
     def move(self, theta_slope: np.ndarray, a_slope: np.ndarray) -> None:
         """One step of (28), against both slopes, unless the stopping rule has fired (T16)."""
-        if self.quiet >= 10:
+        if self.quiet >= self.rates.patience:
             return
-        alpha = 0.01 * (1 + self.learned) ** -0.6
+        alpha = self.rates.step * (1 + self.learned) ** -self.rates.decay
         theta = self.theta - alpha * theta_slope
         change = np.linalg.norm(theta - self.theta) / np.linalg.norm(self.theta)
         self.a = np.clip(self.a - alpha * a_slope, 0.0, self.top)
@@ -79,11 +92,28 @@ class Descent:
 
 
 class Algorithm1(Descent):
-    """A device: one power p = a p_half, improved in every block."""
+    """A device: one power p = a p_half, improved in every block; `mu` (M, 3 + n), or (K, M, 3 + n) by `d.k`."""
 
-    def __init__(self, d: DeviceNumbers, mu: np.ndarray, gradient: str):
-        super().__init__(mu, [1.0], 1e4, d.discount)
+    def __init__(
+        self,
+        d: DeviceNumbers,
+        mu: np.ndarray,
+        gradient: str,
+        rates: Rates = Rates(),
+        start: float = 1.0,
+        top: float = 1e4,
+    ):
+        super().__init__(mu if mu.ndim == 2 else mu[d.k], [start], top, d.discount, rates)
         self.d, self.gradient = d, gradient
+
+    def unit(self) -> float:
+        """The unit of p [W]."""
+        return half_power(self.d)
+
+    def share(self, seen: DeviceObservation) -> tuple[float, float]:
+        """The fraction offloaded at a, and its derivative by a."""
+        p = self.a[0] * self.unit()
+        return share_for_power(self.d, seen.h, p), share_slope(self.d, seen.h, p) * self.unit()
 
     def inputs(self, q: float, h: float, arrivals: list[float]) -> list[float]:
         """The state and a."""
@@ -91,7 +121,7 @@ class Algorithm1(Descent):
 
     def act(self, seen: DeviceObservation, samples: Samples, t: int, k: int) -> tuple[float, float]:
         """(started, offload) at this block's power."""
-        offload = share_for_power(self.d, seen.h, self.a[0] * half_power(self.d))
+        offload, _ = self.share(seen)
         return most_startable(self.d, seen.q, offload), offload
 
     def learn(
@@ -106,36 +136,57 @@ class Algorithm1(Descent):
     def learn_printed(self, seen: DeviceObservation, started: float, offload: float, after: DeviceObservation) -> None:
         """r contains the power commanded, and depends on p through it alone (T15)."""
         d = self.d
-        energy = local_energy(d, started - offload) + d.slot_s * self.a[0] * half_power(d)
+        energy = local_energy(d, started - offload) + d.slot_s * self.a[0] * self.unit()
         r = (d.w3 * d.cycles * seen.q + d.w4 * energy) / device_unit(d)
-        r_slope = np.array([d.w4 * d.slot_s * half_power(d) / device_unit(d)])
+        r_slope = np.array([d.w4 * d.slot_s * self.unit() / device_unit(d)])
         phi = self.phi(self.inputs(seen.q, seen.h, seen.arrivals))
         phi_after = self.phi(self.inputs(after.q, after.h, after.arrivals))
         self.printed(r, r_slope, phi, phi_after, slice(2, 3))
 
     def learn_exact(self, seen: DeviceObservation, started: float, after: DeviceObservation) -> None:
         """offload, L, the energies and the next queue are functions of p; `started` is constant (T14)."""
-        d, p = self.d, self.a[0] * half_power(self.d)
-        offload, slope = share_for_power(d, seen.h, p), share_slope(d, seen.h, p) * half_power(d)
+        d, (offload, slope) = self.d, self.share(seen)
         if offload >= started:  # no more than was started
             offload, slope = started, 0.0
         tasks = started - offload
         energy = local_energy(d, tasks) + radio_energy(d, seen.h, offload)
         local_slope = -3 * d.xi * d.cycles**3 * tasks**2 / (d.slots * d.slot_s) ** 2 * slope
-        radio_slope = d.slot_s * half_power(d) if slope > 0 else 0.0  # where all of p is spent
+        radio_slope = d.slot_s * self.unit() if slope > 0 else 0.0  # where all of p is spent
         r = (d.w3 * d.cycles * seen.q + d.w4 * energy) / device_unit(d)
         r_slope = np.array([d.w4 * (local_slope + radio_slope) / device_unit(d)])
-        q_after = next_queue(d, seen.q, started, offload, after.arrivals)
+        q_after = next_queue(d, seen.q, started, offload, joined(d, seen, after))
         phi = self.phi(self.inputs(seen.q, seen.h, seen.arrivals))
         phi_after = self.phi(self.inputs(q_after, after.h, after.arrivals))
         self.exact(r, r_slope, phi, phi_after, slice(2, 3), np.array([0.0 if d.conserving else slope]))
 
 
+class BinaryParametric(Algorithm1):
+    """All of a task where p carries it, or nothing; p in units of what a whole task takes at mean gain."""
+
+    def unit(self) -> float:
+        """The unit of p [W]."""
+        return full_power(self.d)
+
+    def share(self, seen: DeviceObservation) -> tuple[float, float]:
+        """A step of a."""
+        return (1.0 if super().share(seen)[0] >= 1.0 else 0.0), 0.0
+
+
+class EvenParametric(Algorithm1):
+    """As much as p carries, at most a K-th of the service rate received."""
+
+    def share(self, seen: DeviceObservation) -> tuple[float, float]:
+        """Constant where the limit holds."""
+        own, slope = super().share(seen)
+        limit = seen.broadcast.service_rate / self.d.fleet / (self.d.server_cycles / self.d.mean_task)
+        return (own, slope) if own < limit else (min(limit, 1.0), 0.0)
+
+
 class Algorithm2(Descent, Broadcasting):
     """The server: a speed a_i for every slot, f_i = a_i slot_capacity, improved in every block."""
 
-    def __init__(self, s: ServerNumbers, nu: np.ndarray, gradient: str):
-        super().__init__(nu, [0.3] * s.slots, 1.0, s.discount)
+    def __init__(self, s: ServerNumbers, nu: np.ndarray, gradient: str, rates: Rates = Rates(), start: float = 0.3):
+        super().__init__(nu, [start] * s.slots, 1.0, s.discount, rates)
         self.s, self.gradient = s, gradient
 
     def inputs(self, y: float, q: list[float]) -> list[float]:
@@ -209,7 +260,7 @@ class QLearningDevice(QTable):
     choices_of_device = POWER_CHOICES
 
     def __init__(self, d: DeviceNumbers, mu: np.ndarray, log_scaled: bool = False):
-        super().__init__(mu, self.choices_of_device, d.discount)
+        super().__init__(mu if mu.ndim == 2 else mu[d.k], self.choices_of_device, d.discount)
         self.d, self.log_scaled = d, log_scaled
         self.commanded = 0.0
 
@@ -355,6 +406,20 @@ class Constant(Baseline):
     def act(self, seen: DeviceObservation, samples: Samples, t: int, k: int) -> tuple[float, float]:
         """Start `tasks`, send `share` of the last one."""
         return min(seen.q, self.tasks), self.fixed
+
+
+class Fixed(Broadcasting):
+    """A server whose rate never changes, idle or not."""
+
+    def __init__(self, s: ServerNumbers, speed: float):
+        self.s, self.speed = s, speed
+
+    def act(self, seen: ServerObservation, samples: Samples, t: int) -> list[float]:
+        """Service of each slot [mean tasks]."""
+        return [self.speed * self.s.slot_capacity] * self.s.slots
+
+    def learn(self, seen: ServerObservation, service: list[float], cost: float, after: ServerObservation) -> None:
+        """Nothing."""
 
 
 class Steady(Broadcasting):

@@ -19,6 +19,7 @@ from reference import (
     affordable_bits,
     bits_of,
     capacity,
+    joined,
     local_energy,
     power,
 )
@@ -166,7 +167,7 @@ class PostDecision(Planner):
             ahead = min(c + self.gamma * self.value(q - j) for j, c in best.items() if j <= q)
             learned.append(self.v[q] + step * (d.w3 * d.cycles * q + ahead - self.v[q]))
         self.v = [value - learned[0] for value in learned] if d.average else learned
-        new = round(sum(after.arrivals))
+        new = round(sum(joined(d, seen, after)))
         self.arrived = [(known * self.t + (a == new)) / (self.t + 1) for a, known in enumerate(self.arrived)]
         self.t += 1
 

@@ -15,10 +15,10 @@ from partway.errors import InputError
 from partway.experiments.comparison import compare, make_plan
 from partway.experiments.sweep.axes import parse_axes
 from partway.experiments.sweep.run import sweep
-from partway.files import load_dataset
+from partway.netcdf import load_dataset
+from partway.pytree import floats_as_arrays
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, Scheme, find_scheme
-from partway.simulation import rollout as rollouts
 from partway.simulation.rollout import rollout
 from partway.system.world import World
 from partway.workers import process_count
@@ -104,7 +104,7 @@ def test_a_rollout_rounds_no_seed(mixed_world: World):
 def test_a_hyperparameter_of_numpy_has_the_precision_of_the_run():
     """A float32 would have stayed one in a run in float64."""
     pair = ControllerPair(Constant(offload=np.float32(0.5), started=2.0), Steady())  # pyright: ignore[reportArgumentType]
-    assert {leaf.dtype for leaf in jax.tree.leaves(rollouts._as_arrays(pair, "float64"))} == {np.dtype("float64")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(floats_as_arrays(pair, "float64"))} == {np.dtype("float64")}
 
 
 WRONG: dict[str, tuple[Any, str]] = {

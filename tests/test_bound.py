@@ -209,6 +209,7 @@ def test_tables_grow_until_their_end_is_not_reached(four: Four, monkeypatch: pyt
         ({"queue": "as_printed"}, "as printed"),
         ({"weights.server_queue": 0.0}, "w1 = 0"),
         ({"device.arrival_prob": 1.0, "device.cpu_max_hz": 1e9}, "more tasks than it can start"),
+        ({"device.cpu_max_hz": 1e9, "device.tx_power_max_w": 1e-12}, "more tasks than it can start"),
     ],
 )
 def test_worlds_without_a_bound_say_why(overrides: dict[str, Any], why: str, four: Four):

@@ -236,8 +236,8 @@ def test_what_has_no_end_is_refused(folder: Path):
 @pytest.mark.parametrize(
     ("switches", "message"),
     [
-        ({"states": 10**9}, r"schemes\.priced\.states must be a whole number from"),
-        ({"states": "many"}, r"schemes\.priced\.states must be a whole number"),
+        ({"device_states": 10**9}, r"schemes\.priced\.device_states must be a whole number from"),
+        ({"device_states": "many"}, r"schemes\.priced\.device_states must be a whole number"),
         ({"unheard": 1}, "has other hyperparameters than priced has here"),
     ],
 )

@@ -26,7 +26,7 @@ from partway.paper.statistics import (
     p_value,
     verdict,
 )
-from partway.paper.verdicts import Case, Verdict, judge, phases, value
+from partway.paper.verdicts import Case, Verdict, has_baselines, judge, phases, value
 from partway.schemes import SCHEMES
 
 ANY = st.lists(st.floats(0, 1), min_size=1, max_size=8)
@@ -163,10 +163,14 @@ def test_the_block_where_learning_has_converged():
 
 
 def made_up(proposed: float) -> dict[FigureJob, dict[str, np.ndarray]]:
-    """Figure 8 at one point with 20 replicates: even costs 10, binary 20, random 30, all times a common factor."""
+    """Figure 8 at one point with 20 replicates: even costs 10, binary 20, random 30, all times a common factor.
+
+    Of the baselines that learn otherwise, even costs 7.
+    """
     common = np.exp(np.random.default_rng(2).normal(0, 1, 20))
-    noise = np.random.default_rng(3).normal(0, 0.01, (4, 20))
-    costs = {"parametric": proposed, "even": 10.0, "binary": 20.0, "random": 30.0}
+    noise = np.random.default_rng(3).normal(0, 0.01, (7, 20))
+    costs = {"parametric": proposed, "even-parametric": 10.0, "binary-parametric": 20.0, "random-fixed": 30.0}
+    costs |= {"even": 7.0, "binary": 20.0, "random": 30.0}
 
     def arrays(i: int, cost: float) -> dict[str, np.ndarray]:
         own = (cost * common * np.exp(noise[i]))[None]
@@ -190,7 +194,8 @@ def test_verdicts_from_runs_that_are_paired(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "CANDIDATES", ("parametric",))
     monkeypatch.setattr(module, "READINGS", ("conserving",))
     asked = [claim for claim in claims(Points((0.4,), (5,))) if claim.id in ("8b", "8c")]
-    low, high = ({(one.claim, one.phase): one for one in judge(asked, made_up(cost))} for cost in (9.0, 11.0))
+    judged = [judge(asked, made_up(cost)) for cost in (9.0, 11.0)]
+    low, high = ({(one.claim, one.phase): one for one in all_ if one.baselines == "literal"} for all_ in judged)
     assert [one.verdict for one in low.values()] == [HOLDS] * 4
     assert high["8b", "from_start"].verdict == FAILS
     interval = high["8b", "from_start"].interval()
@@ -198,6 +203,21 @@ def test_verdicts_from_runs_that_are_paired(monkeypatch: pytest.MonkeyPatch):
     assert interval[0] < 10.0 / 11.0 < interval[1] < 1
     assert "parametric" in high["8b", "from_start"].why
     assert phases(asked[0]) == ("from_start", "after_training")
+
+
+def test_verdicts_are_on_literal_baselines_and_on_the_others(monkeypatch: pytest.MonkeyPatch):
+    """At a cost of 9 the scheme is below even as section VI words it, 10, and above the other even, 7.
+
+    Claims 6a to 6c are on no baseline.
+    """
+    monkeypatch.setattr(module, "CANDIDATES", ("parametric",))
+    monkeypatch.setattr(module, "READINGS", ("conserving",))
+    asked = [claim for claim in claims(Points((0.4,), (5,))) if claim.id == "8b"]
+    found = {(one.baselines, one.phase): one.verdict for one in judge(asked, made_up(9.0))}
+    phase = "after_training"
+    assert (found["literal", phase], found["q-learned", phase]) == (HOLDS, FAILS)
+    on_baselines = {claim.id for claim in claims(Points()) if has_baselines(claim)}
+    assert on_baselines == {"7a", "7b", "7c", "7d", "8a", "8b", "8c", "9a", "9b", "9c", "9d"}
 
 
 def test_a_number_stands_for_itself():

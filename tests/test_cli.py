@@ -22,6 +22,7 @@ from partway.cli.main import COMMANDS, main
 from partway.errors import InputError
 from partway.experiments.comparison import Plan
 from partway.experiments.sweep.axes import parse_axes
+from partway.netcdf import load_dataset
 from partway.provenance import version
 from partway.scenario.loading import load, preset_text, presets
 from partway.schemes import SCHEMES, hyperparameters
@@ -164,7 +165,9 @@ def test_schemes_lists_every_scheme():
     code, out, err = call("schemes")
     assert (code, err) == (0, "")
     assert lines_fit(out)
-    assert re.findall(r"(?m)^([\w-]+) +\S.* +\d +\d *$", out) == list(SCHEMES)
+    rows = re.findall(r"(?m)^([\w-]+)(\*?) +\S.* +\d +\d *$", out)
+    assert rows == [(name, "*" * (not scheme.by_default)) for name, scheme in SCHEMES.items()]
+    assert {name for name, star in rows if star} == {"binary-parametric", "even-parametric", "random-fixed"}
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -196,8 +199,8 @@ def test_a_printed_scenario_is_that_scenario(folder: Path, name: str):
 
 SUGGESTED = {
     ("compair",): (
-        "COMMAND must be one of compare, run, sweep, bound, cut, profile, schemes, scenarios, theorem1, reproduce, "
-        "got 'compair'; did you mean 'compare'?"
+        "COMMAND must be one of compare, run, sweep, bound, cut, profile, split, schemes, scenarios, theorem1, "
+        "reproduce, got 'compair'; did you mean 'compare'?"
     ),
     ("scenario", "paper"): "got 'scenario'; did you mean 'scenarios'?",
     ("compare", "--sede", "3"): "--sede 3; did you mean '--seed'?",
@@ -350,7 +353,7 @@ def test_compare_writes_what_it_prints(folder: Path):
     assert (folder / "a" / "results" / "results.json").read_text() == (folder / "r.json").read_text()
     assert (folder / "a" / "results" / "table.txt").read_text() == out
     assert load(folder / "a" / "results" / "scenario.toml") == load("paper", ["devices=2"])
-    dataset = store.load_dataset("a/results")
+    dataset = load_dataset("a/results")
     assert dataset["scheme"].values.tolist() == ["local", "random"]
     assert dict(dataset.sizes) | {"seed": 2, "block": 20, "device": 2} == dict(dataset.sizes)
     assert sorted(os.listdir(folder)) == ["a", "r.json"]
@@ -364,7 +367,7 @@ def results_are_replaced_only_when_asked(folder: Path) -> None:
     assert "exists already; add --overwrite" in refused(*COMPARE, "--json", "r.json")
     code, _, _ = call(*RUN, "--trace", "1", "0", "--out", "a/results", "--json", "r.json", "--overwrite")
     assert code == 0
-    assert store.load_dataset("a/results")["scheme"].values.tolist() == ["local"]
+    assert load_dataset("a/results")["scheme"].values.tolist() == ["local"]
     assert [scheme["name"] for scheme in json.loads((folder / "r.json").read_text())["schemes"]] == ["local"]
     assert set(before) != set(listing(folder))
     assert sorted(os.listdir(folder)) == ["a", "r.json"]

@@ -60,6 +60,9 @@ LOOKS_AT = {
     "priced": {"q", "device state", "server queue", "price"},
     "oracle": {"q", "device state", "server queue"},
     "constant": {"q", "server queue"},
+    "binary-parametric": {"q", "gain", "device state"},
+    "even-parametric": {"q", "gain", "device state", "service_rate"},
+    "random-fixed": {"q"},
 }
 """What changes some action of a scheme when it is changed; a new scheme says here what it looks at."""
 
@@ -242,7 +245,8 @@ def replace_share(received: Any, k: int) -> Any:
 def test_a_fleet_of_one_acts_like_the_first_of_four(scheme: str, finished: Run, play: Play, mixed_world: World):
     """`random` uses no broadcast, so that neither the others nor another server change what the first device does."""
     first = jax.tree.map(lambda leaf: leaf[..., :1], mixed_world.devices)
-    one = World(first, mixed_world.server, mixed_world.arrival_threshold[:1])
+    threshold, waiting = mixed_world.arrival_threshold[:1], mixed_world.initial_tasks[:1]
+    one = replace(mixed_world, devices=first, arrival_threshold=threshold, initial_tasks=waiting)
     alone = play(ControllerPair(SCHEMES[scheme].device, Steady()), one, stream=scheme).traces
     fleet = finished.traces
     for name in ("arrivals", "q", "gain", "started", "offload"):

@@ -29,30 +29,27 @@ from partway.controllers.price import PostDecisionServer
 from partway.dnn.cuts import layer_cuts, table_rows
 from partway.dnn.profile import read_profile, shipped_profiles, write_profile
 from partway.errors import InputError
-from partway.figures import cut_map
+from partway.figures import cut_map, cut_rates
 from partway.measurement.latency import finish_times
 from partway.measurement.metrics import device_traces
+from partway.planner import answer as answers
+from partway.planner import one_task
 from partway.planner.break_even import MAX_HZ, BreakEven, break_even, one_task_cost
-from partway.planner.context import (
-    DeviceContext,
-    device_context,
-    max_throughput,
-    with_task,
-)
+from partway.planner.context import DeviceContext, context_at, device_context, max_throughput
 from partway.planner.evaluation import (
     SingleTask,
-    at_full_speed,
+    of_one_task,
     policy_outcome,
     run_scheme,
-    single_task,
     single_tasks,
 )
 from partway.planner.plan import PlanRule, exact_rule, learned_rule, plan_table
-from partway.planner.report import CutResult, details_table, headline
+from partway.planner.report import CutResult, details_table, headline, why_it_differs
+from partway.planner.statement import placed, with_task
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.simulation.step import Carry, init, step
-from partway.system.equations import server_energy
+from partway.system.equations import data_rate, server_energy
 from partway.system.exogenous import PackedExogenous
 from partway.system.fading import fading_quantile
 from partway.system.load import load_of
@@ -313,25 +310,25 @@ def times(task: SingleTask) -> tuple[float, ...]:
 
 
 def test_a_proportional_task_by_hand():
-    """4e9 cycles, 4 Mbit; f_max is 5 GHz, the radio slot carries 2.5e5 bit at 1 bit/s/Hz.
+    """4e9 cycles, 4 Mbit; the radio slot carries 2.5e5 bit at 1 bit/s/Hz.
 
     A quarter offloaded: 1e6 bit are 4 bit/s/Hz, p = (2^4 - 1) / 50 = 0.3 W, 0.03 J in 0.1 s; the CPU runs 3e9 cycles in
-    1 s, 1e-28 * 27e27 = 2.7 J; the server 1e9 in 1 s, 0.1 J. All local: 4 GHz, 6.4 J, or at 5 GHz 0.8 s and 10 J. All
-    remote: 16 bit/s/Hz, p = 65535 / 50 W, 131.07 J, and 6.4 J at 4 GHz at the server.
+    1 s, 1e-28 * 27e27 = 2.7 J; the server 1e9 in 1 s, 0.1 J. All local: 4 GHz, 6.4 J. All remote:
+    16 bit/s/Hz, p = 65535 / 50 W, 131.07 J, and 6.4 J at 4 GHz at the server.
     """
     task = 'device.task={kind="proportional", cycles=4e9, bits_per_cycle=1e-3}'
     overrides = ("device.cpu_max_hz=5e9", "device.capacitance=1e-28", "device.bandwidth_hz=2.5e6")
     scenario = load("paper", [*SIMPLE, *overrides, task])
-    world = build(scenario, sample_placement(scenario))
+    placement = sample_placement(scenario)
+    world = build(scenario, placement)
     device = jax.tree.map(lambda leaf: np.asarray(leaf)[..., 0], world.devices)
-    quarter, local, remote = (single_task("", device, world.server, 5e9, offload) for offload in (0.25, 0.0, 1.0))
+    target = DeviceContext(scenario, world, placement, read_profile("alexnet"), np.arange(33), 0, device, 1.0)
+    quarter, local, remote = of_one_task(target, ("quarter", "local", "remote"), (0.25, 0.0, 1.0))
     assert (quarter.reason, quarter.bits, quarter.cpu_hz) == ("", 1e6, pytest.approx(3e9))
     assert times(quarter) == pytest.approx((1.0, 0.1, 1.0, 1.0))
     assert (quarter.latency_s, quarter.device_j, quarter.server_j) == pytest.approx((3.1, 2.73, 0.1))
     assert times(local) == pytest.approx((1.0, 0.0, 0.0, 0.0))
     assert (local.device_j, local.server_j) == pytest.approx((6.4, 0.0))
-    fast = at_full_speed(local, device)
-    assert (fast.cpu_hz, fast.latency_s, fast.device_j) == pytest.approx((5e9, 0.8, 10.0))
     assert (remote.cpu_hz, remote.latency_s) == pytest.approx((0.0, 3.1))
     assert (remote.device_j, remote.server_j) == pytest.approx((131.07, 6.4))
 
@@ -352,18 +349,17 @@ FREE_SERVER = PlanRule(np.array([0.0, 100.0]), 100.0, 1.0, 0.0)
 
 
 def test_a_task_with_layers_by_hand(folder: Path):
-    """All local: 1e9 cycles, 0.1 J; at 2 GHz 0.5 s and 0.4 J.
+    """All local: 1e9 cycles, 0.1 J.
 
     At the cut: 2 bit/s/Hz, p = 3 / 50 = 0.06 W, 0.006 J; the CPU at 0.2 GHz, 0.0008 J; the server 8e8 cycles at its
     6e8 a second: a block of 6e8 and one of 2e8, 0.0216 + 0.0008 J. The input takes 8 bit/s/Hz, 5.1 W.
     """
     target = small_network(folder, "device.tx_power_max_w=1")
-    cut, local, fast, remote = single_tasks(target, FREE_SERVER)
+    cut, local, remote = single_tasks(target, FREE_SERVER)
     assert (cut.name, cut.offload, cut.bits) == ("recommended", pytest.approx(0.8), 5e5)
     assert times(cut) == pytest.approx((1.0, 0.1, 1.0, 2.0))
     assert (cut.cpu_hz, cut.device_j, cut.server_j) == pytest.approx((2e8, 0.0068, 0.0224))
     assert (local.cpu_hz, local.latency_s, local.device_j) == pytest.approx((1e9, 1.0, 0.1))
-    assert (fast.cpu_hz, fast.latency_s, fast.device_j) == pytest.approx((2e9, 0.5, 0.4))
     carried = 0.1 * 2.5e6 * np.log2(51) / 1e3
     assert remote.reason == f"the radio is too slow: 2000 kbit to send, the radio slot carries {carried:.0f} kbit"
     assert np.isnan([remote.latency_s, remote.device_j, remote.server_j]).all()
@@ -373,9 +369,9 @@ def test_a_task_with_layers_by_hand(folder: Path):
 
 def test_a_slow_cpu_is_reported_and_a_plan_may_wait(folder: Path):
     target = small_network(folder, "device.cpu_max_hz=8e8", "device.tx_power_max_w=1")
-    cut, local, fast, _ = single_tasks(target, FREE_SERVER)
+    cut, local, _ = single_tasks(target, FREE_SERVER)
     assert cut.reason == ""
-    assert {local.reason, fast.reason} == {"the CPU is too slow: 1.25 s at f_max, a block has 1 s"}
+    assert local.reason == "the CPU is too slow: 1.25 s at f_max, a block has 1 s"
     waits = single_tasks(target, PlanRule(np.zeros(2), 0.0, 1.0, 1.0))[0]
     assert waits.reason == "the plan waits for a better channel or more tasks"
     assert np.isnan(waits.latency_s)
@@ -418,7 +414,7 @@ def test_the_headline_of_every_kind_of_decision(folder: Path, overrides: tuple[s
 def test_a_single_task_equals_a_simulated_one(profile: str):
     """The real device and server; one task arrives in the last slot of block 0, the gain is always at its mean."""
     target = context_of(profile)
-    cut, local, _, remote = single_tasks(target, PlanRule(np.array([0.0, 10.0]), 10.0, 1.0, 0.0))
+    cut, local, remote = single_tasks(target, PlanRule(np.array([0.0, 10.0]), 10.0, 1.0, 0.0))
     assert cut.offload > 0
     world: World = cast_floats(target.world, "float64")
     for task in (cut, local, remote):
@@ -472,19 +468,28 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_the_command_writes_what_it_prints(folder: Path):
-    target = cut_command.question(build_parser().parse_args(["cut", "ppocr-rec", "--set", "devices=3"]))
+    arguments = ("ppocr-rec", "--set", "devices=3", "--rate", "50Mbit/s", "--deadline", "100ms")
+    first = cut_command.question(build_parser().parse_args(["cut", *arguments]))
+    target = cut_command.under_load(first)
     rule = exact_rule(target, lower_bound(target.world))
-    code, out, err = call("cut", "ppocr-rec", "--set", "devices=3", "--blocks", "100", "--seeds", "2", "--out", "o")
+    code, out, err = call("cut", *arguments, "--blocks", "100", "--seeds", "2", "--out", "o")
     assert code == 0
     assert all(len(line) <= 100 for line in (out + err).splitlines())
-    assert out.startswith("With 2 tasks waiting and the channel gain at its mean: ")
+    assert out.startswith("At 50 Mbit/s: send the encoded input, 368.6 kbit: 10.22 ms, ")
+    assert "Deadline 100 ms: met by all remote." in out
+    assert "Under load, simulated. With 2 tasks waiting and the channel gain at its mean: " in out
+    assert "The plan waits for the CPU to save energy" in out
     assert (folder / "o" / "table.txt").read_text() == out
     (unstable,) = (line for line in out.splitlines() if line.startswith("all remote   ") and "unstable" in line)
     assert unstable.split() == ["all", "remote", *["unstable"] * 6]
     written = {path.name for path in (folder / "o").iterdir()}
     assert {"cut-map.png", "cut-map.svg", "cut-map.csv", "cut.json", "ppocr-rec.csv", "scenario.toml"} < written
-    document = json.loads((folder / "o" / "cut.json").read_text(), parse_constant=pytest.fail)
-    assert document["schema_version"] == 2
+    assert {"cut-rates.png", "cut-rates.svg", "cut-rates.csv"} < written
+    both = json.loads((folder / "o" / "cut.json").read_text(), parse_constant=pytest.fail)
+    assert (both["schema_version"], both["why_not_under_load"]) == (3, None)
+    assert both["one_task"]["recommended"]["latency_s"] == first.recommended.latency_s
+    assert both["one_task"]["break_even_bit_per_s"]["all_remote"] == first.break_even.all_remote
+    document = both["under_load"]
     plan = plan_table(target, rule, np.array([1, 2, 3, 4, 6, 8]), fading_quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
     assert [row["started"] for row in document["plan"]] == plan.started.astype(int).ravel().tolist()
     assert [row["cut"] for row in document["plan"]] == plan.cut.ravel().tolist()
@@ -492,11 +497,11 @@ def test_the_command_writes_what_it_prints(folder: Path):
     assert [row["name"] for row in document["simulated"]] == ["recommended", "all local", "all remote"]
     assert document["simulated"][2]["unstable"] == "device"
     choices = document["single_task"]["choices"]
-    assert [row["name"] for row in choices] == ["recommended", "all local", "all local, f_max", "all remote"]
+    assert [row["name"] for row in choices] == ["recommended", "all local", "all remote"]
     assert [row["latency_s"] for row in choices] == [task.latency_s for task in single_tasks(target, rule)]
-    assert [row["cut"] for row in choices[1:]] == [70, 70, 0]
-    assert document["single_task"]["assumptions"].startswith("One task, in closed form")
-    assert document["break_even_hz"]["offloading"] == break_even(target.device, rule.price).offloading_hz
+    assert [row["cut"] for row in choices[1:]] == [70, 0]
+    assert document["single_task"]["assumptions"].startswith("One task in blocks, in closed form")
+    assert document["break_even_hz"]["offloading"] == break_even(target.device, rule.price, True).offloading_hz
     what_was_written_can_be_moved(folder)
 
 
@@ -508,9 +513,11 @@ def what_was_written_can_be_moved(folder: Path) -> None:
     (folder / "elsewhere").mkdir()
     os.chdir(folder / "elsewhere")
     world, original = build(scenario, sample_placement(scenario)), load("ocr", ["devices=3", "device.task.cuts=pareto"])
-    np.testing.assert_array_equal(
-        world.devices.task.bits, build(original, sample_placement(original)).devices.task.bits
-    )
+    placement = sample_placement(original)
+    np.testing.assert_array_equal(world.devices.task.bits, build(original, placement).devices.task.bits)
+    np.testing.assert_allclose(sample_placement(scenario).mean_gain_per_w, placement.mean_gain_per_w)
+    index = placed(original)[1]
+    assert float(np.broadcast_to(world.devices.bandwidth_hz, 3)[index]) == scenario.device.bandwidth_hz != 10e6
 
 
 def test_the_map_draws_the_plan(target: DeviceContext, rule: PlanRule):
@@ -526,12 +533,111 @@ def test_the_map_draws_the_plan(target: DeviceContext, rule: PlanRule):
     assert len(np.unique(np.asarray(cuts.get_array()))) == len(np.unique(np.where(plan.started > 0, plan.cut, -1)))
 
 
+def test_the_rates_figure_draws_every_cut_and_marks_the_crossovers():
+    """The lines are the costs at each rate; dots stand at the rates of the first answer, with their numbers."""
+    answer = answers.cut("mobilenetv2", rate="20Mbit/s", rtt="10ms", deadline="60ms")
+    figure, rows = cut_rates.draw(answer)
+    assert rows[0] == cut_rates.COLUMNS
+    for rate, number, after, latency_s, device_j in rows[1::7]:
+        costs = one_task.costs(one_task.at_rate(answer.question, float(rate)))
+        assert (latency_s, device_j) == (costs.latency_s[number], costs.device_j[number])
+        assert after == answer.profile.cuts[int(number)].after
+    assert {row[1] for row in rows[1:]} == {row.cut for row in answer.cuts}
+    for axes, pieces in zip(figure.axes, (answer.fastest_by_rate, answer.thriftiest_by_rate), strict=True):
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [1e6 * dot.get_xdata()[0] for dot in dots] == pytest.approx([rate for rate, _ in pieces[1:]])
+        texts = [text.get_text() for text in axes.texts]
+        assert [f"{rate / 1e6:.3g} Mbit/s" in texts for rate, _ in pieces[1:]] == [True] * len(dots)
+        assert len(dots) >= 3
+    assert "deadline 60 ms" in [text.get_text() for text in figure.axes[0].texts]
+    first = figure.axes[0].lines[0]
+    np.testing.assert_allclose(first.get_ydata(), [1e3 * row[3] for row in rows[1:] if row[1] == 0])
+
+
+def test_the_rates_figure_of_a_network_that_is_best_left_at_home():
+    """Nothing crosses where the server is slow, and sending is free: a line of no energy is at the lower edge."""
+    answer = answers.cut("alexnet", rate="20Mbit/s", server_rate="1GMAC/s", tx_power="0W")
+    figure, _ = cut_rates.draw(answer)
+    assert [line for line in figure.axes[0].lines if line.get_marker() == "o"] == []
+    lowest = min(float(np.min(line.get_ydata())) for line in figure.axes[1].lines[: len(answer.cuts)])
+    assert lowest >= figure.axes[1].get_ylim()[0] * (1 - 1e-9) > 0
+
+
 def test_learned_values_are_close_to_the_exact_ones(target: DeviceContext, rule: PlanRule):
     """For the states that are visited; the value of one more task is what determines a decision."""
     learned = learned_rule(target, run_scheme(target, "priced", (0, 1), 1000, None, no_progress))
     assert learned.discount == rule.discount == 1.0
     np.testing.assert_allclose(np.diff(learned.value[:5]), np.diff(rule.value[:5]), rtol=0.1)
     assert learned.price == pytest.approx(rule.price, rel=0.1)
+
+
+def test_one_task_alone_needs_no_simulation(folder: Path):
+    code, out, err = call("cut", "ppocr-rec", "--rate", "20Mbit/s", "--one-task", "--json", "-", "--out", "o")
+    assert code == 0
+    document = json.loads(out)
+    assert (document["under_load"], document["why_not_under_load"]) == (None, None)
+    assert round(1e3 * document["one_task"]["recommended"]["latency_s"], 1) == 21.3
+    table = (folder / "o" / "table.txt").read_text()
+    assert table.startswith("At 20 Mbit/s: send the encoded input, 368.6 kbit: 21.28 ms, 3.69 mJ at the device; all ")
+    assert table.rstrip().endswith("Break-even: all local up to 2.76 Mbit/s, then all remote is the fastest.")
+    assert load(folder / "o" / "scenario.toml").device.task.kind == "layers"
+    assert "Results are in o" in err
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_the_first_answer_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: str):
+    monkeypatch.setenv("COLUMNS", columns)
+    stated = ("--rate", "3Mbit/s", "--rtt", "10ms", "--deadline", "140ms", "--cpu-min", "600MHz", "--idle-power", "1W")
+    code, out, _ = call("cut", "ppocr-rec", *stated, "--one-task")
+    assert code == 0
+    assert all(len(line) <= int(columns) for line in out.splitlines())
+    assert "The table is" not in out  # in one part
+
+
+def test_a_network_that_no_block_holds_gets_the_first_answer_alone(folder: Path):
+    """10^12 MACs take 125 s at 8 G a second, and no slot of 1 us carries a bit of them."""
+    header = "# source: by hand\n# input_shape: 1x384\n# input_bits: 12288\ncut,after,macs,elements\n0,x,0,384\n"
+    (folder / "net.csv").write_text(header + "1,y,1000000000000,10\n")
+    code, out, _ = call("cut", "net.csv", "--rate", "20Mbit/s", "--set", "devices=1", "slot_s=1e-6")
+    assert code == 0
+    assert out.startswith("At 20 Mbit/s: send the encoded input, 12.29 kbit: 2.605 s")
+    assert "all local 125 s" in out
+    assert "Under load: no answer: device 0 can finish no task: its CPU is too slow" in " ".join(out.split())
+
+
+def test_the_link_that_is_stated_is_the_one_that_is_simulated():
+    """At the mean gain and full power the slot carries the rate times its length: 20 Mbit/s x 0.1 s."""
+    first = cut_command.question(build_parser().parse_args(["cut", "resnet50", "--rate", "20Mbit/s"]))
+    target = cut_command.under_load(first)
+    device = target.device
+    assert float(data_rate(device, device.mean_gain, device.tx_power_max_w)) == pytest.approx(20e6, rel=1e-6)
+
+
+def test_a_least_cpu_rate_and_idle_power_add_to_the_energy(folder: Path):
+    """All local takes 1e9 cycles at 1 GHz, 0.1 J in 1 s; at 2 GHz it takes 0.4 J. 3 W more throughout are 3 J."""
+    plain = small_network(folder)
+    placement, index = plain.placement, plain.index
+    fast, idle = (context_at(plain.scenario, plain.profile, placement, index, *more) for more in ((2e9,), (0.0, 3.0)))
+    local = [of_one_task(target, ("local",), (0.0,))[0] for target in (plain, fast, idle)]
+    assert [(task.cpu_hz, task.device_j) for task in local] == [
+        (pytest.approx(1e9), pytest.approx(0.1)),
+        (pytest.approx(2e9), pytest.approx(0.4)),
+        (pytest.approx(1e9), pytest.approx(3.1)),
+    ]
+    np.testing.assert_allclose(fast.cpu_hz(np.array([0.0, 0.1, 1.0, 2.0])), [0.0, 2e9, 2e9, 2e9])
+    assert [float(fast.block_j(0.0, 0.0)), float(idle.block_j(0.0, 0.0))] == [0.0, 3.0]
+
+
+def test_why_the_latency_differs(folder: Path):
+    """2 GHz at the device; the plan's 1.2 GHz take 0.36 of the energy."""
+    options = build_parser().parse_args(["cut", "ppocr-rec", "--deadline", "100ms", "--rtt", "1ms"])
+    target = small_network(folder, "device.arrival_prob=0.2", "device.tx_power_max_w=1")
+    result = CutResult(target, PlanRule(np.array([0.0, 100.0]), 100.0, 1.0, 0.0), "", BreakEven(None, None), [], [])
+    sentences = " ".join(why_it_differs(result, cut_command.question(options)))
+    assert "one device has the server, 1.6 tasks arrive per second" in sentences
+    assert "in blocks of 1 s" in sentences
+    assert "at 1.2 GHz instead of 2 GHz the same work takes the whole block and 36% of the energy" in sentences
+    assert "The simulation has no round trip." in sentences
 
 
 @pytest.mark.parametrize(
@@ -542,6 +648,9 @@ def test_learned_values_are_close_to_the_exact_ones(target: DeviceContext, rule:
         (("alexnet", "--device", "20"), "--device must be between 0 and 19, got 20"),
         (("alexnet", "--distance-m", "-1"), "--distance-m must be between 0.001 and 1000000000, got -1"),
         (("alexnet", "--blocks", "1"), "--blocks must be between 10 and 1000000, got 1"),
+        (("alexnet", "--rate", "20"), "--rate needs a unit, such as 20Mbit/s or 5MB/s, got '20'"),
+        (("alexnet", "--deadline", "soon"), "--deadline must be a number and a unit, such as 10ms or 0.5s, got 'soon'"),
+        (("alexnet", "--device-times", "none.csv"), "cannot read the times 'none.csv'"),
         (("alexnet", "--seeds", "0"), "--seeds must be between 1 and 1000, got 0"),
         (("alexnet", "--shape", "x=1x3"), "--shape and --input need an .onnx file"),
         (("alexnet", "--input-bits", "-3"), "device.task.input_bits must be between 1 and 1e18, got -3"),
@@ -566,7 +675,7 @@ def test_an_invalid_argument_gets_a_one_line_error(folder: Path, arguments: tupl
 @pytest.mark.parametrize("name", ["resnet50", "ppocr-rec"])
 def test_only_pareto_optimal_cuts_are_offered(name: str, input_bits: tuple[str, ...]):
     options = build_parser().parse_args(["cut", name, "--set", "devices=2", *input_bits])
-    target, profile = cut_command.question(options), read_profile(name)
+    target, profile = cut_command.under_load(cut_command.question(options)), read_profile(name)
     front = profile.pareto_optimal("uint8", options.input_bits)
     assert target.cuts.tolist() == np.flatnonzero(front)[::-1].tolist()
     assert len(target.cuts) < len(table_rows(profile, "uint8"))
@@ -587,7 +696,7 @@ def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
     onnx.save(model, "net.onnx")
     options = build_parser().parse_args(["cut", "net.onnx", "--set", "devices=2", "--input-bits", "1e8"])
-    from_onnx = cut_command.question(options)
+    from_onnx = cut_command.under_load(cut_command.question(options))
     assert from_onnx.profile.name == "net"
     assert from_onnx.device.task.share.tolist() == pytest.approx([0.0, 0.25, 1.0])
     np.testing.assert_array_equal(np.asarray(from_onnx.device.task.bits)[[0, -1]], [0, 1e8])

@@ -15,10 +15,11 @@ import pytest
 from conftest import scheduled
 from rich.console import Console
 
-from partway import figures, files
+from partway import figures
 from partway.cli import output
 from partway.cli.main import main
 from partway.errors import InputError
+from partway.netcdf import save_dataset
 
 RUN = ("run", "--schemes", "local", "--set", "devices=2", "queue=as_printed", "--seeds", "2", "--blocks", "10")
 
@@ -127,8 +128,8 @@ def test_a_full_disk_is_named_where_netcdf_does_not(folder: Path, monkeypatch: p
 
     dataset: Any = Dataset()
     with pytest.raises(InputError, match=r"results.nc: cannot be written \(NetCDF: HDF error\)"):
-        files.save_dataset(dataset, folder)
+        save_dataset(dataset, folder)
     monkeypatch.setattr(Path, "write_bytes", no_space)
     with pytest.raises(InputError, match=r"results.nc: cannot be written \(No space left on device\)"):
-        files.save_dataset(dataset, folder)
+        save_dataset(dataset, folder)
     assert os.listdir(folder) == []

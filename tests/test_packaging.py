@@ -77,12 +77,13 @@ def test_one_environment_serves_both_pin_files():
     assert pins("requirements.txt").items() <= pins("requirements-dev.txt").items()
 
 
-def test_dev_holds_all_of_onnx():
-    assert set(EXTRAS["onnx"]) <= set(EXTRAS["dev"])
+@pytest.mark.parametrize("extra", ["onnx", "live"])
+def test_dev_holds_all_of_an_extra(extra: str):
+    assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
 
 
 def test_what_is_imported_is_declared():
-    declared = names(RUN + EXTRAS["onnx"])
+    declared = names(RUN + EXTRAS["onnx"] + EXTRAS["live"])
     theirs = names(each for name in declared for each in requires(name) or () if "extra ==" not in each)
     homes = packages_distributions()
     undeclared = {name for name in imported() if not names(homes.get(name, ())) & (declared | theirs)}

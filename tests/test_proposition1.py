@@ -1,8 +1,11 @@
 """Proposition 1 and Remark 2: both sides by hand, against plain loops, in other units; where the proof breaks."""
 
+import csv
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +18,7 @@ from conftest import world_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partway.controllers.base import ControllerPair, DeviceView
+from partway.controllers.base import DeviceView
 from partway.controllers.parametric import Algorithm1, LearnerState, Terms, gradients, step_size
 from partway.figures import proposition1 as figure
 from partway.paper import proposition1
@@ -25,7 +28,9 @@ from partway.paper.proposition1 import (
     DISCOUNTS,
     PARTIES,
     PARTS,
+    START,
     PropositionJob,
+    _started,
     divisor,
     judge,
     log_ratio,
@@ -41,6 +46,7 @@ from partway.system.exogenous import exogenous, gains
 from partway.system.types import DeviceAction
 
 PRINTED, PARAMETRIC = "parametric-printed", "parametric"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 # Both sides by hand
@@ -120,7 +126,7 @@ class Measured:
     def move(self, theta_slope: np.ndarray, a_slope: np.ndarray) -> None:
         self.slopes = theta_slope, a_slope
         if not self.probing:
-            super().move(theta_slope, a_slope)  # type: ignore[misc]  # of the algorithm that this is added to
+            super().move(theta_slope, a_slope)
 
     def printed(self, r: float, r_slope: np.ndarray, now: np.ndarray, after: np.ndarray, columns: slice) -> None:
         """The printed slopes, and beside them the derivative: twice that by theta, another sign by a."""
@@ -128,18 +134,18 @@ class Measured:
         bend = self.gamma * after * (1 - after) - now * (1 - now)
         total = (self.theta * bend) @ self.weights[:, columns]
         self.true = 2 * self.delta * (self.gamma * after - now), 2 * self.delta * (r_slope + total)
-        super().printed(r, r_slope, now, after, columns)  # type: ignore[misc]
+        super().printed(r, r_slope, now, after, columns)
 
     def exact(self, r: float, r_slope: np.ndarray, now: np.ndarray, after: np.ndarray, columns: slice, queue: Any):
         self.delta = r + self.gamma * self.theta @ after - self.theta @ now
-        super().exact(r, r_slope, now, after, columns, queue)  # type: ignore[misc]
+        super().exact(r, r_slope, now, after, columns, queue)
         self.true = self.slopes
 
     def probe(self, parameters: tuple[np.ndarray, np.ndarray], gradient: str, *seen: Any) -> None:
         """Compute slopes at other parameters, or others, and change nothing."""
         kept = self.theta, self.a, self.gradient
         (self.theta, self.a), self.gradient, self.probing = parameters, gradient, True
-        super().learn(*seen)  # type: ignore[misc]
+        super().learn(*seen)
         (self.theta, self.a, self.gradient), self.probing = kept, False
 
     def learn(self, *seen: Any) -> None:
@@ -152,7 +158,7 @@ class Measured:
         row["printed"] = sum(float(slope @ slope) for slope in self.slopes)
         self.rows.append(row)
         self.before = own
-        super().learn(*seen)  # type: ignore[misc]
+        super().learn(*seen)
 
 
 class MeasuredDevice(Measured, reference_paper.Algorithm1):
@@ -258,12 +264,15 @@ def test_the_law_of_units(seed: int, c: float, u: float):
 
 
 def test_the_start_of_remark_2_is_the_same_at_every_discount():
-    """All theta are 2 x 10 / M, as with `start_value` = 1 at gamma = 0.9."""
-    pair = ControllerPair(Algorithm1(), Algorithm1())  # type: ignore[arg-type]  # both have a start_value
-    for gamma in DISCOUNTS:
-        own = proposition1._started(pair, jnp.asarray(proposition1.START * (1 - gamma)))
-        theta = own.device.initial_state(jnp.ones(2), jnp.full(2, gamma)).theta  # type: ignore[attr-defined]
-        np.testing.assert_allclose(theta, 20.0 / 30.0, rtol=1e-4)
+    """All theta are 2 x 10 / M, as with `start_value` = 1 at gamma = 0.9; a scheme's own start rises to 1000 there."""
+    job = PropositionJob(PARAMETRIC, "conserving", (0,), 1, start=START)
+    pair: Any = pair_for(PARAMETRIC, job.scenario())
+    for kept, rises in ((job, False), (replace(job, start=None), True)):
+        for values, gamma in zip(kept._start_values(pair), DISCOUNTS, strict=True):
+            own: Any = _started(pair, jnp.asarray(values))
+            theta = own.device.initial_state(jnp.ones(2), jnp.full(2, gamma)).theta
+            wanted = 1 / (1 - gamma) if rises else START
+            np.testing.assert_allclose(theta, 2 * wanted / 30, rtol=1e-4)
 
 
 # Verdicts
@@ -303,13 +312,13 @@ def test_remark_2_needs_a_left_side_that_falls():
     arrays = measured(1.0, 2.0)
     fall = np.array([8.0, 4.0, 2.0, 1.0])[:, None, None]
     falling = arrays | {name: values * fall for name, values in arrays.items() if not name.endswith("error")}
-    (one,) = verdicts("R2", falling, proposition1.START)
+    (one,) = verdicts("R2", falling, START)
     assert (one.verdict, len(one.decisions)) == ("holds", 6)
     falling["device_action"][3] *= 100
-    (one,) = verdicts("R2", falling, proposition1.START)
+    (one,) = verdicts("R2", falling, START)
     assert one.verdict == "fails"
     assert "Left side of (37)" in one.why
-    assert verdicts("P1", falling, proposition1.START) == []
+    assert verdicts("P1", falling, START) == []
 
 
 def test_which_runs_are_made():
@@ -417,3 +426,69 @@ def test_the_steps_of_the_runs_meet_36_and_are_not_those_of_the_proof():
     assert 0.5 < rule.decay <= 1
     steps = step_size(rule.step, rule.decay, jnp.arange(3.0))
     np.testing.assert_allclose(steps, 0.01 * np.arange(1, 4) ** -0.6, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_at_the_minimum_of_the_mean_the_squared_gradient_of_a_block_is_not_zero():
+    """delta = -theta + 1 or -theta - 1, equally likely: E delta^2 is least at theta = 0, its gradients are -2 and 2."""
+
+    def slope(cost: float) -> float:
+        def terms(action: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            return jnp.asarray(cost) + 0 * action, theta[0], jnp.zeros(())
+
+        error, _, by_theta = gradients(terms, jnp.zeros(()), jnp.zeros(1), jnp.asarray(0.9), "exact")
+        return float(error * by_theta[0])
+
+    slopes = [slope(1.0), slope(-1.0)]
+    assert np.mean(slopes) == 0.0
+    assert np.mean(np.square(slopes)) == 4.0
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, str]]:
+    """The rows of docs/data/proposition-1.csv."""
+    with (DOCS / "data" / "proposition-1.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def own_steps(rows: list[dict[str, str]], start: str = "scheme's") -> list[dict[str, str]]:
+    """The rows with the schemes' steps, as in `partway reproduce`."""
+    given = {"start": start, "step": "scheme's", "decay": "scheme's", "blocks": "2000"}
+    return [row for row in rows if all(row[name] == value for name, value in given.items())]
+
+
+def test_what_the_page_says_of_proposition_1_is_what_was_found(found: list[dict[str, str]]):
+    rows = own_steps(found)
+    assert len([row for row in rows if row["reading"] == "conserving"]) == 2 * 2 * len(DISCOUNTS)
+    for row in rows:
+        left, right = float(row["left"]), float(row["right"])
+        assert float(row["high"]) < 1  # significantly above, in all comparisons
+        assert right < float(row["left as printed"]) < 0.4 * left
+        assert float(row["right / left"]) == pytest.approx(right / left, rel=1e-3)
+    alone: dict[tuple[str, str, str], str] = {}
+    for row in rows:
+        sign = (float(row["low alone"]) > 1) - (float(row["high alone"]) < 1)
+        if row["reading"] == "conserving":
+            alone[row["scheme"], row["side of"], row["gamma"]] = {1: "below", -1: "above", 0: "open"}[sign]
+    assert list(alone.values()).count("above") == 13
+    assert alone[PARAMETRIC, "(37)", "0.999"] == "open"
+    assert {alone[name, "(38)", "0.99"] for name in (PRINTED, PARAMETRIC)} == {"below"}
+
+
+def test_what_the_page_says_of_remark_2_is_what_was_found(found: list[dict[str, str]]):
+    rows = own_steps(found, "10.0")
+    firsts, lasts = ([row for row in rows if row["gamma"] == gamma] for gamma in ("0.9", "0.999"))
+    for first, last in zip(firsts, lasts, strict=True):
+        assert float(last["right"]) < 0.5 * float(first["right"])
+        grown = float(last["left"]) / float(first["left"])
+        assert 1 < grown < 1.5 if first["side of"] == "(37)" else grown < 0.5
+        assert first["side of"] == "(37)" or float(last["left"]) > 1000 * float(last["right"])
+
+
+def test_the_tests_that_the_page_names_exist():
+    named = re.findall(r"`test_proposition1\.py::(\w+)`", (DOCS / "proposition-1.md").read_text("utf-8"))
+    assert len(named) >= 7
+    assert [name for name in named if name not in globals()] == []

@@ -88,6 +88,7 @@ MIXED = tuple(name for name in WORLDS if name not in PAPER)
 CASES = [
     *((name, "conserving", 2, MIXED) for name in KNOWN),
     *((name, "conserving", 2, PAPER) for name in ("parametric-printed", "parametric", "priced")),
+    *((name, "conserving", 2, PAPER) for name in ("binary-parametric", "even-parametric")),
     ("priced", "conserving", 1, MIXED),  # of those that use the broadcast and learn
     ("ans", "conserving", 0, MIXED),
     *((name, "as_printed", 0, PAPER) for name in ("parametric", "even")),
@@ -111,11 +112,11 @@ class Case(NamedTuple):
 
 
 @cache
-def case_of(where: str, queue: str, delay: int, objective: str = "average") -> Case:
-    """One of WORLDS."""
+def case_of(where: str, queue: str, delay: int, objective: str = "average", *options: tuple[str, Any]) -> Case:
+    """One of WORLDS; `options` are (field, value) of its scenario."""
     groups, overrides = WORLDS[where]
     rules = {"queue": queue, "broadcast_delay_blocks": delay, "objective": objective}
-    scenario = load({**groups, "devices": 5, **rules}, overrides)
+    scenario = load({**groups, "devices": 5, **rules}, {**overrides, **dict(options)})
     placement = sample_placement(scenario)
     return Case(scenario, placement.mean_gain_per_w, build(scenario, placement))
 
@@ -125,8 +126,8 @@ def case_of(where: str, queue: str, delay: int, objective: str = "average") -> C
 
 @jax.jit
 def world_samples(world: World, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Arrivals (blocks, n, K) and gains (blocks + 1, K)."""
-    sampled = jax.vmap(partial(exogenous, world, seed))(jnp.arange(BLOCKS, dtype=jnp.uint32))
+    """Arrivals (blocks + 1, n, K) and gains (blocks + 2, K)."""
+    sampled = jax.vmap(partial(exogenous, world, seed))(jnp.arange(BLOCKS + 1, dtype=jnp.uint32))
     return sampled.arrivals, jnp.concatenate([gains(world, seed, 0)[None], sampled.gain])
 
 
@@ -154,7 +155,7 @@ def samples_of(name: str, run: Run, world: World, row: int) -> reference.Samples
         arrivals, gain = world_samples(cast_floats(world, "float64"), seed)
         device_keys, server_keys = action_keys(seed, jnp.uint32(stable_hash(stream_of(name))))
         flat, own = device_keys.reshape(-1), dict[str, Any]()
-        if name == "random":
+        if name.startswith("random"):
             own["uniform"] = jax.vmap(partial(uniform, shape=(), dtype=jnp.float64))(flat).reshape(BLOCKS, 5)
         if hasattr(pair.device, "explore"):
             whether, which = explored(pair.device.explore[row], flat, len(SHARES if name == "binary" else POWERS))
@@ -162,8 +163,11 @@ def samples_of(name: str, run: Run, world: World, row: int) -> reference.Samples
         if hasattr(pair.server, "explore"):
             own["server_explores"], own["server_index"] = explored(pair.server.explore[row], server_keys, len(SPEEDS))
     mu, nu = getattr(pair.device, "mu", None), getattr(run.carry.server_state, "nu", None)
+    each = getattr(run.carry.device_state, "mu", None)
     if mu is not None:
         own["mu"] = mu[row]
+    if each is not None:
+        own["mu"] = np.moveaxis(np.asarray(each[row]), -1, 0)
     if nu is not None:
         own["nu"] = np.concatenate([nu.own[row, :, None], nu.queues[row], nu.service_per_slot[row]], axis=-1)
     return reference.Samples(np.asarray(arrivals), np.asarray(gain), **{key: np.asarray(own[key]) for key in own})
@@ -178,17 +182,21 @@ def makers(name: str, samples: reference.Samples) -> Makers:
     """The reference's device and server for a scheme."""
     gradient = "printed" if name == "parametric-printed" else "exact"
     descent = partial(reference_paper.Algorithm2, nu=samples.nu, gradient=gradient)
+    learned = {"mu": samples.mu, "gradient": gradient}
     q_device = partial(reference_paper.QLearningDevice, mu=samples.mu)
     q_server = partial(reference_paper.QLearningServer, nu=samples.nu)
     planner = reference_planners.PostDecisionServer
     return {
-        "parametric-printed": (partial(reference_paper.Algorithm1, mu=samples.mu, gradient=gradient), descent),
-        "parametric": (partial(reference_paper.Algorithm1, mu=samples.mu, gradient=gradient), descent),
+        "parametric-printed": (partial(reference_paper.Algorithm1, **learned), descent),
+        "parametric": (partial(reference_paper.Algorithm1, **learned), descent),
+        "binary-parametric": (partial(reference_paper.BinaryParametric, **learned), descent),
+        "even-parametric": (partial(reference_paper.EvenParametric, **learned), descent),
         "qlearning": (q_device, q_server),
         "qlearning-log": (partial(q_device, log_scaled=True), partial(q_server, log_scaled=True)),
         "binary": (partial(reference_paper.Binary, mu=samples.mu), descent),
         "even": (reference_paper.Even, descent),
         "random": (reference_paper.Random, descent),
+        "random-fixed": (reference_paper.Random, partial(reference_paper.Fixed, speed=0.3)),
         "local": (reference_paper.Local, planner),
         "full": (reference_paper.Full, planner),
         "myopic": (reference_planners.Myopic, planner),
@@ -238,7 +246,52 @@ def test_learners_of_a_discounted_sum_agree_with_the_reference() -> None:
     compare("priced", "mixed", case_of("mixed", "conserving", 2, objective="discounted"))
 
 
-def compare(name: str, where: str, case: Case) -> None:
+LITERAL = {
+    "arrivals_seen": "current",
+    "device.initial_queue_tasks": 3.0,
+    "server.initial_queue_tasks": 4.5,
+}
+"""The printed state and any initial state."""
+AS_PRINTED = {
+    "device_step": 0.02,
+    "device_decay": 0.7,
+    "device_start_value": 0.5,
+    "server_step": 0.005,
+    "server_decay": 0.9,
+    "server_start_value": 2.0,
+    "feature_weights": "per_device",
+    "limit_power": False,
+    "patience": 1,
+}
+"""Of Algorithms 1 and 2: steps and starting values of each party, mu_k of each device, no end of p, no patience."""
+
+
+@pytest.mark.parametrize("name", ["parametric-printed", "parametric"])
+def test_literal_readings_agree_with_the_reference(name: str) -> None:
+    """All of them at once; the printed queue too, where its reading is the device's own next queue."""
+    queue = "as_printed" if name == "parametric" else "conserving"
+    options = [*LITERAL.items(), *((f"schemes.{name}.{field}", value) for field, value in AS_PRINTED.items())]
+
+    def literal(name: str, samples: reference.Samples) -> Makers:
+        rates = reference_paper.Rates
+        gradient = "printed" if name == "parametric-printed" else "exact"
+        device, server = rates(0.02, 0.7, 0.5, patience=1), rates(0.005, 0.9, 2.0, patience=1)
+        return (
+            partial(reference_paper.Algorithm1, mu=samples.mu, gradient=gradient, rates=device, top=np.inf),
+            partial(reference_paper.Algorithm2, nu=samples.nu, gradient=gradient, rates=server),
+        )
+
+    compare(name, "paper", case_of("paper", queue, 2, "average", *options), literal)
+
+
+@pytest.mark.parametrize("name", ["binary", "priced"])
+def test_the_printed_state_of_other_learners_agrees_with_the_reference(name: str) -> None:
+    """Arrivals seen before acting and queues at the start; Q-learning with the weights of each device."""
+    options = [*LITERAL.items()] + ([("schemes.binary.feature_weights", "per_device")] * (name == "binary"))
+    compare(name, "mixed", case_of("mixed", "conserving", 2, "average", *options))
+
+
+def compare(name: str, where: str, case: Case, makers: Callable[[str, reference.Samples], Makers] = makers) -> None:
     """One scheme in one world, by the package and by the reference: actions and cost components of every block."""
     sampled_in = case_of(where, "conserving", 2).world
     with scheduled():

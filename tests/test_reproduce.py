@@ -20,7 +20,7 @@ from partway.figures import paper as figures
 from partway.paper import figure_runs, html, remark1
 from partway.paper import jobs as module
 from partway.paper.claims import CANDIDATES, PHASES, Points
-from partway.paper.figure_runs import COST_COMPONENTS, FigureJob, Sizes, lanes, run_job
+from partway.paper.figure_runs import COST_COMPONENTS, FigureJob, Sizes, baseline, lanes, run_job
 from partway.paper.jobs import SECONDS, Arrays, job_key, jobs_code_hash, run_jobs
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, PARTS, PropositionJob
 from partway.paper.remark1 import RemarkJob, central
@@ -76,9 +76,40 @@ def test_the_two_sums_of_a_job(series: dict[str, np.ndarray], monkeypatch: pytes
 def test_which_schemes_run_where():
     jobs = figure_runs.jobs(TINY)
     printed = {job.scheme for job in jobs if job.reading == "as_printed"}
-    assert printed == {PRINTED, PARAMETRIC, "qlearning", "binary", "even", "random"}
+    literal = {"binary-parametric", "even-parametric", "random-fixed"}
+    assert printed == {PRINTED, PARAMETRIC, "qlearning", "binary", "even", "random", *literal}
     assert {job.devices for job in jobs if job.figure == "9"} == {2, 3}
     assert {job.scheme for job in jobs if job.figure == "6"} == set(CANDIDATES)
+
+
+def test_a_candidates_baselines_have_its_gradient_and_steps():
+    """Of a fitted preset: what the search set for the candidate; of these `random-fixed` has its first rate."""
+    scenario = load(f"paper-fitted-{PRINTED}")
+    fitted = {"gradient": "printed", **scenario.schemes[PRINTED]}
+    assert len(fitted) == 6
+    for name in ("binary", "even"):
+        assert baseline(name, PRINTED, "literal", scenario) == (f"{name}-parametric", tuple(sorted(fitted.items())))
+    assert baseline("random", PRINTED, "literal", scenario) == ("random-fixed", (("start_rate", fitted["start_rate"]),))
+    for candidate in CANDIDATES:
+        assert baseline("binary", candidate, "q-learned", scenario) == ("binary", ())
+        printed = (("gradient", "printed"),) if candidate == PRINTED else ()
+        assert baseline("binary", candidate, "literal", load("paper")) == ("binary-parametric", printed)
+    own = load(f"paper-fitted-{PRINTED}", {"schemes.binary-parametric.step": 0.5})
+    assert "step" not in dict(baseline("binary", PRINTED, "literal", own)[1])
+
+
+def test_a_baselines_run_has_its_candidates_gradient():
+    job = small(scheme="binary-parametric", settings=(("gradient", "printed"), ("step", 0.5)))
+    pair = pair_for(job.scheme, job.scenario())
+    assert [(one.gradient, one.step) for one in (pair.device, pair.server)] == [("printed", 0.5)] * 2
+    assert "schemes.binary-parametric.gradient=printed" in job.command()
+    played = {(one.scheme, one.settings) for one in figure_runs.jobs(TINY, candidates=(PRINTED,), kinds=("literal",))}
+    assert played == {
+        (PRINTED, ()),
+        ("binary-parametric", (("gradient", "printed"),)),
+        ("even-parametric", (("gradient", "printed"),)),
+        ("random-fixed", ()),
+    }
 
 
 def test_the_command_of_a_job_has_its_scenario():
@@ -277,8 +308,11 @@ def test_the_command_from_end_to_end(
     claim = {one["id"]: one for one in report["claims"]}["8b"]
     assert set(claim["schemes"]) == set(CANDIDATES)
     assert claim["schemes"][PRINTED]["verdict"] == "too few replicates"
-    assert len(claim["schemes"][PRINTED]["cases"]) == 4
-    assert {one["verdict"] for one in claim["schemes"]["priced"]["cases"][2:]} == {"not applicable"}
+    assert len(claim["schemes"][PRINTED]["cases"]) == 8
+    printed = [one for one in claim["schemes"]["priced"]["cases"] if one["reading"] == "as_printed"]
+    assert [(one["baselines"], one["verdict"]) for one in printed] == [
+        (kind, "not applicable") for kind in ("literal", "literal", "q-learned", "q-learned")
+    ]
     names = {path.name for path in out.iterdir()}
     assert names == {
         ".partway",

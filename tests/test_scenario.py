@@ -29,6 +29,7 @@ from partway.scenario.schema import (
     ServerClass,
     Weights,
 )
+from partway.schemes import check_hyperparameters
 from partway.system.load import load_of
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import build
@@ -101,13 +102,17 @@ def test_what_paper_has_as_comments_is_valid():
     for task in tasks:
         assert load("paper", [f"device.task={task}"]).device.task.kind == "layers"
     uncommented = re.sub(
-        r"(?m)^# (?=\[|(?:name|fraction|cpu_max_hz|step|distance_m|queue_weight|energy_weight) =)", "", text
+        r"(?m)^# (?=\[|(?:name|fraction|cpu_max_hz|step|distance_m|queue_weight|energy_weight"
+        r"|feature_weights|limit_power|patience) =)",
+        "",
+        text,
     )
     scenario = load(tomllib.loads(uncommented))
     assert [group.name for group in scenario.group] == ["slow", "fast"]
     assert scenario.group[0].device.cpu_max_hz < scenario.group[1].device.cpu_max_hz == scenario.device.cpu_max_hz
     assert {scenario.device.distance_m, scenario.device.queue_weight, scenario.device.energy_weight}.isdisjoint({None})
-    assert scenario.schemes["parametric"].keys() == {"step"}
+    assert scenario.schemes["parametric"].keys() == {"step", "feature_weights", "limit_power", "patience"}
+    check_hyperparameters(scenario)
 
 
 @pytest.mark.parametrize("name", presets())
@@ -330,7 +335,7 @@ def ranges(section: type[Section]) -> dict[str, tuple[float, float]]:
 
 
 POWER = (1e-15, 1e12)  # or inf: the only field whose range is not in its schema
-DEVICE = {**ranges(DeviceClass), "tx_power_max_w": POWER}
+DEVICE = {**ranges(DeviceClass), "tx_power_max_w": POWER, "initial_queue_tasks": (0, 10**6)}  # whole with this queue
 TOP = ranges(Scenario)
 
 
@@ -622,7 +627,7 @@ def test_a_density_beside_a_total_is_refused(given: Any, overrides: list[str], o
 
 def test_a_field_with_no_similar_name_lists_the_known_ones():
     assert "; known: cell_radius_m, " in one_line("paper", ["radio.zzz=1"])
-    assert "; known: broadcast_delay_blocks, " in one_line("paper", ["proportional=1"])
+    assert "; known: arrivals_seen, broadcast_delay_blocks, " in one_line("paper", ["proportional=1"])
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from jax.extend import random as jax_random
 from scipy import stats
 
-from partway import rng
+from partway import rng, threefry
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system.exogenous import _product_high, arrivals, exogenous, gains
-from partway.system.load import load_of
+from partway.system.load import load_of, most_started
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
 from partway.system.placement import sample_placement
 from partway.system.world import World, build
@@ -192,11 +192,11 @@ def test_the_words_are_those_of_threefry(numbers: list[int]):
 
 def test_keys_in_numpy_are_those_of_jax():
     seeds = np.array([0, 3, 2**32 - 1], np.uint32)
-    key = rng.folded((np.zeros_like(seeds), seeds), 7)
+    key = threefry.folded((np.zeros_like(seeds), seeds), 7)
     for i, seed in enumerate(seeds):
         theirs = jax.random.fold_in(jax.random.key(jnp.uint32(seed), impl="threefry2x32"), 7)
         assert [int(word[i]) for word in key] == jax.random.key_data(theirs).tolist()
-        split = [[int(word[i]) for word in rng.folded(key, number)] for number in range(3)]
+        split = [[int(word[i]) for word in threefry.folded(key, number)] for number in range(3)]
         assert split == jax.random.key_data(jax.random.split(theirs, 3)).tolist()
 
 
@@ -414,3 +414,17 @@ def test_devices_that_can_do_nothing_are_counted(changed: dict[str, Any], infeas
     found = load_with(SLOW_DEVICES | changed)
     assert found.infeasible_devices == infeasible
     assert ("can do nothing" in found.sentence()) == (infeasible > 0)
+
+
+def test_tasks_that_a_device_can_start_by_hand():
+    """Half a task of CPU: a task is started where the radio carries the other half, 5e5 bit in 0.1 s over 1 MHz.
+
+    That is where x >= x0 = (2^5 - 1) Gamma / (h p), with probability e^-x0; 64 intervals err by at most one of them.
+    """
+    scenario = load("paper", {"devices": 20, "device.cpu_max_hz": 1e10, "device.tx_power_max_w": 0.02})
+    devices = build(scenario, sample_placement(scenario)).devices
+    exact = np.exp(-31 * 1.5 / (np.asarray(devices.mean_gain) * 0.02))
+    found = most_started(devices)
+    assert (found >= exact - 1e-12).all()
+    assert (found <= exact + 1 / 64).all()
+    assert exact.min() < 0.5 < exact.max()

@@ -1,49 +1,78 @@
-"""`partway cut`: from its flags to the result and its files."""
+"""`partway cut`: first one task in continuous time, within a second; then the plan under load, simulated."""
 
 import argparse
 import os
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal, working
-from partway.dnn.profile import Profile, read_profile, write_profile
-from partway.errors import InputError, shown
+from partway.dnn.profile import Profile, write_profile
+from partway.errors import InputError
+from partway.formatting import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from partway.bound.lower_bound import Bound
     from partway.experiments.comparison import OnProgress
+    from partway.planner.answer import OneTask
     from partway.planner.context import DeviceContext
     from partway.planner.evaluation import PolicyOutcome
     from partway.planner.plan import PlanRule
     from partway.planner.report import CutResult
+    from partway.scenario.schema import Scenario
     from partway.simulation.rollout import Run
 
 EXTREMES = {"local": "all local", "full": "all remote"}
 """Schemes that the recommendation is compared with, and their names in the table."""
+SCHEMA_VERSION = 3
 DESCRIPTION = (
-    "Find what a device should do with a network: how many tasks to start, where to split the last one and how fast to "
-    "run the CPU, for each queue length and channel state. The plan is evaluated by formula and by simulation, beside "
-    "all local and all remote execution, and the bandwidth from which offloading pays is computed."
+    "Find where to cut a network. First answer, at once: latency and energy of every useful cut for one task, from the "
+    "rate of the link and the speed of device and server, with the rate from which offloading pays. Second answer: how "
+    "many tasks to start, where to cut the last one and how fast to run the CPU under load, for each queue length and "
+    "channel state, simulated beside all local and all remote execution."
 )
 EXAMPLES = {
-    "A shipped network in the scenario ocr": "partway cut resnet50",
-    "Your own network and scenario": "partway cut model.onnx --scenario mine.toml --distance-m 80 --out my-cut",
-    "A compressed input and more bandwidth": "partway cut ppocr-rec --input-bits 6e4 --set device.bandwidth_hz=5e6",
-    "Values for another program": "partway cut alexnet --tensor-dtype fp16 --json - | jq .break_even_hz",
+    "A link of 20 Mbit/s and a deadline": "partway cut ppocr-rec --rate 20Mbit/s --rtt 10ms --deadline 100ms",
+    "Your network, measured on the device": "partway cut model.onnx --rate 5MB/s --device-times pi.csv --out my-cut",
+    "A shipped network in the scenario ocr, one task only": "partway cut resnet50 --one-task",
+    "Values for another program": "partway cut alexnet --rate 1Gbit/s --one-task --json - | jq .one_task.recommended",
 }
+LINK = {
+    "rate": ("RATE", "rate of the link, such as 20Mbit/s or 5MB/s (default: of the scenario's radio)"),
+    "rtt": ("TIME", "round trip of the link, such as 10ms (default: 0)"),
+    "deadline": ("TIME", "recommend the cut with the least energy that meets it; without one, the fastest cut"),
+}
+PROCESSORS = {
+    "device-rate": ("RATE", "work of the device per second, such as 8GMAC/s; clock x MACs a cycle x cores"),
+    "server-rate": ("RATE", "the same of the server (default of both: the scenario's)"),
+    "cpu-max": ("HZ", "the device's CPU rate at full speed, such as 2GHz"),
+    "cpu-min": ("HZ", "its least CPU rate, to save energy within a deadline (default: always full speed)"),
+    "cpu-power": ("WATT", "power of the device's CPU at full speed, above idle, such as 3W"),
+    "idle-power": ("WATT", "power that the device always draws (default: 0)"),
+    "tx-power": ("WATT", "power of the device's radio while it sends, above idle"),
+    "energy-per-bit": ("J/BIT", "energy of sending instead, such as 50nJ/bit"),
+}
+"""Flags of quantities: what stands for their value, and their help. `partway.planner.statement` has their kinds."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway cut`."""
     flags.add_network(parser)
+    group = parser.add_argument_group("link and deadline")
+    _add_quantities(group, LINK)
+    group = parser.add_argument_group("device and server")
+    _add_quantities(group, PROCESSORS)
+    for party in ("device", "server"):
+        words = f"times of layers measured on the {party}: a CSV file with columns after and ms, or a profile"
+        group.add_argument(f"--{party}-times", metavar="FILE", help=words)
     flags.add_scenario(parser, "ocr")
-    group = parser.add_argument_group("device and plan")
+    group = parser.add_argument_group("under load")
+    group.add_argument("--one-task", action="store_true", help="give the first answer only")
     group.add_argument(
         "--device", type=whole_number, metavar="N", help="number of the device (default: the one with the median gain)"
     )
@@ -63,63 +92,115 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_output(parser)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Find the plan, print it and write it."""
-    from partway.cli import output
-    from partway.planner import report
+def _add_quantities(group: "argparse._ArgumentGroup", texts: dict[str, tuple[str, str]]) -> None:
+    for name, (metavar, text) in texts.items():
+        group.add_argument(f"--{name}", metavar=metavar, help=text)
 
-    target, errors = question(options), terminal(errors=True)
+
+class Answers(NamedTuple):
+    """Both answers; `why_not`: why there is no second one, "" if it was not asked for."""
+
+    first: "OneTask"
+    second: "CutResult | None"
+    why_not: str
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the first answer, then find, print and write the plan."""
+    from partway.cli import output
+
+    first = question(options)
+    output.check_destinations(options)
+    output.show_now(options, partial(_show_first, first))
+    if not options.one_task:  # before anything is reserved: a signal while JAX is loaded ends the process at once
+        options.start_jax(module="partway.planner.evaluation")
     with output.destinations(options) as places:
-        with counting(options.blocks * (1 + len(EXTREMES)), "blocks", errors) as on_progress:
-            result = solve(options, target, on_progress)
-        text = partial(output.json_text, report.as_json(result))
-        steps = places.steps(text, partial(write, options, result, text))
-        output.finish(options, text, lambda console: console.print(report.details_table(result)), steps)
+        answers = Answers(first, *(_second(options, first) if not options.one_task else (None, "")))
+        steps = places.steps(partial(_text, answers), partial(write, options, answers))
+        output.finish(options, partial(_text, answers), partial(_show_second, answers), steps)
     output.say_where(options)
 
 
-def question(options: argparse.Namespace) -> "DeviceContext":
-    """The device in its world. An ONNX file is profiled first."""
-    from partway.planner.context import device_context, with_task
-    from partway.scenario.loading import load
-    from partway.scenario.overrides import override_pairs
+def _second(options: argparse.Namespace, first: "OneTask") -> "tuple[CutResult | None, str]":
+    """The second answer, or None and why there is none."""
+    with counting(options.blocks * (1 + len(EXTREMES)), "blocks", terminal(errors=True)) as on_progress:
+        try:
+            return solve(options, under_load(first), on_progress), ""
+        except InputError as reason:  # such as a device that can finish no task in a block: the first answer holds
+            return None, str(reason)
 
-    for field in override_pairs(options.set):
-        if "task" in field.split("."):
-            raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")
+
+def _show_first(first: "OneTask", console: Console) -> None:
+    from partway.planner import one_task_report
+
+    console.print(one_task_report.table(first))
+
+
+def question(options: argparse.Namespace) -> "OneTask":
+    """The first answer to what the flags ask. An ONNX file is profiled first."""
+    from partway.planner.answer import cut
+    from partway.planner.statement import QUANTITIES, stated_numbers
+
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
         if not low <= value <= high:
             raise InputError(f"--{flag} must be between {low} and {high}, got {value}")
+    given = {name: value for name in QUANTITIES if (value := getattr(options, name)) is not None}
+    stated_numbers(given)  # what is wrong is said before a file is read
+    network: str | Profile = options.model
+    if Path(options.model).suffix.lower() == ".onnx":
+        with working("reading the network", terminal(errors=True)):
+            network = _profile(options)
+    stated = {} if isinstance(network, Profile) else {"shapes": dict(options.shape), "values": dict(options.input)}
+    return cut(
+        network,
+        scenario=options.scenario,
+        overrides=options.set,
+        device=options.device,
+        distance_m=options.distance_m,
+        device_times=options.device_times,
+        server_times=options.server_times,
+        tensor_dtype=options.tensor_dtype,
+        input_bits=options.input_bits,
+        **stated,
+        **given,
+    )
+
+
+def _profile(options: argparse.Namespace) -> Profile:
+    """The profile of an ONNX file, kept in the user's cache."""
+    import platformdirs
+
+    from partway.dnn.kept import kept_profile
+
+    folder = Path(platformdirs.user_cache_dir("partway")) / "profiles"
+    return kept_profile(folder, options.model, dict(options.shape), dict(options.input))
+
+
+def under_load(first: "OneTask") -> "DeviceContext":
+    """The device in its world, with the link that was stated. Raises InputError if a device can finish no task."""
+    from partway.planner.context import context_at
+    from partway.planner.statement import with_rate
+
+    (placement, index), stated, scenario = first.place(), first.stated, first.scenario
+    if stated.rate is not None:
+        scenario = with_rate(scenario, index, float(placement.mean_gain_per_w[index]), stated.rate)
     with tempfile.TemporaryDirectory() as folder:
-        profile, name = _profile(options, Path(folder))
-        scenario = with_task(load(options.scenario, options.set), _task(options, name))
-        return device_context(scenario, profile, options.device, options.distance_m)
+        if first.file is None:
+            scenario = _saved(first, scenario, Path(folder))
+        return context_at(scenario, first.profile, placement, index, stated.cpu_min_hz or 0.0, stated.idle_w)
 
 
-def _profile(options: argparse.Namespace, folder: Path) -> tuple[Profile, str]:
-    """The network, and the name under which a scenario finds its profile."""
-    if Path(options.model).suffix.lower() != ".onnx":
-        if options.shape or options.input:
-            raise InputError(f"--shape and --input need an .onnx file, got {shown(options.model)}")
-        return read_profile(options.model), options.model
-    from partway.dnn import graph  # needs the extra `onnx`
-
-    with working("reading the network", terminal(errors=True)):
-        profile = graph.profile_model(options.model, shapes=dict(options.shape), values=dict(options.input))
-    path = folder / "network.csv"
-    path.write_text(write_profile(profile), encoding="utf-8")
-    return profile, str(path)
+def _task(scenario: "Scenario") -> dict[str, Any]:
+    return scenario.device.task.model_dump(exclude_none=True)
 
 
-def _task(options: argparse.Namespace, profile: str) -> dict[str, Any]:
-    """The task of a scenario whose devices run this network."""
-    task: dict[str, Any] = {
-        "kind": "layers",
-        "profile": profile,
-        "tensor_dtype": options.tensor_dtype,
-        "cuts": "pareto",
-    }
-    return task if options.input_bits is None else {**task, "input_bits": options.input_bits}
+def _saved(first: "OneTask", scenario: "Scenario", folder: Path, final: Path | None = None) -> "Scenario":
+    """Write the profile into a folder -> the scenario whose tasks it is. `final`: what the folder will be called."""
+    from partway.planner.statement import with_task
+
+    name = f"{first.profile.name}.csv"
+    (folder / name).write_text(write_profile(first.profile), encoding="utf-8")
+    return with_task(scenario, _task(scenario) | {"profile": str((final or folder) / name)})
 
 
 def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "OnProgress") -> "CutResult":
@@ -148,7 +229,7 @@ def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound
     if options.plan_from == "learned":
         return None, ""
     try:
-        return lower_bound(target.world), ""
+        return lower_bound(target.world, slack=False), ""
     except NoBound as reason:
         return None, f"{reason}: "
 
@@ -171,19 +252,54 @@ def _extreme(
     return policy_outcome(target, EXTREMES[scheme], run, rule.price)
 
 
-def write(options: argparse.Namespace, result: "CutResult", text: "Callable[[], str]", folder: Path) -> None:
-    """Map, profile, table, JSON, and a scenario for other commands."""
-    from partway.cli import output
-    from partway.figures import cut_map
-    from partway.planner import report
-    from partway.planner.context import with_task
+def _show_second(answers: Answers, console: Console) -> None:
+    """Print the second answer, or why there is none."""
+    if answers.second:
+        from partway.planner import report
 
-    profile, scenario = result.target.profile, result.target.scenario
-    name = f"{profile.name}.csv"
-    (folder / name).write_text(write_profile(profile), encoding="utf-8")
-    (folder / "cut.json").write_text(text(), "utf-8")
+        console.print("", report.details_table(answers.second, answers.first), sep="\n")
+    elif answers.why_not:
+        console.print(f"\nUnder load: no answer: {answers.why_not}")
+
+
+def _text(answers: Answers) -> str:
+    """Both answers as JSON."""
+    from partway.cli import output
+    from partway.planner import one_task_report
+
+    (first, second, why_not), load = answers, None
+    if second:
+        from partway.planner import report  # imports JAX
+
+        load = report.as_json(second, first)
+    scenario = second.target.scenario if second else first.scenario
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "profile": first.profile.name,
+        "one_task": one_task_report.as_json(first),
+        "under_load": load,
+        "why_not_under_load": why_not or None,
+        "scenario": scenario.model_dump(mode="json", exclude_none=True),
+    }
+    return output.json_text(plain(document))
+
+
+def write(options: argparse.Namespace, answers: Answers, folder: Path) -> None:
+    """Figures, profile, table, JSON, and a scenario for other commands."""
+    from partway.cli import output
+    from partway.figures import cut_map, cut_rates
+
+    first, second = answers.first, answers.second
+    (folder / "cut.json").write_text(_text(answers), "utf-8")
     final = Path(os.path.abspath(options.out))
-    text_of_scenario = with_task(scenario, _task(options, str(final / name))).to_toml(final)
-    (folder / "scenario.toml").write_text(text_of_scenario, "utf-8")  # the folder can be moved
-    output.save_table(folder, lambda console: console.print(report.details_table(result)))
-    cut_map.write(result, folder)
+    scenario = _saved(first, second.target.scenario if second else first.scenario, folder, final)
+    (folder / "scenario.toml").write_text(scenario.to_toml(final), "utf-8")  # the folder can be moved
+
+    def show_both(console: Console) -> None:
+        _show_first(first, console)
+        _show_second(answers, console)
+
+    output.save_table(folder, show_both)
+    cut_rates.write(first, folder)
+    if second:
+        cut_map.write(second, folder)

@@ -1,7 +1,7 @@
 """Flags that several commands share, and how their values are read."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper",
     )
 
 
-def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all") -> None:
+def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all without a star there") -> None:
     """--schemes, --server, --blocks, --seeds, --seed, --warmup and --precision. `schemes`: the default, in words."""
     group = parser.add_argument_group("simulation")
     group.add_argument(
@@ -128,7 +128,13 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         default="uint8",
         help="data type in which tensors are sent (default: uint8)",
     )
-    group.add_argument(
+    add_inputs(group.add_argument)
+    group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
+
+
+def add_inputs(add: Callable[..., object]) -> None:
+    """--shape and --input. `add`: the `add_argument` of a parser or of a group."""
+    add(
         "--shape",
         nargs="+",
         type=tensor_shape,
@@ -136,7 +142,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT=1x3x224x224",
         help="shapes of dynamic inputs",
     )
-    group.add_argument(
+    add(
         "--input",
         nargs="+",
         type=input_value,
@@ -144,7 +150,6 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT=VALUE",
         help="fix inputs that are always the same, such as one that chooses a branch (sr=16000)",
     )
-    group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
 
 
 def seeds_of(options: argparse.Namespace, default: int | Sequence[int]) -> int | Sequence[int]:

@@ -40,11 +40,16 @@ COMMANDS = (
     Command("run", "run one scheme and record single devices block by block"),
     Command("sweep", "compare schemes at every point of a parameter grid"),
     Command("bound", "compute a proven lower bound on the cost of every policy"),
-    Command("cut", "find the best split point for each queue length and channel state"),
+    Command("cut", "find where to cut a network for a link and a deadline, and under load", uses_jax=False),
     Command("profile", "list where a network can be split and what each split costs", uses_jax=False),
+    Command("split", "write the two halves of a network as ONNX files, and verify them", uses_jax=False),
     Command("schemes", "list the schemes, or the hyperparameters of one", uses_jax=False),
     Command("scenarios", "list the shipped scenarios, or print one as commented TOML", uses_jax=False),
     Command("theorem1", "measure the cost of the separation that Theorem 1 claims is free"),
+    Command("live", "run a server and devices as processes around a real network"),
+    Command("serve", "run the server of a live system"),
+    Command("join", "join a live system as a device", uses_jax=False),
+    Command("preflight", "check what a live run needs", uses_jax=False),
     Command("reproduce", "reproduce section VI of the paper, with a verdict on each claim"),
 )
 
@@ -73,11 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _open_streams()
             interrupts.install()
         options = build_parser().parse_args(arguments)
+        options.start_jax = partial(start_jax, own_process)
         if options.uses_jax:
-            if own_process:
-                _load_libraries()
-            cache_compiled_programs(own_process)
-            use_all_cores()
+            options.start_jax()
         with reserved():
             options.run(options)
         if sys.stdout:  # None where it is closed
@@ -268,8 +271,16 @@ def _print_version() -> None:
     print(f"partway {version()}", file=results())
 
 
-def _load_libraries() -> None:
-    """Import what every simulation needs, and exempt its objects from garbage collection.
+def start_jax(own_process: bool, module: str = "partway.experiments.comparison") -> None:
+    """Import a module that computes, and configure JAX. Commands that have an answer without it call this."""
+    if own_process:
+        _load_libraries(module)
+    cache_compiled_programs(own_process)
+    use_all_cores()
+
+
+def _load_libraries(module: str) -> None:
+    """Import a module with all that it needs, and exempt its objects from garbage collection.
 
     Searching them for garbage, which is never there, takes over a tenth of the time to import and to trace programs.
     A signal ends the process at once: a KeyboardInterrupt while jaxlib is imported may abort it with a stack trace.
@@ -278,7 +289,7 @@ def _load_libraries() -> None:
 
     gc.disable()
     with notice("loading libraries", terminal(errors=True)), interrupts.ending_by(partial(_interrupted, "", True)):
-        importlib.import_module("partway.experiments.comparison")
+        importlib.import_module(module)
     gc.freeze()
     gc.enable()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from partway import files
+from partway import files, netcdf
 from partway.cli.stdout import results
 from partway.cli.terminal import FILE_WIDTH, Screen, terminal, working
 from partway.errors import InputError
@@ -78,6 +78,16 @@ def destinations(options: argparse.Namespace, folder: bool = True) -> Generator[
         yield Destinations(out, file)
 
 
+class _Checked(Exception):
+    """Leaves `destinations` with nothing written."""
+
+
+def check_destinations(options: argparse.Namespace) -> None:
+    """Raise InputError where --out and --json cannot be written; nothing stays reserved."""
+    with contextlib.suppress(_Checked), destinations(options):
+        raise _Checked
+
+
 @contextlib.contextmanager
 def checkpoint_file(options: argparse.Namespace) -> Generator[Destination | None]:
     """The file of --save, None where there is none."""
@@ -104,6 +114,18 @@ def _inside(path: str, folder: Path) -> bool:
 def json_text(document: Mapping[str, Any]) -> str:
     """A document as JSON; raises ValueError for NaN, which JSON does not have."""
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def show_now(options: argparse.Namespace, table: Callable[[Console], object]) -> None:
+    """Print a first part of a result before the rest is computed, unless --json has standard output.
+
+    An output that cannot be written to is left to `finish`, which then fails as well.
+    """
+    if options.json != STDOUT:
+        with contextlib.suppress(OSError):
+            table(terminal())
+            if results():
+                results().flush()
 
 
 def finish(
@@ -187,7 +209,7 @@ def write_dataset(dataset: "xr.Dataset", folder: Path) -> None:
     """Write a comparison to a folder, without figures."""
     from partway.experiments import report
 
-    files.save_dataset(dataset, folder)
+    netcdf.save_dataset(dataset, folder)
     (folder / "results.json").write_text(dataset_json(dataset), "utf-8")
     (folder / "scenario.toml").write_text(dataset.attrs["scenario"], "utf-8")
     save_table(folder, partial(report.show, dataset))

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from partway.cli import flags
 from partway.cli.terminal import terminal, working
+from partway.dnn.layer_times import read_times
 from partway.dnn.profile import Profile, clean_text, read_profile, write_profile
 from partway.errors import InputError, shown
 
@@ -22,7 +23,8 @@ DESCRIPTION = (
 EXAMPLES = {
     "A network that ships with Partway": "partway profile resnet50",
     "Your own network; save its profile and a figure": "partway profile model.onnx --out my-model",
-    "Time its layers and verify its cuts": (
+    "Store the times that its layers take on the device": "partway profile model.onnx --times pi.csv --out my-model",
+    "Time its layers here and verify its cuts": (
         "partway profile model.onnx --shape input=1x3x224x224 --time-layers --verify"
     ),
 }
@@ -31,8 +33,15 @@ EXAMPLES = {
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway profile`."""
     flags.add_network(parser)
+    parser.add_argument(
+        "--times",
+        metavar="FILE",
+        help="store times of layers measured elsewhere: a CSV file with columns after and ms, or a profile",
+    )
     group = parser.add_argument_group("with an ONNX file")
-    group.add_argument("--time-layers", action="store_true", help="time every layer on this machine")
+    group.add_argument(
+        "--time-layers", action="store_true", help="time every layer on this machine, and store the times"
+    )
     group.add_argument(
         "--verify",
         action="store_true",
@@ -54,6 +63,8 @@ def run(options: argparse.Namespace) -> None:
     if not from_file and any(given):
         wanted = "--time-layers, --verify, --shape, --input and --input-bits need an .onnx file"
         raise InputError(f"{wanted}, got {shown(options.model)}")
+    if options.times and options.time_layers:
+        raise InputError("give --times or --time-layers, not both")
     network, failure = None, None
     with output.destinations(options) as places:
         if from_file:
@@ -61,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
             profile, failure = _timed(network, profile) if options.time_layers else (profile, None)
         else:
             profile = read_profile(options.model)
+        if options.times:
+            profile = profile.with_seconds(read_times(options.times, profile))
 
         def show(console: Console) -> None:
             report(profile, options.tensor_dtype, console)

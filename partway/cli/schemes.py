@@ -30,9 +30,13 @@ def _print_all() -> None:
     from partway.schemes import SCHEMES  # its names and descriptions need no JAX
 
     console = terminal()
-    rows = [(name, scheme.about, *map(str, scheme.signalling().values())) for name, scheme in SCHEMES.items()]
+    rows = [
+        (name + "*" * (not scheme.by_default), scheme.about, *map(str, scheme.signalling().values()))
+        for name, scheme in SCHEMES.items()
+    ]
     console.print(listing(("scheme", "policy", "up", "down"), rows, wrapped="policy"))
     console.print("up, down: numbers that each device sends and receives per block for control", style="dim")
+    console.print("* runs only where --schemes names it", style="dim")
 
 
 def _print_one(name: str) -> None:
@@ -42,5 +46,6 @@ def _print_one(name: str) -> None:
     console.print(f"{name}: {find_scheme(name).about}")
     rows = [(f"schemes.{name}.{field}", shown(value)) for field, value in hyperparameters(name).items()]
     console.print(listing(("set with --set", "default"), rows))
+    console.print("a name with device_ or server_ in front sets it for that party alone", style="dim")
     for paragraph in explanations(name):
         console.print(f"\n{paragraph}", style="dim")

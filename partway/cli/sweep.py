@@ -190,7 +190,7 @@ def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dataset import grid
     from partway.figures import sweep as figure
-    from partway.files import save_dataset
+    from partway.netcdf import save_dataset
 
     save_dataset(dataset, folder)
     (folder / "results.json").write_text(text, "utf-8")

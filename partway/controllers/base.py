@@ -69,7 +69,8 @@ class DeviceView:
 
     q          tasks waiting (a whole number while the queue is conserving)
     gain       h of this block [1/W]; known before the block, as the paper assumes (trap T13)
-    arrivals   (n,) 0 or 1: own arrivals in the slots of the block before, already in q (trap T6)
+    arrivals   (n,) 0 or 1: own arrivals in the slots of the block before, already in q (trap T6); with the scenario's
+               `arrivals_seen = "current"` those of the block that starts, not yet in q: see `arrivals_between`
     broadcast  the last broadcast that has reached the device: the fields in `uses_broadcast`; `share` is its own
     """
 
@@ -211,6 +212,11 @@ class ControllerPair:
 
     device: DeviceController
     server: ServerController
+
+
+def arrivals_between(device: Device, view: DeviceView, next_view: DeviceView) -> jax.Array:
+    """(n,) own arrivals in the block between two views, which (1) adds to the queue (trap T6)."""
+    return view.arrivals if device.arrivals_seen == "current" else next_view.arrivals
 
 
 def server_action(view: ServerView, service_per_slot: jax.Array, price: jax.Array | float = 0.0) -> ServerAction:

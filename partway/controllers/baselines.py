@@ -16,6 +16,8 @@ from partway.controllers.base import (
     server_action,
     uniform,
 )
+from partway.controllers.features import full_power
+from partway.controllers.parametric import Algorithm1
 from partway.system.equations import most_startable
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 
@@ -23,6 +25,12 @@ from partway.system.types import Device, DeviceAction, Server, ServerAction
 def start_most(device: Device, view: DeviceView, offload: jax.Array) -> DeviceAction:
     """Offload this fraction of a task and start as many tasks as f_max allows (`most_startable`, trap T5)."""
     return DeviceAction(most_startable(device, view.q, offload), offload)
+
+
+def even_share(device: Device, view: DeviceView) -> jax.Array:
+    """The fraction of a task that is a K-th of the service rate last received, at most a whole task."""
+    amount = view.broadcast.service_rate / device.fleet_size
+    return jnp.minimum(amount / device.server_work, 1.0)
 
 
 class Random(DeviceController):
@@ -42,8 +50,36 @@ class Even(DeviceController):
     uses_broadcast = ("service_rate",)
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
-        amount = view.broadcast.service_rate / device.fleet_size
-        return start_most(device, view, jnp.minimum(amount / device.server_work, 1.0))
+        return start_most(device, view, even_share(device, view))
+
+
+class BinaryParametric(Algorithm1):
+    """Section VI's binary offloading by Algorithm 1: where p can send a whole task, it is sent; else nothing (T10).
+
+    The unit of p is the power of a whole task at mean gain. The fraction is a step of p, so the true gradient feels p
+    through the features only, as on a table of cuts.
+    """
+
+    batched = True
+
+    def power_unit(self, device: Device) -> jax.Array:
+        return full_power(device)
+
+    def offload(self, device: Device, view: DeviceView, power: jax.Array) -> jax.Array:
+        return jnp.floor(super().offload(device, view, power))
+
+
+class EvenParametric(Algorithm1):
+    """Section VI's even allocation by Algorithm 1: p as it is learned, up to the device's K-th of the server's rate.
+
+    Where p sends more than that, all devices offload the same amount (T10); `Even` offloads it whatever p would be.
+    """
+
+    batched = True
+    uses_broadcast = ("service_rate",)
+
+    def offload(self, device: Device, view: DeviceView, power: jax.Array) -> jax.Array:
+        return jnp.minimum(super().offload(device, view, power), even_share(device, view))
 
 
 class Local(DeviceController):
@@ -73,6 +109,20 @@ class Constant(DeviceController):
 
     def act(self, state: ControllerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         return DeviceAction(jnp.minimum(view.q, self.started), jnp.full_like(view.q, self.offload))
+
+
+class Fixed(ServerController):
+    """A server that never changes its first rate, whether work waits or not: `random` as section VI words it (T10).
+
+    start_rate  speed of every slot, as a fraction of f_max, as in `Algorithm2`
+    """
+
+    limits: ClassVar[Mapping[str, Limits]] = {"start_rate": (0.0, 1.0)}
+    start_rate: float = 0.3
+
+    def act(self, state: ControllerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
+        speeds = jnp.full((server.slots,), self.start_rate, view.backlog.dtype)
+        return server_action(view, speeds * server.slot_capacity)
 
 
 class Steady(ServerController):

@@ -104,9 +104,24 @@ def device_block(
 
     view, next_broadcast  hold the fields of the broadcast that the controller uses
     """
-    action, energy_j, out_of_range = act_device(controller, state, device, view, key)
+    acted = act_device(controller, state, device, view, key)
+    return finish_device(controller, state, device, view, acted, exogenous, next_broadcast, learning)
+
+
+def finish_device(
+    controller: DeviceController,
+    state: ControllerState,
+    device: Device,
+    view: DeviceView,
+    acted: tuple[DeviceAction, jax.Array, jax.Array | None],
+    exogenous: Exogenous,
+    next_broadcast: Broadcast,
+    learning: bool,
+) -> tuple[ControllerState, DeviceView, DeviceOutcome]:
+    """The end of a block that began with `act_device`, whose result is `acted`; the rest as in `device_block`."""
+    action, energy_j, out_of_range = acted
     next_q = next_device_queue(device, view.q, action, exogenous.arrivals)
-    next_view = DeviceView(next_q, exogenous.gain, exogenous.arrivals, next_broadcast)
+    next_view = DeviceView(next_q, exogenous.gain, exogenous.seen, next_broadcast)
     if learning:
         cost = device_cost(device, view.q, energy_j)
         state = controller.learn(state, device, view, action, cost, next_view)

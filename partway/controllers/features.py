@@ -7,10 +7,11 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from partway.controllers.base import DeviceView, ServerView
+from partway.controllers.base import DeviceView, ServerView, normal
+from partway.dnn.cuts import MAX_EFFICIENCY, sent_bits
 from partway.pytree import record
 from partway.rng import normals
-from partway.system.equations import power_for, server_energy
+from partway.system.equations import power_for, server_energy, transmit_power
 from partway.system.types import Device, Server
 
 
@@ -43,9 +44,21 @@ class ServerWeights:
         return cls(nu[..., 0], nu[..., 1 : 1 + devices], nu[..., 1 + devices :])
 
 
+def device_weights(key: jax.Array, features: int, device: Device) -> jax.Array:
+    """mu of (23): standard normals (M, 3 + n), M = `features`."""
+    return normal(key, (features, 3 + device.slots), device.capacity.dtype)
+
+
 def half_power(device: Device) -> jax.Array:
     """The power that sends half a task (or the next larger cut) at mean gain [W], the unit of powers (T11)."""
     return power_for(device, device.mean_gain, jnp.full_like(device.mean_gain, 0.5))
+
+
+def full_power(device: Device) -> jax.Array:
+    """The power that sends a whole task, or as much of it as a radio can at all, at mean gain [W]."""
+    bits = sent_bits(device.task, jnp.ones_like(device.mean_gain))
+    most = MAX_EFFICIENCY * device.slot_s * device.bandwidth_hz
+    return transmit_power(device, device.mean_gain, jnp.minimum(bits, most))
 
 
 def typical_device_cost(device: Device) -> jax.Array:
@@ -65,15 +78,19 @@ def device_features(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """(23): phi = sigmoid(mu . [q, h, p, beta_1..beta_n]) as a function of p and q, which an action changes.
 
-    (23) has the inputs as [p, q, h, beta_1..beta_n] and weights of its own for each device, mu_{k,i}; mu is random, so
-    that the order means nothing. phi is (M,) of one device or (M, K) of a fleet. All inputs are of order one: q in
-    tasks, h by its mean, p by `half_power` (T6, T11). The contribution of h and beta is computed once, for all p and q.
+    (23) has the inputs as [p, q, h, beta_1..beta_n] and weights of its own for each device, mu_{k,i}, which is
+    `feature_weights = "per_device"`; mu is random, so that the order means nothing. phi is (M,) of one device or (M, K)
+    of a fleet. All inputs are of order one: q in tasks, h by its mean, p by `half_power` (T6, T11). The contribution of
+    h and beta is computed once, for all p and q.
 
+    mu          (M, 3 + n); of a fleet in which every device has its own, (M, 3 + n, K)
     log_scaled  h and p enter as log(h) and log(1 + p)
     """
     gain = view.gain / device.mean_gain
-    by = partial(jnp.tensordot, axes=0)
-    fixed = by(mu[:, 1], jnp.log(gain) if log_scaled else gain) + mu[:, 3:] @ view.arrivals
+    shared = mu.ndim == 2
+    by = partial(jnp.tensordot, axes=0) if shared else jnp.multiply
+    arrived = mu[:, 3:] @ view.arrivals if shared else jnp.sum(mu[:, 3:] * view.arrivals, axis=1)
+    fixed = by(mu[:, 1], jnp.log(gain) if log_scaled else gain) + arrived
 
     def features(power: jax.Array, q: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(fixed + by(mu[:, 0], q) + by(mu[:, 2], jnp.log1p(power) if log_scaled else power))

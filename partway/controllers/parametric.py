@@ -28,13 +28,14 @@ from partway.controllers.base import (
     Limits,
     ServerController,
     ServerView,
-    normal,
+    arrivals_between,
     required,
     server_action,
 )
 from partway.controllers.features import (
     ServerWeights,
     device_features,
+    device_weights,
     half_power,
     server_features,
     typical_device_cost,
@@ -65,12 +66,13 @@ LEARNING_LIMITS: Mapping[str, Limits] = {
     "start_power": (0.0, 1e4),
     "start_rate": (0.0, 1.0),
     "explore": (0.0, 1.0),
+    "feature_weights": frozenset({"shared", "per_device"}),
 }
 """Values that hyperparameters of learners may have; step sizes outside (36) are possible, to see their effect."""
 MAX_POWER = 1e4
-"""Upper limit of the commanded power in units of `half_power`: a whole task at a tenth of the mean gain.
+"""Upper limit of the commanded power in its unit, half a task at mean gain: a whole one at a 300th of it.
 
-It is ours, (28a) has none."""
+It is ours, (28a) has none: `limit_power`."""
 
 
 @record
@@ -82,6 +84,7 @@ class LearnerState:
     block            t, blocks learned from
     relative_change  ||theta_(t+1) - theta_t|| / ||theta_t|| in the last block
     quiet            consecutive blocks with relative_change <= tolerance; at `patience` the learner has stopped
+    mu               (M, 3 + n) weights of a device's features, if it has its own
     """
 
     theta: jax.Array
@@ -89,6 +92,7 @@ class LearnerState:
     block: jax.Array
     relative_change: jax.Array
     quiet: jax.Array
+    mu: jax.Array | None = None
 
 
 def step_size(first: float | jax.Array, decay: float | jax.Array, block: jax.Array) -> jax.Array:
@@ -134,6 +138,7 @@ class _Learner:
     features     M
     step, decay  alpha_0 and exponent of `step_size`, for inputs and actions of order one
     tolerance    eps: learning stops when the relative change of theta stays at or below it for `patience` blocks (T16)
+    patience     1: at the first such block, as printed
     stop         False: learning never stops
     start_value  Q before the first block, in units of 1 / (1 - gamma), the discounted sum of one typical cost in every
                  block; not 0 (T16)
@@ -155,7 +160,7 @@ class _Learner:
         theta = jnp.full((self.features, *jnp.shape(discount)), each, action.dtype)
         return LearnerState(theta, action, zero, zero + jnp.inf, zero)
 
-    def update(self, state: LearnerState, terms: Terms, discount: jax.Array, limit: float) -> LearnerState:
+    def update(self, state: LearnerState, terms: Terms, discount: jax.Array, limit: float | None) -> LearnerState:
         """One step of (28) or (35), the action kept in [0, limit]; none once the learner has stopped."""
         error, by_action, by_theta = gradients(terms, state.action, state.theta, discount, self.gradient)
         # error / t^decay rather than a product: XLA computes the result of a division once, not per use
@@ -165,8 +170,9 @@ class _Learner:
         quiet = jnp.where(relative_change <= self.tolerance, state.quiet + 1, 0.0)
         action = jnp.clip(state.action - step * by_action, 0.0, limit)
         learned = LearnerState(theta, action, state.block + 1, relative_change, quiet)
-        stopped = self.stopped(state)
-        return jax.tree.map(lambda new, old: jnp.where(stopped, old, new), learned, state)
+        stopped, before = self.stopped(state), replace(state, mu=None)
+        after = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), learned, before)
+        return replace(after, mu=state.mu)
 
     def stopped(self, state: LearnerState) -> jax.Array:
         """Whether the stopping rule has fired; from then on the action is constant, the output of the algorithm."""
@@ -180,27 +186,41 @@ class Algorithm1(_Learner, DeviceController):
                  constant (T14, T15). On a table of cuts offload(p) is a staircase of slope 0: the gradient is still
                  true, but p then acts through the features only, not through the cost.
                  "printed": r contains the commanded p, and neither L nor q_(t+1) depends on it
-    start_power  p before the first block, in units of `half_power`
-    mu           (M, 3 + n) weights of the features, which all devices share; filled in by `setup`
+    start_power  p before the first block, in units of `power_unit`
+    limit_power  False: p has no upper end, as in (28a); True: it is at most MAX_POWER units
+    feature_weights  "shared": all devices have the same mu; "per_device": each has its own, mu_k as printed
+    mu           (M, 3 + n) weights of the features that all devices share; filled in by `setup`
     """
 
     batched = True
     limits = LEARNING_LIMITS
     start_power: float = 1.0
+    limit_power: bool = True
+    feature_weights: str = "shared"
     mu: jax.Array | None = None
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
-        return replace(self, mu=normal(key, (self.features, 3 + devices.slots), devices.capacity.dtype))
+        shared = self.feature_weights == "shared"
+        return replace(self, mu=device_weights(key, self.features, devices)) if shared else self
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> LearnerState:
-        del key
-        return self.initial_state(jnp.full_like(view.q, self.start_power), device.discount)
+        state = self.initial_state(jnp.full_like(view.q, self.start_power), device.discount)
+        own = self.feature_weights == "per_device"
+        return replace(state, mu=device_weights(key, self.features, device)) if own else state
 
     def act(self, state: LearnerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
-        power = state.action * half_power(device)
-        offload = share_for_power(device, view.gain, power)
+        power = state.action * self.power_unit(device)
+        offload = self.offload(device, view, power)
         return DeviceAction(most_startable(device, view.q, offload), offload, power)
+
+    def power_unit(self, device: Device) -> jax.Array:
+        """The unit in which p is of order one [W] (T11)."""
+        return half_power(device)
+
+    def offload(self, device: Device, view: DeviceView, power: jax.Array) -> jax.Array:
+        """The fraction of a task that is offloaded at this power [W]."""
+        return share_for_power(device, view.gain, power)
 
     def learn(
         self,
@@ -212,15 +232,18 @@ class Algorithm1(_Learner, DeviceController):
         next_view: DeviceView,
     ) -> LearnerState:
         del cost
-        return self.update(state, self.terms(device, view, action, next_view), device.discount, MAX_POWER)
+        limit = MAX_POWER if self.limit_power else None
+        return self.update(state, self.terms(device, view, action, next_view, state.mu), device.discount, limit)
 
-    def terms(self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView) -> Terms:
-        """The terms of (24) as functions of p, in units of `half_power`, and theta; `action` is what happened."""
-        now = device_features(required(self.mu), device, view)
-        after = device_features(required(self.mu), device, next_view)
+    def terms(
+        self, device: Device, view: DeviceView, action: DeviceAction, next_view: DeviceView, mu: jax.Array | None = None
+    ) -> Terms:
+        """The terms of (24) as functions of p, in its unit, and theta; `action` is what happened, `mu` a device's."""
+        own = required(self.mu if mu is None else mu)
+        now, after = device_features(own, device, view), device_features(own, device, next_view)
 
         def terms(power: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            energy, next_q = self._consequences(device, view, action, next_view, power * half_power(device))
+            energy, next_q = self._consequences(device, view, action, next_view, power * self.power_unit(device))
             r = device.queue_weight * view.q + device.energy_weight * energy
             values = q_value(theta, now(power, view.q)), q_value(theta, after(power, next_q))
             return r / typical_device_cost(device), *values
@@ -237,11 +260,11 @@ class Algorithm1(_Learner, DeviceController):
         if self.gradient == "printed":
             local = local_energy(device, local_work(action))
             return local + radio_energy(device, power), next_view.q
-        share = share_for_power(device, view.gain, power)
+        share = self.offload(device, view, power)
         # not a minimum, whose slope is half that of the share where both are 0: without a task no power sends anything
         offload = jnp.where(share < action.started, share, action.started)
-        caused = replace(action, offload=offload)
-        return device_energy(device, view.gain, caused), next_device_queue(device, view.q, caused, next_view.arrivals)
+        caused, arrived = replace(action, offload=offload), arrivals_between(device, view, next_view)
+        return device_energy(device, view.gain, caused), next_device_queue(device, view.q, caused, arrived)
 
 
 @record

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from partway.bound.certificate import Certificate, Tables
-from partway.controllers.base import DeviceController, DeviceView, Limits, required
+from partway.controllers.base import DeviceController, DeviceView, Limits, arrivals_between, required
 from partway.pytree import record
 from partway.system.equations import local_energy
 from partway.system.stage_cost import best_cuts, column, table_value, where_least
@@ -106,7 +106,7 @@ class PostDecision(DeviceController):
         value = state.value + table_step(state.block, self.decay, self.min_step) * (target - state.value)
         if minimises_average(self.criterion, device):
             value = value - value[0]
-        arrived = column(0, device.slots + 1, view.q) == jnp.sum(next_view.arrivals, axis=0)
+        arrived = column(0, device.slots + 1, view.q) == jnp.sum(arrivals_between(device, view, next_view), axis=0)
         arrive = state.arrive + (arrived - state.arrive) / (1.0 + state.block)
         relative_change = jnp.abs(value[-1] - state.value[-1]) / jnp.maximum(jnp.abs(state.value[-1]), 1e-30)
         return PostDecisionState(value, arrive, state.block + 1, relative_change)

@@ -18,7 +18,6 @@ from partway.controllers.base import (
     DeviceView,
     ServerController,
     ServerView,
-    normal,
     required,
     server_action,
     uniform,
@@ -26,6 +25,7 @@ from partway.controllers.base import (
 from partway.controllers.features import (
     ServerWeights,
     device_features,
+    device_weights,
     half_power,
     server_features,
     typical_device_cost,
@@ -47,11 +47,15 @@ SPEEDS = np.linspace(0.0, 1.0, LEVELS)
 
 @record
 class QState:
-    """State: theta (M,), the number of blocks learned from, and the relative change of theta in the last of them."""
+    """State: theta (M,), the number of blocks learned from, and the relative change of theta in the last of them.
+
+    mu  (M, 3 + n) weights of a device's features, if it has its own
+    """
 
     theta: jax.Array
     block: jax.Array
     relative_change: jax.Array
+    mu: jax.Array | None = None
 
 
 @record
@@ -84,26 +88,29 @@ class _QLearner:
         error = cost + discount * jnp.min(after) - state.theta @ phi
         step = step_size(self.step, self.decay, state.block) * error * phi
         relative_change = jnp.linalg.norm(step) / jnp.maximum(jnp.linalg.norm(state.theta), 1e-30)
-        return QState(state.theta + step, state.block + 1, relative_change)
+        return QState(state.theta + step, state.block + 1, relative_change, state.mu)
 
 
 class QLearningDevice(_QLearner, DeviceController):
     """A device chooses one of 17 powers; `started` follows from the rule `most_startable` (T5).
 
     log_scaled  power and gain enter the features by their logarithms
-    mu          (M, 3 + n) weights of the features, which all devices share; filled in by `setup`
+    feature_weights  "shared": all devices have the same mu; "per_device": each has its own, mu_k as printed
+    mu          (M, 3 + n) weights of the features that all devices share; filled in by `setup`
     """
 
     limits = LEARNING_LIMITS
     log_scaled: bool = False
+    feature_weights: str = "shared"
     mu: jax.Array | None = None
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
-        return replace(self, mu=normal(key, (self.features, 3 + devices.slots), devices.capacity.dtype))
+        shared = self.feature_weights == "shared"
+        return replace(self, mu=device_weights(key, self.features, devices)) if shared else self
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> QState:
-        del device, key
-        return self.initial_state(view.q.dtype)
+        state, own = self.initial_state(view.q.dtype), self.feature_weights == "per_device"
+        return replace(state, mu=device_weights(key, self.features, device)) if own else state
 
     def act(self, state: QState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         index = self.choose(self._values(state, device, view), key)
@@ -121,12 +128,15 @@ class QLearningDevice(_QLearner, DeviceController):
         next_view: DeviceView,
     ) -> QState:
         chosen = self._chosen(device, action)
-        phi = device_features(required(self.mu), device, view, self.log_scaled)(chosen, view.q)
+        phi = device_features(self._weights(state), device, view, self.log_scaled)(chosen, view.q)
         after = self._values(state, device, next_view)
         return self.update(state, phi, cost / typical_device_cost(device), after, device.discount)
 
     def relative_change(self, state: QState) -> jax.Array:
         return state.relative_change
+
+    def _weights(self, state: QState) -> jax.Array:
+        return required(self.mu if state.mu is None else state.mu)
 
     def _choices(self) -> np.ndarray:
         return POWERS
@@ -139,7 +149,7 @@ class QLearningDevice(_QLearner, DeviceController):
 
     def _values(self, state: QState, device: Device, view: DeviceView) -> jax.Array:
         """Q(s, a) of every choice a."""
-        features = device_features(required(self.mu), device, view, self.log_scaled)
+        features = device_features(self._weights(state), device, view, self.log_scaled)
         choices = jnp.asarray(self._choices(), view.q.dtype)
         return jax.vmap(lambda choice: state.theta @ features(choice, view.q))(choices)
 

@@ -33,6 +33,7 @@ try:
     from onnx import ModelProto, NodeProto
 
     from partway.dnn import control_flow
+    from partway.dnn.coding import dtype_name
     from partway.dnn.control_flow import reads
     from partway.dnn.inputs import Value, fix_inputs
     from partway.dnn.macs import MAX_SHAPE_ELEMENTS, Shape, Shapes, known_shapes
@@ -78,7 +79,7 @@ class Network:
     tensors    name -> number of elements and data type, of every tensor of a fixed size
     shapes     name -> shape of every tensor that has a fixed one
     positions  where the network can be cut, without its two ends
-    macs       multiply-accumulates of all nodes
+    work       multiply-accumulates of each node
     """
 
     path: Path
@@ -90,7 +91,12 @@ class Network:
     tensors: Mapping[str, Tensor]
     shapes: Mapping[str, Shape]
     positions: tuple[Position, ...]
-    macs: int
+    work: tuple[int, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all nodes."""
+        return sum(self.work)
 
 
 def profile_model(
@@ -277,10 +283,10 @@ def _find_cuts(path: Path, original: ModelProto, model: ModelProto) -> Network:
         raise InputError(f"'{path}' does {macs} multiply-accumulates on its input; it must do between 1 and 2^53")
     found = _positions(nodes, work, inputs, outputs)
     usable = [position for position in found if all(name in tensors for name in position.tensors)]
-    along = _before_work(nodes, work, inputs) | set().union(*_views_to(nodes, outputs).values())
+    along = _before_work(nodes, work, inputs) | set().union(*views_to(nodes, outputs).values())
     positions = _useful([position for position in usable if position.macs < macs], inputs, along, tensors)
     lasting = tuple(nodes), tuple(inputs), tuple(outputs)
-    return Network(path, original, model, *lasting, tensors, shapes, tuple(positions), macs)
+    return Network(path, original, model, *lasting, tensors, shapes, tuple(positions), tuple(work))
 
 
 def _tensors(model: ModelProto, shapes: Mapping[str, Shape]) -> dict[str, Tensor]:
@@ -289,8 +295,7 @@ def _tensors(model: ModelProto, shapes: Mapping[str, Shape]) -> dict[str, Tensor
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output, *graph.input)}
     tensors, inputs = dict[str, Tensor](), {value.name for value in graph.input}
     for name, shape in shapes.items():
-        dtype = onnx.TensorProto.DataType.Name(types.get(name, 0)).lower()
-        dtype = {"float": "float32", "double": "float64"}.get(dtype, dtype)
+        dtype = dtype_name(types.get(name, 0))
         if name in inputs and dtype in FLOAT_BITS and _is_image(shape):
             dtype = "uint8"
         if 0 < prod(shape) < MAX_COUNT and dtype in FLOAT_BITS | OTHER_BITS:
@@ -304,7 +309,7 @@ def _positions(
     """The positions after every node with what is live there."""
     readers = Counter(name for node in nodes for name in reads(node))
     age = {name: count for count, node in enumerate(nodes, 1) for name in node.output}
-    source, views = _sources(nodes, inputs), _views_to(nodes, outputs)
+    source, views = sources(nodes, inputs), views_to(nodes, outputs)
     live, ready, macs, positions = set(inputs), set[str](), 0, list[Position]()
     for count, node in enumerate(nodes, 1):
         macs += work[count - 1]
@@ -317,7 +322,7 @@ def _positions(
     return positions
 
 
-def _sources(nodes: Iterable[NodeProto], inputs: Iterable[str]) -> dict[str, str]:
+def sources(nodes: Iterable[NodeProto], inputs: Iterable[str]) -> dict[str, str]:
     """Name -> the tensor that is sent in its place.
 
     For views and casts of an input it is the input, and for a dequantised tensor the quantised one: the server repeats
@@ -371,7 +376,7 @@ def _before_work(nodes: Iterable[NodeProto], work: Iterable[int], inputs: Iterab
     return names
 
 
-def _views_to(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> dict[str, set[str]]:
+def views_to(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> dict[str, set[str]]:
     """Output -> its name and those of the tensors of which it is a view."""
     made_by = {name: node for node in nodes for name in node.output}
 

@@ -86,9 +86,11 @@ def _refuse_sparse(path: Path, graph: GraphProto) -> None:
 
 
 def _check_external_files(path: Path, graph: GraphProto) -> None:
-    """Raise ValueError if a file of weights is missing or too short."""
+    """Raise ValueError if a file of weights is missing, too short, or not in the folder of the network or below."""
     for tensor in filter(external_data_helper.uses_external_data, graph.initializer):
         info = external_data_helper.ExternalDataInfo(tensor)
+        if Path(info.location).is_absolute() or ".." in Path(info.location).parts:
+            raise ValueError(f"the file of its weights, '{info.location}', is outside its folder")
         file = path.parent / info.location
         if not file.is_file():
             raise ValueError(f"the file of its weights, '{info.location}', is missing")

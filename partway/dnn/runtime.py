@@ -1,7 +1,7 @@
-"""Runs a network in onnxruntime: the time of the layers before cuts, and whether two submodels equal the network.
+"""Runs a network in onnxruntime: the time of the layers before cuts, and whether two halves equal the network.
 
 Graph optimisation is off, so that every node is kept: times are those of single layers (a runtime that fuses layers is
-faster), and the submodels must give exactly the output of the network.
+faster), and the halves must give exactly the output of the network.
 """
 
 import json
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from partway.dnn.control_flow import reads
-from partway.dnn.graph import Network, Position, needed
+from partway.dnn.boundary import offered
+from partway.dnn.graph import Network
+from partway.dnn.halves import Cutter
 from partway.errors import InputError
 
 try:
@@ -34,8 +35,8 @@ WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(frozen=True)
-class Split:
-    """The result of running both submodels of one cut.
+class Check:
+    """The result of running both halves of one cut.
 
     cut        number of the cut in the profile      after      names of its tensors
     exact      whether all outputs are equal to those of the network, bit by bit
@@ -51,18 +52,38 @@ class Split:
     rounding: bool
 
 
-def check(network: Network, limit: int | None = None, seed: int = 0) -> list[Split]:
-    """Run both submodels of every cut in sequence and compare the outputs with those of the original graph.
+def check(network: Network, limit: int | None = None, seed: int = 0) -> list[Check]:
+    """Run both halves of every cut in sequence and compare the outputs with those of the original graph.
 
     limit  check at most this many cuts, evenly spaced; None: all. The two ends of the network are not cuts.
 
     Raises InputError if onnxruntime cannot run the network or its tensors need more memory than there is.
     """
-    inputs, computed = random_inputs(network, seed), _computed(network)
-    expected = _run(_session(network, _with_outputs(network.original, computed), threads=1), inputs)
-    count = len(network.positions)
+    inputs, cutter = random_inputs(network, seed), Cutter(network)
+    expected, half = whole_session(network).run(inputs), is_half(network)
+    count, found = len(network.positions), list[Check]()
     chosen = range(count) if limit is None else sorted({round(i) for i in np.linspace(0, count - 1, min(limit, count))})
-    return [_split(network, i + 1, network.positions[i], inputs, expected) for i in chosen]
+    for number in (i + 1 for i in chosen):
+        boundary = offered(network, number)
+        halves = cutter.halves(boundary)
+        front, back = (Session(model, network.path.parent) for model in (halves.front, halves.back))
+        outputs = run_both(front, back, inputs)
+        exact = all(equal(expected[name], outputs[name]) for name in expected)
+        rounding = exact or (half and all(is_rounded(expected[name], outputs[name]) for name in expected))
+        largest = max((deviation(expected[name], outputs[name]) for name in expected), default=0.0)
+        found.append(Check(number, boundary.after, exact, 0.0 if exact else largest, rounding))
+    return found
+
+
+def run_both(front: "Session", back: "Session", inputs: Tensors) -> Tensors:
+    """The outputs of both halves; the back half reads outputs of the front half, and inputs that the device sends."""
+    at_device = inputs | front.run(inputs)
+    return at_device | back.run(at_device)
+
+
+def whole_session(network: Network) -> "Session":
+    """A session for the graph of the file, with the outputs that are computed from the inputs."""
+    return Session(_with_outputs(network.original, _computed(network)), network.path.parent)
 
 
 def _computed(network: Network) -> list[str]:
@@ -81,70 +102,44 @@ def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
     return copy
 
 
-def _split(network: Network, cut: int, position: Position, inputs: Tensors, expected: Tensors) -> Split:
-    before = {name for node in network.nodes[: position.nodes] for name in node.output}
-    early = [name for name in expected if name in before]
-    late = [name for name in expected if name not in before]
-    sent = [name for name in position.tensors if name in before]
-    at_device = dict(inputs)
-    if sent or early:
-        front = submodel(network, network.inputs, list(dict.fromkeys([*sent, *early])))
-        at_device |= _run(_session(network, front, threads=1), {name: inputs[name] for name in _inputs(front)})
-    back = submodel(network, position.tensors, late)
-    at_server = _run(_session(network, back, threads=1), {name: at_device[name] for name in _inputs(back)})
-    outputs = at_device | at_server
-    deviation = max((_deviation(expected[name], outputs[name]) for name in expected), default=0.0)
-    exact = all(_equal(expected[name], outputs[name]) for name in expected)
-    rounding = exact or (_is_half(network) and all(_is_rounded(expected[name], outputs[name]) for name in expected))
-    return Split(cut, "+".join(position.tensors), exact, 0.0 if exact else deviation, rounding)
+def equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two tensors are equal in type, shape and every element; NaN is equal to NaN."""
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=is_real(one.dtype))
 
 
-def _equal(one: np.ndarray, other: np.ndarray) -> bool:
-    return np.array_equal(one, other, equal_nan=_is_real(one.dtype))
-
-
-def _is_real(dtype: np.dtype[Any]) -> bool:
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether a data type is one of real or complex numbers."""
     return dtype.kind in "fc" or dtype.name.startswith(("bfloat", "float"))  # the short ones are of kind V
 
 
-def _deviation(one: np.ndarray, other: np.ndarray) -> float:
+def deviation(one: np.ndarray, other: np.ndarray) -> float:
     """Largest absolute difference; infinite for arrays that cannot be subtracted."""
     if one.shape != other.shape or one.dtype.kind in "OSU":
-        return 0.0 if _equal(one, other) else np.inf
-    with np.errstate(invalid="ignore"):  # equal infinities differ by NaN, which does not count
-        difference = np.abs(one.astype(float) - other.astype(float))
-    return float(np.max(difference, initial=0.0, where=~np.isnan(difference)))
+        return 0.0 if equal(one, other) else np.inf
+    return float(np.max(difference(one, other), initial=0.0))
 
 
-def _is_half(network: Network) -> bool:
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Absolute difference of each element; 0 where both are NaN or the same infinity, infinite where one is NaN."""
+    wide = complex if one.dtype.kind == "c" else float
+    with np.errstate(invalid="ignore"):
+        found = np.abs(one.astype(wide) - other.astype(wide))
+    same = (one == other) | ((one != one) & (other != other))
+    return np.where(same, 0.0, np.where(np.isnan(found), np.inf, found))
+
+
+def is_half(network: Network) -> bool:
     """Whether the network computes with 16-bit real numbers."""
     halves = {name for name, tensor in network.tensors.items() if tensor.dtype in ("float16", "bfloat16")}
     return any(name in halves for node in network.nodes for name in node.output)
 
 
-def _is_rounded(one: np.ndarray, other: np.ndarray) -> bool:
+def is_rounded(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two outputs differ by no more than 16-bit rounding, relative to the largest number."""
-    if not _is_real(one.dtype):
-        return _equal(one, other)
+    if not is_real(one.dtype):
+        return equal(one, other)
     largest = np.max(np.abs(one.astype(float)), initial=0.0, where=np.isfinite(one.astype(float)))
-    return _deviation(one, other) <= HALF_TOLERANCE * float(largest)
-
-
-def submodel(network: Network, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
-    """A model of the part of the network that computes the tensors `outputs` from the tensors `inputs`."""
-    graph = network.model.graph
-    nodes = needed(graph.node, outputs, inputs)
-    read = {name for node in nodes for name in reads(node)}
-    values = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
-    part = onnx.helper.make_graph(
-        nodes,
-        graph.name,
-        [values[name] for name in inputs if name in read],
-        [values[name] for name in outputs],
-        [tensor for tensor in graph.initializer if tensor.name in read],
-    )
-    model = network.model
-    return onnx.helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return deviation(one, other) <= HALF_TOLERANCE * float(largest)
 
 
 def measure(network: Network, runs: int = 10, seed: int = 0) -> np.ndarray:
@@ -157,10 +152,10 @@ def measure(network: Network, runs: int = 10, seed: int = 0) -> np.ndarray:
     """
     inputs = random_inputs(network, seed)
     with tempfile.TemporaryDirectory() as folder:
-        session = _session(network, _numbered(network), profile=folder)
+        session = Session(_numbered(network), network.path.parent, threads=0, profile=folder)
         for _ in range(runs + 1):
-            _run(session, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            session.run(inputs)
+        events = json.loads(session.end_profiling().read_text(encoding="utf-8"))
     seconds = _node_seconds(events, runs + 1, len(network.nodes))[1:]
     starts = [0, *(position.nodes for position in network.positions)]
     return np.cumsum([0.0, *np.median(np.add.reduceat(seconds, starts, axis=1), axis=0)])
@@ -205,7 +200,7 @@ def random_inputs(network: Network, seed: int = 0) -> Tensors:
     for value in network.original.graph.input:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         numbers = rng.random([dim.dim_value for dim in value.type.tensor_type.shape.dim])
-        inputs[value.name] = np.asarray(numbers if _is_real(dtype) else np.round(numbers)).astype(dtype)
+        inputs[value.name] = np.asarray(numbers if is_real(dtype) else np.round(numbers)).astype(dtype)
     return inputs
 
 
@@ -223,31 +218,42 @@ def _check_memory(network: Network) -> None:
             )
 
 
-def _session(
-    network: Network, model: ModelProto, threads: int = 0, profile: str | None = None
-) -> onnxruntime.InferenceSession:
-    """A session on the CPU. One thread makes the order of sums deterministic; 0 threads means all cores."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.add_session_config_entry(WEIGHTS_FOLDER, str(network.path.parent.absolute()))
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(profile) / "run")
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the exceptions of onnxruntime share no narrower base
-        raise InputError(f"onnxruntime cannot load '{network.path}': {str(error)[:200]}") from None
+class Session:
+    """A model in onnxruntime on the CPU, without graph optimisation.
 
+    model    a model whose external weights are in `folder`, or the path of a file
+    threads  one makes the order of sums deterministic; 0 means all cores
+    profile  a folder for the profiler's events
+    """
 
-def _run(session: onnxruntime.InferenceSession, inputs: Tensors) -> Tensors:
-    names = [value.name for value in session.get_outputs()]
-    try:
-        return {name: np.asarray(output) for name, output in zip(names, session.run(names, inputs), strict=True)}
-    except Exception as error:  # the exceptions of onnxruntime share no narrower base
-        raise InputError(f"onnxruntime cannot run the network: {str(error)[:200]}") from None
+    def __init__(
+        self, model: ModelProto | Path, folder: Path | None = None, *, threads: int = 1, profile: str | None = None
+    ):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        if folder is not None:
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(folder.absolute()))
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(profile) / "run")
+        try:
+            source = str(model) if isinstance(model, Path) else model.SerializeToString()
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the exceptions of onnxruntime share no narrower base
+            raise InputError(f"onnxruntime cannot load the network: {str(error)[:200]}") from None
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
 
+    def run(self, tensors: Tensors) -> Tensors:
+        """The outputs, of the inputs among `tensors`. Raises InputError if onnxruntime cannot compute them."""
+        try:
+            results = self._session.run(self.outputs, {name: tensors[name] for name in self.inputs})
+        except Exception as error:  # the exceptions of onnxruntime share no narrower base
+            raise InputError(f"onnxruntime cannot run the network: {str(error)[:200]}") from None
+        return {name: np.asarray(output) for name, output in zip(self.outputs, results, strict=True)}
 
-def _inputs(model: ModelProto) -> list[str]:
-    return [value.name for value in model.graph.input]
+    def end_profiling(self) -> Path:
+        """The file of the profiler's events."""
+        return Path(self._session.end_profiling())

@@ -1,7 +1,8 @@
 """Trained controllers that are saved, loaded and continued as if the run had never stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from partway.experiments.variables import describe
 from partway.measurement.checkpoint import LAST_BLOCK, Checkpoint, Header, named, restored, words_of, write
 from partway.provenance import versions
 from partway.pytree import cast_floats
-from partway.schemes import find_scheme, pair_for, settable, stream_of
+from partway.schemes import find_scheme, names_of, pair_for, settable, stream_of
 from partway.simulation.rollout import Run, init_runs, rollout
 from partway.simulation.step import Carry
-from partway.system.exogenous import gains
+from partway.system.exogenous import arrivals, gains
 
 
 def save(path: Path, plan: Plan, run: Run, before: int = 0) -> None:
@@ -89,8 +90,11 @@ def resume(checkpoint: Checkpoint, plan: Plan, setting: Setting) -> tuple[Contro
         if (plan.scenario.to_toml(), seeds) == (header.scenario, header.seeds):
             return pair, carry
         concrete, numbers = cast_floats(setting.world, plan.precision), jnp.asarray(seeds, jnp.uint32)
-        now = jax.vmap(gains, in_axes=(None, 0, None))(concrete, numbers, jnp.uint32(header.blocks))
-        return pair, replace(carry, state=replace(carry.state, gain=now))
+        per_seed, block = partial(jax.vmap, in_axes=(None, 0, None)), jnp.uint32(header.blocks)
+        state = replace(carry.state, gain=per_seed(gains)(concrete, numbers, block))
+        if concrete.devices.arrivals_seen == "current":
+            state = replace(state, arrivals=per_seed(arrivals)(concrete, numbers, block))
+        return pair, replace(carry, state=state)
 
 
 def continue_scheme(
@@ -141,9 +145,9 @@ def _fresh(pair: ControllerPair, plan: Plan, setting: Setting) -> dict[str, Any]
 
 
 def _switches(pair: ControllerPair) -> dict[str, bool | int | str]:
-    """The static hyperparameters of both controllers."""
-    both: tuple[Any, Any] = (pair.server, pair.device)
-    values = {field.name: getattr(one, field.name) for one in both for field in fields(one)}
+    """The static hyperparameters of both controllers, with their party in front."""
+    both: tuple[tuple[str, Any], ...] = (("server", pair.server), ("device", pair.device))
+    values = {f"{party}_{field.name}": getattr(one, field.name) for party, one in both for field in fields(one)}
     return {name: value for name, value in values.items() if isinstance(value, bool | int | str)}
 
 
@@ -156,15 +160,21 @@ def _with_switches(checkpoint: Checkpoint, plan: Plan, chosen: dict[str, Any]) -
     pair = pair_for(name, scenario, plan.server)
     if switches.keys() != _switches(pair).keys():
         raise InputError(f"{checkpoint.given}: has other hyperparameters than {name} has here; train again")
-    known = {**settable(pair.server), **settable(pair.device)}
-    table = {field: value for field, value in switches.items() if field in known} | chosen
+    known = {**names_of("server", pair.server), **names_of("device", pair.device)}
+    here = {*chosen, *_with_party(chosen)}
+    table = {field: value for field, value in switches.items() if field in known and field not in here} | chosen
     pair = pair_for(name, scenario.model_copy(update={"schemes": {**scenario.schemes, name: table}}), plan.server)
 
-    def changed(one: Any) -> Any:  # what no scenario can set
-        own = {field.name for field in fields(one)} - set(known)
-        return replace(one, **{field: value for field, value in switches.items() if field in own})
+    def changed(party: str, one: Any) -> Any:  # what no scenario can set
+        own = {field.name for field in fields(one)} - set(settable(one))
+        return replace(one, **{field: switches[f"{party}_{field}"] for field in own if f"{party}_{field}" in switches})
 
-    return ControllerPair(changed(pair.device), changed(pair.server))
+    return ControllerPair(changed("device", pair.device), changed("server", pair.server))
+
+
+def _with_party(chosen: Iterable[str]) -> set[str]:
+    """The names that hyperparameters of both parties have for one party alone."""
+    return {f"{party}_{field}" for party in ("device", "server") for field in chosen}
 
 
 def _filled(checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str]) -> tuple[ControllerPair, Carry]:
@@ -176,7 +186,13 @@ def _filled(checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str]) -> t
         raise InputError(
             f"{checkpoint.given}: {shorten(path)} is {where}; another version or scheme made it, train again"
         )
-    own = {f"['pair'].{party}.{name}" for party in ("device", "server") for name in given}
+    parties: dict[str, Any] = {"device": fresh["pair"].device, "server": fresh["pair"].server}
+    own = {
+        f"['pair'].{which}.{field}"
+        for which, party in parties.items()
+        for name, field in names_of(which, party).items()
+        if name in given
+    }
     filled = [leaf if path in own else _loaded(checkpoint, path, leaf) for path, leaf in leaves]
     tree = jax.tree.unflatten(jax.tree.structure(fresh), filled)
     return tree["pair"], tree["carry"]

@@ -87,9 +87,9 @@ def make_plan(
 
 
 def scheme_names(schemes: Any) -> tuple[str, ...]:
-    """The names of `schemes` as `compare` takes them, each once; all of SCHEMES for None. Raises InputError."""
+    """The names of `schemes` as `compare` takes them, each once; those of SCHEMES that run by default for None."""
     if schemes is None:
-        return tuple(SCHEMES)
+        return tuple(name for name, scheme in SCHEMES.items() if scheme.by_default)
     several = isinstance(schemes, Iterable) and not isinstance(schemes, str)
     given = list(cast(Iterable[Any], schemes)) if several else [schemes]
     if not given:
@@ -131,7 +131,8 @@ def compare(
     """Run schemes on a scenario over seeds with common random numbers.
 
     scenario     a preset's name, a TOML file, a mapping or a Scenario; overrides: by dotted name
-    schemes      names from SCHEMES or `module:ATTRIBUTE`, or classes of device controllers; all of SCHEMES if not given
+    schemes      names from SCHEMES or `module:ATTRIBUTE`, or classes of device controllers; if not given, those of
+                 SCHEMES that run by default
     server       another scheme's server controller for all of them
     seeds        how many, or which
     warmup       blocks left out of the means; half of them if not given

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from partway.bound.report import assumptions
 from partway.experiments.statistics import Estimate
-from partway.experiments.summary import Summary, summarise
+from partway.experiments.summary import UNSTABLE_MARK, Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
 from partway.schemes import REFERENCE
 from partway.tables import Grid, details_grid
@@ -91,7 +91,6 @@ def _estimate(value: Estimate) -> dict[str, Any]:
 COST_AND_LATENCY = ("cost\nper block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "latency\np95 s")
 ENERGY_AND_MESSAGES = ("device\nJ/task", "server\nJ/task", "sent", "up/\ndown")
 DELAY_TITLES = ("device\nwaits", "device\ncomputes", "radio\nsends", "server\nwaits", "server\ncomputes", "in all")
-UNSTABLE_MARK = "†"
 
 
 def _name(summary: Summary) -> str:
@@ -212,7 +211,7 @@ def _lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
         ("cost per block", with_interval(one.cost, 4), "with warm-up: " + with_interval(one.cost_full, 4)),
         *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.cost_components.items()),
         *_gap_lines(one, bound),
-        ("discounted cost", with_interval(one.discounted_from_start, 4), "from empty queues"),
+        ("discounted cost", with_interval(one.discounted_from_start, 4), "from the first block"),
         ("", with_interval(one.discounted_after_warmup, 4), "from the end of warm-up"),
         *((f"latency, {name}", number(value), "s") for name, value in one.latency_s.items()),
         *((f"  {name.replace('_', ' ')}", number(value), "s of the mean") for name, value in one.delays_s.items()),

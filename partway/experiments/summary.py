@@ -21,6 +21,8 @@ LATENCY = ("mean", "p50", "p95", "p99")
 LOSSES = ("devices", "waiting", "service")
 """Where the gap to the lower bound arises: the devices' choices, work left waiting at the server, its service."""
 NOTHING = Estimate(np.nan, np.nan, np.nan)
+UNSTABLE_MARK = "†"
+"""After the name of a scheme that is unstable in some seeds, in tables and figures."""
 NO_BOUND = "this dataset holds no lower bound"
 Series = Callable[[str], np.ndarray]
 """(seeds, blocks) of a field of `BlockMetrics`, by its name."""
@@ -69,7 +71,7 @@ class Numbers(Usage):
 
     cost                    (seeds, 4) cost per block, by component of (8)
     cost_with_warmup        (seeds,) cost per block from the first one on
-    discounted_from_start   (seeds,) sum of gamma^t cost from empty queues
+    discounted_from_start   (seeds,) sum of gamma^t cost from the first block
     discounted_after_warmup (seeds,) the same from the end of warm-up
     throughput              (seeds,) work that devices and server do [mean tasks/s]
     energy_j                (seeds, 2) energy of the devices and of the server per task that arrives [J]
@@ -178,7 +180,7 @@ class Summary(Usage):
 
     status         ok, unstable, invalid (numbers became infinite), not_applicable; `reason` says why
     cost           cost per block; cost_full: warm-up included; cost_median: of the seeds
-    discounted_from_start    sum of gamma^t cost from empty queues; discounted_after_warmup: from the end of warm-up
+    discounted_from_start    sum of gamma^t cost from the first block; discounted_after_warmup: from the end of warm-up
     relative_cost  difference of cost to the reference scheme in per cent of it, paired by seed; None without one
     gap            to the lower bound on the scenario's objective, or None for the reason in `no_gap`
     cost_components  cost per block by component of (8)

@@ -45,6 +45,9 @@ MAX_MARKERS = 20
 ESTIMATE_COLUMNS = ("median", "25 %", "75 %", "mean", "95 % low", "95 % high", "unstable replicates")
 BANDS = "Lines: medians over replicates; bands: the middle half of the replicates."
 UNSTABLE = "Unstable: the waiting work grows without end."
+DOTTED = (
+    "Dotted: baselines that learn otherwise than section VI says. Printed: with the gradients that the paper prints."
+)
 MARKERS = (
     "Filled markers: all replicates are stable; open: some are unstable, their waiting work grows without end; "
     "crosses: at least half are. Arrows: beyond the axis."
@@ -155,7 +158,7 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
     for column, (number, party) in enumerate((("1", "devices"), ("2", "server"))):
         field = f"{party.removesuffix('s')}_relative_change"
         for job, arrays in runs.items():
-            change, alpha = arrays[field][0], step_ratio(job)
+            change, alpha = arrays[field][0], step_ratio(job, party.removesuffix("s"))
             for row, step in enumerate((1.0, alpha)):
                 curve = line(*_binned(change / step), arrays["unstable"].T)
                 _draw(panels[row, column], job.scheme, curve, len(job.seeds))
@@ -172,19 +175,19 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
 
 def _figure_7(runs: Runs, reading: str) -> FigureData:
     """Candidates left, baselines right, on the same logarithmic axis; thin: every replicate that is unstable."""
-    notes = ("Thin: each unstable replicate by itself, whose waiting work grows without end.",)
+    notes = ("Thin: each unstable replicate by itself, whose waiting work grows without end.", DOTTED)
     figure, panels = _new_figure("Figure 7: cost per block over time, K = 20 devices", notes, runs, reading)
     rows: list[Row] = [("scheme", "block", *ESTIMATE_COLUMNS)]
     curves: dict[str, Line] = {}
-    for axes, names in zip(panels[0], (CANDIDATES, BASELINES), strict=True):
+    for axes, proposed in zip(panels[0], (True, False), strict=True):
         for job, arrays in runs.items():
-            if job.scheme not in names:
+            if (job.scheme in CANDIDATES) != proposed:
                 continue
             unstable, (x, values) = arrays["unstable"][0], _binned(arrays["cost"][0])
-            curve = curves[job.scheme] = line(x, values, unstable[:, None])
-            _draw(axes, job.scheme, curve, len(job.seeds))
-            axes.plot(x, values[unstable].T, color=scheme_colour(job.scheme), linewidth=0.4, alpha=0.5, zorder=1.5)
-            rows += _rows((job.scheme,), curve)
+            curve = curves[job.name] = line(x, values, unstable[:, None])
+            _draw(axes, job.name, curve, len(job.seeds), ":" if job.scheme in BASELINES else "-")
+            axes.plot(x, values[unstable].T, color=scheme_colour(job.name), linewidth=0.4, alpha=0.5, zorder=1.5)
+            rows += _rows((job.name,), curve)
         axes.set(ylabel="cost per block", title=f"mean of {BIN} blocks")
         block_axis(axes)
     for axes in panels[0]:
@@ -198,27 +201,30 @@ def _figure_8_or_9(runs: Runs, reading: str) -> FigureData:
     first = next(iter(runs))
     arrivals = first.figure == "8"
     title = "Figure 8: arrival probability, K = 50 devices" if arrivals else "Figure 9: number of devices"
-    figure, panels = _new_figure(f"{title}, discounted sum of costs", ("Dashed: baselines.", MARKERS), runs, reading)
+    figure, panels = _new_figure(
+        f"{title}, discounted sum of costs", ("Dashed: baselines.", DOTTED, MARKERS), runs, reading
+    )
     axis = "arrival probability b" if arrivals else "number of devices K"
     rows: list[Row] = [("phase", "scheme", axis, *ESTIMATE_COLUMNS)]
     x = np.array(first.arrival_probs if arrivals else sorted({job.devices for job in runs}), np.float64)
     for axes, phase in zip(panels[0], PHASES, strict=True):
         curves = _curves(runs, x, phase)
         for name, curve in curves.items():
-            _draw(axes, name, curve, len(first.seeds), "--" if name in BASELINES else "-")
+            _draw(
+                axes, name, curve, len(first.seeds), ":" if name in BASELINES else "-" if name in CANDIDATES else "--"
+            )
             rows += _rows((phase, name), curve)
         _fit_axis(axes, curves, len(first.seeds))
         axes.set(xlabel=axis, ylabel="discounted sum of costs", title=PHASE_NAMES[phase], xticks=x)
-    _legend(figure, [panels[0, 0]], columns=8)
+    _legend(figure, [panels[0, 0]], columns=5)
     return figure, rows
 
 
 def _curves(runs: Runs, x: np.ndarray, phase: str) -> dict[str, Line]:
     """The curve of every scheme that was run; before training no replicate counts as unstable."""
     curves: dict[str, Line] = {}
-    for name in (*CANDIDATES, *BASELINES):
-        own = sorted((job for job in runs if job.scheme == name), key=lambda job: job.devices)
-        if own:
-            values, unstable = (np.concatenate([runs[job][key] for job in own]).T for key in (phase, "unstable"))
-            curves[name] = line(x, values, unstable & (phase == PHASES[1]))
+    for name in dict.fromkeys(job.name for job in runs):
+        own = sorted((job for job in runs if job.name == name), key=lambda job: job.devices)
+        values, unstable = (np.concatenate([runs[job][key] for job in own]).T for key in (phase, "unstable"))
+        curves[name] = line(x, values, unstable & (phase == PHASES[1]))
     return curves

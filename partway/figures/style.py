@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from partway.experiments.summary import COST_COMPONENTS, Summary
+from partway.experiments.summary import COST_COMPONENTS, UNSTABLE_MARK, Summary
 from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
 from partway.rng import stable_hash
 from partway.schemes import SCHEMES
@@ -56,7 +56,7 @@ AXES_TEXT = 0.9
 PALETTE = (
     *("#1f6fc4", "#f08a00", "#bd1f01", "#e58fb0", "#832db6", "#8c6d4f", "#b9ac70", "#1a9c7b", "#94a4a2", "#d9a3ff"),
     *("#5fb3d9", "#ffbe6f", "#7a8b2a", "#a8c95c", "#ff7a59", "#6f7fd6", "#40c4b0", "#c77a9e", "#3f8f3f", "#e4007c"),
-    *("#5a5a5a", "#111111"),
+    *("#5a5a5a", "#111111", "#2f4b7c", "#b08c00", "#7d1f5c", "#7fdbca"),
 )
 """Colours of the shipped schemes, in the order of SCHEMES."""
 EXTERNAL_PALETTE = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
@@ -70,8 +70,6 @@ COMPONENT_NAMES = dict(
     zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
 )
 COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per block]")
-UNSTABLE_MARK = "†"
-LONGEST_NAME = 30
 
 Row = Sequence[str | float]
 FigureData = tuple[Figure, list[Row]]
@@ -185,8 +183,8 @@ def short_number(value: float, _: object = None) -> str:
 
 
 def short_name(name: str) -> str:
-    """The name of a scheme in LONGEST_NAME characters at most."""
-    return shorten_name(name, LONGEST_NAME)
+    """The name of a scheme at the length that fits a figure."""
+    return shorten_name(name)
 
 
 def display_name(summary: Summary) -> str:

@@ -231,6 +231,6 @@ def _summary(tasks: Tasks, warmup: int, end: float) -> list[float]:
     waits = np.partition(finished - arrived, ranks)[ranks]
     percentiles = np.where(np.isinf(waits), np.nan, waits)
     mean = np.mean(np.minimum(finished, end) - arrived)
-    observed = np.minimum(np.vstack([arrived, tasks.moments[:, late], finished]), end)
-    delays = np.diff(observed, axis=0).mean(axis=1)
+    ends = [np.mean(np.minimum(moments, end)) for moments in (arrived, *tasks.moments[:, late], finished)]
+    delays = np.diff(ends)
     return [float(mean), *map(float, percentiles), float(np.mean(np.isinf(finished))), *delays.tolist()]

@@ -5,7 +5,7 @@ arrival probability and the seed; every lane is the run that `partway run` makes
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from partway.paper.claims import BASELINES, CANDIDATES, HORIZON, LATE, QUICK_POI
 from partway.pytree import host_array
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.schemes import find_scheme, pair_for, stream_of
+from partway.schemes import find_scheme, hyperparameters, names_of, pair_for, stream_of
 from partway.simulation.rollout import rollout
 from partway.system.placement import sample_placement
 from partway.system.world import build
@@ -27,6 +27,12 @@ FIRST_SEED = 1000
 DEVICES = {"6": 4, "7": 20, "8": 50}
 STOPPING = ("parametric-printed", "parametric")
 """Schemes with a stopping rule, which Figure 6 switches off."""
+LITERAL = {"binary": "binary-parametric", "even": "even-parametric", "random": "random-fixed"}
+"""What BASELINES are as section VI words them: binary and even learn as the proposed scheme does, random does not."""
+KINDS = ("literal", "q-learned")
+"""Kinds of baselines: LITERAL, which decide verdicts, and `binary`, `even`, `random` with their own settings."""
+Player = tuple[str, tuple[tuple[str, Any], ...]]
+"""A scheme and what is set of its hyperparameters, (name, value) each."""
 SERIES = (*COST_COMPONENTS, "total_work", "arrived_work", "device_relative_change", "server_relative_change")
 """Fields of `BlockMetrics` that the figures need."""
 
@@ -53,7 +59,10 @@ QUICK = Sizes(tuple(range(FIRST_SEED, FIRST_SEED + 4)), QUICK_POINTS, training=3
 
 @dataclass(frozen=True)
 class FigureJob:
-    """One compiled program: a scheme under a reading of (1) with K devices, at some arrival probabilities."""
+    """One compiled program: a scheme under a reading of (1) with K devices, at some arrival probabilities.
+
+    settings  hyperparameters of a baseline that it shares with a candidate
+    """
 
     figure: str
     scheme: str
@@ -64,6 +73,12 @@ class FigureJob:
     blocks: int
     training: int
     preset: str = "paper"
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The scheme, and whether it is a baseline with the printed gradients."""
+        return f"{self.scheme}, printed" if dict(self.settings).get("gradient") == "printed" else self.scheme
 
     def overrides(self) -> dict[str, Any]:
         """Differences from the preset, except for the placement, at the first arrival probability."""
@@ -71,7 +86,7 @@ class FigureJob:
         changed["device.arrival_prob"] = self.arrival_probs[0]
         if self.figure == "6" and self.scheme in STOPPING:
             changed[f"schemes.{self.scheme}.stop"] = False
-        return changed
+        return changed | {f"schemes.{self.scheme}.{name}": value for name, value in self.settings}
 
     def scenario(self, placement_seed: int | None = None) -> Scenario:
         """The scenario of a replicate, by default of the first, at the first arrival probability."""
@@ -107,16 +122,43 @@ def supports(scheme: str, reading: str) -> bool:
     return reading == "conserving" or find_scheme(scheme).fractional
 
 
-def jobs(sizes: Sizes, preset: str = "paper") -> list[FigureJob]:
-    """All runs, in the order of the figures."""
-    prob = load(preset).device.arrival_prob
-    pairs = [(reading, name) for reading in READINGS for name in (*CANDIDATES, *BASELINES) if supports(name, reading)]
-    made: list[FigureJob] = []
-    for figure, devices, probs in _points(sizes, prob):
+def baseline(name: str, candidate: str, kind: str, scenario: Scenario) -> Player:
+    """One of BASELINES, of a kind of KINDS, as it is compared with a candidate.
+
+    A literal one has the candidate's gradient and what the scenario sets of the candidate's learning, if it is of
+    Algorithms 1 and 2, otherwise those of `parametric`; what the scenario sets of the baseline itself counts first.
+    """
+    if kind != KINDS[0]:
+        return name, ()
+    scheme, like = LITERAL[name], candidate if candidate in STOPPING else "parametric"
+    found, default = find_scheme(scheme), hyperparameters(scheme)
+    known = {**names_of("device", found.device), **names_of("server", found.server)}
+    shared = {"gradient": hyperparameters(like)["gradient"], **scenario.schemes.get(like, {})}
+    own = scenario.schemes.get(scheme, {})
+    settings = {name: value for name, value in shared.items() if name in known and name not in own}
+    return scheme, tuple((name, value) for name, value in sorted(settings.items()) if default.get(name) != value)
+
+
+def jobs(
+    sizes: Sizes,
+    preset: str = "paper",
+    candidates: Sequence[str] = CANDIDATES,
+    kinds: Sequence[str] = KINDS,
+) -> list[FigureJob]:
+    """All runs of candidates and of the baselines that they are compared with, in the order of the figures."""
+    scenario, made = load(preset), list[FigureJob]()
+    proposed: list[Player] = [(name, ()) for name in candidates]
+    rivals = [baseline(name, one, kind, scenario) for kind in kinds for one in candidates for name in BASELINES]
+    for figure, devices, probs in _points(sizes, scenario.device.arrival_prob):
         training = sizes.training if figure in ("8", "9") else 0
         blocks = training + sizes.horizon if training else sizes.blocks
-        chosen = [pair for pair in pairs if figure != "6" or pair[1] in CANDIDATES]
-        made += [FigureJob(figure, n, r, devices, probs, sizes.seeds, blocks, training, preset) for r, n in chosen]
+        players = proposed if figure == "6" else list(dict.fromkeys([*proposed, *rivals]))
+        made += [
+            FigureJob(figure, scheme, reading, devices, probs, sizes.seeds, blocks, training, preset, settings)
+            for reading in READINGS
+            for scheme, settings in players
+            if supports(scheme, reading)
+        ]
     return made
 
 

@@ -12,12 +12,12 @@ from jinja2 import Environment, StrictUndefined
 
 from partway.paper import figure_runs, information, proposition1, remark1, statistics, verdicts
 from partway.paper.claims import CANDIDATES, READINGS, Claim, claims
-from partway.paper.figure_runs import FigureJob
+from partway.paper.figure_runs import KINDS, FigureJob
 from partway.paper.jobs import REPRODUCTION, job_key, jobs_code_hash
-from partway.paper.report import PHASE_WORDS, READING_WORDS, interval_words, verdict_words
+from partway.paper.report import KIND_WORDS, PHASE_WORDS, READING_WORDS, interval_words, verdict_words
 from partway.paper.reproduce import Findings
 from partway.paper.statistics import ALPHA, ENOUGH, FAILS, HOLDS, NOT_APPLICABLE, TOO_FEW, UNDECIDED
-from partway.paper.verdicts import Verdict, phases
+from partway.paper.verdicts import Verdict, has_baselines, phases
 from partway.provenance import versions
 
 TEMPLATE = "report.html"
@@ -61,22 +61,27 @@ def page(findings: Findings, figures: Sequence[Path]) -> str:
         enough=ENOUGH,
         alpha=ALPHA,
         candidates=CANDIDATES,
-        tables={READING_WORDS[reading]: _rows(findings, reading) for reading in READINGS},
+        tables={
+            f"{READING_WORDS[reading]}, {KIND_WORDS[kind].replace('`', '')}": _rows(findings, reading, kind)
+            for kind in KINDS
+            for reading in READINGS
+        },
         figures=[_figure(path) for path in figures],
         claims=[_claim(findings, claim) for claim in findings.claims],
         origin=_origin(findings),
     )
 
 
-def _rows(findings: Findings, reading: str) -> list[dict[str, Any]]:
-    """A row of the table of verdicts for each claim and phase."""
+def _rows(findings: Findings, reading: str, kind: str) -> list[dict[str, Any]]:
+    """A row of the table of verdicts for each claim and phase; with other baselines, of claims that are on them."""
     return [
         {
             "claim": claim,
             "phase": PHASE_WORDS[phase],
-            "cells": [_cell(findings.of(claim.id, name, reading, phase)) for name in CANDIDATES],
+            "cells": [_cell(findings.of(claim.id, name, reading, phase, kind)) for name in CANDIDATES],
         }
         for claim in findings.claims
+        if kind == KINDS[0] or has_baselines(claim)
         for phase in phases(claim)
     ]
 
@@ -99,7 +104,7 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
 def _detail(one: Verdict) -> dict[str, Any]:
     signs = [decision.sign for decision in one.decisions]
     count = f"{signs.count(1)} for, {signs.count(-1)} against, {signs.count(0)} open" if signs else one.unit
-    about = [one.candidate, READING_WORDS[one.reading], PHASE_WORDS[one.phase]]
+    about = [one.candidate, READING_WORDS[one.reading], PHASE_WORDS[one.phase], one.baselines]
     return {"about": about, "cell": _cell(one), "count": count, "why": one.why}
 
 

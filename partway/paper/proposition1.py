@@ -30,7 +30,7 @@ from partway.controllers.parametric import Algorithm1, LearnerState, Terms, grad
 from partway.paper.claims import CANDIDATES, READINGS
 from partway.paper.figure_runs import Sizes
 from partway.paper.statistics import NOT_APPLICABLE, Decision, decide, deciding, verdict
-from partway.paper.verdicts import Verdict, bounded_exp
+from partway.paper.verdicts import Verdict
 from partway.pytree import cast_floats
 from partway.rng import controller_keys_on_host
 from partway.scenario.loading import load
@@ -148,14 +148,15 @@ class PropositionJob:
         scenarios = [self.scenario(seed) for seed in self.seeds]
         world = cast_floats(build(scenarios[0], sample_placement(scenarios[0])), PRECISION)
         gain = np.stack([sample_placement(scenario).mean_gain_per_w for scenario in scenarios])
-        seeds, count = np.asarray(self.seeds, np.uint32), len(DISCOUNTS)
+        seeds, count, pair = np.asarray(self.seeds, np.uint32), len(DISCOUNTS), self._pair(scenarios[0])
         lanes = _Lane(
             jnp.asarray(np.repeat(DISCOUNTS, len(seeds)), PRECISION),
+            jnp.asarray(np.repeat(self._start_values(pair), len(seeds), axis=0), PRECISION),
             jnp.asarray(np.tile(gain, (count, 1)), PRECISION),
             jnp.asarray(np.tile(seeds, count)),
             jnp.tile(controller_keys_on_host(seeds, stream_of(self.scheme)), (count, 1)),
         )
-        measured = _measure(world, self._pair(scenarios[0]), self.start, lanes, blocks=self.blocks)
+        measured = _measure(world, pair, lanes, blocks=self.blocks)
         shape = count, len(seeds), self.blocks
         return _arrays({name: np.asarray(values).reshape(shape) for name, values in measured.items()})
 
@@ -165,11 +166,18 @@ class PropositionJob:
         pair = pair_for(self.scheme, scenario)
         return ControllerPair(replace(pair.device, **given), replace(pair.server, **given))
 
+    def _start_values(self, pair: Any) -> np.ndarray:
+        """(discounts, 2) `start_value` of device and server, which is in units of 1 / (1 - gamma)."""
+        if self.start is None:
+            return np.tile([pair.device.start_value, pair.server.start_value], (len(DISCOUNTS), 1))
+        return np.array([[self.start * (1.0 - gamma)] * 2 for gamma in DISCOUNTS])
+
 
 class _Lane(NamedTuple):
-    """What differs between the runs of one program: gamma, the devices' gains, the seed, the scheme's keys."""
+    """What differs between the runs of one program: gamma, start values, devices' gains, seed, the scheme's keys."""
 
     discount: jax.Array
+    start_values: jax.Array
     gain: jax.Array
     seed: jax.Array
     keys: jax.Array
@@ -192,9 +200,7 @@ Learners = dict[str, LearnerState]
 
 
 @partial(jax.jit, static_argnames="blocks")
-def _measure(
-    world: World, pair: ControllerPair, start: float | None, lanes: _Lane, blocks: int
-) -> dict[str, jax.Array]:
+def _measure(world: World, pair: ControllerPair, lanes: _Lane, blocks: int) -> dict[str, jax.Array]:
     """{party}_{part} and {party}_error of every block, (lanes, blocks)."""
 
     def run(lane: _Lane) -> dict[str, jax.Array]:
@@ -203,8 +209,7 @@ def _measure(
             devices=replace(world.devices, discount=jnp.full(DEVICES, lane.discount), mean_gain=lane.gain),
             server=replace(world.server, discount=lane.discount),
         )
-        started = pair if start is None else _started(pair, start * (1.0 - lane.discount))
-        shared, carry = init(own, started, lane.seed, lane.keys[:2])
+        shared, carry = init(own, _started(pair, lane.start_values), lane.seed, lane.keys[:2])
 
         def block(state: tuple[Carry, Learners], at: jax.Array) -> tuple[tuple[Carry, Learners], dict[str, jax.Array]]:
             before, earlier = state
@@ -218,10 +223,10 @@ def _measure(
     return jax.vmap(run)(lanes)
 
 
-def _started(pair: ControllerPair, start_value: jax.Array) -> ControllerPair:
-    """The pair with another `start_value`, which is in units of 1 / (1 - gamma)."""
-    changed: dict[str, Any] = {"start_value": start_value}
-    return ControllerPair(replace(pair.device, **changed), replace(pair.server, **changed))
+def _started(pair: Any, start_values: jax.Array) -> ControllerPair:
+    """The pair with other start values (2,)."""
+    device, server = start_values
+    return ControllerPair(replace(pair.device, start_value=device), replace(pair.server, start_value=server))
 
 
 def _learners(carry: Carry) -> Learners:
@@ -241,15 +246,15 @@ def _block(
     """The sides of one block, means over devices; `earlier` are the parameters of the block before."""
     discounts = {"device": world.devices.discount, "server": world.server.discount}
     own, printed = (terms(world, pair, before, after, transition, kind) for kind in (None, "printed"))
-    sides: dict[str, jax.Array] = {}
+    values: dict[str, jax.Array] = {}
     for party, discount in discounts.items():
         action, parameters = squared_norms(own[party], learners[party], discount, "exact")
-        sides[f"{party}_action"], sides[f"{party}_parameters"] = jnp.mean(action), jnp.mean(parameters)
+        values[f"{party}_action"], values[f"{party}_parameters"] = jnp.mean(action), jnp.mean(parameters)
         as_printed = squared_norms(printed[party], learners[party], discount, "printed")
-        sides[f"{party}_printed"] = jnp.mean(as_printed[0] + as_printed[1])
+        values[f"{party}_printed"] = jnp.mean(as_printed[0] + as_printed[1])
         r, now, later = own[party](earlier[party].action, earlier[party].theta)
-        sides[f"{party}_error"] = jnp.mean((r + discount * later - now) ** 2)
-    return sides
+        values[f"{party}_error"] = jnp.mean((r + discount * later - now) ** 2)
+    return values
 
 
 def terms(
@@ -358,8 +363,3 @@ def _failing(decisions: Sequence[Decision]) -> str:
 
 
 _JUDGES = {"P1": _proposition, "R2": _remark}
-
-
-def interval(decision: Decision) -> tuple[float, float, float]:
-    """The ratio of two means, and its interval."""
-    return bounded_exp(decision.mean), bounded_exp(decision.low), bounded_exp(decision.high)

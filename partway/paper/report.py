@@ -14,7 +14,7 @@ from partway.errors import InputError, shown
 from partway.files import clear_stale, read_limited, refusals, write_whole, written
 from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
-from partway.paper.figure_runs import supports
+from partway.paper.figure_runs import KINDS, supports
 from partway.paper.jobs import jobs_code_hash
 from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, ENOUGH, FAILS, HOLDS, NOT_APPLICABLE, TOO_FEW, UNDECIDED
@@ -26,6 +26,7 @@ SCHEMA_VERSION = 2
 COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim", TOO_FEW: "dim"}
 PHASE_WORDS = {"": "", "from_start": "from empty queues", "after_training": "after training"}
 READING_WORDS = {"conserving": "(1) conserving work", "as_printed": "(1) as printed"}
+KIND_WORDS = {"literal": "baselines as section VI words them", "q-learned": "`binary`, `even` and `random`"}
 MAX_DOCUMENT_BYTES = 10_000_000
 DOCUMENT_COLUMNS = 122
 MARKS = ("<!-- claims: begin, written by `make reproduce` -->", "<!-- claims: end -->")
@@ -91,7 +92,8 @@ def _about(findings: Findings) -> list[str]:
         f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1, R2 are families "
         f"of their own, of {findings.sizes.points.replicates} replicates. A ratio above 1 supports the claim. R1 is "
         "counted, with the least and the greatest ratio over K; D1 and D2 follow from what a scheme declares. A dash: "
-        "the scheme cannot run, or the claim is not on it."
+        "the scheme cannot run, or the claim is not on it. Baselines are as section VI words them and learn with the "
+        "candidate's gradient and steps; the last row counts those that hold with `binary`, `even`, `random` instead."
     )
     return textwrap.wrap(made + (_too_few(findings) if len(seeds) < ENOUGH else reading), DOCUMENT_COLUMNS)
 
@@ -111,15 +113,16 @@ def _verdicts(findings: Findings, reading: str) -> list[str]:
             cells = [_cell(findings.of(claim.id, name, reading, phase)) for name in CANDIDATES]
             about = claim.text + (f", {PHASE_WORDS[phase]}" if phase else "")
             lines.append(f"| {claim.id} | {about} | {' | '.join(cells)} |")
-    held = " | ".join(_held(findings, name, reading) for name in CANDIDATES)
-    return [*lines, f"| hold | of those on Figures 6 to 9 | {held} |"]
+    for kind, words in KIND_WORDS.items():
+        held = " | ".join(_held(findings, name, reading, kind) for name in CANDIDATES)
+        lines.append(f"| hold | of those on Figures 6 to 9, with {words} | {held} |")
+    return lines
 
 
-def _held(findings: Findings, candidate: str, reading: str) -> str:
+def _held(findings: Findings, candidate: str, reading: str, kind: str = KINDS[0]) -> str:
     """How many claims on Figures 6 to 9 hold, of how many; a dash where there are no verdicts."""
-    own = [
-        findings.of(one.id, candidate, reading, phase) for one in findings.claims if one.figure for phase in phases(one)
-    ]
+    figures = [(claim.id, phase) for claim in findings.claims if claim.figure for phase in phases(claim)]
+    own = [findings.of(claim, candidate, reading, phase, kind) for claim, phase in figures]
     if any(one.verdict in (NOT_APPLICABLE, TOO_FEW) for one in own):
         return "-"
     return f"{sum(one.verdict == HOLDS for one in own)} of {len(own)}"
@@ -220,7 +223,7 @@ def _claim(findings: Findings, claim: Claim) -> dict[str, Any]:
     schemes: dict[str, Any] = {}
     for name in CANDIDATES:
         shown = findings.of(claim.id, name, HEADLINE[0], phase_shown(claim))
-        cases = [_case(findings.of(claim.id, name, reading, phase)) for reading in READINGS for phase in phases(claim)]
+        cases = [_case(one) for one in findings.verdicts if (one.claim, one.candidate) == (claim.id, name)]
         schemes[name] = {**_verdict(shown), "cases": cases}
     return {"id": claim.id, "figure": claim.figure or None, "text": claim.text, "test": claim.test, "schemes": schemes}
 
@@ -231,7 +234,7 @@ def _verdict(one: Verdict) -> dict[str, Any]:
 
 def _case(one: Verdict) -> dict[str, Any]:
     decided = None if one.deciding is None else one.labels[one.deciding]
-    about = {"reading": one.reading, "phase": one.phase or None, "unit": one.unit}
+    about = {"reading": one.reading, "phase": one.phase or None, "baselines": one.baselines, "unit": one.unit}
     confidence = None if one.deciding is None else 1.0 - one.decisions[one.deciding].level
     details = {"comparisons": len(one.decisions), "deciding": decided, "why": one.why or None}
     return {**about, **_verdict(one), "confidence": confidence, **details}
@@ -239,7 +242,20 @@ def _case(one: Verdict) -> dict[str, Any]:
 
 def write_comparisons(findings: Findings, path: Path) -> None:
     """Write every comparison of every verdict, with its interval, as CSV."""
-    head = ("claim", "scheme", "reading", "phase", "comparison", "ratio", "low", "high", "confidence", "p", "says")
+    head = (
+        "claim",
+        "scheme",
+        "reading",
+        "phase",
+        "baselines",
+        "comparison",
+        "ratio",
+        "low",
+        "high",
+        "confidence",
+        "p",
+        "says",
+    )
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
@@ -248,5 +264,5 @@ def write_comparisons(findings: Findings, path: Path) -> None:
                 ratios = [bounded_exp(value) for value in (decision.mean, decision.low, decision.high)]
                 says = {1: "for", -1: "against", 0: "open"}[decision.sign]
                 numbers = ["" if value != value else f"{value:.6g}" for value in ratios]
-                about = (one.claim, one.candidate, one.reading, one.phase, label)
+                about = (one.claim, one.candidate, one.reading, one.phase, one.baselines, label)
                 writer.writerow((*about, *numbers, f"{1 - decision.level:.6g}", f"{decision.p:.3g}", says))

@@ -15,7 +15,7 @@ from partway.experiments import store as stores
 from partway.experiments.store import Store
 from partway.paper import figure_runs, information, proposition1, remark1, verdicts
 from partway.paper.claims import PHASES, READINGS, Claim, claims
-from partway.paper.figure_runs import FigureJob, Sizes
+from partway.paper.figure_runs import KINDS, FigureJob, Sizes
 from partway.paper.jobs import REPRODUCTION, SECONDS, Arrays, Job, job_key, modules, run_jobs
 from partway.paper.verdicts import Verdict
 from partway.provenance import made_by
@@ -43,10 +43,11 @@ class Findings:
     processes: int
     command: str
 
-    def of(self, claim: str, candidate: str, reading: str, phase: str = "") -> Verdict:
-        """One verdict. Raises StopIteration where there is none."""
+    def of(self, claim: str, candidate: str, reading: str, phase: str = "", baselines: str = KINDS[0]) -> Verdict:
+        """One verdict; of a claim that is on no baselines, its only one. Raises StopIteration where there is none."""
         wanted = (claim, candidate, reading, phase)
-        return next(one for one in self.verdicts if (one.claim, one.candidate, one.reading, one.phase) == wanted)
+        found = [one for one in self.verdicts if (one.claim, one.candidate, one.reading, one.phase) == wanted]
+        return next(one for kind in (baselines, KINDS[0]) for one in found if one.baselines == kind)
 
     def figure_runs(self) -> dict[FigureJob, Mapping[str, np.ndarray]]:
         """The runs of Figures 6 to 9."""

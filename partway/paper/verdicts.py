@@ -1,15 +1,28 @@
 """From the runs behind the figures to a verdict for every claim, candidate, reading of (1) and phase."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
 
 from partway.experiments.summary import COST_COMPONENTS
-from partway.paper.claims import CANDIDATES, LATE, PHASES, PROPOSED, QUIET, READINGS, TOLERANCE, Claim, Ordering, Term
-from partway.paper.figure_runs import FigureJob, converged, supports
+from partway.paper.claims import (
+    BASELINES,
+    CANDIDATES,
+    LATE,
+    PHASES,
+    PROPOSED,
+    QUIET,
+    READINGS,
+    TOLERANCE,
+    Claim,
+    Ordering,
+    Term,
+)
+from partway.paper.figure_runs import KINDS, FigureJob, Player, baseline, converged, supports
 from partway.paper.statistics import ENOUGH, NOT_APPLICABLE, TOO_FEW, Decision, decide, deciding, verdict
+from partway.scenario.loading import load
 from partway.schemes import hyperparameters
 
 Runs = Mapping[FigureJob, Mapping[str, np.ndarray]]
@@ -30,6 +43,8 @@ class Verdict:
     why      a sentence from the measured values
     counted  the range of the counted values, where these decide instead of estimates
 
+    baselines  which of KINDS the candidate is compared with
+
     With neither decisions nor counts it follows from what a scheme declares.
     """
 
@@ -44,6 +59,7 @@ class Verdict:
     unit: str = "ratio"
     why: str = ""
     counted: tuple[float, float] | None = None
+    baselines: str = KINDS[0]
 
     def interval(self) -> tuple[float, float] | None:
         """Of the comparison that decides: greater / smaller, above 1 where the claim holds; or of the difference."""
@@ -64,12 +80,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """What a verdict is on."""
+    """What a verdict is on.
+
+    kind, baselines  one of KINDS, and what each of BASELINES then is
+    """
 
     claim: Claim
     candidate: str
     reading: str
     phase: str
+    kind: str = KINDS[0]
+    baselines: Mapping[str, Player] = field(default_factory=dict)
 
 
 def bounded_exp(value: float) -> float:
@@ -78,8 +99,14 @@ def bounded_exp(value: float) -> float:
 
 
 def judge(claims: Sequence[Claim], runs: Runs) -> list[Verdict]:
-    """Verdicts on all claims that are orderings; each (candidate, reading) is one family of comparisons."""
-    return [one for reading in READINGS for name in CANDIDATES for one in column(claims, runs, name, reading)]
+    """Verdicts on all claims that are orderings; each (candidate, reading, kind of baselines) is one family."""
+    return [
+        one
+        for kind in KINDS
+        for reading in READINGS
+        for name in CANDIDATES
+        for one in column(claims, runs, name, reading, kind)
+    ]
 
 
 def phases(claim: Claim) -> tuple[str, ...]:
@@ -87,11 +114,25 @@ def phases(claim: Claim) -> tuple[str, ...]:
     return PHASES if claim.figure in ("8", "9") else ("",)
 
 
-def column(claims: Sequence[Claim], runs: Runs, candidate: str, reading: str) -> list[Verdict]:
-    """Verdicts on all claims that are orderings, for one candidate under one reading: one family of comparisons."""
-    cases = [Case(claim, candidate, reading, phase) for claim in claims if claim.orderings for phase in phases(claim)]
+def has_baselines(claim: Claim) -> bool:
+    """Whether a claim is on one of BASELINES, too: then there is a verdict for each of KINDS."""
+    terms = [side for one in claim.orderings for side in (one.smaller, one.greater) if isinstance(side, Term)]
+    return any(term.scheme in BASELINES for term in terms)
+
+
+def column(claims: Sequence[Claim], runs: Runs, candidate: str, reading: str, kind: str = KINDS[0]) -> list[Verdict]:
+    """Verdicts on all claims that are orderings, for one candidate under one reading: one family of comparisons.
+
+    With baselines of another kind than the first, verdicts on the claims that are on baselines.
+    """
+    judged = [claim for claim in claims if claim.orderings and (kind == KINDS[0] or has_baselines(claim))]
+    scenario = load(next(iter(runs)).preset)
+    players = {name: baseline(name, candidate, kind, scenario) for name in BASELINES}
+    cases = [Case(claim, candidate, reading, phase, kind, players) for claim in judged for phase in phases(claim)]
     if not supports(candidate, reading):
-        return [Verdict(case.claim.id, candidate, reading, case.phase, NOT_APPLICABLE) for case in cases]
+        return [
+            Verdict(case.claim.id, candidate, reading, case.phase, NOT_APPLICABLE, baselines=kind) for case in cases
+        ]
     decisions = iter(decide([_difference(one, runs, case) for case in cases for one in case.claim.orderings]))
     return [_verdict(case, tuple(next(decisions) for _ in case.claim.orderings), runs) for case in cases]
 
@@ -101,7 +142,7 @@ def _verdict(case: Case, decisions: tuple[Decision, ...], runs: Runs) -> Verdict
     labels = tuple(one.sentence() for one in orderings)
     why = _why(orderings[at], decisions[at], runs, case)
     about = (case.claim.id, case.candidate, case.reading, case.phase)
-    return Verdict(*about, verdict(decisions), labels, decisions, at, "ratio", why)
+    return Verdict(*about, verdict(decisions), labels, decisions, at, "ratio", why, baselines=case.kind)
 
 
 def _difference(ordering: Ordering, runs: Runs, case: Case) -> np.ndarray:
@@ -126,15 +167,17 @@ def value(term: Term | float, runs: Runs, case: Case) -> np.ndarray:
 
 def _job_of(term: Term, runs: Runs, case: Case) -> tuple[FigureJob, int]:
     """The job whose arrays hold a term, and the index of its arrival probability."""
-    figure, scheme = case.claim.figure, case.candidate if term.scheme == PROPOSED else term.scheme
+    figure, player = case.claim.figure, (case.candidate, ())
+    if term.scheme != PROPOSED:
+        player = case.baselines[term.scheme]
     for job in runs:
-        if (job.figure, job.scheme, job.reading) != (figure, scheme, case.reading):
+        if (job.figure, (job.scheme, job.settings), job.reading) != (figure, player, case.reading):
             continue
         if figure == "8":
             return job, job.arrival_probs.index(cast(float, term.at))
         if figure != "9" or job.devices == term.at:
             return job, 0
-    raise KeyError(f"no run of {scheme} for {term}")
+    raise KeyError(f"no run of {player} for {term}")
 
 
 def _why(ordering: Ordering, decision: Decision, runs: Runs, case: Case) -> str:
@@ -156,18 +199,20 @@ def _why(ordering: Ordering, decision: Decision, runs: Runs, case: Case) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def step_ratio(job: FigureJob) -> np.ndarray:
-    """(blocks,) alpha_t / alpha_0 of the learning steps of a job's scheme."""
+def step_ratio(job: FigureJob, party: str = "device") -> np.ndarray:
+    """(blocks,) alpha_t / alpha_0 of the learning steps of a job's scheme, of its "device" or its "server"."""
     given = {**hyperparameters(job.scheme), **job.scenario().schemes.get(job.scheme, {})}
-    return np.maximum((1.0 + np.arange(job.blocks)) ** -float(given["decay"]), given.get("min_step", 0.0))
+    decay = float(given.get(f"{party}_decay", given["decay"]))
+    return np.maximum((1.0 + np.arange(job.blocks)) ** -decay, given.get("min_step", 0.0))
 
 
 def _at_the_end(term: Term, runs: Runs, case: Case) -> str:
     """The relative change at the end of the run, and what it would be with the initial step (medians of replicates)."""
     job, point = _job_of(term, runs, case)
-    change = runs[job][CHANGES[str(term.at)]][point]
+    name = CHANGES[str(term.at)]
+    change, party = runs[job][name][point], name.partition("_")[0]
     end = slice(-(LATE[1] - LATE[0]), None)
-    last, unshrunk = (float(np.median(each[:, end])) for each in (change, change / step_ratio(job)))
+    last, unshrunk = (float(np.median(each[:, end])) for each in (change, change / step_ratio(job, party)))
     return f"at the end the relative change is {last:.2g}, with the initial step it would be {unshrunk:.2g}"
 
 

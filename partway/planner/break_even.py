@@ -7,13 +7,14 @@ Where the scenario gives a noise density, the noise power grows with the bandwid
 total, h stays as it is. Either way more bandwidth never makes a cut more expensive, and both thresholds are unique.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partway.programs import kept_jit
+from partway.pytree import cast_floats, host_array
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device
 
@@ -41,39 +42,55 @@ def break_even(device: Device, price: float, fixed_noise: bool = False) -> Break
     fixed_noise  whether the noise power is the same at every bandwidth
     """
     share = np.asarray(device.task.share)
-    local = one_task_cost(device, price, float(device.bandwidth_hz), share == 0)
-
-    def threshold(allowed: np.ndarray) -> float | None:
-        return _threshold(lambda hertz: one_task_cost(device, price, hertz, allowed, fixed_noise) < local)
-
-    return BreakEven(threshold(share > 0), threshold(share == 1))
+    with jax.enable_x64(True):
+        allowed = np.stack([share > 0, share == 1])
+        found = _thresholds(_in_float64(device), np.float64(price), share == 0, allowed, fixed_noise=fixed_noise)
+    return BreakEven(*(float(hertz) if np.isfinite(hertz) else None for hertz in np.asarray(found)))
 
 
 def one_task_cost(
     device: Device, price: float, bandwidth_hz: float, allowed: np.ndarray | None = None, fixed_noise: bool = False
 ) -> float:
     """c(B), infinite if no cut is affordable; `allowed` (cuts,) selects the cuts, by default all."""
+    cuts = np.ones(len(device.task.share), bool) if allowed is None else allowed
     with jax.enable_x64(True):
-        feasible = jnp.ones(len(device.task.share), bool) if allowed is None else jnp.asarray(allowed)
-        task = replace(device.task, feasible=feasible)
-        gain = device.mean_gain * (1.0 if fixed_noise else device.bandwidth_hz / bandwidth_hz)
-        changed = replace(device, bandwidth_hz=jnp.float64(bandwidth_hz), task=task)
-        return float(_cost_of_one(changed, jnp.float64(gain), jnp.float64(price)))
+        numbers = np.float64(price), np.float64(bandwidth_hz)
+        return float(_cost_compiled(_in_float64(device), *numbers, cuts, fixed_noise=fixed_noise))
 
 
-@jax.jit
-def _cost_of_one(device: Device, gain: jax.Array, price: jax.Array) -> jax.Array:
-    return best_cuts(device, gain, price).cost[1]
+def _in_float64(device: Device) -> Device:
+    return cast_floats(device, "float64", host_array)
 
 
-def _threshold(pays: Callable[[float], bool]) -> float | None:
-    """The bandwidth from which it pays, by bisection of its logarithm."""
-    if not pays(MAX_HZ):
-        return None
-    if pays(MIN_HZ):
-        return MIN_HZ
-    low, high = MIN_HZ, MAX_HZ
-    for _ in range(BISECTIONS):
-        middle = float(np.sqrt(low * high))
-        low, high = (low, middle) if pays(middle) else (middle, high)
-    return high
+def _cost(device: Device, price: jax.Array, hertz: jax.Array, allowed: jax.Array, fixed_noise: bool) -> jax.Array:
+    gain = device.mean_gain * (1.0 if fixed_noise else device.bandwidth_hz / hertz)
+    changed = replace(device, bandwidth_hz=hertz, task=replace(device.task, feasible=allowed))
+    return best_cuts(changed, gain, price).cost[1]
+
+
+_cost_compiled = kept_jit(static_argnames=["fixed_noise"])(_cost)
+
+
+@kept_jit(static_argnames=["fixed_noise"])
+def _thresholds(device: Device, price: jax.Array, local: jax.Array, allowed: jax.Array, fixed_noise: bool) -> jax.Array:
+    """(rows,) the bandwidth from which the cuts of each row of `allowed` (rows, cuts) cost less than those of `local`.
+
+    By bisection of its logarithm: infinite if there is none up to MAX_HZ, MIN_HZ if it is that or less.
+    """
+    least = _cost(device, price, device.bandwidth_hz, local, fixed_noise)
+
+    def threshold(cuts: jax.Array) -> jax.Array:
+        def pays(hertz: jax.Array) -> jax.Array:
+            return _cost(device, price, hertz, cuts, fixed_noise) < least
+
+        def halve(_: int, limits: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low, high = limits
+            middle = jnp.sqrt(low * high)
+            enough = pays(middle)
+            return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+        lowest, highest = jnp.float64(MIN_HZ), jnp.float64(MAX_HZ)
+        _, high = jax.lax.fori_loop(0, BISECTIONS, halve, (lowest, highest))
+        return jnp.where(pays(lowest), MIN_HZ, jnp.where(pays(highest), high, jnp.inf))
+
+    return jax.vmap(threshold)(allowed)

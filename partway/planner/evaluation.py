@@ -11,7 +11,8 @@ m blocks in which the server finishes the task, 1 unless f_max is too low for it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,6 @@ import numpy as np
 
 from partway.bound.lower_bound import Bound
 from partway.dnn.cuts import sent_bits
-from partway.experiments.comparison import OnProgress
 from partway.experiments.preparation import prepare
 from partway.experiments.statistics import count_unstable
 from partway.formatting import number
@@ -27,11 +27,15 @@ from partway.measurement.latency import finish_times
 from partway.measurement.metrics import DeviceTraces
 from partway.planner.context import DeviceContext
 from partway.planner.plan import PlanRule, plan_table
-from partway.pytree import cast_floats
+from partway.programs import kept_jit
+from partway.pytree import cast_floats, host_array, record
 from partway.schemes import find_scheme, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout
-from partway.system.equations import affordable_bits, device_energy, feasible_action, server_energy
+from partway.system.equations import affordable_bits, feasible_action, local_work, power_for, server_energy
 from partway.system.types import Device, DeviceAction, Server
+
+if TYPE_CHECKING:
+    from partway.experiments.comparison import OnProgress  # which imports xarray
 
 PERCENTILE = 0.95
 
@@ -65,7 +69,7 @@ def run_scheme(
     seeds: Sequence[int],
     blocks: int,
     bound: Bound | None,
-    on_progress: OnProgress,
+    on_progress: "OnProgress",
 ) -> Run:
     """A run of the scheme in the world of the device, with traces; `oracle` gets the tables of the bound."""
     certificate = None if bound is None else bound.certificate
@@ -91,9 +95,9 @@ def policy_outcome(target: DeviceContext, name: str, simulated: Run, price: floa
         np.asarray(getattr(traces, field), np.float64)[:, warmup:, target.index]
         for field in ("started", "offload", "power", "cost")
     )
+    device_j = target.block_j(started - offload, power)
     tasks = float(np.sum(np.asarray(traces.arrivals)[:, warmup:, :, target.index]))
     fleet_tasks = float(np.sum(np.asarray(metrics.arrived)[:, warmup:]))
-    device_j = device.energy_coef * (started - offload) ** 3 + device.slot_s * power
     server_j = np.asarray(metrics.server_energy_j, np.float64)[:, warmup:]
     mean_latency_s, p95_latency_s = _latency(target, traces, warmup)
     return PolicyOutcome(
@@ -171,66 +175,88 @@ class SingleTask:
 
 
 def single_tasks(target: DeviceContext, rule: PlanRule) -> list[SingleTask]:
-    """The choice of the rule for a single task, running it locally at two CPU rates, and offloading all of it."""
-    parties = target.device, target.world.server, target.cpu_max_hz
-    local = single_task("all local", *parties, offload=0.0)
-    remote = single_task("all remote", *parties, offload=1.0)
-    return [_recommended(target, rule), local, at_full_speed(local, target.device), remote]
-
-
-def _recommended(target: DeviceContext, rule: PlanRule) -> SingleTask:
+    """The choice of the rule for a single task, running it locally, and offloading all of it."""
     plan, name = plan_table(target, rule, np.ones(1), np.ones(1)), "recommended"
-    if not plan.started[0, 0]:
-        return SingleTask(name, "the plan waits for a better channel or more tasks", np.nan, np.nan, np.nan)
-    return single_task(name, target.device, target.world.server, target.cpu_max_hz, float(plan.offload[0, 0]))
-
-
-def single_task(name: str, device: Device, server: Server, cpu_max_hz: float, offload: float) -> SingleTask:
-    """A task of which the fraction `offload` is sent; the device runs the other part at one rate through the block."""
-    with jax.enable_x64(True):
-        device, server = cast_floats((device, server), "float64")
-        action = DeviceAction(started=jnp.float64(1.0), offload=jnp.float64(offload))
-        bits, reason = float(sent_bits(device.task, action.offload)), _infeasible(device, action)
-        device_j = float(device_energy(device, device.mean_gain, action))
-        slot_s, block_s = float(device.slot_s), float(device.slot_s * device.slots)
-        server_s, server_j = _serve(server, offload * float(device.server_work), block_s)
-    cpu_hz = (1.0 - offload) / float(device.capacity) * cpu_max_hz
-    if reason:
-        return SingleTask(name, reason, offload, bits, cpu_hz)
-    radio_s, wait_s = (slot_s, block_s) if offload > 0 else (0.0, 0.0)
-    return SingleTask(name, "", offload, bits, cpu_hz, block_s, radio_s, wait_s, server_s, device_j, server_j)
-
-
-def _infeasible(device: Device, action: DeviceAction) -> str:
-    """Why the action is infeasible for one task at the mean channel gain; "" if it is feasible."""
-    feasible = feasible_action(device, jnp.float64(1.0), device.mean_gain, action)
-    if float(feasible.offload) != float(action.offload):
-        capacity = affordable_bits(device, device.mean_gain, device.tx_power_max_w)
-        kbit = [number(float(bits) / 1e3) for bits in (sent_bits(device.task, action.offload), capacity)]
-        return f"the radio is too slow: {kbit[0]} kbit to send, the radio slot carries {kbit[1]} kbit"
-    if float(feasible.started) < 1:
-        block_s = float(device.slot_s * device.slots)
-        needed_s = float((1.0 - action.offload) / device.capacity) * block_s
-        return f"the CPU is too slow: {number(needed_s)} s at f_max, a block has {number(block_s)} s"
-    return ""
-
-
-def at_full_speed(local: SingleTask, device: Device) -> SingleTask:
-    """The whole task run at f_max: W / f_max [s], xi W f_max^2 [J]. No policy does so: they use the whole block."""
-    speedup = float(device.capacity)
-    return replace(
-        local,
-        name="all local, f_max",
-        cpu_hz=local.cpu_hz * speedup,
-        device_s=local.device_s / speedup,
-        device_j=local.device_j * speedup**2,
+    local, remote, chosen = of_one_task(
+        target, ("all local", "all remote", name), (0.0, 1.0, float(plan.offload[0, 0]))
     )
+    if not plan.started[0, 0]:
+        chosen = SingleTask(name, "the plan waits for a better channel or more tasks", np.nan, np.nan, np.nan)
+    return [chosen, local, remote]
 
 
-def _serve(server: Server, work: float, block_s: float) -> tuple[float, float]:
-    """(time [s], energy [J]) of a server that does `work` [mean tasks], as much as possible in each block."""
-    block_capacity = float(server.slot_capacity) * server.slots
-    blocks = int(np.ceil(work / block_capacity))
-    served = [min(block_capacity, work - block * block_capacity) for block in range(blocks)]
-    service_per_slot = jnp.array(served)[:, None] / server.slots * jnp.ones(server.slots)
-    return blocks * block_s, float(jnp.sum(server_energy(server, service_per_slot)))
+def of_one_task(target: DeviceContext, names: Sequence[str], offloads: Sequence[float]) -> list[SingleTask]:
+    """A task of which the fraction is sent; the device runs the other part at one rate through the block."""
+    with jax.enable_x64(True):
+        parties = cast_floats((target.device, target.world.server), "float64", host_array)
+        found = jax.tree.map(np.asarray, _closed_form(*parties, np.asarray(offloads, np.float64)))
+    each = [jax.tree.map(lambda leaf: float(leaf[i]), found) for i in range(len(names))]  # noqa: B023  used at once
+    return [_single_task(target, *about) for about in zip(names, offloads, each, strict=True)]
+
+
+@record
+class _ClosedForm:
+    """What equations (1)-(7) say of tasks that are offloaded in part, (choices,) each.
+
+    bits      to send [bit]                      max_bits     that the radio slot carries [bit]
+    offload   of the feasible action             started      of the feasible action
+    power     transmit power [W]                 local        work at the device [tasks]
+    blocks    in which the server works          server_j     its energy [J]
+    """
+
+    bits: jax.Array
+    max_bits: jax.Array
+    offload: jax.Array
+    started: jax.Array
+    power: jax.Array
+    local: jax.Array
+    blocks: jax.Array
+    server_j: jax.Array
+
+
+@kept_jit()
+def _closed_form(device: Device, server: Server, offloads: jax.Array) -> _ClosedForm:
+    def of_one(offload: jax.Array) -> _ClosedForm:
+        action = DeviceAction(started=jnp.ones_like(offload), offload=offload)
+        feasible = feasible_action(device, action.started, device.mean_gain, action)
+        limit = affordable_bits(device, device.mean_gain, device.tx_power_max_w)
+        # the server does as much as possible in each block, at equal rates in all slots
+        work, capacity = offload * device.server_work, server.slot_capacity * server.slots
+        full = jnp.floor(work / capacity)
+        rest = jnp.maximum(work - full * capacity, 0.0)
+        full_j, rest_j = (
+            server_energy(server, jnp.full(server.slots, done / server.slots)) for done in (capacity, rest)
+        )
+        return _ClosedForm(
+            sent_bits(device.task, offload),
+            limit,
+            feasible.offload,
+            feasible.started,
+            power_for(device, device.mean_gain, offload),
+            local_work(action),
+            full + (rest > 0),
+            full * full_j + rest_j,
+        )
+
+    return jax.vmap(of_one)(offloads)
+
+
+def _single_task(target: DeviceContext, name: str, offload: float, found: _ClosedForm) -> SingleTask:
+    reason, cpu_hz = _infeasible(target, offload, found), float(target.cpu_hz(found.local))
+    if reason:
+        return SingleTask(name, reason, offload, float(found.bits), cpu_hz)
+    radio_s, wait_s = (target.scenario.slot_s, target.block_s) if offload > 0 else (0.0, 0.0)
+    times = target.block_s, radio_s, wait_s, float(found.blocks) * target.block_s
+    device_j = float(target.block_j(found.local, found.power))
+    return SingleTask(name, "", offload, float(found.bits), cpu_hz, *times, device_j, float(found.server_j))
+
+
+def _infeasible(target: DeviceContext, offload: float, found: _ClosedForm) -> str:
+    """Why the action is infeasible for one task at the mean channel gain; "" if it is feasible."""
+    if float(found.offload) != offload:
+        kbit = [number(float(bits) / 1e3) for bits in (found.bits, found.max_bits)]
+        return f"the radio is too slow: {kbit[0]} kbit to send, the radio slot carries {kbit[1]} kbit"
+    if float(found.started) < 1:
+        needed_s = float(target.full_speed_s(found.local))
+        return f"the CPU is too slow: {number(needed_s)} s at f_max, a block has {number(target.block_s)} s"
+    return ""

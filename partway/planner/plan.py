@@ -16,9 +16,10 @@ from partway.controllers.block import received
 from partway.controllers.postdecision import PostDecision, planned, value_left
 from partway.errors import InputError
 from partway.planner.context import DeviceContext
-from partway.pytree import cast_floats
+from partway.programs import kept_jit
+from partway.pytree import cast_floats, host_array
 from partway.simulation.rollout import Run
-from partway.system.equations import data_rate
+from partway.system.equations import data_rate, local_work
 from partway.system.fading import fading_quantile
 from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
@@ -85,16 +86,16 @@ def learned_rule(target: DeviceContext, simulated: Run) -> PlanRule:
 def plan_table(target: DeviceContext, rule: PlanRule, queues: np.ndarray, fading: np.ndarray) -> PlanTable:
     """The decisions of the rule for every queue length (queues,) and fading (fading,)."""
     with jax.enable_x64(True):
-        device = cast_floats(target.device, "float64")
+        device = cast_floats(target.device, "float64", host_array)
         numbers = (rule.value, rule.slope, rule.discount, rule.price, queues, fading)
-        action = _decisions(device, *(jnp.asarray(each, jnp.float64) for each in numbers))
+        action = _decisions(device, *(np.asarray(each, np.float64) for each in numbers))
     started, offload = np.asarray(action.started), np.asarray(action.offload)
-    rows, cpu_hz = target.rows(offload), (started - offload) / float(target.device.capacity) * target.cpu_max_hz
+    rows, local = target.rows(offload), np.asarray(local_work(action))
     bits = np.asarray(target.device.task.bits)[rows]
-    return PlanTable(queues, fading, started, target.cuts[rows], offload, bits, cpu_hz)
+    return PlanTable(queues, fading, started, target.cuts[rows], offload, bits, target.cpu_hz(local))
 
 
-@jax.jit
+@kept_jit()
 def _decisions(
     device: Device,
     value: jax.Array,
@@ -120,8 +121,12 @@ def max_efficiency(target: DeviceContext, fading: np.ndarray) -> np.ndarray:
     if np.isinf(device.tx_power_max_w):
         return np.full(fading.shape, np.nan)
     with jax.enable_x64(True):
-        rate = data_rate(device, jnp.asarray(fading * device.mean_gain), jnp.asarray(device.tx_power_max_w))
-        return np.asarray(rate / device.bandwidth_hz)
+        return np.asarray(_rate_at_full_power(device, fading)) / device.bandwidth_hz
+
+
+@kept_jit()
+def _rate_at_full_power(device: Device, fading: jax.Array) -> jax.Array:
+    return data_rate(device, fading * device.mean_gain, device.tx_power_max_w)
 
 
 def printed_plan(target: DeviceContext, rule: PlanRule) -> PlanTable:

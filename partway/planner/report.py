@@ -1,4 +1,4 @@
-"""The result of `partway cut`: one sentence, tables for the terminal, and a JSON document."""
+"""The second answer of `partway cut`, under load: one sentence, tables for the terminal, and a JSON document."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from partway.errors import shorten
 from partway.formatting import number, plain, prefixed
+from partway.planner.answer import OneTask
 from partway.planner.break_even import MAX_HZ, MIN_HZ, BreakEven
 from partway.planner.context import DeviceContext
 from partway.planner.evaluation import PolicyOutcome, SingleTask
@@ -24,8 +25,8 @@ from partway.planner.plan import (
 )
 from partway.system.fading import fading_quantile
 from partway.tables import Grid
+from partway.units import quantity
 
-SCHEMA_VERSION = 2
 MAX_NAME = 44
 """Characters of a tensor's name that are shown in a sentence."""
 PLAN_LEGEND = (
@@ -33,21 +34,21 @@ PLAN_LEGEND = (
     "lower channel gain; gain / mean and, if the transmit power is limited, bit/s/Hz at full power."
 )
 SINGLE_TASK_LEGEND = (
-    "One task, in closed form: it arrives at the start of a block, all queues are empty, the channel gain is at its "
-    "mean. Its latency is a block at the device, a radio slot, the wait for the server's next block, and that block; a "
-    "task that arrives within a block first waits for the next one. f_max is shown for comparison: no policy runs a "
-    "single task at f_max."
+    "One task in blocks, in closed form: it arrives at the start of a block, all queues are empty, the channel gain is "
+    "at its mean. Its latency is a block at the device, a radio slot, the wait for the server's next block, and that "
+    "block; a task that arrives within a block first waits for the next one."
 )
 OUTCOMES_LEGEND = (
     "Simulation: this device, all devices with the same policy (cost: waiting, energy, price of the offloaded work)."
 )
+TITLE = "Under load, simulated"
 WORD_COLUMNS = ("after", "choice", "policy")
 """Headers of left-aligned columns."""
 
 
 @dataclass(frozen=True)
 class CutResult:
-    """The result of `partway cut`.
+    """The second answer of `partway cut`.
 
     source        where the plan comes from, in words
     single_tasks  the choices for a single task, in closed form
@@ -70,12 +71,8 @@ class CutResult:
         return typical_plan(self.target, self.rule)
 
 
-def hertz(value: float) -> str:
-    """A frequency for a sentence, such as 1.2 GHz."""
-    for unit, size in (("THz", 1e12), ("GHz", 1e9), ("MHz", 1e6), ("kHz", 1e3)):
-        if value >= size:
-            return f"{number(value / size)} {unit}"
-    return f"{number(value)} Hz"
+def _hertz(value: Any) -> str:
+    return quantity(float(value), "Hz")
 
 
 def headline(result: CutResult) -> str:
@@ -85,7 +82,7 @@ def headline(result: CutResult) -> str:
     state = f"With {queue} task{'s' * (queue != 1)} waiting and the channel gain at its mean"
     if not started:
         return f"{state}: start no task in this block."
-    cpu, kbit = f"with the CPU at {hertz(float(plan.cpu_hz[0, 0]))}", f"{number(float(plan.bits[0, 0]) / 1e3)} kbit"
+    cpu, kbit = f"with the CPU at {_hertz(plan.cpu_hz[0, 0])}", f"{number(float(plan.bits[0, 0]) / 1e3)} kbit"
     if offload == 0:
         return f"{state}: run {started if started > 1 else 'it'} locally {cpu}; send nothing."
     run, last = [f"{started - 1} locally"] * (started > 1), "the next" if started > 1 else "it"
@@ -116,40 +113,76 @@ def notes(result: CutResult) -> list[str]:
     ]
 
 
+def why_it_differs(result: CutResult, first: OneTask) -> list[str]:
+    """Why the latency is not that of the first answer, and whether the deadline is met under load."""
+    scenario, one, plan = result.target.scenario, first.recommended, result.typical()
+    slot, block = (quantity(each, "s") for each in (scenario.slot_s, result.target.block_s))
+    arriving = result.target.arrivals_per_block * scenario.devices / result.target.block_s
+    devices = f"{scenario.devices} devices share" if scenario.devices > 1 else "one device has"
+    sentences = [
+        f"One task alone takes {quantity(one.latency_s, 's', 4)}. Here {devices} the server, "
+        f"{number(arriving)} tasks arrive per second, the channel fades, and time is in blocks of {block}: a task "
+        f"waits for the next block, a tensor is sent in one slot of {slot} after it, the server works in blocks, too."
+    ]
+    cpu_hz = float(plan.cpu_hz[0, 0])
+    if 0 < cpu_hz < result.target.cpu_max_hz * (1 - 1e-6):
+        saved = (cpu_hz / result.target.cpu_max_hz) ** 2
+        sentences.append(
+            f"The plan waits for the CPU to save energy: at {_hertz(cpu_hz)} instead of "
+            f"{_hertz(result.target.cpu_max_hz)} the same work takes the whole block and {saved:.0%} of the energy."
+        )
+    if first.question.link.rtt_s:
+        sentences.append("The simulation has no round trip.")
+    deadline_s, (recommended, *_) = first.question.deadline_s, result.outcomes or (None,)
+    if deadline_s is not None and recommended is not None and not recommended.unstable:
+        p95_s = recommended.p95_latency_s
+        sentences.append(_under_load(deadline_s, p95_s, result.target.block_s))
+    return sentences
+
+
+def _under_load(deadline_s: float, p95_s: float, block_s: float) -> str:
+    words = f"Deadline {quantity(deadline_s, 's', 4)} under load"
+    if p95_s <= deadline_s:
+        return f"{words}: met, 95 % of the tasks take at most {quantity(p95_s, 's')}."
+    shorter = "; blocks are longer than the deadline: set a shorter slot_s" if block_s > deadline_s else ""
+    late = f"95 % of the tasks take up to {quantity(p95_s, 's')}" if np.isfinite(p95_s) else "more than 5 % take longer"
+    return f"{words}: NOT MET, {late}{shorter}."
+
+
 def break_even_sentence(result: CutResult) -> str:
     """The bandwidths from which offloading pays."""
-    bandwidth, even = hertz(float(result.target.device.bandwidth_hz)), result.break_even
+    bandwidth, even = _hertz(result.target.device.bandwidth_hz), result.break_even
     noise = "total noise" if result.target.fixed_noise else "noise density"
     return (
-        f"For one waiting task, the mean channel gain and a constant {noise} (bandwidth now {bandwidth}): "
-        f"offloading a part pays {_from(even.offloading_hz)}; all remote costs less than all local "
+        f"By cost, not by latency, for one waiting task, the mean channel gain and a constant {noise} (bandwidth now "
+        f"{bandwidth}): offloading a part pays {_from(even.offloading_hz)}; all remote costs less than all local "
         f"{_from(even.all_remote_hz)}."
     )
 
 
 def _from(value: float | None) -> str:
     if value is None:
-        return f"at no bandwidth up to {hertz(MAX_HZ)}"
-    return f"at {hertz(value)} and below" if value == MIN_HZ else f"from {hertz(value)}"
+        return f"at no bandwidth up to {_hertz(MAX_HZ)}"
+    return f"at {_hertz(value)} and below" if value == MIN_HZ else f"from {_hertz(value)}"
 
 
-def details_table(result: CutResult) -> Group:
-    """The whole result for a terminal."""
+def details_table(result: CutResult, first: OneTask | None = None) -> Group:
+    """The second answer for a terminal; `first`: to say why it differs."""
     return Group(
-        Text(headline(result), style="bold"),
+        Text(f"{TITLE}. {headline(result)}", style="bold"),
+        *(Text(sentence) for sentence in (why_it_differs(result, first) if first else ())),
         *(Text(note, style="dim") for note in notes(result)),
+        *(("", Text(OUTCOMES_LEGEND), _outcomes_grid(result)) if result.outcomes else ()),
+        *(Text(f"{each.name}: the queue of the {each.unstable} grows") for each in result.outcomes if each.unstable),
+        "",
+        Text(SINGLE_TASK_LEGEND),
+        _single_task_grid(result),
+        *(Text(f"{task.name}: {task.reason}") for task in result.single_tasks if task.reason),
         "",
         Text(PLAN_LEGEND),
         _plan_grid(result),
         "",
         _cuts_grid(result),
-        "",
-        Text(SINGLE_TASK_LEGEND),
-        _single_task_grid(result),
-        *(Text(f"{task.name}: {task.reason}") for task in result.single_tasks if task.reason),
-        *(("", Text(OUTCOMES_LEGEND), _outcomes_grid(result)) if result.outcomes else ()),
-        *(Text(f"{each.name}: the queue of the {each.unstable} grows") for each in result.outcomes if each.unstable),
-        "",
         Text(break_even_sentence(result)),
     )
 
@@ -180,7 +213,7 @@ def _cell(plan: PlanTable, i: int, j: int) -> str:
     if not started:
         return "wait"
     cut = "all local" if offload == 0 else f"cut {plan.cut[i, j]}" if plan.cut[i, j] else "send input"
-    cpu = hertz(float(plan.cpu_hz[i, j])) if started > offload else "CPU off"
+    cpu = _hertz(plan.cpu_hz[i, j]) if started > offload else "CPU off"
     return f"{started}, {cut}\n{cpu}"
 
 
@@ -204,7 +237,9 @@ def _single_task_grid(result: CutResult) -> Grid:
             continue
         values = (task.latency_s, task.device_s, task.radio_s, task.wait_s, task.server_s, task.device_j, task.server_j)
         cells = ["infeasible", *["-"] * 6] if task.reason else map(number, values)
-        grid.add_row(task.name, str(_cut_of(result.target, task)), hertz(task.cpu_hz) if task.cpu_hz else "off", *cells)
+        grid.add_row(
+            task.name, str(_cut_of(result.target, task)), _hertz(task.cpu_hz) if task.cpu_hz else "off", *cells
+        )
     return grid
 
 
@@ -224,8 +259,8 @@ def _outcomes_grid(result: CutResult) -> Grid:
     return grid
 
 
-def as_json(result: CutResult) -> dict[str, Any]:
-    """The result for other programs; null for numbers that do not exist.
+def as_json(result: CutResult, first: OneTask) -> dict[str, Any]:
+    """The second answer for other programs; null for numbers that do not exist.
 
     `single_task.choices` has the fields of `SingleTask`; `reason` says why times and energies are null.
     """
@@ -237,10 +272,9 @@ def as_json(result: CutResult) -> dict[str, Any]:
     ]
     tasks = [{"cut": _cut_of(target, task), "latency_s": task.latency_s} | asdict(task) for task in result.single_tasks]
     document = {
-        "schema_version": SCHEMA_VERSION,
         "recommendation": headline(result),
+        "why_it_differs": why_it_differs(result, first),
         "notes": notes(result),
-        "profile": target.profile.name,
         "device": target.index,
         "mean_gain_per_w": float(target.device.mean_gain),
         "price": result.rule.price,
@@ -250,7 +284,6 @@ def as_json(result: CutResult) -> dict[str, Any]:
         "single_task": {"assumptions": SINGLE_TASK_LEGEND, "choices": tasks},
         "simulated": [asdict(outcome) for outcome in result.outcomes],
         "break_even_hz": {"offloading": result.break_even.offloading_hz, "all_remote": result.break_even.all_remote_hz},
-        "scenario": target.scenario.model_dump(mode="json", exclude_none=True),
     }
     return plain(document)
 

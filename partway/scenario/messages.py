@@ -52,12 +52,14 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[list[str], type[Section]]:
 
 
 def _suggestion(names: Sequence[str], section: type[Section]) -> str:
-    """A hint at the nearest field: one of the same table or group if any is near, else one of another table."""
+    """A hint: the field of that name in another table, the nearest of the same table or group, or of another table."""
     in_group = names[0] == "group" and len(names) == 3
     known = {*section.model_fields, *(GROUP_FIELDS if in_group else ())}
     if SYNONYMS.get(names[-1]) in known:
         return f"; did you mean '{SYNONYMS[names[-1]]}'?"
     elsewhere = {field: f"{table}.{field}" for table, other in reversed(TABLES.items()) for field in other.model_fields}
+    if names[-1] in elsewhere:
+        return f"; did you mean '{elsewhere[names[-1]]}'?"
     here, there = (_of_the_same_unit(names[-1], fields) for fields in (known, elsewhere))
     if near := closest(names[-1], here):
         return f"; did you mean '{near}'?"

@@ -29,6 +29,7 @@ NameOrPath = Annotated[
     str,
     Field(pattern=r"^\P{C}*$", max_length=4096, description="a name or a path of at most 4096 printable characters"),
 ]
+Tasks = Annotated[float, Field(ge=0, le=1e6)]
 Watts = Annotated[
     float,
     Field(allow_inf_nan=True, description="between 1e-15 and 1e12, or inf for no limit"),
@@ -80,9 +81,13 @@ class LayersTask(Section):
 
 
 class DeviceClass(Section):
-    """The parameters of one class of devices. Without `distance_m` a device has a random position."""
+    """The parameters of one class of devices. Without `distance_m` a device has a random position.
+
+    initial_queue_tasks  tasks that wait when the run begins, a whole number unless queue = "as_printed"
+    """
 
     arrival_prob: Probability
+    initial_queue_tasks: Tasks
     cpu_max_hz: Hertz
     capacitance: Capacitance
     macs_per_cycle: MacsPerCycle
@@ -104,8 +109,12 @@ class Group(Section):
 
 
 class ServerClass(Section):
-    """The edge server."""
+    """The edge server.
 
+    initial_queue_tasks  work that waits when the run begins, in mean tasks of the fleet
+    """
+
+    initial_queue_tasks: Tasks
     cpu_max_hz: Hertz
     capacitance: Capacitance
     macs_per_cycle: MacsPerCycle
@@ -130,7 +139,11 @@ class Radio(Section):
 
 
 class Scenario(Section):
-    """The system, its randomness and the objective; `schemes` maps scheme -> hyperparameter -> value."""
+    """The system, its randomness and the objective; `schemes` maps scheme -> hyperparameter -> value.
+
+    arrivals_seen  arrivals that a device sees when it acts: those of the "past" block, which are in its queue, or, as
+                   in the printed state, those of the "current" one, which are not yet (T6)
+    """
 
     devices: Annotated[int, Field(ge=1, le=10_000_000)]
     slots_per_block: Annotated[int, Field(ge=1, le=64)]
@@ -138,6 +151,7 @@ class Scenario(Section):
     discount: Annotated[float, Field(gt=0, le=0.999999)]
     objective: Literal["average", "discounted"]
     queue: Literal["conserving", "as_printed"]
+    arrivals_seen: Literal["past", "current"]
     placement_seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
     broadcast_delay_blocks: Annotated[int, Field(ge=0, le=1000)]
     weights: Weights
@@ -158,6 +172,8 @@ class Scenario(Section):
         _check_groups(self)
         if self.queue == "as_printed":
             _check_as_printed(self)
+        else:
+            _check_whole_queues(self)
         return self
 
     def device_classes(self) -> list[DeviceClass]:
@@ -237,6 +253,17 @@ def _check_groups(scenario: Scenario) -> None:
         raise ValueError(f"group: the counts must sum to devices = {scenario.devices}, got {sum(counts)}")
     if fractions and abs(math.fsum(fractions) - 1) > 1e-9:
         raise ValueError(f"group: the fractions must sum to 1, got {compact(math.fsum(fractions))}")
+
+
+def _check_whole_queues(scenario: Scenario) -> None:
+    """Raise ValueError unless every device starts with a whole number of tasks: the queue holds no fractions."""
+    classes = [(f"group.{i}", group.device) for i, group in enumerate(scenario.group)] or [("device", scenario.device)]
+    for where, device in classes:
+        if device.initial_queue_tasks % 1:
+            raise ValueError(
+                f"{where}.initial_queue_tasks must be a whole number with queue = 'conserving', "
+                f"got {compact(device.initial_queue_tasks)}"
+            )
 
 
 def _check_as_printed(scenario: Scenario) -> None:

@@ -24,12 +24,12 @@ from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
 from partway.errors import shorten
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
-from partway.programs import kept_jit
-from partway.pytree import cast_floats
+from partway.programs import RUNS_ONCE, kept_jit
+from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
-from partway.simulation.sharding import reshard, shard, squeeze_shared
+from partway.simulation.sharding import reshard, shard, shared_once, squeeze_shared
 from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
@@ -136,7 +136,7 @@ def trace_blocks(world: World, pair: ControllerPair, precision: str) -> None:
 
     with jax.enable_x64(precision == "float64"):
         batch = _batch(world, None, "trace", [0], precision)
-        concrete, own = cast_floats(batch.world, precision), _as_arrays(pair, precision)
+        concrete, own = cast_floats(batch.world, precision), floats_as_arrays(pair, precision)
         jax.eval_shape(blocks, concrete, own, batch.seeds[0], batch.init_keys[0], batch.action_keys[0])
 
 
@@ -195,20 +195,15 @@ def stack(trees: Sequence[T], every: bool = False) -> tuple[T, Stacked]:
 
 def _squeezed(world: World) -> World:
     """The world with what all devices share once."""
-    return replace(world, devices=squeeze_shared(world.devices))
+    waiting = shared_once(world.initial_tasks)
+    return replace(world, devices=squeeze_shared(world.devices), initial_tasks=waiting)
 
 
 def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], precision: str) -> tuple[Any, Carry]:
-    several = [_as_arrays(each, precision) for each in _several(pairs)]
+    several = [floats_as_arrays(each, precision) for each in _several(pairs)]
     pair, stacked = stack(several, every=len(several) > 1)
     world = cast_floats(batch.world, precision)
     return _init_compiled(world, pair, batch.seeds, batch.init_keys, stacked=(batch.stacked, stacked))
-
-
-def _as_arrays(pair: ControllerPair, precision: str) -> ControllerPair:
-    """The pair with its hyperparameters as arrays: their values are no part of a compiled program."""
-    kinds = float | np.floating  # NumPy's float32 is no float of Python
-    return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, kinds) else leaf, pair)
 
 
 # Compiled calls
@@ -225,7 +220,7 @@ def _axes(tree: T, stacked: Stacked) -> T:
     return jax.tree.unflatten(jax.tree.structure(tree), [0 if has else None for has in stacked])
 
 
-@kept_jit(static_argnames=["stacked"])
+@kept_jit(static_argnames=["stacked"], compiler_options=RUNS_ONCE)
 def _init_compiled(
     world: World, pair: ControllerPair, seeds: jax.Array, keys: jax.Array, stacked: tuple[Stacked, Stacked]
 ) -> tuple[ControllerPair, Carry]:

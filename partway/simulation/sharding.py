@@ -71,10 +71,12 @@ def squeeze_shared(devices: Device) -> Device:
     All but `mean_gain`, which says how many there are.
     """
 
-    def once(leaf: Any) -> Any:
-        return leaf[..., :1] if isinstance(leaf, np.ndarray) and leaf.ndim and leaf.strides[-1] == 0 else leaf
+    return replace(jax.tree.map(shared_once, devices), mean_gain=devices.mean_gain)
 
-    return replace(jax.tree.map(once, devices), mean_gain=devices.mean_gain)
+
+def shared_once(leaf: Any) -> Any:
+    """An array of the fleet, (..., 1) where all devices share its values and NumPy repeats them."""
+    return leaf[..., :1] if isinstance(leaf, np.ndarray) and leaf.ndim and leaf.strides[-1] == 0 else leaf
 
 
 def broadcast_shared(devices: Device, count: int) -> Device:

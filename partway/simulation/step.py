@@ -19,11 +19,11 @@ from partway.controllers.block import (
     received,
 )
 from partway.pytree import record
-from partway.rng import per_device
+from partway.rng import block_keys, both_parties, per_device
 from partway.simulation.fleet import Fleet, FleetAhead, run_ahead, run_fleet
 from partway.simulation.sharding import broadcast_shared
 from partway.system.equations import inflow, next_device_queue, next_server_queue
-from partway.system.exogenous import PackedExogenous, gains, unpack
+from partway.system.exogenous import PackedExogenous, arrivals, gains, unpack
 from partway.system.signalling import delivered, enqueue, no_broadcast
 from partway.system.types import Broadcast, DeviceAction, ServerAction, State
 from partway.system.world import World
@@ -54,7 +54,7 @@ def step(
     ahead  what the devices do in this block, if `run_devices_ahead` has computed it
     """
     server, state = world.server, carry.state
-    key_devices, key_server = _block_keys(key, block)
+    key_devices, key_server = block_keys(key, block)
     view = server_view(state)
     service, out_of_range = act_server(pair.server, carry.server_state, server, view, key_server)
     if ahead is None:
@@ -92,7 +92,7 @@ def next_state(
     return State(
         q=next_device_queue(devices, state.q, actions, random.arrivals),
         gain=random.gain,
-        arrivals=random.arrivals,
+        arrivals=random.seen,
         backlog=next_server_queue(state.backlog, service.service_per_slot, sent),
         last_inflow=sent,
         broadcast_queue=enqueue(state.broadcast_queue, service.broadcast),
@@ -110,7 +110,7 @@ def run_devices_ahead(
 ) -> tuple[ControllerState, DeviceOutcome]:
     """The devices' states after `blocks` (T,), and what they do in them (T, K): for devices that use no broadcast."""
     count = carry.state.q.shape[-1]
-    keys = jax.vmap(lambda block: per_device(_block_keys(key, block)[0], count))(blocks)
+    keys = jax.vmap(lambda block: per_device(block_keys(key, block)[0], count))(blocks)
     views = device_views(pair.device, carry.state, no_broadcast(count, carry.state.q.dtype))
     return run_ahead(pair.device, carry.device_state, FleetAhead(world.devices, views, exogenous, keys), learning)
 
@@ -120,7 +120,7 @@ def init(world: World, pair: ControllerPair, seed: jax.Array, keys: jax.Array) -
     state, count = initial_state(world, seed), world.devices.mean_gain.shape[-1]
     devices = broadcast_shared(world.devices, count)
     controller = pair.device.setup(keys[0], devices)
-    key_devices, key_server = jax.random.split(keys[1])
+    key_devices, key_server = both_parties(keys[1])
     views = device_views(controller, state, no_broadcast(count, state.q.dtype))
     device_state = controller.init_fleet(devices, views, per_device(key_devices, count))
     server_state = pair.server.init(world.server, server_view(state), key_server)
@@ -128,15 +128,16 @@ def init(world: World, pair: ControllerPair, seed: jax.Array, keys: jax.Array) -
 
 
 def initial_state(world: World, seed: jax.Array) -> State:
-    """Empty queues, no broadcast on its way."""
+    """The scenario's queues, which are empty unless it says otherwise; no broadcast on its way."""
     mean, delay = world.devices.mean_gain, world.server.broadcast_delay_blocks
-    zero, nothing = jnp.zeros((), mean.dtype), no_broadcast(mean.shape[-1], mean.dtype)
+    nothing = no_broadcast(mean.shape[-1], mean.dtype)
+    past = jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype)
     return State(
-        q=jnp.zeros_like(mean),
+        q=jnp.broadcast_to(world.initial_tasks, mean.shape).astype(mean.dtype),
         gain=gains(world, seed, 0),
-        arrivals=jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype),
-        backlog=zero,
-        last_inflow=zero,
+        arrivals=past if world.devices.arrivals_seen == "past" else arrivals(world, seed, 0),
+        backlog=jnp.asarray(world.initial_backlog, mean.dtype),
+        last_inflow=jnp.zeros((), mean.dtype),
         broadcast_queue=jax.tree.map(lambda leaf: jnp.zeros((delay, *leaf.shape), leaf.dtype), nothing),
     )
 
@@ -159,9 +160,3 @@ def next_broadcast(controller: DeviceController, state: State, now: Broadcast) -
 def server_view(state: State) -> ServerView:
     """What the server sees."""
     return ServerView(state.backlog, state.last_inflow, state.q)
-
-
-def _block_keys(key: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The devices' and the server's key of a block."""
-    key_devices, key_server = jax.random.split(jax.random.fold_in(key, block))
-    return key_devices, key_server

@@ -1,5 +1,7 @@
 """What is random in a world, block by block: arrivals and channel gains, the same for every scheme."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +21,12 @@ class PackedExogenous:
     """`Exogenous` as it is stored, of one block or of many (...).
 
     arrival_bits  (..., words, K) uint32: one bit a slot, SLOTS_PER_WORD slots a word       gain  (..., K) [1/W]
+    next_arrival_bits  the same of the next block, where devices see them before they act; otherwise None
     """
 
     arrival_bits: jax.Array
     gain: jax.Array
+    next_arrival_bits: jax.Array | None = None
 
 
 def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
@@ -42,15 +46,24 @@ def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax
 
 
 def sample(world: World, seed: int | jax.Array, block: int | jax.Array) -> PackedExogenous:
-    """The arrivals of block t, or of each of many blocks (...), and the gain of block t + 1."""
-    return PackedExogenous(_arrival_bits(world, seed, block), gains(world, seed, jnp.asarray(block, jnp.uint32) + 1))
+    """The arrivals of block t, or of each of many blocks (...), and what is drawn in it of block t + 1."""
+    after = jnp.asarray(block, jnp.uint32) + 1
+    packed = PackedExogenous(_arrival_bits(world, seed, block), gains(world, seed, after))
+    if world.devices.arrivals_seen == "past":
+        return packed
+    return replace(packed, next_arrival_bits=_arrival_bits(world, seed, after))
 
 
 def unpack(slots: int, packed: PackedExogenous) -> Exogenous:
     """What is random in one block of `slots` slots."""
     slot = jnp.arange(slots, dtype=jnp.uint32)
-    bits = packed.arrival_bits[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
-    return Exogenous((bits & 1).astype(packed.gain.dtype), packed.gain)
+
+    def unpacked(words: jax.Array) -> jax.Array:
+        bits = words[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
+        return (bits & 1).astype(packed.gain.dtype)
+
+    arrived, ahead = unpacked(packed.arrival_bits), packed.next_arrival_bits
+    return Exogenous(arrived, packed.gain, arrived if ahead is None else unpacked(ahead))
 
 
 def unpack_arrivals(slots: int, arrival_bits: np.ndarray) -> np.ndarray:

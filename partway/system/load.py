@@ -6,8 +6,12 @@ import numpy as np
 
 from partway.dnn.cuts import MAX_EFFICIENCY
 from partway.scenario.schema import Scenario
+from partway.system.fading import fading_quantile
 from partway.system.types import ROUNDING, Device
 from partway.system.world import World
+
+INTERVALS = 64
+"""Of the fading, equally probable, over which a mean is taken."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def load_of(scenario: Scenario, world: World) -> Load:
         server_utilisation=float(work.sum() / at_server),
         system_utilisation=float(work.sum() / (own.sum() + at_server)),
         infeasible_devices=int(np.sum(infeasible)),
-        overloaded_devices=int(np.sum((arriving > _most_started(devices)) & ~infeasible)),
+        overloaded_devices=int(np.sum((arriving > _most_started_at_best(devices)) & ~infeasible)),
     )
 
 
@@ -78,7 +82,16 @@ def _usable_capacity(devices: Device) -> np.ndarray:
     return np.where(task.proportional, of_law, np.clip(np.max(of_cuts, axis=0), 0.0, capacity))
 
 
-def _most_started(devices: Device) -> np.ndarray:
+def most_started(devices: Device) -> np.ndarray:
+    """(K,) tasks that a device can start per block, the mean over the fading, from above: by intervals of the gain, as
+    if it were at the better end of each."""
+    best = [*fading_quantile(np.arange(1, INTERVALS) / INTERVALS), np.inf]
+    snr = np.asarray(devices.mean_gain * devices.tx_power_max_w / devices.snr_gap)
+    shares = (_largest_share(devices, np.log2(1 + x * snr)) for x in best)
+    return np.mean([np.floor(np.asarray(devices.capacity) + share + ROUNDING) for share in shares], axis=0)
+
+
+def _most_started_at_best(devices: Device) -> np.ndarray:
     """(K,) the most tasks that a device can start in a block on the best of channels."""
     return np.floor(np.asarray(devices.capacity) + _largest_share(devices, np.inf) + ROUNDING)
 

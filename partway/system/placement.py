@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
-from partway.rng import folded, rounds
 from partway.scenario.schema import Scenario
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
+from partway.threefry import folded, rounds
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,8 @@ class Placement:
 
 def sample_placement(scenario: Scenario) -> Placement:
     """Devices evenly over the ring between `min_distance_m` and `cell_radius_m`, with log-normal shadowing."""
+    from scipy.special import ndtri  # imported here: it takes a quarter of a second
+
     radio = scenario.radio
     zero, device = np.zeros(1, np.uint32), np.arange(scenario.devices, dtype=np.uint32)
     key = folded((zero, zero + np.uint32(scenario.placement_seed)), 0)

@@ -29,6 +29,7 @@ class Device:
     max_tasks_per_block  the most tasks that the fastest device of the fleet can start in a block, the last one cut
     queue          reading of (1): "conserving" or "as_printed"
     objective      what is minimised: the "average" cost of a block or the "discounted" sum
+    arrivals_seen  arrivals seen before acting: those of the "past" block, or of the "current" one too (T6)
     """
 
     capacity: jax.Array
@@ -48,6 +49,7 @@ class Device:
     max_tasks_per_block: int
     queue: str
     objective: str
+    arrivals_seen: str = "past"
 
 
 @record
@@ -115,10 +117,16 @@ class ServerAction:
 
 @record
 class Exogenous:
-    """What is random in one block: `arrivals` (n, K), 0 or 1 in each slot, and `gain` (K,) of the next block [1/W]."""
+    """What is random in one block.
+
+    arrivals  (n, K) 0 or 1 in each slot
+    gain      (K,) of the next block [1/W]
+    seen      (n, K) arrivals that devices see when the next block starts: `arrivals`, or its own (`arrivals_seen`)
+    """
 
     arrivals: jax.Array
     gain: jax.Array
+    seen: jax.Array
 
 
 @record
@@ -127,7 +135,7 @@ class State:
 
     q            (K,) tasks waiting; whole numbers while the queue is conserving
     gain         (K,) h of this block [1/W]
-    arrivals     (n, K) of the block before, already in q (trap T6)
+    arrivals     (n, K) of the block before, already in q; or of this block, if devices see them (trap T6)
     backlog      work waiting at the server [mean tasks]
     last_inflow  the part of the backlog that arrived in the block before [mean tasks]
     broadcast_queue  broadcasts on their way, (broadcast_delay_blocks, ...) each, the oldest first

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,11 +27,15 @@ class World:
     once to the precision of the run, with a last axis of 1 where all devices share a value (`simulation.sharding`).
 
     arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it
+    initial_tasks     (K,), or (1,) for all, tasks that wait at the devices when the run begins
+    initial_backlog   work that then waits at the server [mean tasks]
     """
 
     devices: Device
     server: Server
     arrival_threshold: jax.Array
+    initial_tasks: jax.Array
+    initial_backlog: jax.Array
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,18 @@ def build(scenario: Scenario, placement: Placement) -> World:
     devices = replace(devices, mean_gain=host_array(placement.mean_gain_per_w), task=task, max_tasks_per_block=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-    return World(devices, _server(scenario, mean_task), host_array(threshold))
+    waiting = _spread(rows, *(host_array(kind.initial_queue_tasks) for kind in kinds))
+    backlog = host_array(scenario.server.initial_queue_tasks)
+    return World(devices, _server(scenario, mean_task), host_array(threshold), host_array(waiting), backlog)
 
 
-def _spread(rows: np.ndarray, *leaves: np.ndarray) -> np.ndarray:
+def emptied(world: World) -> World:
+    """The world in which no work waits when a run begins."""
+    nothing = host_array(np.zeros(1)), host_array(0.0)
+    return replace(world, initial_tasks=nothing[0], initial_backlog=nothing[1])
+
+
+def _spread(rows: np.ndarray, *leaves: Any) -> Any:
     """Of every device, along a new last axis, the leaf of its kind; of equal devices no copies are made."""
     stacked = np.stack(leaves, axis=-1)
     return np.broadcast_to(stacked, (*stacked.shape[:-1], len(rows))) if len(leaves) == 1 else stacked[..., rows]
@@ -102,8 +115,15 @@ def _device(scenario: Scenario, kind: DeviceClass, work: _Work, mean_task: float
     }
     arrays = {name: host_array(value) for name, value in numbers.items()}
     task = _task(work, width, scenario.slot_s * kind.bandwidth_hz)
-    slots, queue, objective = scenario.slots_per_block, scenario.queue, scenario.objective
-    return Device(**arrays, task=task, slots=slots, max_tasks_per_block=0, queue=queue, objective=objective)
+    return Device(
+        **arrays,
+        task=task,
+        slots=scenario.slots_per_block,
+        max_tasks_per_block=0,
+        queue=scenario.queue,
+        objective=scenario.objective,
+        arrivals_seen=scenario.arrivals_seen,
+    )
 
 
 def _task(work: _Work, width: int, bits_per_efficiency: float) -> Task:

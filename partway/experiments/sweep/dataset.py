@@ -19,7 +19,7 @@ from partway.schemes import find_scheme
 
 BY_SEED = {
     "cost_with_warmup": ("mean cost, warm-up included", "cost per block"),
-    "discounted_from_start": ("discounted sum of the cost from empty queues", "cost"),
+    "discounted_from_start": ("discounted sum of the cost from the first block", "cost"),
     "discounted_after_warmup": ("discounted sum of the cost from the end of warm-up", "cost"),
     "throughput": ("throughput, work that devices and server do", "mean tasks/s"),
     "unfinished": ("share of tasks that the end of the run cut off", "1"),

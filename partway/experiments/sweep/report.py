@@ -27,8 +27,6 @@ CLIPPED = re.compile(r"[\d,]+ (actions out of range were clipped)( \([^)]*\))?")
 MAX_REASONS = 10
 ELSEWHERE = ("bound_slack", "gap_reason")
 """Variables of a case that its JSON leaves out or has at another place."""
-LONGEST_NAME = 30
-"""Characters of a scheme's name above its column."""
 
 
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def table(dataset: xr.Dataset, max_rows: int = MAX_ROWS) -> Group:
     for name in axis_names(dataset):
         rows.add_column(name, name=dataset[name].dtype.kind not in "if")
     for name in schemes:
-        rows.add_column(shorten_name(name, LONGEST_NAME), "right")
+        rows.add_column(shorten_name(name), "right")
     for at in points[:max_rows]:
         labels = [_label(dataset[name].values[i]) for name, i in at.items()]
         rows.add_row(*labels, *(_cell(dataset, at, name, has_gap) for name in schemes))

@@ -28,7 +28,7 @@ from partway.experiments.sweep.dask import scheduler_gone
 from partway.experiments.sweep.dataset import assemble
 from partway.experiments.sweep.group import FAILED, Outcome, failed, run_group
 from partway.experiments.sweep.plan import Case, SweepPlan, key_of, sweep_plan, versions
-from partway.files import save_dataset
+from partway.netcdf import save_dataset
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme
 from partway.workers import process_count, processes

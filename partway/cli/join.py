@@ -1,0 +1,90 @@
+"""`partway join`: one device of a live run."""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from partway.arguments import whole_number as whole
+from partway.cli import flags, serve
+from partway.cli.flags import whole_number
+
+DESCRIPTION = (
+    "Join the server of a live run as a device: run the front half of the network on an emulated CPU, send the rest by "
+    "an emulated radio, and learn on the way."
+)
+EXAMPLES = {
+    "A server on this machine": "partway join 127.0.0.1:7070",
+    "A server on another machine": "partway join edge.local:7070 --tls-ca ca.pem --token-file token",
+}
+
+MAX_COUNT = 1000
+"""Devices in one process."""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway join`."""
+    parser.add_argument("target", metavar="HOST:PORT", help="where the server listens")
+    group = parser.add_argument_group("device")
+    group.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
+    group.add_argument(
+        "--device", type=whole_number, metavar="N", help="its number in the scenario (default: a free one)"
+    )
+    group.add_argument(
+        "--count", type=whole_number, default=1, metavar="N", help="devices in this process (default: 1)"
+    )
+    group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
+    serve.add_load(parser)
+    group = parser.add_argument_group("connection")
+    group.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="the CA that has signed the server's certificate, PEM"
+    )
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="the device's own certificate chain, PEM")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    group.add_argument("--token-file", type=Path, metavar="FILE", help="the secret that the server asks for")
+    flags.add_output(parser, out=None, overwrite="replace an existing JSON file")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Be a device until the run ends; print where its tasks spent their time."""
+    from partway.live import extra
+
+    extra.require()
+    from partway.cli import output
+    from partway.cli.main import cache_compiled_programs
+    from partway.live import documents, endpoints
+    from partway.live.credentials import Files
+    from partway.live.halves import Halves
+    from partway.live.messages import RegisterRequest
+    from partway.live.network import write_small_network
+    from partway.measurement import checkpoint
+
+    whole("--count", options.count, 1, MAX_COUNT)
+    cache_compiled_programs(own_process=True)
+    files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
+    with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
+        model = write_small_network(Path(folder)) if options.model is None else options.model
+        halves = Halves(model, "fp16", seed=options.device or 0)
+        logs = asyncio.run(
+            endpoints.join(
+                options.target,
+                halves,
+                RegisterRequest(options.device, model_sha256=halves.sha256),
+                count=options.count,
+                token=files.secret(),
+                credentials=files.for_device(),
+                named=options.scheme,
+                trained=checkpoint.read(options.load) if options.load else None,
+            )
+        )
+        document = documents.of_devices(logs)
+
+        def show(console: Any) -> None:
+            from partway.live.report import joined_table
+
+            console.print(joined_table(document))
+
+        text = json.dumps(document) + "\n"
+        output.finish(options, lambda: text, show, places.steps(lambda: text, lambda _: None))

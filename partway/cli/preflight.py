@@ -1,0 +1,40 @@
+"""`partway preflight`: whether this machine can take part in a live run, without any hardware."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from partway.errors import InputError
+
+DESCRIPTION = (
+    "Check what a live run needs: packages, the network and its halves, a port, and how exactly this machine keeps the "
+    "time. Exits with 2 if something is missing."
+)
+EXAMPLES = {
+    "This machine": "partway preflight",
+    "Your own network, and a server that should answer": "partway preflight --model net.onnx --server edge.local:7070",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway preflight`."""
+    parser.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
+    parser.add_argument("--server", metavar="HOST:PORT", help="a server that should answer")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Check one thing after the other, and print each. Raises InputError for those that failed."""
+    from partway.cli.terminal import listing, terminal
+    from partway.live.preflight import checks
+
+    rows, failed = list[tuple[str, ...]](), list[str]()
+    for name, check in checks(options.model, options.server):
+        try:
+            rows.append(("ok", name, check()))
+        except InputError as error:
+            failed.append(name)
+            rows.append(("missing", name, str(error)))
+    console: Any = terminal()
+    console.print(listing(("", "what", "result"), rows, "result"))
+    if failed:
+        raise InputError(f"not ready: {', '.join(failed)}")

@@ -1,0 +1,159 @@
+"""`partway serve`: the edge server of a live run, which devices join from here or from other machines."""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partway.cli import flags
+from partway.cli.flags import whole_number
+from partway.cli.stdout import results
+from partway.cli.terminal import terminal, working
+from partway.errors import InputError
+
+if TYPE_CHECKING:
+    from partway.live.halves import Halves
+    from partway.live.plan import LivePlan
+
+DEFAULT_SCHEME = "priced"
+DESCRIPTION = (
+    "Run the server of a live system: devices join by `partway join`, decide block by block, run the front half of a "
+    "network, and send the rest. The run starts when all devices of the scenario are there."
+)
+EXAMPLES = {
+    "On this machine, the small network that ships": "partway serve --bind 127.0.0.1:7070",
+    "Your own network, for longer": "partway serve --model net.onnx --blocks 1000",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `partway serve`."""
+    add_run(parser)
+    add_load(parser)
+    group = parser.add_argument_group("connections")
+    group.add_argument(
+        "--bind", default="127.0.0.1:7070", metavar="HOST:PORT", help="where to listen (default: 127.0.0.1:7070)"
+    )
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="the server's certificate chain, PEM")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    group.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="accept only devices that this CA has signed")
+    group.add_argument("--token-file", type=Path, metavar="FILE", help="accept only devices that know this secret")
+    group.add_argument(
+        "--wait", type=float, default=120.0, metavar="S", help="how long to wait for all devices (default: 120)"
+    )
+    add_json(parser)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """What is run: the network, the scenario, the scheme and for how long."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
+    flags.add_scenario(parser, None, "four devices of two classes, with rates that suit the network")
+    group.add_argument(
+        "--scheme", default=DEFAULT_SCHEME, metavar="NAME", help=f"of `partway schemes` (default: {DEFAULT_SCHEME})"
+    )
+    group.add_argument("--blocks", type=whole_number, default=160, metavar="N", help="blocks to run (default: 160)")
+    group.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="of arrivals and channels (default: 0)"
+    )
+    group.add_argument("--precision", choices=["float32", "float64"], default="float32")
+
+
+def add_load(parser: argparse.ArgumentParser) -> None:
+    """--load."""
+    parser.add_argument("--load", metavar="FILE", help="begin with controllers of `partway run --save FILE`")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json and --overwrite."""
+    flags.add_output(parser, out=None, overwrite="replace an existing JSON file")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve until the run ends; print what it cost, and write it."""
+    from partway.live import extra
+
+    extra.require()
+    from partway.cli import output
+    from partway.experiments.preparation import bound_of
+    from partway.live import documents, endpoints
+    from partway.live.credentials import Files
+    from partway.live.messages import Refused
+    from partway.measurement import checkpoint
+
+    files = Files(options.tls_cert, options.tls_key, options.tls_client_ca, options.token_file)
+    credentials, token = files.for_server(), files.secret()
+    endpoints.check_address(
+        options.bind, credentials is not None and (token != "" or options.tls_client_ca is not None)
+    )
+    endpoints.use_precision(options.precision)
+    with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
+        with working("preparing the network and the bound", terminal(errors=True)):
+            plan, halves = prepared(options, Path(folder))
+            bound = bound_of(plan.world)
+        certificate = None if isinstance(bound, str) else bound.certificate
+
+        def listening(port: int) -> None:
+            host = options.bind.rpartition(":")[0]
+            print(f"listening at {host}:{port} for {plan.devices} devices", file=results(), flush=True)
+
+        try:
+            ledger, measured = asyncio.run(
+                endpoints.serve(
+                    plan,
+                    halves,
+                    options.bind,
+                    token=token,
+                    credentials=credentials,
+                    certificate=certificate,
+                    trained=checkpoint.read(options.load) if options.load else None,
+                    wait_s=options.wait,
+                    on_listening=listening,
+                )
+            )
+        except Refused as why:
+            raise InputError(str(why)) from None
+        except OSError as error:
+            raise InputError(f"--bind {options.bind}: {error}") from None
+        value, reason = (None, bound) if isinstance(bound, str) else (bound.value, "")
+        document = documents.of_server(plan, ledger, measured, value, reason)
+
+        def show(console: Any) -> None:
+            from partway.live.report import served_table
+
+            console.print(served_table(document))
+
+        output.finish(
+            options,
+            lambda: json.dumps(document) + "\n",
+            show,
+            places.steps(lambda: json.dumps(document), lambda _: None),
+        )
+
+
+def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halves]":
+    """The run that the flags of `add_run` ask for, and the network's halves; files are written to `folder`."""
+    from partway.live import demo, plan
+    from partway.live.halves import Halves
+    from partway.live.network import write_small_network
+    from partway.scenario.loading import load
+
+    model = write_small_network(folder) if options.model is None else options.model
+    halves = Halves(model, "fp16", seed=options.seed)
+    profile = demo.write_network_profile(halves.profile, folder)
+    if options.scenario is None:
+        scenario = load(demo.scenario_for(halves.profile, profile), options.set)
+    else:
+        task = {"device.task": {"kind": "layers", "profile": str(profile), "tensor_dtype": "fp16"}}
+        scenario = load(load(options.scenario, options.set), task)
+    made = plan.make_plan(
+        scenario,
+        options.scheme,
+        blocks=options.blocks,
+        seed=options.seed,
+        precision=options.precision,
+        model_sha256=halves.sha256,
+    )
+    return made, halves

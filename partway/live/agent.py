@@ -1,0 +1,266 @@
+"""The device's side of a live run: blocks on a clock, and a connection that it takes up again when it breaks.
+
+At the start of a block the device ends the one before (its memory learns), decides, and reports its queue. A server
+that says nothing for several blocks is taken for lost: from then on the device keeps all its tasks, until the server is
+heard again. Nothing that a server or a network does keeps a device from its blocks.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from partway.live.clock import now, sleep_until
+from partway.live.device import DeviceParty
+from partway.live.engine import Engine, NoEngine
+from partway.live.memories import run_of
+from partway.live.messages import (
+    BlockRecord,
+    InferReply,
+    InferRequest,
+    LeaveRequest,
+    MessageError,
+    News,
+    Refused,
+    RegisterReply,
+    RegisterRequest,
+    Report,
+    Start,
+)
+from partway.live.plan import controller_of, device_of
+from partway.live.tasks import Rest, TaskLog, Tasks, Timing
+from partway.live.workload import Synthetic, Workload
+from partway.measurement.checkpoint import Checkpoint
+
+ALONE_AFTER = 3
+"""Broadcasts in a row that may be missing before a device sends nothing any more."""
+PROBES = 5
+"""Round trips by which a device finds out how late the server's word is."""
+PASSING = ("UNAVAILABLE", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNKNOWN")
+"""Refusals after which the same may be tried again."""
+FIRST_PAUSE_BLOCKS, MAX_PAUSE_BLOCKS = 0.5, 8.0
+"""How long a device waits before it tries again: twice as long every time, up to the second number [blocks]."""
+
+
+class Link(Protocol):
+    """A server, from a device's side. Every method raises Refused."""
+
+    async def probe(self) -> None:
+        """Return when the server has said that it is there."""
+        ...
+
+    async def register(self, request: RegisterRequest) -> RegisterReply:
+        """Join."""
+        ...
+
+    def attend(self, reports: AsyncIterator[Report]) -> AsyncIterator[News]:
+        """Keep a stream open: reports up, news down."""
+        ...
+
+    async def infer(self, request: InferRequest, within_s: float) -> InferReply:
+        """Have the rest of a task done."""
+        ...
+
+    async def leave(self, request: LeaveRequest) -> None:
+        """Leave."""
+        ...
+
+
+@dataclass(frozen=True)
+class AgentLog:
+    """What a device did: its number, its blocks and its tasks.
+
+    misses  blocks in which the broadcast that was due was not there
+    alone   blocks in which it sent nothing because the server was silent
+    late_s  (blocks,) how late each block began [s]
+    """
+
+    device: int
+    records: dict[int, BlockRecord]
+    tasks: list[TaskLog]
+    misses: int
+    alone: list[int]
+    late_s: np.ndarray
+
+
+MakeWorkload = Callable[[RegisterReply], Workload]
+
+
+def synthetic(reply: RegisterReply) -> Workload:
+    """Tasks and channel by the scenario's laws."""
+    device = device_of(reply.constants)
+    return Synthetic(device, reply.device, reply.arrival_threshold, reply.policy.seed, reply.policy.precision)
+
+
+class Agent:
+    """One device of a live run."""
+
+    def __init__(
+        self,
+        link: Link,
+        engine: Engine | None = None,
+        request: RegisterRequest | None = None,
+        workload: MakeWorkload = synthetic,
+        named: str | None = None,
+        trained: Checkpoint | None = None,
+    ):
+        """A device that will join through a link.
+
+        engine    the network; without one tasks only take their time
+        request   what it asks for when it joins
+        workload  makes its tasks and channel from the server's reply
+        named     a scheme from outside that may be used (`partway.live.plan.controller_of`)
+        trained   what a simulation had learned, with which it begins
+        """
+        self._link, self._engine = link, engine or NoEngine()
+        self._request, self._make_workload = request or RegisterRequest(), workload
+        self._named, self._trained = named, trained
+        self._outbox = asyncio.Queue[Report]()
+        self._session, self._heard, self._one_way_s = "", -1, 0.0
+
+    async def run(self) -> AgentLog:
+        """Join, run all blocks, wait for what is on its way, leave.
+
+        Raises Refused where the server does not let it join, and MessageError where it breaks the protocol then.
+        """
+        reply = await self._register(self._request)
+        workload = self._make_workload(reply)
+        party = self._made(reply, workload)
+        party.compile()
+        workload.arrivals(0)  # compiles what draws them
+        self._one_way_s = await self._measured_delay()
+        begun: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
+        attending = asyncio.create_task(self._attend(party, reply, begun))
+        attending.add_done_callback(lambda task: task.cancelled() or task.exception())  # the device goes on alone
+        try:
+            await asyncio.wait({begun, attending}, return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                await attending
+                raise Refused("UNAVAILABLE", "the server has ended the stream before the first block")
+            return await self._blocks(party, workload, reply, *begun.result())
+        finally:
+            attending.cancel()
+
+    async def _blocks(
+        self, party: DeviceParty, workload: Workload, reply: RegisterReply, first: int, epoch: float
+    ) -> AgentLog:
+        """All blocks from the first one on."""
+        timing = Timing(epoch, reply.constants.numbers["slot_s"], reply.constants.slots)
+        within_s = reply.lease_blocks * timing.block_s
+        tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s))
+        records, late, alone = dict[int, BlockRecord](), list[float](), list[int]()
+        party.start_at(first, workload.gain(first))
+        self._outbox.put_nowait(Report("", first, party.queue))
+        try:
+            for block in range(first, reply.blocks + 1):
+                await sleep_until(timing.start(block))
+                if block > first:
+                    records[block - 1] = self._end_block(block - 1, party, workload, tasks)
+                if block == reply.blocks:
+                    break
+                late.append(now() - timing.start(block))
+                is_alone = block - reply.broadcast_delay_blocks - max(self._heard, first - 1) > ALONE_AFTER
+                alone += [block] if is_alone else []
+                action = party.begin(is_alone)
+                tasks.start(block, round(float(action.started)), float(action.offload))
+            ended = await tasks.drain()
+        finally:
+            tasks.stop()
+        with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
+            await self._link.leave(LeaveRequest(self._session))
+        return AgentLog(reply.device, records, ended, party.misses, alone, np.array(late))
+
+    def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
+        """End a block, whose arrivals join the queue, and report on it."""
+        arrivals = workload.arrivals(block)
+        record = party.end(arrivals, workload.gain(block + 1))
+        tasks.arrive(block, arrivals)
+        self._outbox.put_nowait(Report("", block + 1, party.queue, record))
+        return record
+
+    def _made(self, reply: RegisterReply, workload: Workload) -> DeviceParty:
+        policy = reply.policy
+        party = DeviceParty(
+            controller_of(policy, self._named),
+            device_of(reply.constants),
+            reply.device,
+            policy.stream,
+            policy.seed,
+            reply.broadcast_delay_blocks,
+            workload.gain(0),
+            policy.precision,
+        )
+        if self._trained is not None:
+            fleet = int(reply.constants.numbers["fleet_size"])
+            party.remember(self._trained, run_of(self._trained, policy.scheme, fleet, policy.seed))
+        return party
+
+    # The server
+
+    async def _register(self, request: RegisterRequest) -> RegisterReply:
+        reply = await self._link.register(request)
+        self._session = reply.session
+        return reply
+
+    async def _measured_delay(self) -> float:
+        """How long a message takes one way [s]: half of the shortest of some round trips."""
+        trips = list[float]()
+        for _ in range(PROBES):
+            asked = now()
+            with contextlib.suppress(Refused):  # of a server that is busy
+                await self._link.probe()
+                trips.append(now() - asked)
+        return min(trips, default=0.0) / 2
+
+    async def _attend(
+        self, party: DeviceParty, reply: RegisterReply, begun: "asyncio.Future[tuple[int, float]]"
+    ) -> None:
+        """Keep the stream, and take it up again as the same device when it breaks after the first block.
+
+        begun  is told the first block, and when block 0 starts by this device's clock
+        """
+        block_s = reply.constants.slots * reply.constants.numbers["slot_s"]
+        pause = FIRST_PAUSE_BLOCKS * block_s
+        while True:
+            try:
+                async for news in self._link.attend(self._outgoing()):
+                    pause = FIRST_PAUSE_BLOCKS * block_s
+                    if isinstance(news, Start):
+                        if not begun.done():
+                            begun.set_result((news.block, now() - self._one_way_s + news.in_s - news.block * block_s))
+                        continue
+                    party.hear(news.block, news.values)
+                    self._heard = max(self._heard, news.block)
+            except Refused as error:
+                if not begun.done() or error.code not in PASSING:
+                    raise
+            if not begun.done():
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_BLOCKS * block_s)
+            with contextlib.suppress(Refused, MessageError):
+                await self._register(replace(self._request, device=reply.device, session=self._session))
+
+    async def _outgoing(self) -> AsyncIterator[Report]:
+        """The greeting, and what is to be reported; what has piled up holds records of blocks, which are measured."""
+        yield Report(self._session, 0, 0.0)
+        while True:
+            yield replace(await self._outbox.get(), session=self._session)
+
+    async def _ask(self, rest: Rest, within_s: float) -> InferReply | None:
+        """Have the server finish a task; None where it has not within so long. It may be asked again and again."""
+        end, pause = now() + within_s, within_s / 20
+        while True:
+            request = InferRequest(self._session, rest.task, rest.block, rest.offload, rest.model, rest.tensors)
+            try:
+                return await self._link.infer(request, max(end - now(), 0.0))
+            except MessageError:
+                return None
+            except Refused as error:
+                if error.code not in PASSING or now() + pause >= end:
+                    return None
+            await asyncio.sleep(pause)
+            pause = 2 * pause

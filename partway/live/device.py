@@ -1,0 +1,222 @@
+"""One device: its controller with a memory of its own, its view of the system, and the broadcasts that it has heard.
+
+It computes what `partway.simulation.step` computes for a whole fleet, by the same functions for one device, one block
+at a time. It knows no clock and no socket: `partway.live.agent` has both.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from partway.controllers.base import ControllerState, DeviceController, DeviceView, Received
+from partway.controllers.baselines import Local
+from partway.controllers.block import act_device, finish_device
+from partway.live import memories
+from partway.live.messages import BlockRecord, MessageError
+from partway.measurement.checkpoint import Checkpoint
+from partway.programs import kept_jit
+from partway.pytree import cast_floats, floats_as_arrays
+from partway.rng import block_keys, both_parties, controller_keys_on_host, of_device
+from partway.system.types import Broadcast, Device, DeviceAction, Exogenous
+
+ACTS = 2
+"""Which of `controller_keys` is that of the actions."""
+Acted = tuple[DeviceAction, jax.Array, jax.Array | None]
+"""What `act_device` returns."""
+
+
+class DeviceParty:
+    """A device between its blocks. Every array has the precision of the run; in float64 JAX must be set to it before.
+
+    block  the block that begins next
+    queue  tasks that wait
+    """
+
+    def __init__(
+        self,
+        controller: DeviceController,
+        device: Device,
+        number: int,
+        stream: str,
+        seed: int,
+        delay: int,
+        gain: float,
+        precision: str,
+        first_block: int = 0,
+        learning: bool = True,
+    ):
+        """A device with an empty queue.
+
+        controller    with its hyperparameters; `setup` is called here
+        device        its constants, scalars
+        number        its number in the fleet, on which its random numbers depend
+        stream, seed  of the controllers' random numbers
+        delay         blocks until a broadcast reaches the devices
+        gain          h of its first block [1/W]
+        """
+        self.block, self.misses = first_block, 0
+        self._dtype, self._delay, self._learning = np.dtype(precision), delay, learning
+        self._device: Device = cast_floats(device, precision)
+        self._number, keys = np.uint32(number), controller_keys_on_host(np.array([seed], np.uint32), stream)[0]
+        self._key = keys[ACTS]
+        self._names = controller.uses_broadcast
+        self._heard = dict[int, Mapping[str, float]]()
+        nothing = np.zeros(device.slots, self._dtype)
+        self._view = self._next_view(self._scalar(0.0), self._scalar(_positive(gain)), nothing)
+        given = floats_as_arrays(controller, precision)
+        self._controller, self._state = _set_up(given, self._device, self._view, keys, self._number)
+        self._acted: Acted | None = None
+
+    @property
+    def queue(self) -> float:
+        """Tasks that wait at the start of `block`."""
+        return float(self._view.q)
+
+    @property
+    def state(self) -> ControllerState:
+        """What the controller remembers."""
+        return self._state
+
+    def hear(self, block: int, values: Mapping[str, float]) -> None:
+        """The server's broadcast of a block; fields that the controller does not use are dropped.
+
+        Raises MessageError where a field that it uses is missing.
+        """
+        missing = [name for name in self._names if name not in values]
+        if missing:
+            raise MessageError(f"the broadcast of block {block} lacks {', '.join(missing)}")
+        self._heard[block] = {name: values[name] for name in self._names}
+
+    def begin(self, alone: bool = False) -> DeviceAction:
+        """Begin a block: what happens in it. `alone`: nothing is sent, whatever the controller wants."""
+        self._acted = _act(
+            self._controller,
+            self._state,
+            self._device,
+            self._view,
+            self._key,
+            np.uint32(self.block),
+            self._number,
+            alone=alone,
+        )
+        action = self._acted[0]
+        return DeviceAction(cast(jax.Array, float(action.started)), cast(jax.Array, float(action.offload)))
+
+    def end(self, arrivals: np.ndarray, next_gain: float) -> BlockRecord:
+        """End the block: learn from it, and see the next one. Returns what happened in it.
+
+        arrivals   (n,) 0 or 1, in each of its slots
+        next_gain  h of the next block [1/W]
+
+        Raises ValueError, and changes nothing, for arrivals or a gain that would spoil the memory.
+        """
+        if self._acted is None:
+            raise ValueError("a block must begin before it ends")
+        came = np.asarray(arrivals)
+        if came.shape != (self._device.slots,) or not np.isin(came, (0, 1)).all():
+            raise ValueError(f"arrivals must be 0 or 1 in each of {self._device.slots} slots, got {came}")
+        exogenous = Exogenous(
+            cast(jax.Array, came.astype(self._dtype)), cast(jax.Array, self._scalar(_positive(next_gain)))
+        )
+        self.block += 1
+        self._state, self._view, outcome = _finish(
+            self._controller,
+            self._state,
+            self._device,
+            self._view,
+            self._acted,
+            exogenous,
+            self._broadcast(),
+            learning=self._learning,
+        )
+        self._acted = None
+        values = (outcome.commanded, outcome.power, outcome.energy_j, outcome.relative_change)
+        bits = sum(1 << slot for slot in np.flatnonzero(came).tolist())
+        state = (outcome.q, outcome.gain, outcome.started, outcome.offload)
+        return BlockRecord(*(float(value) for value in (*state, *values)), arrivals=bits)
+
+    def start_at(self, block: int, gain: float) -> None:
+        """Begin with another block than planned, with an empty queue; `gain`: h of that block [1/W]."""
+        self.block, self.misses = block, 0
+        nothing = np.zeros(self._device.slots, self._dtype)
+        self._view = self._next_view(self._scalar(0.0), self._scalar(_positive(gain)), nothing)
+
+    def remember(self, checkpoint: Checkpoint, run: int) -> None:
+        """Continue with what this device had learned in a run of a checkpoint; raises InputError if it does not fit."""
+        self._controller, self._state = memories.of_device(
+            checkpoint, run, int(self._number), self._controller, self._state
+        )
+
+    def compile(self) -> None:
+        """Compile what a block needs: the first one would otherwise begin late."""
+        block, state, view, misses = self.block, self._state, self._view, self.misses
+        for alone in (True, False):
+            self.begin(alone)
+        self.end(np.zeros(self._device.slots), float(np.asarray(view.gain)))
+        self.block, self._state, self._view, self.misses = block, state, view, misses
+
+    def _broadcast(self) -> Broadcast:
+        """The broadcast that has reached the device when `block` begins: that of `block` - delay, or zeros before any.
+
+        One that has been lost is replaced by the newest before it, never by a newer one: how late a message is must not
+        decide what a device knows.
+        """
+        due = self.block - self._delay
+        known = max((block for block in self._heard if block <= due), default=None)
+        self.misses += due >= 0 and known != due
+        for block in [block for block in self._heard if known is not None and block < known]:
+            del self._heard[block]
+        values = dict.fromkeys(self._names, 0.0) if known is None else self._heard[known]
+        return cast(Broadcast, Received(**{name: self._scalar(value) for name, value in values.items()}))
+
+    def _next_view(self, q: Any, gain: Any, arrivals: Any) -> DeviceView:
+        return DeviceView(q, gain, arrivals, self._broadcast())
+
+    def _scalar(self, value: float) -> np.ndarray:
+        return np.asarray(value, self._dtype)
+
+
+def _positive(gain: float) -> float:
+    if not 0 < gain < np.inf:
+        raise ValueError(f"a channel gain must be above 0 and finite, got {gain}")
+    return gain
+
+
+@kept_jit()
+def _set_up(
+    controller: DeviceController, device: Device, view: DeviceView, keys: jax.Array, number: jax.Array
+) -> tuple[DeviceController, ControllerState]:
+    """The controller after what all devices agree on, and its first state."""
+    own = controller.setup(keys[0], jax.tree.map(lambda leaf: leaf[..., None], device))
+    return own, own.init(device, view, of_device(both_parties(keys[1])[0], number))
+
+
+@kept_jit(static_argnames=["alone"])
+def _act(
+    controller: DeviceController,
+    state: ControllerState,
+    device: Device,
+    view: DeviceView,
+    key: jax.Array,
+    block: jax.Array,
+    number: jax.Array,
+    alone: bool,
+) -> Acted:
+    own = of_device(block_keys(key, block)[0], number)
+    return act_device(Local(), (), device, view, own) if alone else act_device(controller, state, device, view, own)
+
+
+@kept_jit(static_argnames=["learning"])
+def _finish(
+    controller: DeviceController,
+    state: ControllerState,
+    device: Device,
+    view: DeviceView,
+    acted: Acted,
+    exogenous: Exogenous,
+    next_broadcast: Broadcast,
+    learning: bool,
+) -> Any:
+    return finish_device(controller, state, device, view, acted, exogenous, next_broadcast, learning)

@@ -1,0 +1,74 @@
+"""What a server and a device leave of a run, as JSON."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from partway.formatting import plain
+from partway.live.agent import AgentLog
+from partway.live.plan import LivePlan
+from partway.live.service import Ledger
+from partway.live.tasks import TaskLog
+from partway.measurement.metrics import BlockMetrics
+
+SCHEMA_VERSION = 1
+
+
+def of_server(plan: LivePlan, ledger: Ledger, measured: BlockMetrics, bound: float | None, why: str) -> dict[str, Any]:
+    """What the server leaves: every metric block by block, and counts of tasks.
+
+    bound, why  the lower bound on the scenario's objective, or why there is none
+    """
+    series = {field.name: np.asarray(getattr(measured, field.name))[0].tolist() for field in fields(measured)}
+    return plain(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "scenario": plan.scenario.to_toml(),
+            "scheme": plan.scheme,
+            "seed": plan.seed,
+            "blocks": plan.blocks,
+            "precision": plan.precision,
+            "bound": bound,
+            "bound_reason": why,
+            "metrics": series,
+            "tasks": {
+                "received": ledger.received,
+                "answered": ledger.answered,
+                "duplicates": ledger.duplicates,
+                "late": ledger.late,
+            },
+        }
+    )
+
+
+def of_devices(logs: Iterable[AgentLog]) -> dict[str, Any]:
+    """What the devices of a process leave: every task, and how well they kept the time."""
+    devices = [
+        {
+            "device": log.device,
+            "misses": log.misses,
+            "alone": log.alone,
+            "late_s": log.late_s.tolist(),
+            "tasks": [asdict(task) for task in log.tasks],
+        }
+        for log in logs
+    ]
+    return plain({"schema_version": SCHEMA_VERSION, "devices": devices})
+
+
+def series_of(document: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The metrics (1, blocks) of a server's document."""
+    return {
+        name: np.array([[np.nan if value is None else value for value in values]], np.float64)
+        for name, values in document["metrics"].items()
+    }
+
+
+def tasks_of(document: Mapping[str, Any]) -> list[TaskLog]:
+    """The tasks of one device of such a document."""
+    return [
+        TaskLog(**{name: np.nan if value is None else value for name, value in task.items()})
+        for task in document["tasks"]
+    ]

@@ -1,0 +1,137 @@
+"""A server and a device, each as a process of its own: where they listen and connect, and what they leave."""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from dataclasses import replace
+
+import grpc
+import jax
+
+from partway.bound.certificate import Certificate
+from partway.errors import InputError, shown
+from partway.live.accounts import metrics
+from partway.live.agent import Agent, AgentLog, synthetic
+from partway.live.engine import Engine
+from partway.live.grpc_client import GrpcLink
+from partway.live.grpc_server import GrpcServer
+from partway.live.messages import MessageError, Refused, RegisterReply, RegisterRequest
+from partway.live.plan import LivePlan
+from partway.live.service import Ledger, Service
+from partway.live.workload import Workload
+from partway.measurement.checkpoint import Checkpoint
+from partway.measurement.metrics import BlockMetrics
+
+RETRY_S, MAX_RETRY_S = 0.2, 3.0
+"""How long a device waits before it tries again to reach a server [s]: twice as long each time, up to the second."""
+UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+def use_precision(precision: str) -> None:
+    """Set JAX to the precision of a run, in all threads of this process."""
+    jax.config.update("jax_enable_x64", precision == "float64")
+
+
+def check_address(address: str, secured: bool) -> None:
+    """Raise InputError unless an address to listen at is on this machine alone, or connections are secured."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 65536):
+        raise InputError(f"--bind must be HOST:PORT, got {shown(address)}")
+    if not secured and not is_loopback(host):
+        raise InputError(
+            f"--bind {shown(address)} can be reached from other machines: give --tls-cert and --tls-key, and "
+            "--token-file or --tls-client-ca, or bind to 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host can only be this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def serve(
+    plan: LivePlan,
+    engine: Engine | None,
+    address: str,
+    *,
+    token: str = "",
+    credentials: grpc.ServerCredentials | None = None,
+    certificate: Certificate | None = None,
+    trained: Checkpoint | None = None,
+    wait_s: float = 60.0,
+    on_listening: Callable[[int], None] = lambda port: None,
+) -> tuple[Ledger, BlockMetrics]:
+    """Run a server until its run ends. Raises OSError where it cannot listen, Refused where nobody joins.
+
+    trained       what a simulation had learned, with which the server begins
+    on_listening  called with the port, once devices can join
+    """
+    use_precision(plan.precision)
+    service = Service(plan, engine, trained)
+    service.party.compile()
+    server = GrpcServer(service, token, engine.max_bytes() if engine else 0)
+    on_listening(await server.start(address, credentials))
+    try:
+        ledger = await service.run(wait_s)
+        await asyncio.sleep(0.2)  # the last results are on their way
+    finally:
+        await server.stop()
+    return ledger, metrics(ledger, plan, service.party.changes, certificate)
+
+
+async def join(
+    target: str,
+    engine: Engine | None,
+    request: RegisterRequest,
+    *,
+    count: int = 1,
+    token: str = "",
+    credentials: grpc.ChannelCredentials | None = None,
+    named: str | None = None,
+    trained: Checkpoint | None = None,
+    patience_s: float = 30.0,
+) -> list[AgentLog]:
+    """Run devices until their run ends: `count` of them, each with a connection of its own.
+
+    request  of the first one; where it names a number, the others have the next ones
+
+    Raises InputError where the server cannot be reached within `patience_s`, or refuses one.
+    """
+
+    def workload(reply: RegisterReply) -> Workload:
+        use_precision(reply.policy.precision)
+        return synthetic(reply)
+
+    links = [GrpcLink(target, token, credentials) for _ in range(count)]
+    first = request.device
+    asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
+    agents = [Agent(link, engine, one, workload, named, trained) for link, one in zip(links, asked, strict=True)]
+    running = list[asyncio.Task[AgentLog]]()
+    try:
+        await _reach(links[0], patience_s)
+        running = [asyncio.create_task(agent.run()) for agent in agents]
+        return list(await asyncio.gather(*running))
+    except (Refused, MessageError) as error:
+        raise InputError(f"{target}: {error}") from None
+    finally:
+        for task in running:
+            task.cancel()
+        for link in links:
+            await link.close()
+
+
+async def _reach(link: GrpcLink, patience_s: float) -> None:
+    """Wait until the server answers, trying less and less often."""
+    pause, waited = RETRY_S, 0.0
+    while True:
+        try:
+            await link.probe()
+            return
+        except Refused as error:
+            if error.code not in UNREACHABLE or waited >= patience_s:
+                raise
+        await asyncio.sleep(pause)
+        waited, pause = waited + pause, min(2 * pause, MAX_RETRY_S)

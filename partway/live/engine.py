@@ -1,0 +1,61 @@
+"""What computes a network: the front half of a cut at a device, the back half at the server."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Engine(Protocol):
+    """The halves of one network."""
+
+    async def front(self, share: float, number: int) -> tuple[str, Tensors]:
+        """Task `number` up to the cut that leaves `share` of the work: the model of the back half, what it needs.
+
+        Where nothing is left, the tensors are the result.
+        """
+        ...
+
+    async def back(self, model: str, tensors: Tensors) -> Tensors:
+        """The result of the back half `model`."""
+        ...
+
+    def refusal(self, model: str, tensors: Tensors) -> str | None:
+        """Why `back` cannot be computed of these, or None."""
+        ...
+
+    def models(self) -> list[str]:
+        """The back halves that there are."""
+        ...
+
+    def max_bytes(self) -> int:
+        """Bytes of the largest tensors that a back half takes."""
+        ...
+
+
+class NoEngine:
+    """No network: tasks take their time, and nothing is computed."""
+
+    async def front(self, share: float, number: int) -> tuple[str, Tensors]:
+        """Nothing."""
+        del share, number
+        return "", {}
+
+    async def back(self, model: str, tensors: Tensors) -> Tensors:
+        """Nothing."""
+        del model
+        return tensors
+
+    def refusal(self, model: str, tensors: Tensors) -> str | None:
+        """None: everything is accepted."""
+        del model, tensors
+
+    def models(self) -> list[str]:
+        """None."""
+        return []
+
+    def max_bytes(self) -> int:
+        """0."""
+        return 0

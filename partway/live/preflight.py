@@ -1,0 +1,119 @@
+"""Checks before a live run, none of which needs more than this machine; each says what it found."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from partway.errors import InputError
+from partway.live import extra
+
+Check = Callable[[], str]
+TASKS = 3
+"""Inputs on which every cut is tried."""
+TOLERANCE = 0.02
+"""Largest error of a cut tensor sent as float16, as a share of the largest output."""
+PAUSES, PAUSE_S = 50, 0.01
+MAX_LATE_S = 0.005
+"""How late a pause may end, 99 times of 100: more would show in slots of 50 ms."""
+
+
+def checks(model: Path | None, server: str | None) -> list[tuple[str, Check]]:
+    """What is checked, in order: a name and a function that says what it found, or raises InputError."""
+    made: list[tuple[str, Check]] = [("packages", _packages), ("clock", _clock)]
+    if not extra.missing():
+        made += [("network", lambda: _network(model)), ("port", _port)]
+        made += [("server", lambda: _server(server))] if server else []
+    return made
+
+
+def _packages() -> str:
+    extra.require()
+    return f"{', '.join(extra.PACKAGES.values())} are installed"
+
+
+def _clock() -> str:
+    late = list[float]()
+    for _ in range(PAUSES):
+        due = time.monotonic() + PAUSE_S
+        time.sleep(PAUSE_S)
+        late.append(time.monotonic() - due)
+    worst = float(np.percentile(late, 99))
+    if worst > MAX_LATE_S:
+        raise InputError(
+            f"pauses end {1e3 * worst:.1f} ms late (99 %): stop what else computes here, or use longer slots"
+        )
+    return f"pauses end {1e3 * float(np.median(late)):.2f} ms late, {1e3 * worst:.2f} ms in the worst hundredth"
+
+
+def _network(model: Path | None) -> str:
+    from partway.live.halves import Halves
+    from partway.live.network import write_small_network
+
+    with tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
+        halves = Halves(write_small_network(Path(folder)) if model is None else model, "fp16")
+        worst, longest = 0.0, 0.0
+        for number in range(TASKS):
+            whole = halves.whole_now(number)
+            for share in halves.shares:
+                began = time.perf_counter()
+                name, tensors = halves.front_now(float(share), number)
+                outputs = halves.back_now(name, tensors) if name else tensors
+                longest = max(longest, time.perf_counter() - began)
+                worst = max([worst, *(_error(whole[output], outputs[output]) for output in outputs)])
+    if worst > TOLERANCE:
+        raise InputError(
+            f"a cut changes the result by {worst:.2g} of its largest number when tensors travel as float16"
+        )
+    cuts = f"{len(halves.shares)} cuts, each within {worst:.1g} of the whole network"
+    return f"{halves.profile.name}: {cuts}; a task takes up to {1e3 * longest:.1f} ms on this CPU"
+
+
+def _error(expected: np.ndarray, given: np.ndarray) -> float:
+    """The largest difference, as a share of the largest number."""
+    largest = float(np.max(np.abs(expected.astype(float)), initial=0.0))
+    difference = float(np.max(np.abs(expected.astype(float) - given.astype(float)), initial=0.0))
+    return difference / largest if largest else difference
+
+
+def _port() -> str:
+    from partway.live.grpc_client import GrpcLink
+    from partway.live.grpc_server import GrpcServer
+
+    async def probe() -> float:
+        server = GrpcServer(None)
+        port = await server.start("127.0.0.1:0")
+        link = GrpcLink(f"127.0.0.1:{port}")
+        try:
+            await link.probe()
+            began = time.perf_counter()
+            await link.probe()
+            return time.perf_counter() - began
+        finally:
+            await link.close()
+            await server.stop(0)
+
+    return f"a server here answers in {1e3 * asyncio.run(probe()):.1f} ms"
+
+
+def _server(target: str) -> str:
+    from partway.live.grpc_client import GrpcLink
+    from partway.live.messages import Refused
+
+    async def probe() -> None:
+        link = GrpcLink(target)
+        try:
+            await link.probe()
+        finally:
+            await link.close()
+
+    try:
+        asyncio.run(probe())
+    except Refused as error:
+        if error.code == "UNAUTHENTICATED":
+            return f"{target} answers, and asks for a token"
+        raise InputError(f"{target}: {error}") from None
+    return f"{target} answers"

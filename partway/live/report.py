@@ -1,0 +1,160 @@
+"""What a live run prints: what it cost beside its simulation, where tasks spent their time, and whether all ended."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from partway.formatting import number
+from partway.live.accounts import Stages, stages
+from partway.live.documents import series_of, tasks_of
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
+from partway.measurement.latency import DELAYS
+from partway.tables import Grid
+
+COMPONENTS = ("device_queue", "device_energy", "server_queue", "server_energy")
+LOSSES = ("loss_devices", "loss_waiting", "loss_service")
+NAMES = {
+    "device_queue": "waiting at the devices",
+    "device_energy": "energy of the devices",
+    "server_queue": "waiting at the server",
+    "server_energy": "energy of the server",
+    "device_wait": "waits at the device",
+    "device": "device computes",
+    "radio": "radio sends",
+    "server_wait": "waits at the server",
+    "server": "server computes",
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The numbers of a run, means over the blocks after warm-up; NaN for what it has not.
+
+    cost, components        cost of a block, and its components by name
+    device_j, server_j      energy per task that arrives [J]
+    gap                     above the lower bound, as a share of it
+    latency, p50, p95       [s]         delays  by `DELAYS` [s]         network  [s] beyond them
+    """
+
+    cost: float
+    components: Mapping[str, float]
+    device_j: float
+    server_j: float
+    gap: float
+    latency: float = np.nan
+    p50: float = np.nan
+    p95: float = np.nan
+    delays: Mapping[str, float] | None = None
+    network: float = np.nan
+
+
+def figures(series: Mapping[str, np.ndarray], bound: float | None, warmup: int) -> Figures:
+    """The figures of metrics (1, blocks) by name, without those of tasks."""
+    mean = {name: float(np.mean(values[0, warmup:])) for name, values in series.items()}
+    arrived = mean["arrived"] or np.nan
+    loss = sum(mean[name] for name in LOSSES)
+    components = {name: mean[name] for name in COMPONENTS}
+    gap = loss / bound if bound else np.nan
+    energy = (mean["device_energy_j"] / arrived, mean["server_energy_j"] / arrived)
+    return Figures(sum(components.values()), components, *energy, gap)
+
+
+def with_stages(figures: Figures, measured: Stages) -> Figures:
+    """The figures of a live run with the times of its tasks."""
+    return replace(
+        figures,
+        latency=measured.latency,
+        p50=measured.p50,
+        p95=measured.p95,
+        delays=measured.delays,
+        network=measured.network,
+    )
+
+
+def live_table(
+    measured: Figures, simulated: Figures, server: Mapping[str, Any], devices: Sequence[Mapping[str, Any]]
+) -> Grid:
+    """The table of a whole run, in which each number stands beside that of the simulation."""
+    grid = Grid(f"{server['scheme']}: {len(devices)} devices, {server['blocks']} blocks, the second half", header=True)
+    for title in ("", "measured", "simulated"):
+        grid.add_column(title, "left" if title == "" else "right")
+    grid.add_column("unit")
+    for name, mine, theirs, unit, digits in _rows(measured, simulated):
+        grid.add_row(name, number(mine, digits), number(theirs, digits), unit)
+    for name, count in task_counts(server, [task for device in devices for task in tasks_of(device)]):
+        grid.add_row(name, str(count), "", "")
+    late = np.concatenate([np.asarray(device["late_s"], float) for device in devices])
+    grid.add_row("blocks begin late by (median)", number(1e3 * float(np.median(late)), 2), "0", "ms")
+    grid.add_row("blocks begin late by (99 %)", number(1e3 * float(np.percentile(late, 99)), 2), "0", "ms")
+    grid.add_row("broadcasts that came too late", str(sum(device["misses"] for device in devices)), "0", "")
+    return grid
+
+
+def _rows(measured: Figures, simulated: Figures) -> list[tuple[str, float, float, str, int]]:
+    """(name, measured, simulated, unit, digits)."""
+    both = (measured, simulated)
+    rows: list[Any] = [("cost per block", measured.cost, simulated.cost, "", 4)]
+    rows += [(f"  {NAMES[name]}", *(one.components[name] for one in both), "", 3) for name in COMPONENTS]
+    rows += [("device energy per task", *(1e3 * one.device_j for one in both), "mJ", 3)]
+    rows += [("server energy per task", *(1e3 * one.server_j for one in both), "mJ", 3)]
+    rows += [("gap to the lower bound", *(100 * one.gap for one in both), "%", 3)]
+    rows += [("latency", *(1e3 * one.latency for one in both), "ms", 4)]
+    rows += [
+        (f"  {NAMES[name]}", *(1e3 * one.delays[name] if one.delays else np.nan for one in both), "ms", 3)
+        for name in DELAYS
+    ]
+    rows += [("  messages", 1e3 * measured.network, 0.0, "ms", 2)]
+    rows += [("latency, half of the tasks", *(1e3 * one.p50 for one in both), "ms", 4)]
+    rows += [("latency, 95 % of the tasks", *(1e3 * one.p95 for one in both), "ms", 4)]
+    return rows
+
+
+def task_counts(server: Mapping[str, Any], tasks: Sequence[TaskLog]) -> list[tuple[str, int]]:
+    """How all tasks of a run ended."""
+    ended = {outcome: sum(task.outcome == outcome for task in tasks) for outcome in (LOCAL, ANSWERED, FINISHED_HERE)}
+    return [
+        ("tasks that arrived", len(tasks)),
+        ("  finished by the device", ended[LOCAL]),
+        ("  sent to the server", server["tasks"]["received"]),
+        ("  answered by it", ended[ANSWERED]),
+        ("  sent, but finished by the device", ended[FINISHED_HERE]),
+        ("  not started when the run ended", sum(task.outcome == WAITING for task in tasks)),
+    ]
+
+
+def served_table(document: Mapping[str, Any]) -> Grid:
+    """What a server prints of its run."""
+    mine = figures(series_of(document), document["bound"], document["blocks"] // 2)
+    grid = _plain(f"{document['scheme']}: {document['blocks']} blocks, the second half")
+    grid.add_row("cost per block", number(mine.cost, 4), "")
+    for name in COMPONENTS:
+        grid.add_row(f"  {NAMES[name]}", number(mine.components[name], 3), "")
+    grid.add_row("gap to the lower bound", number(100 * mine.gap, 3), document["bound_reason"] or "%")
+    for name, count in document["tasks"].items():
+        grid.add_row(f"tasks {name}", str(count), "")
+    return grid
+
+
+def joined_table(document: Mapping[str, Any]) -> Grid:
+    """What a device prints of its run."""
+    tasks = [task for device in document["devices"] for task in tasks_of(device)]
+    mine = stages(tasks)
+    numbers = ", ".join(str(device["device"]) for device in document["devices"])
+    grid = _plain(f"device {numbers}: {len(tasks)} tasks")
+    grid.add_row("latency", number(1e3 * mine.latency, 4), "ms")
+    for name in DELAYS:
+        grid.add_row(f"  {NAMES[name]}", number(1e3 * mine.delays[name], 3), "ms")
+    grid.add_row("  messages", number(1e3 * mine.network, 2), "ms")
+    for outcome in (LOCAL, ANSWERED, FINISHED_HERE, WAITING):
+        grid.add_row(f"tasks {outcome}", str(sum(task.outcome == outcome for task in tasks)), "")
+    return grid
+
+
+def _plain(title: str) -> Grid:
+    grid = Grid(title, header=False)
+    grid.add_column("")
+    grid.add_column("", "right")
+    grid.add_column("")
+    return grid

@@ -1,0 +1,75 @@
+"""Where a device's tasks come from, and how good its channel is: by the scenario's laws, or from elsewhere."""
+
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+import jax
+import numpy as np
+
+from partway.programs import kept_jit
+from partway.system.exogenous import PackedExogenous, gains, sample, unpack_arrivals
+from partway.system.types import Device
+from partway.system.world import World
+
+TILE = 64
+"""Blocks that are drawn at a time."""
+
+
+class Workload(Protocol):
+    """What happens to a device in block after block, whatever it does."""
+
+    def arrivals(self, block: int) -> np.ndarray:
+        """(n,) 0 or 1: whether a task arrives in each slot of a block."""
+        ...
+
+    def gain(self, block: int) -> float:
+        """h of a block [1/W]."""
+        ...
+
+
+class Synthetic:
+    """Arrivals and gains by the scenario's laws: those that the simulation draws for this device and seed."""
+
+    def __init__(self, device: Device, number: int, arrival_threshold: int, seed: int, precision: str):
+        """The workload of device `number`, whose constants are scalars, such as those of its record."""
+        self._slots, self._seed, self._tiles = device.slots, np.uint32(seed), dict[int, tuple[np.ndarray, np.ndarray]]()
+        # the random words of the first devices of a fleet do not depend on how many follow: it may end here
+        own = np.full(number + 1, np.asarray(device.mean_gain), np.dtype(precision))
+        devices: Any = jax.tree.map(lambda leaf: np.zeros(0), device)
+        nobody: Any = None
+        threshold = np.full(number + 1, arrival_threshold, np.uint32)
+        self._world = World(_with_gain(devices, own), nobody, cast(jax.Array, threshold), nobody, nobody)
+        self._first = float(np.asarray(_gains(self._world, self._seed, np.uint32(0)))[-1])
+
+    def arrivals(self, block: int) -> np.ndarray:
+        """(n,) 0 or 1 in each slot of a block."""
+        return self._tile(block)[0][block % TILE]
+
+    def gain(self, block: int) -> float:
+        """h of a block [1/W]."""
+        return self._first if block == 0 else float(self._tile(block - 1)[1][(block - 1) % TILE])
+
+    def _tile(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Arrivals (TILE, n) of the blocks around one, and gains (TILE,) of those one later."""
+        number = block // TILE
+        if number not in self._tiles:
+            first = (number * TILE + np.arange(TILE)).astype(np.uint32)
+            drawn = _sample(self._world, self._seed, first)
+            bits = unpack_arrivals(self._slots, np.asarray(drawn.arrival_bits))
+            self._tiles = {n: tile for n, tile in self._tiles.items() if n == number - 1}
+            self._tiles[number] = bits[..., -1], np.asarray(drawn.gain)[:, -1]
+        return self._tiles[number]
+
+
+def _with_gain(device: Any, gain: np.ndarray) -> Device:
+    return replace(device, mean_gain=gain)
+
+
+@kept_jit()
+def _sample(world: World, seed: jax.Array, blocks: jax.Array) -> PackedExogenous:
+    return sample(world, seed, blocks)
+
+
+@kept_jit()
+def _gains(world: World, seed: jax.Array, block: jax.Array) -> jax.Array:
+    return gains(world, seed, block)

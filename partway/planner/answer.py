@@ -1,0 +1,273 @@
+"""`cut`: the fastest cut of a network for one task, in the units of an engineer. The first answer of `partway cut`.
+
+It imports no JAX: from Python, too, the answer is there in a second.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partway.dnn.layer_times import read_times
+from partway.dnn.profile import DTYPE_BITS, Profile, read_profile
+from partway.errors import InputError, shown
+from partway.planner import one_task
+from partway.planner.one_task import BreakEvenRate, Choice, Costs, Question
+from partway.planner.statement import (
+    Quantity,
+    Statement,
+    placed,
+    question_of,
+    stated_numbers,
+    with_processors,
+    with_task,
+)
+from partway.scenario.loading import load
+from partway.scenario.overrides import override_pairs
+from partway.scenario.schema import Scenario
+from partway.system.placement import Placement
+
+
+@dataclass(frozen=True)
+class CutRow:
+    """One cut and what one task costs there.
+
+    cut       its number in the profile; 0 is the input (all remote), the last the output (all local)
+    after     the names of its tensors
+    pareto    whether no other cut sends as few bits after as little work
+    left      share of the work that is left for the server
+    bits      to send [bit]
+    cpu_hz    CPU rate of the device [Hz]; NaN if it runs no layer
+    meets     whether the deadline is met at some CPU rate; None without a deadline
+    """
+
+    cut: int
+    after: str
+    pareto: bool
+    left: float
+    bits: float
+    cpu_hz: float
+    device_s: float
+    link_s: float
+    rtt_s: float
+    server_s: float
+    device_j: float
+    server_j: float
+    meets: bool | None
+
+    @property
+    def latency_s(self) -> float:
+        """From the start of the task to its result [s]."""
+        return self.device_s + self.link_s + self.rtt_s + self.server_s
+
+
+@dataclass(frozen=True)
+class OneTask:
+    """The first answer: one task in continuous time, with nothing else running (`partway.planner.one_task`).
+
+    scenario  the system, with what was stated of its processors; its tasks are the profile
+    place     finds the placement of all devices and the number of this one
+    file      the name or path under which a scenario finds the profile; None: there is none
+    """
+
+    profile: Profile
+    scenario: Scenario
+    stated: Statement
+    question: Question
+    place: Callable[[], tuple[Placement, int]]
+    file: str | None = None
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The recommended cut, and whether it meets the deadline."""
+        return one_task.recommend(self.question)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the deadline can be met; None without one."""
+        return None if self.question.deadline_s is None else self.choice.met
+
+    @property
+    def recommended(self) -> CutRow:
+        """The fastest cut; with a deadline the one of least energy that meets it, at the CPU rate that does so."""
+        return self.row(self.choice.cut, self.choice.speed)
+
+    @property
+    def all_local(self) -> CutRow:
+        """The whole network at the device."""
+        return self.row(len(self.profile.cuts) - 1)
+
+    @property
+    def all_remote(self) -> CutRow:
+        """The whole network at the server."""
+        return self.row(0)
+
+    @property
+    def cuts(self) -> list[CutRow]:
+        """The Pareto-optimal cuts and those above at full speed, the fastest first."""
+        return [self.row(int(cut)) for cut in one_task.shown_cuts(self.question)]
+
+    @cached_property
+    def break_even(self) -> BreakEvenRate:
+        """The rates of the link [bit/s] from which sending is faster than running everything locally."""
+        return one_task.break_even_rate(self.question)
+
+    @cached_property
+    def fastest_by_rate(self) -> list[tuple[float, int]]:
+        """[(rate [bit/s] from which, the fastest cut)], ascending, the first from 0."""
+        return one_task.fastest_by_rate(self.question)
+
+    @cached_property
+    def thriftiest_by_rate(self) -> list[tuple[float, int]]:
+        """[(rate [bit/s] from which, the cut with the least energy of the device)], ascending, the first from 0."""
+        return one_task.thriftiest_by_rate(self.question)
+
+    @cached_property
+    def _full(self) -> Costs:
+        return one_task.costs(self.question)
+
+    @cached_property
+    def _in_time(self) -> np.ndarray:
+        return np.isfinite(one_task.slow_speeds(self.question))
+
+    def row(self, cut: int, speed: float = 1.0) -> CutRow:
+        """A cut at a speed of the device's CPU, relative to its largest."""
+        costs = self._full if speed == 1 else one_task.costs(self.question, speed)
+        each = {name: float(value[cut]) for name, value in vars(costs).items()}
+        runs, question = self.question.device.elapsed_s[cut] > 0, self.question
+        return CutRow(
+            cut,
+            self.profile.cuts[cut].after,
+            bool(question.front[cut]),
+            float(self.profile.share()[cut]),
+            float(question.bits[cut]),
+            speed * question.device.max_hz if runs else np.nan,
+            meets=None if question.deadline_s is None else bool(self._in_time[cut]),
+            **each,
+        )
+
+
+def cut(
+    network: str | Path | Profile,
+    *,
+    rate: Quantity | None = None,
+    rtt: Quantity = 0.0,
+    deadline: Quantity | None = None,
+    scenario: str | Path | Mapping[str, Any] | Scenario = "ocr",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    device: int | None = None,
+    distance_m: float | None = None,
+    device_rate: Quantity | None = None,
+    device_times: str | Path | Sequence[float] | None = None,
+    server_rate: Quantity | None = None,
+    server_times: str | Path | Sequence[float] | None = None,
+    cpu_min: Quantity | None = None,
+    cpu_max: Quantity | None = None,
+    cpu_power: Quantity | None = None,
+    idle_power: Quantity = 0.0,
+    tx_power: Quantity | None = None,
+    energy_per_bit: Quantity | None = None,
+    tensor_dtype: str = "uint8",
+    input_bits: float | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    values: Mapping[str, list[float]] | None = None,
+) -> OneTask:
+    """Where to cut a network for one task: latency and energy of every cut in continuous time, nothing else running.
+
+    network       a shipped profile's name, a profile's CSV file, an ONNX file, or a profile
+    rate, rtt     of the link; without a rate that of the scenario's radio at full power and the mean channel gain
+    deadline      the cut with the least energy that meets it is recommended, instead of the fastest
+    scenario      has whatever is not stated: `overrides` change its fields
+    device, distance_m           which of its devices, by default the one with the median channel gain; moved there
+    device_rate, server_rate     multiply-accumulates a second, such as "8GMAC/s"
+    device_times, server_times   measured: a CSV file (`partway.dnn.layer_times`), or (cuts,) seconds before each cut.
+                  A profile that has times, and no `device_rate`: its own
+    cpu_min, cpu_max             range of the device's CPU rate; without `cpu_min` it always runs at the largest
+    cpu_power     of the device at full speed, above idle
+    idle_power    drawn all the time
+    tx_power, energy_per_bit     of the radio while it sends, above idle, or of a bit
+    tensor_dtype, input_bits     how tensors are sent: "fp32", "fp16" or "uint8"; bits of the encoded input
+    shapes, values               for an ONNX file: shapes of open inputs, and inputs that are always the same
+
+    Quantities are text with a unit or numbers in SI units. Raises InputError for whatever cannot be used.
+    """
+    given = {"rate": rate, "rtt": rtt, "deadline": deadline, "device_rate": device_rate, "server_rate": server_rate}
+    given |= {"cpu_min": cpu_min, "cpu_max": cpu_max, "cpu_power": cpu_power, "idle_power": idle_power}
+    given |= {"tx_power": tx_power, "energy_per_bit": energy_per_bit}
+    numbers = stated_numbers(given)
+    for kind, one, other in (("device", device_rate, device_times), ("server", server_rate, server_times)):
+        if one is not None and other is not None:
+            raise InputError(f"give --{kind}-rate or --{kind}-times, not both")
+    plain = with_task(load(scenario, _checked(overrides)), _task(network, tensor_dtype, input_bits))
+    profile = read_network(network, shapes, values)
+    if device_times is None and device_rate is None and profile.seconds is not None:
+        device_times = profile.seconds.tolist()
+    at_device = _times("--device-times", device_times, profile)
+    at_server = _times("--server-times", server_times, profile)
+    stated = Statement(**numbers, device_times=at_device, server_times=at_server)
+    whole = with_processors(plain, stated, profile)
+    place = cache(lambda: placed(whole, device, distance_m))
+    if device is not None or distance_m is not None:
+        place()  # raises where they are out of range
+    question = question_of(whole, profile, stated, place, tensor_dtype, input_bits)
+    return OneTask(profile, whole, stated, question, place, _file(network))
+
+
+def _checked(overrides: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The overrides, none of which is about the task."""
+    pairs = override_pairs(overrides)
+    for field in pairs:
+        if "task" in field.split("."):
+            raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")
+    return pairs
+
+
+def _task(network: str | Path | Profile, tensor_dtype: str, input_bits: float | None) -> dict[str, Any]:
+    """The task of a scenario whose devices run the network."""
+    if tensor_dtype not in DTYPE_BITS:
+        raise InputError(f"--tensor-dtype must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
+    name = network.name if isinstance(network, Profile) else str(network)
+    bits = {} if input_bits is None else {"input_bits": input_bits}
+    return {"kind": "layers", "profile": name, "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}
+
+
+def _file(network: str | Path | Profile) -> str | None:
+    """The name or the path of a profile; None for a profile itself and for an ONNX file."""
+    return None if isinstance(network, Profile) or _is_onnx(network) else str(network)
+
+
+def _is_onnx(network: str | Path) -> bool:
+    return Path(network).suffix.lower() == ".onnx"
+
+
+def read_network(
+    network: str | Path | Profile,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    values: Mapping[str, list[float]] | None = None,
+) -> Profile:
+    """The profile of a network that is named, or in a file. Raises InputError if it cannot be read."""
+    if isinstance(network, Profile):
+        return network
+    if _is_onnx(network):
+        from partway.dnn import graph  # needs the extra `onnx`
+
+        return graph.profile_model(str(network), shapes=dict(shapes or {}), values=dict(values or {}))
+    if shapes or values:
+        raise InputError(f"--shape and --input need an .onnx file, got {shown(str(network))}")
+    return read_profile(str(network))
+
+
+def _times(name: str, given: str | Path | Sequence[float] | None, profile: Profile) -> np.ndarray | None:
+    """(cuts,) measured times; a file's name is read."""
+    if given is None:
+        return None
+    if isinstance(given, str | Path):
+        return read_times(str(given), profile)
+    times = np.asarray(given, np.float64)
+    rising = times.shape == (len(profile.cuts),) and times[0] == 0 and bool((np.diff(times) >= 0).all())
+    if not (rising and np.isfinite(times[-1])):
+        raise InputError(f"{name} must be {len(profile.cuts)} times in seconds, one for each cut, rising from 0")
+    return times

@@ -1,0 +1,70 @@
+"""`partway live`, `serve`, `join` and `preflight`."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from partway.cli.main import main
+from partway.live import extra
+from partway.live.documents import tasks_of
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
+
+
+@pytest.mark.parametrize("command", [["live"], ["serve"], ["join", "127.0.0.1:7070"]])
+@pytest.mark.parametrize("module", ["grpc", "onnxruntime"])
+def test_a_missing_extra_is_said_in_one_line(
+    command: list[str], module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert extra.PACKAGES[module] in said
+    assert "pip install 'partway[live]'" in said
+
+
+def test_preflight_says_what_is_there(capsys: pytest.CaptureFixture[str]):
+    main(["preflight"])  # a loaded machine may not keep the time
+    said = capsys.readouterr().out
+    assert "grpcio, protobuf, onnxruntime, onnx" in said
+    assert "each within" in said
+    assert "a server here answers in" in said
+
+
+def test_preflight_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    assert main(["preflight"]) == 2
+    said = capsys.readouterr()
+    assert "missing" in said.out
+    assert "packages" in said.err
+
+
+def test_preflight_names_a_server_that_does_not_answer(capsys: pytest.CaptureFixture[str]):
+    assert main(["preflight", "--server", "127.0.0.1:1"]) == 2
+    assert "server" in capsys.readouterr().err
+
+
+def test_the_server_does_not_listen_to_others_without_a_secret(capsys: pytest.CaptureFixture[str]):
+    assert main(["serve", "--bind", "0.0.0.0:7070"]) == 2
+    assert "--bind '0.0.0.0:7070' can be reached from other machines" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_around_a_real_network_cost_what_the_simulation_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "run.json"
+    assert main(["live", "--blocks", "40", "--json", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "gap to the lower bound" in said
+    document = json.loads(out.read_text())
+    tasks = [task for device in document["devices"] for task in tasks_of(device)]
+    outcomes = [task.outcome for task in tasks]
+    assert set(outcomes) <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
+    assert outcomes.count(ANSWERED) == document["server"]["tasks"]["answered"] > 10
+    assert document["server"]["tasks"]["duplicates"] == 0
+    assert len(document["server"]["metrics"]["device_queue"]) == 40
+    cost = next(line.split() for line in said.splitlines() if line.startswith("cost per block"))
+    assert float(cost[-1]) == pytest.approx(float(cost[-2]), rel=0.05)

@@ -1,0 +1,276 @@
+"""What breaks: links, servers and devices, on a clock that skips waiting. Every task still ends, once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import pytest
+
+from partway.live.agent import ALONE_AFTER, Agent, AgentLog
+from partway.live.clock import now, run_on_fake_clock, sleep_until
+from partway.live.memory import MemoryLink
+from partway.live.messages import InferReply, InferRequest, Refused, RegisterReply, RegisterRequest, Report
+from partway.live.plan import LivePlan, make_plan
+from partway.live.service import Service
+from partway.live.sessions import MAX_NEWS
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
+from partway.scenario.loading import load
+
+T = TypeVar("T")
+BLOCKS, BLOCK_S = 80, 0.5
+CUT_S, RESTORED_S = 12.2, 20.2
+"""When links break and are whole again: in the middle of the run, and of a block."""
+SCENARIO: dict[str, Any] = {
+    "devices": 3,
+    "server": {"macs_per_cycle": 0.08},
+    "device": {
+        "macs_per_cycle": 0.4,
+        "bandwidth_hz": 3e6,
+        "task": {"kind": "layers", "profile": "resnet50", "tensor_dtype": "uint8"},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+class Cable:
+    """A device's link that can break: at once, or so that nothing arrives and nobody hears of it."""
+
+    def __init__(self, service: Service):
+        self._link = MemoryLink(service, 0.002)
+        self._whole, self._reset = asyncio.Event(), asyncio.Event()
+        self._whole.set()
+
+    def cut(self, silently: bool) -> None:
+        self._whole.clear()
+        if not silently:
+            self._reset.set()
+
+    def mend(self) -> None:
+        self._reset.clear()
+        self._whole.set()
+
+    async def probe(self) -> None:
+        await self._over(self._link.probe(), 5.0)
+
+    async def register(self, request: RegisterRequest) -> RegisterReply:
+        return await self._over(self._link.register(request), 5.0)
+
+    async def infer(self, request: InferRequest, within_s: float) -> InferReply:
+        return await self._over(self._link.infer(request, within_s), within_s)
+
+    async def leave(self, request: Any) -> None:
+        await self._over(self._link.leave(request), 5.0)
+
+    async def attend(self, reports: AsyncIterator[Report]) -> AsyncIterator[Any]:
+        async def carried() -> AsyncIterator[Report]:
+            async for report in reports:
+                await self._whole.wait()
+                yield report
+
+        stream = self._link.attend(carried())
+        while True:
+            try:
+                news = await self._over(anext(stream), 1e9)
+            except StopAsyncIteration:
+                return
+            await self._whole.wait()
+            yield news
+
+    async def _over(self, work: Awaitable[T], within_s: float) -> T:
+        """What `work` gives, unless the cable breaks or is broken."""
+        if self._reset.is_set():
+            asyncio.ensure_future(work).cancel()
+            raise Refused("UNAVAILABLE", "the link is down")
+        doing = asyncio.ensure_future(self._after(work))
+        broken = asyncio.ensure_future(self._reset.wait())
+        await asyncio.wait({doing, broken}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        broken.cancel()
+        if doing.done():
+            return doing.result()
+        doing.cancel()
+        raise Refused("UNAVAILABLE" if self._reset.is_set() else "DEADLINE_EXCEEDED", "the link is down")
+
+    async def _after(self, work: Awaitable[T]) -> T:
+        await self._whole.wait()
+        result = await work
+        await self._whole.wait()
+        return result
+
+
+class Site:
+    """A server and its devices, with a cable each."""
+
+    def __init__(self) -> None:
+        self.plan: LivePlan = make_plan(load(SCENARIO), "neurosurgeon", blocks=BLOCKS, precision="float64")
+        self.service = Service(self.plan)
+        self.cables = [Cable(self.service) for _ in range(self.plan.devices)]
+        self.agents = [Agent(cable, request=RegisterRequest(k)) for k, cable in enumerate(self.cables)]
+        self.serving = asyncio.create_task(self.service.run())
+        self.devices = [asyncio.create_task(agent.run()) for agent in self.agents]
+
+    async def logs(self) -> list[AgentLog]:
+        logs = list(await asyncio.gather(*(device for device in self.devices if not device.cancelled())))
+        self.serving.cancel()
+        return logs
+
+
+def run(disturb: Callable[[Site], Awaitable[None]]) -> tuple[Site, list[AgentLog]]:
+    async def main() -> tuple[Site, list[AgentLog]]:
+        site = Site()
+        await disturb(site)
+        return site, await site.logs()
+
+    return run_on_fake_clock(main())
+
+
+def check_every_task_ends_once(site: Site, logs: list[AgentLog]) -> None:
+    for log in logs:
+        numbers = [task.number for task in log.tasks]
+        assert sorted(numbers) == list(range(len(numbers)))
+        assert {task.outcome for task in log.tasks} <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
+        assert all(np.isfinite(task.answered) for task in log.tasks if task.outcome != WAITING)
+        assert len(log.records) == BLOCKS
+    answered = sum(task.outcome == ANSWERED for log in logs for task in log.tasks)
+    assert answered <= site.service.ledger.answered <= site.service.ledger.received
+
+
+def alone_and_back(log: AgentLog) -> tuple[float, float]:
+    """How long after the cut the device works alone, and how long after the repair it sends again [s]."""
+    assert log.alone == list(range(log.alone[0], log.alone[-1] + 1))
+    return log.alone[0] * BLOCK_S - CUT_S, (log.alone[-1] + 1) * BLOCK_S - RESTORED_S
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_a_link_that_breaks_and_comes_back(silently: bool):
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        site.cables[1].cut(silently)
+        await sleep_until(RESTORED_S)
+        site.cables[1].mend()
+
+    site, logs = run(disturb)
+    check_every_task_ends_once(site, logs)
+    assert logs[0].alone == logs[2].alone == []
+    alone_s, back_s = alone_and_back(logs[1])
+    assert 0 < alone_s <= (ALONE_AFTER + 3) * BLOCK_S
+    assert 0 < back_s <= (8 + 4) * BLOCK_S  # the longest pause, and until broadcasts are due
+    later = [task for task in logs[1].tasks if task.begun > RESTORED_S + back_s]
+    assert any(task.outcome == ANSWERED for task in later)
+    # nothing is sent while the device is alone
+    begun = [task for task in logs[1].tasks if logs[1].alone[0] * BLOCK_S <= task.begun < RESTORED_S]
+    assert begun
+    assert {task.outcome for task in begun} == {LOCAL}
+
+
+def test_a_server_that_is_killed():
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        site.serving.cancel()
+        for cable in site.cables:
+            cable.cut(silently=False)
+
+    site, logs = run(disturb)
+    for log in logs:
+        alone_s, _ = alone_and_back(log)
+        assert 0 < alone_s <= (ALONE_AFTER + 3) * BLOCK_S
+        assert log.alone[-1] == BLOCKS - 1
+        late = [task.outcome for task in log.tasks if task.begun > log.alone[0] * BLOCK_S]
+        assert set(late) <= {LOCAL, WAITING}
+    check_every_task_ends_once(site, logs)
+    assert any(task.outcome == FINISHED_HERE for log in logs for task in log.tasks)
+
+
+def test_a_device_that_is_killed_is_forgotten_and_harms_nobody():
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        site.devices[1].cancel()
+        await asyncio.sleep((site.plan.lease_blocks + 3) * BLOCK_S)
+        assert site.service._queues[1] == 0
+        assert sorted(session.device for session in site.service._sessions) == [0, 2]
+
+    site, logs = run(disturb)
+    assert [log.device for log in logs] == [0, 2]
+    assert [log.alone for log in logs] == [[], []]
+    assert [log.misses for log in logs] == [0, 0]
+    assert len(site.service.ledger.turns) == BLOCKS
+
+
+def test_another_device_may_have_the_place_of_one_that_is_gone():
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        site.devices[1].cancel()
+        await asyncio.sleep((site.plan.lease_blocks + 3) * BLOCK_S)
+        joined = Agent(MemoryLink(site.service, 0.002))
+        site.devices[1] = asyncio.create_task(joined.run())
+
+    _, logs = run(disturb)
+    assert [log.device for log in logs] == [0, 1, 2]
+    assert 30 < len(logs[1].records) < BLOCKS
+    assert logs[1].alone == []
+    assert any(task.outcome == ANSWERED for task in logs[1].tasks)
+
+
+def test_a_device_that_does_not_read_loses_its_session_and_harms_nobody():
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        session = next(session for session in site.service._sessions if session.device == 1)
+        for _ in range(MAX_NEWS + 1):  # as if it had read none of them
+            site.service._sessions.tell(session, site.service._broadcast(site.service.ledger.turns[-1], session))
+        assert session not in list(site.service._sessions)
+
+    site, logs = run(disturb)
+    check_every_task_ends_once(site, logs)
+    assert logs[0].alone == logs[2].alone == []
+    assert any(task.outcome == ANSWERED and task.begun > CUT_S + 5 for task in logs[1].tasks)  # it has come back
+
+
+def test_a_place_that_is_taken_is_not_given_to_another_device():
+    async def main() -> str:
+        site = Site()
+        await sleep_until(5.0)
+        with pytest.raises(Refused) as caught:
+            site.service.register(RegisterRequest(1))
+        for task in (*site.devices, site.serving):
+            task.cancel()
+        return caught.value.code
+
+    assert run_on_fake_clock(main()) == "RESOURCE_EXHAUSTED"
+
+
+def test_a_task_that_is_asked_for_again_is_done_once():
+    async def main() -> tuple[Service, list[InferReply]]:
+        site = Site()
+        await sleep_until(5.0)
+        session = next(iter(site.service._sessions))
+        link = MemoryLink(site.service, 0.002)
+        request = InferRequest(session.key, 10_000, int((now() - 0.5) // BLOCK_S), 0.5)
+        replies = list(await asyncio.gather(*(link.infer(request, 30.0) for _ in range(5))))
+        replies.append(await link.infer(request, 30.0))
+        for task in (*site.devices, site.serving):
+            task.cancel()
+        return site.service, replies
+
+    service, replies = run_on_fake_clock(main())
+    assert service.ledger.duplicates == 5
+    assert len({(reply.task, reply.wait_s, reply.run_s) for reply in replies}) == 1
+
+
+def test_a_block_that_has_not_begun_is_refused():
+    async def main() -> str:
+        site = Site()
+        await sleep_until(5.0)
+        session = next(iter(site.service._sessions))
+        with pytest.raises(Refused) as caught:
+            await site.service.infer(InferRequest(session.key, 10_000, 50, 0.5))
+        for task in (*site.devices, site.serving):
+            task.cancel()
+        return caught.value.code
+
+    assert run_on_fake_clock(main()) == "INVALID_ARGUMENT"

@@ -1,0 +1,293 @@
+"""The same parties over sockets: gRPC on loopback, and what the server refuses."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partway.errors import InputError
+from partway.live import demo, endpoints
+from partway.live.accounts import metrics, stages
+from partway.live.agent import Agent
+from partway.live.credentials import Files
+from partway.live.grpc_client import GrpcLink
+from partway.live.grpc_server import ATTEND, INFER, MAX_CONTROL_BYTES, REGISTER, GrpcServer
+from partway.live.halves import Halves
+from partway.live.messages import InferRequest, LeaveRequest, Refused, RegisterRequest, Report
+from partway.live.network import write_small_network
+from partway.live.plan import LivePlan, make_plan
+from partway.live.service import Service
+from partway.live.tasks import ANSWERED
+from partway.scenario.loading import load
+from partway.simulation.rollout import rollout
+
+BLOCKS = 12
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Halves, LivePlan]:
+    folder = tmp_path_factory.mktemp("network")
+    path = write_small_network(folder)
+    halves = Halves(path, "fp16")
+    scenario = load(
+        demo.scenario_for(halves.profile, demo.write_network_profile(halves.profile, folder)),
+        {"device.arrival_prob": 0.3},
+    )
+    plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, lease_blocks=200, model_sha256=halves.sha256)
+    return path, halves, plan
+
+
+@asynccontextmanager
+async def listening(
+    plan: LivePlan, halves: Halves | None = None, token: str = ""
+) -> AsyncIterator[tuple[Service, int]]:
+    service = Service(plan, halves)
+    server = GrpcServer(service, token, halves.max_bytes() if halves else 0)
+    port = await server.start("127.0.0.1:0")
+    try:
+        yield service, port
+    finally:
+        await server.stop(0)
+
+
+def test_four_devices_on_sockets_cost_what_the_simulation_costs(network: tuple[Path, Halves, LivePlan]):
+    """A real network, real sockets and a real clock: the same actions, and every task that is sent is answered."""
+    _, halves, plan = network
+
+    async def main() -> tuple[Service, list[Any]]:
+        async with listening(plan, halves) as (service, port):
+            links = [GrpcLink(f"127.0.0.1:{port}") for _ in range(plan.devices)]
+            agents = [Agent(link, halves, RegisterRequest(number)) for number, link in enumerate(links)]
+            running = asyncio.create_task(service.run(60.0))
+            logs = await asyncio.gather(*(agent.run() for agent in agents))
+            await running
+            for link in links:
+                await link.close()
+            return service, list(logs)
+
+    service, logs = asyncio.run(main())
+    tasks = [task for log in logs for task in log.tasks]
+    sent = [task for task in tasks if task.outcome == ANSWERED]
+    assert len(sent) == service.ledger.received == service.ledger.answered > 0
+    assert service.ledger.duplicates == 0
+    simulated = rollout(plan.world, plan.pair, plan.stream, [plan.seed], BLOCKS, precision="float32").metrics
+    measured = metrics(service.ledger, plan, service.party.changes, None)
+    np.testing.assert_array_equal(measured.arrived, simulated.arrived)
+    assert len(service.ledger.records) == BLOCKS * plan.devices
+    if not service.ledger.late and not any(log.misses for log in logs):  # on a loaded machine messages come too late
+        np.testing.assert_allclose(measured.cost(), np.asarray(simulated.cost()), rtol=1e-4)
+    of = stages(tasks)
+    assert of.network >= 0
+    assert of.latency == pytest.approx(sum(of.delays.values()) + of.network)
+
+
+def refused(call: Callable[[GrpcLink], Awaitable[Any]], plan: LivePlan, token: str = "", own: str = "") -> Refused:
+    """How a call is refused."""
+
+    async def main() -> Refused:
+        async with listening(plan, token=token) as (_, port):
+            link = GrpcLink(f"127.0.0.1:{port}", own)
+            try:
+                with pytest.raises(Refused) as caught:
+                    await call(link)
+                return caught.value
+            finally:
+                await link.close()
+
+    return asyncio.run(main())
+
+
+async def first_news(link: GrpcLink, session: str) -> None:
+    async def reports() -> AsyncIterator[Report]:
+        yield Report(session, 0, 0.0)
+        await asyncio.sleep(5)
+
+    async for _ in link.attend(reports()):
+        return
+
+
+async def twice(link: GrpcLink) -> None:
+    """Register all devices, and one more."""
+    for _ in range(5):
+        await link.register(RegisterRequest())
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda link: link.register(RegisterRequest(version=99)), "FAILED_PRECONDITION"),
+        (lambda link: link.register(RegisterRequest(scenario_sha256="0" * 64)), "FAILED_PRECONDITION"),
+        (lambda link: link.register(RegisterRequest(model_sha256="0" * 64)), "FAILED_PRECONDITION"),
+        (lambda link: link.register(RegisterRequest(4)), "INVALID_ARGUMENT"),
+        (twice, "RESOURCE_EXHAUSTED"),
+        (lambda link: link.leave(LeaveRequest("nobody")), "UNAUTHENTICATED"),
+        (lambda link: link.infer(InferRequest("nobody", 0, 0, 0.5), 5.0), "UNAUTHENTICATED"),
+        (lambda link: first_news(link, "nobody"), "UNAUTHENTICATED"),
+        (lambda link: link._called(link._register, b"\xff\xff", 5.0), "INVALID_ARGUMENT"),
+        (lambda link: link._called(link._infer, b"\xff\xff", 5.0), "INVALID_ARGUMENT"),
+        (lambda link: link._called(link._register, b"\x00" * (MAX_CONTROL_BYTES + 1), 20.0), "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_the_server_says_why_it_refuses(
+    call: Callable[[GrpcLink], Awaitable[Any]], code: str, network: tuple[Path, Halves, LivePlan]
+):
+    assert refused(call, network[2]).code == code
+
+
+@pytest.mark.parametrize("own", ["", "x" * 32])
+def test_without_the_token_nothing_is_answered(own: str, network: tuple[Path, Halves, LivePlan]):
+    secret = "0123456789abcdef"
+    for call in (
+        lambda link: link.probe(),
+        lambda link: link.register(RegisterRequest()),
+        lambda link: link.infer(InferRequest("nobody", 0, 0, 0.5), 5.0),
+        lambda link: first_news(link, "nobody"),
+    ):
+        why = refused(call, network[2], secret, own)
+        assert (why.code, why.reason) == ("UNAUTHENTICATED", "the token is missing or wrong")
+
+
+def test_a_task_that_is_sent_twice_is_done_once(network: tuple[Path, Halves, LivePlan]):
+    _, halves, plan = network
+
+    async def main() -> tuple[Service, list[Any]]:
+        async with listening(plan, halves) as (service, port):
+            link = GrpcLink(f"127.0.0.1:{port}")
+            session = (await link.register(RegisterRequest())).session
+            model, tensors = halves.front_now(float(halves.shares[4]), 0)
+            request = InferRequest(session, 7, 0, float(halves.shares[4]), model, tensors)
+            stream = asyncio.create_task(attend_silently(link, session))
+            while not service._sessions.attending():
+                await asyncio.sleep(0.01)
+            running = asyncio.create_task(service.run(0.01))
+            answers = await asyncio.gather(*(link.infer(request, 20.0) for _ in range(3)))
+            running.cancel()
+            stream.cancel()
+            await link.close()
+            return service, answers
+
+    service, answers = asyncio.run(main())
+    assert (service.ledger.received, service.ledger.duplicates) == (1, 2)
+    expected = halves.whole_now(0)["scores"]
+    for answer in answers:
+        np.testing.assert_allclose(answer.outputs["scores"], expected, atol=1e-2)
+
+
+def certificates(folder: Path) -> None:
+    """A CA, and what it has signed for a server at localhost and for a device: NAME.pem and NAME.key."""
+    extensions = {"server": "subjectAltName=DNS:localhost,IP:127.0.0.1", "device": "subjectAltName=DNS:device"}
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for ca in ("ca", "stranger"):
+        openssl("req", "-x509", *key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN={ca}")
+    for name, extension in extensions.items():
+        (folder / f"{name}.ext").write_text(extension)
+        openssl("req", "-new", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_only_a_device_that_the_ca_has_signed_can_speak(tmp_path: Path, network: tuple[Path, Halves, LivePlan]):
+    certificates(tmp_path)
+    at = {
+        name: tmp_path / name
+        for name in ("ca.pem", "stranger.pem", "server.pem", "server.key", "device.pem", "device.key")
+    }
+    server = Files(at["server.pem"], at["server.key"], at["ca.pem"]).for_server()
+
+    async def main() -> list[str]:
+        listener = GrpcServer(Service(network[2]))
+        port = await listener.start("127.0.0.1:0", server)
+        devices = {
+            "signed": Files(at["device.pem"], at["device.key"], at["ca.pem"]).for_device(),
+            "no certificate": Files(ca=at["ca.pem"]).for_device(),
+            "another server": Files(at["device.pem"], at["device.key"], at["stranger.pem"]).for_device(),
+            "no encryption": None,
+        }
+        reached = list[str]()
+        for name, credentials in devices.items():
+            link = GrpcLink(f"localhost:{port}", credentials=credentials)
+            with contextlib.suppress(Refused):
+                await link.probe()
+                reached.append(name)
+            await link.close()
+        await listener.stop(0)
+        return reached
+
+    assert asyncio.run(main()) == ["signed"]
+
+
+@pytest.mark.parametrize("secret", ["", "short", "x" * 10 + "\n" + "y" * 10])
+def test_a_token_that_can_be_guessed_is_refused(secret: str, tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text(secret)
+    with pytest.raises(InputError, match="16 printable characters"):
+        Files(token=file).secret()
+
+
+def test_files_that_belong_together_are_asked_for(tmp_path: Path):
+    with pytest.raises(InputError, match="give both"):
+        Files(cert=tmp_path / "cert").for_server()
+    with pytest.raises(InputError, match="needs --tls-cert"):
+        Files(ca=tmp_path / "ca").for_server()
+    with pytest.raises(InputError, match=r"--tls-ca .* cannot be read"):
+        Files(ca=tmp_path / "ca").for_device()
+
+
+async def attend_silently(link: GrpcLink, session: str) -> None:
+    async def reports() -> AsyncIterator[Report]:
+        yield Report(session, 0, 0.0)
+        await asyncio.Event().wait()
+
+    async for _ in link.attend(reports()):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "secured", "accepted"),
+    [
+        ("127.0.0.1:0", False, True),
+        ("localhost:7070", False, True),
+        ("[::1]:7070", False, True),
+        ("0.0.0.0:7070", False, False),
+        ("[::]:7070", False, False),
+        ("192.168.1.2:7070", False, False),
+        ("edge.local:7070", False, False),
+        ("0.0.0.0:7070", True, True),
+        ("7070", False, False),
+        ("127.0.0.1:port", False, False),
+        ("127.0.0.1:70700", False, False),
+    ],
+)
+def test_nobody_else_can_connect_without_encryption_and_a_secret(address: str, secured: bool, accepted: bool):
+    if accepted:
+        endpoints.check_address(address, secured)
+        return
+    with pytest.raises(InputError, match="--bind"):
+        endpoints.check_address(address, secured)
+
+
+def test_a_server_that_is_not_there_is_named():
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:1: (UNAVAILABLE|DEADLINE_EXCEEDED)"):
+        asyncio.run(endpoints.join("127.0.0.1:1", None, RegisterRequest(), patience_s=0.3))
+
+
+def test_the_paths_are_those_of_the_proto_files():
+    from partway.live.proto import control_pb2, open_inference_pb2
+
+    control = control_pb2.DESCRIPTOR.services_by_name["Control"]
+    inference = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    assert f"/{control.full_name}/{control.methods_by_name['Register'].name}" == REGISTER
+    assert f"/{control.full_name}/{control.methods_by_name['Attend'].name}" == ATTEND
+    assert f"/{inference.full_name}/{inference.methods_by_name['ModelInfer'].name}" == INFER

@@ -1,0 +1,227 @@
+"""Live equals the simulation: every party in its own object, on a fake clock, all messages written and read."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from partway.errors import InputError
+from partway.experiments.checkpoint import save
+from partway.experiments.comparison import make_plan as make_comparison
+from partway.live.accounts import metrics, stages
+from partway.live.agent import Agent, AgentLog, synthetic
+from partway.live.clock import run_on_fake_clock
+from partway.live.memories import run_of
+from partway.live.memory import MemoryLink
+from partway.live.messages import RegisterRequest
+from partway.live.plan import LivePlan, make_plan
+from partway.live.service import Service
+from partway.live.tasks import ANSWERED, LOCAL
+from partway.measurement.checkpoint import read
+from partway.measurement.latency import DELAYS, finish_times, latency
+from partway.scenario.loading import load
+from partway.simulation.rollout import Run, rollout
+
+BLOCKS, SEED = 200, 3
+DELAY_S = 0.003
+"""How long a message takes."""
+TWO_CLASSES: dict[str, Any] = {
+    "devices": 4,
+    "weights": {"server_energy": 2.5e-3},  # the price and the server's rate matter
+    "server": {"macs_per_cycle": 0.08},
+    "group": [
+        {"count": 2},
+        {
+            "count": 2,
+            "cpu_max_hz": 15e9,  # 3/4 of a task in a block: it has to send
+            "arrival_prob": 0.15,
+            "bandwidth_hz": 3e6,
+            "macs_per_cycle": 0.4,
+            "task": {"kind": "layers", "profile": "resnet50", "tensor_dtype": "uint8"},
+        },
+    ],
+}
+"""Four devices of two classes: the paper's, and slower ones with a real network."""
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def plan_of(scheme: str, blocks: int = BLOCKS, **changes: Any) -> LivePlan:
+    return make_plan(load(TWO_CLASSES | changes), scheme, blocks=blocks, seed=SEED, precision="float64")
+
+
+async def together(
+    plan: LivePlan, delay_s: float, made: Callable[[Service, int], Agent]
+) -> tuple[Service, list[AgentLog]]:
+    service = Service(plan)
+    agents = [made(service, number) for number in range(plan.devices)]
+    running = asyncio.create_task(service.run())
+    logs = await asyncio.gather(*(agent.run() for agent in agents))
+    await running
+    return service, list(logs)
+
+
+@cache
+def live(scheme: str, delay_s: float = DELAY_S, blocks: int = BLOCKS) -> tuple[LivePlan, Service, list[AgentLog]]:
+    plan = plan_of(scheme, blocks)
+
+    def made(service: Service, number: int) -> Agent:
+        return Agent(MemoryLink(service, delay_s), request=RegisterRequest(device=number))
+
+    return plan, *run_on_fake_clock(together(plan, delay_s, made))
+
+
+@cache
+def simulated(scheme: str) -> Run:
+    plan = plan_of(scheme)
+    return rollout(
+        plan.world, plan.pair, plan.stream, [SEED], BLOCKS, precision="float64", traces=True, certificates=None
+    )
+
+
+SCHEMES = ("priced", "parametric", "neurosurgeon")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_live_costs_what_the_simulation_costs(scheme: str):
+    plan, service, _ = live(scheme)
+    measured, expected = metrics(service.ledger, plan, service.party.changes, None), simulated(scheme).metrics
+    assert float(np.sum(measured.sent)) > 10  # devices do cooperate
+    for field in fields(measured):
+        ours, theirs = getattr(measured, field.name), np.asarray(getattr(expected, field.name))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12, err_msg=field.name)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_live_devices_do_what_simulated_ones_do(scheme: str):
+    plan, service, _ = live(scheme)
+    traces = simulated(scheme).traces
+    assert traces is not None
+    names = {"queue": "q", "gain": "gain", "started": "started", "offload": "offload", "power_w": "power"}
+    for ours, theirs in names.items():
+        mine = np.array(
+            [[getattr(service.ledger.records[t, k], ours) for k in range(plan.devices)] for t in range(BLOCKS)]
+        )
+        np.testing.assert_allclose(mine, np.asarray(getattr(traces, theirs))[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_live_memories_are_those_of_the_simulation(scheme: str):
+    _, service, _ = live(scheme)
+    ours, theirs = jax.tree.leaves(service.party.state), jax.tree.leaves(simulated(scheme).carry.server_state)
+    assert ours
+    for mine, simulation in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, np.asarray(simulation)[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_task_ends_once_and_takes_as_long_as_the_simulation_says(scheme: str):
+    plan, service, logs = live(scheme)
+    run = simulated(scheme)
+    assert run.traces is not None
+    work = np.asarray(plan.world.devices.server_work)
+    expected = next(finish_times(run.traces, work, plan.slot_s))
+    tasks = [
+        task for log in sorted(logs, key=lambda log: log.device) for task in sorted(log.tasks, key=lambda t: t.number)
+    ]
+    assert len(tasks) == len(expected.finished)
+    sent = [task for task in tasks if task.outcome == ANSWERED]
+    assert len(sent) == service.ledger.received == service.ledger.answered > 10
+    assert service.ledger.duplicates == service.ledger.late == 0
+    # the simulation's clock stops before the last tasks are done; live they are answered at once when the run ends
+    ended = np.isfinite(expected.finished)
+    answered = np.array([task.answered for task in tasks])
+    assert np.isfinite(answered[ended]).all()
+    late = answered[ended] - expected.finished[ended]
+    assert late.min() > -1e-6
+    assert late.max() < DELAY_S + 1e-6  # until a result has come back
+    np.testing.assert_allclose([task.arrived for task in tasks], expected.arrived, atol=1e-9)
+    outcomes = np.array([task.outcome for task in tasks])
+    np.testing.assert_array_equal(outcomes[ended] == ANSWERED, expected.cut[ended])
+    np.testing.assert_array_equal(outcomes[ended] == LOCAL, ~expected.cut[ended])
+
+
+def test_the_stages_add_up_to_the_latency_of_the_simulation():
+    plan, _, logs = live("priced")
+    run = simulated("priced")
+    assert run.traces is not None
+    mine = stages([task for log in logs for task in log.tasks])
+    theirs = latency(run.traces, np.asarray(plan.world.devices.server_work), plan.slot_s)
+    assert 0 < mine.network < 2 * DELAY_S
+    assert sum(mine.delays.values()) + mine.network == pytest.approx(mine.latency, abs=1e-6)
+    # tasks that the end of the run cuts off are missing in the one and count in part in the other
+    assert mine.delays["device"] == pytest.approx(theirs.delays[0, DELAYS.index("device")], rel=0.05)
+    assert mine.delays["radio"] == pytest.approx(theirs.delays[0, DELAYS.index("radio")], rel=0.05)
+
+
+def test_no_block_lacks_its_broadcast_and_none_begins_late():
+    _, _, logs = live("priced")
+    assert [log.misses for log in logs] == [0, 0, 0, 0]
+    assert max(float(log.late_s.max()) for log in logs) < 1e-6
+
+
+def test_a_slow_link_changes_nothing_while_messages_are_in_time():
+    """0.15 s each way: a report has a block and a slot, 0.6 s, and a broadcast nearly a block, 0.4 s."""
+    plan, service, logs = live("priced", 0.15, 40)
+    assert [log.misses for log in logs] == [0, 0, 0, 0]
+    measured = metrics(service.ledger, plan, service.party.changes, None)
+    np.testing.assert_allclose(measured.cost()[0], simulated("priced").metrics.cost()[0, :40], rtol=1e-12)
+
+
+def test_a_link_that_is_too_slow_is_counted_and_never_answered_by_a_newer_broadcast():
+    """0.45 s each way: every broadcast comes a block late, when the one before it is used."""
+    _, service, logs = live("priced", 0.45, 40)
+    assert all(log.misses > 30 for log in logs)
+    assert service.ledger.received == service.ledger.answered
+
+
+def test_the_order_in_which_devices_join_changes_nothing():
+    plan = plan_of("neurosurgeon", blocks=50)
+
+    def made(service: Service, number: int) -> Agent:
+        return Agent(MemoryLink(service, 0.001), request=RegisterRequest(device=plan.devices - 1 - number))
+
+    service, _ = run_on_fake_clock(together(plan, 0.001, made))
+    measured = metrics(service.ledger, plan, service.party.changes, None)
+    np.testing.assert_allclose(measured.cost()[0], simulated("neurosurgeon").metrics.cost()[0, :50], rtol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", ["priced", "parametric"])
+def test_parties_begin_with_what_a_simulation_has_learned(scheme: str, tmp_path: Path):
+    """Each with its own: memories and random features bit for bit; another scheme or fleet is refused."""
+    plan = plan_of(scheme)
+    run = rollout(plan.world, plan.pair, plan.stream, [8, SEED], 20, precision="float64")
+    wanted = make_comparison(plan.scenario, schemes=[scheme], blocks=20, seeds=[8, SEED], precision="float64")
+    save(tmp_path / "trained.npz", wanted, run)
+    trained = read(tmp_path / "trained.npz")
+    service = Service(plan, trained=trained)
+    own = [jax.tree.map(lambda leaf: np.asarray(leaf)[1], run.carry.server_state)]
+    for mine, theirs in zip(jax.tree.leaves(service.party.state), jax.tree.leaves(own), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+    async def joined() -> Agent:
+        agent = Agent(MemoryLink(service), request=RegisterRequest(2), trained=trained)
+        agent_reply = await agent._register(RegisterRequest(2))
+        agent.party = agent._made(agent_reply, synthetic(agent_reply))  # pyright: ignore
+        return agent
+
+    party = run_on_fake_clock(joined()).party  # pyright: ignore
+    states = jax.tree.map(lambda leaf: np.asarray(leaf)[1][..., 2], run.carry.device_state)
+    for mine, theirs in zip(jax.tree.leaves(party.state), jax.tree.leaves(states), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    if scheme == "parametric":
+        np.testing.assert_array_equal(party._controller.mu, np.asarray(run.pair.device.mu)[1])
+    with pytest.raises(InputError, match="holds the scheme"):
+        Service(plan_of("neurosurgeon"), trained=trained)
+    with pytest.raises(InputError, match="trained with 4 devices"):
+        run_of(trained, scheme, 5, SEED)
