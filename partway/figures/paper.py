@@ -126,11 +126,13 @@ def _fit_axis(axes: Axes, curves: Mapping[str, Line], replicates: int) -> None:
     shown = medians[stable] if stable.any() else medians[np.isfinite(medians)]
     low, high = shown.min() / 1.3, shown.max() * 1.5
     log_axis(axes, "y", low, high)
+    above = 0 * next(iter(curves.values())).x
     for name, curve in curves.items():
         beyond = curve.median > high
-        if len(curve.x) <= MAX_MARKERS:
-            at = np.full(int(beyond.sum()), high / 1.06)
-            axes.plot(curve.x[beyond], at, linestyle="", marker="^", color=scheme_colour(name), markersize=5, zorder=3)
+        if len(curve.x) <= MAX_MARKERS and beyond.any():
+            above[beyond] += 1  # those at the same point stand one below the other
+            heights = high * (low / high) ** (0.03 * above[beyond] - 0.01)
+            axes.plot(curve.x[beyond], heights, "^", color=scheme_colour(name), markersize=5, zorder=3)
 
 
 def _rows(key: Sequence[str | float], curve: Line) -> list[Row]:
