@@ -163,7 +163,7 @@ def split(
 
     cuts            as in `partway.dnn.boundary:boundaries`
     shapes, values  of inputs, as in `partway.dnn.graph:load_network`
-    tensor_dtype    "fp32", "fp16" or "uint8": real numbers are sent so if that takes fewer bits; None: in their own type
+    tensor_dtype    "fp32", "fp16" or "uint8": real numbers are sent so if that takes fewer bits; None: never
     layout          "files" or "triton"
     copy_weights    copy external weights that are too large for a model file. Otherwise they are hard links
     verify          run both halves and compare their outputs with the whole network's
