@@ -282,6 +282,23 @@ def test_a_tensor_of_equal_elements_is_exact(value: float):
     assert np.array_equal(coded(values, "uint8")[1], values)
 
 
+@pytest.mark.parametrize(
+    ("elements", "dtype", "tensor_dtype", "bits"),
+    [
+        (2, "float32", "uint8", 64),  # with its range it would be 16 + 64
+        (3, "float32", "uint8", 24 + 64),
+        (8, "float16", "uint8", 128),  # 64 + 64 is no gain
+        (8, "float16", "fp16", 128),
+        (1, "float64", "fp32", 32),
+        (1, "int64", "uint8", 64),
+    ],
+)
+def test_a_tensor_is_coded_only_if_that_takes_fewer_bits(elements: int, dtype: str, tensor_dtype: str, bits: int):
+    crossing = wires("t", dtype, (elements,), tensor_dtype, False)
+    assert sum(wire.bits for wire in crossing) == bits
+    assert (crossing[0].dtype == dtype) == (bits >= elements * {"float32": 32, "float16": 16}.get(dtype, 64))
+
+
 def test_float16_is_a_cast():
     values = np.array([1.0, 1 / 3, 1e-9, 60000.0], np.float32)
     assert np.array_equal(coded(values, "fp16")[1], values.astype(np.float16).astype(np.float32))

@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from partway.dnn.macs import Shape
-from partway.dnn.profile import DTYPE_BITS, FLOAT_BITS, OTHER_BITS
+from partway.dnn.profile import FLOAT_BITS, OTHER_BITS
 
 LEVELS = 2**8
 """Values of an element that is sent as uint8."""
@@ -110,14 +110,16 @@ def element_type(dtype: str) -> int:
 def wires(name: str, dtype: str, shape: Shape, tensor_dtype: str | None, other_name: bool) -> tuple[Wire, ...]:
     """As what a tensor is sent.
 
-    tensor_dtype  a key of DTYPE_BITS, in which it is sent if that is shorter; None: in its own type
+    tensor_dtype  a key of DTYPE_BITS, in which it is sent if that takes fewer bits; None: in its own type
     other_name    whether it must have another name than in the network
     """
-    if tensor_dtype is None or DTYPE_BITS[tensor_dtype] >= FLOAT_BITS.get(dtype, 0):
-        return (Wire(f"{name}_sent" if other_name else name, dtype, shape),)
-    if tensor_dtype in CASTS:
-        return (Wire(f"{name}_{tensor_dtype}", CASTS[tensor_dtype], shape),)
-    return Wire(f"{name}_{tensor_dtype}", tensor_dtype, shape), Wire(f"{name}_range", "float32", (2,))
+    own = (Wire(f"{name}_sent" if other_name else name, dtype, shape),)
+    if tensor_dtype is None or dtype not in FLOAT_BITS:
+        return own
+    coded = (Wire(f"{name}_{tensor_dtype}", CASTS.get(tensor_dtype, tensor_dtype), shape),)
+    if tensor_dtype not in CASTS:
+        coded = (*coded, Wire(f"{name}_range", "float32", (2,)))
+    return min(own, coded, key=lambda sent: sum(wire.bits for wire in sent))  # the first of two that are equal
 
 
 def coder(tensor: Sent) -> Nodes:

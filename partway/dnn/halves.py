@@ -65,7 +65,7 @@ class Cutter:
     def halves(self, boundary: Boundary, tensor_dtype: str | None = None) -> Halves:
         """The two models of a cut.
 
-        tensor_dtype  a key of DTYPE_BITS: real numbers of a longer type are sent in it. None: all in their own type
+        tensor_dtype  a key of DTYPE_BITS: real numbers are sent in it if that takes fewer bits. None: in their own type
 
         Raises InputError if the network cannot be cut there, or uses a version of ONNX that is too old for the coders.
         """

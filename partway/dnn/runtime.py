@@ -243,8 +243,8 @@ class Session:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the exceptions of onnxruntime share no narrower base
             raise InputError(f"onnxruntime cannot load the network: {str(error)[:200]}") from None
-        self.inputs = tuple(value.name for value in self._session.get_inputs())
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
+        self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, tensors: Tensors) -> Tensors:
         """The outputs, of the inputs among `tensors`. Raises InputError if onnxruntime cannot compute them."""

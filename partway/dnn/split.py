@@ -163,7 +163,7 @@ def split(
 
     cuts            as in `partway.dnn.boundary:boundaries`
     shapes, values  of inputs, as in `partway.dnn.graph:load_network`
-    tensor_dtype    "fp32", "fp16" or "uint8": real numbers of a longer type are sent in it; None: each in its own type
+    tensor_dtype    "fp32", "fp16" or "uint8": real numbers are sent so if that takes fewer bits; None: never
     layout          "files" or "triton"
     copy_weights    copy external weights that are too large for a model file. Otherwise they are hard links
     verify          run both halves and compare their outputs with the whole network's
@@ -276,9 +276,15 @@ class _Writer:
         path.write_bytes(raw)
         if self._layout == "triton":
             triton.write_model_config(model, path)
-        names = (tuple(value.name for value in values) for values in (model.graph.input, model.graph.output))
-        described = tuple(self._described(file) for file in beside)
-        return HalfFile(self._relative(path), hashlib.sha256(raw).hexdigest(), len(raw), macs, *names, described)
+        return HalfFile(
+            self._relative(path),
+            hashlib.sha256(raw).hexdigest(),
+            len(raw),
+            macs,
+            tuple(value.name for value in model.graph.input),
+            tuple(value.name for value in model.graph.output),
+            tuple(self._described(file) for file in beside),
+        )
 
     def _described(self, file: weights.WeightFile) -> Weights:
         digest = None if file.linked else _sha256(file.path)

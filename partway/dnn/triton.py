@@ -17,7 +17,7 @@ from partway.errors import InputError
 
 VERSION = "1"
 MODEL, MODEL_CONFIG, SERVER_CONFIG = "model.onnx", "config.pbtxt", "config.json"
-TYPES = {
+TYPES: dict[int, str] = {
     **{TensorProto.BOOL: "BOOL", TensorProto.STRING: "STRING", TensorProto.BFLOAT16: "BF16"},
     **{TensorProto.FLOAT16: "FP16", TensorProto.FLOAT: "FP32", TensorProto.DOUBLE: "FP64"},
     **{TensorProto.INT8: "INT8", TensorProto.INT16: "INT16", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64"},

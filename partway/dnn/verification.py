@@ -111,7 +111,7 @@ class _Measured:
         self.output = max(self.output, float(np.max(sizes, initial=0.0, where=np.isfinite(sizes))))
         axis = 1 if expected.ndim >= 4 else -1
         if is_real(expected.dtype) and expected.ndim and expected.size and expected.shape[axis] > 1:
-            same = expected.argmax(axis) == found.argmax(axis)
+            same = np.asarray(expected.argmax(axis) == found.argmax(axis))
             self.agreeing, self.predictions = self.agreeing + int(np.sum(same)), self.predictions + same.size
 
     def verification(self, examples: int, exact: bool, rounding: bool) -> Verification:
