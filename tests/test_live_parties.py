@@ -17,6 +17,7 @@ from partway.experiments.comparison import make_plan as make_comparison
 from partway.live.accounts import metrics, stages
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock
+from partway.live.device import DeviceParty
 from partway.live.memories import run_of
 from partway.live.memory import MemoryLink
 from partway.live.messages import RegisterRequest
@@ -211,13 +212,12 @@ def test_parties_begin_with_what_a_simulation_has_learned(scheme: str, tmp_path:
     for mine, theirs in zip(jax.tree.leaves(service.party.state), jax.tree.leaves(own), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
-    async def joined() -> Agent:
-        agent = Agent(MemoryLink(service), request=RegisterRequest(2), trained=trained)
-        agent_reply = await agent._register(RegisterRequest(2))
-        agent.party = agent._made(agent_reply, synthetic(agent_reply))  # pyright: ignore
-        return agent
+    async def joined() -> DeviceParty:
+        agent = Agent(MemoryLink(service), trained=trained)
+        reply = await agent._register(RegisterRequest(2))
+        return agent._made(reply, synthetic(reply))
 
-    party = run_on_fake_clock(joined()).party  # pyright: ignore
+    party = run_on_fake_clock(joined())
     states = jax.tree.map(lambda leaf: np.asarray(leaf)[1][..., 2], run.carry.device_state)
     for mine, theirs in zip(jax.tree.leaves(party.state), jax.tree.leaves(states), strict=True):
         np.testing.assert_array_equal(mine, theirs)

@@ -5,6 +5,7 @@ memory for good, so everything that is read is checked here, once.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,15 @@ def write_registered(reply: RegisterReply) -> bytes:
         laws=constants.laws,
     )
     record = wire.Device(
-        **constants.numbers,
         task=task,
         slots_per_block=constants.slots,
         max_tasks_per_block=constants.max_tasks_per_block,
         objective=constants.objective,
     )
-    settings = [wire.Setting(name=name, **{_kind(value): value}) for name, value in policy.settings.items()]
+    _set(record, constants.numbers)
+    settings = [wire.Setting(name=name) for name in policy.settings]
+    for setting, value in zip(settings, policy.settings.values(), strict=True):
+        _set(setting, {_kind(value): value})
     return wire.RegisterReply(
         device=reply.device,
         session=reply.session,
@@ -95,6 +98,11 @@ def write_registered(reply: RegisterReply) -> bytes:
         scenario_sha256=reply.scenario_sha256,
         model_sha256=reply.model_sha256,
     ).SerializeToString()
+
+
+def _set(message: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(message, name, value)
 
 
 def _kind(value: Setting) -> str:
@@ -237,7 +245,8 @@ def write_news(news: News) -> bytes:
     """The bytes of what the server says."""
     if isinstance(news, Start):
         return wire.News(start=wire.Start(block=news.block, in_s=news.in_s)).SerializeToString()
-    broadcast = wire.Broadcast(block=news.block, lease_until_block=news.lease_until_block, **news.values)
+    broadcast = wire.Broadcast(block=news.block, lease_until_block=news.lease_until_block)
+    _set(broadcast, news.values)
     return wire.News(broadcast=broadcast).SerializeToString()
 
 

@@ -135,7 +135,7 @@ class GrpcServer:
 
         await self._admit(context)
         try:
-            async with contextlib.aclosing(self._service.attend(reports())) as stream:  # pyright: ignore
+            async with contextlib.aclosing(self._service.attend(reports())) as stream:
                 async for news in stream:
                     yield codec.write_news(news)
         except (Refused, MessageError) as error:

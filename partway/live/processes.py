@@ -31,8 +31,7 @@ class Fleet:
 
     def start(self, name: str, *arguments: str) -> None:
         """Start a command of Partway; its output goes to files in the folder."""
-        out, errors = (open(self.folder / f"{name}.{kind}", "wb") for kind in ("out", "err"))  # noqa: SIM115
-        with out, errors:
+        with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as errors:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "partway", *arguments, "--json", str(self.folder / f"{name}.json")],
                 stdin=subprocess.DEVNULL,

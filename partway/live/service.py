@@ -8,7 +8,7 @@ number says, whenever it arrives.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,7 +102,7 @@ class Service:
         session = self._sessions.admit(request.device, request.session, self._now())
         return self.plan.reply(session.device, session.key)
 
-    async def attend(self, reports: AsyncIterator[Report]) -> AsyncIterator[News]:
+    async def attend(self, reports: AsyncIterator[Report]) -> AsyncGenerator[News]:
         """A device's stream, whose first message is a greeting that has its session: the news for it."""
         first = await anext(reports, None)
         if first is None:
