@@ -169,7 +169,7 @@ def _figure_6(runs: Runs, reading: str) -> FigureData:
             axes.axhline(TOLERANCE, color="0.3", linewidth=0.8, linestyle=":")
             block_axis(axes)
             axes.set_xlabel("iteration")
-    _legend(figure, [panels[0, 0]], columns=4)
+    _legend(figure, [panels[0, 0]], columns=3)
     return figure, rows
 
 
@@ -192,7 +192,7 @@ def _figure_7(runs: Runs, reading: str) -> FigureData:
         block_axis(axes)
     for axes in panels[0]:
         _fit_axis(axes, curves, len(next(iter(runs)).seeds))
-    _legend(figure, list(panels[0]), columns=4)
+    _legend(figure, list(panels[0]), columns=3)
     return figure, rows
 
 
