@@ -92,7 +92,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_output(parser)
 
 
-def _add_quantities(group: "argparse._ArgumentGroup", texts: dict[str, tuple[str, str]]) -> None:
+def _add_quantities(group: Any, texts: dict[str, tuple[str, str]]) -> None:
     for name, (metavar, text) in texts.items():
         group.add_argument(f"--{name}", metavar=metavar, help=text)
 

@@ -98,7 +98,7 @@ class Cutter:
         """What computes the tensors that the device does not have, and codes them."""
         crossing = [tensor for tensor in sent if tensor.source == FRONT]
         ready = list(dict.fromkeys([*(one.name for one in crossing if one.name not in self._inputs), *kept]))
-        model = self._extracted(self._inputs, ready)
+        model = self.part(self._inputs, ready)
         values, codes = {value.name: value for value in model.graph.output}, [coder(tensor) for tensor in crossing]
         for code in codes:
             model.graph.node.extend(code.nodes)
@@ -109,7 +109,7 @@ class Cutter:
 
     def _back(self, sent: Sequence[Sent], outputs: Sequence[str]) -> ModelProto:
         """What decodes the tensors that were sent, and computes the outputs from them."""
-        model = self._extracted([tensor.name for tensor in sent], outputs)
+        model = self.part([tensor.name for tensor in sent], outputs)
         for value in model.graph.output:
             if not value.type.tensor_type.elem_type:  # what is no tensor has lost its type when it was simplified
                 value.type.CopyFrom(self._declared[value.name].type)
@@ -120,7 +120,11 @@ class Cutter:
         model.graph.input.extend(_value(wire) for tensor in sent for wire in tensor.wires)
         return _completed(model, codes, values)
 
-    def _extracted(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
+    def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
+        """The part of the network that computes the tensors `outputs` from the tensors `inputs`.
+
+        Raises InputError if they do not suffice.
+        """
         whole = self._whole
         try:
             part = extract(whole.graph, inputs, outputs)

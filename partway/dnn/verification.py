@@ -7,6 +7,7 @@ tensor costs in accuracy is measured on the user's own inputs.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -145,7 +146,7 @@ def read_example(network: Network, path: Path) -> Tensors:
     values = {value.name: value.type.tensor_type for value in network.original.graph.input}
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays: Mapping[str, np.ndarray] = (
+        arrays: Mapping[str, Any] = (
             {name: loaded[name] for name in values if name in loaded}
             if isinstance(loaded, np.lib.npyio.NpzFile)
             else dict.fromkeys(values, loaded)

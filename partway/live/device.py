@@ -91,7 +91,7 @@ class DeviceParty:
 
     def begin(self, alone: bool = False) -> DeviceAction:
         """Begin a block: what happens in it. `alone`: nothing is sent, whatever the controller wants."""
-        self._acted = _act(
+        acted = self._acted = _act(
             self._controller,
             self._state,
             self._device,
@@ -101,7 +101,7 @@ class DeviceParty:
             self._number,
             alone=alone,
         )
-        action = self._acted[0]
+        action = acted[0]
         return DeviceAction(cast(jax.Array, float(action.started)), cast(jax.Array, float(action.offload)))
 
     def end(self, arrivals: np.ndarray, next_gain: float) -> BlockRecord:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -68,7 +68,8 @@ def series_of(document: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def tasks_of(document: Mapping[str, Any]) -> list[TaskLog]:
     """The tasks of one device of such a document."""
+    tasks: list[dict[str, Any]] = document["tasks"]
     return [
-        TaskLog(**{name: np.nan if value is None else value for name, value in task.items()})
-        for task in document["tasks"]
+        TaskLog(**cast(Any, {name: np.nan if value is None else value for name, value in task.items()}))
+        for task in tasks
     ]

@@ -21,8 +21,9 @@ from partway.live.engine import Tensors
 try:
     import onnxruntime
 
-    from partway.dnn.graph import Network, load_network, profile_network
-    from partway.dnn.runtime import submodel
+    from partway.dnn.control_flow import reads
+    from partway.dnn.graph import load_network, profile_network
+    from partway.dnn.halves import Cutter
 except ImportError as error:
     raise InputError(f"{error}: live needs the extra of `pip install 'partway[live]'`") from None
 
@@ -39,10 +40,10 @@ Specs = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 class Half:
     """One half of a cut: it computes `outputs`, of which it passes on those that it was given."""
 
-    def __init__(self, network: Network, inputs: Sequence[str], outputs: Sequence[str]):
+    def __init__(self, cutter: Cutter, inputs: Sequence[str], outputs: Sequence[str]):
         self.outputs = tuple(outputs)
         self._computed = [name for name in outputs if name not in inputs]
-        self._session = _session(network, inputs, self._computed) if self._computed else None
+        self._session = _session(cutter, inputs, self._computed) if self._computed else None
         read: list[Any] = self._session.get_inputs() if self._session else []
         self.inputs: Specs = {value.name: (_dtype(value.type), tuple(value.shape)) for value in read}
 
@@ -72,13 +73,14 @@ class Halves:
         if tensor_dtype not in SHORT:
             raise InputError(f"tensor_dtype = {shown(tensor_dtype)}: live tensors travel as {' or '.join(SHORT)}")
         self._network = load_network(path)
+        self._cutter = Cutter(self._network)
         self.profile: Profile = profile_network(self._network)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self._rows = table_rows(self.profile, tensor_dtype, None, keep).tolist()
         self.shares = self.profile.share()[self._rows]
         self._short, self._seed = SHORT[tensor_dtype], seed
         self._encoded = {tensor.name: tensor.dtype for tensor in self.profile.cuts[0].tensors}
-        self._whole = Half(self._network, self._network.inputs, self._results())
+        self._whole = Half(self._cutter, self._network.inputs, self._results())
         self._inputs = self._whole.inputs
         inside = [cut for cut in self._rows if cut <= len(self._network.positions)]
         self._fronts = {cut: self._front(cut) for cut in inside}
@@ -160,12 +162,12 @@ class Halves:
         """The front half; an output of the network that is ready early is sent with the cut."""
         before, sent = self._before(cut), self._sent(cut)
         early = [name for name in self._results() if name in before]
-        return Half(self._network, self._network.inputs, list(dict.fromkeys((*sent, *early))))
+        return Half(self._cutter, self._network.inputs, list(dict.fromkeys((*sent, *early))))
 
     def _back(self, cut: int) -> Half:
         before, sent = self._before(cut), self._sent(cut)
         early = [name for name in self._results() if name in before]
-        return Half(self._network, [*sent, *early], self._results())
+        return Half(self._cutter, [*sent, *early], self._results())
 
     def _on_wire(self, half: Half) -> Specs:
         """What a back half is sent: the tensors that it reads, and outputs that were ready early."""
@@ -198,14 +200,21 @@ def _dtype(kind: str) -> np.dtype[Any]:
     return np.dtype({"float": "float32", "double": "float64"}.get(inside, inside))
 
 
-def _session(network: Network, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """A session that computes `outputs` from `inputs` on one thread: more of them would spin and delay each other."""
+def _session(cutter: Cutter, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """A session that computes `outputs` from what it needs of `inputs`.
+
+    It runs on one thread: more of them would spin and delay each other.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # halves equal the whole
-    model = submodel(network, list(inputs), list(outputs))
+    model = cutter.part(list(inputs), list(outputs))
+    read = {name for node in model.graph.node for name in reads(node)}
+    needed = [value for value in model.graph.input if value.name in read]
+    del model.graph.input[:]
+    model.graph.input.extend(needed)
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the exceptions of onnxruntime share no narrower base
-        raise InputError(f"onnxruntime cannot load '{network.path}': {shorten(str(error), 200)}") from None
+        raise InputError(f"onnxruntime cannot load a half: {shorten(str(error), 200)}") from None
