@@ -7,7 +7,6 @@ tensor costs in accuracy is measured on the user's own inputs.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -146,11 +145,10 @@ def read_example(network: Network, path: Path) -> Tensors:
     values = {value.name: value.type.tensor_type for value in network.original.graph.input}
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays: Mapping[str, Any] = (
-            {name: loaded[name] for name in values if name in loaded}
-            if isinstance(loaded, np.lib.npyio.NpzFile)
-            else dict.fromkeys(values, loaded)
-        )
+        several = isinstance(loaded, Mapping)
+        arrays: Tensors = {
+            name: loaded[name] if several else loaded for name in values if not several or name in loaded
+        }
     except Exception as error:  # NumPy, zipfile and zlib raise half a dozen kinds of errors for a damaged file
         raise InputError(f"'{path}' is not a file of inputs: {str(error)[:100]}") from None
     if path.suffix == ".npy" and len(values) > 1:
