@@ -24,6 +24,8 @@ MARGIN = 8.0
 MBIT = 1e6
 LOCAL, REMOTE, DEADLINE = "#5a5a5a", "#1f6fc4", "#bd1f01"
 OUTLINE = withStroke(linewidth=2.5, foreground="white")
+ROOM = 4.0
+"""How far the vertical axis reaches below the least value, as a factor: for the labels of crossovers."""
 LABEL_SHARE = 0.13
 """Width of the label of a crossover, as a share of the panel."""
 PANEL = 2.3
@@ -90,7 +92,7 @@ def _panel(
     """A line for every cut, the best one thick, and a dot with the rate at every crossover."""
     colours, mbit = _colours(answer, cuts), rates / MBIT
     positive = values[values > 0]
-    values = np.maximum(values, positive.min() / 1.8)  # what costs nothing is at the lower edge
+    values = np.maximum(values, positive.min() / ROOM)  # what costs nothing is at the lower edge
     for j, cut in enumerate(cuts.tolist()):
         axes.plot(mbit, values[:, j], color=colours[cut], linewidth=1.0)
     dots = list[tuple[float, float]]()
@@ -102,7 +104,7 @@ def _panel(
         dots += [(start / MBIT, float(line[0]))] * (start > 0)
     axes.axvline(answer.question.link.bit_per_s / MBIT, color="0.3", linewidth=0.9, linestyle=":")
     log_axis(axes, "x", float(mbit[0]), float(mbit[-1]))
-    log_axis(axes, "y", float(positive.min()) / 1.8, float(positive.max()) * 1.3)
+    log_axis(axes, "y", float(positive.min()) / ROOM, float(positive.max()) * 1.3)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(short_number)
     _mark(axes, dots, float(mbit[-1] / mbit[0]))
