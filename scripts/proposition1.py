@@ -47,9 +47,6 @@ STEPS: Mapping[str, dict[str, float | int]] = {
     "0.01 (1 + t)^-0.6, the schemes'": {},
     "0.1 (1 + t)^-0.6": {"step": 0.1},
     "0.001 (1 + t)^-0.6": {"step": 0.001},
-    "0.01 / (1 + t)": {"decay": 1.0},
-    "1 / (1 + t), as in the proof": {"step": 1.0, "decay": 1.0},
-    "0.01 (1 + t)^-0.6, 20,000 blocks": {"blocks": 20_000},
 }
 """Steps that satisfy (36), in words, and what differs in the jobs."""
 UNITS = (0.1, 1.0, 10.0)
