@@ -103,7 +103,7 @@ def command_parts(arguments: list[str], launched: float) -> dict[str, float]:
     """
     from partway.cli import main as command
 
-    command._load_libraries()
+    command._load_libraries("partway.experiments.comparison")
     start = time.time() - launched
     watch = Stopwatch()
     with contextlib.ExitStack() as stack:
