@@ -1,8 +1,8 @@
-"""The device's side of a live run: blocks on a clock, and a connection that it takes up again when it breaks.
+"""The device's side of a live run: blocks on a clock, and a connection that is restored when it breaks.
 
-At the start of a block the device ends the one before (its memory learns), decides, and reports its queue. A server
-that says nothing for several blocks is taken for lost: from then on the device keeps all its tasks, until the server is
-heard again. Nothing that a server or a network does keeps a device from its blocks.
+At the start of a block the device finishes the previous one (its controller learns), decides, and reports its queue. If
+several blocks pass without a message from the server, the device runs all its tasks itself until the next message
+arrives. Neither the server nor the network can delay a device's blocks.
 """
 
 import asyncio
@@ -134,7 +134,7 @@ class Agent:
         self._one_way_s = await self._measured_delay()
         begun: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
         attending = asyncio.create_task(self._attend(party, reply, begun))
-        attending.add_done_callback(lambda task: task.cancelled() or task.exception())  # the device goes on alone
+        attending.add_done_callback(lambda task: task.cancelled() or task.exception())  # the device continues alone
         try:
             await asyncio.wait({begun, attending}, return_when=asyncio.FIRST_COMPLETED)
             if not begun.done():
@@ -218,9 +218,9 @@ class Agent:
     async def _attend(
         self, party: DeviceParty, reply: RegisterReply, begun: "asyncio.Future[tuple[int, float]]"
     ) -> None:
-        """Keep the stream, and take it up again as the same device when it breaks after the first block.
+        """Keep the stream open, and rejoin as the same device if it breaks after the first block.
 
-        begun  is told the first block, and when block 0 starts by this device's clock
+        begun  is set to the first block, and the time at which block 0 starts on this device's clock
         """
         block_s = reply.constants.slots * reply.constants.numbers["slot_s"]
         pause = FIRST_PAUSE_BLOCKS * block_s

@@ -1,4 +1,4 @@
-"""One device: its controller with a memory of its own, its view of the system, and the broadcasts that it has heard.
+"""One device: its controller and its state, its view of the system, and the broadcasts that it has received.
 
 It computes what `partway.simulation.step` computes for a whole fleet, by the same functions for one device, one block
 at a time. It knows no clock and no socket: `partway.live.agent` has both.

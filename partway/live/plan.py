@@ -1,4 +1,4 @@
-"""What a live run is: the scenario's world, the policy, and what every device is told when it joins."""
+"""The plan of a live run: the scenario's world, the policy, and the record that each device receives when it joins."""
 
 import hashlib
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class LivePlan:
         return jax.tree.map(lambda leaf: leaf[..., number], self.world.devices)
 
     def reply(self, device: int, session: str) -> RegisterReply:
-        """What a device is told when it joins."""
+        """The record that a device receives when it joins."""
         return RegisterReply(
             device=device,
             session=session,
