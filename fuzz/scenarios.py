@@ -5,6 +5,7 @@ import math
 import random
 import tomllib
 import warnings
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def _holder(raw: Raw, name: str) -> tuple[Raw, str]:
 
 def _change(raw: Raw, rng: random.Random) -> None:
     table, last = _holder(raw, rng.choice(_fields()))
-    table[last] = rng.choice(WILD)
+    table[last] = deepcopy(rng.choice(WILD))  # a later mutation may change it
 
 
 def _scale(raw: Raw, rng: random.Random) -> None:
@@ -168,7 +169,7 @@ def _scale(raw: Raw, rng: random.Random) -> None:
 def _plausible(raw: Raw, rng: random.Random) -> None:
     name, value = rng.choice(PLAUSIBLE)
     table, last = _holder(raw, name)
-    table[last] = value
+    table[last] = deepcopy(value)
 
 
 def _delete(raw: Raw, rng: random.Random) -> None:
@@ -189,7 +190,7 @@ def _group(raw: Raw, rng: random.Random) -> None:
         names = [name.removeprefix("device.") for name in _fields() if name.startswith("device.")] + list(GROUP_FIELDS)
         for name in rng.sample(names, 2):
             table, last = _holder(group, name)
-            table[last] = rng.choice((*WILD, 0.3, 1e6, 1e9, 1e-27))
+            table[last] = deepcopy(rng.choice((*WILD, 0.3, 1e6, 1e9, 1e-27)))
         groups.append(group)
     raw["group"] = groups
     if rng.random() < 0.8:

@@ -1,6 +1,7 @@
 """The harness of `make fuzz`: a few cases of each part without a fault, and that it sees the faults that there are."""
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def test_a_case_is_made_again_from_its_number():
     assert made[0] == made[1] != made[2]
     one, other = (networks.generated(chosen(("networks", 0, 3)), networks.np.float32)[0] for _ in range(2))
     assert one.SerializeToString() == other.SerializeToString()
+
+
+def test_a_mutation_leaves_the_values_of_the_next_case_as_they_are():
+    before = repr((scenarios.WILD, scenarios.PLAUSIBLE))
+    for case in cases("scenarios", 1000):
+        with suppress(InputError):
+            scenarios.mutated(chosen(case))
+    assert repr((scenarios.WILD, scenarios.PLAUSIBLE)) == before
 
 
 @pytest.mark.parametrize(
