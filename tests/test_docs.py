@@ -74,7 +74,7 @@ def test_every_number_of_the_paper_has_a_row():
     assert [cell for cell in first_cells("Related systems") if cell.startswith("[")] == [
         f"[{n}]" for n in range(11, 23)
     ]
-    assert re.findall(r"^\| (T\d+) ", PAPER, re.MULTILINE) == [f"T{i}" for i in range(1, 18)]
+    assert re.findall(r"^\| (T\d+) ", PAPER, re.MULTILINE) == [f"T{i}" for i in range(1, 21)]
 
 
 def test_the_paper_page_is_for_a_reader():
