@@ -70,9 +70,9 @@ def drawn(devices: int, weight: float, runs: int, blocks: int) -> RecordedDraws:
 @pytest.mark.parametrize(
     ("scheme", "precision"),
     [
-        ("parametric-printed", "float64"),
-        ("priced", "float64"),
-        ("priced", "float32"),
+        ("parametric-printed", "float64"),  # all of them: `make bench-quick`, which every change has to pass
+        pytest.param("priced", "float64", marks=pytest.mark.slow),
+        pytest.param("priced", "float32", marks=pytest.mark.slow),
         pytest.param("parametric-printed", "float32", marks=pytest.mark.slow),
     ],
 )

@@ -211,7 +211,7 @@ def check_terms(where: Certified, run: Run) -> None:
         np.testing.assert_allclose(getattr(run.metrics, f"loss_{name}"), wanted, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["priced", "random, steady"])
+@pytest.mark.parametrize("name", ["priced", *others(["random, steady"])])
 def test_the_terms_by_hand(name: str, layers_run: Callable[[str], Run], layers: Certified):
     check_terms(layers, layers_run(name))
 

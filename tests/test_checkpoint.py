@@ -62,7 +62,12 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "precision"), [("priced", "float32"), ("priced", "float64"), ("parametric", "float32")]
+    ("scheme", "precision"),
+    [
+        pytest.param("priced", "float32", marks=pytest.mark.slow),
+        ("priced", "float64"),
+        ("parametric", "float32"),
+    ],
 )
 def test_a_continued_run_is_the_undisturbed_one(folder: Path, scheme: str, precision: str):
     twice, half = (planned(scheme, blocks, precision=precision) for blocks in (2 * BLOCKS, BLOCKS))

@@ -165,8 +165,13 @@ def test_no_stdout_at_all(words: Sequence[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("number", "after_s"),
-    [(signal.SIGINT, 0.0), (signal.SIGINT, 4.0), (signal.SIGTERM, 0.0), (signal.SIGHUP, 4.0)],
-    ids=["SIGINT, compiling", "SIGINT, running", "SIGTERM, compiling", "SIGHUP, running"],
+    [
+        (signal.SIGINT, 0.0),
+        (signal.SIGHUP, 4.0),
+        pytest.param(signal.SIGINT, 4.0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 0.0, marks=pytest.mark.slow),
+    ],
+    ids=["SIGINT, compiling", "SIGHUP, running", "SIGINT, running", "SIGTERM, compiling"],
 )
 def test_a_signal_leaves_nothing_and_its_number_in_the_exit_code(folder: Path, number: int, after_s: float):
     with process(*LONG, "--out", "a/b/results", "--json", "r.json") as started:
@@ -234,6 +239,7 @@ def test_only_ctrl_c_interrupts_what_another_signal_has_begun(installed: list[An
 SWEEP = ("sweep", "--axis", "devices=2,3", *TINY[2:], "--schemes", "local", "--jobs", "1", "--out", "s")
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_standard_error_is_closed(folder: Path):
     """Its worker processes have one all the same: the null device."""
     words = " ".join((sys.executable, "-m", "partway", *SWEEP, "2>&-"))
@@ -256,7 +262,10 @@ def test_an_error_is_not_printed_to_standard_output_where_standard_error_is_clos
     assert (done.returncode, done.stdout) == (2, "")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGHUP))],
+)
 def test_a_signal_to_all_processes_of_a_sweep_leaves_no_process_and_no_noise(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, number: int
 ):

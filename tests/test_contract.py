@@ -67,11 +67,14 @@ LOOKS_AT = {
 """What changes some action of a scheme when it is changed; a new scheme says here what it looks at."""
 
 
-ONE_OF_A_FAMILY = ("parametric", "qlearning", "even", "drift", "ans", "iao", "priced", "oracle")
-"""One scheme for each kind of controller: the others follow an expensive law in the slow tests."""
+FAMILIES = (
+    "parametric", "even-parametric", "qlearning", "even", "random", "drift", "ans", "iao", "priced", "oracle",
+)  # fmt: skip
+"""One scheme for each kind of controller: the others follow the contract in the slow tests."""
+ALL = [pytest.param(name, marks=() if name in FAMILIES else pytest.mark.slow) for name in SCHEMES]
 
 
-@pytest.fixture(scope="module", params=SCHEMES)
+@pytest.fixture(scope="module", params=ALL)
 def scheme(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -404,9 +407,7 @@ def discounted_costs(run: Run) -> np.ndarray:
     return discounted(run.metrics.cost().astype(np.float64), 0.8)
 
 
-@pytest.mark.parametrize(
-    "scheme", [pytest.param(name, marks=() if name in ONE_OF_A_FAMILY else pytest.mark.slow) for name in SCHEMES]
-)
+@pytest.mark.parametrize("scheme", ALL)
 def test_no_scheme_costs_less_than_the_discounted_bound(
     scheme: str, play: Play, pair_of: Callable[[str], ControllerPair], bounded_worlds: list[tuple[World, float]]
 ):

@@ -101,8 +101,8 @@ def test_results_do_not_depend_on_chunks(name: str, fleet: str, chunk: int, at_o
 @pytest.mark.parametrize(
     ("name", "seeds", "fleet"),
     [
-        ("parametric", (1, 2), AS_PRINTED),
         ("random", (3,), "camera"),
+        pytest.param("parametric", (1, 2), AS_PRINTED, marks=SLOW),
         pytest.param("parametric-printed", (3,), "camera", marks=SLOW),
         pytest.param("qlearning", (3,), "camera", marks=SLOW),
     ],

@@ -213,8 +213,13 @@ def test_one_price_regains_most_of_it(devices: int, energy_cost: float):
     assert priced < optimum(alone(system, 0.0))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("energy_cost", ENERGY_COSTS)
+@pytest.mark.parametrize(
+    ("devices", "energy_cost"),
+    [
+        pytest.param(*case, marks=() if case == (2, 2.5) else pytest.mark.slow)
+        for case in itertools.product((1, 2), ENERGY_COSTS)
+    ],
+)
 def test_priced_is_between_the_optimum_and_a_twentieth_more(devices: int, energy_cost: float):
     """Bound <= optimum <= `priced`, from cheap to expensive server energy."""
     (world, _, found), least = known(devices, energy_cost), best(devices, energy_cost)
@@ -224,7 +229,7 @@ def test_priced_is_between_the_optimum_and_a_twentieth_more(devices: int, energy
     assert priced - error < 1.05 * least
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_decoupled_loses_what_exact_selfish_devices_lose_or_more(devices: int):
     """41 % with one device and expensive server energy: not even the best server compensates for selfish devices."""
     (world, system, found), least = known(devices, 10.0), best(devices, 10.0)

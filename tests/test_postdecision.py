@@ -389,7 +389,14 @@ class Fixed(ServerController):
         return server_action(view, jnp.full((server.slots,), service), self.price)
 
 
-@pytest.mark.parametrize(("device", "price"), [(PostDecision(), 0.0), (Priced(), 0.0), (Priced(), 1.5)])
+@pytest.mark.parametrize(
+    ("device", "price"),
+    [
+        pytest.param(PostDecision(), 0.0, marks=pytest.mark.slow),
+        pytest.param(Priced(), 0.0, marks=pytest.mark.slow),
+        (Priced(), 1.5),
+    ],
+)
 def test_u_converges_to_the_exact_table(device: PostDecision, price: float, play: Play):
     """U(m) - U(0), m = 1..8, the mean of 64 learners (4 alike, 16 seeds), within 1 %; each within 10 %."""
     world = four_alike(broadcast_delay_blocks=0)
@@ -502,7 +509,7 @@ def test_learning_needs_no_training_before(device: PostDecision, play: Play, fou
     assert cost[:, 20:60].mean() < 1.15 * cost[:, 200:].mean()
 
 
-@pytest.mark.parametrize("waiting", [1.0, 0.1])
+@pytest.mark.parametrize("waiting", [1.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_devices_do_not_all_send_before_an_expensive_server_has_a_price(waiting: float, play: Play):
     """50 devices, a delay of two blocks: the mean cost of the first 200 blocks is within 5 % of that of the others.
 

@@ -234,7 +234,9 @@ def learner_state(action: float, theta: np.ndarray) -> LearnerState:
     return LearnerState(jnp.asarray(theta), jnp.asarray(action), zero, zero + jnp.inf, zero)
 
 
-@pytest.mark.parametrize("name", ["parametric", "qlearning", "binary"])
+@pytest.mark.parametrize(
+    "name", ["parametric", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qlearning", "binary"))]
+)
 def test_every_device_has_its_own_feature_weights(name: str, play: Play, mixed_world: World):
     """Standard normals (M, 3 + n) for each of the four, all different, that a run leaves as they are; none shared."""
     pair = ControllerPair(replace(SCHEMES[name].device, feature_weights="per_device"), Steady())

@@ -80,15 +80,17 @@ KNOWN = [name for name in SCHEMES if name != "oracle"]
 FAMILIES = ["parametric", "qlearning", "random", "drift", "ans", "priced"]
 """One scheme of each family of controllers."""
 
+FAST = [*FAMILIES, "parametric-printed", "even", "neurosurgeon", "coedge", "iao", "even-parametric", "constant"]
+"""What the others add to one of these is little: they are compared in the slow tests."""
+
 FRACTIONAL = [name for name in KNOWN if SCHEMES[name].fractional]
 """Schemes that work with the fractional queue of (1) as printed."""
 
 PAPER, EVERY = ("paper", "paper, 0.2 W"), tuple(WORLDS)
 MIXED = tuple(name for name in WORLDS if name not in PAPER)
 CASES = [
-    *((name, "conserving", 2, MIXED) for name in KNOWN),
-    *((name, "conserving", 2, PAPER) for name in ("parametric-printed", "parametric", "priced")),
-    *((name, "conserving", 2, PAPER) for name in ("binary-parametric", "even-parametric")),
+    *(pytest.param(name, "conserving", 2, MIXED, marks=() if name in FAST else pytest.mark.slow) for name in KNOWN),
+    *((name, "conserving", 2, PAPER) for name in ("parametric-printed", "binary-parametric")),
     ("priced", "conserving", 1, MIXED),  # of those that use the broadcast and learn
     ("ans", "conserving", 0, MIXED),
     *((name, "as_printed", 0, PAPER) for name in ("parametric", "even")),
@@ -405,7 +407,7 @@ def recorded(name: str, case: Case) -> reference.History:
 @pytest.mark.parametrize(
     ("where", "names"),
     [
-        *((where, FAMILIES) for where in WORLDS),
+        ("mixed, 0.2 W", FAMILIES),
         *(pytest.param(where, KNOWN, marks=pytest.mark.slow) for where in WORLDS),
     ],
 )

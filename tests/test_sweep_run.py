@@ -462,6 +462,7 @@ def killed_and_resumed(
     return seen
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_random_moments_ends_as_if_undisturbed(toys: None, tmp_path: Path):
     sweep(**MANY, out=tmp_path / "undisturbed", executor=Here())
     seen = killed_and_resumed(tmp_path / "killed", "sweep_toys.run_group", MANY, kills=1, jobs=1)
