@@ -23,6 +23,14 @@ FAST = {
     "MPLBACKEND": "Agg",
 }
 """Half the time to compile."""
+USUAL_SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Program that becomes a command which takes signals as a user's do; the workers of the harness ignore some of them."""
 NOISE = re.compile("Traceback|resource_tracker|Exception ignored|Warning|Fatal|core dumped|terminate called")
 HIDDEN = re.compile(r"\..+\.(partial|old)-[0-9a-f]{8}")
 ENDS_S = 60
@@ -58,7 +66,7 @@ def started(words: Sequence[str], where: Place, **environment: str) -> Generator
     """A process in a session of its own, which is killed at the end with all that it has started."""
     variables = {**os.environ, **FAST, "PYTHONPATH": str(ROOT), "TMPDIR": str(where.temporary)}
     variables |= {"XDG_CACHE_HOME": os.environ[CACHE], **environment}
-    command = [sys.executable, "-m", "partway", *words]
+    command = [sys.executable, "-Ic", USUAL_SIGNALS, sys.executable, "-m", "partway", *words]
     with subprocess.Popen(
         command,
         cwd=where.work,

@@ -6,6 +6,7 @@ so that as many processes as cores share the machine without disturbing each oth
 
 import contextlib
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import shutil
 import signal
@@ -67,6 +68,8 @@ class Workers(Executor):
             self._register = self._held.enter_context(_new_register())
             with _shielded(), _silent_tracker():
                 resource_tracker.ensure_running()
+                # Python's own, which loky needs too: when it starts it lets Ctrl-C through again, in `submit` as well
+                multiprocessing.resource_tracker.ensure_running()
             self._pool = self._new_pool()
         except BaseException:
             self._held.close()

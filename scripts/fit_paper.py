@@ -258,12 +258,12 @@ def page(trials: int, held_in_search: Mapping[str, int], held: Mapping[str, int]
     now = ", ".join(f"{count} with `{name}`" for name, count in held.items())
     return paragraph(f"""
         `make fit` searched {trials} settings (TPE) of [what is not published](data/fit-space.csv) with each of
-        `parametric-printed`, `parametric` and `qlearning` as the proposed scheme, with {len(SIZES.seeds)} replicates (seeds {SIZES.seeds[0]} to
-        {SIZES.seeds[-1]}), {SIZES.training} blocks of training and sums over {SIZES.horizon} blocks; baselines,
-        as section VI words them, had the same gradient and steps. [Which claims held in which setting](img/fit.png);
-        [every setting](data/). The preset `paper-fitted-*` is the setting in which most of the {VERDICTS} held: {then}.
-        Judged again with {len(FULL.seeds)} other replicates and all points, {READING_WORDS[READING]},
-        [{now}](data/fit-verdicts.csv) hold.
+        `parametric-printed`, `parametric` and `qlearning` as the proposed scheme, with {len(SIZES.seeds)} replicates
+        (seeds {SIZES.seeds[0]} to {SIZES.seeds[-1]}), {SIZES.training} blocks of training and sums over
+        {SIZES.horizon} blocks; baselines, as section VI words them, had the same gradient and steps. [Which claims held
+        in which setting](img/fit.png); [every setting](data/). The preset `paper-fitted-*` is the setting in which most
+        of the {VERDICTS} held: {then}. Judged again with {len(FULL.seeds)} other replicates and all points,
+        {READING_WORDS[READING]}, [{now}](data/fit-verdicts.csv) hold.
     """)
 
 

@@ -1,6 +1,8 @@
 """The harness of `make fuzz`: a few cases of each part without a fault, and that it sees the faults that there are."""
 
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from fuzz.__main__ import prepared
 from fuzz.counts import FAULTS, Counts, Fail, Fault, chosen, count
 from fuzz.page import page
 from fuzz.parts import PARTS, function, run_part
-from fuzz.process import NOISE, place
+from fuzz.process import NOISE, USUAL_SIGNALS, place
 from partway.errors import InputError
 
 PART = {part.name: part for part in PARTS}
@@ -126,6 +128,23 @@ def test_faults_of_the_readers_are_seen(monkeypatch: pytest.MonkeyPatch):
     path.write_bytes(unit.content.replace(b"0.1", b"0.2"))
     with pytest.raises(Fail, match="has other numbers"):
         unit.read(path.resolve(), rng)
+
+
+def test_a_command_takes_signals_that_the_harness_ignores():
+    asked = (
+        "import signal as s; print(s.getsignal(s.SIGINT) is s.default_int_handler, s.pthread_sigmask(s.SIG_BLOCK, []))"
+    )
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP]); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    python, parent = sys.executable, [sys.executable, "-c", ignoring]
+
+    def answer(*command: str) -> str:
+        return subprocess.run([*parent, *command], capture_output=True, text=True, check=True).stdout
+
+    assert answer(python, "-c", asked) == "False {<Signals.SIGHUP: 1>}\n"
+    assert answer(python, "-Ic", USUAL_SIGNALS, python, "-c", asked) == "True set()\n"
 
 
 def test_noise_and_litter_are_seen():

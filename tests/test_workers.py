@@ -164,6 +164,22 @@ def test_a_worker_ignores_ctrl_c(shared: Workers):
     assert pid in shared.pids()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ctrl_c_and_sighup_do_not_reach_a_worker_that_still_imports():
+    """In a process that has started none before: Python's resource tracker once let Ctrl-C through again."""
+    program = (
+        "import time; from pathlib import Path; from partway.workers import Workers; w = Workers(2)\n"
+        "futures = [w.submit(time.sleep, 0.0) for _ in range(2)]\n"
+        "files = [Path(f'/proc/{process.pid}/status') for process in w._processes()]\n"
+        "print(*(int(file.read_text().split('SigBlk:')[1].split()[0], 16) for file in files)); w.shutdown()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    masks = [int(word) for word in done.stdout.split()]
+    blocked = sum(1 << number - 1 for number in (signal.SIGINT, signal.SIGHUP))
+    assert len(masks) == 2, done.stderr
+    assert all(mask & blocked == blocked for mask in masks)
+
+
 @pytest.mark.parametrize("asked", [0, -1, 1025])
 def test_an_impossible_number_of_processes_is_refused(asked: int):
     with pytest.raises(InputError, match=f"--jobs must be between 1 and 1024, got {asked}"):

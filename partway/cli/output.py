@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -75,7 +77,18 @@ def destinations(options: argparse.Namespace, folder: bool = True) -> Generator[
             file = stack.enter_context(_reserved(files.new_file(Path(options.json), options.overwrite, "--json")))
         if options.out and folder:
             out = stack.enter_context(_reserved(files.new_folder(options.out, options.overwrite)))
+            threading.Thread(target=_import_matplotlib, daemon=True).start()
         yield Destinations(out, file)
+
+
+def _import_matplotlib() -> None:
+    """Import what draws the figures at the end: half a second, beside compiled programs that use one core.
+
+    Only what no other thread imports: two threads that import modules which import each other may find half of one.
+    """
+    with contextlib.suppress(Exception):  # who draws imports it again, and sees what is wrong
+        for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"):
+            importlib.import_module(name)
 
 
 class _Checked(Exception):

@@ -66,7 +66,8 @@ def markdown(findings: Findings) -> str:
     if len(findings.sizes.seeds) < ENOUGH:
         return "\n".join(lines)
     for reading in (one for one in READINGS if one != HEADLINE[0]):
-        held = [f"{_held(findings, name, reading)} hold with `{name}`" for name in CANDIDATES if supports(name, reading)]
+        able = [name for name in CANDIDATES if supports(name, reading)]
+        held = [f"{_held(findings, name, reading)} hold with `{name}`" for name in able]
         lines += ["", f"With {READING_WORDS[reading]} {', '.join(held)}; the others cannot run."]
     return "\n".join(lines)
 
