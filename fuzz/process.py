@@ -32,6 +32,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 """Program that becomes a command which takes signals as a user's do; the workers of the harness ignore some of them."""
 NOISE = re.compile("Traceback|resource_tracker|Exception ignored|Warning|Fatal|core dumped|terminate called")
+TOO_EARLY = "Fatal Python error: init_"
+"""What Python itself prints where it is interrupted before it has imported anything of ours."""
 HIDDEN = re.compile(r"\..+\.(partial|old)-[0-9a-f]{8}")
 ENDS_S = 60
 """How long a process may take to end after a signal, and all others of its session after it."""
@@ -90,7 +92,7 @@ def finished(process: subprocess.Popen[str], within: float = ENDS_S) -> tuple[in
     except subprocess.TimeoutExpired:
         raise Fail("crash or hang", f"has not ended after {within:g} s") from None
     noise = NOISE.search(out + err)
-    if noise:
+    if noise and TOO_EARLY not in err:
         lines = [line for line in (out + err).splitlines() if line.strip()]
         at = next(i for i, line in enumerate(lines) if NOISE.search(line))
         raise Fail("traceback", f"{lines[at].strip()[:100]} ... {lines[-1].strip()[:150]}")

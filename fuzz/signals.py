@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fuzz.counts import Fail
-from fuzz.process import Place, finished, place, settled, started
+from fuzz.process import TOO_EARLY, Place, finished, place, settled, started
 
 TINY = ("--set", "devices=2", "--blocks", "200", "--seeds", "2")
 SCHEMES = ("--schemes", "local", "priced")
@@ -104,7 +104,7 @@ def _signalled(rng: random.Random, job: Job, number: int) -> str:
             if not out:
                 raise Fail("lost result", f"{about}: nothing was printed")
             return "had finished"
-        if code == -number and not names:
+        if (code == -number or TOO_EARLY in err) and not names:
             return "ended before it had begun"
         if code != 128 + number:
             raise Fail("wrong exit code", f"{about}: {code}, {err[-150:]!r}")
