@@ -341,9 +341,8 @@ def worlds() -> st.SearchStrategy[World]:
     )
 
 
-@pytest.mark.parametrize(
-    "names", [("priced", "steady"), pytest.param(("local", "drift"), marks=pytest.mark.slow)], ids=" and ".join
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("priced", "steady"), ("local", "drift")], ids=" and ".join)
 def test_no_policy_costs_less_than_the_bound(names: tuple[str, ...], play: Play):
     """Late means of 8 seeds, each no less than the bound but for five standard errors."""
 

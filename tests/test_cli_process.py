@@ -167,7 +167,7 @@ def test_no_stdout_at_all(words: Sequence[str], monkeypatch: pytest.MonkeyPatch)
     ("number", "after_s"),
     [
         (signal.SIGINT, 0.0),
-        (signal.SIGHUP, 4.0),
+        pytest.param(signal.SIGHUP, 4.0, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 4.0, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 0.0, marks=pytest.mark.slow),
     ],

@@ -251,6 +251,7 @@ def test_the_example_that_learns_runs(capsys: pytest.CaptureFixture[str]):
     assert run_example("bandit", "blocks=2000", capsys) == ["constant", "bandit"]
 
 
+@pytest.mark.slow
 def test_the_example_that_learns_gets_better(monkeypatch: pytest.MonkeyPatch):
     """It starts with no offloading, which costs about 60 % more in `ocr` than the best fixed fraction."""
     kind = runpy.run_path(str(EXAMPLES / "bandit.py"))["Bandit"]

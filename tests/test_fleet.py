@@ -121,6 +121,7 @@ def test_results_do_not_depend_on_blocks_that_run_ahead(
     assert_same(ahead, at_once(name, fleet, seeds))
 
 
+@SLOW
 @pytest.mark.parametrize("name", ["parametric"])
 def test_devices_that_run_ahead_without_learning_stay_as_they_are(name: str, at_once: Callable[..., Run]):
     trained, world = at_once(name, AS_PRINTED, (1, 2)), world_of(scenario_of(AS_PRINTED))

@@ -229,7 +229,8 @@ def test_priced_is_between_the_optimum_and_a_twentieth_more(devices: int, energy
     assert priced - error < 1.05 * least
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_decoupled_loses_what_exact_selfish_devices_lose_or_more(devices: int):
     """41 % with one device and expensive server energy: not even the best server compensates for selfish devices."""
     (world, system, found), least = known(devices, 10.0), best(devices, 10.0)

@@ -92,7 +92,7 @@ def simulated(scheme: str) -> Run:
     )
 
 
-SCHEMES = ("priced", "parametric", "neurosurgeon")
+SCHEMES = ("priced", pytest.param("parametric", marks=pytest.mark.slow), "neurosurgeon")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

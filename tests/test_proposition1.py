@@ -213,9 +213,8 @@ def _mean(rows: tuple[dict[str, float], ...]) -> dict[str, float]:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(
-    ("scheme", "reading"), [(PRINTED, "conserving"), pytest.param(PARAMETRIC, "as_printed", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "reading"), [(PRINTED, "conserving"), (PARAMETRIC, "as_printed")])
 def test_both_sides_against_loops(scheme: str, reading: str, monkeypatch: pytest.MonkeyPatch):
     """Every part of the left side in every block, and the right side, of six blocks and two replicates."""
     monkeypatch.setattr(proposition1, "WINDOW", 1)

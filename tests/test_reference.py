@@ -80,7 +80,7 @@ KNOWN = [name for name in SCHEMES if name != "oracle"]
 FAMILIES = ["parametric", "qlearning", "random", "drift", "ans", "priced"]
 """One scheme of each family of controllers."""
 
-FAST = [*FAMILIES, "parametric-printed", "even", "neurosurgeon", "coedge", "iao", "even-parametric", "constant"]
+FAST = [*FAMILIES, "parametric-printed", "even", "iao", "even-parametric"]
 """What the others add to one of these is little: they are compared in the slow tests."""
 
 FRACTIONAL = [name for name in KNOWN if SCHEMES[name].fractional]
@@ -90,10 +90,10 @@ PAPER, EVERY = ("paper", "paper, 0.2 W"), tuple(WORLDS)
 MIXED = tuple(name for name in WORLDS if name not in PAPER)
 CASES = [
     *(pytest.param(name, "conserving", 2, MIXED, marks=() if name in FAST else pytest.mark.slow) for name in KNOWN),
-    *((name, "conserving", 2, PAPER) for name in ("parametric-printed", "binary-parametric")),
+    ("binary-parametric", "conserving", 2, PAPER),
     ("priced", "conserving", 1, MIXED),  # of those that use the broadcast and learn
-    ("ans", "conserving", 0, MIXED),
-    *((name, "as_printed", 0, PAPER) for name in ("parametric", "even")),
+    ("even", "as_printed", 0, PAPER),
+    pytest.param("ans", "conserving", 0, MIXED, marks=pytest.mark.slow),
     *(pytest.param(name, "conserving", 2, PAPER, marks=pytest.mark.slow) for name in KNOWN),
     *(pytest.param(name, "conserving", 1, EVERY, marks=pytest.mark.slow) for name in ("even", "priced")),
     *(

@@ -116,6 +116,7 @@ def test_a_sweep_on_dask_killed_at_random_moments_ends_as_if_undisturbed(
     seen.assert_little_was_lost(on_dask=True)
 
 
+@pytest.mark.slow
 def test_a_killed_scheduler_ends_the_sweep_with_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
