@@ -299,18 +299,20 @@ def joined(*runs: Transition) -> Any:
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("rows", [1, 16])
+@pytest.mark.parametrize(("rows", "unrolled"), [(1, metrics.UNROLLED), (16, metrics.UNROLLED), (1, 4)])
 def test_numbers_do_not_depend_on_the_tile(
     rows: int,
+    unrolled: int,
     mixed_world: World,
     certificate: Certificate,
     transitions: Transition,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Of 40 blocks at once, one by one, or 16 at a time, the last tile filled up: but for rounding."""
+    """Of 40 blocks at once, one by one (in a loop or not), or 16 at a time, the last tile filled up: but for rounding."""
     parties = Parties(mixed_world.devices, mixed_world.server, certificate)
     whole = measured(parties, transitions, "float64")
     monkeypatch.setattr(metrics, "TILE", rows * 4)
+    monkeypatch.setattr(metrics, "UNROLLED", unrolled)
     measure.jit.clear_cache()
     assert metrics.rows_per_tile(4) == rows
     for one, other in zip(vars(measured(parties, transitions, "float64")).values(), vars(whole).values(), strict=True):

@@ -24,6 +24,8 @@ from partway.system.types import Device, DeviceAction, Server
 T = TypeVar("T")
 TILE = 2048
 """Device-blocks that are measured at a time: enough to fill the vector units, few enough for the cache."""
+UNROLLED = 2**19
+"""Devices from which the few blocks of a call are measured without a loop, which would copy all transitions first."""
 MISMATCH = 1e-3
 """Relative difference of power from which the power spent counts as another one than that commanded (trap T15)."""
 
@@ -131,6 +133,10 @@ def _measure_run(parties: Parties, transitions: Transition) -> BlockMetrics:
     """Metrics (blocks,) of one run, tile by tile."""
     blocks, rows = transitions.block.shape[0], rows_per_tile(transitions.devices.q.shape[-1])
     tiles = -(-blocks // rows)
+    if transitions.devices.q.shape[-1] >= UNROLLED:
+        single = [jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], transitions) for t in range(blocks)]
+        each = [measure_blocks(parties, block) for block in single]
+        return jax.tree.map(lambda *values: jnp.concatenate(values), *each)
 
     def divided(leaf: jax.Array) -> jax.Array:
         padded = jnp.pad(leaf, [(0, tiles * rows - blocks)] + [(0, 0)] * (leaf.ndim - 1), mode="edge")
