@@ -308,7 +308,7 @@ def test_numbers_do_not_depend_on_the_tile(
     transitions: Transition,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Of 40 blocks at once, one by one (in a loop or not), or 16 at a time, the last tile filled up: but for rounding."""
+    """Of 40 blocks at once, one by one with and without a loop, or 16 at a time with the last tile filled up."""
     parties = Parties(mixed_world.devices, mixed_world.server, certificate)
     whole = measured(parties, transitions, "float64")
     monkeypatch.setattr(metrics, "TILE", rows * 4)
