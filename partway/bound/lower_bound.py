@@ -25,7 +25,7 @@ from partway.bound.device_program import Fading, Program, Solved, fading_above, 
 from partway.errors import InputError, shown
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
-from partway.system.load import most_started
+from partway.system.load import UNSTABLE, most_started
 from partway.system.types import Device, Server
 from partway.system.world import MAX_PLANNED, World
 
@@ -42,7 +42,6 @@ UNSETTLED = 1e-3
 program does not describe it."""
 MAX_PRICE = 1e6
 """Multiple of what a task costs a party that works at its limit: devices that send at this price have no choice."""
-UNSTABLE = "every policy is unstable"
 
 
 class NoBound(Exception):
