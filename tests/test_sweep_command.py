@@ -191,7 +191,7 @@ def test_every_number_of_a_sweep_is_printed_at_every_width(width: int, monkeypat
 def test_a_case_without_a_gap_says_why(monkeypatch: pytest.MonkeyPatch):
     document = report.as_json(computed("device.arrival_prob=0.5,1.5"))
     reasons = [case["gap"]["reason"] for case in document["cases"]]
-    assert reasons == ["no gap was computed"] * 2 + ["the scheme is invalid"] * 2
+    assert reasons == ["toys have none"] * 2 + ["the scheme is invalid"] * 2
     assert [case["bound_reason"] for case in document["cases"]] == [""] * 2 + ["no case ran"] * 2
 
 

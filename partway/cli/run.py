@@ -60,6 +60,7 @@ def run(options: Namespace) -> None:
     from partway.cli import output
     from partway.experiments import checkpoint
     from partway.experiments.comparison import execute
+    from partway.experiments.report import check_complete
     from partway.measurement.checkpoint import read
 
     start = None if options.load is None else read(options.load)
@@ -78,6 +79,7 @@ def run(options: Namespace) -> None:
         if trained:
             first = [partial(trained.fill, partial(_save, plan, runs[0], start))]
         output.finish_dataset(options, places, checkpoint.continued(dataset, start), _draw, first)
+    check_complete(dataset)
 
 
 def _draw(dataset: "xr.Dataset", folder: Path) -> None:
