@@ -247,7 +247,7 @@ def test_a_long_table_is_cut_on_the_terminal(capsys: pytest.CaptureFixture[str])
         (("--axis", "device.arival_prob=1", "--out", "x"), "did you mean"),
         (("--axis", "devices", "--out", "x"), "expected FIELD=SPEC"),
         (("--out", "x"), "required: --axis"),
-        ((*AXES, "schemes.priced.answer=0.1,0.2", "--out", "x"), "'priced' is not among --schemes"),
+        ((*AXES, "schemes.priced.answer=0.1,0.2", "--out", "x"), "'priced' does not run; what runs is local, full"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_written(

@@ -31,10 +31,12 @@ def run(options: argparse.Namespace) -> None:
     from partway.bound.lower_bound import NoBound, lower_bound
     from partway.cli import output
     from partway.scenario.loading import load
+    from partway.schemes import check_running
     from partway.system.placement import sample_placement
     from partway.system.world import build
 
     scenario = load(options.scenario, options.set)
+    check_running(options.set, ())
     world = build(scenario, sample_placement(scenario))
     with output.destinations(options) as places:
         try:

@@ -139,7 +139,9 @@ def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halv
     from partway.live.halves import Halves
     from partway.live.network import write_small_network
     from partway.scenario.loading import load
+    from partway.schemes import check_running
 
+    check_running(options.set, [options.scheme])
     model = write_small_network(folder) if options.model is None else options.model
     halves = Halves(model, "fp16", seed=options.seed)
     profile = demo.write_network_profile(halves.profile, folder)

@@ -40,10 +40,12 @@ def run(options: argparse.Namespace) -> None:
     """Measure, print and write."""
     from partway.cli import output
     from partway.experiments.failures import check_complete
-    from partway.paper.theorem1 import cases, measure
+    from partway.paper.theorem1 import CONSTANT, SCHEMES, cases, measure
     from partway.scenario.loading import load
+    from partway.schemes import check_running
 
     load(options.scenario, options.set)  # refuse what is wrong before a folder is made
+    check_running(options.set, (*SCHEMES, CONSTANT))
     errors = terminal(errors=True)
     with output.destinations(options) as places:
         with counting(cases(), "comparisons", errors) as on_progress:

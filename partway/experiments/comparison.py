@@ -28,9 +28,9 @@ from partway.measurement.latency import DELAYS, Latency, latency
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.provenance import versions
 from partway.scenario.loading import load
-from partway.scenario.overrides import override_pairs, split_field
+from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, name_of, pair_for, stream_of
+from partway.schemes import SCHEMES, check_hyperparameters, check_running, find_scheme, name_of, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout, trace_blocks
 from partway.simulation.sharding import CHUNK
 from partway.system.placement import Placement, sample_placement
@@ -82,7 +82,8 @@ def make_plan(
     half = length // 2 if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
     if precision not in ("float32", "float64"):
         raise InputError(f"--precision must be float32 or float64, got {shown(precision)}")
-    check_hyperparameters(loaded, named_schemes(chosen, serving, changes))
+    check_hyperparameters(loaded, named_schemes(chosen, serving))
+    check_running(changes, chosen)
     check_controllers(loaded, chosen, serving, precision)
     name = os.path.basename(scenario) if isinstance(scenario, str | os.PathLike) else "scenario"
     return Plan(loaded, Path(name).stem, chosen, serving, length, numbers, half, precision, flag("bound", bound))
@@ -99,11 +100,9 @@ def scheme_names(schemes: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name_of(one, "--schemes") for one in given))
 
 
-def named_schemes(schemes: Sequence[str], server: str | None, fields: Iterable[str]) -> set[str]:
-    """Schemes that a user has named: to run them, for their server, or in a field that is set, `schemes.NAME.X`."""
-    tables = [split_field(field)[0] for field in fields]
-    set_by_field = [path[1] for path in tables if path[:1] == ["schemes"] and path[1:]]
-    return {*schemes, *set_by_field, *([server] if server else [])}
+def named_schemes(schemes: Sequence[str], server: str | None) -> set[str]:
+    """Schemes that a user has named: to run them, or for their server."""
+    return {*schemes, *([server] if server else [])}
 
 
 def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None, precision: str) -> None:

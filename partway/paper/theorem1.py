@@ -16,6 +16,7 @@ from partway.experiments.failures import FAILED, INVALID
 from partway.experiments.statistics import Estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
 from partway.experiments.sweep.run import Progress, sweep
+from partway.scenario.loading import load
 
 FLEETS = (4, 10, 20, 50, 100, 200)
 WEIGHTS = (2.5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
@@ -77,13 +78,13 @@ def measure(
     executor     as in `sweep`: as many processes as cores if not given
     on_progress  called with the number of cases that have just finished
     """
-    points: list[Point] = []
+    points, base = list[Point](), load(scenario, overrides)
     axes = {name: values for name, values in (("devices", fleets), ("weights.server_energy", weights)) if values}
     for criterion in VARIANTS:
-        fixed = [*overrides, *(f"schemes.{scheme}.criterion={criterion}" for scheme in SCHEMES), "objective=average"]
+        fixed = [*(f"schemes.{scheme}.criterion={criterion}" for scheme in SCHEMES), "objective=average"]
         for axis, values in axes.items():
             dataset = sweep(
-                scenario,
+                base,
                 {axis: values},
                 overrides=fixed,
                 schemes=_schemes(criterion),
