@@ -40,8 +40,8 @@ def run(options: argparse.Namespace) -> None:
     world = build(scenario, sample_placement(scenario))
     with output.destinations(options) as places:
         try:
-            with working("computing the lower bound", terminal(errors=True)):
-                bound = lower_bound(world)
+            with working("computing the lower bound", terminal(errors=True)) as say:
+                bound = lower_bound(world, on_progress=say)
         except NoBound as reason:
             raise InputError(str(reason)) from None
         document = report.as_json(bound, scenario, world.server)

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     with output.destinations(options) as places:
         output.print_load(plan, errors)
         with counting(plan.blocks * len(plan.schemes), "blocks", errors) as on_progress:
-            dataset = execute(plan, on_progress)
+            dataset = execute(plan, on_progress, on_bound=lambda words: on_progress(words, 0))
         output.finish_dataset(options, places, dataset, _draw)
     check_complete(dataset)
 

@@ -71,7 +71,8 @@ def run(options: Namespace) -> None:
             errors.print(f"Resuming {plan.schemes[0]} after block {start.header.blocks}.", style="dim")
         runs: list[Run] = []
         with counting(plan.blocks, "blocks", errors) as on_progress:
-            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _runner(start, runs))
+            traced, runner = tuple(dict.fromkeys(options.trace)), _runner(start, runs)
+            dataset = execute(plan, on_progress, traced, runner, lambda words: on_progress(words, 0))
         if trained and not runs:
             why = dataset["reason"].values[0]
             raise InputError(f"--save {options.save}: {plan.schemes[0]} has nothing to save: {why}")

@@ -14,7 +14,7 @@ import xarray as xr
 
 from partway.arguments import flag, function, seed_values, whole_number
 from partway.bound.certificate import Certificate
-from partway.bound.lower_bound import Bound
+from partway.bound.lower_bound import Bound, silent
 from partway.bound.report import assumptions
 from partway.controllers.base import ControllerPair, DeviceController
 from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
@@ -182,11 +182,11 @@ SchemeRunner = Callable[["Plan", str, Setting, Callable[[int], None], bool, int 
 """Runs one scheme of a plan; arguments as in `run_scheme`."""
 
 
-def setting_of(scenario: Scenario, bound: bool = True) -> Setting:
-    """The world of a scenario, with its lower bound unless `bound` is False."""
+def setting_of(scenario: Scenario, bound: bool = True, on_bound: Callable[[str], None] = silent) -> Setting:
+    """The world of a scenario, with its lower bound unless `bound` is False. `on_bound`: the bound's `on_progress`."""
     placement = sample_placement(scenario)
     world = build(scenario, placement)
-    return Setting(placement, world, bound_of(world) if bound else "the bound was not asked for")
+    return Setting(placement, world, bound_of(world, on_bound) if bound else "the bound was not asked for")
 
 
 def execute(
@@ -194,16 +194,18 @@ def execute(
     on_progress: OnProgress = lambda name, blocks: None,
     trace: Sequence[int] = (),
     runner: SchemeRunner | None = None,
+    on_bound: Callable[[str], None] = silent,
 ) -> xr.Dataset:
     """Run a plan.
 
-    trace   devices whose blocks are kept one by one (dimension traced)
-    runner  runs a scheme in place of `run_scheme`, such as one that continues an earlier run
+    trace     devices whose blocks are kept one by one (dimension traced)
+    runner    runs a scheme in place of `run_scheme`, such as one that continues an earlier run
+    on_bound  called with what is computed next of the lower bound, in words
 
     A scheme that an error ends is FAILED, the others are kept. Raises the first error if all end so: as an InputError
     unless it is a fault of Partway.
     """
-    setting = setting_of(plan.scenario, plan.bound)
+    setting = setting_of(plan.scenario, plan.bound, on_bound)
     rows, errors = _rows(plan, setting, on_progress, trace, runner or run_scheme)
     if len(errors) == len(plan.schemes):
         raise _raised(plan, errors)
