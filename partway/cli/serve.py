@@ -90,9 +90,9 @@ def run(options: argparse.Namespace) -> None:
     )
     endpoints.use_precision(options.precision)
     with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
-        with working("preparing the network and the bound", terminal(errors=True)):
+        with working("preparing the network and the bound", terminal(errors=True)) as say:
             plan, halves = prepared(options, Path(folder))
-            bound = bound_of(plan.world)
+            bound = bound_of(plan.world, say)
         certificate = None if isinstance(bound, str) else bound.certificate
 
         def listening(port: int) -> None:
