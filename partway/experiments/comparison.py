@@ -145,7 +145,8 @@ def compare(
     JAX started.
 
     Returns a dataset with the dimensions scheme, seed, block, component, device, statistic; `partway.summarise` reads
-    it. Raises InputError for what cannot be run.
+    it. A scheme that fails beside others has the status "failed" and a `reason`. Raises InputError for what cannot be
+    run.
     """
     function("on_progress", on_progress)
     return execute(
@@ -248,14 +249,14 @@ def _rows(
             raise
 
     def row(name: str) -> xr.Dataset:
-        run = None
         try:
             run = _run(plan, name, setting, partial(progress, name), bool(trace), runner, 1 if count > 1 else None)
+            return _row(plan, name, setting, run, None, trace)  # in here: XLA may report an error late
         except (Exception, SystemExit) as error:  # a user's policy can fail in any way
             if error in of_caller:
                 raise
             errors[name] = error
-        return _row(plan, name, setting, run, errors.get(name), trace)
+            return _row(plan, name, setting, None, error, trace)
 
     if count == 1:
         return [row(name) for name in plan.schemes], errors
