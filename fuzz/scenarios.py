@@ -97,8 +97,10 @@ def run_mutated(rng: random.Random) -> str:
 
 
 def check_schemes(schemes: list[dict[str, Any]]) -> None:
-    """Every scheme of a comparison has a cost or a reason. Raises Fail."""
+    """Every scheme of a comparison has a cost or a reason, and no error has ended one. Raises Fail."""
     for scheme in schemes:
+        if scheme["status"] == "failed":
+            raise Fail("traceback", f"{scheme['name']}: {scheme['reason']}")
         if scheme["status"] == "ok" and scheme["cost_per_block"]["mean"] is None:
             raise Fail("silent NaN", f"{scheme['name']} is ok and has no cost")
         if scheme["status"] != "ok" and not scheme["reason"]:

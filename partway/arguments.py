@@ -5,6 +5,7 @@ NumPy's numbers are numbers. Fractions are not rounded, and True and False are n
 
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +56,11 @@ def path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"{name} must be a path, got {shown(value)}")
     return Path(value)
+
+
+def is_shipped_name(given: str) -> bool:
+    """Whether a network is given by the name of a profile that ships; anything else is a path."""
+    return re.fullmatch(r"[\w-]+", given) is not None
 
 
 def seed_values(seeds: Any) -> tuple[int, ...]:

@@ -18,6 +18,14 @@ class InputError(ValueError):
         super().__init__(shorten(line, LONGEST))
 
 
+def out_of_memory(error: BaseException) -> str | None:
+    """What to do about an error that is a lack of memory, Python's or XLA's; None for any other."""
+    text, name = str(error), type(error).__name__  # by its name: JAX need not be imported
+    if isinstance(error, MemoryError) or (name == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text):
+        return f"out of memory ({shorten(text, 100) or name}); use fewer devices, seeds or blocks"
+    return None
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word most like `word`: of those that contain it if there are any; None where none is."""
     word, known = shorten(word), sorted(known)

@@ -8,7 +8,7 @@ that names and descriptions can be listed without JAX.
 import importlib
 import inspect
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -376,6 +376,24 @@ def check_hyperparameters(scenario: "Scenario", named: Collection[str] = ()) -> 
                 "too, or remove its table"
             )
         pair_for(name, scenario)
+
+
+def check_running(overrides: Mapping[str, Any] | Sequence[str], running: Collection[str], given: str = "--set") -> None:
+    """Raise InputError for an override of a scheme that does not exist, or is not among those that run.
+
+    given  what has given the overrides, for the message
+    """
+    from partway.scenario.overrides import schemes_set  # imports pydantic, which the names above need not wait for
+
+    for name in schemes_set(overrides):
+        if name in running:
+            continue
+        if ":" not in name:
+            find_scheme(name)
+        those = f"; what runs is {shorten(', '.join(running), 100)}" if running else ""
+        raise InputError(
+            f"{given} schemes.{shorten(name)}: does nothing, because '{shorten(name)}' does not run{those}"
+        )
 
 
 def hyperparameters(name: str) -> dict[str, Any]:

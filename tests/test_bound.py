@@ -261,6 +261,18 @@ def test_a_server_that_cannot_do_what_devices_must_send_has_no_bound(monkeypatch
         lower_bound(world_of(load("paper", overrides)), bins=16)
 
 
+def test_what_takes_long_says_what_it_computes(monkeypatch: pytest.MonkeyPatch):
+    """Tables are doubled while they are too short; `slack` begins with the length that was enough."""
+    monkeypatch.setattr(bounds, "STATES", 4)
+    said = list[str]()
+    found = lower_bound(world_of(load("paper", {"devices": 1})), bins=16, on_progress=said.append)
+    assert found.tail_probability < 1e-7
+    assert said[:2] == ["lower bound, tables of 4 states, step 1", "lower bound, tables of 8 states, step 2"]
+    states = [int(words.split()[4]) for words in said]
+    assert states == sorted(states)
+    assert said[-1].startswith(f"lower bound, tables of {states[-2]} states, step 1")
+
+
 def test_a_server_that_is_nearly_free_but_slow_leaves_the_work_to_the_devices(four: Four):
     """Each device can run all its work: some policies are stable, however little waiting at the server costs."""
     found = solved(four({"weights.server_queue": 1e-18, "server.cpu_max_hz": 1e10}))

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def call(*arguments: str) -> tuple[int, str, str]:
 def test_json_is_what_lower_bound_finds(objective: str, monkeypatch: pytest.MonkeyPatch):
     solved: list[tuple[World, Bound]] = []
 
-    def recorded(world: World) -> Bound:
+    def recorded(world: World, on_progress: Callable[[str], None]) -> Bound:
+        on_progress("said only to those who wait")
         solved.append((world, lower_bound(world)))
         return solved[-1][1]
 

@@ -34,8 +34,8 @@ from partway.measurement.latency import finish_times
 from partway.measurement.metrics import device_traces
 from partway.planner import answer as answers
 from partway.planner import one_task
-from partway.planner.break_even import MAX_HZ, BreakEven, break_even, one_task_cost
-from partway.planner.context import DeviceContext, context_at, device_context, max_throughput
+from partway.planner.break_even import MAX_HZ, BreakEven, _cost, break_even
+from partway.planner.context import DeviceContext, context_at, max_throughput
 from partway.planner.evaluation import (
     SingleTask,
     of_one_task,
@@ -54,6 +54,7 @@ from partway.system.exogenous import PackedExogenous
 from partway.system.fading import fading_quantile
 from partway.system.load import load_of
 from partway.system.placement import sample_placement
+from partway.system.types import Device
 from partway.system.world import World, build
 
 QUEUES, FADING = np.array([1, 2, 5, 9]), np.array([0.01, 0.3, 1.0, 3.0])
@@ -66,7 +67,8 @@ def context_of(
     """One of three devices of the preset `ocr` whose tasks are `profile`."""
     scenario = load("ocr", ["devices=3", *overrides])
     task = {"kind": "layers", "profile": profile, "tensor_dtype": "uint8"}
-    return device_context(with_task(scenario, task), read_profile(profile), index, distance_m)
+    scenario = with_task(scenario, task)
+    return context_at(scenario, read_profile(profile), *placed(scenario, index, distance_m))
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +188,19 @@ def test_a_plan_needs_finite_numbers(target: DeviceContext):
 # Bandwidth
 
 
+def one_task_costs(device: Device, price: float, hertz: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """(bandwidths,) c(B) of the cuts that are allowed."""
+    with jax.enable_x64(True):
+        costs = jax.vmap(lambda one: _cost(device, jnp.float64(price), one, jnp.asarray(cuts), False))(hertz)
+        return np.asarray(costs)
+
+
 @pytest.mark.parametrize("profile", ["ppocr-rec", "resnet50", "alexnet"])
 def test_more_bandwidth_never_costs_more(profile: str):
     device, bandwidths = context_of(profile).device, np.geomspace(1e3, 1e12, 60)
     sends = np.asarray(device.task.share) > 0
     for price in (0.0, 1.0):
-        costs = np.array([one_task_cost(device, price, bandwidth, sends) for bandwidth in bandwidths])
+        costs = one_task_costs(device, price, bandwidths, sends)
         assert (costs[1:] <= costs[:-1] * (1 + 1e-12)).all()
         assert costs[-1] < costs[0]
 
@@ -226,8 +235,9 @@ def _pays(target: DeviceContext, flat: PlanRule, bandwidth_hz: float, all_remote
 
 def test_if_the_server_is_too_expensive_no_bandwidth_is_enough(target: DeviceContext):
     assert break_even(target.device, 1e6) == BreakEven(None, None)
-    local = np.asarray(target.device.task.share) == 0
-    assert one_task_cost(target.device, 1e6, MAX_HZ) == one_task_cost(target.device, 1e6, MAX_HZ, local)
+    local, most = np.asarray(target.device.task.share) == 0, np.array([MAX_HZ])
+    every = np.ones(len(local), bool)
+    assert one_task_costs(target.device, 1e6, most, every) == one_task_costs(target.device, 1e6, most, local)
 
 
 # The device
@@ -341,7 +351,8 @@ def small_network(folder: Path, *overrides: str) -> DeviceContext:
     server = ("server.macs_per_cycle=0.1", "server.cpu_max_hz=6e8")
     scenario = load("ocr", [*SIMPLE, *(f"device.{field}" for field in device), *server, *overrides])
     task = {"kind": "layers", "profile": str(folder / "net.csv"), "tensor_dtype": "uint8"}
-    return device_context(with_task(scenario, task), read_profile(str(folder / "net.csv")))
+    scenario = with_task(scenario, task)
+    return context_at(scenario, read_profile(str(folder / "net.csv")), *placed(scenario))
 
 
 FREE_SERVER = PlanRule(np.array([0.0, 100.0]), 100.0, 1.0, 0.0)
@@ -702,6 +713,7 @@ def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     np.testing.assert_array_equal(np.asarray(from_onnx.device.task.bits)[[0, -1]], [0, 1e8])
     Path("net.csv").write_text(write_profile(from_onnx.profile))
     task = {"kind": "layers", "profile": "net.csv", "tensor_dtype": "uint8", "input_bits": 1e8}
-    from_csv = device_context(with_task(load("ocr", ["devices=2"]), task), read_profile("net.csv"))
+    scenario = with_task(load("ocr", ["devices=2"]), task)
+    from_csv = context_at(scenario, read_profile("net.csv"), *placed(scenario))
     assert from_csv.cuts.tolist() == from_onnx.cuts.tolist() == [2, 1, 0]
     assert float(from_csv.device.capacity) == float(from_onnx.device.capacity)

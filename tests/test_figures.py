@@ -348,7 +348,7 @@ def test_an_unstable_scheme_is_drawn_dashed_and_leaves_the_axis(mixed_status: xr
     assert {"full, unstable ▲", "qlearning † ▲"} < set(drawn.texts())  # above an axis that follows the stable scheme
     words = " ".join(drawn.texts())
     assert "Not drawn: constant, not applicable." in words
-    assert "† Unstable in some seeds" in words
+    assert "† unstable in some seeds" in words
     assert "Dashed: unstable, at least in some seeds." in words
     assert "▲ ▼ The line leaves the axis." in words
 

@@ -69,6 +69,7 @@ def test_a_mutation_leaves_the_values_of_the_next_case_as_they_are():
     [
         ({"status": "ok", "cost_per_block": {"mean": None}, "reason": None}, "silent NaN"),
         ({"status": "invalid", "cost_per_block": {"mean": None}, "reason": None}, "unclear message"),
+        ({"status": "failed", "cost_per_block": {"mean": None}, "reason": "KeyError: 'q'"}, "traceback"),
     ],
 )
 def test_a_scheme_without_a_cost_and_without_a_reason_is_a_fault(scheme: dict[str, Any], kind: str):

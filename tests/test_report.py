@@ -127,7 +127,7 @@ def losses(value: float) -> Any:
         ("ok", 4.0, 0.1, ""),
         ("unstable", 4.0, 0.1, "the scheme is unstable"),
         ("not_applicable", 4.0, np.nan, "the scheme is not applicable"),
-        ("ok", 0.0, 0.0, "the lower bound is 0, and the gap is a share of it"),
+        ("failed", 4.0, np.nan, "the scheme has failed"),
         ("ok", 4.0, np.nan, "a loss against the lower bound became infinite or undefined"),
         ("ok", None, np.nan, "no bound here"),
         ("unstable", None, np.nan, "no bound here"),

@@ -406,6 +406,26 @@ def test_halves_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "out").exists()
 
 
+def test_coded_halves_whose_outputs_are_undefined_are_not_written(tmp_path: Path):
+    """2e5 is infinite in float16; the decoded infinity times a weight of 0 is undefined, and the network gives 0."""
+    matrices = {"w": np.full((8, 6), 1e5, np.float32), "v": np.zeros((6, 4), np.float32)}
+    path, how = saved(tmp_path, chain(matrices)), {"cuts": "h", "tensor_dtype": "fp16", "verify": True}
+    with pytest.raises(InputError, match=r"the cut after h give outputs of another shape .* or infinite or undefined"):
+        split(path, tmp_path / "out", **how)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_names_a_wrong_cut_and_fails(user_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    saved(user_folder, two_layers())
+    broken(monkeypatch)
+    message = refused("split", "net.onnx", "--cuts", "a", "--out", "halves", "--verify")
+    assert "the halves of the cut after a differ by up to" in message
+    code, out, err = call("profile", "net.onnx", "--verify")
+    assert code == 2
+    assert "0 of 1 cuts reproduce the whole network's output" in out
+    assert err.startswith("partway: verify: 1 of 1 cuts give another output than the whole network, such as cut 1 a")
+
+
 @pytest.mark.parametrize(
     ("arrays", "why"),
     [

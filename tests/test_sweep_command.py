@@ -191,7 +191,7 @@ def test_every_number_of_a_sweep_is_printed_at_every_width(width: int, monkeypat
 def test_a_case_without_a_gap_says_why(monkeypatch: pytest.MonkeyPatch):
     document = report.as_json(computed("device.arrival_prob=0.5,1.5"))
     reasons = [case["gap"]["reason"] for case in document["cases"]]
-    assert reasons == ["no gap was computed"] * 2 + ["the scheme is invalid"] * 2
+    assert reasons == ["toys have none"] * 2 + ["the scheme is invalid"] * 2
     assert [case["bound_reason"] for case in document["cases"]] == [""] * 2 + ["no case ran"] * 2
 
 
@@ -247,7 +247,7 @@ def test_a_long_table_is_cut_on_the_terminal(capsys: pytest.CaptureFixture[str])
         (("--axis", "device.arival_prob=1", "--out", "x"), "did you mean"),
         (("--axis", "devices", "--out", "x"), "expected FIELD=SPEC"),
         (("--out", "x"), "required: --axis"),
-        ((*AXES, "schemes.priced.answer=0.1,0.2", "--out", "x"), "'priced' is not among --schemes"),
+        ((*AXES, "schemes.priced.answer=0.1,0.2", "--out", "x"), "'priced' does not run; what runs is local, full"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_written(

@@ -15,6 +15,7 @@ from partway.experiments.comparison import make_plan
 from partway.experiments.sweep import plan as module
 from partway.experiments.sweep.plan import MAX_WORLDS, SweepPlan, key_of, sweep_plan
 from partway.provenance import code_hash
+from partway.scenario.loading import load
 
 PACKAGE = Path(partway.__file__).parent
 BASE: dict[str, Any] = {"schemes": ["priced"], "blocks": 20, "seeds": 2}
@@ -51,7 +52,8 @@ def test_every_input_changes_the_hash():
 
 
 def test_what_decides_no_number_does_not():
-    assert key(overrides={"schemes.decoupled.criterion": "discounted"}) == key()  # another scheme's
+    others = load("paper", {"schemes.decoupled.criterion": "discounted"})
+    assert key_of(make_plan(others, **BASE)) == key()  # another scheme's
     assert key(warmup=10) == key()  # the default, given
     assert key(overrides={"device.arrival_prob": 0.4}) == key()
 

@@ -224,7 +224,8 @@ def test_a_case_that_fails_says_why_and_stops_nothing(tmp_path: Path, monkeypatc
     assert "waiting at the server costs nothing" in str(dataset["bound_reason"].values[0])
     assert np.isnan(dataset["bound"]).all()
     failing = dataset.isel(arrival_prob=0).sel(scheme="fails")
-    assert str(failing["reason"].values) == "RuntimeError: no idea what to do"
+    assert str(failing["reason"].values).endswith(" of test_sweep_run.py: RuntimeError: no idea what to do")
+    assert str(failing["gap_reason"].values) == "the scheme has failed"
     assert np.isnan(failing["cost"]).all()
     growing = dataset.isel(arrival_prob=0).sel(scheme="full")  # at most one task per block, and 1.5 arrive
     assert float(growing["growth_per_block"]) > 0.1

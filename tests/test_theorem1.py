@@ -38,11 +38,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 
 def _outcome(plan: Plan) -> dict[str, Any]:
-    made = sweep_toys.outcome(plan) | {"gap": [[0.1, 0.02, 0.003], [0.3, 0.02, 0.001]]}
+    made = sweep_toys.outcome(plan) | {"gap": [[0.1, 0.02, 0.003], [0.3, 0.02, 0.001]], "gap_reason": ""}
     if plan.scenario.devices == 2:
-        return made | {"bound": math.nan, "bound_reason": "waiting costs nothing", "gap": [[math.nan] * 3] * 2}
+        why = "waiting costs nothing"
+        return made | {"bound": math.nan, "bound_reason": why, "gap": [[math.nan] * 3] * 2, "gap_reason": why}
     if plan.schemes == ("decoupled",) and plan.scenario.devices == 4:
-        return {name: made[name] for name in ("bound", "bound_reason")} | {"status": "unstable", "reason": "too slow"}
+        unstable = {"status": "unstable", "reason": "too slow", "gap_reason": "the scheme is unstable"}
+        return {name: made[name] for name in ("bound", "bound_reason")} | unstable
     return made
 
 

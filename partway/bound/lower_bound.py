@@ -12,6 +12,7 @@ approximations lower the bound. f is the work that the server serves in a block 
 `partway.system.equations`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from partway.bound.device_program import Fading, Program, Solved, fading_above, 
 from partway.errors import InputError, shown
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
-from partway.system.load import most_started
+from partway.system.load import UNSTABLE, most_started
 from partway.system.types import Device, Server
 from partway.system.world import MAX_PLANNED, World
 
@@ -42,7 +43,13 @@ UNSETTLED = 1e-3
 program does not describe it."""
 MAX_PRICE = 1e6
 """Multiple of what a task costs a party that works at its limit: devices that send at this price have no choice."""
-UNSTABLE = "every policy is unstable"
+
+
+OnProgress = Callable[[str], None]
+
+
+def silent(words: str) -> None:
+    """No report on progress."""
 
 
 class NoBound(Exception):
@@ -76,11 +83,18 @@ class Bound:
         return float(self.certificate.bound)
 
 
-def lower_bound(world: World, bins: int = BINS, price: float | None = None, slack: bool = True) -> Bound:
+def lower_bound(
+    world: World,
+    bins: int = BINS,
+    price: float | None = None,
+    slack: bool = True,
+    on_progress: OnProgress = silent,
+) -> Bound:
     """The bound with the multiplier that makes it largest, or with `price` [cost per mean task sent].
 
-    bins   intervals of the fading over which an expectation is taken
-    slack  False: it is not computed, but NaN, which takes a quarter less time
+    bins         intervals of the fading over which an expectation is taken
+    slack        False: it is not computed, but NaN, which takes a quarter less time
+    on_progress  called with what is computed next, in words: near critical load a step can take minutes
 
     Raises NoBound where there is none, InputError where `price` is not from 0 to w1 gamma / (1 - gamma) or another
     argument is of a wrong type.
@@ -101,7 +115,8 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None, slac
     if (arriving > most_started(world.devices)).any():
         raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
     with jax.enable_x64(True):
-        dual = _Dual(world, fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all())), STATES)
+        fading = fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all()))
+        dual = _Dual(world, fading, STATES, on_progress)
         if price is not None and not (isinstance(given[1], int | float | np.number) and 0 <= price <= dual.cap):
             raise InputError(f"price {shown(price)}: the bound is proven for prices between 0 and {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
@@ -110,7 +125,7 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None, slac
             raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
         if np.max(solved.many) > UNSETTLED:
             raise NoBound(f"no bound: a device would start more than {MAX_PLANNED} tasks in a block")
-        above = _Dual(world, fading_above(bins), dual.states).at(multiplier).part if slack else np.nan
+        above = _Dual(world, fading_above(bins), dual.states, on_progress).at(multiplier).part if slack else np.nan
         server_dual_value, _ = best_service(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * server_dual_value
@@ -131,7 +146,8 @@ def lower_bound(world: World, bins: int = BINS, price: float | None = None, slac
 class _Dual:
     """The bound as a function of the multiplier. Starts each time from the tables of the last one, to be faster."""
 
-    def __init__(self, world: World, fading: Fading, states: int):
+    def __init__(self, world: World, fading: Fading, states: int, on_progress: OnProgress):
+        self.on_progress, self.steps = on_progress, 0
         device, fleet = world.devices, world.devices.mean_gain.shape[-1]
         self.server, self.states = world.server, states
         self.discount = 1.0 if device.objective == "average" else float(np.max(device.discount))
@@ -160,6 +176,8 @@ class _Dual:
 
     def _solved(self, price: float, guess: jax.Array) -> Solved:
         """The programs solved, as NumPy arrays: JAX would compile every small step that follows."""
+        self.steps += 1
+        self.on_progress(f"lower bound, tables of {self.states} states, step {self.steps}")
         return jax.tree.map(np.asarray, solve_fleet(self.programs, host_array(price), guess))
 
     def slope(self, price: float) -> float:

@@ -31,15 +31,17 @@ def run(options: argparse.Namespace) -> None:
     from partway.bound.lower_bound import NoBound, lower_bound
     from partway.cli import output
     from partway.scenario.loading import load
+    from partway.schemes import check_running
     from partway.system.placement import sample_placement
     from partway.system.world import build
 
     scenario = load(options.scenario, options.set)
+    check_running(options.set, ())
     world = build(scenario, sample_placement(scenario))
     with output.destinations(options) as places:
         try:
-            with working("computing the lower bound", terminal(errors=True)):
-                bound = lower_bound(world)
+            with working("computing the lower bound", terminal(errors=True)) as say:
+                bound = lower_bound(world, on_progress=say)
         except NoBound as reason:
             raise InputError(str(reason)) from None
         document = report.as_json(bound, scenario, world.server)

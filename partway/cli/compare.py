@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the comparison, print it and write it."""
     from partway.cli import output
     from partway.experiments.comparison import execute
+    from partway.experiments.report import check_complete
     from partway.schemes import REFERENCE, learns
 
     plan, errors = flags.comparison_plan(options), terminal(errors=True)
@@ -42,8 +43,9 @@ def run(options: argparse.Namespace) -> None:
     with output.destinations(options) as places:
         output.print_load(plan, errors)
         with counting(plan.blocks * len(plan.schemes), "blocks", errors) as on_progress:
-            dataset = execute(plan, on_progress)
+            dataset = execute(plan, on_progress, on_bound=lambda words: on_progress(words, 0))
         output.finish_dataset(options, places, dataset, _draw)
+    check_complete(dataset)
 
 
 def _draw(dataset: "xr.Dataset", folder: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -209,8 +210,7 @@ def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "On
     from partway.planner.evaluation import policy_outcome, run_scheme, single_tasks
     from partway.planner.report import CutResult
 
-    on_progress("lower bound", 0)
-    bound, why = _bound(options, target)
+    bound, why = _bound(options, target, lambda words: on_progress(words, 0))
     scheme = "priced" if bound is None else "oracle"  # the schemes that decide as the plan does
     seeds = range(options.seeds)
     run = run_scheme(target, scheme, seeds, options.blocks, bound, on_progress)
@@ -222,14 +222,16 @@ def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "On
     return CutResult(target, rule, source, even, single_tasks(target, rule), rows)
 
 
-def _bound(options: argparse.Namespace, target: "DeviceContext") -> "tuple[Bound | None, str]":
+def _bound(
+    options: argparse.Namespace, target: "DeviceContext", on_progress: Callable[[str], None]
+) -> "tuple[Bound | None, str]":
     """The exact solution, or None and why it is not used."""
     from partway.bound.lower_bound import NoBound, lower_bound
 
     if options.plan_from == "learned":
         return None, ""
     try:
-        return lower_bound(target.world, slack=False), ""
+        return lower_bound(target.world, slack=False, on_progress=on_progress), ""
     except NoBound as reason:
         return None, f"{reason}: "
 

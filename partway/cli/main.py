@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 from partway.cli import interrupts
 from partway.cli.stdout import reserved, results
-from partway.errors import InputError, closest, nearest, shorten, shown
+from partway.errors import InputError, closest, nearest, out_of_memory, shorten, shown
 
 DESCRIPTION = "Simulate and control partial offloading of DNN inference from wireless devices to an edge server."
 INTERRUPTED = 128
@@ -156,11 +156,10 @@ def _say(message: str) -> None:
 
 def _cause(error: Exception) -> str | None:
     """What is wrong with the input or the machine; None where it is the program, or standard output."""
-    text, name = str(error), type(error).__name__
     if isinstance(error, InputError):
-        return text
-    if isinstance(error, MemoryError) or (name == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text):
-        return f"out of memory ({shorten(text, 100) or name}); use fewer devices, seeds or blocks"
+        return str(error)
+    if lack := out_of_memory(error):
+        return lack
     if isinstance(error, RuntimeError | AssertionError) and "jax" in sys.modules:
         from partway.programs import missing_backend
 

@@ -108,7 +108,10 @@ def _timed(network: "Network", profile: Profile) -> tuple[Profile, InputError | 
 
 
 def _verify(network: "Network", console: Console) -> None:
-    """Print how many cuts reproduce the whole network's output, and those that do not."""
+    """Print how many cuts reproduce the whole network's output, and those that do not.
+
+    Raises InputError, which names the first of those, if there are any.
+    """
     from partway.dnn import runtime
 
     with working("verifying the cuts", terminal(errors=True)):
@@ -119,10 +122,15 @@ def _verify(network: "Network", console: Console) -> None:
     right = [split for split in splits if split.rounding]
     how = "exactly" if all(split.exact for split in right) else "up to float16 rounding"
     console.print(f"verify: {len(right)} of {len(splits)} cuts reproduce the whole network's output {how}")
-    for split in splits:
-        if not split.rounding:
-            text = f"  cut {split.cut} after {clean_text(split.after)}: off by up to {split.deviation:.3g}"
-            console.print(text, markup=False)
+    wrong = [split for split in splits if not split.rounding]
+    for split in wrong:
+        text = f"  cut {split.cut} after {clean_text(split.after)}: off by up to {split.deviation:.3g}"
+        console.print(text, markup=False)
+    if wrong:
+        raise InputError(
+            f"verify: {len(wrong)} of {len(splits)} cuts give another output than the whole network, such as cut "
+            f"{wrong[0].cut} after {clean_text(wrong[0].after)}"
+        )
 
 
 def _write(profile: Profile, tensor_dtype: str, folder: Path) -> None:

@@ -60,6 +60,7 @@ def run(options: Namespace) -> None:
     from partway.cli import output
     from partway.experiments import checkpoint
     from partway.experiments.comparison import execute
+    from partway.experiments.report import check_complete
     from partway.measurement.checkpoint import read
 
     start = None if options.load is None else read(options.load)
@@ -70,7 +71,8 @@ def run(options: Namespace) -> None:
             errors.print(f"Resuming {plan.schemes[0]} after block {start.header.blocks}.", style="dim")
         runs: list[Run] = []
         with counting(plan.blocks, "blocks", errors) as on_progress:
-            dataset = execute(plan, on_progress, tuple(dict.fromkeys(options.trace)), _runner(start, runs))
+            traced, runner = tuple(dict.fromkeys(options.trace)), _runner(start, runs)
+            dataset = execute(plan, on_progress, traced, runner, lambda words: on_progress(words, 0))
         if trained and not runs:
             why = dataset["reason"].values[0]
             raise InputError(f"--save {options.save}: {plan.schemes[0]} has nothing to save: {why}")
@@ -78,6 +80,7 @@ def run(options: Namespace) -> None:
         if trained:
             first = [partial(trained.fill, partial(_save, plan, runs[0], start))]
         output.finish_dataset(options, places, checkpoint.continued(dataset, start), _draw, first)
+    check_complete(dataset)
 
 
 def _draw(dataset: "xr.Dataset", folder: Path) -> None:

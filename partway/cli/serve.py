@@ -90,9 +90,9 @@ def run(options: argparse.Namespace) -> None:
     )
     endpoints.use_precision(options.precision)
     with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
-        with working("preparing the network and the bound", terminal(errors=True)):
+        with working("preparing the network and the bound", terminal(errors=True)) as say:
             plan, halves = prepared(options, Path(folder))
-            bound = bound_of(plan.world)
+            bound = bound_of(plan.world, say)
         certificate = None if isinstance(bound, str) else bound.certificate
 
         def listening(port: int) -> None:
@@ -139,7 +139,9 @@ def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halv
     from partway.live.halves import Halves
     from partway.live.network import write_small_network
     from partway.scenario.loading import load
+    from partway.schemes import check_running
 
+    check_running(options.set, [options.scheme])
     model = write_small_network(folder) if options.model is None else options.model
     halves = Halves(model, "fp16", seed=options.seed)
     profile = demo.write_network_profile(halves.profile, folder)

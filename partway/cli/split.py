@@ -134,10 +134,10 @@ def _found(verified: "Verification") -> str:
     tried = f"{verified.examples} input{'s' * (verified.examples != 1)}"
     if verified.exact:
         return f"the halves give the whole network's outputs bit for bit ({tried})"
-    if verified.largest_error is None or verified.mean_error is None:
-        return f"outputs have another shape than the whole network's ({tried})"
     if verified.rounding:
         return f"the halves give the whole network's outputs up to float16 rounding ({tried})"
+    assert verified.largest_error is not None  # `split` has refused others
+    assert verified.mean_error is not None
     errors = f"largest error {verified.largest_error:.3g}, mean error {verified.mean_error:.3g}"
     top1 = "" if verified.top1_agreement is None else f", top-1 agreement {verified.top1_agreement:.2%}"
     return f"{errors}, outputs up to {verified.largest_output:.3g}{top1} ({tried})"

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
-from partway.cli.terminal import progress_bar, terminal, working
+from partway.cli.terminal import LINE_S, progress_bar, terminal, working
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,8 +34,6 @@ EXAMPLES = {
     "A hyperparameter": "partway sweep --axis schemes.priced.decay=0.5,0.7 --schemes priced --out d",
     "On a Dask cluster": "partway sweep --axis devices=4,20 --out fleets --dask tcp://scheduler:8786",
 }
-LINE_S = 30.0
-"""Seconds between two lines of progress where there is no terminal, such as in a batch job."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from rich.progress import (
 from partway.cli.stdout import results
 from partway.tables import Grid
 
+LINE_S = 30.0
+"""Seconds between two lines of progress where there is no terminal, such as in a batch job."""
 FILE_WIDTH = 100
 """Columns of what goes to a file, or to a pipe if COLUMNS does not say how many it takes."""
 
@@ -64,20 +67,47 @@ def progress_bar(console: Console, *columns: ProgressColumn) -> Progress:
 
 @contextlib.contextmanager
 def counting(total: int, unit: str, console: Console) -> Generator[Advance]:
-    """A bar up to `total` with the time left."""
+    """A bar up to `total` with the time left; a line every LINE_S seconds where the console is not a terminal."""
     words = TextColumn("{task.description:16}"), TextColumn(unit)
     columns = words[0], BarColumn(), MofNCompleteColumn(), words[1], TimeRemainingColumn()
     with progress_bar(console, *columns) as bar:
-        task = bar.add_task("preparing", total=total)
-        yield lambda description, done: bar.update(task, description=description, advance=done)
+        task, say = bar.add_task("preparing", total=total), _lines(console)
+
+        def advance(description: str, done: int) -> None:
+            bar.update(task, description=description, advance=done)
+            say(f"{description}: {bar.tasks[0].completed:,.0f} of {total:,} {unit}")
+
+        yield advance
 
 
 @contextlib.contextmanager
-def working(words: str, console: Console) -> Generator[None]:
-    """A spinner with the time so far, for work of unknown length."""
-    with progress_bar(console, SpinnerColumn(), TextColumn(words), TimeElapsedColumn()) as bar:
-        bar.add_task("", total=None)
-        yield
+def working(words: str, console: Console) -> Generator[Callable[[str], None]]:
+    """A spinner with the time so far, for work of unknown length. What it gives is called with other words for it.
+
+    Where the console is not a terminal they are a line every LINE_S seconds.
+    """
+    with progress_bar(console, SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
+        task, say = bar.add_task(words, total=None), _lines(console)
+
+        def describe(now: str) -> None:
+            bar.update(task, description=now)
+            say(now)
+
+        yield describe
+
+
+def _lines(console: Console) -> Callable[[str], None]:
+    """Prints a line if the console is not a terminal, and none has been printed for LINE_S seconds."""
+    printed = time.monotonic()
+
+    def say(line: str) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if not console.is_terminal and now - printed >= LINE_S:
+            printed = now
+            console.print(line, soft_wrap=True)
+
+    return say
 
 
 @contextlib.contextmanager

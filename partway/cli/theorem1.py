@@ -11,7 +11,6 @@ from rich.text import Text
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal
-from partway.errors import InputError, shorten
 from partway.tables import Grid
 
 if TYPE_CHECKING:
@@ -40,11 +39,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure, print and write."""
     from partway.cli import output
-    from partway.experiments.sweep.group import FAILED
-    from partway.paper.theorem1 import cases, measure
+    from partway.experiments.failures import check_complete
+    from partway.paper.theorem1 import CONSTANT, SCHEMES, cases, measure
     from partway.scenario.loading import load
+    from partway.schemes import check_running
 
     load(options.scenario, options.set)  # refuse what is wrong before a folder is made
+    check_running(options.set, (*SCHEMES, CONSTANT))
     errors = terminal(errors=True)
     with output.destinations(options) as places:
         with counting(cases(), "comparisons", errors) as on_progress:
@@ -65,9 +66,7 @@ def run(options: argparse.Namespace) -> None:
         steps = places.steps(str, draw)
         output.finish(options, str, lambda console: console.print(table(points)), steps)
     output.say_where(options)
-    failed = [str(point.no_gap) for point in points if point.status == FAILED]
-    if failed:
-        raise InputError(f"{len(failed)} of {len(points)} cases failed: {shorten(failed[0], 200)}")
+    check_complete(((point.status, point.no_gap or "") for point in points), "cases")
 
 
 def table(points: "Sequence[Point]") -> Group:

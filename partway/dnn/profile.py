@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from partway.arguments import is_shipped_name
 from partway.errors import InputError, nearest, shown
 from partway.files import read_limited
 
@@ -200,7 +201,7 @@ def read_profile(name: str) -> Profile:
 
     Raises InputError for an unknown name, an unreadable file and a file that is not a profile.
     """
-    is_name = re.fullmatch(r"[\w-]+", name) is not None
+    is_name = is_shipped_name(name)
     if is_name and name not in shipped_profiles():
         raise InputError(f"no shipped profile '{name}'{nearest(name, shipped_profiles())}")
     file = SHIPPED / f"{name}.csv" if is_name else Path(name)

@@ -170,7 +170,8 @@ def split(
     inputs          a folder of inputs to verify with, as in `partway.dnn.verification:Reference`
 
     Raises InputError if the file is not an ONNX network, cannot be cut there or is not supported by the layout; if the
-    folder cannot be written; and if halves that send tensors in their own types give other outputs than the network.
+    folder cannot be written; and if halves that send tensors in their own types give other outputs than the network,
+    or others outputs of another shape or that are not finite.
     """
     for name, given, known in (("tensor_dtype", tensor_dtype, [None, *DTYPE_BITS]), ("layout", layout, LAYOUTS)):
         if given not in known:
@@ -297,11 +298,13 @@ class _Writer:
         if self._reference is None:
             return None
         found = self._reference.compare(paths[FRONT], paths[BACK])
-        if not found.rounding and not any(tensor.is_coded for tensor in halves.sent):
-            off = "in shape" if found.largest_error is None else f"by up to {found.largest_error:.3g}"
-            raise InputError(
-                f"the halves of the cut after {boundary.after} differ {off} from the whole network; nothing was written"
-            )
+        unlike, coded = found.largest_error is None, any(tensor.is_coded for tensor in halves.sent)
+        if not found.rounding and (unlike or not coded):
+            if unlike:
+                what = "give outputs of another shape than the whole network, or infinite or undefined ones"
+            else:
+                what = f"differ by up to {found.largest_error:.3g} from the whole network"
+            raise InputError(f"the halves of the cut after {boundary.after} {what}; nothing was written")
         return found
 
 

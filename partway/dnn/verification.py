@@ -37,7 +37,8 @@ class Verification:
     examples        inputs that were tried
     exact           whether all outputs are equal, bit by bit
     rounding        whether they differ by no more than float16 rounding, in a network that computes with 16-bit numbers
-    largest_error   largest absolute difference of an element of an output; None where outputs differ in shape
+    largest_error   largest absolute difference of an element of an output; None where outputs differ in shape, or one
+                    is infinite or undefined where the other is not
     mean_error      mean absolute difference of the elements of all outputs; None likewise
     largest_output  largest absolute value of an element of the whole network's outputs, to compare the errors with
     top1_agreement  share of the predictions in which the largest score is in the same place: along the channels of

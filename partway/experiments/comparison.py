@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +14,12 @@ import xarray as xr
 
 from partway.arguments import flag, function, seed_values, whole_number
 from partway.bound.certificate import Certificate
-from partway.bound.lower_bound import Bound
+from partway.bound.lower_bound import Bound, silent
 from partway.bound.report import assumptions
 from partway.controllers.base import ControllerPair, DeviceController
 from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
-from partway.errors import InputError, shown
+from partway.errors import InputError, out_of_memory, shorten, shown
+from partway.experiments.failures import FAILED, INVALID, cause
 from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
 from partway.experiments.summary import COST_COMPONENTS, LATENCY, with_gap_reasons
@@ -26,9 +28,9 @@ from partway.measurement.latency import DELAYS, Latency, latency
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.provenance import versions
 from partway.scenario.loading import load
-from partway.scenario.overrides import override_pairs, split_field
+from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, name_of, pair_for, stream_of
+from partway.schemes import SCHEMES, check_hyperparameters, check_running, find_scheme, name_of, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout, trace_blocks
 from partway.simulation.sharding import CHUNK
 from partway.system.placement import Placement, sample_placement
@@ -80,7 +82,8 @@ def make_plan(
     half = length // 2 if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
     if precision not in ("float32", "float64"):
         raise InputError(f"--precision must be float32 or float64, got {shown(precision)}")
-    check_hyperparameters(loaded, named_schemes(chosen, serving, changes))
+    check_hyperparameters(loaded, named_schemes(chosen, serving))
+    check_running(changes, chosen)
     check_controllers(loaded, chosen, serving, precision)
     name = os.path.basename(scenario) if isinstance(scenario, str | os.PathLike) else "scenario"
     return Plan(loaded, Path(name).stem, chosen, serving, length, numbers, half, precision, flag("bound", bound))
@@ -97,11 +100,9 @@ def scheme_names(schemes: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name_of(one, "--schemes") for one in given))
 
 
-def named_schemes(schemes: Sequence[str], server: str | None, fields: Iterable[str]) -> set[str]:
-    """Schemes that a user has named: to run them, for their server, or in a field that is set, `schemes.NAME.X`."""
-    tables = [split_field(field)[0] for field in fields]
-    set_by_field = [path[1] for path in tables if path[:1] == ["schemes"] and path[1:]]
-    return {*schemes, *set_by_field, *([server] if server else [])}
+def named_schemes(schemes: Sequence[str], server: str | None) -> set[str]:
+    """Schemes that a user has named: to run them, or for their server."""
+    return {*schemes, *([server] if server else [])}
 
 
 def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None, precision: str) -> None:
@@ -144,7 +145,8 @@ def compare(
     JAX started.
 
     Returns a dataset with the dimensions scheme, seed, block, component, device, statistic; `partway.summarise` reads
-    it. Raises InputError for what cannot be run.
+    it. A scheme that fails beside others has the status "failed" and a `reason`. Raises InputError for what cannot be
+    run.
     """
     function("on_progress", on_progress)
     return execute(
@@ -181,11 +183,11 @@ SchemeRunner = Callable[["Plan", str, Setting, Callable[[int], None], bool, int 
 """Runs one scheme of a plan; arguments as in `run_scheme`."""
 
 
-def setting_of(scenario: Scenario, bound: bool = True) -> Setting:
-    """The world of a scenario, with its lower bound unless `bound` is False."""
+def setting_of(scenario: Scenario, bound: bool = True, on_bound: Callable[[str], None] = silent) -> Setting:
+    """The world of a scenario, with its lower bound unless `bound` is False. `on_bound`: the bound's `on_progress`."""
     placement = sample_placement(scenario)
     world = build(scenario, placement)
-    return Setting(placement, world, bound_of(world) if bound else "the bound was not asked for")
+    return Setting(placement, world, bound_of(world, on_bound) if bound else "the bound was not asked for")
 
 
 def execute(
@@ -193,14 +195,21 @@ def execute(
     on_progress: OnProgress = lambda name, blocks: None,
     trace: Sequence[int] = (),
     runner: SchemeRunner | None = None,
+    on_bound: Callable[[str], None] = silent,
 ) -> xr.Dataset:
     """Run a plan.
 
-    trace   devices whose blocks are kept one by one (dimension traced)
-    runner  runs a scheme in place of `run_scheme`, such as one that continues an earlier run
+    trace     devices whose blocks are kept one by one (dimension traced)
+    runner    runs a scheme in place of `run_scheme`, such as one that continues an earlier run
+    on_bound  called with what is computed next of the lower bound, in words
+
+    A scheme that an error ends is FAILED, the others are kept. Raises the first error if all end so: as an InputError
+    unless it is a fault of Partway.
     """
-    setting = setting_of(plan.scenario, plan.bound)
-    rows = _rows(plan, setting, on_progress, trace, runner or run_scheme)
+    setting = setting_of(plan.scenario, plan.bound, on_bound)
+    rows, errors = _rows(plan, setting, on_progress, trace, runner or run_scheme)
+    if len(errors) == len(plan.schemes):
+        raise _raised(plan, errors)
     dataset = xr.concat(rows, dim="scheme").assign_coords(
         seed=list(plan.seeds), component=list(COST_COMPONENTS), statistic=list(LATENCY), delay=list(DELAYS)
     )
@@ -208,31 +217,54 @@ def execute(
     return describe(with_gap_reasons(labelled))
 
 
+def _raised(plan: Plan, errors: Mapping[str, BaseException]) -> BaseException:
+    """What is raised where every scheme has ended with one of these errors."""
+    name, error = next((name, errors[name]) for name in plan.schemes)
+    theirs = comes_from_outside(pair_for(name, plan.scenario, plan.server)) or out_of_memory(error)
+    if isinstance(error, InputError) or not theirs:
+        return error
+    raised = InputError(f"scheme '{shorten(name)}' failed: {cause(error)}")
+    raised.__cause__ = error
+    return raised
+
+
 def _rows(
     plan: Plan, setting: Setting, on_progress: OnProgress, trace: Sequence[int], runner: SchemeRunner
-) -> list[xr.Dataset]:
-    """The row of every scheme, in order; small fleets as many schemes at a time as there are cores.
+) -> tuple[list[xr.Dataset], dict[str, BaseException]]:
+    """The row of every scheme, in order, and the errors that have ended some.
 
-    While one scheme is traced or compiled another one runs. A scheme's numbers do not depend on what runs beside it.
+    Small fleets run as many schemes at a time as there are cores: while one is traced or compiled another one runs. A
+    scheme's numbers do not depend on what runs beside it.
     """
     count = min(cores(), len(plan.schemes)) if plan.scenario.devices <= CHUNK else 1
-    stop = threading.Event()
+    stop, errors, of_caller = threading.Event(), dict[str, BaseException](), list[Exception]()
 
     def progress(name: str, blocks: int) -> None:
         if stop.is_set():
             raise KeyboardInterrupt  # nobody waits for this scheme any more
-        on_progress(name, blocks)
+        try:
+            on_progress(name, blocks)
+        except Exception as error:
+            of_caller.append(error)
+            raise
 
     def row(name: str) -> xr.Dataset:
-        return _row(plan, name, setting, progress, trace, runner, 1 if count > 1 else None)
+        try:
+            run = _run(plan, name, setting, partial(progress, name), bool(trace), runner, 1 if count > 1 else None)
+            return _row(plan, name, setting, run, None, trace)  # in here: XLA may report an error late
+        except (Exception, SystemExit) as error:  # a user's policy can fail in any way
+            if error in of_caller:
+                raise
+            errors[name] = error
+            return _row(plan, name, setting, None, error, trace)
 
     if count == 1:
-        return [row(name) for name in plan.schemes]
+        return [row(name) for name in plan.schemes], errors
     with ThreadPoolExecutor(count) as pool:
         try:
             prepared_first = sorted(plan.schemes, key=lambda name: find_scheme(name).preparation is None)
             futures = {name: pool.submit(row, name) for name in prepared_first}
-            return [futures[name].result() for name in plan.schemes]
+            return [futures[name].result() for name in plan.schemes], errors
         except BaseException:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -296,29 +328,36 @@ def prepared_pair(plan: Plan, name: str, setting: Setting) -> ControllerPair:
     return prepare(find_scheme(name), pair, setting.world, setting.certificate, chosen)
 
 
-def _row(
+def _run(
     plan: Plan,
     name: str,
     setting: Setting,
-    on_progress: OnProgress,
-    trace: Sequence[int],
+    on_progress: Callable[[int], None],
+    traces: bool,
     runner: SchemeRunner,
     threads: int | None,
+) -> Run | None:
+    """One scheme's run, None if it is not applicable."""
+    on_progress(0)
+    if applicable(plan, name, setting) is None:
+        return runner(plan, name, setting, on_progress, traces or is_traced(plan), threads)
+    on_progress(plan.blocks)
+    return None
+
+
+def _row(
+    plan: Plan, name: str, setting: Setting, run: Run | None, error: BaseException | None, trace: Sequence[int]
 ) -> xr.Dataset:
-    """One scheme's row of the dataset."""
-    scheme, why = find_scheme(name), applicable(plan, name, setting)
-    traced = is_traced(plan)
-
-    def progress(blocks: int) -> None:
-        on_progress(name, blocks)
-
-    progress(0)
-    run = None if why else runner(plan, name, setting, progress, traced or bool(trace), threads)
-    if run is None:
-        progress(plan.blocks)
-    late = latency_of(run.metrics, run.traces, setting.world, plan) if run and traced else None
+    """One scheme's row of the dataset, from its run or the error that has ended it."""
+    scheme = find_scheme(name)
+    late = latency_of(run.metrics, run.traces, setting.world, plan) if run and is_traced(plan) else None
     variables = _series(run, plan) | _latency(late, len(plan.seeds)) | _traces(run, trace, setting.world, plan)
-    status, reason, growth = ("not_applicable", why, np.nan) if run is None else status_of(run.metrics)
+    if run is None:
+        status, reason, growth = "not_applicable", applicable(plan, name, setting), np.nan
+        if error is not None:
+            status, reason = FAILED, cause(error)
+    else:
+        status, reason, growth = status_of(run.metrics)
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
     labels = {
         "status": status,
@@ -388,7 +427,7 @@ def _traces(run: Run | None, devices: Sequence[int], world: World, plan: Plan) -
 def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
     """(status, reason, growth of the waiting work per block)."""
     if not np.isfinite(metrics.cost()).all():
-        return "invalid", _why_invalid(metrics), np.nan
+        return INVALID, _why_invalid(metrics), np.nan
     arriving = float(np.mean(np.asarray(metrics.arrived_work)))
     work = np.asarray(metrics.total_work, np.float64)
     unstable, growth = count_unstable(work, arriving)

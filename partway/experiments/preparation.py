@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from partway.bound.certificate import Certificate
-from partway.bound.lower_bound import Bound, NoBound, lower_bound
+from partway.bound.lower_bound import Bound, NoBound, OnProgress, lower_bound, silent
 from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Constant, Steady
 from partway.schemes import Scheme
@@ -23,12 +23,12 @@ SPEEDS = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0])
 MAX_COUNTS = 6
 
 
-def bound_of(world: World) -> Bound | str:
-    """The lower bound of a world, or why it has none."""
+def bound_of(world: World, on_progress: OnProgress = silent) -> Bound | str:
+    """The lower bound of a world, or why it has none. `on_progress`: as in `lower_bound`."""
     if world.devices.mean_gain.shape[-1] > MAX_BOUNDED:
         return f"more than {MAX_BOUNDED:,} devices: `partway bound` computes the bound in minutes to hours"
     try:
-        bound = lower_bound(world)
+        bound = lower_bound(world, on_progress=on_progress)
     except NoBound as why:
         return str(why)
     if bound.value <= NOTHING * float(np.sum(world.devices.queue_weight)):

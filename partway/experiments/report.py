@@ -10,8 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from partway.bound.report import assumptions
+from partway.experiments import failures
 from partway.experiments.statistics import Estimate
-from partway.experiments.summary import UNSTABLE_MARK, Summary, summarise
+from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
 from partway.schemes import REFERENCE
 from partway.tables import Grid, details_grid
@@ -175,7 +176,7 @@ def _legend(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[Text]:
         "up/down": "numbers sent per device and block for control.",
     }
     if any(summary.partly_unstable for summary in summaries):
-        notes[UNSTABLE_MARK] = "unstable in some seeds: its means depend on the length of the run."
+        notes[UNSTABLE_MARK] = UNSTABLE_NOTE
     if any(summary.heavy_tail and summary.status == "ok" for summary in summaries):
         notes["*"] = "offloads on any channel without a power limit: its mean radio cost is infinite in theory."
     lines = [Text(f"{name}: {text}", style="dim") for name, text in notes.items()]
@@ -192,6 +193,13 @@ def _reason(one: Summary) -> str:
     growth = "" if one.growth is None else f", by {number(one.growth)} mean tasks per block"
     reason, separator, note = (one.reason or "").partition("; ")
     return f"{reason}{growth}{separator}{note}"
+
+
+def check_complete(dataset: xr.Dataset) -> None:
+    """Raise InputError, with the cause, if schemes have failed or are invalid."""
+    rows = (dataset.sel(scheme=name) for name in dataset["scheme"].values)
+    runs = [(str(row["status"].values), f"{row['scheme'].item()}: {row['reason'].values}") for row in rows]
+    failures.check_complete(runs, f"scheme{'s' * (len(runs) > 1)}")
 
 
 def details_table(dataset: xr.Dataset) -> Group:

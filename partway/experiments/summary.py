@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from partway.errors import InputError, nearest, shown
+from partway.experiments.failures import FAILED
 from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
 from partway.measurement.latency import DELAYS
 from partway.schemes import REFERENCE
@@ -23,6 +24,8 @@ LOSSES = ("devices", "waiting", "service")
 NOTHING = Estimate(np.nan, np.nan, np.nan)
 UNSTABLE_MARK = "†"
 """After the name of a scheme that is unstable in some seeds, in tables and figures."""
+UNSTABLE_NOTE = "unstable in some seeds: its means depend on the length of the run."
+"""What UNSTABLE_MARK means."""
 NO_BOUND = "this dataset holds no lower bound"
 Series = Callable[[str], np.ndarray]
 """(seeds, blocks) of a field of `BlockMetrics`, by its name."""
@@ -75,7 +78,7 @@ class Numbers(Usage):
     discounted_after_warmup (seeds,) the same from the end of warm-up
     throughput              (seeds,) work that devices and server do [mean tasks/s]
     energy_j                (seeds, 2) energy of the devices and of the server per task that arrives [J]
-    gap                     (seeds, 3) above the bound, as a share of it, by LOSSES; None without a positive bound.
+    gap                     (seeds, 3) above the bound, as a share of it, by LOSSES; None without a bound.
                             On the average cost: the mean after warm-up. On the discounted sum: from empty queues
     """
 
@@ -111,7 +114,7 @@ def numbers_of(series: Series, horizon: Horizon) -> Numbers:
         discounted_after_warmup=discounted(cost[:, warmup:], horizon.discount),
         throughput=_throughput(series, horizon),
         energy_j=_energy_by_seed(series, warmup),
-        gap=_gap_by_seed(series, horizon, horizon.bound) if horizon.bound and horizon.bound > 0 else None,
+        gap=_gap_by_seed(series, horizon, horizon.bound) if horizon.bound is not None else None,
         device_j=per("device_energy_j", tasks),
         server_j=per("server_energy_j", tasks),
         wasted_j=per("wasted_energy_j", tasks),
@@ -146,12 +149,15 @@ def gap_reason(status: str, horizon: Horizon, series: Series) -> str:
     if horizon.bound is None:
         return horizon.no_bound
     if status != "ok":
-        return f"the scheme is {status.replace('_', ' ')}"
-    if horizon.bound <= 0:
-        return "the lower bound is 0, and the gap is a share of it"
+        return no_gap_of(status)
     if not all(np.isfinite(_double(series, f"loss_{name}")).all() for name in LOSSES):
         return "a loss against the lower bound became infinite or undefined"
     return ""
+
+
+def no_gap_of(status: str) -> str:
+    """Why a run of this status, which is not "ok", has no gap."""
+    return f"the scheme {'has failed' if status == FAILED else 'is ' + status.replace('_', ' ')}"
 
 
 def _gap_by_seed(series: Series, horizon: Horizon, bound: float) -> np.ndarray:
@@ -178,7 +184,8 @@ class Gap:
 class Summary(Usage):
     """What a comparison says of one scheme, after warm-up unless it says otherwise.
 
-    status         ok, unstable, invalid (numbers became infinite), not_applicable; `reason` says why
+    status         ok, unstable, invalid (numbers became infinite), failed (an error ended it), not_applicable; `reason`
+                   says why
     cost           cost per block; cost_full: warm-up included; cost_median: of the seeds
     discounted_from_start    sum of gamma^t cost from the first block; discounted_after_warmup: from the end of warm-up
     relative_cost  difference of cost to the reference scheme in per cent of it, paired by seed; None without one

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from partway.experiments.summary import COST_COMPONENTS, UNSTABLE_MARK, Summary
+from partway.experiments.summary import COST_COMPONENTS, UNSTABLE_MARK, UNSTABLE_NOTE, Summary
 from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
 from partway.rng import stable_hash
 from partway.schemes import SCHEMES
@@ -169,7 +169,7 @@ def averaged_over(dataset: xr.Dataset) -> str:
 def unstable_note(summaries: Sequence[Summary]) -> str:
     """What UNSTABLE_MARK means, if any of these schemes has it."""
     has_mark = any(one.partly_unstable for one in summaries)
-    return f"{UNSTABLE_MARK} Unstable in some seeds: its mean depends on the length of the run." * has_mark
+    return f"{UNSTABLE_MARK} {UNSTABLE_NOTE}" * has_mark
 
 
 def as_text(text: str) -> str:

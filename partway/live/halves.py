@@ -19,11 +19,13 @@ from partway.errors import InputError, shorten, shown
 from partway.live.engine import Tensors
 
 try:
-    import onnxruntime
+    import onnx
 
+    from partway.dnn.boundary import offered
     from partway.dnn.control_flow import reads
-    from partway.dnn.graph import load_network, profile_network
+    from partway.dnn.graph import Network, load_network, profile_network
     from partway.dnn.halves import Cutter
+    from partway.dnn.runtime import Session, whole_session
 except ImportError as error:
     raise InputError(f"{error}: live needs the extra of `pip install 'partway[live]'`") from None
 
@@ -31,27 +33,31 @@ LEVELS = 255.0
 """Of an 8-bit image whose numbers are from 0 to 1."""
 SHORT = {"fp32": np.dtype("float32"), "fp16": np.dtype("float16")}
 """Data types in which real numbers travel."""
-
-
 Specs = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Data type and shape of tensors, by their names."""
 
 
 class Half:
-    """One half of a cut: it computes `outputs`, of which it passes on those that it was given."""
+    """One half of a cut: it computes `outputs`, of which it passes on those that it was given.
 
-    def __init__(self, cutter: Cutter, inputs: Sequence[str], outputs: Sequence[str]):
-        self.outputs = tuple(outputs)
-        self._computed = [name for name in outputs if name not in inputs]
-        self._session = _session(cutter, inputs, self._computed) if self._computed else None
-        read: list[Any] = self._session.get_inputs() if self._session else []
-        self.inputs: Specs = {value.name: (_dtype(value.type), tuple(value.shape)) for value in read}
+    needs  the tensors that it reads or passes on
+    """
+
+    def __init__(self, network: Network, cutter: Cutter, given: Sequence[str], outputs: Sequence[str]):
+        self.outputs, self.needs = tuple(outputs), tuple(name for name in outputs if name in given)
+        self._session: Session | None = None
+        if computed := [name for name in outputs if name not in given]:
+            model = cutter.part(given, computed)
+            read = {name for node in model.graph.node for name in reads(node)}
+            inputs = [value for value in model.graph.input if value.name in read]
+            del model.graph.input[:]
+            model.graph.input.extend(inputs)
+            self._session = Session(model, network.path.parent)
+            self.needs = tuple(dict.fromkeys((*self._session.inputs, *self.needs)))
 
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Its outputs."""
-        fed = {name: tensors[name] for name in self.inputs}
-        results = self._session.run(self._computed, fed) if self._session else []
-        known = {**tensors, **dict(zip(self._computed, results, strict=True))}
+        known = {**tensors, **(self._session.run(dict(tensors)) if self._session else {})}
         return {name: known[name] for name in self.outputs}
 
 
@@ -73,18 +79,19 @@ class Halves:
         if tensor_dtype not in SHORT:
             raise InputError(f"tensor_dtype = {shown(tensor_dtype)}: live tensors travel as {' or '.join(SHORT)}")
         self._network = load_network(path)
-        self._cutter = Cutter(self._network)
         self.profile: Profile = profile_network(self._network)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._cutter = Cutter(self._network)
         self._rows = table_rows(self.profile, tensor_dtype, None, keep).tolist()
         self.shares = self.profile.share()[self._rows]
         self._short, self._seed = SHORT[tensor_dtype], seed
         self._encoded = {tensor.name: tensor.dtype for tensor in self.profile.cuts[0].tensors}
-        self._whole = Half(self._cutter, self._network.inputs, self._results())
-        self._inputs = self._whole.inputs
+        self._whole = whole_session(self._network)
+        self._specs = _specs(self._network)
         inside = [cut for cut in self._rows if cut <= len(self._network.positions)]
-        self._fronts = {cut: self._front(cut) for cut in inside}
-        self._backs = {_model(cut): self._back(cut) for cut in inside}
+        halves = {cut: self._halves(cut) for cut in inside}
+        self._fronts = {cut: front for cut, (front, _) in halves.items()}
+        self._backs = {_model(cut): back for cut, (_, back) in halves.items()}
         self._accepted = {name: self._on_wire(half) for name, half in self._backs.items()}
         self._pool = ThreadPoolExecutor(1)
 
@@ -107,7 +114,7 @@ class Halves:
     def back_now(self, model: str, tensors: Tensors) -> Tensors:
         """`back`, in this thread."""
         half = self._backs[model]
-        return half.run({name: self._decoded(name, tensors[name], kind) for name, (kind, _) in half.inputs.items()})
+        return half.run({name: self._decoded(name, tensors[name]) for name in half.needs})
 
     def whole_now(self, number: int) -> Tensors:
         """The result of task `number`, uncut."""
@@ -117,9 +124,9 @@ class Halves:
         """Why `back` cannot be computed of these, or None."""
         if model not in self._accepted:
             return f"no model {shorten(model)}; there are {shorten(', '.join(self._accepted), 150)}"
-        wanted, early = self._accepted[model], set(self._results())
+        wanted = self._accepted[model]
         given = {name: (value.dtype.newbyteorder("="), value.shape) for name, value in tensors.items()}
-        if {name: spec for name, spec in given.items() if name in wanted or name not in early} != wanted:
+        if given != wanted:
             words = ", ".join(f"{name} {kind}{list(shape)}" for name, (kind, shape) in wanted.items())
             return f"model {model} takes {shorten(words, 200)}"
         return None
@@ -139,39 +146,24 @@ class Halves:
         """The random input of task `number`: an image's numbers are multiples of 1/255."""
         rng = np.random.default_rng((self._seed, number))
         drawn = dict[str, np.ndarray]()
-        for name, (dtype, shape) in self._inputs.items():
+        for name, (dtype, shape) in ((name, self._specs[name]) for name in self._whole.inputs):
             levels = rng.integers(0, int(LEVELS) + 1, shape)
             drawn[name] = (levels / LEVELS).astype(dtype) if dtype.kind == "f" else (levels % 2).astype(dtype)
         return drawn
 
-    def _results(self) -> tuple[str, ...]:
-        """The outputs that are computed."""
-        made = {name for node in self._network.nodes for name in node.output}
-        return tuple(name for name in self._network.outputs if name in made)
-
-    def _before(self, cut: int) -> set[str]:
-        """The tensors that are computed before a cut."""
-        nodes = self._network.positions[cut - 1].nodes if cut else 0
-        return {name for node in self._network.nodes[:nodes] for name in node.output}
-
-    def _sent(self, cut: int) -> tuple[str, ...]:
-        """What the back half reads."""
-        return self._network.positions[cut - 1].tensors if cut else self._network.inputs
-
-    def _front(self, cut: int) -> Half:
-        """The front half; an output of the network that is ready early is sent with the cut."""
-        before, sent = self._before(cut), self._sent(cut)
-        early = [name for name in self._results() if name in before]
-        return Half(self._cutter, self._network.inputs, list(dict.fromkeys((*sent, *early))))
-
-    def _back(self, cut: int) -> Half:
-        before, sent = self._before(cut), self._sent(cut)
-        early = [name for name in self._results() if name in before]
-        return Half(self._cutter, [*sent, *early], self._results())
+    def _halves(self, cut: int) -> tuple[Half, Half]:
+        """Front and back. An output that only the front half can give is sent along, for a result that is whole."""
+        network, sent = self._network, self._network.inputs
+        if cut:
+            boundary = offered(network, cut)
+            sent = (*boundary.tensors, *boundary.kept)
+        back = Half(network, self._cutter, sent, self._whole.outputs)
+        return Half(network, self._cutter, network.inputs, back.needs), back
 
     def _on_wire(self, half: Half) -> Specs:
-        """What a back half is sent: the tensors that it reads, and outputs that were ready early."""
-        coded = {name: self._coded(name, np.zeros(shape, kind)) for name, (kind, shape) in half.inputs.items()}
+        """What a back half is sent."""
+        specs = {name: self._specs[name] for name in half.needs}
+        coded = {name: self._coded(name, np.zeros(shape, kind)) for name, (kind, shape) in specs.items()}
         return {name: (value.dtype, value.shape) for name, value in coded.items()}
 
     def _coded(self, name: str, value: np.ndarray) -> np.ndarray:
@@ -182,8 +174,9 @@ class Halves:
             return np.round(value * LEVELS).astype(np.uint8)
         return value.astype(self._short) if value.dtype.itemsize > self._short.itemsize else value
 
-    def _decoded(self, name: str, value: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
-        """The inverse, as the data type that the back half reads."""
+    def _decoded(self, name: str, value: np.ndarray) -> np.ndarray:
+        """The inverse, in the data type that the tensor has in the network."""
+        kind, _ = self._specs[name]
         if self._encoded.get(name) == "uint8" and kind.kind == "f":
             return (value / LEVELS).astype(kind)
         return value.astype(kind)
@@ -194,27 +187,11 @@ def _model(cut: int) -> str:
     return f"cut-{cut}"
 
 
-def _dtype(kind: str) -> np.dtype[Any]:
-    """NumPy's of onnxruntime's, such as "tensor(float)"."""
-    inside = kind.removeprefix("tensor(").removesuffix(")")
-    return np.dtype({"float": "float32", "double": "float64"}.get(inside, inside))
-
-
-def _session(cutter: Cutter, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """A session that computes `outputs` from what it needs of `inputs`.
-
-    It runs on one thread: more of them would spin and delay each other.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # halves equal the whole
-    model = cutter.part(list(inputs), list(outputs))
-    read = {name for node in model.graph.node for name in reads(node)}
-    needed = [value for value in model.graph.input if value.name in read]
-    del model.graph.input[:]
-    model.graph.input.extend(needed)
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the exceptions of onnxruntime share no narrower base
-        raise InputError(f"onnxruntime cannot load a half: {shorten(str(error), 200)}") from None
+def _specs(network: Network) -> Specs:
+    """Those of all tensors of a fixed shape, inputs that nothing reads among them."""
+    graph, inputs = network.model.graph, network.original.graph.input
+    shapes = {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in inputs}
+    shapes |= network.shapes
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output, *inputs)}
+    fixed = (name for name, kind in kinds.items() if kind and name in shapes)
+    return {name: (onnx.helper.tensor_dtype_to_np_dtype(kinds[name]), shapes[name]) for name in fixed}

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from partway.experiments.failures import FAILED, INVALID
 from partway.experiments.statistics import Estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
-from partway.experiments.sweep.group import FAILED
 from partway.experiments.sweep.run import Progress, sweep
+from partway.scenario.loading import load
 
 FLEETS = (4, 10, 20, 50, 100, 200)
 WEIGHTS = (2.5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
@@ -33,7 +34,7 @@ class Point:
 
     axis, value  what was varied, "devices" or "weights.server_energy", and its value
     criterion    of the learners: "average" or "discounted"
-    status       ok or unstable
+    status       ok, unstable, failed or invalid; of the last two `no_gap` has the reason
     bound        on the average cost of a block; NaN where there is none, for the reason in `no_gap`
     cost         of a block after warm-up
     gap          above the bound, as a share of it; NaN where there is none
@@ -77,13 +78,13 @@ def measure(
     executor     as in `sweep`: as many processes as cores if not given
     on_progress  called with the number of cases that have just finished
     """
-    points: list[Point] = []
+    points, base = list[Point](), load(scenario, overrides)
     axes = {name: values for name, values in (("devices", fleets), ("weights.server_energy", weights)) if values}
     for criterion in VARIANTS:
-        fixed = [*overrides, *(f"schemes.{scheme}.criterion={criterion}" for scheme in SCHEMES), "objective=average"]
+        fixed = [*(f"schemes.{scheme}.criterion={criterion}" for scheme in SCHEMES), "objective=average"]
         for axis, values in axes.items():
             dataset = sweep(
-                scenario,
+                base,
                 {axis: values},
                 overrides=fixed,
                 schemes=_schemes(criterion),
@@ -125,7 +126,7 @@ def _points(dataset: xr.Dataset, axis: str, criterion: str) -> list[Point]:
         here = dataset.isel(at)
         for scheme in map(str, dataset["scheme"].values):
             status, no_gap = (str(here[name].sel(scheme=scheme).values) for name in ("status", "gap_reason"))
-            if status == FAILED:
+            if status in (FAILED, INVALID):
                 no_gap = str(here["reason"].sel(scheme=scheme).values)
             value, bound = float(here[name]), float(here["bound"])
             estimates = cost_of(dataset, at, scheme), gap_of(dataset, at, scheme)

@@ -28,7 +28,11 @@ from partway.planner.statement import (
 from partway.scenario.loading import load
 from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import Scenario
+from partway.schemes import check_running
 from partway.system.placement import Placement
+
+SIMULATED = ("priced", "oracle", "local", "full")
+"""The schemes of the second answer, of which overrides may set hyperparameters."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,7 @@ def cut(
 def _checked(overrides: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
     """The overrides, none of which is about the task."""
     pairs = override_pairs(overrides)
+    check_running(pairs, SIMULATED)
     for field in pairs:
         if "task" in field.split("."):
             raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")

@@ -44,31 +44,16 @@ def break_even(device: Device, price: float, fixed_noise: bool = False) -> Break
     share = np.asarray(device.task.share)
     with jax.enable_x64(True):
         allowed = np.stack([share > 0, share == 1])
-        found = _thresholds(_in_float64(device), np.float64(price), share == 0, allowed, fixed_noise=fixed_noise)
+        exact = cast_floats(device, "float64", host_array)
+        found = _thresholds(exact, np.float64(price), share == 0, allowed, fixed_noise=fixed_noise)
     return BreakEven(*(float(hertz) if np.isfinite(hertz) else None for hertz in np.asarray(found)))
 
 
-def one_task_cost(
-    device: Device, price: float, bandwidth_hz: float, allowed: np.ndarray | None = None, fixed_noise: bool = False
-) -> float:
-    """c(B), infinite if no cut is affordable; `allowed` (cuts,) selects the cuts, by default all."""
-    cuts = np.ones(len(device.task.share), bool) if allowed is None else allowed
-    with jax.enable_x64(True):
-        numbers = np.float64(price), np.float64(bandwidth_hz)
-        return float(_cost_compiled(_in_float64(device), *numbers, cuts, fixed_noise=fixed_noise))
-
-
-def _in_float64(device: Device) -> Device:
-    return cast_floats(device, "float64", host_array)
-
-
 def _cost(device: Device, price: jax.Array, hertz: jax.Array, allowed: jax.Array, fixed_noise: bool) -> jax.Array:
+    """c(B), infinite if no cut is affordable; `allowed` (cuts,) selects the cuts."""
     gain = device.mean_gain * (1.0 if fixed_noise else device.bandwidth_hz / hertz)
     changed = replace(device, bandwidth_hz=hertz, task=replace(device.task, feasible=allowed))
     return best_cuts(changed, gain, price).cost[1]
-
-
-_cost_compiled = kept_jit(static_argnames=["fixed_noise"])(_cost)
 
 
 @kept_jit(static_argnames=["fixed_noise"])

@@ -10,7 +10,7 @@ import numpy as np
 from partway.dnn.cuts import table_rows
 from partway.dnn.profile import Profile
 from partway.errors import InputError
-from partway.planner.statement import placed, with_tables
+from partway.planner.statement import with_tables
 from partway.programs import kept_jit
 from partway.scenario.schema import Scenario
 from partway.system.equations import local_energy, radio_energy
@@ -98,18 +98,6 @@ class DeviceContext:
         """Row of the device's cut table whose share is `offload`, for any shape; `cuts[row]` is its number."""
         share = np.asarray(self.device.task.share)[: len(self.cuts)]  # without padding
         return np.argmin(np.abs(np.asarray(offload)[..., None] - share), axis=-1)
-
-
-def device_context(
-    scenario: Scenario, profile: Profile, index: int | None = None, distance_m: float | None = None
-) -> DeviceContext:
-    """`context_at` of the device with that number, by default the one with the median channel gain.
-
-    distance_m  [m] moves the device there, without shadowing
-
-    Raises InputError for an index or a distance out of range, and if a device can finish no task.
-    """
-    return context_at(scenario, profile, *placed(scenario, index, distance_m))
 
 
 def context_at(

@@ -5,7 +5,6 @@ are defined, each with its reason.
 """
 
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from partway.arguments import is_shipped_name
 from partway.errors import InputError, nearest, shorten, shown
 from partway.files import read_limited
 from partway.scenario.messages import explain
@@ -24,8 +24,6 @@ from partway.scenario.schema import GROUP_FIELDS, Group, Scenario
 PRESETS = resources.files("partway.scenario") / "presets"
 MAX_FILE_BYTES = 1_000_000
 """A larger file is not a scenario."""
-NAME = re.compile(r"[\w-]+")
-"""The profile of a shipped network; anything else is a path, as in `partway.dnn.profile.read_profile`."""
 
 
 def presets() -> dict[str, str]:
@@ -144,7 +142,7 @@ def _with_absolute_profiles(raw: Raw, folder: str | Path) -> Raw:
     for table in cast(list[Raw], [one for one in classes if isinstance(one, dict)]):
         task = table.get("task")
         profile = cast(Raw, task).get("profile") if isinstance(task, dict) else None
-        if isinstance(profile, str) and profile and not NAME.fullmatch(profile) and not os.path.isabs(profile):
+        if isinstance(profile, str) and profile and not is_shipped_name(profile) and not os.path.isabs(profile):
             cast(Raw, task)["profile"] = os.path.join(os.path.abspath(folder), profile)
     return raw
 

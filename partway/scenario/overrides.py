@@ -65,6 +65,18 @@ def split_field(name: str) -> tuple[list[str], str]:
     return (["schemes", ".".join(path[1:])] if path[:1] == ["schemes"] and path[1:] else path), last
 
 
+def schemes_set(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Names of the schemes of which overrides set hyperparameters."""
+    names = list[str]()
+    for field, value in override_pairs(overrides).items():
+        path, last = split_field(field)
+        if path[:1] == ["schemes"]:
+            names.append(path[1] if path[1:] else last)
+        elif field == "schemes" and isinstance(value, dict):
+            names += cast(Raw, value)
+    return list(dict.fromkeys(names))
+
+
 def check_reach(raw: Raw, changes: Mapping[str, Any]) -> None:
     """Raise InputError for an override of [device] or [weights] that does nothing for some devices: it is overruled."""
     given = raw.get("group")

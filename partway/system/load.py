@@ -10,6 +10,7 @@ from partway.system.fading import fading_quantile
 from partway.system.types import ROUNDING, Device
 from partway.system.world import World
 
+UNSTABLE = "every policy is unstable"
 INTERVALS = 64
 """Of the fading, equally probable, over which a mean is taken."""
 
@@ -43,11 +44,9 @@ class Load:
             f"{self.server_utilisation:.0%} of what the server can, {self.system_utilisation:.0%} of all capacity"
         )
         if self.system_utilisation >= 1:
-            text += ". MORE WORK ARRIVES THAN CAN BE DONE: every policy is unstable"
+            text += f". MORE WORK ARRIVES THAN CAN BE DONE: {UNSTABLE}"
         elif self.overloaded_devices:
-            text += (
-                f". {self.overloaded_devices} device(s) get more tasks than they can start: every policy is unstable"
-            )
+            text += f". {self.overloaded_devices} device(s) get more tasks than they can start: {UNSTABLE}"
         if self.infeasible_devices:
             text += f". {self.infeasible_devices} device(s) can do nothing: too slow for a task, no feasible cut"
         return text

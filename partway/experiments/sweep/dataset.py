@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
+from partway.experiments.failures import INVALID
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.summary import COST_COMPONENTS, LATENCY, LOSSES
 from partway.experiments.sweep.axes import dimensions
-from partway.experiments.sweep.group import FAILED, Outcome, failed
+from partway.experiments.sweep.group import Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, versions
 from partway.measurement.latency import DELAYS
 from partway.scenario.schema import Scenario
@@ -84,7 +85,7 @@ def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr
     how many attempts it was computed.
     """
     outcomes = [
-        failed(cell.why, "invalid") if cell.key is None else outcome_of(cell.key) or failed("not computed")
+        failed(cell.why, INVALID) if cell.key is None else outcome_of(cell.key) or failed("not computed")
         for cell in plan.cells
     ]
     sizes, names = [len(axis.values) for axis in plan.axes], dimensions(plan.axes)
@@ -99,7 +100,6 @@ def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr
     def words(name: str) -> np.ndarray:
         return np.array([outcome.get(name, "") for outcome in outcomes], object).reshape(shape)
 
-    outcomes = [{**outcome, "gap_reason": _gap_reason(outcome)} for outcome in outcomes]
     variables: dict[str, Any] = {
         name: ([*dims, "seed", dim], numbers(name, seeds, len(labels))) for name, (dim, labels) in INNER.items()
     }
@@ -138,15 +138,6 @@ def _of_points(values: np.ndarray) -> np.ndarray:
     """(axes) from (axes, schemes): the first number that a scheme of a point has; all that have one agree."""
     known = np.argmax(np.isfinite(values), axis=-1)
     return np.take_along_axis(values, known[..., None], axis=-1)[..., 0]
-
-
-def _gap_reason(outcome: Outcome) -> str:
-    """Why a case has no gap; a case without numbers has no reason of its own."""
-    if "gap_reason" in outcome or "gap" in outcome:
-        return outcome.get("gap_reason", outcome.get("bound_reason", ""))
-    status = str(outcome["status"])
-    own = {"ok": "no gap was computed", FAILED: "the case has failed"}
-    return outcome.get("bound_reason") or own.get(status, f"the scheme is {status.replace('_', ' ')}")
 
 
 def _bound_reasons(reasons: np.ndarray, bounds: np.ndarray) -> np.ndarray:

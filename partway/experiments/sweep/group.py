@@ -12,7 +12,7 @@ import numpy as np
 
 from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
-from partway.errors import InputError, shorten
+from partway.errors import InputError, out_of_memory
 from partway.experiments.comparison import (
     Plan,
     Setting,
@@ -26,17 +26,15 @@ from partway.experiments.comparison import (
     status_of,
     with_note,
 )
-from partway.experiments.summary import Horizon, Numbers, gap_reason, numbers_of
+from partway.experiments.failures import FAILED, INVALID, cause
+from partway.experiments.summary import Horizon, Numbers, gap_reason, no_gap_of, numbers_of
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
-from partway.programs import missing_backend
 from partway.schemes import stream_of
 from partway.simulation.rollout import rollout
 
 Outcome = dict[str, Any]
 """The result of a case: `status`, `reason`, and its numbers if it ran."""
 UTILISATIONS = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
-FAILED = "failed"
-"""The status of a case that did not finish, for a reason that may be temporary; the next start tries it again."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,8 @@ def run_group(plans: Sequence[Plan]) -> list[Outcome]:
 
 
 def failed(reason: str, status: str = FAILED) -> Outcome:
-    """A case without numbers."""
-    return {"status": status, "reason": shorten(" ".join(reason.split()), 300)}
+    """A case without numbers. If it is FAILED, its reason may be temporary: the next start tries it again."""
+    return {"status": status, "reason": str(InputError(reason)), "gap_reason": no_gap_of(status)}
 
 
 def _guarded(work: Callable[[], Any]) -> Any:
@@ -80,13 +78,11 @@ def _guarded(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except InputError as error:
-        return failed(str(error), "invalid")
-    except MemoryError:
-        raise
+        return failed(str(error), INVALID)
     except (Exception, SystemExit) as error:  # a user's policy can fail in any way
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-            raise MemoryError(str(error)) from None  # how XLA reports it
-        return failed(missing_backend() or f"{type(error).__name__}: {error}")
+        if out_of_memory(error):
+            raise MemoryError(str(error)) from None
+        return failed(cause(error))
 
 
 def _prepared(plan: Plan) -> _Ready | Outcome:
@@ -95,7 +91,8 @@ def _prepared(plan: Plan) -> _Ready | Outcome:
     setting = setting_of(plan.scenario, plan.bound)
     why = applicable(plan, name, setting)
     if why is not None:
-        return failed(why, "not_applicable") | _bound_numbers(setting.bound)
+        outcome = failed(why, "not_applicable") | _bound_numbers(setting.bound)
+        return outcome | {"gap_reason": outcome["bound_reason"] or outcome["gap_reason"]}
     return _Ready(plan, setting, prepared_pair(plan, name, setting))
 
 

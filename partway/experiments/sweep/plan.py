@@ -31,9 +31,9 @@ from partway.experiments.store import content_hash
 from partway.experiments.sweep.axes import Axis, parse_axes, points
 from partway.provenance import made_by
 from partway.scenario.loading import load
-from partway.scenario.overrides import override_pairs, split_field
+from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import LayersTask, Scenario
-from partway.schemes import check_hyperparameters, find_scheme, hyperparameters, pair_for
+from partway.schemes import check_hyperparameters, check_running, find_scheme, hyperparameters, pair_for
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 
@@ -106,9 +106,9 @@ def sweep_plan(
     """
     fixed, parsed = override_pairs(overrides), parse_axes(axes)
     base = make_plan(scenario, overrides=fixed, schemes=schemes, **options)
-    _check_schemes(parsed, base.schemes)
+    check_running({axis.field: axis.values[0] for axis in parsed}, base.schemes, "--axis")
     _check_effect(scenario, fixed, parsed)
-    at, named = points(parsed), named_schemes(base.schemes, base.server, (*fixed, *(axis.field for axis in parsed)))
+    at, named = points(parsed), named_schemes(base.schemes, base.server)
     cells, cases, shapes = list[GridCell](), dict[str, Case](), dict[str, Any]()
     for number, point in enumerate(at):
         here = _scenario_at(scenario, {**fixed, **point}, named)  # in a comparison --set comes last; here the axes do
@@ -122,14 +122,6 @@ def sweep_plan(
     if not cases:
         raise InputError(cells[0].why)
     return SweepPlan(base, parsed, tuple(at), tuple(cells), _groups(list(cases.values()), shapes))
-
-
-def _check_schemes(axes: Sequence[Axis], schemes: Sequence[str]) -> None:
-    """Refuse an axis over a hyperparameter of a scheme that does not run: all its points would be the same."""
-    for axis in axes:
-        first, *rest = split_field(axis.field)[0] or [""]
-        if first == "schemes" and rest and rest[0] not in schemes:
-            raise InputError(f"--axis {shown(axis.field)}: {shown(rest[0])} is not among --schemes; add it there")
 
 
 def _check_effect(

@@ -11,11 +11,11 @@ import xarray as xr
 from rich.console import Group
 from rich.text import Text
 
-from partway.errors import InputError, compact, shorten
+from partway.errors import compact
+from partway.experiments import failures
 from partway.experiments.report import bound_note
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
-from partway.experiments.sweep.group import FAILED
 from partway.formatting import number, percent, plain
 from partway.tables import Grid, shorten_name
 
@@ -107,15 +107,9 @@ def table(dataset: xr.Dataset, max_rows: int = MAX_ROWS) -> Group:
 
 
 def check_complete(dataset: xr.Dataset) -> None:
-    """Raise InputError, with the cause, if a case has failed."""
-    status, reasons = dataset["status"].values.ravel(), dataset["reason"].values.ravel()
-    causes = [str(reason) for one, reason in zip(status, reasons, strict=True) if one == FAILED]
-    if causes:
-        more = "" if len({*causes}) == 1 else f", and {len({*causes}) - 1} more causes"
-        raise InputError(
-            f"{len(causes)} of {status.size} cases failed: {shorten(causes[0], 160)}{more}; run the same command again "
-            "to try them again"
-        )
+    """Raise InputError, with the cause, if cases have failed or are invalid."""
+    runs = zip(dataset["status"].values.ravel(), dataset["reason"].values.ravel(), strict=True)
+    failures.check_complete(runs, "cases", "; run the same command again to try them again")
 
 
 def _label(value: Any) -> str:

@@ -23,10 +23,11 @@ from partway.controllers.base import DeviceController
 from partway.errors import InputError, shorten, shown
 from partway.experiments import store as stores
 from partway.experiments.comparison import Plan
+from partway.experiments.failures import FAILED
 from partway.experiments.store import JSON, Kind, Store
 from partway.experiments.sweep.dask import scheduler_gone
 from partway.experiments.sweep.dataset import assemble
-from partway.experiments.sweep.group import FAILED, Outcome, failed, run_group
+from partway.experiments.sweep.group import Outcome, failed, run_group
 from partway.experiments.sweep.plan import Case, SweepPlan, key_of, sweep_plan, versions
 from partway.netcdf import save_dataset
 from partway.scenario.schema import Scenario

@@ -1,0 +1,51 @@
+"""Progress: on a terminal a bar, elsewhere a line from time to time."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from partway.cli import terminal
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, its last number."""
+    times = [0.0]
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: times[-1]))
+    return times
+
+
+def test_off_a_terminal_long_work_says_what_it_does(clock: list[float]):
+    screen = io.StringIO()
+    with terminal.working("computing", Console(file=screen)) as say:
+        for now, words in (
+            (1, "32 states"),
+            (29, "64 states"),
+            (31, "128 states"),
+            (60, "256 states"),
+            (62, "512 states"),
+        ):
+            clock.append(now)
+            say(words)
+    assert screen.getvalue().splitlines() == ["128 states", "512 states"]
+
+
+def test_off_a_terminal_what_is_counted_says_how_far_it_is(clock: list[float]):
+    screen = io.StringIO()
+    with terminal.counting(4000, "blocks", Console(file=screen)) as advance:
+        for now, words, done in ((31, "lower bound", 0), (40, "priced", 1500), (70, "local", 500)):
+            clock.append(now)
+            advance(words, done)
+    assert screen.getvalue().splitlines() == ["lower bound: 0 of 4,000 blocks", "local: 2,000 of 4,000 blocks"]
+
+
+def test_on_a_terminal_it_is_a_bar(clock: list[float]):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with terminal.working("computing", console) as say:
+        clock.append(100.0)
+        say("512 states")
+    assert "512 states" in screen.getvalue()
+    assert "512 states\n" not in screen.getvalue()
