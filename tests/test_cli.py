@@ -435,7 +435,7 @@ def test_what_a_policy_prints_is_not_among_the_results(folder: Path):
 def test_a_policy_that_exits_ends_nothing_in_silence(monkeypatch: pytest.MonkeyPatch):
     """Such as one that does so only later, so that tracing does not find it."""
 
-    def leave(*_: object) -> None:
+    def leave(*_: object, **__: object) -> None:
         sys.exit(0)
 
     monkeypatch.setattr("partway.experiments.comparison.execute", leave)
@@ -466,7 +466,7 @@ def test_nothing_was_written_is_said_only_if_so(
 
 
 def failing(error: Exception) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail
@@ -536,7 +536,7 @@ def test_a_broken_scheme_is_one_line(folder: Path, name: str, reason: str, monke
 def test_what_learns_is_compared_with_the_tuned_constant_or_it_says_so(
     schemes: Sequence[str], advised: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    def stop(plan: Plan, *_: object) -> None:
+    def stop(plan: Plan, *_: object, **__: object) -> None:
         raise InputError(" ".join(plan.schemes))
 
     monkeypatch.setattr("partway.experiments.comparison.execute", stop)
