@@ -69,7 +69,8 @@ def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
 def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes x (bins,), and of the interval above each its probability p and m = E[1/x; interval]; the last one is open.
 
-    Half the nodes are even in log x, because costs bend most where channels are bad, half in probability.
+    Half the nodes are even in log x, because costs bend most where channels are bad, half in probability. Their range,
+    1e-4 to 30, is chosen for Exp(1); another law may need another one for the bound to be as tight.
     """
     count = bins // 2
     x = np.append(np.geomspace(1e-4, 30.0, bins - count), fading_quantile((np.arange(count) + 0.5) / count))

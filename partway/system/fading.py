@@ -1,7 +1,9 @@
 """The law of the fading x, the channel gain divided by its mean: Exp(1), which is Rayleigh fading of the amplitude.
 
-Whatever depends on this law is here: what is drawn in a run, the intervals that the bound integrates over, and the
-quantiles of a plan.
+The functions that depend on this law are here: what is drawn in a run, the intervals that the bound integrates over,
+and the quantiles of a plan. Two things elsewhere are chosen for it. The nodes of `partway.bound.device_program` suit
+Exp(1): with them the bound holds for every law of mean 1, but may be looser. And E[1/x] is infinite, which is why
+`Scheme.channel_blind` schemes have a warning.
 """
 
 from typing import Any
