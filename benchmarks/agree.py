@@ -8,12 +8,12 @@ import numpy as np
 from benchmarks.fleet import Array, agreed_features, fleet_of, recorded
 from benchmarks.rivals import rival_of
 from benchmarks.worlds import EXPENSIVE, pair_of, world_of
+from partway.measurement.gap import COST_COMPONENTS
 from partway.schemes import stream_of
 from partway.simulation.rollout import Run, rollout
 
 ALLOWED = {"float32": 1e-5, "float64": 1e-9}
 """Largest relative difference of the cost of a block."""
-COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 
 
 def differences(

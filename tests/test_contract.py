@@ -24,7 +24,7 @@ from partway.controllers.base import (
 )
 from partway.controllers.baselines import Even, Local, Random, Steady
 from partway.controllers.block import act_device
-from partway.experiments.statistics import discounted
+from partway.measurement.gap import discounted
 from partway.pytree import cast_floats
 from partway.rng import controller_keys, per_device, stable_hash
 from partway.scenario.loading import load

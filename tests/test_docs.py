@@ -198,7 +198,9 @@ def test_every_link_leads_somewhere(page: str):
 def test_every_target_of_make_is_explained_once_and_exists():
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)) - {"help"}
     shown = {
-        target for text in PAGES.values() for target in re.findall(r"(?:`|^)make ([a-z-]+)(?:`| +#)", text, re.MULTILINE)
+        target
+        for text in PAGES.values()
+        for target in re.findall(r"(?:`|^)make ([a-z-]+)(?:`| +#)", text, re.MULTILINE)
     }
     assert shown == targets
     rows = re.findall(r"^\| (`make .*?) \|", PAGES["CONTRIBUTING.md"], re.MULTILINE)

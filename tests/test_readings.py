@@ -29,7 +29,7 @@ from partway.errors import InputError
 from partway.experiments.comparison import compare
 from partway.experiments.preparation import bound_of
 from partway.experiments.report import as_json
-from partway.experiments.statistics import discounted
+from partway.measurement.gap import discounted
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, pair_for

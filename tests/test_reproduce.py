@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from partway.cli import main as cli
 from partway.errors import InputError
-from partway.experiments.statistics import discounted
 from partway.figures import paper as figures
+from partway.measurement.gap import discounted
 from partway.paper import figure_runs, html, remark1
 from partway.paper import jobs as module
 from partway.paper.claims import CANDIDATES, PHASES, Points

@@ -15,9 +15,10 @@ from partway.errors import InputError
 from partway.experiments import comparison
 from partway.experiments.comparison import compare
 from partway.experiments.report import as_json
-from partway.experiments.statistics import BATCHES, count_unstable, discounted, estimate, settling_block
-from partway.experiments.summary import COST_COMPONENTS, Summary, cost_of, relative_cost, summarise
+from partway.experiments.statistics import BATCHES, count_unstable, estimate, settling_block
+from partway.experiments.summary import Summary, cost_of, relative_cost, summarise
 from partway.formatting import plain
+from partway.measurement.gap import COST_COMPONENTS, discounted
 from partway.measurement.latency import DELAYS
 from partway.measurement.metrics import BlockMetrics
 from partway.simulation import schedule

@@ -26,7 +26,7 @@ import partway
 from partway.controllers.baselines import Local
 from partway.errors import InputError
 from partway.experiments.comparison import compare
-from partway.experiments.summary import COST_COMPONENTS, Summary, summarise
+from partway.experiments.summary import Summary, summarise
 from partway.experiments.sweep import group as sweep_group
 from partway.experiments.sweep import plan as sweep_plan
 from partway.experiments.sweep import run as sweep_run
@@ -34,6 +34,7 @@ from partway.experiments.sweep.dataset import cost_of, gap_of, grid
 from partway.experiments.sweep.group import run_group
 from partway.experiments.sweep.plan import MAX_WORLDS, key_of
 from partway.experiments.sweep.run import Progress, sweep
+from partway.measurement.gap import COST_COMPONENTS
 from partway.schemes import SCHEMES, Scheme
 from partway.workers import Workers, processes
 

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     from partway.live import endpoints
     from partway.live.accounts import stages
     from partway.live.documents import series_of, tasks_of
-    from partway.live.report import figures, live_table, with_stages
+    from partway.live.report import figures, live_table, served_horizon, with_stages
 
     endpoints.use_precision(options.precision)
     with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as name:
@@ -49,9 +49,8 @@ def run(options: argparse.Namespace) -> None:
             simulated = _simulated(plan)
         with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
             server, devices = _run(options, plan, folder)
-        warmup = plan.blocks // 2
-        tasks = [task for device in devices for task in tasks_of(device)]
-        measured = with_stages(figures(series_of(server), server["bound"], warmup), stages(tasks, warmup))
+        tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
+        measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
         table = live_table(measured, simulated, server, devices)
         document = {"schema_version": 1, "server": server, "devices": devices}
         text = json.dumps(document) + "\n"
@@ -85,12 +84,13 @@ def _simulated(plan: "LivePlan") -> "Figures":
     import numpy as np
 
     from partway.experiments.preparation import bound_of
-    from partway.live.report import figures
+    from partway.live.report import figures, horizon_of
     from partway.measurement.latency import DELAYS, latency
     from partway.simulation.rollout import rollout
 
-    bound, warmup = bound_of(plan.world), plan.blocks // 2
-    value, certificate = (None, None) if isinstance(bound, str) else (bound.value, bound.certificate)
+    bound = bound_of(plan.world)
+    value, certificate, why = (None, None, bound) if isinstance(bound, str) else (bound.value, bound.certificate, "")
+    horizon = horizon_of(plan.scenario, plan.blocks, value, why)
     run = rollout(
         plan.world,
         plan.pair,
@@ -103,9 +103,9 @@ def _simulated(plan: "LivePlan") -> "Figures":
     )
     assert run.traces is not None
     series = {field.name: np.asarray(getattr(run.metrics, field.name)) for field in fields(run.metrics)}
-    late = latency(run.traces, np.asarray(plan.world.devices.server_work), plan.slot_s, warmup)
+    late = latency(run.traces, np.asarray(plan.world.devices.server_work), plan.slot_s, horizon.warmup)
     return replace(
-        figures(series, value, warmup),
+        figures(series, horizon),
         latency=float(late.mean[0]),
         p50=float(late.p50[0]),
         p95=float(late.p95[0]),

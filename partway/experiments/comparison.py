@@ -22,8 +22,9 @@ from partway.errors import InputError, out_of_memory, shorten, shown
 from partway.experiments.failures import FAILED, INVALID, cause
 from partway.experiments.preparation import bound_of, prepare
 from partway.experiments.statistics import count_unstable
-from partway.experiments.summary import COST_COMPONENTS, LATENCY, with_gap_reasons
+from partway.experiments.summary import LATENCY, with_gap_reasons
 from partway.experiments.variables import TRACED, describe
+from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS, Latency, latency
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.provenance import versions

@@ -1,4 +1,4 @@
-"""Statistics of a run over seeds: estimates with intervals, instability, discounted sums, settling."""
+"""Statistics of a run over seeds: estimates with intervals, instability, settling."""
 
 from dataclasses import dataclass
 
@@ -56,11 +56,6 @@ def unstable_seeds(total_work: np.ndarray, arriving: float) -> tuple[np.ndarray,
     left = risen - risen.mean(axis=0) - np.outer(times, slopes)
     errors = np.sqrt(np.sum(left**2, axis=0) / (count - 2) / (times @ times))
     return slopes - special.stdtrit(count - 2, 0.99) * errors > 0.01 * arriving, slopes
-
-
-def discounted(cost: np.ndarray, discount: float) -> np.ndarray:
-    """(seeds,) sum over t of gamma^t cost, from (seeds, blocks)."""
-    return cost @ discount ** np.arange(cost.shape[1])
 
 
 def settling_block(cost: np.ndarray) -> int | None:

@@ -4,7 +4,6 @@ Means are over seeds, with 95 % Student intervals; comparisons are paired by see
 world. An unstable scheme has a growth rate and no average.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,39 +12,18 @@ import xarray as xr
 
 from partway.errors import InputError, nearest, shown
 from partway.experiments.failures import FAILED
-from partway.experiments.statistics import Estimate, discounted, estimate, settling_block
+from partway.experiments.statistics import Estimate, estimate, settling_block
+from partway.measurement.gap import COST_COMPONENTS, LOSSES, Horizon, Series, discounted, gap_by_seed, why_no_gap
 from partway.measurement.latency import DELAYS
 from partway.schemes import REFERENCE
 
-COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 LATENCY = ("mean", "p50", "p95", "p99")
-LOSSES = ("devices", "waiting", "service")
-"""Where the gap to the lower bound arises: the devices' choices, work left waiting at the server, its service."""
 NOTHING = Estimate(np.nan, np.nan, np.nan)
 UNSTABLE_MARK = "†"
 """After the name of a scheme that is unstable in some seeds, in tables and figures."""
 UNSTABLE_NOTE = "unstable in some seeds: its means depend on the length of the run."
 """What UNSTABLE_MARK means."""
 NO_BOUND = "this dataset holds no lower bound"
-Series = Callable[[str], np.ndarray]
-"""(seeds, blocks) of a field of `BlockMetrics`, by its name."""
-
-
-@dataclass(frozen=True)
-class Horizon:
-    """What the numbers of a run refer to.
-
-    warmup, discount, objective   blocks of warm-up, gamma, and the scenario's objective
-    block_s                       length of a block [s]
-    bound, no_bound               the lower bound on the objective, or None and the reason
-    """
-
-    warmup: int
-    discount: float
-    objective: str
-    block_s: float
-    bound: float | None
-    no_bound: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +92,7 @@ def numbers_of(series: Series, horizon: Horizon) -> Numbers:
         discounted_after_warmup=discounted(cost[:, warmup:], horizon.discount),
         throughput=_throughput(series, horizon),
         energy_j=_energy_by_seed(series, warmup),
-        gap=_gap_by_seed(series, horizon, horizon.bound) if horizon.bound is not None else None,
+        gap=gap_by_seed(series, horizon),
         device_j=per("device_energy_j", tasks),
         server_j=per("server_energy_j", tasks),
         wasted_j=per("wasted_energy_j", tasks),
@@ -146,28 +124,14 @@ def _energy_by_seed(series: Series, warmup: int) -> np.ndarray:
 
 def gap_reason(status: str, horizon: Horizon, series: Series) -> str:
     """Why a run has no gap to the lower bound, "" if it has one."""
-    if horizon.bound is None:
-        return horizon.no_bound
-    if status != "ok":
+    if horizon.bound is not None and status != "ok":
         return no_gap_of(status)
-    if not all(np.isfinite(_double(series, f"loss_{name}")).all() for name in LOSSES):
-        return "a loss against the lower bound became infinite or undefined"
-    return ""
+    return why_no_gap(series, horizon)
 
 
 def no_gap_of(status: str) -> str:
     """Why a run of this status, which is not "ok", has no gap."""
     return f"the scheme {'has failed' if status == FAILED else 'is ' + status.replace('_', ' ')}"
-
-
-def _gap_by_seed(series: Series, horizon: Horizon, bound: float) -> np.ndarray:
-    """(seeds, 3) by the advantage identity (`partway.bound.certificate`)."""
-    losses = [_double(series, f"loss_{name}") for name in LOSSES]
-    if horizon.objective == "average":
-        by_seed = [loss[:, horizon.warmup :].mean(axis=1) for loss in losses]
-    else:
-        by_seed = [discounted(loss, horizon.discount) for loss in losses]
-    return np.stack(by_seed, axis=-1) / bound
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from partway.experiments.summary import COST_COMPONENTS, Summary
+from partway.experiments.summary import Summary
 from partway.figures.bars import legend_handles, name_rows, stacked_bars
 from partway.figures.style import (
     COMPONENT_COLOURS,
@@ -25,6 +25,7 @@ from partway.figures.style import (
     short_number,
     unstable_note,
 )
+from partway.measurement.gap import COST_COMPONENTS
 
 
 def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from partway.experiments.summary import COST_COMPONENTS, Summary
+from partway.experiments.summary import Summary
 from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
 from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
 from partway.figures.style import (
@@ -30,6 +30,7 @@ from partway.figures.style import (
     spans_decade,
     unstable_note,
 )
+from partway.measurement.gap import COST_COMPONENTS
 
 MAX_BANDS = 10
 """With more schemes than this no intervals are drawn: they would hide the lines."""

@@ -1,5 +1,6 @@
 """What a live run prints: what it cost beside its simulation, where tasks spent their time, and whether all ended."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,22 +11,27 @@ from partway.formatting import number
 from partway.live.accounts import Stages, stages
 from partway.live.documents import series_of, tasks_of
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
+from partway.measurement.gap import COST_COMPONENTS, Horizon, gap_by_seed, why_no_gap
 from partway.measurement.latency import DELAYS
+from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
 from partway.tables import Grid
 
-COMPONENTS = ("device_queue", "device_energy", "server_queue", "server_energy")
-LOSSES = ("loss_devices", "loss_waiting", "loss_service")
-NAMES = {
+COMPONENT_NAMES = {
     "device_queue": "waiting at the devices",
     "device_energy": "energy of the devices",
     "server_queue": "waiting at the server",
     "server_energy": "energy of the server",
+}
+"""Words for COST_COMPONENTS, in the order of the table."""
+DELAY_NAMES = {
     "device_wait": "waits at the device",
     "device": "device computes",
     "radio": "radio sends",
     "server_wait": "waits at the server",
     "server": "server computes",
 }
+"""Words for DELAYS."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Figures:
 
     cost, components        cost of a block, and its components by name
     device_j, server_j      energy per task that arrives [J]
-    gap                     above the lower bound, as a share of it
+    gap, no_gap             above the lower bound on the scenario's objective, as a share of it, or why there is none
     latency, p50, p95       [s]         delays  by `DELAYS` [s]         network  [s] beyond them
     """
 
@@ -43,6 +49,7 @@ class Figures:
     device_j: float
     server_j: float
     gap: float
+    no_gap: str
     latency: float = np.nan
     p50: float = np.nan
     p95: float = np.nan
@@ -50,15 +57,27 @@ class Figures:
     network: float = np.nan
 
 
-def figures(series: Mapping[str, np.ndarray], bound: float | None, warmup: int) -> Figures:
+def horizon_of(scenario: Scenario, blocks: int, bound: float | None, no_bound: str) -> Horizon:
+    """What the figures of a run refer to: the first half of its blocks is warm-up."""
+    block_s = scenario.slots_per_block * scenario.slot_s
+    return Horizon(blocks // 2, scenario.discount, scenario.objective, block_s, bound, no_bound)
+
+
+def served_horizon(document: Mapping[str, Any]) -> Horizon:
+    """That of the run in a server's document."""
+    scenario = load(tomllib.loads(document["scenario"]))
+    return horizon_of(scenario, document["blocks"], document["bound"], document["bound_reason"])
+
+
+def figures(series: Mapping[str, np.ndarray], horizon: Horizon) -> Figures:
     """The figures of metrics (1, blocks) by name, without those of tasks."""
-    mean = {name: float(np.mean(values[0, warmup:])) for name, values in series.items()}
+    mean = {name: float(np.mean(values[0, horizon.warmup :])) for name, values in series.items()}
     arrived = mean["arrived"] or np.nan
-    loss = sum(mean[name] for name in LOSSES)
-    components = {name: mean[name] for name in COMPONENTS}
-    gap = loss / bound if bound else np.nan
+    components = {name: mean[name] for name in COST_COMPONENTS}
     energy = (mean["device_energy_j"] / arrived, mean["server_energy_j"] / arrived)
-    return Figures(sum(components.values()), components, *energy, gap)
+    by_seed = gap_by_seed(series.__getitem__, horizon)
+    gap = np.nan if by_seed is None else float(by_seed.sum())
+    return Figures(sum(components.values()), components, *energy, gap, why_no_gap(series.__getitem__, horizon))
 
 
 def with_stages(figures: Figures, measured: Stages) -> Figures:
@@ -80,7 +99,7 @@ def live_table(
     grid = Grid(f"{server['scheme']}: {len(devices)} devices, {server['blocks']} blocks, the second half", header=True)
     for title in ("", "measured", "simulated"):
         grid.add_column(title, "left" if title == "" else "right")
-    grid.add_column("unit")
+    grid.add_column("unit", wrap=True)
     for name, mine, theirs, unit, digits in _rows(measured, simulated):
         grid.add_row(name, number(mine, digits), number(theirs, digits), unit)
     for name, count in task_counts(server, [task for device in devices for task in tasks_of(device)]):
@@ -96,13 +115,15 @@ def _rows(measured: Figures, simulated: Figures) -> list[tuple[str, float, float
     """(name, measured, simulated, unit, digits)."""
     both = (measured, simulated)
     rows: list[Any] = [("cost per block", measured.cost, simulated.cost, "", 4)]
-    rows += [(f"  {NAMES[name]}", *(one.components[name] for one in both), "", 3) for name in COMPONENTS]
+    rows += [(f"  {words}", *(one.components[name] for one in both), "", 3) for name, words in COMPONENT_NAMES.items()]
     rows += [("device energy per task", *(1e3 * one.device_j for one in both), "mJ", 3)]
     rows += [("server energy per task", *(1e3 * one.server_j for one in both), "mJ", 3)]
-    rows += [("gap to the lower bound", *(100 * one.gap for one in both), "%", 3)]
+    rows += [
+        ("gap to the lower bound", *(100 * one.gap for one in both), measured.no_gap or simulated.no_gap or "%", 3)
+    ]
     rows += [("latency", *(1e3 * one.latency for one in both), "ms", 4)]
     rows += [
-        (f"  {NAMES[name]}", *(1e3 * one.delays[name] if one.delays else np.nan for one in both), "ms", 3)
+        (f"  {DELAY_NAMES[name]}", *(1e3 * one.delays[name] if one.delays else np.nan for one in both), "ms", 3)
         for name in DELAYS
     ]
     rows += [("  messages", 1e3 * measured.network, 0.0, "ms", 2)]
@@ -126,12 +147,12 @@ def task_counts(server: Mapping[str, Any], tasks: Sequence[TaskLog]) -> list[tup
 
 def served_table(document: Mapping[str, Any]) -> Grid:
     """What a server prints of its run."""
-    mine = figures(series_of(document), document["bound"], document["blocks"] // 2)
+    mine = figures(series_of(document), served_horizon(document))
     grid = _plain(f"{document['scheme']}: {document['blocks']} blocks, the second half")
     grid.add_row("cost per block", number(mine.cost, 4), "")
-    for name in COMPONENTS:
-        grid.add_row(f"  {NAMES[name]}", number(mine.components[name], 3), "")
-    grid.add_row("gap to the lower bound", number(100 * mine.gap, 3), document["bound_reason"] or "%")
+    for name, words in COMPONENT_NAMES.items():
+        grid.add_row(f"  {words}", number(mine.components[name], 3), "")
+    grid.add_row("gap to the lower bound", number(100 * mine.gap, 3), mine.no_gap or "%")
     for name, count in document["tasks"].items():
         grid.add_row(f"tasks {name}", str(count), "")
     return grid
@@ -145,7 +166,7 @@ def joined_table(document: Mapping[str, Any]) -> Grid:
     grid = _plain(f"device {numbers}: {len(tasks)} tasks")
     grid.add_row("latency", number(1e3 * mine.latency, 4), "ms")
     for name in DELAYS:
-        grid.add_row(f"  {NAMES[name]}", number(1e3 * mine.delays[name], 3), "ms")
+        grid.add_row(f"  {DELAY_NAMES[name]}", number(1e3 * mine.delays[name], 3), "ms")
     grid.add_row("  messages", number(1e3 * mine.network, 2), "ms")
     for outcome in (LOCAL, ANSWERED, FINISHED_HERE, WAITING):
         grid.add_row(f"tasks {outcome}", str(sum(task.outcome == outcome for task in tasks)), "")
@@ -156,5 +177,5 @@ def _plain(title: str) -> Grid:
     grid = Grid(title, header=False)
     grid.add_column("")
     grid.add_column("", "right")
-    grid.add_column("")
+    grid.add_column("", wrap=True)
     return grid

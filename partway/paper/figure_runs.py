@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from partway.experiments.statistics import discounted, unstable_seeds
-from partway.experiments.summary import COST_COMPONENTS
+from partway.experiments.statistics import unstable_seeds
+from partway.measurement.gap import COST_COMPONENTS, discounted
 from partway.paper.claims import BASELINES, CANDIDATES, HORIZON, LATE, QUICK_POINTS, READINGS, TRAINING, Points
 from partway.pytree import host_array
 from partway.scenario.loading import load

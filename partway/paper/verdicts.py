@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from partway.experiments.summary import COST_COMPONENTS
+from partway.measurement.gap import COST_COMPONENTS
 from partway.paper.claims import (
     BASELINES,
     CANDIDATES,

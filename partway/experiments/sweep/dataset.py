@@ -10,10 +10,11 @@ import xarray as xr
 from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
 from partway.experiments.failures import INVALID
 from partway.experiments.statistics import Estimate, estimate
-from partway.experiments.summary import COST_COMPONENTS, LATENCY, LOSSES
+from partway.experiments.summary import LATENCY
 from partway.experiments.sweep.axes import dimensions
 from partway.experiments.sweep.group import Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, versions
+from partway.measurement.gap import COST_COMPONENTS, LOSSES
 from partway.measurement.latency import DELAYS
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme

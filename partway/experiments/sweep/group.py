@@ -27,7 +27,8 @@ from partway.experiments.comparison import (
     with_note,
 )
 from partway.experiments.failures import FAILED, INVALID, cause
-from partway.experiments.summary import Horizon, Numbers, gap_reason, no_gap_of, numbers_of
+from partway.experiments.summary import Numbers, gap_reason, no_gap_of, numbers_of
+from partway.measurement.gap import Horizon
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.schemes import stream_of
 from partway.simulation.rollout import rollout

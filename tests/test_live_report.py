@@ -1,0 +1,87 @@
+"""The tables of a live run: the gap to the lower bound is that of a comparison, for both objectives."""
+
+import io
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from partway.live.report import COMPONENT_NAMES, DELAY_NAMES, Figures, figures, horizon_of, live_table, served_table
+from partway.measurement.gap import COST_COMPONENTS
+from partway.measurement.latency import DELAYS
+from partway.measurement.metrics import BlockMetrics
+from partway.scenario.loading import load
+from partway.tables import Grid
+
+BOUND = 4.0
+LOSSES = {
+    "loss_devices": (1.0, 0.0, 2.0, 2.0),
+    "loss_waiting": (0.0, 4.0, 0.0, 0.0),
+    "loss_service": (0.0, 0.0, 0.0, 1.0),
+}
+
+
+def series(**changes: tuple[float, ...]) -> dict[str, np.ndarray]:
+    """Metrics (1, 4) of four blocks: 1 everywhere, but for the losses and `changes`."""
+    given = LOSSES | changes
+    return {field.name: np.array([given.get(field.name, (1.0,) * 4)]) for field in fields(BlockMetrics)}
+
+
+def figures_of(objective: str, bound: float | None = BOUND, why: str = "", **changes: tuple[float, ...]) -> Figures:
+    scenario = load("paper", {"objective": objective, "discount": 0.5})
+    return figures(series(**changes), horizon_of(scenario, 4, bound, why))
+
+
+def test_the_gap_of_the_average_cost_is_the_mean_loss_after_warmup():
+    """Blocks 2 and 3 lose 2 and 3."""
+    assert figures_of("average").gap == pytest.approx(2.5 / BOUND)
+
+
+def test_the_gap_of_the_discounted_sum_counts_from_the_first_block():
+    """1 + 4 / 2 + 2 / 4 + 3 / 8."""
+    assert figures_of("discounted").gap == pytest.approx(3.875 / BOUND)
+
+
+@pytest.mark.parametrize("objective", ["average", "discounted"])
+def test_without_a_bound_there_is_no_gap_but_a_reason(objective: str):
+    mine = figures_of(objective, None, "nobody knows")
+    assert np.isnan(mine.gap)
+    assert mine.no_gap == "nobody knows"
+
+
+def test_a_loss_that_is_undefined_leaves_no_gap():
+    mine = figures_of("average", loss_service=(0.0, 0.0, 0.0, np.nan))
+    assert "infinite or undefined" in mine.no_gap
+    assert figures_of("average").no_gap == ""
+
+
+def test_the_cost_is_the_sum_of_its_components_after_warmup():
+    mine = figures_of("average", server_queue=(9.0, 9.0, 2.0, 4.0))
+    assert mine.components == {"server_queue": 3.0, "server_energy": 1.0, "device_queue": 1.0, "device_energy": 1.0}
+    assert mine.cost == 6.0
+
+
+def test_every_component_and_delay_has_words():
+    assert {*COMPONENT_NAMES} == {*COST_COMPONENTS}
+    assert {*DELAY_NAMES} == {*DELAYS}
+
+
+def test_the_tables_give_the_reason_in_place_of_the_unit():
+    scenario = load("paper", {"objective": "discounted"})
+    tasks = {"received": 0, "answered": 0, "duplicates": 0, "late": 0}
+    document = {"scenario": scenario.to_toml(), "scheme": "local", "blocks": 4, "tasks": tasks, "bound": None}
+    document |= {"bound_reason": "nobody knows", "metrics": {name: own[0].tolist() for name, own in series().items()}}
+    assert row(served_table(document)) == ["-", "nobody knows"]
+    mine = figures_of("average", None, "nobody knows")
+    device = {"device": 0, "tasks": [], "late_s": [0.0], "misses": 0}
+    assert row(live_table(mine, mine, document, [device])) == ["-", "-", "nobody knows"]
+
+
+def row(grid: Grid) -> list[str]:
+    """The cells of the row of the gap after the first."""
+    text = io.StringIO()
+    Console(file=text, width=120).print(grid)
+    (line,) = (line for line in text.getvalue().splitlines() if line.startswith("gap to the lower bound"))
+    return re.split(r" {2,}", line.strip())[1:]
