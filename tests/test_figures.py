@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox
 
 from partway.experiments.comparison import execute, make_plan
 from partway.experiments.statistics import estimate
-from partway.experiments.summary import COST_COMPONENTS, LATENCY, Summary, summarise
+from partway.experiments.summary import LATENCY, Summary, summarise
 from partway.experiments.variables import describe
 from partway.figures import FIGURES, Kind, figure_names, write_comparison, write_figure, write_run
 from partway.figures.gap import BELOW_BOUND
@@ -30,12 +30,13 @@ from partway.figures.layout import fit_margins
 from partway.figures.style import (
     COMPONENT_DIMENSION,
     COMPONENT_NAMES,
-    EXTERNAL_PALETTE,
-    PALETTE,
+    OTHER_COLOURS,
+    SCHEME_COLOURS,
     figure_style,
     scheme_colour,
     text_colour,
 )
+from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.schemes import SCHEMES
 
@@ -667,7 +668,23 @@ def test_an_unknown_figure_is_an_error(several: xr.Dataset, tmp_path: Path):
         write_figure("latency", several, tmp_path)
 
 
-def test_a_scheme_keeps_its_colour():
-    assert len({scheme_colour(name) for name in SCHEMES}) == len(SCHEMES) <= len(PALETTE)
-    assert scheme_colour("mine:Policy") == scheme_colour("mine:Policy")
-    assert scheme_colour("mine:Policy") in EXTERNAL_PALETTE
+def test_the_colours_of_shipped_schemes_differ():
+    assert {*SCHEME_COLOURS} <= {*SCHEMES}
+    colours = [*SCHEME_COLOURS.values(), *OTHER_COLOURS]
+    assert len({*colours}) == len(colours)
+
+
+def test_a_scheme_keeps_its_colour_when_others_are_added():
+    """A row in front of all others recolours none, and has itself a colour, as a scheme from outside has."""
+    rows = {**SCHEMES}
+    before = {name: scheme_colour(name) for name in rows}
+    SCHEMES.clear()
+    SCHEMES.update({"new": rows["local"], **rows})
+    try:
+        after = {name: scheme_colour(name) for name in SCHEMES}
+    finally:
+        SCHEMES.clear()
+        SCHEMES.update(rows)
+    assert after.pop("new") in OTHER_COLOURS
+    assert after == before
+    assert scheme_colour("mine:Policy") in OTHER_COLOURS

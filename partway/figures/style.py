@@ -15,10 +15,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from partway.experiments.summary import COST_COMPONENTS, UNSTABLE_MARK, UNSTABLE_NOTE, Summary
+from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary
 from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
+from partway.measurement.gap import COST_COMPONENTS
 from partway.rng import stable_hash
-from partway.schemes import SCHEMES
 from partway.tables import shorten_name
 
 STYLE: dict[str, Any] = {
@@ -53,14 +53,35 @@ TITLE_COLUMNS, COLUMNS, NOTE_COLUMNS = 10.5, 14.5, 18.5
 """Characters per inch of the title, the subtitle and the notes."""
 AXES_TEXT = 0.9
 """Height of tick labels, axis label, legend and the space around them [inch]."""
-PALETTE = (
-    *("#1f6fc4", "#f08a00", "#bd1f01", "#e58fb0", "#832db6", "#8c6d4f", "#b9ac70", "#1a9c7b", "#94a4a2", "#d9a3ff"),
-    *("#5fb3d9", "#ffbe6f", "#7a8b2a", "#a8c95c", "#ff7a59", "#6f7fd6", "#40c4b0", "#c77a9e", "#3f8f3f", "#e4007c"),
-    *("#5a5a5a", "#111111", "#2f4b7c", "#b08c00", "#7d1f5c", "#7fdbca"),
-)
-"""Colours of the shipped schemes, in the order of SCHEMES."""
-EXTERNAL_PALETTE = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
-"""Colours of all other schemes; which one depends on the scheme's name alone."""
+SCHEME_COLOURS = {
+    "parametric-printed": "#1f6fc4",
+    "parametric": "#f08a00",
+    "qlearning": "#bd1f01",
+    "qlearning-log": "#e58fb0",
+    "binary": "#832db6",
+    "even": "#8c6d4f",
+    "random": "#b9ac70",
+    "local": "#1a9c7b",
+    "full": "#94a4a2",
+    "myopic": "#d9a3ff",
+    "drift": "#5fb3d9",
+    "neurosurgeon": "#ffbe6f",
+    "neurosurgeon-energy": "#7a8b2a",
+    "dads": "#a8c95c",
+    "ans": "#ff7a59",
+    "coedge": "#6f7fd6",
+    "iao": "#40c4b0",
+    "decoupled": "#c77a9e",
+    "priced": "#3f8f3f",
+    "oracle": "#e4007c",
+    "constant": "#5a5a5a",
+    "binary-parametric": "#111111",
+    "even-parametric": "#2f4b7c",
+    "random-fixed": "#b08c00",
+}
+"""Colours of shipped schemes. Two more that differ from these are #7d1f5c and #7fdbca."""
+OTHER_COLOURS = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
+"""Colours of all other schemes; which one depends on the scheme's name alone. Two schemes may have the same."""
 COMPONENT_DIMENSION = "component"
 """The dimension of a dataset that holds the cost components."""
 COMPONENT_COLOURS: dict[str, str] = dict(
@@ -196,9 +217,8 @@ def display_name(summary: Summary) -> str:
 
 
 def scheme_colour(name: str) -> str:
-    """A scheme's colour, the same in all figures."""
-    shipped = dict(zip(SCHEMES, PALETTE, strict=False))
-    return shipped.get(name, EXTERNAL_PALETTE[stable_hash(name) % len(EXTERNAL_PALETTE)])
+    """A scheme's colour, the same in all figures and whatever other schemes there are."""
+    return SCHEME_COLOURS.get(name) or OTHER_COLOURS[stable_hash(name) % len(OTHER_COLOURS)]
 
 
 def spans_decade(values: np.ndarray) -> bool:
