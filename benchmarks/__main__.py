@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import page, quick
 from benchmarks.plan import Places, Step, steps
 from benchmarks.process import ROOT, do
+from partway.provenance import package_hash
 
 DOCS = ROOT / "docs"
 CACHE = ROOT / "results" / "benchmarks-cache"
@@ -88,11 +89,11 @@ def whole(record: Record) -> bool:
 def measure(
     chosen: Sequence[Step], minutes: float, machine: str, keep: Callable[[Sequence[Record]], None]
 ) -> list[Record]:
-    """What every step found, with the machine and the day, given to `keep` step by step.
+    """What every step found, with the machine, the day and the code, given to `keep` step by step.
 
     Steps that would begin after `minutes` are left out and say so.
     """
-    end, records = time.monotonic() + 60 * minutes, list[Record]()
+    end, records, code = time.monotonic() + 60 * minutes, list[Record](), package_hash()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=sum(step.repeats for step in chosen))
@@ -104,7 +105,7 @@ def measure(
                 found.append({"failed": "not measured: out of time"} if late else step.work())
                 progress.advance(task)
             about = {"group": step.group, "about": step.about}
-            records.append({**about, "machine": machine, "date": day, "found": found})
+            records.append({**about, "machine": machine, "date": day, "code": code, "found": found})
             keep(records)
             if not sys.stderr.isatty():
                 print(step.words(), found[-1].get("failed", "done"), file=sys.stderr, flush=True)

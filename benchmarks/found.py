@@ -8,6 +8,8 @@ import numpy as np
 
 Record = dict[str, Any]
 NONE = "-"
+NOT_RECORDED = "not recorded"
+"""The code of records that were made before it was noted."""
 FEW = 4
 """Measurements that are missing for one reason and still named one by one."""
 
@@ -125,11 +127,11 @@ def all_rates(records: Sequence[Record]) -> list[Rate]:
     return rates
 
 
-def origins(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
-    """The groups that were measured on each machine on each day, by (date, machine), in the order of the days."""
-    groups = dict[tuple[str, str], list[str]]()
+def origins(records: Sequence[Record]) -> dict[tuple[str, str, str], list[str]]:
+    """The groups measured on each day, on each machine, by each code: by (date, machine, code), ordered by day."""
+    groups = dict[tuple[str, str, str], list[str]]()
     for record in records:
-        own = groups.setdefault((record["date"], record["machine"]), [])
+        own = groups.setdefault((record["date"], record["machine"], record.get("code", NOT_RECORDED)), [])
         own += [record["group"]] * (record["group"] not in own)
     return dict(sorted(groups.items()))
 

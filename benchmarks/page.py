@@ -11,6 +11,8 @@ from benchmarks.rivals import LOOP_DEVICES
 from benchmarks.worlds import EXPENSIVE, overrides
 
 FIGURE = "benchmarks-rates"
+CODE = "(`partway.provenance.package_hash`)"
+"""What names the code."""
 PAGE = """# How fast
 
 Made by `{command}`. {origin}
@@ -103,8 +105,14 @@ OBSERVATIONS = f"""
 ## {OBSERVED}
 
 Written by hand, from two shared cores, on several days and machines, an Intel Xeon unless another is named; no command
-here repeats what this section says. The numbers are from before metrics became a program of their own: a block then
-contained its 25 sums over devices.
+here repeats what this section says. But for the next paragraph the numbers are from before metrics became a program of
+their own: a block then contained its 25 sums over devices.
+
+Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of CPU
+time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits of
+the results and slow `parametric` down by half; only programs that run once are compiled with them. Warm, it takes about
+33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start. `run` was not divided
+into parts. The certificate takes 300 ns in the fastest repetition and 330 ns in the median.
 
 The machine matters more than anything else. The goals on two cores of another AMD EPYC, with 1 MiB of cache each, with
 the code of 2026-11-27 (memory: the median of three processes, of which one compiled):
@@ -255,15 +263,15 @@ def text(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[R
 
 
 def origin(records: Sequence[Record]) -> str:
-    """On which machine the records were measured, and when; a line each where that differs."""
+    """On which machine the records were measured, when and with which code; a line each where that differs."""
     known = origins(records)
     if not known:
         return "Nothing has been measured."
     if len(known) == 1:
-        ((date, machine),) = known
-        return f"Every number was measured on {date}, on {machine}."
-    lines = [f"- {', '.join(groups)}: {date}, {machine}" for (date, machine), groups in known.items()]
-    return "\n".join(["Every number was measured, by group (`--only`), on\n", *lines])
+        ((date, machine, code),) = known
+        return f"Every number was measured on {date}, on {machine}; code {CODE}: {code}."
+    lines = [f"- {', '.join(groups)}: {day}, {machine}, code {code}" for (day, machine, code), groups in known.items()]
+    return "\n".join([f"Every number was measured, by group (`--only`) and with its code {CODE}, on\n", *lines])
 
 
 def left_out(records: Sequence[Record], device: str, accelerated: Sequence[Record]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from pages import write_section
+from pages import origin, write_section
 
 from benchmarks.machine import words
 from partway.bound.lower_bound import best_service, lower_bound, price_cap
@@ -98,13 +98,14 @@ of work, and none serves more than f_max allows. If more is sent than is served,
 def main() -> None:
     """Run everything and write the section."""
     jax.config.update("jax_num_cpu_devices", cores())  # as the command does
-    rows, before = list[str](), NOTHING
+    made, rows, before = origin(), list[str](), NOTHING
     for world in WORLDS:
         text, gap = row(*world, before)
         before = gap if world[2] == "falls" else NOTHING
         rows.append(text)
     head = f"| `{COMMAND}` and | {' | '.join(TITLES)} |\n|---|{'---|' * len(TITLES)}\n"
-    write_section(DOCS / "results.md", "goals", HEAD + head + "\n".join(rows) + "\n" + theorem() + times())
+    table = head + "\n".join(rows) + "\n"
+    write_section(DOCS / "results.md", "goals", f"{made}\n\n{HEAD}{table}{theorem()}{times()}")
 
 
 def row(scenario: str, overrides: Sequence[str], goal: str, before: Estimate) -> tuple[str, Estimate]:

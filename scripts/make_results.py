@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pages import write_section
+from pages import origin, write_section
 from rich.console import Console
 
 from partway.dnn.profile import read_profile
@@ -54,8 +54,9 @@ settles at a rate below the arriving work; its mean then has no meaning. `full` 
 
 def main() -> None:
     """Run everything and write the section."""
+    made = origin()  # before minutes in which the code may change
     steady = _comparison("paper", ["--server", "parametric-printed", "--schemes", *RULES])
-    parts = [*(_comparison(name) for name in SCENARIOS), READING, steady, _precision(), _times()]
+    parts = [made, "", *(_comparison(name) for name in SCENARIOS), READING, steady, _precision(), _times()]
     write_section(DOCS / "results.md", "results", "\n".join(parts))
     figure = profile_report.draw(read_profile("mobilenetv2"), "uint8")
     figure.savefig(DOCS / "img" / "mobilenetv2.png")

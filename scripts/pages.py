@@ -2,7 +2,10 @@
 
 import re
 import textwrap
+from datetime import date
 from pathlib import Path
+
+from partway.provenance import package_hash
 
 COLUMNS = 122
 """Of a line of a page."""
@@ -13,6 +16,11 @@ def paragraph(text: str) -> str:
     whole = re.sub(r"\[[^]]*\]\([^)]*\)|`[^`]*`", lambda part: part[0].replace(" ", "\0"), " ".join(text.split()))
     lines = textwrap.wrap(whole, COLUMNS, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("\0", " ")
+
+
+def origin() -> str:
+    """When a section was made, and with which code."""
+    return f"*Made on {date.today().isoformat()} by the code `{package_hash()}` (`partway.provenance.package_hash`).*"
 
 
 def write_section(page: Path, name: str, text: str) -> None:

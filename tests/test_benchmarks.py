@@ -32,6 +32,7 @@ from benchmarks.process import Job, environment, start_up
 from benchmarks.rivals import RIVALS, rival_of
 from benchmarks.rivals_printed import TILE, tiles
 from benchmarks.worlds import CHEAP, EXPENSIVE, MEASURED, overrides, pair_of, scenario_of, world_of
+from partway.provenance import package_hash
 from partway.scenario.loading import load
 from partway.system.load import load_of
 from partway.system.placement import sample_placement
@@ -481,10 +482,10 @@ def test_one_group_is_measured_anew_and_the_others_are_kept_with_their_machine(m
     known = {
         one["group"]: (one["found"][0]["peak"], one["machine"], one["date"]) for one in json.loads(kept.read_text())
     }
-    today = date.today().isoformat()
+    today, code = date.today().isoformat(), package_hash()
     assert known == {"xla": ([1e9], "an old machine", today), "memory": ([2e9], "a new machine", today)}
     said = (tmp_path / "benchmarks.md").read_text()
-    assert f"- memory: {today}, a new machine\n- xla: {today}, an old machine" in said
+    assert f"- memory: {today}, a new machine, code {code}\n- xla: {today}, an old machine, code {code}" in said
     assert "| 2.00 GB **missed** |" in said
     before = kept.read_text()
     (tmp_path / "benchmarks.md").unlink()
@@ -704,12 +705,16 @@ def test_rates_have_no_share_of_another_machines_limit():
     assert "| 100 | 1.00 | 1.00 | 5.00 |" in text(mixed)
 
 
-def test_the_page_says_where_and_when_each_number_was_measured():
-    assert "Every number was measured on 2026-11-26, on a machine." in text(records())
+def test_the_page_says_where_when_and_with_which_code_each_number_was_measured():
+    """Records that were made before the code was noted say so."""
+    alone = "Every number was measured on 2026-11-26, on a machine; code (`partway.provenance.package_hash`): "
+    assert f"{alone}not recorded." in text(records())
     moved = [one | {"date": "2026-12-01"} if one["group"] in ("memory", "start") else one for one in records()]
     page = text(moved)
-    assert "- start, memory: 2026-12-01, a machine\n" in page
-    assert "- agreement, rates, many, blocks, compile, xla, peaks: 2026-11-26, a machine\n" in page
+    assert "- start, memory: 2026-12-01, a machine, code not recorded\n" in page
+    assert "- agreement, rates, many, blocks, compile, xla, peaks: 2026-11-26, a machine, code not recorded\n" in page
+    again = text([one | {"code": "abc"} if one["group"] == "memory" else one for one in records()])
+    assert "- memory: 2026-11-26, a machine, code abc\n" in again
 
 
 def test_what_is_not_measured_is_said_to_be_written_by_hand():
