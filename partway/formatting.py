@@ -27,8 +27,8 @@ class Interval(Protocol):
 def plain(value: Any) -> Any:
     """`value` with every number that JSON has no word for replaced by None.
 
-    A comparison, a sweep, a bound, a cut and a reproduction each have a JSON document of their own, made by the
-    `as_json` of their report; this is what those have in common.
+    Every kind of result has a JSON document of its own, made by the `as_json` of its report; this is what those have in
+    common.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in cast(Mapping[Any, Any], value).items()}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # slow to import
 
 DATASET = "results.nc"
 DATASET_VERSION = 2
-"""`schema_version` of DATASET; raised when a variable, dimension or attribute is renamed."""
+"""`schema_version` of DATASET; increment when a variable, dimension or attribute is renamed."""
 MAX_RATIO = 2**11
 """Times that a file may shrink by compression; zlib reaches 1032."""
 SEAL = b"\nSHA-256 of what comes before: "

@@ -48,6 +48,10 @@ def stable_hash(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
+ACTS = 2
+"""Which of `controller_keys` is that of the actions."""
+
+
 def controller_keys(seed: jax.Array, name_hash: jax.Array) -> jax.Array:
     """(3,) keys of a scheme's own randomness: what is agreed, memories, actions."""
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), name_hash)

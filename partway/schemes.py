@@ -432,7 +432,7 @@ def names_of(which: str, party: Any) -> dict[str, str]:
 
 def _with(party: Any, which: str, given: Mapping[str, Any], scheme: str) -> Any:
     own, changes = settable(party), dict[str, Any]()
-    for name, field in names_of(which, party).items():  # a name with the party's comes later and counts
+    for name, field in names_of(which, party).items():  # `device_step` comes later and overrides `step`
         if name in given:
             where = f"schemes.{scheme}.{name}"
             changes[field] = _checked(where, type(own[field]), party.limits.get(field), given[name])

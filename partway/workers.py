@@ -60,7 +60,9 @@ class Workers(Executor):
     """
 
     def __init__(self, count: int):
-        from joblib.externals.loky.backend import resource_tracker  # slow to import, and few commands need it
+        # slow to import, and few commands need it. joblib has no public name for its copy of loky; the package `loky`
+        # would be one more dependency
+        from joblib.externals.loky.backend import resource_tracker
 
         self.count, self._closed = count, False
         self._held = contextlib.ExitStack()
@@ -115,7 +117,11 @@ class Workers(Executor):
         self._held.close()
 
     def _processes(self) -> list[Any]:
-        """Our children that are alive, also those that still import; others of this process may be somebody else's."""
+        """Our children that are alive, also those that still import; others of this process may be somebody else's.
+
+        loky's processes keep the environment that they were started with in `env`, which is not documented: those that
+        have not registered yet are known by nothing else. If a version of loky has no such field, none is found.
+        """
         children: list[Any] = multiprocessing.active_children()
         return [child for child in children if getattr(child, "env", {}).get(OWNER) == str(self._register)]
 

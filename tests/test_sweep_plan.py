@@ -60,10 +60,10 @@ def test_what_decides_no_number_does_not():
 
 def test_versions_and_code_are_part_of_it(monkeypatch: pytest.MonkeyPatch):
     before = key()
-    assert module.versions()["code"] == code_hash("partway.experiments.sweep.group")
+    assert module.computed_by()["code"] == code_hash("partway.experiments.sweep.group")
     for name in ("jax", "code"):
-        other = {**module.versions(), name: "another"}
-        monkeypatch.setattr(module, "versions", lambda other=other: other)
+        other = {**module.computed_by(), name: "another"}
+        monkeypatch.setattr(module, "computed_by", lambda other=other: other)
         assert key() != before
         monkeypatch.undo()
 

@@ -584,7 +584,7 @@ def test_workers_without_partway_are_refused(toys: None, tmp_path: Path):
 
 
 def test_workers_of_another_version_are_refused(toys: None):
-    expected = sweep_plan.versions()
+    expected = sweep_plan.computed_by()
     with pytest.raises(ImportError, match=r"jax is .* there and 0 here"):
         sweep_run._run(sweep_toys.run_group, (), expected | {"jax": "0"})
     assert sweep_run._run(sweep_toys.run_group, (), expected) == []

@@ -12,6 +12,8 @@ from partway.system.fading import LAW
 from partway.system.types import Server
 from partway.tables import details_grid
 
+SCHEMA_VERSION = 2
+"""Schema version of the JSON; increment when a key is renamed."""
 ASSUMES = (
     "the queue is conserving: what is sent leaves the device",
     "arrivals and gains are identically distributed over blocks and independent of everything observed and done before "
@@ -39,7 +41,7 @@ def as_json(bound: Bound, scenario: Scenario, server: Server) -> dict[str, Any]:
     discount, price = float(bound.certificate.discount), float(bound.certificate.price)
     devices = float(bound.parts.sum())
     document = {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "scenario": scenario.model_dump(mode="json", exclude_none=True),
         "objective": bound.objective,
         "value": bound.value,

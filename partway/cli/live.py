@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from partway.cli import output
     from partway.live import endpoints
     from partway.live.accounts import stages
-    from partway.live.documents import series_of, tasks_of
+    from partway.live.documents import SCHEMA_VERSION, series_of, tasks_of
     from partway.live.report import figures, live_table, served_horizon, with_stages
 
     endpoints.use_precision(options.precision)
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
         measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
         table = live_table(measured, simulated, server, devices)
-        document = {"schema_version": 1, "server": server, "devices": devices}
+        document = {"schema_version": SCHEMA_VERSION, "server": server, "devices": devices}
         text = json.dumps(document) + "\n"
         output.finish(options, lambda: text, lambda console: console.print(table), places.steps(lambda: text, _nothing))
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-"""Raised when a field of the manifest is renamed."""
+"""Schema version of the manifest; increment when a field is renamed."""
 LIBRARIES = (PACKAGE, "onnx", "onnx-ir", "onnxslim", "onnxruntime")
 LAYOUTS = ("files", "triton")
 EMBED, LINK, COPY = "embed", "link", "copy"

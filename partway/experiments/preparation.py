@@ -82,6 +82,7 @@ def _best(pair: ControllerPair, world: World, candidates: np.ndarray) -> np.ndar
     limit, count = len(OFFLOADS) * MAX_COUNTS, candidates.shape[1]
     padded = np.concatenate([candidates, np.repeat(candidates[:, -1:], limit - count, axis=1)], axis=1)
     pairs = [_constant(pair, *map(float, column)) for column in padded.T for _ in HELD_OUT_SEEDS]
+    # the label matters only to a server that draws numbers of its own (`--server`): the same for all candidates
     metrics = rollout(world, pairs, "constant", HELD_OUT_SEEDS * limit, TUNING_BLOCKS).metrics
     costs = np.asarray(metrics.cost())[:, TUNING_BLOCKS // 2 :].mean(axis=1).reshape(limit, -1).mean(axis=1)
     return candidates[:, int(np.argmin(costs[:count]))]

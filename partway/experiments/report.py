@@ -18,7 +18,7 @@ from partway.schemes import REFERENCE
 from partway.tables import Grid, details_grid
 
 SCHEMA_VERSION = 2
-"""Of the JSON document; raised when a key is renamed."""
+"""Schema version of the JSON; increment when a key is renamed."""
 
 
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def run_on_fake_clock(main: Coroutine[Any, Any, T]) -> T:
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop that, instead of waiting until a moment, takes it for the present."""
+    """An event loop with virtual time: instead of waiting until a moment it takes it for the present."""
 
     present = 0.0
 

@@ -98,7 +98,7 @@ class FigureJob:
         return self.devices * len(self.arrival_probs) * len(self.seeds) * self.blocks
 
     def label(self) -> str:
-        """Words for the name of its file."""
+        """File name stem."""
         return f"figure-{self.figure}-{self.scheme}-{self.reading}-{self.devices}"
 
     def run(self) -> dict[str, np.ndarray]:

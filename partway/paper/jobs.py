@@ -31,7 +31,7 @@ class Job(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def label(self) -> str:
-        """Words for the name of its file."""
+        """File name stem."""
         ...
 
     def scenario(self) -> Scenario:

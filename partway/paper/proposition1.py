@@ -130,7 +130,7 @@ class PropositionJob:
         return "P1" if self.start is None else "R2"
 
     def label(self) -> str:
-        """Words for the name of its file."""
+        """File name stem."""
         return f"{self.figure}-{self.scheme}-{self.reading}"
 
     def scenario(self, placement_seed: int | None = None) -> Scenario:
@@ -201,7 +201,11 @@ Learners = dict[str, LearnerState]
 
 @partial(jax.jit, static_argnames="blocks")
 def _measure(world: World, pair: ControllerPair, lanes: _Lane, blocks: int) -> dict[str, jax.Array]:
-    """{party}_{part} and {party}_error of every block, (lanes, blocks)."""
+    """{party}_{part} and {party}_error of every block, (lanes, blocks).
+
+    Not by `partway.simulation.rollout`, which keeps transitions: the terms of (37) and (38) need what the learners know
+    before and after every block.
+    """
 
     def run(lane: _Lane) -> dict[str, jax.Array]:
         own = replace(

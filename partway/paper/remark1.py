@@ -57,7 +57,7 @@ class RemarkJob:
     figure = "R1"
 
     def label(self) -> str:
-        """Words for the name of its file."""
+        """File name stem."""
         return f"R1-{self.scheme}"
 
     def scenario(self) -> Scenario:

@@ -26,7 +26,7 @@ from partway.errors import shorten
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
 from partway.programs import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
-from partway.rng import controller_keys_on_host
+from partway.rng import ACTS, controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
 from partway.simulation.sharding import reshard, shard, shared_once, squeeze_shared
@@ -35,8 +35,6 @@ from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
 
 T = TypeVar("T")
-ACTS = 2
-"""Which of `controller_keys` is that of the actions."""
 Stacked = tuple[bool, ...]
 """For every leaf of a tree: whether it has an axis of runs in front, or is the same for all runs."""
 

@@ -23,8 +23,12 @@ MAX_PLANNED = 64
 class World:
     """The fleet, the server, and the probabilities that nobody in it knows.
 
-    `build` makes float64 NumPy arrays. A rollout gives its compiled programs the same values as JAX arrays, rounded
-    once to the precision of the run, with a last axis of 1 where all devices share a value (`simulation.sharding`).
+    It has these forms, on its way from a scenario into a compiled program:
+
+    - built     float64 NumPy arrays on the host, as `build` makes them; device axis K last
+    - squeezed  the same with a last axis of 1 where all devices share a value (`simulation.sharding.squeeze_shared`)
+    - stacked   squeezed, with an axis of the runs in front of leaves that differ between them (`rollout.stack`)
+    - in JAX    of one run, JAX arrays rounded once to the precision of the run; each axis is K or 1 as in squeezed
 
     arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it
     initial_tasks     (K,), or (1,) for all, tasks that wait at the devices when the run begins

@@ -13,7 +13,7 @@ from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.summary import LATENCY
 from partway.experiments.sweep.axes import dimensions
 from partway.experiments.sweep.group import Outcome, failed
-from partway.experiments.sweep.plan import SweepPlan, versions
+from partway.experiments.sweep.plan import SweepPlan, computed_by
 from partway.measurement.gap import COST_COMPONENTS, LOSSES
 from partway.measurement.latency import DELAYS
 from partway.scenario.schema import Scenario
@@ -169,7 +169,7 @@ def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
         warmup=base.warmup,
         precision=base.precision,
         server=base.server or "",
-        **versions(),
+        **computed_by(),
     )
 
 

@@ -86,7 +86,7 @@ class SweepPlan:
             "seeds": list(self.base.seeds),
             "warmup": self.base.warmup,
             "precision": self.base.precision,
-            "versions": versions(),
+            "versions": computed_by(),
             "content of policies and profiles": content_hash([cell.key for cell in self.cells]),
         }
 
@@ -173,7 +173,7 @@ def key_of(plan: Plan) -> str:
 
 
 @cache
-def versions() -> dict[str, str]:
+def computed_by() -> dict[str, str]:
     """Versions of what computes a case, and the hash of the code that its numbers come from."""
     return made_by("partway.experiments.sweep.group")
 
@@ -226,7 +226,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "seeds": plan.seeds,
         "warmup": plan.warmup,
         "precision": plan.precision,
-        "versions": versions(),
+        "versions": computed_by(),
     }
 
 
@@ -245,7 +245,7 @@ def _profile(name: str) -> str:
 
 @cache
 def _policy_source(name: str) -> str:
-    """Source of a user's policy and of its base classes; "" for a scheme of Partway, which `versions` covers."""
+    """Source of a user's policy and of its base classes; "" for a scheme of Partway, which `computed_by` covers."""
     scheme = find_scheme(name)
     kinds = [*type(scheme.device).__mro__, *type(scheme.server).__mro__]
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("partway", "builtins")]

@@ -28,7 +28,7 @@ from partway.experiments.store import JSON, Kind, Store
 from partway.experiments.sweep.dask import scheduler_gone
 from partway.experiments.sweep.dataset import assemble
 from partway.experiments.sweep.group import Outcome, failed, run_group
-from partway.experiments.sweep.plan import Case, SweepPlan, key_of, sweep_plan, versions
+from partway.experiments.sweep.plan import Case, SweepPlan, computed_by, key_of, sweep_plan
 from partway.netcdf import save_dataset
 from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme
@@ -177,7 +177,7 @@ class _Computation:
         while self.waiting and len(self.in_flight) < self._limit():
             group, tries = self.waiting.popleft()
             try:
-                future = self.executor.submit(_run, run_group, group, versions())
+                future = self.executor.submit(_run, run_group, group, computed_by())
             except (RuntimeError, OSError) as error:  # BrokenExecutor is a RuntimeError
                 raise InputError(
                     f"the executor accepts no more work ({type(error).__name__}: {shorten(str(error), 100)}); finished "
@@ -224,7 +224,7 @@ class _Computation:
 
 def _run(run: Callable[[list[Plan]], list[Outcome]], group: Group, expected: Mapping[str, str]) -> list[Outcome]:
     """`run_group` in a worker. Raises ImportError where it would compute something else than the cases' keys say."""
-    here = versions()
+    here = computed_by()
     name = next((name for name in expected if here.get(name) != expected[name]), None)
     if name:
         raise ImportError(f"{name} is {here.get(name)} there and {expected[name]} here")
