@@ -9,6 +9,34 @@ LONGEST = 300
 SHORTEST_PART = 4
 """Characters of a word from which a known word that contains it is more likely meant than one of similar spelling."""
 
+RENAMED = {
+    # schemes and presets
+    "exact": "parametric",
+    "printed": "parametric-printed",
+    "paper-fitted-exact": "paper-fitted-parametric",
+    "paper-fitted-printed": "paper-fitted-parametric-printed",
+    # flags
+    "--over": "--axis",
+    "--learn": "--plan-from learned",
+    "--measure": "--time-layers",
+    "--check": "--verify",
+    "--coding": "--tensor-dtype",
+    # fields of a scenario
+    "broadcast_lag": "broadcast_delay_blocks",
+    "coding": "tensor_dtype",
+    "slots": "slots_per_block",
+    # hyperparameters
+    "aim": "criterion",
+    "answer": "price_gain",
+    "least_step": "min_step",
+    "points": "grid_points",
+    "reach": "grid_max",
+    "share": "offload",
+    "tasks": "started",
+    "usual_step": "mean_price_step",
+}
+"""Names that changed before the release (CHANGELOG.md): the new one need not be spelt like the old one."""
+
 
 class InputError(ValueError):
     """Something a user gave cannot be used. The message is one line; the command line prints it and exits with 2."""
@@ -27,8 +55,13 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`: of those that contain it if there are any; None where none is."""
+    """The known word that `word` was renamed to, or that is most like it; None where none is.
+
+    If there are known words that contain it, it is one of these.
+    """
     word, known = shorten(word), sorted(known)
+    if RENAMED.get(word, "").partition(" ")[0] in known:
+        return RENAMED[word]
     longer = [one for one in known if word in one] if len(word) >= SHORTEST_PART else []
     return next(iter(difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else 0.6)), None)
 

@@ -16,6 +16,7 @@ from scipy import special
 
 import partway
 from partway.cli.main import build_parser
+from partway.errors import RENAMED
 from partway.experiments.comparison import make_plan
 from partway.paper.claims import PHASES, Points, claims
 from partway.paper.verdicts import phases
@@ -205,6 +206,18 @@ def test_every_target_of_make_is_explained_once_and_exists():
     assert shown == targets
     rows = re.findall(r"^\| (`make .*?) \|", PAGES["CONTRIBUTING.md"], re.MULTILINE)
     assert sorted(re.findall(r"`make ([a-z-]+)`", " ".join(rows))) == sorted(targets)
+
+
+def test_every_name_that_hints_know_to_have_changed_is_in_the_changelog():
+    table = PAGES["CHANGELOG.md"].split("### Names that changed")[1]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("|")]
+    words = [tuple(set(re.findall(r"[\w-]+", cell)) for cell in row) for row in rows]
+    missing = [
+        (old, new)
+        for old, new in RENAMED.items()
+        if not any({*old.split()} <= before and {*new.split()} <= now for before, now in words)
+    ]
+    assert missing == []
 
 
 def test_the_files_to_read_first_exist_and_are_few():

@@ -6,14 +6,10 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from partway.errors import closest, compact, shorten, shown
+from partway.errors import RENAMED, closest, compact, shorten, shown
 from partway.scenario.schema import GROUP_FIELDS, TABLES, TASKS, Group, Scenario, Section
 
-SYNONYMS = {
-    "broadcast_lag": "broadcast_delay_blocks",
-    "coding": "tensor_dtype",
-    "noise": "noise_dbm_per_hz",
-}
+SYNONYMS = {**RENAMED, "noise": "noise_dbm_per_hz"}
 """Words for fields that the comparison of spellings would not match, or would match to a wrong field."""
 TIMES, FREQUENCIES, POWERS = {"s", "sec", "second", "ms", "us", "ns"}, {"hz", "khz", "mhz", "ghz"}, {"w", "mw", "kw"}
 LEVELS, LENGTHS, COUNTS = {"db", "dbm", "dbw"}, {"m", "km", "cm"}, {"bit", "kbit", "mbit", "byte", "mac", "cycle"}
