@@ -128,7 +128,7 @@ SCHEMES: dict[str, Scheme] = {
         signals=(1, 0),
     ),
     "qlearning-log": Scheme(
-        "the same with power, gain and server queue on a logarithmic scale",
+        "`qlearning` with power, gain and server queue on a logarithmic scale",
         controller("qlearning:QLearningDevice", log_scaled=True),
         controller("qlearning:QLearningServer", log_scaled=True),
         signals=(1, 0),
@@ -225,7 +225,7 @@ SCHEMES: dict[str, Scheme] = {
         signals=(0, 0),
     ),
     "priced": Scheme(
-        "the same, coordinated by one price that the server broadcasts",
+        "near-optimal like `decoupled`, coordinated by one price that the server broadcasts",
         controller("postdecision:Priced"),
         LEARNING_SERVER,
         fractional=False,

@@ -179,6 +179,18 @@ def test_schemes_lists_the_hyperparameters_of_one(name: str):
     assert {field: tomllib.loads(f"x = {value}")["x"] for field, value in rows.items()} == hyperparameters(name)
 
 
+def test_what_a_scheme_is_fits_the_terminal(monkeypatch: pytest.MonkeyPatch):
+    """Docstrings are wrapped anew: prose from margin to margin, the meaning of a field beside its name."""
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = call("schemes", "priced").out.splitlines()
+    assert max(map(len, lines)) <= 60
+    prose = lines.index("V starts as if all waiting tasks had to be run at once. That")
+    assert lines[prose + 1] == "is too high, so no queue builds up while V is learned."
+    field = lines.index('criterion         "objective": that of the scenario;')
+    assert lines[field + 1] == 18 * " " + '"average": gamma = 1, relative values;'
+    assert lines[field + 2] == 18 * " " + '"discounted": the gamma of the scenario'
+
+
 def test_scenarios_lists_every_preset():
     code, out, err = call("scenarios")
     assert (code, err) == (0, "")

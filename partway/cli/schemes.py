@@ -1,10 +1,15 @@
 """`partway schemes`: what can be compared."""
 
 import argparse
+import re
+from collections.abc import Iterator
 
 from partway.cli.terminal import listing, terminal
 from partway.errors import shown
+from partway.tables import Grid
 
+ENTRY = re.compile(r"(\w[\w, ]*?) {2,}(\S.*)")
+"""A line of a docstring that begins with the name of a field, or several, and says what it means."""
 DESCRIPTION = "List the schemes, or describe one of them and its hyperparameters, which --set changes."
 EXAMPLES = {
     "All schemes": "partway schemes",
@@ -47,5 +52,36 @@ def _print_one(name: str) -> None:
     rows = [(f"schemes.{name}.{field}", shown(value)) for field, value in hyperparameters(name).items()]
     console.print(listing(("set with --set", "default"), rows))
     console.print("a name with device_ or server_ in front sets it for that party alone", style="dim")
-    for paragraph in explanations(name):
-        console.print(f"\n{paragraph}", style="dim")
+    for docstring in explanations(name):
+        for paragraph in paragraphs(docstring):
+            console.print()
+            console.print(paragraph, style="dim")
+
+
+def paragraphs(docstring: str) -> Iterator[str | Grid]:
+    """A docstring's paragraphs, which fit any width: prose on one line, and tables of names and what they mean."""
+    for paragraph in docstring.split("\n\n"):
+        lines = paragraph.splitlines()
+        if ENTRY.fullmatch(lines[0]):
+            yield _definitions(lines)
+        elif any(re.match(r"[\s*-]", line) for line in lines):  # a list or an example, in the lines of its author
+            yield paragraph
+        else:
+            yield " ".join(lines)
+
+
+def _definitions(lines: list[str]) -> Grid:
+    """A table of lines such as `limit   how many wait`, which may go on in lines that are indented."""
+    entries = list[list[str]]()
+    for line in lines:
+        entry = ENTRY.fullmatch(line)
+        if entry:
+            entries.append([*entry.groups()])
+        else:
+            entries[-1][1] += f" {line.strip()}"
+    table = Grid(header=False)
+    table.add_column("")
+    table.add_column("", wrap=True)
+    for name, meaning in entries:
+        table.add_row(name, meaning)
+    return table

@@ -125,7 +125,7 @@ class PostDecision(DeviceController):
 
 
 class Priced(PostDecision):
-    """The same at the broadcast price: what a unit of work sent in the block of its arrival will cost at the server."""
+    """`PostDecision` at the broadcast price: the cost at the server of a unit of work that is sent now."""
 
     batched = True
     uses_broadcast = ("price",)

@@ -156,7 +156,7 @@ class Neurosurgeon(DeviceController):
 
 
 class NeurosurgeonEnergy(DeviceController):
-    """The other mode of the same authors: the cut of least device energy for the head task, at f_max.
+    """The other mode of Neurosurgeon (Kang et al. 2017): the cut of least device energy for the head task, at f_max.
 
     It uses no broadcast. Not all or nothing under the proportional law, where radio energy is exponential.
     """
