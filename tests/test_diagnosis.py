@@ -233,12 +233,12 @@ def test_a_hyperparameter_without_a_type_is_explained(policy: Path):
 
 @pytest.mark.parametrize("scenario", ["paper", "ocr"])  # any fraction can be offloaded, or that of a cut
 @pytest.mark.parametrize("part", ["started", "offload"])
-def test_nan_is_said_with_its_block(policy: Path, scenario: str, part: str):
+def test_nan_is_said_with_its_block_and_class(policy: Path, scenario: str, part: str):
     """The logarithm of a negative number: in the first block already."""
     actions = {"started": "view.q", "offload": "0.0 * view.q", part: "jnp.log(view.q - 1e3)"}
     written(policy, f"return DeviceAction(started={actions['started']}, offload={actions['offload']})")
     data = compare(scenario, overrides={"devices": 2}, schemes=["mine:Mine"], blocks=10, seeds=1, bound=False)
     assert data["status"].values.tolist() == ["invalid"]
     assert data["reason"].values.tolist() == [
-        "the policy's action is NaN in block 0; look for 0/0, log and sqrt in `act`"
+        "the policy's action is NaN in block 0; look for 0/0, log and sqrt in Mine.act"
     ]

@@ -11,6 +11,8 @@ import xarray as xr
 from scipy import stats
 
 from partway.bound import lower_bound as bounds
+from partway.controllers.base import ControllerPair
+from partway.controllers.baselines import Local, Steady
 from partway.errors import InputError
 from partway.experiments import comparison
 from partway.experiments.comparison import compare
@@ -78,6 +80,11 @@ def autocorrelated(seeds: int, blocks: int, memory: float, number: int) -> np.nd
 
 
 RAMP = np.arange(2000.0)
+PAIR = ControllerPair(Local(), Steady())
+
+
+class Theirs(Steady):
+    """A server from outside."""
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ def test_a_scheme_is_unstable_when_most_seeds_are(growing_seeds: int, status: st
     flat = np.ones((4, 2000))
     work = np.where(np.arange(4)[:, None] < growing_seeds, 0.5 * RAMP, 7.0)
     metrics = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
-    found, reason, growth = comparison.status_of(replace(metrics, total_work=work, waiting=work))
+    found, reason, growth = comparison.status_of(replace(metrics, total_work=work, waiting=work), PAIR)
     assert found == status
     assert growth == pytest.approx(0.5 * growing_seeds / 4)
     assert (reason is None) == (growing_seeds == 0)
@@ -155,9 +162,11 @@ def test_a_scheme_with_a_cost_that_is_no_number_is_invalid(bad: float):
     metrics = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
     spoilt = flat.copy()
     spoilt[1, 3] = bad
-    status, reason, _ = comparison.status_of(replace(metrics, device_energy=spoilt))
+    status, reason, _ = comparison.status_of(replace(metrics, device_energy=spoilt), PAIR)
     assert status == "invalid"
-    assert "block 3" in (reason or "")
+    assert reason == "a cost became infinite or undefined in block 3"
+    _, theirs, _ = comparison.status_of(replace(metrics, device_energy=spoilt), ControllerPair(PAIR.device, Theirs()))
+    assert theirs == f"{reason}; look for 0/0, log and sqrt in Theirs.act"
 
 
 # Comparisons

@@ -43,6 +43,11 @@ def comes_from_outside(pair: ControllerPair) -> bool:
     return not (ships(pair.device) and ships(pair.server))
 
 
+def classes_from_outside(pair: ControllerPair) -> list[str]:
+    """The names of the classes of the pair that do not ship with Partway."""
+    return [type(party).__name__ for party in (pair.device, pair.server) if not ships(party)]
+
+
 def check_pair(name: str, pair: ControllerPair, world: World, precision: str) -> None:
     """Raise InputError, one line with class, line and remedy, if a controller from outside cannot work.
 

@@ -17,7 +17,7 @@ from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound, silent
 from partway.bound.report import assumptions
 from partway.controllers.base import ControllerPair, DeviceController
-from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
+from partway.controllers.diagnosis import check_pair, classes_from_outside, comes_from_outside, explained
 from partway.errors import InputError, out_of_memory, shorten, shown
 from partway.experiments.failures import FAILED, INVALID, cause
 from partway.experiments.preparation import bound_of, prepare
@@ -358,7 +358,7 @@ def _row(
         if error is not None:
             status, reason = FAILED, cause(error)
     else:
-        status, reason, growth = status_of(run.metrics)
+        status, reason, growth = status_of(run.metrics, run.pair)
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
     labels = {
         "status": status,
@@ -425,10 +425,10 @@ def _traces(run: Run | None, devices: Sequence[int], world: World, plan: Plan) -
     return series | {"traced": ("traced", at)}
 
 
-def status_of(metrics: BlockMetrics) -> tuple[str, str | None, float]:
-    """(status, reason, growth of the waiting work per block)."""
+def status_of(metrics: BlockMetrics, pair: ControllerPair) -> tuple[str, str | None, float]:
+    """(status, reason, growth of the waiting work per block); `pair`: of the run, whose classes a reason may name."""
     if not np.isfinite(metrics.cost()).all():
-        return INVALID, _why_invalid(metrics), np.nan
+        return INVALID, _why_invalid(metrics, pair), np.nan
     arriving = float(np.mean(np.asarray(metrics.arrived_work)))
     work = np.asarray(metrics.total_work, np.float64)
     unstable, growth = count_unstable(work, arriving)
@@ -451,13 +451,15 @@ def with_note(reason: str | None, clipped: np.ndarray | None, plan: Plan) -> str
     return f"{reason}; {note}" if reason else note
 
 
-def _why_invalid(metrics: BlockMetrics) -> str:
-    """What became infinite or undefined first, and when."""
+def _why_invalid(metrics: BlockMetrics, pair: ControllerPair) -> str:
+    """What became infinite or undefined first, when, and in which classes from outside to look."""
     block = int(np.argmax(~np.isfinite(np.asarray(metrics.cost())).all(axis=0)))
     actions = np.isnan(np.asarray(metrics.started) + np.asarray(metrics.sent))[:, : block + 1].any(axis=0)
+    acts = " and ".join(f"{name}.act" for name in classes_from_outside(pair))
+    look = f"; look for 0/0, log and sqrt in {acts}" if acts else ""
     if actions.any():
-        return f"the policy's action is NaN in block {int(np.argmax(actions))}; look for 0/0, log and sqrt in `act`"
-    return f"a cost became infinite or undefined in block {block}"
+        return f"the policy's action is NaN in block {int(np.argmax(actions))}{look}"
+    return f"a cost became infinite or undefined in block {block}{look}"
 
 
 def _slope(series: Any) -> float:
