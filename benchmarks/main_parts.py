@@ -76,7 +76,7 @@ def follow_programs(watch: Stopwatch) -> Generator[None]:
     from jax.core import Tracer
     from jax.experimental import serialize_executable
 
-    from partway.programs import KeptJit
+    from partway.program_cache import KeptJit
 
     call, load = KeptJit.__call__, "deserialize_and_load"
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from partway import programs
+from partway import program_cache
 from partway.controllers.base import ControllerPair
 from partway.experiments.preparation import bound_of, use_bound
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
@@ -182,7 +182,7 @@ def scheme_of(nodeid: str) -> str | None:
 def forgetful() -> Iterator[None]:
     """No test computes with programs that another one has asked to keep: they do not know what a test patches."""
     yield
-    programs.keep_in(None)
+    program_cache.keep_in(None)
 
 
 @pytest.fixture(scope="session")

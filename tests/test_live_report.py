@@ -13,7 +13,7 @@ from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.measurement.metrics import BlockMetrics
 from partway.scenario.loading import load
-from partway.tables import Grid
+from partway.text_tables import Grid
 
 BOUND = 4.0
 LOSSES = {

@@ -10,7 +10,7 @@ from partway.formatting import number, plain
 from partway.scenario.schema import Scenario
 from partway.system.fading import LAW
 from partway.system.types import Server
-from partway.tables import details_grid
+from partway.text_tables import details_grid
 
 SCHEMA_VERSION = 2
 """Schema version of the JSON; increment when a key is renamed."""

@@ -171,7 +171,7 @@ def _profile(options: argparse.Namespace) -> Profile:
     """The profile of an ONNX file, kept in the user's cache."""
     import platformdirs
 
-    from partway.dnn.kept import kept_profile
+    from partway.dnn.profile_cache import kept_profile
 
     folder = Path(platformdirs.user_cache_dir("partway")) / "profiles"
     return kept_profile(folder, options.model, dict(options.shape), dict(options.input))

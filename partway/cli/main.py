@@ -161,7 +161,7 @@ def _cause(error: Exception) -> str | None:
     if lack := out_of_memory(error):
         return lack
     if isinstance(error, RuntimeError | AssertionError) and "jax" in sys.modules:
-        from partway.programs import missing_backend
+        from partway.program_cache import missing_backend
 
         return missing_backend()
     return None
@@ -298,7 +298,7 @@ def cache_compiled_programs(own_process: bool) -> None:
     import jax
     import platformdirs
 
-    from partway import programs
+    from partway import program_cache
     from partway.workers import CACHE_WARNING
 
     cache = Path(platformdirs.user_cache_dir("partway"))
@@ -308,7 +308,7 @@ def cache_compiled_programs(own_process: bool) -> None:
     except OSError:
         return
     if own_process:  # a caller in another process may have patched what a kept program was made of
-        programs.keep_in(cache / "programs")
+        program_cache.keep_in(cache / "programs")
         warnings.filterwarnings("ignore", CACHE_WARNING, UserWarning)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up to a second

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from partway.cli.terminal import listing, terminal
 from partway.errors import shown
-from partway.tables import Grid
+from partway.text_tables import Grid
 
 ENTRY = re.compile(r"(\w[\w, ]*?) {2,}(\S.*)")
 """A line of a docstring that begins with the name of a field, or several, and says what it means."""

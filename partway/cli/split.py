@@ -11,7 +11,7 @@ from partway.errors import InputError, shown
 if TYPE_CHECKING:
     from partway.dnn.split import Manifest, SplitCut
     from partway.dnn.verification import Verification
-    from partway.tables import Grid
+    from partway.text_tables import Grid
 
 DESCRIPTION = (
     "Write the two halves of a network as ONNX files: what the device runs up to a cut, and what the server runs from "
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _table(manifest: "Manifest") -> "Grid":
     from partway.formatting import prefixed
-    from partway.tables import Grid
+    from partway.text_tables import Grid
 
     how = f", real numbers as {manifest.tensor_dtype}" if manifest.tensor_dtype else ""
     count = f"{len(manifest.cuts)} cut{'s' * (len(manifest.cuts) != 1)}"

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from partway.cli.stdout import results
-from partway.tables import Grid
+from partway.text_tables import Grid
 
 LINE_S = 30.0
 """Seconds between two lines of progress where there is no terminal, such as in a batch job."""

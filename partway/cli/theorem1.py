@@ -11,7 +11,7 @@ from rich.text import Text
 from partway.cli import flags
 from partway.cli.flags import whole_number
 from partway.cli.terminal import counting, terminal
-from partway.tables import Grid
+from partway.text_tables import Grid
 
 if TYPE_CHECKING:
     from partway.paper.theorem1 import Point

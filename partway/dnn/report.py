@@ -6,7 +6,7 @@ from rich.text import Text
 
 from partway.dnn.profile import Profile
 from partway.formatting import prefixed
-from partway.tables import Grid
+from partway.text_tables import Grid
 
 
 def report(profile: Profile, tensor_dtype: str, console: Console) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from partway.errors import InputError, out_of_memory, shorten
-from partway.programs import missing_backend
+from partway.program_cache import missing_backend
 
 FAILED = "failed"
 """The status of a run that an error has ended."""

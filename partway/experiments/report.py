@@ -15,7 +15,7 @@ from partway.experiments.statistics import Estimate
 from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
 from partway.schemes import REFERENCE
-from partway.tables import Grid, details_grid
+from partway.text_tables import Grid, details_grid
 
 SCHEMA_VERSION = 2
 """Schema version of the JSON; increment when a key is renamed."""

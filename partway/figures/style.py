@@ -19,7 +19,7 @@ from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary
 from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
 from partway.measurement.gap import COST_COMPONENTS
 from partway.rng import stable_hash
-from partway.tables import shorten_name
+from partway.text_tables import shorten_name
 
 STYLE: dict[str, Any] = {
     "font.size": 9,

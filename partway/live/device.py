@@ -16,7 +16,7 @@ from partway.controllers.block import act_device, finish_device
 from partway.live import memories
 from partway.live.messages import BlockRecord, MessageError
 from partway.measurement.checkpoint import Checkpoint
-from partway.programs import RUNS_ONCE, kept_jit
+from partway.program_cache import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import block_keys, both_parties, controller_keys_on_host, of_device
 from partway.system.types import Broadcast, Device, DeviceAction, Exogenous

@@ -15,7 +15,7 @@ from partway.measurement.gap import COST_COMPONENTS, Horizon, gap_by_seed, why_n
 from partway.measurement.latency import DELAYS
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.tables import Grid
+from partway.text_tables import Grid
 
 COMPONENT_NAMES = {
     "device_queue": "waiting at the devices",

@@ -15,7 +15,7 @@ from partway.controllers.block import act_server, learn_server
 from partway.live import memories
 from partway.live.device import ACTS
 from partway.measurement.checkpoint import Checkpoint
-from partway.programs import RUNS_ONCE, kept_jit
+from partway.program_cache import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import block_keys, both_parties, controller_keys_on_host
 from partway.system.equations import next_server_queue

@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast
 import jax
 import numpy as np
 
-from partway.programs import kept_jit
+from partway.program_cache import kept_jit
 from partway.system.exogenous import PackedExogenous, gains, sample, unpack_arrivals
 from partway.system.types import Device
 from partway.system.world import World

@@ -15,7 +15,7 @@ import numpy as np
 
 from partway.bound.certificate import Certificate, device_loss, service_loss, waiting_loss
 from partway.controllers.block import Transition
-from partway.programs import kept_jit
+from partway.program_cache import kept_jit
 from partway.pytree import record
 from partway.system.equations import device_cost, server_energy
 from partway.system.exogenous import unpack_arrivals

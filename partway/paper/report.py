@@ -20,7 +20,7 @@ from partway.paper.reproduce import HEADLINE, Findings, phase_shown
 from partway.paper.statistics import ALPHA, ENOUGH, FAILS, HOLDS, NOT_APPLICABLE, TOO_FEW, UNDECIDED
 from partway.paper.verdicts import Verdict, bounded_exp, phases
 from partway.provenance import versions
-from partway.tables import Grid
+from partway.text_tables import Grid
 
 SCHEMA_VERSION = 2
 COLOURS = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_APPLICABLE: "dim", TOO_FEW: "dim"}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partway.programs import kept_jit
+from partway.program_cache import kept_jit
 from partway.pytree import cast_floats, host_array
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device

@@ -11,7 +11,7 @@ from partway.dnn.cuts import table_rows
 from partway.dnn.profile import Profile
 from partway.errors import InputError
 from partway.planner.statement import with_tables
-from partway.programs import kept_jit
+from partway.program_cache import kept_jit
 from partway.scenario.schema import Scenario
 from partway.system.equations import local_energy, radio_energy
 from partway.system.fading import fading_quantile

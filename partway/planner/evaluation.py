@@ -27,7 +27,7 @@ from partway.measurement.latency import finish_times
 from partway.measurement.metrics import DeviceTraces
 from partway.planner.context import DeviceContext
 from partway.planner.plan import PlanRule, plan_table
-from partway.programs import kept_jit
+from partway.program_cache import kept_jit
 from partway.pytree import cast_floats, host_array, record
 from partway.schemes import find_scheme, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout

@@ -11,7 +11,7 @@ from partway.errors import shorten
 from partway.formatting import number, plain, prefixed
 from partway.planner.answer import CutRow, OneTask
 from partway.planner.one_task import better_on_front, costs, least_rate
-from partway.tables import Grid
+from partway.text_tables import Grid
 from partway.units import prefix_of, quantity
 
 MAX_NAME = 44

@@ -16,7 +16,7 @@ from partway.controllers.block import received
 from partway.controllers.postdecision import PostDecision, planned, value_left
 from partway.errors import InputError
 from partway.planner.context import DeviceContext
-from partway.programs import kept_jit
+from partway.program_cache import kept_jit
 from partway.pytree import cast_floats, host_array
 from partway.simulation.rollout import Run
 from partway.system.equations import data_rate, local_work

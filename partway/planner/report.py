@@ -24,7 +24,7 @@ from partway.planner.plan import (
     typical_plan,
 )
 from partway.system.fading import fading_quantile
-from partway.tables import Grid
+from partway.text_tables import Grid
 from partway.units import quantity
 
 MAX_NAME = 44

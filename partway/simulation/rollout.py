@@ -24,7 +24,7 @@ from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
 from partway.errors import shorten
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
-from partway.programs import RUNS_ONCE, kept_jit
+from partway.program_cache import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import ACTS, controller_keys_on_host
 from partway.simulation.fleet import runs_ahead

@@ -17,7 +17,7 @@ from partway.experiments.report import bound_note
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
 from partway.formatting import number, percent, plain
-from partway.tables import Grid, shorten_name
+from partway.text_tables import Grid, shorten_name
 
 SCHEMA_VERSION = 2
 MAX_ROWS = 60

@@ -8,8 +8,8 @@ from onnx_models import network, node, saved
 
 from partway import provenance
 from partway.dnn import graph, kept
-from partway.dnn.kept import kept_profile
 from partway.dnn.profile import Profile
+from partway.dnn.profile_cache import kept_profile
 from partway.errors import InputError
 
 

@@ -10,21 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partway import programs, provenance
+from partway import program_cache, provenance
 from partway.controllers.base import DeviceController
 from partway.controllers.baselines import Constant, Random
 from partway.controllers.postdecision import PostDecision
-from partway.programs import KeptJit
+from partway.program_cache import KeptJit
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder that programs are kept in meanwhile."""
-    programs.keep_in(tmp_path)
-    programs._surroundings.cache_clear()
+    program_cache.keep_in(tmp_path)
+    program_cache._surroundings.cache_clear()
     yield tmp_path
-    programs.keep_in(None)
-    programs._surroundings.cache_clear()
+    program_cache.keep_in(None)
+    program_cache._surroundings.cache_clear()
 
 
 def scaled(controller: Any, x: jax.Array, power: int = 1) -> jax.Array:
@@ -79,7 +79,7 @@ def test_a_change_of_the_source_or_of_a_version_is_another_program(folder: Path,
     made()(Random(), X)
     for name, value in (("package_hash", "edited"), ("versions", {"jax": "0.0"})):
         monkeypatch.setattr(provenance, name, lambda value=value: value)
-        programs._surroundings.cache_clear()
+        program_cache._surroundings.cache_clear()
         made()(Random(), X)
     assert len(kept(folder)) == 3
 
@@ -123,8 +123,8 @@ def test_no_program_comes_from_jax_own_cache_while_any_thread_compiles_one_to_be
 
     assert enabled()
     with contextlib.ExitStack() as one, contextlib.ExitStack() as other:
-        one.enter_context(programs._without_jax_cache())
-        other.enter_context(programs._without_jax_cache())
+        one.enter_context(program_cache._without_jax_cache())
+        other.enter_context(program_cache._without_jax_cache())
         one.close()
         assert not enabled()
     assert enabled()
@@ -136,24 +136,24 @@ def test_a_program_that_cannot_be_serialized_is_not_kept(folder: Path, monkeypat
     def refused(compiled: Any) -> Any:
         raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: `LessThan` is not serializable.")
 
-    monkeypatch.setattr(programs.serialize_executable, "serialize", refused)
+    monkeypatch.setattr(program_cache.serialize_executable, "serialize", refused)
     np.testing.assert_array_equal(made()(Random(), X), 3 * X)
     assert kept(folder) == []
 
 
 def test_a_folder_that_cannot_be_written_is_nobodys_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    programs.keep_in(tmp_path / "file")
+    program_cache.keep_in(tmp_path / "file")
     try:
         np.testing.assert_allclose(made()(Random(), X), 3 * X)
     finally:
-        programs.keep_in(None)
+        program_cache.keep_in(None)
 
 
 def test_the_programs_not_used_for_longest_are_deleted(folder: Path, monkeypatch: pytest.MonkeyPatch):
     made()(Random(), X)
     (oldest,) = kept(folder)
-    monkeypatch.setattr(programs, "MAX_BYTES", oldest.stat().st_size * 3 // 2)
+    monkeypatch.setattr(program_cache, "MAX_BYTES", oldest.stat().st_size * 3 // 2)
     made()(Random(), X[:2])
     assert len(kept(folder)) == 1
     assert oldest not in kept(folder)

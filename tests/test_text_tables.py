@@ -13,7 +13,7 @@ from rich.text import Text
 
 import partway
 from partway.cli.terminal import FILE_WIDTH, terminal
-from partway.tables import LEAST_NAME, Grid, details_grid, shorten_name
+from partway.text_tables import LEAST_NAME, Grid, details_grid, shorten_name
 
 NAMES = ("priced", "neurosurgeon-energy", "a_package.with.a_long.name:AndAPolicyWithALongName")
 NUMBERS = ("124.1 ± 0.92", "-9.5", "0.088 ± 0.004", "12,345,678", "0.000987", "42%", "0/1")
