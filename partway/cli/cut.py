@@ -211,7 +211,8 @@ def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "On
     from partway.planner.report import CutResult
 
     bound, why = _bound(options, target, lambda words: on_progress(words, 0))
-    scheme = "priced" if bound is None else "oracle"  # the schemes that decide as the plan does
+    # the schemes that decide as the plan does: `oracle` by the bound's tables, without them `priced` by what it learns
+    scheme = "priced" if bound is None else "oracle"
     seeds = range(options.seeds)
     run = run_scheme(target, scheme, seeds, options.blocks, bound, on_progress)
     rule, source = _rule(target, bound, run, f"{why}learned by priced in {options.blocks} blocks")

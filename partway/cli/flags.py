@@ -67,7 +67,7 @@ def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper",
     )
 
 
-def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all without a star there") -> None:
+def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but those marked * there") -> None:
     """--schemes, --server, --blocks, --seeds, --seed, --warmup and --precision. `schemes`: the default, in words."""
     group = parser.add_argument_group("simulation")
     group.add_argument(

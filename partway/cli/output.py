@@ -40,7 +40,16 @@ class Destination:
 
 
 Step = Callable[[], object]
-"""Writes something at the end."""
+"""A deferred write."""
+
+
+@contextlib.contextmanager
+def resumable(saved: Callable[[], str]) -> Generator[None]:
+    """Ctrl-C inside says what is saved, in the words of `saved`, and how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {saved()}; run the same command again to resume") from None
 
 
 class Destinations(NamedTuple):

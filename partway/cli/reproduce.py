@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(_opened(options, sizes)) if options.out else None
         places = stack.enter_context(output.destinations(options, folder=False))
-        stack.enter_context(_resumable(store))
+        if store:
+            stack.enter_context(output.resumable(lambda: f"finished jobs are saved in {store.folder}"))
         findings = _findings(sizes, options.scenario, store, jobs, errors)
         text = output.json_text(as_json(findings))
         steps = places.steps(lambda: text, lambda folder: None)
@@ -103,18 +104,6 @@ def _opened(options: argparse.Namespace, sizes: "Sizes") -> "contextlib.Abstract
     from partway.paper.reproduce import opened
 
     return opened(options.out, sizes, options.scenario, options.overwrite)
-
-
-@contextlib.contextmanager
-def _resumable(store: "Store[Arrays] | None") -> Generator[None]:
-    """Ctrl-C inside says how to resume where finished jobs are saved."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if store is None:
-            raise
-        saved = f"finished jobs are saved in {store.folder}"
-        raise KeyboardInterrupt(f"interrupted; {saved}; run the same command again to resume") from None
 
 
 def _findings(

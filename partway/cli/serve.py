@@ -52,13 +52,21 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
     flags.add_scenario(parser, None, "four devices of two classes, with rates that suit the network")
     group.add_argument(
-        "--scheme", default=DEFAULT_SCHEME, metavar="NAME", help=f"of `partway schemes` (default: {DEFAULT_SCHEME})"
+        "--scheme",
+        default=DEFAULT_SCHEME,
+        metavar="NAME",
+        help=f"a scheme from 'partway schemes' (default: {DEFAULT_SCHEME})",
     )
     group.add_argument("--blocks", type=whole_number, default=160, metavar="N", help="blocks to run (default: 160)")
     group.add_argument(
-        "--seed", type=whole_number, default=0, metavar="N", help="of arrivals and channels (default: 0)"
+        "--seed", type=whole_number, default=0, metavar="N", help="seed of arrivals and channels (default: 0)"
     )
-    group.add_argument("--precision", choices=["float32", "float64"], default="float32")
+    group.add_argument(
+        "--precision",
+        choices=["float32", "float64"],
+        default="float32",
+        help="floating-point type (default: float32)",
+    )
 
 
 def add_load(parser: argparse.ArgumentParser) -> None:

@@ -19,8 +19,6 @@ from partway.cli.terminal import LINE_S, progress_bar, terminal, working
 if TYPE_CHECKING:
     import xarray as xr
 
-    from partway.experiments.store import Store
-    from partway.experiments.sweep.group import Outcome
     from partway.experiments.sweep.plan import SweepPlan
     from partway.experiments.sweep.run import OnProgress, Progress
 
@@ -76,11 +74,13 @@ def run(options: argparse.Namespace) -> None:
         executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
         store = stack.enter_context(opened(plan, options.out, options.overwrite))
         places = stack.enter_context(output.destinations(options, folder=False))
-        note = stack.enter_context(_resumable(plan, store))
+        done, cases = 0, sum(map(len, plan.groups))
+        stack.enter_context(output.resumable(lambda: f"{done} of {cases} cases are saved in {store.folder}"))
         with showing_progress(errors) as show:
 
             def on_progress(progress: Progress) -> None:
-                note(progress)
+                nonlocal done
+                done = progress.done
                 show(progress)
 
             dataset = compute(plan, store, options.jobs, executor, on_progress)
@@ -113,22 +113,6 @@ def _plan(options: argparse.Namespace) -> "SweepPlan":
     )
     check_processes(plan, options.jobs, None)
     return plan
-
-
-@contextlib.contextmanager
-def _resumable(plan: "SweepPlan", store: "Store[Outcome]") -> "Generator[OnProgress]":
-    """Ctrl-C inside says how many cases are saved, by the progress that was noted last, and how to resume."""
-    done, cases = 0, sum(map(len, plan.groups))
-
-    def note(progress: "Progress") -> None:
-        nonlocal done
-        done = progress.done
-
-    try:
-        yield note
-    except KeyboardInterrupt:
-        saved = f"{done} of {cases} cases are saved in {store.folder}"
-        raise KeyboardInterrupt(f"interrupted; {saved}; run the same command again to resume") from None
 
 
 def showing_progress(console: Console) -> "contextlib.AbstractContextManager[OnProgress]":
