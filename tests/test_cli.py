@@ -186,9 +186,9 @@ def test_what_a_scheme_is_fits_the_terminal(monkeypatch: pytest.MonkeyPatch):
     assert max(map(len, lines)) <= 60
     prose = lines.index("V starts as if all waiting tasks had to be run at once. That")
     assert lines[prose + 1] == "is too high, so no queue builds up while V is learned."
-    field = lines.index('criterion         "objective": that of the scenario;')
-    assert lines[field + 1] == 18 * " " + '"average": gamma = 1, relative values;'
-    assert lines[field + 2] == 18 * " " + '"discounted": the gamma of the scenario'
+    field = lines.index('criterion        "objective": that of the scenario;')
+    assert lines[field + 1] == 17 * " " + '"average": gamma = 1, relative values;'
+    assert lines[field + 2] == 17 * " " + '"discounted": the gamma of the scenario'
 
 
 def test_scenarios_lists_every_preset():
