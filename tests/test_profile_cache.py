@@ -7,7 +7,7 @@ import pytest
 from onnx_models import network, node, saved
 
 from partway import provenance
-from partway.dnn import graph, kept
+from partway.dnn import graph, profile_cache
 from partway.dnn.profile import Profile
 from partway.dnn.profile_cache import kept_profile
 from partway.errors import InputError
@@ -86,7 +86,7 @@ def test_a_network_with_weights_elsewhere_is_not_kept(tmp_path: Path, made: list
 
 
 def test_the_longest_unused_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kept, "MAX_KEPT", 2)
+    monkeypatch.setattr(profile_cache, "MAX_KEPT", 2)
     folder = tmp_path / "kept"
     for i in range(3):
         path = model(tmp_path, outputs=i + 1)
