@@ -44,8 +44,8 @@ from partway.planner.evaluation import (
     single_tasks,
 )
 from partway.planner.plan import PlanRule, exact_rule, learned_rule, plan_table
-from partway.planner.report import CutResult, details_table, headline, why_it_differs
 from partway.planner.statement import placed, with_task
+from partway.planner.under_load_report import CutResult, details_table, headline, why_it_differs
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.simulation.step import Carry, init, step

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from partway.planner.context import DeviceContext
     from partway.planner.evaluation import PolicyOutcome
     from partway.planner.plan import PlanRule
-    from partway.planner.report import CutResult
+    from partway.planner.under_load_report import CutResult
     from partway.scenario.schema import Scenario
     from partway.simulation.rollout import Run
 
@@ -208,7 +208,7 @@ def solve(options: argparse.Namespace, target: "DeviceContext", on_progress: "On
     """Plan, simulate the plan and both extremes, and find the bandwidths from which offloading pays."""
     from partway.planner.break_even import break_even
     from partway.planner.evaluation import policy_outcome, run_scheme, single_tasks
-    from partway.planner.report import CutResult
+    from partway.planner.under_load_report import CutResult
 
     bound, why = _bound(options, target, lambda words: on_progress(words, 0))
     # the schemes that decide as the plan does: `oracle` by the bound's tables, without them `priced` by what it learns

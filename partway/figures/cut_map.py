@@ -17,7 +17,7 @@ from partway.errors import shorten
 from partway.figures.style import STYLE, FigureData, Row, log_axis, save, text_colour
 from partway.planner.context import DeviceContext
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
-from partway.planner.report import CutResult
+from partway.planner.under_load_report import CutResult
 from partway.system.fading import fading_quantile
 
 MAX_QUEUE = 12
