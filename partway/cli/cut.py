@@ -258,9 +258,9 @@ def _extreme(
 def _show_second(answers: Answers, console: Console) -> None:
     """Print the second answer, or why there is none."""
     if answers.second:
-        from partway.planner import report
+        from partway.planner import under_load_report
 
-        console.print("", report.details_table(answers.second, answers.first), sep="\n")
+        console.print("", under_load_report.details_table(answers.second, answers.first), sep="\n")
     elif answers.why_not:
         console.print(f"\nUnder load: no answer: {answers.why_not}")
 
@@ -272,9 +272,9 @@ def _text(answers: Answers) -> str:
 
     (first, second, why_not), load = answers, None
     if second:
-        from partway.planner import report  # imports JAX
+        from partway.planner import under_load_report  # imports JAX
 
-        load = report.as_json(second, first)
+        load = under_load_report.as_json(second, first)
     scenario = second.target.scenario if second else first.scenario
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
