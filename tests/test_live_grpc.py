@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live_site import certificates
 
 from partway.errors import InputError
 from partway.live import demo, endpoints
@@ -178,23 +178,6 @@ def test_a_task_that_is_sent_twice_is_done_once(network: tuple[Path, Halves, Liv
     expected = halves.whole_now(0)["scores"]
     for answer in answers:
         np.testing.assert_allclose(answer.outputs["scores"], expected, atol=1e-2)
-
-
-def certificates(folder: Path) -> None:
-    """A CA, and what it has signed for a server at localhost and for a device: NAME.pem and NAME.key."""
-    extensions = {"server": "subjectAltName=DNS:localhost,IP:127.0.0.1", "device": "subjectAltName=DNS:device"}
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for ca in ("ca", "stranger"):
-        openssl("req", "-x509", *key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN={ca}")
-    for name, extension in extensions.items():
-        (folder / f"{name}.ext").write_text(extension)
-        openssl("req", "-new", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")

@@ -29,11 +29,11 @@ class Fleet:
     target: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict[str, subprocess.Popen[bytes]])
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start a command of Partway; its output goes to files in the folder."""
+    def start(self, name: str, *arguments: str, under: Sequence[str] = ()) -> None:
+        """Start a command of Partway, by the command `under`; its output goes to files in the folder."""
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as errors:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "partway", *arguments, "--json", str(self.folder / f"{name}.json")],
+                [*under, sys.executable, "-m", "partway", *arguments, "--json", str(self.folder / f"{name}.json")],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
