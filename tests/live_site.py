@@ -1,14 +1,13 @@
 """What tests of live processes share: certificates, a fleet that is stopped at the end, a cable that can be cut."""
 
-import contextlib
 import subprocess
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from partway.live.documents import tasks_of
-from partway.live.processes import START_S, Fleet
+from partway.live.processes import Fleet
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 
 BLOCK_S = 0.25
@@ -45,22 +44,6 @@ def secured(folder: Path) -> tuple[list[str], list[str]]:
         ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server.key"), *own],
         ["--tls-ca", str(folder / "ca.pem"), *own],
     )
-
-
-@contextlib.contextmanager
-def serving(folder: Path, *flags: str, bind: str = "127.0.0.1:0", under: Sequence[str] = ()) -> Generator[Fleet]:
-    """A server that listens; it, and what else the fleet has started, is killed at the end."""
-    fleet = Fleet(folder)
-    try:
-        fleet.start("server", "serve", "--bind", bind, *flags, under=under)
-        fleet.wait(lambda: fleet.listening() != "", START_S, "starting the server")
-        fleet.target = fleet.listening()
-        yield fleet
-    finally:
-        for process in fleet.processes.values():
-            process.kill()
-        for process in fleet.processes.values():
-            process.wait()
 
 
 def ended(fleet: Fleet, *names: str, within_s: float) -> None:

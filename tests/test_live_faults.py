@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
@@ -11,10 +12,19 @@ import pytest
 from partway.live.agent import ALONE_AFTER, Agent, AgentLog
 from partway.live.clock import now, run_on_fake_clock, sleep_until
 from partway.live.memory import MemoryLink
-from partway.live.messages import InferReply, InferRequest, Refused, RegisterReply, RegisterRequest, Report
+from partway.live.messages import (
+    BlockRecord,
+    InferReply,
+    InferRequest,
+    MessageError,
+    Refused,
+    RegisterReply,
+    RegisterRequest,
+    Report,
+)
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
-from partway.live.sessions import MAX_NEWS
+from partway.live.sessions import ARRIVE_S, MAX_NEWS, Session
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 from partway.scenario.loading import load
 
@@ -104,16 +114,20 @@ class Cable:
         return result
 
 
+def plan_of() -> LivePlan:
+    return make_plan(load(SCENARIO), "neurosurgeon", blocks=BLOCKS, precision="float64")
+
+
 class Site:
     """A server and its devices, with a cable each."""
 
     def __init__(self) -> None:
-        self.plan: LivePlan = make_plan(load(SCENARIO), "neurosurgeon", blocks=BLOCKS, precision="float64")
+        self.plan = plan_of()
         self.service = Service(self.plan)
         self.cables = [Cable(self.service) for _ in range(self.plan.devices)]
-        self.agents = [Agent(cable, request=RegisterRequest(k)) for k, cable in enumerate(self.cables)]
+        agents = [Agent(cable, request=RegisterRequest(k)) for k, cable in enumerate(self.cables)]
         self.serving = asyncio.create_task(self.service.run())
-        self.devices = [asyncio.create_task(agent.run()) for agent in self.agents]
+        self.devices = [asyncio.create_task(agent.run()) for agent in agents]
 
     async def logs(self) -> list[AgentLog]:
         logs = list(await asyncio.gather(*(device for device in self.devices if not device.cancelled())))
@@ -244,13 +258,21 @@ def test_a_place_that_is_taken_is_not_given_to_another_device():
     assert run_on_fake_clock(main()) == "RESOURCE_EXHAUSTED"
 
 
+def free_block(service: Service, session: Session) -> int:
+    """The last block of which the device has sent no task."""
+    block = service._now()
+    while block in session.cut:
+        block -= 1
+    return block
+
+
 def test_a_task_that_is_asked_for_again_is_done_once():
     async def main() -> tuple[Service, list[InferReply]]:
         site = Site()
         await sleep_until(5.0)
         session = next(iter(site.service._sessions))
         link = MemoryLink(site.service, 0.002)
-        request = InferRequest(session.key, 10_000, int((now() - 0.5) // BLOCK_S), 0.5)
+        request = InferRequest(session.key, 10_000, free_block(site.service, session), 0.5)
         replies = list(await asyncio.gather(*(link.infer(request, 30.0) for _ in range(5))))
         replies.append(await link.infer(request, 30.0))
         for task in (*site.devices, site.serving):
@@ -260,6 +282,90 @@ def test_a_task_that_is_asked_for_again_is_done_once():
     service, replies = run_on_fake_clock(main())
     assert service.ledger.duplicates == 5
     assert len({(reply.task, reply.wait_s, reply.run_s) for reply in replies}) == 1
+
+
+def test_a_device_sends_one_task_per_block_and_none_of_another_time():
+    """A device that lies takes no more of the server than any device may."""
+
+    async def main() -> list[str]:
+        site, reasons = Site(), list[str]()
+        await sleep_until(20.0)
+        session = next(iter(site.service._sessions))
+        block, free = site.service._now(), free_block(site.service, session)
+        asked = [asyncio.create_task(site.service.infer(InferRequest(session.key, 10_000, free, 0.5)))]
+        await asyncio.sleep(0)
+        for wrong in (free, block + 2, block - site.plan.lease_blocks - 3):
+            with pytest.raises(Refused) as caught:
+                await site.service.infer(InferRequest(session.key, 10_001 + wrong, wrong, 0.5))
+            reasons.append(f"{caught.value.code} {caught.value.reason}")
+        for task in (*site.devices, site.serving, *asked):
+            task.cancel()
+        return reasons
+
+    reasons = run_on_fake_clock(main())
+    assert [reason.split()[0] for reason in reasons] == ["INVALID_ARGUMENT"] * 3
+    assert "one is cut per block" in reasons[0]
+    assert "is not now" in reasons[1]
+    assert "is not now" in reasons[2]
+
+
+@pytest.mark.parametrize("field", ["queue", "last.queue", "last.arrivals"])
+def test_a_device_cannot_report_more_than_has_happened(field: str):
+    """Five slots in a block: at most 50 tasks after ten blocks. Its session stays, its stream ends with the reason."""
+
+    async def main() -> tuple[Site, Session]:
+        site = Site()
+        await sleep_until(11 * BLOCK_S)
+        session = next(iter(site.service._sessions))
+        most = site.plan.slots * 10
+        last = BlockRecord(most - 5.0, 1.0, 0.0, 0.0, np.nan, 0.0, 0.0, np.nan, 0b11111)
+        site.service._note(session, Report(session.key, 10, most, last))
+        lies = {
+            "queue": Report(session.key, 10, most + 1.0, last),
+            "last.queue": Report(session.key, 10, most, replace(last, queue=most - 4.0)),
+            "last.arrivals": Report(session.key, 10, most, replace(last, arrivals=0b100000)),
+        }
+        with pytest.raises(MessageError, match="than"):
+            site.service._note(session, lies[field])
+        for task in (*site.devices, site.serving):
+            task.cancel()
+        return site, session
+
+    site, session = run_on_fake_clock(main())
+    assert site.service.ledger.records[9, session.device].arrivals == 0b11111
+
+
+def test_a_stream_without_a_greeting_is_closed():
+    async def main() -> tuple[str, float]:
+        async def nothing() -> AsyncIterator[Report]:
+            await asyncio.Event().wait()
+            yield Report("", 0, 0.0)
+
+        with pytest.raises(Refused) as caught:
+            await anext(MemoryLink(Service(plan_of())).attend(nothing()))
+        return caught.value.code, now()
+
+    code, waited = run_on_fake_clock(main())
+    assert (code, waited) == ("DEADLINE_EXCEEDED", pytest.approx(ARRIVE_S, abs=0.1))
+
+
+def test_a_device_that_is_killed_before_the_run_leaves_its_place():
+    async def main() -> tuple[Service, list[AgentLog]]:
+        service = Service(plan_of())
+        running = asyncio.create_task(service.run())
+        first = asyncio.create_task(Agent(MemoryLink(service)).run())
+        await asyncio.sleep(1.0)
+        assert [session.attending for session in service._sessions] == [True]
+        first.cancel()
+        await asyncio.sleep(0.1)
+        assert list(service._sessions) == []
+        logs = await asyncio.gather(*(Agent(MemoryLink(service)).run() for _ in range(3)))
+        await running
+        return service, list(logs)
+
+    service, logs = run_on_fake_clock(main())
+    assert [log.device for log in logs] == [0, 1, 2]
+    assert len(service.ledger.records) == 3 * BLOCKS
 
 
 def test_a_block_that_has_not_begun_is_refused():

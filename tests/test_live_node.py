@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_site import devices_of, ended, outcomes, secured, serving
+from live_site import devices_of, ended, outcomes, secured
 
 from partway.live.network import small_network
+from partway.live.processes import serving
 from partway.live.tasks import ANSWERED
 
 onnxruntime = pytest.importorskip("onnxruntime")

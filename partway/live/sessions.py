@@ -25,6 +25,7 @@ class Session:
     news       what it has not been told yet, None: that is all
     queues     by block, what it has reported of its queue
     answers    by task, its result, present or future
+    cut        the blocks in which the tasks were cut that it has sent lately
     attending  whether its stream is open            arrived  whether it ever was
     fault      the rule that its stream has broken
     """
@@ -36,6 +37,7 @@ class Session:
     news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue[News | None](MAX_NEWS))
     queues: dict[int, float] = field(default_factory=dict[int, float])
     answers: dict[int, asyncio.Future[InferReply]] = field(default_factory=dict[int, asyncio.Future[InferReply]])
+    cut: set[int] = field(default_factory=set[int])
     attending: bool = False
     arrived: bool = False
     fault: str = ""
@@ -81,11 +83,10 @@ class Sessions:
         """
         old = self._by_key.get(old_key)
         if old is not None and wanted in (None, old.device):
-            number, answers = old.device, old.answers
             self.end(old)
+            made = Session(old.device, secrets.token_hex(16), block, now(), answers=old.answers, cut=old.cut)
         else:
-            number, answers = self._free(wanted), dict[int, asyncio.Future[InferReply]]()
-        made = Session(number, secrets.token_hex(16), block, now(), answers=answers)
+            made = Session(self._free(wanted), secrets.token_hex(16), block, now())
         self._by_key[made.key] = made
         return made
 
