@@ -73,12 +73,16 @@ class Link(Protocol):
 class AgentLog:
     """What a device did: its number, its blocks and its tasks.
 
+    reply   what the server had said when it joined
+    party   the device, with what it has learned
     misses  blocks in which the broadcast that was due was not there
     alone   blocks in which it sent nothing because the server was silent
     late_s  (blocks,) how late each block began [s]
     """
 
     device: int
+    reply: RegisterReply
+    party: DeviceParty
     records: dict[int, BlockRecord]
     tasks: list[TaskLog]
     misses: int
@@ -171,7 +175,7 @@ class Agent:
             tasks.stop()
         with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
             await self._link.leave(LeaveRequest(self._session))
-        return AgentLog(reply.device, records, ended, party.misses, alone, np.array(late))
+        return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late))
 
     def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
         """End a block, whose arrivals join the queue, and report on it."""

@@ -17,7 +17,7 @@ from partway.live.grpc_client import GrpcLink
 from partway.live.grpc_server import GrpcServer
 from partway.live.messages import MessageError, Refused, RegisterReply, RegisterRequest
 from partway.live.plan import LivePlan
-from partway.live.service import Ledger, Service
+from partway.live.service import Service
 from partway.live.workload import Workload
 from partway.measurement.checkpoint import Checkpoint
 from partway.measurement.metrics import BlockMetrics
@@ -63,8 +63,10 @@ async def serve(
     trained: Checkpoint | None = None,
     wait_s: float = 60.0,
     on_listening: Callable[[int], None] = lambda port: None,
-) -> tuple[Ledger, BlockMetrics]:
-    """Run a server until its run ends. Raises OSError where it cannot listen, Refused where nobody joins.
+) -> tuple[Service, BlockMetrics]:
+    """Run a server until its run ends: what it did and learned, and what that cost.
+
+    Raises OSError where it cannot listen, Refused where nobody joins.
 
     trained       what a simulation had learned, with which the server begins
     on_listening  called with the port, once devices can join
@@ -79,7 +81,7 @@ async def serve(
         await asyncio.sleep(0.2)  # the last results are on their way
     finally:
         await server.stop()
-    return ledger, metrics(ledger, plan, service.party.changes, certificate)
+    return service, metrics(ledger, plan, service.party.changes, certificate)
 
 
 async def join(

@@ -16,9 +16,7 @@ def missing() -> list[str]:
 
 def require() -> None:
     """Raise InputError where a package of the extra is missing. Must be called before gRPC is imported."""
-    os.environ.setdefault(
-        "GRPC_VERBOSITY", "NONE"
-    )  # a peer makes it write a line on standard error as often as it likes
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer could make it write as many lines as it likes
     absent = missing()
     if absent:
         raise InputError(f"{', '.join(absent)} not installed: live needs the extra of `pip install 'partway[live]'`")
