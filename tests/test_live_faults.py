@@ -1,6 +1,8 @@
 """What breaks: links, servers and devices, on a clock that skips waiting. Every task still ends, once."""
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -144,12 +146,17 @@ def run(disturb: Callable[[Site], Awaitable[None]]) -> tuple[Site, list[AgentLog
     return run_on_fake_clock(main())
 
 
+def check_tasks(log: AgentLog) -> None:
+    """Every task has ended, once."""
+    numbers = [task.number for task in log.tasks]
+    assert sorted(numbers) == list(range(len(numbers)))
+    assert {task.outcome for task in log.tasks} <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
+    assert all(np.isfinite(task.answered) for task in log.tasks if task.outcome != WAITING)
+
+
 def check_every_task_ends_once(site: Site, logs: list[AgentLog]) -> None:
     for log in logs:
-        numbers = [task.number for task in log.tasks]
-        assert sorted(numbers) == list(range(len(numbers)))
-        assert {task.outcome for task in log.tasks} <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
-        assert all(np.isfinite(task.answered) for task in log.tasks if task.outcome != WAITING)
+        check_tasks(log)
         assert len(log.records) == BLOCKS
     answered = sum(task.outcome == ANSWERED for log in logs for task in log.tasks)
     assert answered <= site.service.ledger.answered <= site.service.ledger.received
@@ -214,6 +221,114 @@ def test_a_device_that_is_killed_is_forgotten_and_harms_nobody():
     assert [log.alone for log in logs] == [[], []]
     assert [log.misses for log in logs] == [0, 0]
     assert len(site.service.ledger.turns) == BLOCKS
+
+
+class Wild(MemoryLink):
+    """A link on which every message takes a time of its own, so that they overtake each other, and may come twice."""
+
+    def __init__(self, service: Service, slowest_s: float, seed: int):
+        super().__init__(service)
+        self._slowest_s, self._rng = slowest_s, random.Random(seed)
+        self.late = 0
+
+    async def infer(self, request: InferRequest, within_s: float) -> InferReply:
+        """Two calls for one task; whichever is answered first counts, and the other one comes later."""
+        calls = [asyncio.create_task(super(Wild, self).infer(request, within_s)) for _ in range(2)]
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        for call in calls:
+            call.add_done_callback(self._count)
+        return done.pop().result()
+
+    async def attend(self, reports: AsyncIterator[Report]) -> AsyncIterator[Any]:
+        """News in any order, every third one again, later."""
+        arrived, arriving = asyncio.Queue[Any](), set[asyncio.Task[None]]()
+
+        async def arrive(news: Any) -> None:
+            await self._carried(b"")
+            arrived.put_nowait(news)
+
+        async def listen() -> None:
+            async for news in super(Wild, self).attend(self._twice(reports)):
+                for _ in range(1 + (self._rng.random() < 1 / 3)):
+                    arriving.add(asyncio.create_task(arrive(news)))
+
+        listening = asyncio.create_task(listen())
+        listening.add_done_callback(lambda _: arrived.put_nowait(None))
+        while (news := await arrived.get()) is not None:
+            yield news
+
+    async def _twice(self, reports: AsyncIterator[Report]) -> AsyncIterator[Report]:
+        async for report in reports:
+            yield report
+            if report.block and self._rng.random() < 1 / 3:
+                yield report
+
+    async def _carried(self, data: bytes) -> bytes:
+        await asyncio.sleep(self._rng.uniform(0, self._slowest_s))
+        return data
+
+    def _count(self, call: "asyncio.Task[InferReply]") -> None:
+        self.late += call.exception() is None
+
+
+@pytest.mark.parametrize("slowest_s", [0.1, 0.45])
+def test_messages_that_overtake_each_other_and_come_twice(slowest_s: float):
+    """Every task is done once, however often it is asked for; nobody has to work alone."""
+
+    async def main() -> tuple[Service, list[AgentLog], int]:
+        service = Service(plan_of())
+        links = [Wild(service, slowest_s, seed) for seed in range(3)]
+        running = asyncio.create_task(service.run())
+        logs = await asyncio.gather(*(Agent(link, request=RegisterRequest(k)).run() for k, link in enumerate(links)))
+        await running
+        return service, list(logs), sum(link.late for link in links)
+
+    service, logs, answers = run_on_fake_clock(main())
+    for log in logs:
+        check_tasks(log)
+        assert log.alone == []
+        assert len(log.records) == BLOCKS
+    sent = [task for log in logs for task in log.tasks if task.outcome in (ANSWERED, FINISHED_HERE)]
+    answered = sum(task.outcome == ANSWERED for task in sent)
+    assert 20 < answered <= service.ledger.received == service.ledger.answered <= len(sent)
+    assert 0 < service.ledger.duplicates <= service.ledger.received
+    assert answered < answers <= 2 * answered  # second answers came, and changed nothing
+    # what arrived when the server had ended its run, the device has finished; its last reports may have come too late
+    assert all(task.outcome == ANSWERED for task in sent if task.sent < (BLOCKS - 1) * BLOCK_S)
+    assert len(service.ledger.records) >= 3 * (BLOCKS - 1)
+    if slowest_s < 0.3:  # two messages and half a block: each broadcast was there when it was due
+        assert [log.misses for log in logs] == [0, 0, 0]
+
+
+def test_answers_that_come_after_the_lease_are_not_used():
+    """The device has finished those tasks itself; the server has done them in vain, and nothing ends twice."""
+
+    class Late(MemoryLink):
+        async def infer(self, request: InferRequest, within_s: float) -> InferReply:
+            asked = asyncio.create_task(super().infer(request, 1e6))
+            await asyncio.sleep(within_s)
+            asked.add_done_callback(lambda call: call.exception())
+            raise Refused("DEADLINE_EXCEEDED", "no answer in time")
+
+    async def main() -> tuple[Service, list[AgentLog]]:
+        service = Service(plan_of())
+        links = [Late(service) if k == 1 else MemoryLink(service) for k in range(3)]
+        running = asyncio.create_task(service.run())
+        logs = await asyncio.gather(*(Agent(link, request=RegisterRequest(k)).run() for k, link in enumerate(links)))
+        await running
+        return service, list(logs)
+
+    service, logs = run_on_fake_clock(main())
+    for log in logs:
+        check_tasks(log)
+    ended = [Counter(task.outcome for task in log.tasks) for log in logs]
+    assert ended[1][ANSWERED] == 0 < ended[1][FINISHED_HERE]
+    assert ended[0][FINISHED_HERE] == ended[2][FINISHED_HERE] == 0
+    sent = sum(one[ANSWERED] + one[FINISHED_HERE] for one in ended)
+    assert ended[0][ANSWERED] + ended[2][ANSWERED] < service.ledger.received <= sent
+    lease_s = 10 * BLOCK_S
+    took = [task.answered - task.sent for task in logs[1].tasks if task.outcome == FINISHED_HERE]
+    assert lease_s <= min(took) <= max(took) < lease_s + 0.01
 
 
 def test_another_device_may_have_the_place_of_one_that_is_gone():

@@ -100,7 +100,7 @@ def synthetic(reply: RegisterReply) -> Workload:
 
 
 class Agent:
-    """One device of a live run."""
+    """One device of a live run. epoch: when block 0 begins by the loop's clock [s], None while that is not known."""
 
     def __init__(
         self,
@@ -124,6 +124,7 @@ class Agent:
         self._named, self._trained = named, trained
         self._outbox = asyncio.Queue[Report]()
         self._session, self._heard, self._one_way_s = "", -1, 0.0
+        self.epoch: float | None = None
 
     async def run(self) -> AgentLog:
         """Join, run all blocks, wait for what is on its way, leave.
@@ -152,6 +153,7 @@ class Agent:
         self, party: DeviceParty, workload: Workload, reply: RegisterReply, first: int, epoch: float
     ) -> AgentLog:
         """All blocks from the first one on."""
+        self.epoch = epoch
         timing = Timing(epoch, reply.constants.numbers["slot_s"], reply.constants.slots)
         within_s = reply.lease_blocks * timing.block_s
         tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s))
