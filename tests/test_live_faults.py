@@ -26,7 +26,7 @@ from partway.live.messages import (
 )
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
-from partway.live.sessions import ARRIVE_S, MAX_NEWS, Session
+from partway.live.sessions import GREET_S, MAX_NEWS, Session
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 from partway.scenario.loading import load
 
@@ -461,7 +461,7 @@ def test_a_stream_without_a_greeting_is_closed():
         return caught.value.code, now()
 
     code, waited = run_on_fake_clock(main())
-    assert (code, waited) == ("DEADLINE_EXCEEDED", pytest.approx(ARRIVE_S, abs=0.1))
+    assert (code, waited) == ("DEADLINE_EXCEEDED", pytest.approx(GREET_S, abs=0.1))
 
 
 def test_a_device_that_is_killed_before_the_run_leaves_its_place():

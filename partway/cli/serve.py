@@ -115,6 +115,9 @@ def run(options: argparse.Namespace) -> None:
             host = options.bind.rpartition(":")[0]
             print(f"listening at {host}:{port} for {plan.devices} devices", file=results(), flush=True)
 
+        def begun(devices: int) -> None:
+            print(f"the run begins with {devices} devices", file=results(), flush=True)
+
         try:
             service, measured = asyncio.run(
                 endpoints.serve(
@@ -127,6 +130,7 @@ def run(options: argparse.Namespace) -> None:
                     trained=checkpoint.read(options.load) if options.load else None,
                     wait_s=options.wait,
                     on_listening=listening,
+                    on_begin=begun,
                 )
             )
         except Refused as why:

@@ -63,6 +63,7 @@ async def serve(
     trained: Checkpoint | None = None,
     wait_s: float = 60.0,
     on_listening: Callable[[int], None] = lambda port: None,
+    on_begin: Callable[[int], None] = lambda devices: None,
 ) -> tuple[Service, BlockMetrics]:
     """Run a server until its run ends: what it did and learned, and what that cost.
 
@@ -70,6 +71,7 @@ async def serve(
 
     trained       what a simulation had learned, with which the server begins
     on_listening  called with the port, once devices can join
+    on_begin      called when the run begins, with the number of devices
     """
     use_precision(plan.precision)
     service = Service(plan, engine, trained)
@@ -77,7 +79,7 @@ async def serve(
     server = GrpcServer(service, token, engine.max_bytes() if engine else 0)
     on_listening(await server.start(address, credentials))
     try:
-        ledger = await service.run(wait_s)
+        ledger = await service.run(wait_s, on_begin)
         await asyncio.sleep(0.2)  # the last results are on their way
     finally:
         await server.stop()

@@ -8,7 +8,7 @@ number says, whenever it arrives.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +35,7 @@ from partway.live.messages import (
 )
 from partway.live.plan import LivePlan
 from partway.live.server import ServerParty, Turn
-from partway.live.sessions import ARRIVE_S, Session, Sessions
+from partway.live.sessions import GREET_S, Session, Sessions
 from partway.live.work import Job, WorkQueue
 from partway.measurement.checkpoint import Checkpoint
 
@@ -106,10 +106,10 @@ class Service:
     async def attend(self, reports: AsyncIterator[Report]) -> AsyncGenerator[News]:
         """A device's stream, whose first message is a greeting that has its session: the news for it."""
         try:
-            async with asyncio.timeout(ARRIVE_S):
+            async with asyncio.timeout(GREET_S):
                 first = await anext(reports, None)
         except TimeoutError:
-            raise Refused("DEADLINE_EXCEEDED", f"no greeting within {ARRIVE_S:g} s") from None
+            raise Refused("DEADLINE_EXCEEDED", f"no greeting within {GREET_S:g} s") from None
         if first is None:
             return
         own = self._sessions.of(first.session)
@@ -164,8 +164,11 @@ class Service:
 
     # The run
 
-    async def run(self, wait_s: float = 60.0) -> Ledger:
-        """Wait until all devices attend, at most so long, then run the blocks. Returns what has happened."""
+    async def run(self, wait_s: float = 60.0, on_begin: Callable[[int], None] = lambda devices: None) -> Ledger:
+        """Wait until all devices attend, at most so long, then run the blocks. Returns what has happened.
+
+        on_begin  called when the run begins, with the number of devices
+        """
         self.party.compile()
         try:
             await asyncio.wait_for(self._full.wait(), wait_s)
@@ -173,6 +176,7 @@ class Service:
             if not any(session.attending for session in self._sessions):
                 raise Refused("DEADLINE_EXCEEDED", f"no device has joined within {wait_s:g} s") from None
         self._epoch = now() + LEAD_S
+        on_begin(len(self._sessions.attending()))
         for session in self._sessions.attending():
             self._welcome(session)
         for block in range(self.plan.blocks):

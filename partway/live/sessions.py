@@ -12,8 +12,11 @@ MAX_NEWS = 64
 """News that wait for a device that does not read; then its session ends."""
 MAX_ANSWERS = 1024
 """Tasks of a device that the server keeps: those that wait, and results for those who ask again."""
-ARRIVE_S = 15.0
-"""How long after it has registered a device may take to open its stream, before another one may have its place."""
+GREET_S = 15.0
+"""How long a stream may last without a greeting."""
+ARRIVE_S = 60.0
+"""How long after it has registered a device may take to open its stream, before another one may have its place: it
+compiles its controller meanwhile."""
 
 
 @dataclass
