@@ -16,7 +16,7 @@ import random
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ import numpy as np
 from fuzz.counts import chosen
 from partway.live import codec, tensors
 from partway.live.documents import tasks_of
+from partway.live.grpc_client import UNWRITTEN
 from partway.live.grpc_server import ATTEND, CONTROL, INFER, INFERENCE, LEAVE, LIVE, REGISTER
 from partway.live.messages import BlockRecord, InferRequest, LeaveRequest, RegisterRequest, Report
 from partway.live.processes import START_S, serving
@@ -313,17 +314,20 @@ async def _called(attack: Attack, channel: Any, rng: random.Random) -> str:
 
 def _named(code: Any, details: str | None) -> str:
     """A status by its name; one of FAULTS with its details."""
+    if details == UNWRITTEN:
+        return "ended before all was written"
     return f"{code.name} ({details})" if code.name in FAULTS else code.name
 
 
 async def _streamed(channel: Any, attack: Attack, data: bytes, greeted: bool) -> str:
     """A stream whose greeting or first report is hostile."""
-    stream = channel.stream_stream(ATTEND)(timeout=0.5)
-    sent = [codec.write_report(Report(attack.session, 0, 0.0)), data] if greeted else [data]
-    with contextlib.suppress(asyncio.InvalidStateError):  # the server has ended it
-        for one in sent:
-            await stream.write(one)
-        await stream.done_writing()
+
+    async def sent() -> AsyncIterator[bytes]:
+        if greeted:
+            yield codec.write_report(Report(attack.session, 0, 0.0))
+        yield data
+
+    stream = channel.stream_stream(ATTEND)(sent(), timeout=0.5)
     async for _ in stream:
         pass
     return _named(await stream.code(), await stream.details())

@@ -8,16 +8,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from live_site import certificates
 
 from partway.errors import InputError
-from partway.live import demo, endpoints
+from partway.live import demo, endpoints, grpc_client
 from partway.live.accounts import metrics, stages
-from partway.live.agent import Agent
+from partway.live.agent import PASSING, Agent
 from partway.live.credentials import Files
-from partway.live.grpc_client import GrpcLink
+from partway.live.grpc_client import UNWRITTEN, GrpcLink
 from partway.live.grpc_server import ATTEND, INFER, MAX_CONTROL_BYTES, REGISTER, GrpcServer
 from partway.live.halves import Halves
 from partway.live.messages import InferRequest, LeaveRequest, Refused, RegisterRequest, Report
@@ -259,6 +260,16 @@ def test_nobody_else_can_connect_without_encryption_and_a_secret(address: str, s
         return
     with pytest.raises(InputError, match="--bind"):
         endpoints.check_address(address, secured)
+
+
+def test_a_stream_that_ends_while_a_report_is_written_may_be_opened_again():
+    """gRPC then says that the error is internal; a device that took it for the server's word would never come back."""
+    lost = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), UNWRITTEN)
+    assert grpc_client._refused(lost).code in PASSING
+    real = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "cannot be computed"
+    )
+    assert grpc_client._refused(real).code not in PASSING
 
 
 def test_a_server_that_is_not_there_is_named():

@@ -27,6 +27,8 @@ CLIENT_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+UNWRITTEN = "Internal error from Core"
+"""What gRPC says, instead of the server's reason, where a stream has ended while a message was being written to it."""
 PROBE_S = 3.0
 """How long a server may take to say that it is there."""
 
@@ -88,4 +90,6 @@ class GrpcLink:
 
 
 def _refused(error: grpc.aio.AioRpcError) -> Refused:
+    if error.details() == UNWRITTEN:
+        return Refused("UNAVAILABLE", "the stream has ended")
     return Refused(error.code().name, error.details() or "no details")
