@@ -24,7 +24,8 @@ from partway.scenario.loading import load
 def test_a_few_hundred_hostile_messages_harm_nobody(tmp_path: Path):
     halves = Halves(write_small_network(tmp_path), "fp16")
     profile = demo.write_network_profile(halves.profile, tmp_path)
-    plan = make_plan(load(demo.scenario_for(halves.profile, profile)), "priced", blocks=12, seed=1)
+    scenario = load(demo.scenario_for(halves.profile, profile))
+    plan = make_plan(scenario, "priced", blocks=12, seed=1, lease_blocks=200)
 
     async def main() -> tuple[Ledger, AgentLog, Counter[str]]:
         service = Service(plan, halves)
@@ -49,7 +50,6 @@ def test_a_few_hundred_hostile_messages_harm_nobody(tmp_path: Path):
     assert hostile.unforeseen(counted) == []
     assert {"INVALID_ARGUMENT", "UNAUTHENTICATED", "UNIMPLEMENTED", "raw: closed"} <= set(counted)
     assert set(Counter(task.outcome for task in log.tasks)) <= {ANSWERED, LOCAL, WAITING}
-    assert log.alone == []
     assert len(log.records) == 12
     assert ledger.received >= ledger.answered >= sum(task.outcome == ANSWERED for task in log.tasks) > 0
 
