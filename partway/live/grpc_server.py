@@ -55,7 +55,7 @@ class GrpcServer:
         self._given = service
         limit = ("grpc.max_receive_message_length", max_bytes + MAX_CONTROL_BYTES)
         self._server: Any = grpc.aio.server(
-            interceptors=(_Doorkeeper(token),) if token else (),
+            interceptors=(_TokenCheck(token),) if token else (),
             options=(*SERVER_OPTIONS, limit),
             maximum_concurrent_rpcs=MAX_CALLS,
         )
@@ -151,7 +151,7 @@ class GrpcServer:
         return b""
 
 
-class _Doorkeeper(grpc.aio.ServerInterceptor):
+class _TokenCheck(grpc.aio.ServerInterceptor):
     """Ends a call that does not bring the token, before its message is read."""
 
     def __init__(self, token: str):
