@@ -375,7 +375,7 @@ class Outcome:
 
     counted             answers by kind       before, after, most  the server's memory [MiB]
     tasks, once         how the tasks of honest devices ended, and whether each did once
-    alone, misses       blocks in which honest devices worked alone, and in which the broadcast that was due was not there
+    alone, misses       blocks in which honest devices worked alone, or lacked the broadcast that was due
     received, answered  tasks at the server   said                 the end of what it wrote on standard error
     """
 
@@ -413,7 +413,7 @@ class Outcome:
             [
                 f"{self.counted.total()} messages in {self.seconds:.0f} s: {answers}",
                 f"server's memory: {self.before:.0f} MiB before, {self.after:.0f} after, {self.most:.0f} at most",
-                f"tasks of {HONEST} honest devices: {ended}; {self.misses} broadcasts too late, {self.alone} blocks alone",
+                f"{HONEST} honest devices: {ended}; {self.misses} broadcasts too late, {self.alone} blocks alone",
                 f"tasks at the server: received {self.received}, answered {self.answered}",
                 f"faults: {'; '.join(self.faults()) or 'none'}",
             ]
