@@ -244,11 +244,12 @@ def test_a_device_that_is_killed(tmp_path: Path):
         victim.kill()
         victim.wait()
         link = GrpcLink(scene.fleet.target)
-        while "free" not in scene.seen:
-            with contextlib.suppress(Refused):
-                await link.register(RegisterRequest(3))
-                scene.seen["free"] = now() - scene.epoch
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(60):
+            while "free" not in scene.seen:
+                with contextlib.suppress(Refused):
+                    await link.register(RegisterRequest(3))
+                    scene.seen["free"] = now() - scene.epoch
+                await asyncio.sleep(0.1)
         await link.close()
 
     def start(fleet: Fleet) -> None:
