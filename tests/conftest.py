@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before Matplotlib is imported by anyone
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as `partway.live.extra.require` does
 
 import jax
 import numpy as np

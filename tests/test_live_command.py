@@ -4,11 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from live_site import ended
 
 from partway.cli.main import main
 from partway.live import extra
 from partway.live.documents import tasks_of
+from partway.live.processes import serving
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 
 
@@ -68,3 +71,24 @@ def test_processes_around_a_real_network_cost_what_the_simulation_costs(
     assert len(document["server"]["metrics"]["device_queue"]) == 40
     cost = next(line.split() for line in said.splitlines() if line.startswith("cost per block"))
     assert float(cost[-1]) == pytest.approx(float(cost[-2]), rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_second_run_begins_with_what_the_first_has_learned(tmp_path: Path):
+    """Server and devices as processes; a file of devices is refused by the server in one line."""
+    files = {name: [tmp_path / f"{name}-{run}.npz" for run in (0, 1)] for name in ("server", "devices")}
+    for run in (0, 1):
+        (tmp_path / str(run)).mkdir()
+        flags = {name: ["--save", str(both[run])] for name, both in files.items()}
+        if run:
+            flags = {name: [*own, "--load", str(files[name][0])] for name, own in flags.items()}
+        with serving(tmp_path / str(run), "--blocks", "12", *flags["server"]) as fleet:
+            fleet.start("devices", "join", fleet.target, "--device", "0", "--count", "4", *flags["devices"])
+            ended(fleet, "server", "devices", within_s=120)
+            assert fleet.document("server")["blocks"] == 12
+    for first, second in files.values():
+        before, after = np.load(first), np.load(second)
+        assert set(before) == set(after)
+        assert all(before[name].shape == after[name].shape for name in before)
+        assert any((before[name] != after[name]).any() for name in before if name != "header")
+    assert main(["serve", "--bind", "127.0.0.1:0", "--load", str(files["devices"][0])]) == 2

@@ -1,7 +1,10 @@
 """What breaks: links, servers and devices, on a clock that skips waiting. Every task still ends, once."""
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
@@ -11,10 +14,19 @@ import pytest
 from partway.live.agent import ALONE_AFTER, Agent, AgentLog
 from partway.live.clock import now, run_on_fake_clock, sleep_until
 from partway.live.memory import MemoryLink
-from partway.live.messages import InferReply, InferRequest, Refused, RegisterReply, RegisterRequest, Report
+from partway.live.messages import (
+    BlockRecord,
+    InferReply,
+    InferRequest,
+    MessageError,
+    Refused,
+    RegisterReply,
+    RegisterRequest,
+    Report,
+)
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
-from partway.live.sessions import MAX_NEWS
+from partway.live.sessions import GREET_S, MAX_NEWS, Session
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 from partway.scenario.loading import load
 
@@ -104,16 +116,20 @@ class Cable:
         return result
 
 
+def plan_of() -> LivePlan:
+    return make_plan(load(SCENARIO), "neurosurgeon", blocks=BLOCKS, precision="float64")
+
+
 class Site:
     """A server and its devices, with a cable each."""
 
     def __init__(self) -> None:
-        self.plan: LivePlan = make_plan(load(SCENARIO), "neurosurgeon", blocks=BLOCKS, precision="float64")
+        self.plan = plan_of()
         self.service = Service(self.plan)
         self.cables = [Cable(self.service) for _ in range(self.plan.devices)]
-        self.agents = [Agent(cable, request=RegisterRequest(k)) for k, cable in enumerate(self.cables)]
+        agents = [Agent(cable, request=RegisterRequest(k)) for k, cable in enumerate(self.cables)]
         self.serving = asyncio.create_task(self.service.run())
-        self.devices = [asyncio.create_task(agent.run()) for agent in self.agents]
+        self.devices = [asyncio.create_task(agent.run()) for agent in agents]
 
     async def logs(self) -> list[AgentLog]:
         logs = list(await asyncio.gather(*(device for device in self.devices if not device.cancelled())))
@@ -130,12 +146,17 @@ def run(disturb: Callable[[Site], Awaitable[None]]) -> tuple[Site, list[AgentLog
     return run_on_fake_clock(main())
 
 
+def check_tasks(log: AgentLog) -> None:
+    """Every task has ended, once."""
+    numbers = [task.number for task in log.tasks]
+    assert sorted(numbers) == list(range(len(numbers)))
+    assert {task.outcome for task in log.tasks} <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
+    assert all(np.isfinite(task.answered) for task in log.tasks if task.outcome != WAITING)
+
+
 def check_every_task_ends_once(site: Site, logs: list[AgentLog]) -> None:
     for log in logs:
-        numbers = [task.number for task in log.tasks]
-        assert sorted(numbers) == list(range(len(numbers)))
-        assert {task.outcome for task in log.tasks} <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
-        assert all(np.isfinite(task.answered) for task in log.tasks if task.outcome != WAITING)
+        check_tasks(log)
         assert len(log.records) == BLOCKS
     answered = sum(task.outcome == ANSWERED for log in logs for task in log.tasks)
     assert answered <= site.service.ledger.answered <= site.service.ledger.received
@@ -202,6 +223,114 @@ def test_a_device_that_is_killed_is_forgotten_and_harms_nobody():
     assert len(site.service.ledger.turns) == BLOCKS
 
 
+class Wild(MemoryLink):
+    """A link on which every message takes a time of its own, so that they overtake each other, and may come twice."""
+
+    def __init__(self, service: Service, slowest_s: float, seed: int):
+        super().__init__(service)
+        self._slowest_s, self._rng = slowest_s, random.Random(seed)
+        self.late = 0
+
+    async def infer(self, request: InferRequest, within_s: float) -> InferReply:
+        """Two calls for one task; whichever is answered first counts, and the other one comes later."""
+        calls = [asyncio.create_task(super(Wild, self).infer(request, within_s)) for _ in range(2)]
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        for call in calls:
+            call.add_done_callback(self._count)
+        return done.pop().result()
+
+    async def attend(self, reports: AsyncIterator[Report]) -> AsyncIterator[Any]:
+        """News in any order, every third one again, later."""
+        arrived, arriving = asyncio.Queue[Any](), set[asyncio.Task[None]]()
+
+        async def arrive(news: Any) -> None:
+            await self._carried(b"")
+            arrived.put_nowait(news)
+
+        async def listen() -> None:
+            async for news in super(Wild, self).attend(self._twice(reports)):
+                for _ in range(1 + (self._rng.random() < 1 / 3)):
+                    arriving.add(asyncio.create_task(arrive(news)))
+
+        listening = asyncio.create_task(listen())
+        listening.add_done_callback(lambda _: arrived.put_nowait(None))
+        while (news := await arrived.get()) is not None:
+            yield news
+
+    async def _twice(self, reports: AsyncIterator[Report]) -> AsyncIterator[Report]:
+        async for report in reports:
+            yield report
+            if report.block and self._rng.random() < 1 / 3:
+                yield report
+
+    async def _carried(self, data: bytes) -> bytes:
+        await asyncio.sleep(self._rng.uniform(0, self._slowest_s))
+        return data
+
+    def _count(self, call: "asyncio.Task[InferReply]") -> None:
+        self.late += call.exception() is None
+
+
+@pytest.mark.parametrize("slowest_s", [0.1, 0.45])
+def test_messages_that_overtake_each_other_and_come_twice(slowest_s: float):
+    """Every task is done once, however often it is asked for; nobody has to work alone."""
+
+    async def main() -> tuple[Service, list[AgentLog], int]:
+        service = Service(plan_of())
+        links = [Wild(service, slowest_s, seed) for seed in range(3)]
+        running = asyncio.create_task(service.run())
+        logs = await asyncio.gather(*(Agent(link, request=RegisterRequest(k)).run() for k, link in enumerate(links)))
+        await running
+        return service, list(logs), sum(link.late for link in links)
+
+    service, logs, answers = run_on_fake_clock(main())
+    for log in logs:
+        check_tasks(log)
+        assert log.alone == []
+        assert len(log.records) == BLOCKS
+    sent = [task for log in logs for task in log.tasks if task.outcome in (ANSWERED, FINISHED_HERE)]
+    answered = sum(task.outcome == ANSWERED for task in sent)
+    assert 20 < answered <= service.ledger.received == service.ledger.answered <= len(sent)
+    assert 0 < service.ledger.duplicates <= service.ledger.received
+    assert answered < answers <= 2 * answered  # second answers came, and changed nothing
+    # what arrived when the server had ended its run, the device has finished; its last reports may have come too late
+    assert all(task.outcome == ANSWERED for task in sent if task.sent < (BLOCKS - 1) * BLOCK_S)
+    assert len(service.ledger.records) >= 3 * (BLOCKS - 1)
+    if slowest_s < 0.3:  # two messages and half a block: each broadcast was there when it was due
+        assert [log.misses for log in logs] == [0, 0, 0]
+
+
+def test_answers_that_come_after_the_lease_are_not_used():
+    """The device has finished those tasks itself; the server has done them in vain, and nothing ends twice."""
+
+    class Late(MemoryLink):
+        async def infer(self, request: InferRequest, within_s: float) -> InferReply:
+            asked = asyncio.create_task(super().infer(request, 1e6))
+            await asyncio.sleep(within_s)
+            asked.add_done_callback(lambda call: call.exception())
+            raise Refused("DEADLINE_EXCEEDED", "no answer in time")
+
+    async def main() -> tuple[Service, list[AgentLog]]:
+        service = Service(plan_of())
+        links = [Late(service) if k == 1 else MemoryLink(service) for k in range(3)]
+        running = asyncio.create_task(service.run())
+        logs = await asyncio.gather(*(Agent(link, request=RegisterRequest(k)).run() for k, link in enumerate(links)))
+        await running
+        return service, list(logs)
+
+    service, logs = run_on_fake_clock(main())
+    for log in logs:
+        check_tasks(log)
+    ended = [Counter(task.outcome for task in log.tasks) for log in logs]
+    assert ended[1][ANSWERED] == 0 < ended[1][FINISHED_HERE]
+    assert ended[0][FINISHED_HERE] == ended[2][FINISHED_HERE] == 0
+    sent = sum(one[ANSWERED] + one[FINISHED_HERE] for one in ended)
+    assert ended[0][ANSWERED] + ended[2][ANSWERED] < service.ledger.received <= sent
+    lease_s = 10 * BLOCK_S
+    took = [task.answered - task.sent for task in logs[1].tasks if task.outcome == FINISHED_HERE]
+    assert lease_s <= min(took) <= max(took) < lease_s + 0.01
+
+
 def test_another_device_may_have_the_place_of_one_that_is_gone():
     async def disturb(site: Site) -> None:
         await sleep_until(CUT_S)
@@ -244,13 +373,21 @@ def test_a_place_that_is_taken_is_not_given_to_another_device():
     assert run_on_fake_clock(main()) == "RESOURCE_EXHAUSTED"
 
 
+def free_block(service: Service, session: Session) -> int:
+    """The last block of which the device has sent no task."""
+    block = service._now()
+    while block in session.cut:
+        block -= 1
+    return block
+
+
 def test_a_task_that_is_asked_for_again_is_done_once():
     async def main() -> tuple[Service, list[InferReply]]:
         site = Site()
         await sleep_until(5.0)
         session = next(iter(site.service._sessions))
         link = MemoryLink(site.service, 0.002)
-        request = InferRequest(session.key, 10_000, int((now() - 0.5) // BLOCK_S), 0.5)
+        request = InferRequest(session.key, 10_000, free_block(site.service, session), 0.5)
         replies = list(await asyncio.gather(*(link.infer(request, 30.0) for _ in range(5))))
         replies.append(await link.infer(request, 30.0))
         for task in (*site.devices, site.serving):
@@ -260,6 +397,90 @@ def test_a_task_that_is_asked_for_again_is_done_once():
     service, replies = run_on_fake_clock(main())
     assert service.ledger.duplicates == 5
     assert len({(reply.task, reply.wait_s, reply.run_s) for reply in replies}) == 1
+
+
+def test_a_device_sends_one_task_per_block_and_none_of_another_time():
+    """A device that lies takes no more of the server than any device may."""
+
+    async def main() -> list[str]:
+        site, reasons = Site(), list[str]()
+        await sleep_until(20.0)
+        session = next(iter(site.service._sessions))
+        block, free = site.service._now(), free_block(site.service, session)
+        asked = [asyncio.create_task(site.service.infer(InferRequest(session.key, 10_000, free, 0.5)))]
+        await asyncio.sleep(0)
+        for wrong in (free, block + 2, block - site.plan.lease_blocks - 3):
+            with pytest.raises(Refused) as caught:
+                await site.service.infer(InferRequest(session.key, 10_001 + wrong, wrong, 0.5))
+            reasons.append(f"{caught.value.code} {caught.value.reason}")
+        for task in (*site.devices, site.serving, *asked):
+            task.cancel()
+        return reasons
+
+    reasons = run_on_fake_clock(main())
+    assert [reason.split()[0] for reason in reasons] == ["INVALID_ARGUMENT"] * 3
+    assert "one is cut per block" in reasons[0]
+    assert "is not now" in reasons[1]
+    assert "is not now" in reasons[2]
+
+
+@pytest.mark.parametrize("field", ["queue", "last.queue", "last.arrivals"])
+def test_a_device_cannot_report_more_than_has_happened(field: str):
+    """Five slots in a block: at most 50 tasks after ten blocks. Its session stays, its stream ends with the reason."""
+
+    async def main() -> tuple[Site, Session]:
+        site = Site()
+        await sleep_until(11 * BLOCK_S)
+        session = next(iter(site.service._sessions))
+        most = site.plan.slots * 10
+        last = BlockRecord(most - 5.0, 1.0, 0.0, 0.0, np.nan, 0.0, 0.0, np.nan, 0b11111)
+        site.service._note(session, Report(session.key, 10, most, last))
+        lies = {
+            "queue": Report(session.key, 10, most + 1.0, last),
+            "last.queue": Report(session.key, 10, most, replace(last, queue=most - 4.0)),
+            "last.arrivals": Report(session.key, 10, most, replace(last, arrivals=0b100000)),
+        }
+        with pytest.raises(MessageError, match="than"):
+            site.service._note(session, lies[field])
+        for task in (*site.devices, site.serving):
+            task.cancel()
+        return site, session
+
+    site, session = run_on_fake_clock(main())
+    assert site.service.ledger.records[9, session.device].arrivals == 0b11111
+
+
+def test_a_stream_without_a_greeting_is_closed():
+    async def main() -> tuple[str, float]:
+        async def nothing() -> AsyncIterator[Report]:
+            await asyncio.Event().wait()
+            yield Report("", 0, 0.0)
+
+        with pytest.raises(Refused) as caught:
+            await anext(MemoryLink(Service(plan_of())).attend(nothing()))
+        return caught.value.code, now()
+
+    code, waited = run_on_fake_clock(main())
+    assert (code, waited) == ("DEADLINE_EXCEEDED", pytest.approx(GREET_S, abs=0.1))
+
+
+def test_a_device_that_is_killed_before_the_run_leaves_its_place():
+    async def main() -> tuple[Service, list[AgentLog]]:
+        service = Service(plan_of())
+        running = asyncio.create_task(service.run())
+        first = asyncio.create_task(Agent(MemoryLink(service)).run())
+        await asyncio.sleep(1.0)
+        assert [session.attending for session in service._sessions] == [True]
+        first.cancel()
+        await asyncio.sleep(0.1)
+        assert list(service._sessions) == []
+        logs = await asyncio.gather(*(Agent(MemoryLink(service)).run() for _ in range(3)))
+        await running
+        return service, list(logs)
+
+    service, logs = run_on_fake_clock(main())
+    assert [log.device for log in logs] == [0, 1, 2]
+    assert len(service.ledger.records) == 3 * BLOCKS
 
 
 def test_a_block_that_has_not_begun_is_refused():

@@ -3,21 +3,22 @@
 import asyncio
 import contextlib
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from live_site import certificates
 
 from partway.errors import InputError
-from partway.live import demo, endpoints
+from partway.live import demo, endpoints, grpc_client
 from partway.live.accounts import metrics, stages
-from partway.live.agent import Agent
+from partway.live.agent import PASSING, Agent
 from partway.live.credentials import Files
-from partway.live.grpc_client import GrpcLink
+from partway.live.grpc_client import UNWRITTEN, GrpcLink
 from partway.live.grpc_server import ATTEND, INFER, MAX_CONTROL_BYTES, REGISTER, GrpcServer
 from partway.live.halves import Halves
 from partway.live.messages import InferRequest, LeaveRequest, Refused, RegisterRequest, Report
@@ -180,23 +181,6 @@ def test_a_task_that_is_sent_twice_is_done_once(network: tuple[Path, Halves, Liv
         np.testing.assert_allclose(answer.outputs["scores"], expected, atol=1e-2)
 
 
-def certificates(folder: Path) -> None:
-    """A CA, and what it has signed for a server at localhost and for a device: NAME.pem and NAME.key."""
-    extensions = {"server": "subjectAltName=DNS:localhost,IP:127.0.0.1", "device": "subjectAltName=DNS:device"}
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for ca in ("ca", "stranger"):
-        openssl("req", "-x509", *key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN={ca}")
-    for name, extension in extensions.items():
-        (folder / f"{name}.ext").write_text(extension)
-        openssl("req", "-new", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 def test_only_a_device_that_the_ca_has_signed_can_speak(tmp_path: Path, network: tuple[Path, Halves, LivePlan]):
     certificates(tmp_path)
@@ -276,6 +260,16 @@ def test_nobody_else_can_connect_without_encryption_and_a_secret(address: str, s
         return
     with pytest.raises(InputError, match="--bind"):
         endpoints.check_address(address, secured)
+
+
+def test_a_stream_that_ends_while_a_report_is_written_may_be_opened_again():
+    """gRPC then says that the error is internal; a device that took it for the server's word would never come back."""
+    lost = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), UNWRITTEN)
+    assert grpc_client._refused(lost).code in PASSING
+    real = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "cannot be computed"
+    )
+    assert grpc_client._refused(real).code not in PASSING
 
 
 def test_a_server_that_is_not_there_is_named():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from partway.errors import InputError
 from partway.live import codec, tensors
+from partway.live.checks import MOST
 from partway.live.messages import (
     BlockRecord,
     BroadcastNews,
@@ -41,7 +42,31 @@ READERS: list[Callable[[bytes], Any]] = [
     *(codec.read_register, codec.read_registered, codec.read_report, codec.read_news, codec.read_leave),
     *(tensors.read_infer, tensors.read_inferred),
 ]
-finite = st.floats(allow_nan=False, allow_infinity=False)
+CONSTANTS = DeviceConstants(
+    numbers={**dict.fromkeys(codec.NUMBERS, 0.5), "tx_power_max_w": math.inf},
+    share=np.array([0.0, 0.5, 1.0]),
+    bits=np.array([0.0, 1e6, 2e6]),
+    feasible=np.array([True, True, False]),
+    proportional=False,
+    bits_per_task=0.0,
+    laws="table",
+    slots=5,
+    max_tasks_per_block=3,
+    objective="average",
+)
+POLICY = Policy("priced", {"decay": 0.7, "states": 16}, "priced", 5, "float32", ("price",))
+TASK = {"a": np.zeros((2, 3), np.float16), "b": np.zeros((), np.int64)}
+WHOLE = [
+    codec.write_register(RegisterRequest(1, "0" * 64, "1" * 64, session="key")),
+    codec.write_registered(RegisterReply(1, "key", CONSTANTS, POLICY, 2**30, 100, 2, 10, "a", "b")),
+    codec.write_report(REPORT),
+    codec.write_news(BroadcastNews(5, {"price": 0.5, "share": 0.25}, 15)),
+    codec.write_leave(LeaveRequest("key")),
+    tensors.write_infer(InferRequest("key", 5, 9, 0.75, "cut-2", TASK)),
+    tensors.write_inferred(InferReply(5, 0.1, 0.2, TASK), "cut-2"),
+]
+"""A valid message for each of the readers."""
+finite = st.floats(-MOST, MOST)
 names = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=20)
 
 
@@ -56,7 +81,7 @@ def test_a_report_is_read_as_it_was_written(last: BlockRecord | None):
     assert same(codec.read_report(codec.write_report(report)), report)
 
 
-@given(finite, st.floats(0, 1e300), st.integers(0, 2**32 - 1))
+@given(finite, st.floats(0, MOST), st.integers(0, 2**32 - 1))
 def test_news_are_read_as_they_were_written(price: float, backlog: float, block: int):
     news = BroadcastNews(block, {"price": price, "backlog": backlog}, block + 10)
     assert codec.read_news(codec.write_news(news)) == news
@@ -150,6 +175,7 @@ def report_with(**changes: Any) -> bytes:
         ("gain", -1.0, "gain must be"),
         ("gain", math.nan, "gain must be"),
         ("gain", math.inf, "gain must be"),
+        ("gain", 5e-324, "gain must be"),  # 0 in single precision
         ("queue", math.nan, "queue must be"),
         ("queue", -1.0, "queue must be"),
         ("queue", 0.5, "whole number"),
@@ -159,6 +185,7 @@ def report_with(**changes: Any) -> bytes:
         ("offload", math.nan, "offload must be"),
         ("energy_j", math.nan, "energy_j must be"),
         ("energy_j", -1.0, "energy_j must be"),
+        ("energy_j", 1e300, "energy_j must be"),  # infinite in single precision
         ("power_w", math.inf, "power_w must be"),
         ("relative_change", -1.0, "relative_change"),
         ("block", 2**33, "block must be"),
@@ -174,7 +201,14 @@ def test_a_report_that_would_spoil_a_memory_is_refused(field: str, value: Any, w
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("price", math.nan), ("price", math.inf), ("backlog", -1.0), ("share", math.nan), ("service_rate", -0.1)],
+    [
+        ("price", math.nan),
+        ("price", math.inf),
+        ("price", -1e300),
+        ("backlog", -1.0),
+        ("share", math.nan),
+        ("service_rate", -0.1),
+    ],
 )
 def test_a_broadcast_that_would_spoil_a_memory_is_refused(field: str, value: float):
     news = wire.News(broadcast=wire.Broadcast(block=3, **{field: value}))
@@ -222,6 +256,25 @@ def test_any_bytes_are_read_or_refused(reader: Callable[[bytes], Any], data: byt
     """Nothing but MessageError is raised, whatever arrives."""
     with contextlib.suppress(MessageError):
         reader(data)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A message with bytes changed, removed, repeated or added."""
+    body = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        at, more = draw(st.integers(0, len(body))), draw(st.binary(max_size=12))
+        end = at + draw(st.sampled_from([0, len(more), 30]))
+        body[at:end] = draw(st.sampled_from([more, bytes(body[:40])]))
+    return bytes(body)
+
+
+@pytest.mark.parametrize(("reader", "whole"), [(reader, whole) for reader, whole in zip(READERS, WHOLE, strict=True)])
+@given(st.data())
+def test_a_damaged_message_is_read_or_refused(reader: Callable[[bytes], Any], whole: bytes, data: st.DataObject):
+    reader(whole)
+    with contextlib.suppress(MessageError):
+        reader(data.draw(mutated(whole)))
 
 
 @given(st.data())

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+from partway.cli.main import build_parser
+from partway.cli.run import run as run_command
 from partway.errors import InputError
 from partway.experiments.checkpoint import save
 from partway.experiments.comparison import make_plan as make_comparison
@@ -18,10 +20,11 @@ from partway.live.accounts import metrics, stages
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock
 from partway.live.device import DeviceParty
-from partway.live.memories import run_of
+from partway.live.memories import origin_of, run_of, save_devices, save_server
 from partway.live.memory import MemoryLink
 from partway.live.messages import RegisterRequest
 from partway.live.plan import LivePlan, make_plan
+from partway.live.server import ServerParty
 from partway.live.service import Service
 from partway.live.tasks import ANSWERED, LOCAL
 from partway.measurement.checkpoint import read
@@ -227,3 +230,50 @@ def test_parties_begin_with_what_a_simulation_has_learned(scheme: str, tmp_path:
         Service(plan_of("neurosurgeon"), trained=trained)
     with pytest.raises(InputError, match="trained with 4 devices"):
         run_of(trained, scheme, 5, SEED)
+
+
+def memories_of(party: DeviceParty | ServerParty) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(party.state)]
+
+
+@pytest.mark.parametrize("scheme", ["priced", "parametric"])
+def test_parties_begin_with_what_a_live_run_has_learned(scheme: str, tmp_path: Path):
+    """The server, and two processes with two devices each: memories bit for bit, none in another's place."""
+    plan, service, logs = live(scheme, blocks=40)
+    origin = origin_of(scheme, SEED, 40, "float64", 4)
+    by_number = {log.device: log.party for log in logs}
+    save_server(tmp_path / "server.npz", origin, service.party.state)
+    for numbers in ((0, 1), (2, 3)):
+        save_devices(tmp_path / f"{numbers[0]}.npz", origin, {k: by_number[k].learned for k in numbers})
+
+    again = Service(plan, trained=read(tmp_path / "server.npz"))
+    assert memories_of(again.party)
+    for mine, theirs in zip(memories_of(again.party), memories_of(service.party), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+    async def joined(number: int, file: str) -> DeviceParty:
+        agent = Agent(MemoryLink(Service(plan)), trained=read(tmp_path / file))
+        reply = await agent._register(RegisterRequest(number))
+        return agent._made(reply, synthetic(reply))
+
+    party = run_on_fake_clock(joined(3, "2.npz"))
+    for mine, theirs in zip(memories_of(party), memories_of(by_number[3]), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    others = memories_of(by_number[2])
+    assert any((mine != other).any() for mine, other in zip(memories_of(party), others, strict=True))
+    if scheme == "parametric":
+        np.testing.assert_array_equal(party._controller.mu, by_number[3]._controller.mu)
+    with pytest.raises(InputError, match=r"holds device 0, 1, and this is device 3; name it with --device"):
+        run_on_fake_clock(joined(3, "0.npz"))
+    with pytest.raises(InputError, match="holds the server, and this is device 3"):
+        run_on_fake_clock(joined(3, "server.npz"))
+    with pytest.raises(InputError, match="holds device 0, 1, and this is the server"):
+        Service(plan, trained=read(tmp_path / "0.npz"))
+
+
+def test_a_simulation_does_not_continue_from_a_part_of_a_live_run(tmp_path: Path):
+    plan, service, _ = live("priced", blocks=40)
+    origin = origin_of("priced", SEED, 40, "float64", 4, plan.scenario.to_toml())
+    save_server(tmp_path / "server.npz", origin, service.party.state)
+    with pytest.raises(InputError, match="`partway serve` and `join` load it"):
+        run_command(build_parser().parse_args(["run", "--load", str(tmp_path / "server.npz")]))

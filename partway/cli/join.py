@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--count", type=whole_number, default=1, metavar="N", help="devices in this process (default: 1)"
     )
     group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
-    serve.add_load(parser)
+    serve.add_learned(parser)
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--tls-ca", type=Path, metavar="FILE", help="the CA that has signed the server's certificate, PEM"
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     extra.require()
     from partway.cli import output
     from partway.cli.main import cache_compiled_programs
-    from partway.live import documents, endpoints
+    from partway.live import documents, endpoints, memories
     from partway.live.credentials import Files
     from partway.live.halves import Halves
     from partway.live.messages import RegisterRequest
@@ -64,7 +65,11 @@ def run(options: argparse.Namespace) -> None:
     whole("--count", options.count, 1, MAX_COUNT)
     cache_compiled_programs(own_process=True)
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
-    with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
+    with (
+        output.destinations(options) as places,
+        output.checkpoint_file(options) as learned,
+        tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
+    ):
         model = write_small_network(Path(folder)) if options.model is None else options.model
         halves = Halves(model, "fp16", seed=options.device or 0)
         logs = asyncio.run(
@@ -86,5 +91,12 @@ def run(options: argparse.Namespace) -> None:
 
             console.print(joined_table(document))
 
+        def save(path: Path) -> None:
+            reply, policy = logs[0].reply, logs[0].reply.policy
+            blocks, fleet = max(len(log.records) for log in logs), int(reply.constants.numbers["fleet_size"])
+            origin = memories.origin_of(policy.scheme, policy.seed, max(blocks, 1), policy.precision, fleet)
+            memories.save_devices(path, origin, {log.device: log.party.learned for log in logs})
+
         text = json.dumps(document) + "\n"
-        output.finish(options, lambda: text, show, places.steps(lambda: text, lambda _: None))
+        saving = [partial(learned.fill, save)] if learned else []
+        output.finish(options, lambda: text, show, [*saving, *places.steps(lambda: text, lambda _: None)])

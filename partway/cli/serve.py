@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ EXAMPLES = {
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway serve`."""
     add_run(parser)
-    add_load(parser)
+    add_learned(parser)
     group = parser.add_argument_group("connections")
     group.add_argument(
         "--bind", default="127.0.0.1:7070", metavar="HOST:PORT", help="where to listen (default: 127.0.0.1:7070)"
@@ -69,9 +70,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_load(parser: argparse.ArgumentParser) -> None:
-    """--load."""
-    parser.add_argument("--load", metavar="FILE", help="begin with controllers of `partway run --save FILE`")
+def add_learned(parser: argparse.ArgumentParser) -> None:
+    """--load and --save."""
+    parser.add_argument(
+        "--load", metavar="FILE", help="begin with what `partway run --save FILE`, or this, has learned"
+    )
+    parser.add_argument("--save", metavar="FILE", help="save what was learned to this .npz file at the end")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
     extra.require()
     from partway.cli import output
     from partway.experiments.preparation import bound_of
-    from partway.live import documents, endpoints
+    from partway.live import documents, endpoints, memories
     from partway.live.credentials import Files
     from partway.live.messages import Refused
     from partway.measurement import checkpoint
@@ -97,7 +101,11 @@ def run(options: argparse.Namespace) -> None:
         options.bind, credentials is not None and (token != "" or options.tls_client_ca is not None)
     )
     endpoints.use_precision(options.precision)
-    with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
+    with (
+        output.destinations(options) as places,
+        output.checkpoint_file(options) as learned,
+        tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
+    ):
         with working("preparing the network and the bound", terminal(errors=True)) as say:
             plan, halves = prepared(options, Path(folder))
             bound = bound_of(plan.world, say)
@@ -107,8 +115,11 @@ def run(options: argparse.Namespace) -> None:
             host = options.bind.rpartition(":")[0]
             print(f"listening at {host}:{port} for {plan.devices} devices", file=results(), flush=True)
 
+        def begun(devices: int) -> None:
+            print(f"the run begins with {devices} devices", file=results(), flush=True)
+
         try:
-            ledger, measured = asyncio.run(
+            service, measured = asyncio.run(
                 endpoints.serve(
                     plan,
                     halves,
@@ -119,6 +130,7 @@ def run(options: argparse.Namespace) -> None:
                     trained=checkpoint.read(options.load) if options.load else None,
                     wait_s=options.wait,
                     on_listening=listening,
+                    on_begin=begun,
                 )
             )
         except Refused as why:
@@ -126,19 +138,20 @@ def run(options: argparse.Namespace) -> None:
         except OSError as error:
             raise InputError(f"--bind {options.bind}: {error}") from None
         value, reason = (None, bound) if isinstance(bound, str) else (bound.value, "")
-        document = documents.of_server(plan, ledger, measured, value, reason)
+        document = documents.of_server(plan, service.ledger, measured, value, reason)
 
         def show(console: Any) -> None:
             from partway.live.report import served_table
 
             console.print(served_table(document))
 
-        output.finish(
-            options,
-            lambda: json.dumps(document) + "\n",
-            show,
-            places.steps(lambda: json.dumps(document), lambda _: None),
-        )
+        def save(path: Path) -> None:
+            run = (plan.scheme, plan.seed, plan.blocks, plan.precision, plan.devices, plan.scenario.to_toml())
+            memories.save_server(path, memories.origin_of(*run), service.party.state)
+
+        text = json.dumps(document) + "\n"
+        saving = [partial(learned.fill, save)] if learned else []
+        output.finish(options, lambda: text, show, [*saving, *places.steps(lambda: text, lambda _: None)])
 
 
 def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halves]":

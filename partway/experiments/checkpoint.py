@@ -41,12 +41,16 @@ def save(path: Path, plan: Plan, run: Run, before: int = 0) -> None:
         switches=_switches(run.pair),
         versions=versions(),
     )
-    write(path, header, {"pair": run.pair, "carry": run.carry})
+    write(
+        path, header, {name: np.asarray(words_of(leaf)) for name, leaf in named({"pair": run.pair, "carry": run.carry})}
+    )
 
 
 def check(checkpoint: Checkpoint, plan: Plan) -> None:
     """Raise InputError if a check made before anything runs shows that the plan cannot continue from the file."""
     header, given = checkpoint.header, checkpoint.given
+    if header.holds is not None:
+        raise InputError(f"{given}: holds what a part of a live run has learned; `partway serve` and `join` load it")
     asked = {
         "--schemes": (" ".join(plan.schemes), header.scheme),
         "--server": (plan.server or "", header.server or ""),

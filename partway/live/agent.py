@@ -73,12 +73,16 @@ class Link(Protocol):
 class AgentLog:
     """What a device did: its number, its blocks and its tasks.
 
+    reply   what the server had said when it joined
+    party   the device, with what it has learned
     misses  blocks in which the broadcast that was due was not there
     alone   blocks in which it sent nothing because the server was silent
     late_s  (blocks,) how late each block began [s]
     """
 
     device: int
+    reply: RegisterReply
+    party: DeviceParty
     records: dict[int, BlockRecord]
     tasks: list[TaskLog]
     misses: int
@@ -96,7 +100,7 @@ def synthetic(reply: RegisterReply) -> Workload:
 
 
 class Agent:
-    """One device of a live run."""
+    """One device of a live run. epoch: when block 0 begins by the loop's clock [s], None while that is not known."""
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class Agent:
         self._named, self._trained = named, trained
         self._outbox = asyncio.Queue[Report]()
         self._session, self._heard, self._one_way_s = "", -1, 0.0
+        self.epoch: float | None = None
 
     async def run(self) -> AgentLog:
         """Join, run all blocks, wait for what is on its way, leave.
@@ -148,6 +153,7 @@ class Agent:
         self, party: DeviceParty, workload: Workload, reply: RegisterReply, first: int, epoch: float
     ) -> AgentLog:
         """All blocks from the first one on."""
+        self.epoch = epoch
         timing = Timing(epoch, reply.constants.numbers["slot_s"], reply.constants.slots)
         within_s = reply.lease_blocks * timing.block_s
         tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s))
@@ -171,7 +177,7 @@ class Agent:
             tasks.stop()
         with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
             await self._link.leave(LeaveRequest(self._session))
-        return AgentLog(reply.device, records, ended, party.misses, alone, np.array(late))
+        return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late))
 
     def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
         """End a block, whose arrivals join the queue, and report on it."""

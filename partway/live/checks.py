@@ -7,6 +7,8 @@ from partway.live.messages import MessageError
 
 MAX_NAME = 200
 """Characters of a name, a session or a hash."""
+LEAST, MOST = 1e-30, 1e30
+"""Of numbers: products of a few of them are neither 0 nor infinite, in single precision either."""
 MAX_BLOCK = 2**32 - 1
 """Random numbers depend on the number of the block, which has 32 bits."""
 
@@ -17,7 +19,7 @@ def check(condition: bool, what: str) -> None:
         raise MessageError(what)
 
 
-def number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
+def number(name: str, value: float, low: float = -MOST, high: float = MOST) -> float:
     """A finite number from `low` to `high`."""
     check(math.isfinite(value) and low <= value <= high, f"{name} must be a number from {low:g} to {high:g}")
     return value

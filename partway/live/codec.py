@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from partway.live.checks import MAX_BLOCK, check, number, parsed, printable, whole
+from partway.live.checks import LEAST, MAX_BLOCK, MOST, check, number, parsed, printable, whole
 from partway.live.messages import (
     BlockRecord,
     BroadcastNews,
@@ -129,7 +129,7 @@ def read_registered(data: bytes) -> RegisterReply:
 
 
 NUMBERS = {
-    **dict.fromkeys(("capacity", "mean_gain", "snr_gap", "bandwidth_hz", "slot_s", "fleet_size"), math.ulp(0.0)),
+    **dict.fromkeys(("capacity", "mean_gain", "snr_gap", "bandwidth_hz", "slot_s", "fleet_size"), LEAST),
     **dict.fromkeys(("energy_coef", "queue_weight", "energy_weight", "server_work", "discount"), 0.0),
 }
 """The numbers of a device's record, but for the limit on power, and the least that each may be."""
@@ -137,12 +137,12 @@ NUMBERS = {
 
 def _constants(given: Any) -> DeviceConstants:
     task, limit = given.task, given.tx_power_max_w
-    check(limit > 0, "tx_power_max_w must be above 0")
+    check(limit >= LEAST, f"tx_power_max_w must be at least {LEAST:g}")
     share, bits = np.array(task.share, np.float64), np.array(task.bits, np.float64)
     feasible = np.array(task.feasible, bool)
     check(0 < len(share) <= MAX_WIDTH and len(share) == len(bits) == len(feasible), "a task's cuts must be complete")
     check(bool(np.isfinite(share).all() and (share >= 0).all() and (share <= 1).all()), "share must be from 0 to 1")
-    check(bool(np.isfinite(bits).all() and (bits >= 0).all()), "bits must be at least 0")
+    check(bool((bits >= 0).all() and (bits <= MOST).all()), f"bits must be from 0 to {MOST:g}")
     check(task.laws in LAWS, f"laws must be one of {', '.join(sorted(LAWS))}")
     check(given.objective in ("average", "discounted"), "objective must be average or discounted")
     numbers = {name: number(name, getattr(given, name), low) for name, low in NUMBERS.items()}
@@ -230,7 +230,7 @@ def _block_record(given: Any) -> BlockRecord:
     check(started <= queue, "started must be at most the tasks that waited")
     return BlockRecord(
         queue=queue,
-        gain=number("gain", given.gain, math.ulp(0.0)),
+        gain=number("gain", given.gain, LEAST),
         started=started,
         offload=number("offload", given.offload, 0.0, min(1.0, started)),
         commanded_w=number("commanded_w", given.commanded_w, 0.0) if given.HasField("commanded_w") else math.nan,
@@ -260,7 +260,7 @@ def read_news(data: bytes) -> News:
     sent = given.broadcast
     values = {name: getattr(sent, name) for name in BROADCAST_NUMBERS if sent.HasField(name)}
     for name, value in values.items():
-        number(name, value, -math.inf if name == "price" else 0.0)
+        number(name, value, -MOST if name == "price" else 0.0)
     return BroadcastNews(
         block=whole("block", sent.block, MAX_BLOCK),
         values=values,

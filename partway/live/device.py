@@ -148,6 +148,11 @@ class DeviceParty:
             checkpoint, run, int(self._number), self._controller, self._state
         )
 
+    @property
+    def learned(self) -> tuple[DeviceController, ControllerState]:
+        """The controller and what it remembers."""
+        return self._controller, self._state
+
     def compile(self) -> None:
         """Compile what a block needs: the first one would otherwise begin late."""
         block, state, view, misses = self.block, self._state, self._view, self.misses

@@ -17,7 +17,7 @@ from partway.live.grpc_client import GrpcLink
 from partway.live.grpc_server import GrpcServer
 from partway.live.messages import MessageError, Refused, RegisterReply, RegisterRequest
 from partway.live.plan import LivePlan
-from partway.live.service import Ledger, Service
+from partway.live.service import Service
 from partway.live.workload import Workload
 from partway.measurement.checkpoint import Checkpoint
 from partway.measurement.metrics import BlockMetrics
@@ -63,11 +63,15 @@ async def serve(
     trained: Checkpoint | None = None,
     wait_s: float = 60.0,
     on_listening: Callable[[int], None] = lambda port: None,
-) -> tuple[Ledger, BlockMetrics]:
-    """Run a server until its run ends. Raises OSError where it cannot listen, Refused where nobody joins.
+    on_begin: Callable[[int], None] = lambda devices: None,
+) -> tuple[Service, BlockMetrics]:
+    """Run a server until its run ends: what it did and learned, and what that cost.
+
+    Raises OSError where it cannot listen, Refused where nobody joins.
 
     trained       what a simulation had learned, with which the server begins
     on_listening  called with the port, once devices can join
+    on_begin      called when the run begins, with the number of devices
     """
     use_precision(plan.precision)
     service = Service(plan, engine, trained)
@@ -75,11 +79,11 @@ async def serve(
     server = GrpcServer(service, token, engine.max_bytes() if engine else 0)
     on_listening(await server.start(address, credentials))
     try:
-        ledger = await service.run(wait_s)
+        ledger = await service.run(wait_s, on_begin)
         await asyncio.sleep(0.2)  # the last results are on their way
     finally:
         await server.stop()
-    return ledger, metrics(ledger, plan, service.party.changes, certificate)
+    return service, metrics(ledger, plan, service.party.changes, certificate)
 
 
 async def join(

@@ -21,11 +21,14 @@ from partway.live.messages import (
 
 CLIENT_OPTIONS = (
     *OPTIONS,
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own: one carries a limited number of streams
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 200),  # a device tries again by itself, less and less often
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+UNWRITTEN = "Internal error from Core"
+"""What gRPC says, instead of the server's reason, where a stream has ended while a message was being written to it."""
 PROBE_S = 3.0
 """How long a server may take to say that it is there."""
 
@@ -87,4 +90,6 @@ class GrpcLink:
 
 
 def _refused(error: grpc.aio.AioRpcError) -> Refused:
+    if error.details() == UNWRITTEN:
+        return Refused("UNAVAILABLE", "the stream has ended")
     return Refused(error.code().name, error.details() or "no details")

@@ -30,6 +30,7 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: 60 KiB could become 60 MiB before they are looked at
 )
 SERVER_OPTIONS = (
     *OPTIONS,
@@ -51,9 +52,13 @@ class GrpcServer:
     """
 
     def __init__(self, service: Service | None, token: str = "", max_bytes: int = MAX_MESSAGE_BYTES):
-        self._given, self._token = service, token
+        self._given = service
         limit = ("grpc.max_receive_message_length", max_bytes + MAX_CONTROL_BYTES)
-        self._server: Any = grpc.aio.server(options=(*SERVER_OPTIONS, limit), maximum_concurrent_rpcs=MAX_CALLS)
+        self._server: Any = grpc.aio.server(
+            interceptors=(_TokenCheck(token),) if token else (),
+            options=(*SERVER_OPTIONS, limit),
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
         control: dict[str, Any] = {
             "Register": grpc.unary_unary_rpc_method_handler(self._register),
             "Attend": grpc.stream_stream_rpc_method_handler(self._attend),
@@ -112,13 +117,11 @@ class GrpcServer:
         return await self._answered(context, answer)
 
     async def _live(self, data: bytes, context: Any) -> bytes:
-        del data
-        await self._admit(context)
+        del data, context
         return inference.ServerLiveResponse(live=True).SerializeToString()
 
     async def _ready(self, data: bytes, context: Any) -> bytes:
-        del data
-        await self._admit(context)
+        del data, context
         return inference.ServerReadyResponse(ready=True).SerializeToString()
 
     async def _model_ready(self, data: bytes, context: Any) -> bytes:
@@ -133,7 +136,6 @@ class GrpcServer:
             async for data in messages:
                 yield codec.read_report(data)
 
-        await self._admit(context)
         try:
             async with contextlib.aclosing(self._service.attend(reports())) as stream:
                 async for news in stream:
@@ -142,20 +144,30 @@ class GrpcServer:
             await _abort(context, error)
 
     async def _answered(self, context: Any, answer: Callable[[], Awaitable[bytes]]) -> bytes:
-        await self._admit(context)
         try:
             return await answer()
         except (Refused, MessageError) as error:
             await _abort(context, error)
         return b""
 
-    async def _admit(self, context: Any) -> None:
-        """End a call that does not bring the token."""
-        if not self._token:
-            return
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        if not hmac.compare_digest(str(given).encode(), f"Bearer {self._token}".encode()):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing or wrong")
+
+class _TokenCheck(grpc.aio.ServerInterceptor):
+    """Ends a call that does not bring the token, before its message is read."""
+
+    def __init__(self, token: str):
+        self._expected = f"Bearer {token}".encode()
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The handler of the call, or one that refuses it."""
+        given = dict(handler_call_details.invocation_metadata or ()).get("authorization", "")
+        if hmac.compare_digest(str(given).encode(), self._expected):
+            return await continuation(handler_call_details)
+        return grpc.stream_stream_rpc_method_handler(_refuse)  # of all kinds the one that reads nothing by itself
+
+
+async def _refuse(messages: Any, context: Any) -> None:
+    del messages
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing or wrong")
 
 
 async def _abort(context: Any, error: Refused | MessageError) -> None:

@@ -1,5 +1,7 @@
-"""What a simulation has learned, taken out of its checkpoint for one party."""
+"""What has been learned, as files: a simulation's for one party, or what the parties of a live run leave."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -7,10 +9,13 @@ import numpy as np
 
 from partway.controllers.base import ControllerState, DeviceController
 from partway.errors import InputError, shorten, shown
-from partway.measurement.checkpoint import Checkpoint, is_key, restored, words_of
+from partway.measurement.checkpoint import Checkpoint, Header, is_key, named, restored, words_of, write
+from partway.provenance import versions
 from partway.schemes import settable
 
 T = TypeVar("T")
+DEVICE, DEVICES, SERVER = "['pair'].device", "['carry'].device_state", "['carry'].server_state"
+"""Where a file has the devices' controller, their memories, the devices' axis last, and the server's memory."""
 
 
 def run_of(checkpoint: Checkpoint, scheme: str, devices: int, seed: int) -> int:
@@ -31,18 +36,63 @@ def of_device(
 ) -> tuple[DeviceController, ControllerState]:
     """A device's controller and memory as they were after a run; hyperparameters stay those that are given.
 
-    Raises InputError where the file has other tables.
+    Raises InputError where the file has other tables, or not this device.
     """
-    own = settable(controller)
-    kept = _filled(
-        checkpoint, "['pair'].device", controller, lambda array: array[run], lambda path: path.lstrip(".") in own
-    )
-    return kept, _filled(checkpoint, "['carry'].device_state", state, lambda array: array[run][..., number])
+    own, holds = settable(controller), checkpoint.header.holds
+    if holds is not None and number not in holds:
+        raise InputError(
+            f"{checkpoint.given}: holds {_words(holds)}, and this is device {number}; name it with --device"
+        )
+    at = number if holds is None else holds.index(number)
+    kept = _filled(checkpoint, DEVICE, controller, lambda array: array[run], lambda path: path.lstrip(".") in own)
+    return kept, _filled(checkpoint, DEVICES, state, lambda array: array[run][..., at])
 
 
 def of_server(checkpoint: Checkpoint, run: int, state: ControllerState) -> ControllerState:
-    """The server's memory as it was after a run. Raises InputError where the file has other tables."""
-    return _filled(checkpoint, "['carry'].server_state", state, lambda array: array[run])
+    """The server's memory as it was after a run. Raises InputError where the file has other tables, or no server."""
+    if checkpoint.header.holds:
+        raise InputError(f"{checkpoint.given}: holds {_words(checkpoint.header.holds)}, and this is the server")
+    return _filled(checkpoint, SERVER, state, lambda array: array[run])
+
+
+def _words(holds: tuple[int, ...]) -> str:
+    return f"device {shorten(', '.join(map(str, holds)))}" if holds else "the server"
+
+
+def save_devices(path: Path, origin: Header, devices: Mapping[int, tuple[DeviceController, ControllerState]]) -> None:
+    """Write what devices of a live run have learned: by number, their controllers and memories."""
+    numbers = sorted(devices)
+    (controller, _), *_ = devices.values()
+    states = [dict(_arrays(DEVICES, devices[number][1])) for number in numbers]
+    arrays = {name: np.stack([state[name] for state in states], axis=-1)[None] for name in states[0]}
+    arrays |= {name: array[None] for name, array in _arrays(DEVICE, controller)}
+    write(path, origin.model_copy(update={"holds": tuple(numbers)}), arrays)
+
+
+def save_server(path: Path, origin: Header, state: ControllerState) -> None:
+    """Write what the server of a live run has learned."""
+    write(path, origin, {name: array[None] for name, array in _arrays(SERVER, state)})
+
+
+def origin_of(scheme: str, seed: int, blocks: int, precision: str, devices: int, scenario: str = "") -> Header:
+    """What a file says of the live run that it comes from; `scenario`: as TOML, where it is known."""
+    return Header(
+        scheme=scheme,
+        server=None,
+        seeds=(seed,),
+        blocks=blocks,
+        precision="float64" if precision == "float64" else "float32",
+        scenario_name="live",
+        scenario=scenario,
+        devices=devices,
+        switches={},
+        holds=(),
+        versions=versions(),
+    )
+
+
+def _arrays(prefix: str, tree: Any) -> list[tuple[str, np.ndarray]]:
+    return [(f"{prefix}{path}", np.asarray(words_of(leaf))) for path, leaf in named(tree)]
 
 
 def _filled(checkpoint: Checkpoint, prefix: str, tree: T, part: Any, keep: Any = lambda path: False) -> T:

@@ -29,15 +29,15 @@ class Fleet:
     target: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict[str, subprocess.Popen[bytes]])
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start a command of Partway; its output goes to files in the folder."""
+    def start(self, name: str, *arguments: str, under: Sequence[str] = ()) -> None:
+        """Start a command of Partway, by the command `under`; its output goes to files in the folder."""
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as errors:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "partway", *arguments, "--json", str(self.folder / f"{name}.json")],
+                [*under, sys.executable, "-m", "partway", *arguments, "--json", str(self.folder / f"{name}.json")],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
-                env=os.environ | ONE_THREAD | {"GRPC_VERBOSITY": "ERROR"},
+                env=os.environ | ONE_THREAD,
             )
 
     def document(self, name: str) -> dict[str, Any]:
@@ -68,24 +68,31 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def loopback(folder: Path, serve: Sequence[str], join: Sequence[str], devices: int) -> Generator[Fleet]:
-    """A server and so many devices that have been started; all are stopped when the block ends.
-
-    serve, join  arguments of these commands beside where they listen and connect, and the device's number
-    """
+def serving(folder: Path, *flags: str, bind: str = "127.0.0.1:0", under: Sequence[str] = ()) -> Generator[Fleet]:
+    """A server that listens, started by the command `under`; it and all others are stopped when the block ends."""
     fleet = Fleet(folder)
     try:
-        fleet.start("server", "serve", "--bind", "127.0.0.1:0", *serve)
+        fleet.start("server", "serve", "--bind", bind, *flags, under=under)
         fleet.wait(lambda: fleet.listening() != "", START_S, "starting the server")
         fleet.target = fleet.listening()
-        for number in range(devices):
-            fleet.start(f"device-{number}", "join", fleet.target, "--device", str(number), *join)
         yield fleet
     finally:
         for process in fleet.processes.values():
             process.kill()
         for process in fleet.processes.values():
             process.wait()
+
+
+@contextlib.contextmanager
+def loopback(folder: Path, serve: Sequence[str], join: Sequence[str], devices: int) -> Generator[Fleet]:
+    """A server and so many devices that have been started; all are stopped when the block ends.
+
+    serve, join  arguments of these commands beside where they listen and connect, and the device's number
+    """
+    with serving(folder, *serve) as fleet:
+        for number in range(devices):
+            fleet.start(f"device-{number}", "join", fleet.target, "--device", str(number), *join)
+        yield fleet
 
 
 def finished(fleet: Fleet) -> Mapping[str, bool]:

@@ -8,12 +8,13 @@ number says, whenever it arrives.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from partway.errors import shorten
+from partway.live.checks import check
 from partway.live.clock import now, sleep_until
 from partway.live.engine import Engine, NoEngine
 from partway.live.memories import run_of
@@ -34,7 +35,7 @@ from partway.live.messages import (
 )
 from partway.live.plan import LivePlan
 from partway.live.server import ServerParty, Turn
-from partway.live.sessions import Session, Sessions
+from partway.live.sessions import GREET_S, Session, Sessions
 from partway.live.work import Job, WorkQueue
 from partway.measurement.checkpoint import Checkpoint
 
@@ -104,7 +105,11 @@ class Service:
 
     async def attend(self, reports: AsyncIterator[Report]) -> AsyncGenerator[News]:
         """A device's stream, whose first message is a greeting that has its session: the news for it."""
-        first = await anext(reports, None)
+        try:
+            async with asyncio.timeout(GREET_S):
+                first = await anext(reports, None)
+        except TimeoutError:
+            raise Refused("DEADLINE_EXCEEDED", f"no greeting within {GREET_S:g} s") from None
         if first is None:
             return
         own = self._sessions.of(first.session)
@@ -121,6 +126,8 @@ class Service:
         finally:
             own.attending = False
             reading.cancel()
+            if self._epoch is None:  # a lease counts blocks, and there are none yet
+                self._end(own)
 
     async def infer(self, request: InferRequest) -> InferReply:
         """The rest of a task, when the server has done it. Asked again, it gives the same answer."""
@@ -131,10 +138,15 @@ class Service:
             self.ledger.duplicates += 1
             return await asyncio.shield(own.answers[request.task])
         own.forget_answers()
-        if request.block > self._now() + 1:
-            raise Refused("INVALID_ARGUMENT", f"block {request.block} has not begun; this is block {self._now()}")
+        block, oldest = self._now(), self._now() - self.plan.lease_blocks - 2
+        if not oldest <= request.block <= block + 1:
+            raise Refused("INVALID_ARGUMENT", f"block {request.block} is not now; this is block {block}")
+        if request.block in own.cut:
+            raise Refused("INVALID_ARGUMENT", f"a task of block {request.block} was sent already: one is cut per block")
         if why := self._engine.refusal(request.model, request.tensors):
             raise Refused("INVALID_ARGUMENT", why)
+        own.cut.difference_update([past for past in own.cut if past < oldest])
+        own.cut.add(request.block)
         answer = own.answers[request.task] = asyncio.get_running_loop().create_future()
         job = Job(own.device, request.task, request.block, request.offload * float(self._work[own.device]), now())
         self.ledger.received += 1
@@ -152,8 +164,11 @@ class Service:
 
     # The run
 
-    async def run(self, wait_s: float = 60.0) -> Ledger:
-        """Wait until all devices attend, at most so long, then run the blocks. Returns what has happened."""
+    async def run(self, wait_s: float = 60.0, on_begin: Callable[[int], None] = lambda devices: None) -> Ledger:
+        """Wait until all devices attend, at most so long, then run the blocks. Returns what has happened.
+
+        on_begin  called when the run begins, with the number of devices
+        """
         self.party.compile()
         try:
             await asyncio.wait_for(self._full.wait(), wait_s)
@@ -161,6 +176,7 @@ class Service:
             if not any(session.attending for session in self._sessions):
                 raise Refused("DEADLINE_EXCEEDED", f"no device has joined within {wait_s:g} s") from None
         self._epoch = now() + LEAD_S
+        on_begin(len(self._sessions.attending()))
         for session in self._sessions.attending():
             self._welcome(session)
         for block in range(self.plan.blocks):
@@ -284,11 +300,20 @@ class Service:
         """Keep what a device has reported: its queue if the server's block has not begun, its record in any case."""
         if not 0 <= report.block <= min(self._now() + EARLY_BLOCKS, self.plan.blocks):
             return
+        self._check(report)
         session.heard = max(session.heard, report.block)
         if report.block >= self._block:
             session.queues[report.block] = report.queue
         if report.last is not None and report.block:
             self.ledger.records[report.block - 1, session.device] = report.last
+
+    def _check(self, report: Report) -> None:
+        """Raise MessageError where a device reports more than can have happened to it."""
+        slots, last = self.plan.slots, report.last
+        check(report.queue <= slots * report.block, "more tasks wait than can have arrived")
+        if last is not None:
+            check(last.queue <= slots * (report.block - 1), "more tasks waited than can have arrived")
+            check(last.arrivals >> slots == 0, "more tasks arrived than there are slots")
 
     def _broadcast(self, turn: Turn, session: Session) -> BroadcastNews:
         """The fields that the scheme reads; a device hears its own share only."""

@@ -12,8 +12,11 @@ MAX_NEWS = 64
 """News that wait for a device that does not read; then its session ends."""
 MAX_ANSWERS = 1024
 """Tasks of a device that the server keeps: those that wait, and results for those who ask again."""
-ARRIVE_S = 15.0
-"""How long after it has registered a device may take to open its stream, before another one may have its place."""
+GREET_S = 15.0
+"""How long a stream may last without a greeting."""
+ARRIVE_S = 60.0
+"""How long after it has registered a device may take to open its stream, before another one may have its place: it
+compiles its controller meanwhile."""
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Session:
     news       what it has not been told yet, None: that is all
     queues     by block, what it has reported of its queue
     answers    by task, its result, present or future
+    cut        the blocks in which the tasks were cut that it has sent lately
     attending  whether its stream is open            arrived  whether it ever was
     fault      the rule that its stream has broken
     """
@@ -36,6 +40,7 @@ class Session:
     news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue[News | None](MAX_NEWS))
     queues: dict[int, float] = field(default_factory=dict[int, float])
     answers: dict[int, asyncio.Future[InferReply]] = field(default_factory=dict[int, asyncio.Future[InferReply]])
+    cut: set[int] = field(default_factory=set[int])
     attending: bool = False
     arrived: bool = False
     fault: str = ""
@@ -81,11 +86,10 @@ class Sessions:
         """
         old = self._by_key.get(old_key)
         if old is not None and wanted in (None, old.device):
-            number, answers = old.device, old.answers
             self.end(old)
+            made = Session(old.device, secrets.token_hex(16), block, now(), answers=old.answers, cut=old.cut)
         else:
-            number, answers = self._free(wanted), dict[int, asyncio.Future[InferReply]]()
-        made = Session(number, secrets.token_hex(16), block, now(), answers=answers)
+            made = Session(self._free(wanted), secrets.token_hex(16), block, now())
         self._by_key[made.key] = made
         return made
 

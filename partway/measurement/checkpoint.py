@@ -7,7 +7,7 @@ import stat
 import tomllib
 import warnings
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +32,8 @@ class Header(BaseModel):
 
     blocks    run so far        scenario  the complete scenario as TOML
     switches  the hyperparameters that are whole numbers, words or yes and no; the others are among the arrays
+    holds     None: all parties of a simulation; else what a part of a live run has learned: devices by number, or,
+              where it is empty, the server
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,6 +47,7 @@ class Header(BaseModel):
     scenario: str
     devices: Annotated[int, Field(ge=1)]
     switches: dict[str, bool | int | str]
+    holds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     versions: dict[str, str]
 
 
@@ -74,12 +77,11 @@ class Checkpoint:
             return array
 
 
-def write(path: Path, header: Header, tree: Any) -> None:
-    """Write a checkpoint of a tree of arrays."""
-    arrays = {name: np.asarray(words_of(leaf)) for name, leaf in named(tree)}
-    arrays[HEADER] = np.array(json.dumps(header.model_dump(mode="json")))
+def write(path: Path, header: Header, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a checkpoint of arrays by their paths."""
+    text = np.array(json.dumps(header.model_dump(mode="json")))
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays, **{HEADER: text})
 
 
 def read(path: str | Path) -> Checkpoint:

@@ -1,0 +1,98 @@
+"""Two machines: a server in one network namespace, devices in another, a cable between them, TLS and a token."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_site import BLOCK_S, devices_of, ended, outcomes, secured
+
+from partway.live.processes import Fleet, serving
+from partway.live.tasks import ANSWERED, FINISHED_HERE
+
+EDGE, FIELD = "partway-edge", "partway-field"
+"""The namespaces of the server and of the devices."""
+ADDRESS = "10.77.0.1"
+"""Of the server; its certificate names it."""
+BLOCKS, CUT_S = 100, 5.0
+"""Of a run, 25 s; and how long the cable is cut."""
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def inside(namespace: str) -> list[str]:
+    return ["ip", "netns", "exec", namespace]
+
+
+@pytest.fixture
+def cable() -> Iterator[None]:
+    """Two namespaces, and what connects them."""
+    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("openssl") is None:
+        pytest.skip("network namespaces need root and iproute2, certificates openssl")
+    try:
+        ip("netns", "add", EDGE)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
+    try:
+        ip("netns", "add", FIELD)
+        ip("link", "add", "near", "netns", FIELD, "type", "veth", "peer", "name", "far", "netns", EDGE)
+        for namespace, end, address in ((EDGE, "far", ADDRESS), (FIELD, "near", "10.77.0.2")):
+            ip("-n", namespace, "address", "add", f"{address}/24", "dev", end)
+            ip("-n", namespace, "link", "set", end, "up")
+        yield
+    finally:
+        for namespace in (EDGE, FIELD):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                ip("netns", "delete", namespace)
+
+
+@contextlib.contextmanager
+def site(folder: Path) -> Iterator[tuple[Fleet, list[str]]]:
+    """A server that listens in its namespace, and what a device must be given to be heard."""
+    theirs, ours = secured(folder)
+    flags = ["--blocks", str(BLOCKS), "--wait", "90", *theirs]
+    with serving(folder, *flags, bind=f"{ADDRESS}:7070", under=inside(EDGE)) as fleet:
+        yield fleet, ours
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cable")
+def test_two_machines_answer_inferences_over_tls(tmp_path: Path):
+    with site(tmp_path) as (fleet, ours):
+        fleet.start("stranger", "join", fleet.target, *ours[:2], under=inside(FIELD))  # no token
+        fleet.start("devices", "join", fleet.target, "--count", "4", *ours, under=inside(FIELD))
+        assert fleet.processes["stranger"].wait(60) == 2
+        assert "UNAUTHENTICATED" in (tmp_path / "stranger.err").read_text("utf-8")
+        fleet.processes.pop("stranger")
+        ended(fleet, "server", "devices", within_s=120)
+        served, counted = fleet.document("server"), outcomes(devices_of(fleet, "devices"))
+    print(f"\ntwo namespaces, TLS and token: {dict(counted)}, at the server {served['tasks']}")
+    assert served["tasks"]["received"] == served["tasks"]["answered"] == counted[ANSWERED] > 20
+    assert counted[FINISHED_HERE] == served["tasks"]["duplicates"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cable")
+def test_a_cable_between_two_machines_is_pulled_and_put_back(tmp_path: Path):
+    with site(tmp_path) as (fleet, ours):
+        fleet.start("devices", "join", fleet.target, "--count", "4", *ours, under=inside(FIELD))
+        time.sleep(0.1)
+        fleet.wait(lambda: "begins" in (tmp_path / "server.out").read_text("utf-8"), 90, "joining")
+        time.sleep(20 * BLOCK_S)
+        ip("-n", FIELD, "link", "set", "near", "down")
+        time.sleep(CUT_S)
+        ip("-n", FIELD, "link", "set", "near", "up")
+        ended(fleet, "server", "devices", within_s=120)
+        served, devices = fleet.document("server"), devices_of(fleet, "devices")
+    counted = outcomes(devices)
+    print(f"\ncable pulled for {CUT_S:g} s: {dict(counted)}, alone in {[len(one['alone']) for one in devices]} blocks")
+    assert counted[ANSWERED] <= served["tasks"]["answered"] == served["tasks"]["received"]
+    for device in devices:
+        assert 0 < len(device["alone"]) < CUT_S / BLOCK_S + 20
+        assert device["alone"][-1] < BLOCKS - 1  # it has come back

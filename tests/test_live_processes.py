@@ -1,0 +1,265 @@
+"""What breaks between processes: a server or a device that is killed or frozen, a cable that stalls or is cut.
+
+The devices run in this process, so that it is known when what happened; the server is a process of its own. With `-s`
+each test prints its figures, which docs/live.md has.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live_site import BLOCK_S
+
+from partway.live.agent import ALONE_AFTER, MAX_PAUSE_BLOCKS, Agent, AgentLog
+from partway.live.clock import now, sleep_until
+from partway.live.grpc_client import GrpcLink
+from partway.live.halves import Halves
+from partway.live.messages import Refused, RegisterRequest
+from partway.live.network import write_small_network
+from partway.live.plan import LEASE_BLOCKS
+from partway.live.processes import Fleet, serving
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
+
+pytestmark = pytest.mark.slow
+BLOCKS, BREAKS, WHOLE = 90, 24, 44
+"""Of a run; and the blocks in the middle of which something breaks, and is whole again."""
+SLACK = 4
+"""Blocks that a loaded machine may take longer."""
+
+
+class Cable:
+    """A port that passes on to another one, until it stalls or is cut."""
+
+    def __init__(self, target: str):
+        self._host, _, self._port = target.rpartition(":")
+        self._open, self._cut = asyncio.Event(), False
+        self._writers = set[asyncio.StreamWriter]()
+        self._open.set()
+
+    @contextlib.asynccontextmanager
+    async def laid(self) -> AsyncIterator[str]:
+        """Where its near end is."""
+        server = await asyncio.start_server(self._joined, "127.0.0.1", 0)
+        try:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            self.cut()
+            await asyncio.sleep(0.1)  # until all connections have noticed
+
+    def stall(self) -> None:
+        """Nothing arrives any more, and nobody hears of it."""
+        self._open.clear()
+
+    def cut(self) -> None:
+        """All connections are reset, and no other can be made."""
+        self._cut = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        self._cut = False
+        self._open.set()
+
+    async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        if self._cut:
+            writer.transport.abort()
+            return
+        try:
+            far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
+            self._writers.add(far_writer)
+            await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+        except OSError:  # reset, or nobody is there
+            writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(2**16):
+                await self._open.wait()
+                writer.write(data)
+        finally:
+            writer.close()
+
+
+@dataclass
+class Scene:
+    """A run while it goes on. epoch: when block 0 began, by this loop's clock [s]."""
+
+    fleet: Fleet
+    cable: Cable
+    epoch: float = 0.0
+    seen: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    async def middle_of(self, block: int) -> float:
+        """Wait until the middle of a block; returns the moment, from the start of block 0 [s]."""
+        await sleep_until(self.epoch + (block + 0.5) * BLOCK_S)
+        return now() - self.epoch
+
+
+def played(
+    folder: Path,
+    disturb: Callable[[Scene], Awaitable[None]],
+    here: int = 4,
+    start: Callable[[Fleet], None] = lambda fleet: None,
+) -> tuple[Scene, list[AgentLog], dict[str, Any] | None]:
+    """A run with `here` devices in this process, of which the last one has a cable that can break.
+
+    start  starts those that are processes of their own
+    """
+    halves = Halves(write_small_network(folder), "fp16")
+
+    async def main(fleet: Fleet) -> tuple[Scene, list[AgentLog]]:
+        scene = Scene(fleet, Cable(fleet.target))
+        async with scene.cable.laid() as near:
+            targets = [*[fleet.target] * (here - 1), near]
+            links = [GrpcLink(target) for target in targets]
+            agents = [Agent(link, halves, RegisterRequest(number)) for number, link in enumerate(links)]
+            running = [asyncio.create_task(agent.run()) for agent in agents]
+            while not agents[0].epoch:
+                await asyncio.sleep(0.05)
+            scene.epoch = agents[0].epoch
+            await disturb(scene)
+            logs = list(await asyncio.gather(*running))
+            for link in links:
+                await link.close()
+            return scene, logs
+
+    with serving(folder, "--blocks", str(BLOCKS), "--wait", "90") as fleet:
+        start(fleet)
+        scene, logs = asyncio.run(main(fleet))
+        server = fleet.processes["server"]
+        alive = server.poll() is None or server.returncode == 0
+        if alive:
+            fleet.wait(lambda: server.poll() is not None, 60.0, "the end of the run")
+        served = fleet.document("server") if alive else None
+    for log in logs:
+        check_tasks(log)
+    return scene, logs, served
+
+
+def check_tasks(log: AgentLog) -> None:
+    """Every task has ended, once; no block is missing."""
+    assert sorted(task.number for task in log.tasks) == list(range(len(log.tasks)))
+    assert {task.outcome for task in log.tasks} <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
+    assert all(np.isfinite(task.answered) for task in log.tasks if task.outcome != WAITING)
+    assert len(log.records) == BLOCKS
+
+
+def alone(log: AgentLog, broke_s: float) -> float:
+    """How long after something broke the device works alone [s]."""
+    return log.alone[0] * BLOCK_S - broke_s
+
+
+def back(log: AgentLog, whole_s: float) -> float:
+    """How long after it was whole again the device decides with the server again [s]."""
+    return (log.alone[-1] + 1) * BLOCK_S - whole_s
+
+
+def tell(name: str, logs: list[AgentLog], **figures: float) -> None:
+    """Print the figures of a test."""
+    ended = Counter(task.outcome for log in logs for task in log.tasks)
+    sent = ended[ANSWERED] + ended[FINISHED_HERE]
+    numbers = ", ".join(f"{word.replace('_', ' ')} {value:.1f} s" for word, value in figures.items())
+    print(f"\n{name}: {sent} tasks sent, {ended[ANSWERED]} answered, {ended[FINISHED_HERE]} finished here; {numbers}")
+
+
+def check_server(logs: list[AgentLog], served: dict[str, Any] | None) -> None:
+    """The server has answered all that it has received, and each device that waited has its answer."""
+    assert served is not None
+    answered = sum(task.outcome == ANSWERED for log in logs for task in log.tasks)
+    assert answered <= served["tasks"]["answered"] == served["tasks"]["received"]
+
+
+def test_a_server_that_is_killed(tmp_path: Path):
+    async def disturb(scene: Scene) -> None:
+        scene.seen["broke"] = await scene.middle_of(BREAKS)
+        scene.fleet.processes["server"].kill()
+
+    scene, logs, _ = played(tmp_path, disturb)
+    times = [alone(log, scene.seen["broke"]) for log in logs]
+    tell("server killed", logs, alone_after=max(times))
+    assert max(times) < (ALONE_AFTER + 3 + SLACK) * BLOCK_S
+    for log in logs:
+        assert log.alone[-1] == BLOCKS - 1
+        after = [task for task in log.tasks if task.begun > (log.alone[0] + 1) * BLOCK_S]
+        assert {task.outcome for task in after} <= {LOCAL, WAITING}
+        here = [task for task in log.tasks if task.outcome == FINISHED_HERE]
+        assert all(task.answered - task.sent < (LEASE_BLOCKS + SLACK) * BLOCK_S for task in here)
+
+
+def test_a_server_that_is_frozen_for_five_seconds(tmp_path: Path):
+    async def disturb(scene: Scene) -> None:
+        scene.seen["broke"] = await scene.middle_of(BREAKS)
+        scene.fleet.processes["server"].send_signal(signal.SIGSTOP)
+        scene.seen["whole"] = await scene.middle_of(WHOLE)
+        scene.fleet.processes["server"].send_signal(signal.SIGCONT)
+
+    scene, logs, served = played(tmp_path, disturb)
+    alone_s = max(alone(log, scene.seen["broke"]) for log in logs)
+    back_s = max(back(log, scene.seen["whole"]) for log in logs)
+    tell("server frozen", logs, alone_after=alone_s, back_after=back_s)
+    check_server(logs, served)
+    assert alone_s < (ALONE_AFTER + 3 + SLACK) * BLOCK_S
+    assert back_s < (MAX_PAUSE_BLOCKS + 4 + SLACK) * BLOCK_S
+    assert any(
+        task.outcome == ANSWERED and task.begun > scene.seen["whole"] + back_s for log in logs for task in log.tasks
+    )
+
+
+@pytest.mark.parametrize("how", ["stalls", "is cut"])
+def test_a_cable_that_breaks_and_is_whole_again(how: str, tmp_path: Path):
+    async def disturb(scene: Scene) -> None:
+        scene.seen["broke"] = await scene.middle_of(BREAKS)
+        (scene.cable.stall if how == "stalls" else scene.cable.cut)()
+        scene.seen["whole"] = await scene.middle_of(WHOLE)
+        scene.cable.mend()
+
+    scene, logs, served = played(tmp_path, disturb)
+    own = logs[-1]
+    alone_s, back_s = alone(own, scene.seen["broke"]), back(own, scene.seen["whole"])
+    tell(f"cable {how}", [own], alone_after=alone_s, back_after=back_s)
+    check_server(logs, served)
+    assert [log.alone for log in logs[:-1]] == [[], [], []]
+    assert alone_s < (ALONE_AFTER + 3 + SLACK) * BLOCK_S
+    assert back_s < (MAX_PAUSE_BLOCKS + 4 + SLACK) * BLOCK_S
+    # nothing is sent while the device is alone
+    begun = [task for task in own.tasks if (own.alone[0] + 1) * BLOCK_S < task.begun < own.alone[-1] * BLOCK_S]
+    assert {task.outcome for task in begun} == {LOCAL}
+
+
+def test_a_device_that_is_killed(tmp_path: Path):
+    """The others notice nothing; its place is free after a lease."""
+
+    async def disturb(scene: Scene) -> None:
+        scene.seen["broke"] = await scene.middle_of(BREAKS)
+        victim = scene.fleet.processes.pop("victim")
+        victim.kill()
+        victim.wait()
+        link = GrpcLink(scene.fleet.target)
+        async with asyncio.timeout(60):
+            while "free" not in scene.seen:
+                with contextlib.suppress(Refused):
+                    await link.register(RegisterRequest(3))
+                    scene.seen["free"] = now() - scene.epoch
+                await asyncio.sleep(0.1)
+        await link.close()
+
+    def start(fleet: Fleet) -> None:
+        fleet.start("victim", "join", fleet.target, "--device", "3")
+
+    scene, logs, served = played(tmp_path, disturb, here=3, start=start)
+    free_s = scene.seen["free"] - scene.seen["broke"]
+    tell("device killed", logs, its_place_free_after=free_s)
+    check_server(logs, served)
+    assert [log.alone for log in logs] == [[], [], []]
+    assert (LEASE_BLOCKS - 3) * BLOCK_S < free_s < (LEASE_BLOCKS + 4 + SLACK) * BLOCK_S
+    assert served is not None
+    assert len(served["metrics"]["device_queue"]) == BLOCKS
