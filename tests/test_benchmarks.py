@@ -537,7 +537,7 @@ def test_of_nothing_there_is_no_page(measure: Command, tmp_path: Path, capsys: p
 def test_what_a_gpu_has_found_is_kept_and_printed(measure: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert measure("--device", "gpu", peak=2e9, on="1 H100") == 0
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["benchmarks-gpu.json"]
-    assert "on 1 H100." in capsys.readouterr().out
+    assert "on 1 H100; code (" in capsys.readouterr().out
 
 
 def test_where_there_is_no_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
