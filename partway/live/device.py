@@ -18,11 +18,9 @@ from partway.live.messages import BlockRecord, MessageError
 from partway.measurement.checkpoint import Checkpoint
 from partway.program_cache import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
-from partway.rng import block_keys, both_parties, controller_keys_on_host, of_device
+from partway.rng import ACTS, block_keys, both_parties, controller_keys_on_host, of_device
 from partway.system.types import Broadcast, Device, DeviceAction, Exogenous
 
-ACTS = 2
-"""Which of `controller_keys` is that of the actions."""
 Acted = tuple[DeviceAction, jax.Array, jax.Array | None]
 """What `act_device` returns."""
 
