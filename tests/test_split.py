@@ -309,6 +309,13 @@ def chain(matrices: dict[str, np.ndarray]) -> ModelProto:
     return network(nodes, {"x": (1, 8)}, ["y"], dict(matrices))
 
 
+def channels(count: int) -> ModelProto:
+    """y = h = x, each channel by a convolution of its own: what is not finite stays in its channel."""
+    weights = {name: np.ones((count, 1, 1, 1), np.float32) for name in ("w", "v")}
+    nodes = [node("Conv", f"{source} {weight}", to, group=count) for source, weight, to in ("xwh", "hvy")]
+    return network(nodes, {"x": (1, count, 1, 1)}, ["y"], weights)
+
+
 def test_what_coding_costs_is_measured_as_numpy_does(tmp_path: Path):
     """Errors and agreement over a folder of three inputs, by an independent formula."""
     rng = np.random.default_rng(3)
@@ -410,9 +417,53 @@ def test_coded_halves_whose_outputs_are_undefined_are_not_written(tmp_path: Path
     """2e5 is infinite in float16; the decoded infinity times a weight of 0 is undefined, and the network gives 0."""
     matrices = {"w": np.full((8, 6), 1e5, np.float32), "v": np.zeros((6, 4), np.float32)}
     path, how = saved(tmp_path, chain(matrices)), {"cuts": "h", "tensor_dtype": "fp16", "verify": True}
-    with pytest.raises(InputError, match=r"the cut after h give outputs of another shape .* or infinite or undefined"):
+    with pytest.raises(InputError, match=r"the cut after h do not fit: 4 of 4 outputs are NaN .* fp16 .*65504"):
         split(path, tmp_path / "out", **how)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_error_of_the_elements_that_remain_finite_is_told(tmp_path: Path):
+    """y = h by channel. Of h = (1/3, 1e37) the second is infinite in float16; the first is off by its rounding."""
+    inputs, error = tmp_path / "inputs", np.float32(1 / 3) - np.float32(np.float16(1 / 3))
+    inputs.mkdir()
+    np.save(inputs / "a.npy", np.array([1 / 3, 1e37], np.float32).reshape(1, 2, 1, 1))
+    how = {"cuts": "h", "tensor_dtype": "fp16", "verify": True, "inputs": inputs}
+    with pytest.raises(InputError, match=rf"1 of 2 outputs .*\(largest error of the others {error:.3g}\); nothing was"):
+        split(saved(tmp_path, channels(2)), tmp_path / "out", **how)
+
+
+@pytest.mark.parametrize("value", [np.nan, 3e38, -np.inf])
+def test_inputs_that_uint8_cannot_carry_are_refused(tmp_path: Path, value: float):
+    """NaN, infinities, and a range over the largest float32: from -3e38 to 3e38."""
+    path, inputs = saved(tmp_path, channels(64)), tmp_path / "inputs"
+    inputs.mkdir()
+    x = np.linspace(0.1, 0.2, 64, dtype=np.float32).reshape(1, 64, 1, 1)
+    x[0, :2, 0, 0] = value, -3e38
+    np.save(inputs / "a.npy", x)
+    with pytest.raises(InputError, match=r"6[34] of 64 outputs are NaN or infinite after coding: .* uint8"):
+        split(path, tmp_path / "out", cuts="h", tensor_dtype="uint8", verify=True, inputs=inputs)
+
+
+def test_outputs_that_are_nan_anyway_are_no_proof(user_folder: Path):
+    """Equal bits, but no scores that agree."""
+    matrices = {"w": np.ones((8, 6), np.float32), "v": np.full((6, 4), np.nan, np.float32)}
+    path = saved(user_folder, chain(matrices))
+    (cut,) = split(path, user_folder / "out", cuts="h", verify=True).cuts
+    assert cut.verified is not None
+    assert (cut.verified.exact, cut.verified.finite, cut.verified.top1_agreement) == (True, 0, None)
+    printed = call("split", "net.onnx", "--cuts", "h", "--verify", "--out", "second").out
+    assert "4 of 4 outputs of the whole network are NaN or infinite for the input." in " ".join(printed.split())
+    assert "no output of the whole network is finite" in call("profile", "net.onnx", "--verify").out
+
+
+def test_a_random_network_is_not_blamed_on_its_halves(tmp_path: Path):
+    nodes = [node("MatMul", "x w", "h"), node("RandomNormalLike", "h", "r"), node("Add", "h r", "s")]
+    nodes += [node("MatMul", "s v", "y")]
+    path = saved(tmp_path, network(nodes, {"x": (1, 8)}, ["y"], {"w": (8, 4), "v": (4, 2)}))
+    with pytest.raises(InputError, match=r"the network is random: two runs .* nothing was written"):
+        split(path, tmp_path / "out", cuts="h", verify=True)
+    with pytest.raises(InputError, match="the network is random"):
+        check(load_network(path))
 
 
 def test_the_command_names_a_wrong_cut_and_fails(user_folder: Path, monkeypatch: pytest.MonkeyPatch):

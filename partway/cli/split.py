@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
         )
     console = terminal()
     console.print(_table(manifest))
-    for sentence in _verified(manifest):
+    for sentence in (*_verified(manifest), *_not_finite(manifest)):
         console.print(f"verify: {sentence}")
     console.print(f"Halves and manifest.json are in {options.out}")
 
@@ -128,6 +128,16 @@ def _verified(manifest: "Manifest") -> list[str]:
     if len({words for _, words in found}) == 1 < len(found):
         return [f"all {len(found)} cuts: {found[0][1]}"]
     return [f"cut {cut.after if cut.number is None else cut.number}: {words}" for cut, words in found]
+
+
+def _not_finite(manifest: "Manifest") -> list[str]:
+    """What the whole network gives that is infinite or NaN, whatever its halves do."""
+    verified = next((cut.verified for cut in manifest.cuts if cut.verified), None)
+    if verified is None or verified.finite == verified.elements:
+        return []
+    missing, tried = verified.elements - verified.finite, "inputs" if verified.examples > 1 else "input"
+    says = " The comparison says little." if not verified.finite else ""
+    return [f"{missing} of {verified.elements} outputs of the whole network are NaN or infinite for the {tried}.{says}"]
 
 
 def _found(verified: "Verification") -> str:

@@ -31,6 +31,7 @@ HALF_TOLERANCE = 8 * 2.0**-10
 """Largest deviation that passes for float16 rounding: a few units of its last place."""
 CONSTANT = "constant"
 """Prefix of the names of nodes that do not depend on the input: they run once, not in every inference."""
+RANDOM = "the network is random: two runs of the whole on the same inputs differ, so its halves cannot be verified"
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -43,6 +44,7 @@ class Check:
     deviation  largest absolute difference of any output, infinite if they differ in shape
     rounding   whether it is at most the rounding of a float16 or bfloat16 tensor: onnxruntime computes with float32
                in between, and only a tensor at a cut is rounded
+    finite     whether any element of the network's outputs is finite; without one equality says little
     """
 
     cut: int
@@ -50,6 +52,7 @@ class Check:
     exact: bool
     deviation: float
     rounding: bool
+    finite: bool
 
 
 def check(network: Network, limit: int | None = None, seed: int = 0) -> list[Check]:
@@ -57,10 +60,12 @@ def check(network: Network, limit: int | None = None, seed: int = 0) -> list[Che
 
     limit  check at most this many cuts, evenly spaced; None: all. The two ends of the network are not cuts.
 
-    Raises InputError if onnxruntime cannot run the network or its tensors need more memory than there is.
+    Raises InputError if onnxruntime cannot run the network, its tensors need more memory than there is, or two runs of
+    the whole network differ.
     """
     inputs, cutter = random_inputs(network, seed), Cutter(network)
     expected, half = whole_session(network).run(inputs), is_half(network)
+    finite = any(np.isfinite(magnitudes(values)).any() for values in expected.values() if values.dtype.kind not in "OSU")
     count, found = len(network.positions), list[Check]()
     chosen = range(count) if limit is None else sorted({round(i) for i in np.linspace(0, count - 1, min(limit, count))})
     for number in (i + 1 for i in chosen):
@@ -71,7 +76,9 @@ def check(network: Network, limit: int | None = None, seed: int = 0) -> list[Che
         exact = all(equal(expected[name], outputs[name]) for name in expected)
         rounding = exact or (half and all(is_rounded(expected[name], outputs[name]) for name in expected))
         largest = max((deviation(expected[name], outputs[name]) for name in expected), default=0.0)
-        found.append(Check(number, boundary.after, exact, 0.0 if exact else largest, rounding))
+        found.append(Check(number, boundary.after, exact, 0.0 if exact else largest, rounding, finite))
+    if not all(one.rounding for one in found) and differs_from_itself(network, inputs):
+        raise InputError(RANDOM)
     return found
 
 
@@ -100,6 +107,18 @@ def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
     del copy.graph.output[:]
     copy.graph.output.extend(kept)
     return copy
+
+
+def differs_from_itself(network: Network, inputs: Tensors) -> bool:
+    """Whether two runs of the whole network on the same inputs differ, as with RandomNormalLike."""
+    whole = whole_session(network)
+    first, second = whole.run(inputs), whole.run(inputs)
+    return not all(equal(first[name], second[name]) for name in first)
+
+
+def magnitudes(values: np.ndarray) -> np.ndarray:
+    """Absolute value of each element, as float64."""
+    return np.abs(values.astype(complex if values.dtype.kind == "c" else float))
 
 
 def equal(one: np.ndarray, other: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ from partway.dnn.boundary import AUTO, Boundary, boundaries
 from partway.dnn.graph import Network, load_network
 from partway.dnn.halves import BACK, FRONT, Cutter, Halves
 from partway.dnn.profile import DTYPE_BITS, clean_name, clean_text
-from partway.errors import InputError, shown
+from partway.errors import InputError, shorten, shown
 from partway.provenance import PACKAGE
 from partway.provenance import version as partway_version
 
@@ -48,6 +48,8 @@ EMBED, LINK, COPY = "embed", "link", "copy"
 """What becomes of external weights."""
 MODEL_FILES = (f"{FRONT}.onnx", f"{BACK}.onnx", triton.MODEL)
 """Names of the halves, in the two layouts."""
+CARRIED = {"fp32": "3.4e38", "fp16": "65504", "uint8": "a range of 3.4e38"}
+"""Largest values that a data type can carry."""
 MAX_NAME = 60
 """Characters of a name that are kept in the name of a folder."""
 
@@ -244,7 +246,7 @@ class _Writer:
             half: self._write(models[half], paths[half], macs)
             for half, macs in zip((FRONT, BACK), boundary.macs, strict=True)
         }
-        verified = self._verified(boundary, halves, paths)
+        verified = self._verified(boundary, halves, paths, tensor_dtype)
         after = clean_text(boundary.after)
         about = (boundary.number, after, halves.bits, halves.sent, halves.outputs)
         return SplitCut(*about, written[FRONT], written[BACK], verified)
@@ -294,18 +296,36 @@ class _Writer:
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
 
-    def _verified(self, boundary: Boundary, halves: Halves, paths: Mapping[str, Path]) -> "Verification | None":
+    def _verified(
+        self, boundary: Boundary, halves: Halves, paths: Mapping[str, Path], tensor_dtype: str | None
+    ) -> "Verification | None":
         if self._reference is None:
             return None
         found = self._reference.compare(paths[FRONT], paths[BACK])
-        unlike, coded = found.largest_error is None, any(tensor.is_coded for tensor in halves.sent)
-        if not found.rounding and (unlike or not coded):
-            if unlike:
-                what = "give outputs of another shape than the whole network, or infinite or undefined ones"
-            else:
-                what = f"differ by up to {found.largest_error:.3g} from the whole network"
-            raise InputError(f"the halves of the cut after {boundary.after} {what}; nothing was written")
-        return found
+        coded = any(tensor.is_coded for tensor in halves.sent)
+        if found.rounding or (coded and found.same_shapes and not found.lost):
+            return found
+        if self._reference.is_random():
+            from partway.dnn.runtime import RANDOM
+
+            raise InputError(f"{RANDOM}; nothing was written; it can be split without verification")
+        after = shorten(boundary.after, MAX_NAME)
+        raise InputError(f"the halves of the cut after {after} {_difference(found, tensor_dtype)}; nothing was written")
+
+
+def _difference(found: "Verification", tensor_dtype: str | None) -> str:
+    """How the outputs of both halves are not those of the whole network, after "the halves"."""
+    if not found.same_shapes:
+        return "give outputs of another shape than the whole network"
+    error = f"{found.largest_error:.3g}"
+    if not found.lost:
+        return f"differ by up to {error} from the whole network"
+    why = ""
+    if tensor_dtype is not None:
+        limit = f"exceed what {tensor_dtype} can carry ({CARRIED[tensor_dtype]})"
+        why = f" after coding: values {limit}, or are not finite themselves"
+    share = f"{found.lost} of {found.elements} outputs"
+    return f"do not fit: {share} are NaN or infinite{why} (largest error of the others {error})"
 
 
 def _safe(name: str) -> str:

@@ -16,10 +16,12 @@ from partway.dnn.runtime import (
     Session,
     Tensors,
     difference,
+    differs_from_itself,
     equal,
     is_half,
     is_real,
     is_rounded,
+    magnitudes,
     random_inputs,
     run_both,
     whole_session,
@@ -37,17 +39,24 @@ class Verification:
     examples        inputs that were tried
     exact           whether all outputs are equal, bit by bit
     rounding        whether they differ by no more than float16 rounding, in a network that computes with 16-bit numbers
-    largest_error   largest absolute difference of an element of an output; None where outputs differ in shape, or one
-                    is infinite or undefined where the other is not
-    mean_error      mean absolute difference of the elements of all outputs; None likewise
+    same_shapes     whether all outputs have the shapes of the whole network's
+    elements        elements of the whole network's outputs
+    finite          those of them that are neither infinite nor NaN
+    lost            those that are infinite or NaN where the other side is not, or is another of these
+    largest_error   largest absolute difference of the elements that are not lost; None where outputs differ in shape
+    mean_error      mean absolute difference of these elements; None likewise
     largest_output  largest absolute value of an element of the whole network's outputs, to compare the errors with
     top1_agreement  share of the predictions in which the largest score is in the same place: along the channels of
-                    outputs with four or more axes, along the last axis of others; None without scores
+                    outputs with four or more axes, along the last axis of others; None without finite scores
     """
 
     examples: int
     exact: bool
     rounding: bool
+    same_shapes: bool
+    elements: int
+    finite: int
+    lost: int
     largest_error: float | None
     mean_error: float | None
     largest_output: float
@@ -67,6 +76,10 @@ class Reference:
         self._network, self._files = network, None if folder is None else _files(folder)
         whole = whole_session(network)
         self._expected = [whole.run(inputs) for inputs in self._examples()]
+
+    def is_random(self) -> bool:
+        """Whether two runs of the whole network differ: then its halves cannot be compared with it."""
+        return any(differs_from_itself(self._network, inputs) for inputs in self._examples())
 
     def _examples(self) -> Iterator[Tensors]:
         if self._files is None:
@@ -93,9 +106,12 @@ class Reference:
 class _Measured:
     """Sums over outputs and examples."""
 
+    same_shapes: bool = True
     largest: float = 0.0
     total: float = 0.0
     elements: int = 0
+    finite: int = 0
+    lost: int = 0
     output: float = 0.0
     agreeing: int = 0
     predictions: int = 0
@@ -103,26 +119,35 @@ class _Measured:
     def add(self, expected: np.ndarray, found: np.ndarray) -> None:
         if expected.dtype.kind in "OSU":
             return
+        sizes = magnitudes(expected)
+        finite = np.isfinite(sizes)
+        self.elements, self.finite = self.elements + sizes.size, self.finite + int(np.sum(finite))
+        self.output = max(self.output, float(np.max(sizes, initial=0.0, where=finite)))
         if expected.shape != found.shape:
-            self.largest = np.inf
+            self.same_shapes = False
             return
-        errors, sizes = difference(expected, found), np.abs(expected.astype(float))
-        self.largest = max(self.largest, float(np.max(errors, initial=0.0)))
-        self.total, self.elements = self.total + float(np.sum(errors)), self.elements + errors.size
-        self.output = max(self.output, float(np.max(sizes, initial=0.0, where=np.isfinite(sizes))))
+        errors = difference(expected, found)
+        known = np.isfinite(errors)
+        self.lost += int(np.sum(~known))
+        self.largest = max(self.largest, float(np.max(errors, initial=0.0, where=known)))
+        self.total += float(np.sum(errors, where=known))
         axis = 1 if expected.ndim >= 4 else -1
         if is_real(expected.dtype) and expected.ndim and expected.size and expected.shape[axis] > 1:
-            same = np.asarray(expected.argmax(axis) == found.argmax(axis))
-            self.agreeing, self.predictions = self.agreeing + int(np.sum(same)), self.predictions + same.size
+            scored = np.all(finite, axis)
+            same = scored & (expected.argmax(axis) == found.argmax(axis)) & np.all(known, axis)
+            self.agreeing, self.predictions = self.agreeing + int(np.sum(same)), self.predictions + int(np.sum(scored))
 
     def verification(self, examples: int, exact: bool, rounding: bool) -> Verification:
-        finite = np.isfinite(self.largest)
         return Verification(
             examples,
             exact,
             rounding,
-            self.largest if finite else None,
-            self.total / max(1, self.elements) if finite else None,
+            self.same_shapes,
+            self.elements,
+            self.finite,
+            self.lost,
+            self.largest if self.same_shapes else None,
+            self.total / max(1, self.elements - self.lost) if self.same_shapes else None,
             self.output,
             self.agreeing / self.predictions if self.predictions else None,
         )
@@ -131,6 +156,9 @@ class _Measured:
 def _files(folder: Path) -> list[Path]:
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    except NotADirectoryError:
+        given = shown(str(folder), 100)
+        raise InputError(f"--inputs takes a folder with a file for each example, got the file {given}") from None
     except OSError as error:
         raise InputError(f"--inputs {shown(str(folder), 100)}: cannot be read ({error.strerror})") from None
     if not found:
