@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from partway.planner.answer import CutRow, OneTask, cut
 from partway.planner.one_task import Link, Processor, Question, at_rate, costs, crossovers, recommend
 from partway.planner.statement import MAX_EFFICIENCY, efficiency, placed, with_rate
 from partway.scenario.loading import load
+from partway.units import FREQUENCY, RATE, parsed
 
 ROOT = Path(__file__).parents[1]
 
@@ -144,6 +146,15 @@ def test_a_deadline_that_is_missed_says_by_how_much_and_from_which_rate():
     )
 
 
+def test_the_rate_from_which_a_deadline_is_met_is_rounded_up():
+    """368640 bit in 29 - 5 - 2.843 ms: 17.424 Mbit/s, which is missed at 17.4."""
+    stated = {"rtt": "5ms", "deadline": "29ms"}
+    sentence = one_task_report.deadline_sentence(cut("ppocr-rec", rate="1kbit/s", **stated))
+    assert "It can be met from 17.5 Mbit/s." in str(sentence)
+    assert cut("ppocr-rec", rate="17.5Mbit/s", **stated).met
+    assert not cut("ppocr-rec", rate="17.4Mbit/s", **stated).met
+
+
 # Measured times
 
 
@@ -255,6 +266,37 @@ def test_sending_pays_just_above_the_break_even_rates(question: Question):
         assert pays[0] is False
         if rate is not None and rate < 1e12:  # beyond, the time on the link is below the rounding of the latency
             assert pays[1]
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Profile:
+    """Up to six cuts after up to a billion MACs."""
+    work = sorted(draw(st.lists(st.integers(1, 10**9), min_size=1, max_size=6, unique=True)))
+    return profile_of(*((macs, draw(st.integers(1, 10**6))) for macs in work), input_bits=draw(st.integers(8, 10**7)))
+
+
+@given(networks(), st.integers(1, 999), st.sampled_from(["0", "5ms", "0.3s"]))
+def test_the_rate_that_is_printed_meets_the_deadline(network: Profile, deadline_ms: int, rtt: str):
+    """So does the CPU rate, and each cut is the fastest up to the rate printed for it."""
+    stated = {"rtt": rtt, "deadline": f"{deadline_ms}ms", "cpu_max": "1GHz", "cpu_min": "1MHz", **PARTIES}
+    answer = cut(network, rate="1kbit/s", **stated)
+    sentence = str(one_task_report.deadline_sentence(answer))
+    if found := re.search(r"It can be met from (.*)\.$", sentence):
+        answer = cut(network, rate=found[1], **stated)
+        assert answer.met
+    if found := re.search(r"with the CPU at (.*?Hz)", one_task_report.headline(answer)):
+        speed = parsed("CPU", found[1], FREQUENCY) / 1e9
+        cpu_hz = answer.recommended.cpu_hz
+        assert cpu_hz <= speed * 1e9 * (1 + 1e-12)
+        assert answer.row(answer.recommended.cut, min(speed, 1.0)).latency_s <= deadline_ms * 1e-3 * (1 + 1e-12)
+    printed = one_task_report.break_even_sentence(answer)
+    for found, (_, fastest) in zip(re.finditer(r"up to (.*?bit/s)", printed), answer.fastest_by_rate, strict=False):
+        rate = parsed("rate", found[1], RATE)
+        latency_s = costs(at_rate(answer.question, rate)).latency_s
+        assert latency_s[fastest] <= latency_s.min() * (1 + 1e-12)
+    if found := re.search(r"faster than all local from (.*?bit/s)", printed):
+        latency_s = costs(at_rate(answer.question, parsed("rate", found[1], RATE))).latency_s
+        assert latency_s[0] <= latency_s[-1] * (1 + 1e-12)
 
 
 @given(questions(), st.floats(1.01, 100))

@@ -7,7 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partway.errors import InputError
-from partway.units import BIT_ENERGY, FREQUENCY, POWER, RATE, TIME, WORK_RATE, Kind, parsed, quantity
+from partway.units import (
+    BIT_ENERGY,
+    DEADLINE,
+    DOWN,
+    FREQUENCY,
+    POWER,
+    RATE,
+    SIZE,
+    TIME,
+    UP,
+    WORK_RATE,
+    Kind,
+    parsed,
+    quantity,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +53,11 @@ from partway.units import BIT_ENERGY, FREQUENCY, POWER, RATE, TIME, WORK_RATE, K
         ("3W", POWER, 3.0),
         ("50nJ/bit", BIT_ENERGY, 50e-9),
         ("400 nJ/B", BIT_ENERGY, 50e-9),
+        ("20 mbps", RATE, 20e6),
+        ("0", TIME, 0.0),
+        ("60kbit", SIZE, 60e3),
+        ("7.5 kB", SIZE, 60e3),
+        ("6e4", SIZE, 60e3),
     ],
 )
 def test_what_people_write(text: str, kind: Kind, value: float):
@@ -56,6 +75,12 @@ def test_what_people_write(text: str, kind: Kind, value: float):
         ("0 Mbit/s", RATE, "--x must be from 1 to 1e15 bit/s, got '0 Mbit/s'"),
         ("-1Mbit/s", RATE, "--x must be from 1 to 1e15 bit/s, got '-1Mbit/s'"),
         ("1e999Mbit/s", RATE, "--x must be from 1 to 1e15 bit/s, got '1e999Mbit/s'"),
+        ("20Mb", RATE, "--x '20Mb': is not a rate; write 20Mb/s"),
+        ("0", RATE, "--x must be from 1 to 1e15 bit/s, got '0'"),
+        ("0", DEADLINE, "--x must be from 1e-12 to 1000000000 s, got '0'"),
+        ("0 furlong", TIME, "--x '0 furlong': unknown unit 'furlong'; write it like 10ms or 0.5s"),
+        ("60kb/s", SIZE, "--x '60kb/s': unknown unit 'kb/s'; write it like 60kbit or 7.5kB"),
+        ("0.5", SIZE, "--x must be from 1 to 9.00719925474e15 bit, got '0.5'"),
         ("-1ms", TIME, "--x must be 0 or from 1e-12 to 1000000000 s, got '-1ms'"),
         ("1MW", POWER, "--x '1MW': unknown unit 'MW'; write it like 0.8W or 200mW"),  # not a milliwatt
         ("10 MS", TIME, "--x '10 MS': unknown unit 'MS'; write it like 10ms or 0.5s"),
@@ -88,14 +113,32 @@ def test_numbers_are_in_si_units():
         (20e6, "bit/s", "20 Mbit/s"),
         (2e9, "Hz", "2 GHz"),
         (999_960.0, "Hz", "1 MHz"),
-        (1e17, "bit/s", "100000 Tbit/s"),
-        (3e-13, "s", "0.0003 ns"),
+        (1e17, "bit/s", "100 Pbit/s"),
+        (3e-13, "s", "300 fs"),
+        (2e-16, "J/bit", "200 aJ/bit"),
+        (1_204_000.0, "s", "334.4 h"),
         (math.inf, "s", "-"),
         (math.nan, "W", "-"),
     ],
 )
 def test_how_quantities_are_written(value: float, unit: str, text: str):
     assert quantity(value, unit, 4) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "down", "up"),
+    [
+        (17.4231e6, "17.4 Mbit/s", "17.5 Mbit/s"),
+        (17.4e6, "17.4 Mbit/s", "17.4 Mbit/s"),
+        (17.4e6 * (1 + 3e-16), "17.4 Mbit/s", "17.4 Mbit/s"),  # an error of float64 is no reason for another digit
+        (17.4e6 * (1 - 3e-16), "17.4 Mbit/s", "17.4 Mbit/s"),
+        (999.9e3, "999 kbit/s", "1 Mbit/s"),
+        (0.0, "0 bit/s", "0 bit/s"),
+        (math.inf, "-", "-"),
+    ],
+)
+def test_limits_are_rounded_to_the_side_on_which_they_hold(value: float, down: str, up: str):
+    assert (quantity(value, "bit/s", rounding=DOWN), quantity(value, "bit/s", rounding=UP)) == (down, up)
 
 
 @given(st.floats(1e-9, 9.9e14))
@@ -107,7 +150,7 @@ def test_what_is_written_is_read_again(value: float):
         assert parsed("--x", quantity(value, "s", 4), TIME) == pytest.approx(value, rel=6e-4)
 
 
-@pytest.mark.parametrize("kind", [RATE, TIME, FREQUENCY, WORK_RATE, POWER, BIT_ENERGY])
+@pytest.mark.parametrize("kind", [RATE, TIME, FREQUENCY, WORK_RATE, POWER, BIT_ENERGY, SIZE])
 def test_every_spelling_of_a_unit_and_every_example_is_read(kind: Kind):
     for unit, size in kind.units.items():
         number = kind.least / size * 2

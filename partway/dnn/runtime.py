@@ -65,7 +65,9 @@ def check(network: Network, limit: int | None = None, seed: int = 0) -> list[Che
     """
     inputs, cutter = random_inputs(network, seed), Cutter(network)
     expected, half = whole_session(network).run(inputs), is_half(network)
-    finite = any(np.isfinite(magnitudes(values)).any() for values in expected.values() if values.dtype.kind not in "OSU")
+    finite = any(
+        np.isfinite(magnitudes(values)).any() for values in expected.values() if values.dtype.kind not in "OSU"
+    )
     count, found = len(network.positions), list[Check]()
     chosen = range(count) if limit is None else sorted({round(i) for i in np.linspace(0, count - 1, min(limit, count))})
     for number in (i + 1 for i in chosen):

@@ -129,7 +129,7 @@ def slow_speeds(question: Question) -> np.ndarray:
         needed = np.where(device.elapsed_s > 0, device.elapsed_s / slack, 0.0)
     frugal = np.cbrt(device.idle_w / (2.0 * device.busy_w)) if device.busy_w > 0 else 1.0
     speed = np.minimum(np.maximum(needed, max(frugal, device.min_speed)), 1.0)
-    possible = (slack >= 0) & (needed <= 1.0 + 1e-12)
+    possible = full.latency_s <= question.deadline_s * (1.0 + 1e-12)  # that of `least_rate` is met, with its rounding
     return np.where(possible, np.where(speed > 0, speed, 1.0), np.nan)
 
 

@@ -12,7 +12,7 @@ from partway.formatting import number, plain, prefixed
 from partway.planner.answer import CutRow, OneTask
 from partway.planner.one_task import better_on_front, costs, least_rate
 from partway.text_tables import Grid
-from partway.units import prefix_of, quantity
+from partway.units import DOWN, UP, prefix_of, quantity
 
 MAX_NAME = 44
 """Characters of a tensor's name that are shown in a sentence."""
@@ -51,7 +51,7 @@ def _action(answer: OneTask, row: CutRow) -> str:
 def _at_rate(answer: OneTask, row: CutRow) -> str:
     """The CPU rate, if it is not the largest."""
     slower = row.cpu_hz < answer.question.device.max_hz * (1 - 1e-9)
-    return f" with the CPU at {quantity(row.cpu_hz, 'Hz')}" if slower else ""
+    return f" with the CPU at {quantity(row.cpu_hz, 'Hz', rounding=UP)}" if slower else ""
 
 
 def _taken(row: CutRow) -> str:
@@ -80,9 +80,9 @@ def deadline_sentence(answer: OneTask) -> str | None:
     missed = f"Deadline {words}: NOT MET. The fastest, {name_of(answer, row)}, is {late} late: {parts}"
     rate = least_rate(question, limit, question.bits > 0)
     if rate is not None:
-        return f"{missed}. It can be met from {quantity(rate, 'bit/s')}."
+        return f"{missed}. It can be met from {quantity(rate, 'bit/s', rounding=UP)}."
     least = float((costs(question).latency_s - costs(question).link_s).min())
-    return f"{missed}. No rate meets it: layers and round trip alone take {quantity(least, 's', DIGITS)}."
+    return f"{missed}. No rate meets it: layers and round trip alone take {quantity(least, 's', DIGITS, UP)}."
 
 
 def why_recommended(answer: OneTask) -> str | None:
@@ -120,7 +120,7 @@ def break_even_sentence(answer: OneTask) -> str:
     names = [name_of(answer, answer.row(cut)) for _, cut in pieces]
     if len(pieces) == 1:
         return f"Break-even: none, {names[0]} is the fastest at every rate."
-    limits = [f"up to {quantity(rate, 'bit/s')}" for rate, _ in pieces[1:]]
+    limits = [f"up to {quantity(rate, 'bit/s', rounding=DOWN)}" for rate, _ in pieces[1:]]
     by_rate = ", ".join(f"{name} {limit}" for name, limit in zip(names, limits, strict=False))
     text = f"Break-even: {by_rate}, then {names[-1]} is the fastest."
     if len(pieces) == 2 and names[-1] == "all remote":
@@ -129,7 +129,7 @@ def break_even_sentence(answer: OneTask) -> str:
 
 
 def _from(rate: float | None) -> str:
-    return "at no rate" if rate is None else f"from {quantity(rate, 'bit/s')}"
+    return "at no rate" if rate is None else f"from {quantity(rate, 'bit/s', rounding=UP)}"
 
 
 def table(answer: OneTask) -> Group:
@@ -149,7 +149,7 @@ def table(answer: OneTask) -> Group:
 def _grid(answer: OneTask) -> Grid:
     """One row per cut, the fastest first; the recommended one is bold."""
     rows, deadline = answer.cuts, answer.question.deadline_s is not None
-    time, joule = prefix_of(answer.recommended.latency_s, DIGITS), prefix_of(answer.all_local.device_j)
+    time, joule = prefix_of(min(answer.recommended.latency_s, 1.0), DIGITS), prefix_of(answer.all_local.device_j)
     has_rtt = answer.question.link.rtt_s > 0
     grid = Grid(keys=2)
     grid.add_column("cut", "right")

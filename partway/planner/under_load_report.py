@@ -25,7 +25,7 @@ from partway.planner.plan import (
 )
 from partway.system.fading import fading_quantile
 from partway.text_tables import Grid
-from partway.units import quantity
+from partway.units import UP, quantity
 
 MAX_NAME = 44
 """Characters of a tensor's name that are shown in a sentence."""
@@ -143,9 +143,13 @@ def why_it_differs(result: CutResult, first: OneTask) -> list[str]:
 def _under_load(deadline_s: float, p95_s: float, block_s: float) -> str:
     words = f"Deadline {quantity(deadline_s, 's', 4)} under load"
     if p95_s <= deadline_s:
-        return f"{words}: met, 95 % of the tasks take at most {quantity(p95_s, 's')}."
+        return f"{words}: met, 95 % of the tasks take at most {quantity(p95_s, 's', 4, UP)}."
     shorter = "; blocks are longer than the deadline: set a shorter slot_s" if block_s > deadline_s else ""
-    late = f"95 % of the tasks take up to {quantity(p95_s, 's')}" if np.isfinite(p95_s) else "more than 5 % take longer"
+    late = (
+        f"95 % of the tasks take up to {quantity(p95_s, 's', 4, UP)}"
+        if np.isfinite(p95_s)
+        else "more than 5 % take longer"
+    )
     return f"{words}: NOT MET, {late}{shorter}."
 
 
@@ -163,7 +167,7 @@ def break_even_sentence(result: CutResult) -> str:
 def _from(value: float | None) -> str:
     if value is None:
         return f"at no bandwidth up to {_hertz(MAX_HZ)}"
-    return f"at {_hertz(value)} and below" if value == MIN_HZ else f"from {_hertz(value)}"
+    return f"at {_hertz(value)} and below" if value == MIN_HZ else f"from {quantity(value, 'Hz', rounding=UP)}"
 
 
 def details_table(result: CutResult, first: OneTask | None = None) -> Group:
