@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from partway.bound.lower_bound import lower_bound
     from partway.controllers.base import DeviceController, DeviceView, ServerController, ServerView, uniform
+    from partway.dnn.split import split
     from partway.errors import InputError
     from partway.experiments.comparison import compare
     from partway.experiments.summary import summarise
@@ -37,6 +38,7 @@ __all__ = [
     "lower_bound",
     "most_startable",
     "record",
+    "split",
     "summarise",
     "sweep",
     "uniform",
@@ -61,6 +63,7 @@ _HOME = {
     "lower_bound": "bound.lower_bound",
     "most_startable": "system.equations",
     "record": "pytree",
+    "split": "dnn.split",
     "summarise": "experiments.summary",
     "sweep": "experiments.sweep.run",
     "uniform": "controllers.base",

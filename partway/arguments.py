@@ -3,17 +3,37 @@
 NumPy's numbers are numbers. Fractions are not rounded, and True and False are no numbers.
 """
 
+import contextlib
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from partway.errors import InputError, shorten, shown
 
+FLAGS = {"shapes": "--shape", "values": "--input", "overrides": "--set", "network": "MODEL", "path": "MODEL"}
+"""Arguments of functions whose flags are not called after them."""
+_by_flags = False
 MAX_SEED = 2**32 - 1
 MAX_SEED_COUNT = 100_000
+
+
+@contextlib.contextmanager
+def named_by_flags() -> Generator[None]:
+    """Inside, messages name flags instead of arguments: the command line calls the functions."""
+    global _by_flags
+    before, _by_flags = _by_flags, True
+    try:
+        yield
+    finally:
+        _by_flags = before
+
+
+def named(argument: str) -> str:
+    """How a message names an argument of a function: `tx_power`, or `--tx-power` on the command line."""
+    return FLAGS.get(argument, f"--{argument.replace('_', '-')}") if _by_flags else argument
 
 
 def is_flag(value: Any) -> bool:

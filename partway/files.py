@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from partway.arguments import named
 from partway.errors import InputError, shown
 
 MARK = ".partway"
 MARK_TITLE = "Partway wrote the files named here and replaces them on request"
 RESULTS = "results"
-"""Kind of a folder that no command resumes; `partway.experiments.store` has the others."""
+"""Kind of a folder of which no command is known: any may replace it. Others are names of commands."""
 PARTIAL = "partial"
 OLD = "old"
 PARTIAL_NAME = re.compile(rf"\..+\.{PARTIAL}-[0-9a-f]{{8}}")
@@ -45,7 +46,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Mark:
     """The mark of a folder.
 
-    kind      of results: RESULTS, or what a store calls its own
+    kind      of results: RESULTS, or the command that wrote them
     files     names, relative to the folder, of the files and folders that Partway wrote
     request   what was asked for, in JSON types; only a folder that can be resumed has it
     """
@@ -72,26 +73,28 @@ def read_mark(folder: Path) -> Mark | None:
 
 
 @contextlib.contextmanager
-def new_folder(out: Path, overwrite: bool) -> Generator[Path]:
+def new_folder(out: Path, overwrite: bool, kind: str = RESULTS) -> Generator[Path]:
     """A folder to write into that becomes `out` if the block succeeds and is removed if it does not.
 
-    Raises InputError before anything is written if `out` cannot be written, exists and `overwrite` is False, is resumed
-    by another command, or holds anything that Partway did not write.
+    kind  the command that writes it
+
+    Raises InputError before anything is written if `out` cannot be written, exists and `overwrite` is False, was
+    written by another command, or holds anything that Partway did not write.
     """
-    given, made = f"--out {shown(str(out), 100)}", list[Path]()
+    given, made = f"{named('out')} {shown(str(out), 100)}", list[Path]()
     with contextlib.ExitStack() as held:
         try:
             with refusals(given):
                 target = Path(os.path.realpath(out))
                 clear_stale(target)
-                _check_folder(target, overwrite, given)
+                _check_folder(target, overwrite, given, kind)
                 _make_folders(target.parent, made)
                 partial = held.enter_context(_partial(target, Path.mkdir))
             with full_disk_refused(given):
                 yield partial
             with _uninterrupted(), refusals(given):
-                Mark(RESULTS, frozenset(_names(partial))).write(partial)
-                _check_folder(target, overwrite, given)
+                Mark(kind, frozenset(_names(partial))).write(partial)
+                _check_folder(target, overwrite, given, kind)
                 _replace_folder(partial, target)
                 written.append(out)
         except BaseException:
@@ -266,7 +269,7 @@ def _uninterrupted() -> Generator[None]:
                 signal.signal(number, handler)
 
 
-def _check_folder(target: Path, overwrite: bool, given: str) -> None:
+def _check_folder(target: Path, overwrite: bool, given: str, kind: str) -> None:
     """Raise InputError unless a folder may be made or replaced there."""
     mode = _mode(target)
     if mode is None:
@@ -276,7 +279,7 @@ def _check_folder(target: Path, overwrite: bool, given: str) -> None:
     if target in (Path.cwd(), *Path.cwd().parents) or target.is_mount():
         raise InputError(f"{given}: is in use and cannot be replaced; name a new folder inside it")
     names, mark = _names(target), read_mark(target)
-    if mark and mark.kind != RESULTS:
+    if mark and mark.kind not in (RESULTS, kind):
         raise InputError(f"{given}: holds {mark.kind} files, which only that command replaces; choose another folder")
     if names and not overwrite:
         raise InputError(f"{given}: exists already; add --overwrite or choose another folder")

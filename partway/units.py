@@ -1,8 +1,8 @@
 """Quantities with their units, as people write them (`20Mbit/s`, `10ms`, `2 GHz`), and back again.
 
-Case decides where it must (`MB/s` are bytes, `Mb/s` bits; `mW` and `MW`); elsewhere `mhz` and `gbps` are understood, and
-`20 mbps` is 20 Mbit/s: no link has millibits. A number without a unit is refused, as 20 is neither bit/s nor Mbit/s; only
-0 needs none.
+Case decides where it must (`MB/s` are bytes, `Mb/s` bits; `mW` and `MW`). Elsewhere `mhz` and `gbps` are understood,
+and `20 mbps` is 20 Mbit/s, as no link has millibits. A number without a unit is refused: 20 is neither bit nor Mbit/s.
+Only 0 needs none.
 """
 
 import math
@@ -72,10 +72,9 @@ POWER = Kind(dict(_spelled({**SMALL, "k": 1e3}, {"W": 1.0})), False, "0.8W or 20
 """[W]"""
 BIT_ENERGY = Kind(dict(_spelled(SMALL, {"J/bit": 1.0, "J/b": 1.0, "J/B": 0.125})), False, "50nJ/bit", 1e-18, 1e3, True)
 """[J/bit]"""
+_AMOUNT = {**dict.fromkeys(("bit", "bits", "b"), 1.0), **dict.fromkeys(("B", "Byte", "byte", "bytes"), 8.0)}
 SIZE = Kind(
-    dict(
-        _spelled(LARGE | BINARY, {"bit": 1.0, "bits": 1.0, "b": 1.0, "B": 8.0, "Byte": 8.0, "byte": 8.0, "bytes": 8.0})
-    ),
+    dict(_spelled(LARGE | BINARY, _AMOUNT)),
     False,
     "60kbit or 7.5kB",
     1.0,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import partway
 
-RUN = {"Scenario", "load", "compare", "cut", "sweep", "summarise", "lower_bound", "InputError"}
-"""To run comparisons, read them, cut a network, and catch what a user can cause."""
+RUN = {"Scenario", "load", "compare", "cut", "split", "sweep", "summarise", "lower_bound", "InputError"}
+"""To run comparisons, read them, cut and split a network, and catch what a user can cause."""
 WRITE = {
     *("SCHEMES", "Scheme", "record", "uniform", "most_startable"),
     *("DeviceController", "Device", "DeviceView", "DeviceAction"),

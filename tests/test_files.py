@@ -82,7 +82,7 @@ def refusal(new: Open, path: Path, overwrite: bool = False) -> str:
     message = str(caught.value)
     assert message.isprintable()
     assert len(message) <= 300
-    assert message.startswith(("--out ", "--json "))
+    assert message.startswith(("out ", "--json "))
     return message
 
 
@@ -244,6 +244,20 @@ def test_a_folder_that_another_command_resumes_is_refused(tmp_path: Path):
     for overwrite in (False, True):
         assert "holds sweep files" in refusal(new_folder, tmp_path / "results", overwrite)
     assert os.listdir(tmp_path / "results") == [MARK]
+
+
+def test_a_folder_that_another_command_wrote_is_refused(tmp_path: Path):
+    """Also at the end, if it was written there meanwhile; the command itself, and one without a name, are not."""
+    with new_folder(tmp_path / "halves", False, "split") as folder:
+        (folder / "manifest.json").write_text("{}")
+    with (
+        pytest.raises(InputError, match="holds split files, which only that command replaces"),
+        new_folder(tmp_path / "halves", True, "cut"),
+    ):
+        pass
+    with new_folder(tmp_path / "halves", True, "split"):
+        pass
+    assert os.listdir(tmp_path / "halves") == [MARK]
 
 
 def test_what_is_put_into_a_folder_while_a_run_goes_on_is_kept(tmp_path: Path):

@@ -74,6 +74,13 @@ def test_a_profile_with_times_is_such_a_file(tmp_path: Path):
         ("after,ms\nskp,1\ny,2\n", "no cut is after 'skp'; did you mean 'skip'?"),
         ("after,ms\na,3\ny,2\n", "ms must not fall"),
         ("after,ms\nc,1\na,2\ny,3\n", "the rows must be in the order of the cuts"),
+        ("after,ms\na,1\na,2\ny,3\n", "'a' has several rows"),
+        ("after,layer_ms\na,1\na,2\ny,3\n", "'a' has several rows"),
+        ("cut,ms\n1,1\n1,2\n4,3\n", "'cut 1' has several rows"),
+        (
+            "After;MS\na;1\n",
+            "it needs a column 'after' or 'cut' and one of seconds, ms, layer_seconds, layer_ms; its first",
+        ),
         ("after,ms\na,fast\ny,2\n", "ms must be from 0 to 1e+09, got 'fast'"),
         ("after,ms\na,-1\ny,2\n", "ms must be from 0 to 1e+09, got '-1'"),
         ("after,ms\na,nan\ny,2\n", "ms must be from 0 to 1e+09, got 'nan'"),
@@ -90,7 +97,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path: Path, text:
 
 
 def test_a_file_that_is_missing_or_binary_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="cannot read the times"):
+    with pytest.raises(InputError, match=r"cannot read the times '.*none.csv': No such file or directory$"):
         read_times(str(tmp_path / "none.csv"), NET)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(InputError, match="cannot read the times"):

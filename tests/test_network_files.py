@@ -339,7 +339,7 @@ def test_a_loop_of_fixed_size_is_one_node(tmp_path: Path, shape: Shape | None):
 
 
 def test_a_loop_whose_iterations_are_an_input(tmp_path: Path):
-    with pytest.raises(InputError, match=r"iterations of Loop 'l' depend on the data.*--input n=VALUE"):
+    with pytest.raises(InputError, match=r"iterations of Loop 'l' depend on the data.*values n=VALUE"):
         profiled(tmp_path, looped("n"))
     assert profiled(tmp_path, looped("n"), values={"n": 3}).macs == 32 + 3 * 16 + 8
     assert exact(tmp_path, looped("n"), values={"n": 3}) == [True, True]
@@ -388,7 +388,7 @@ def chooses() -> ModelProto:
 
 
 def test_an_input_that_chooses_a_branch_is_fixed(tmp_path: Path):
-    with pytest.raises(InputError, match=r"shape of tensor 'i'.*if 'sr' chooses a branch.*--input sr=VALUE"):
+    with pytest.raises(InputError, match=r"shape of tensor 'i'.*if 'sr' chooses a branch.*values sr=VALUE"):
         profiled(tmp_path, chooses())
     profile = profiled(tmp_path, chooses(), values={"sr": 16000})
     assert rows(profile) == [("x", 0, 8), ("h", 32, 4), ("i", 48, 4), ("y", 56, 2)]
@@ -466,7 +466,7 @@ HWC = node("Transpose", "x", "t", perm=[2, 0, 1]), node("Unsqueeze", "t axis", "
 )
 def test_what_is_asked_for_in_one_message(tmp_path: Path, inputs: dict[str, Shape], nodes: tuple, asks: str):
     model = network(nodes, inputs, ["y"], {"w": (2, 3, 1, 1), "m": (8, 2), "axis": np.array([0])})
-    with pytest.raises(InputError, match=r"sizes are open in the file.*--shape x=") as caught:
+    with pytest.raises(InputError, match=r"sizes are open in the file.*shapes x=") as caught:
         profiled(tmp_path, model)
     assert all(part in str(caught.value) for part in asks.split("), "))
 
@@ -474,7 +474,7 @@ def test_what_is_asked_for_in_one_message(tmp_path: Path, inputs: dict[str, Shap
 def test_equal_symbols_are_equal_sizes(tmp_path: Path):
     inputs = {"x": ("batch", "sequence", 8), "z": ("batch", "sequence", 8)}
     model = open_network(inputs, *PAIR)
-    with pytest.raises(InputError, match=r"--shape x=1x128x8 z=1x128x8$"):
+    with pytest.raises(InputError, match=r"shapes x=1x128x8 z=1x128x8$"):
         profiled(tmp_path, model)
     assert profiled(tmp_path, model, shapes={"x": (2, 5, 8)}).cuts[0].tensors[1].elements == 2 * 5 * 8
 

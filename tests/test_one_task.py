@@ -388,21 +388,23 @@ def test_what_is_stated_of_processors_reaches_the_scenario():
 @pytest.mark.parametrize(
     ("stated", "reason"),
     [
-        ({"rate": "20"}, "--rate needs a unit, such as 20Mbit/s or 5MB/s, got '20'"),
-        ({"rtt": "5"}, "--rtt needs a unit, such as 10ms or 0.5s, got '5'"),
-        ({"device_rate": "2GHz"}, "--device-rate '2GHz': unknown unit 'GHz'; write it like 8GMAC/s"),
-        ({"cpu_min": "3GHz"}, "--cpu-min must be at most the largest CPU rate, 2 GHz, got 3 GHz"),
-        ({"tx_power": "1W", "energy_per_bit": "1nJ/bit"}, "give --tx-power or --energy-per-bit, not both"),
-        ({"device_rate": "1GMAC/s", "device_times": [0, 1, 2, 3]}, "give --device-rate or --device-times, not both"),
-        ({"device_times": [0, 1, 2]}, "--device-times must be 4 times in seconds, one for each cut, rising from 0"),
-        ({"server_times": [0, 2, 1, 3]}, "--server-times must be 4 times in seconds, one for each cut, rising from 0"),
-        ({"scenario": "paper", "rate": "1Mbit/s"}, "give --tx-power or --energy-per-bit: the scenario does not limit"),
-        ({"scenario": "paper"}, "give --rate and --tx-power: the scenario does not limit the transmit power"),
-        ({"device": 20}, "--device must be between 0 and 19, got 20"),
-        ({"distance_m": -1.0}, "--distance-m must be between 0.001 and 1000000000, got -1"),
-        ({"tensor_dtype": "int4"}, "--tensor-dtype must be one of fp32, fp16, uint8, got 'int4'"),
-        ({"overrides": ["device.task.cuts=all"]}, "--set 'device.task.cuts': the task is MODEL"),
-        ({"shapes": {"x": (1, 3)}}, "--shape and --input need an .onnx file, got 'alexnet'"),
+        ({"rate": "20"}, "rate needs a unit, such as 20Mbit/s or 5MB/s, got '20'"),
+        ({"rtt": "5"}, "rtt needs a unit, such as 10ms or 0.5s, got '5'"),
+        ({"device_rate": "2GHz"}, "device_rate '2GHz': unknown unit 'GHz'; write it like 8GMAC/s"),
+        ({"cpu_min": "3GHz"}, "cpu_min must be at most the largest CPU rate, 2 GHz, got 3 GHz"),
+        ({"tx_power": "1W", "energy_per_bit": "1nJ/bit"}, "give tx_power or energy_per_bit, not both"),
+        ({"device_rate": "1GMAC/s", "device_times": [0, 1, 2, 3]}, "give device_rate or device_times, not both"),
+        ({"device_times": [0, 1, 2]}, "device_times must be 4 times in seconds, one for each cut, rising from 0"),
+        ({"server_times": [0, 2, 1, 3]}, "server_times must be 4 times in seconds, one for each cut, rising from 0"),
+        ({"scenario": "paper", "rate": "1Mbit/s"}, "give tx_power or energy_per_bit: the scenario does not limit"),
+        ({"scenario": "paper"}, "give rate and tx_power: the scenario does not limit the transmit power"),
+        ({"device": 20}, "device must be between 0 and 19, got 20"),
+        ({"distance_m": -1.0}, "distance_m must be between 0.001 and 1000000000, got -1"),
+        ({"tensor_dtype": "int4"}, "tensor_dtype must be one of fp32, fp16, uint8, got 'int4'"),
+        ({"overrides": ["device.task.cuts=all"]}, "overrides 'device.task.cuts': the task is the network"),
+        ({"shapes": {"x": (1, 3)}}, "shapes and values need an .onnx file, got 'alexnet'"),
+        ({"deadline": 0}, "deadline must be from 1e-12 to 1000000000 s, got 0"),
+        ({"input_bits": "0bit"}, "input_bits must be from 1 to 9.00719925474e15 bit, got '0bit'"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(stated: dict[str, Any], reason: str):
@@ -411,6 +413,16 @@ def test_what_cannot_be_used_is_said_in_one_line(stated: dict[str, Any], reason:
         cut(network, **stated)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("network", [None, 3, "", b"net.csv"])
+def test_what_is_no_network_is_refused(network: Any):
+    with pytest.raises(InputError, match=r"^network must be a path, got"):
+        cut(network)
+
+
+def test_the_size_of_the_input_has_a_unit():
+    assert cut("ppocr-rec", input_bits="7.5kB", rate="20Mbit/s").all_remote.bits == 60e3
 
 
 def test_the_function_is_exported():

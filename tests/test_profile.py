@@ -501,7 +501,7 @@ def test_a_path_that_is_not_a_file(tmp_path: Path, name: str):
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (network([conv("x", "y")], {"x": (1, 4, "h", "w")}, ["y"], SQUARE), "--shape x=1x4x224x224"),
+        (network([conv("x", "y")], {"x": (1, 4, "h", "w")}, ["y"], SQUARE), "shapes x=1x4x224x224"),
         (network([node("Relu", "x", "y")], {"x": ("seq_len", 4)}, ["y"]), "seq_lenx4"),
         (network([node("Relu", "x", "y")], {"x": (1, 4)}, ["y"]), "0 multiply-accumulates"),
         (network([conv("x", "y")], {"x": (1, 5, 8, 8)}, ["y"], SQUARE), "sizes 5 and 4"),
@@ -535,7 +535,7 @@ def test_non_standard_operators_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("shapes", [{"X": (1, 4, 8, 8)}, {"x": (1, 4, 8)}, {"x": (1, 4, 8, 0)}, {"x": ()}])
 def test_shapes_that_do_not_match_the_network(tmp_path: Path, shapes: dict[str, Shape]):
     path = saved(tmp_path, network([conv("x", "y")], IMAGE, ["y"], SQUARE))
-    with pytest.raises(InputError, match="--shape"):
+    with pytest.raises(InputError, match="shapes"):
         profile_model(path, shapes=shapes)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from onnx_models import EACH, FULL, IMAGE, KINDS, SQUARE, Shape, conv, network, 
 from test_cli import call, refused
 from test_profile import LIGHT, make_profiles, with_random_weights
 
+import partway
 from partway.dnn import split as splitting
 from partway.dnn import weights
 from partway.dnn.boundary import boundaries, live_tensors, offered
@@ -159,6 +161,48 @@ def test_what_is_no_cut_is_refused(tmp_path: Path, cut: str, why: str):
     net = load_network(saved(tmp_path, KINDS["unet"]()))
     with pytest.raises(InputError, match=why):
         boundaries(net, cut)
+
+
+def test_cuts_have_the_numbers_of_the_profile(tmp_path: Path):
+    net = load_network(saved(tmp_path, KINDS["unet"]()))
+    every = boundaries(net, range(1, len(net.positions) + 1))
+    assert [cut.number for cut in every] == [*range(1, len(net.positions) + 1)]
+    for word in (2, "2", "cut:2", [2], ["2", "cut:2", every[1].after]):
+        assert boundaries(net, word) == every[1:2]
+
+
+@pytest.mark.parametrize("cuts", [0, -1, 99, "0", "cut:99", "cut:x", 1.5, True, None, [], [None]])
+def test_what_is_no_number_of_a_cut_is_refused(tmp_path: Path, cuts: object):
+    with pytest.raises(
+        InputError, match=r"cuts (have numbers from 1 to \d+, as .* lists them|must be 'auto', or numbers)"
+    ):
+        boundaries(load_network(saved(tmp_path, KINDS["unet"]())), cuts)
+
+
+def test_a_number_that_is_also_another_tensor_is_refused(tmp_path: Path):
+    """Exporters number tensors: here "1" is ready at cut 2, and "3" at cut 3."""
+    nodes = [conv("x", "a"), conv("a", "1"), conv("1", "3"), conv("3", "y")]
+    net = load_network(saved(tmp_path, network(nodes, IMAGE, ["y"], SQUARE)))
+    with pytest.raises(InputError, match="'1' is both a tensor and the number of another cut; write cut:2 or cut:1"):
+        boundaries(net, "1")
+    assert [cut.tensors for cut in boundaries(net, ["cut:1", "cut:2", "3"])] == [("a",), ("1",), ("3",)]
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"path": None}, "path must be a path, got None"),
+        ({"out": 3}, "out must be a path, got 3"),
+        ({"verify": 3}, "verify must be True or False, got 3"),
+        ({"overwrite": "yes"}, "overwrite must be True or False, got 'yes'"),
+        ({"inputs": "mine"}, "inputs are what the halves are verified with: add verify"),
+        ({"tensor_dtype": "int4"}, "tensor_dtype must be one of None, fp32, fp16, uint8, got 'int4'"),
+    ],
+)
+def test_arguments_from_python_are_checked(tmp_path: Path, how: dict[str, Any], why: str):
+    with pytest.raises(InputError, match=f"^{why}"):
+        partway.split(**({"path": saved(tmp_path, KINDS["unet"]()), "out": tmp_path / "out"} | how))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cut_where_the_size_depends_on_the_data_is_refused(tmp_path: Path):

@@ -44,7 +44,10 @@ EXAMPLES = {
     "Values for another program": "partway cut alexnet --rate 1Gbit/s --one-task --json - | jq .one_task",
 }
 LINK = {
-    "rate": ("RATE", "rate of the link, such as 20Mbit/s or 5MB/s (default: of the scenario's radio)"),
+    "rate": (
+        "RATE",
+        "rate of the link, such as 20Mbit/s or 5MB/s; b is a bit, B a byte, 20mbps 20 Mbit/s (default: the scenario's)",
+    ),
     "rtt": ("TIME", "round trip of the link, such as 10ms (default: 0)"),
     "deadline": ("TIME", "recommend the cut with the least energy that meets it; without one, the fastest cut"),
 }
@@ -139,7 +142,7 @@ def _show_first(first: "OneTask", console: Console) -> None:
 
 def question(options: argparse.Namespace) -> "OneTask":
     """The first answer to what the flags ask. An ONNX file is profiled first."""
-    from partway.planner.answer import cut
+    from partway.planner.answer import cut, from_onnx
     from partway.planner.statement import QUANTITIES, stated_numbers
 
     for flag, value, low, high in (("blocks", options.blocks, 10, 1_000_000), ("seeds", options.seeds, 1, 1000)):
@@ -151,8 +154,8 @@ def question(options: argparse.Namespace) -> "OneTask":
     if Path(options.model).suffix.lower() == ".onnx":
         with working("reading the network", terminal(errors=True)):
             network = _profile(options)
-    stated = {} if isinstance(network, Profile) else {"shapes": dict(options.shape), "values": dict(options.input)}
-    return cut(
+    stated = {} if isinstance(network, Profile) else {"shapes": _shapes(options), "values": _values(options)}
+    answer = cut(
         network,
         scenario=options.scenario,
         overrides=options.set,
@@ -165,6 +168,15 @@ def question(options: argparse.Namespace) -> "OneTask":
         **stated,
         **given,
     )
+    return from_onnx(answer, options.model, _shapes(options), _values(options))
+
+
+def _shapes(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    return flags.one_each("--shape", options.shape)
+
+
+def _values(options: argparse.Namespace) -> dict[str, list[float]]:
+    return flags.one_each("--input", options.input)
 
 
 def _profile(options: argparse.Namespace) -> Profile:
@@ -174,7 +186,7 @@ def _profile(options: argparse.Namespace) -> Profile:
     from partway.dnn.profile_cache import kept_profile
 
     folder = Path(platformdirs.user_cache_dir("partway")) / "profiles"
-    return kept_profile(folder, options.model, dict(options.shape), dict(options.input))
+    return kept_profile(folder, options.model, _shapes(options), _values(options))
 
 
 def under_load(first: "OneTask") -> "DeviceContext":

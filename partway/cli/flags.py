@@ -3,13 +3,15 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from partway.arguments import MAX_SEED_COUNT
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
     from partway.experiments.comparison import Plan
+
+T = TypeVar("T")
 
 
 def whole_number(text: str) -> int:
@@ -45,6 +47,16 @@ def _number(text: str) -> float:
     if text in ("true", "false"):
         return int(text == "true")
     return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
+def one_each(flag: str, pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
+    """The values of a flag by their names. Raises InputError if a name is given twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{flag}: {shown(twice)} is given twice")
+    return found
 
 
 def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper", otherwise: str = "") -> None:
@@ -129,7 +141,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         help="data type in which tensors are sent (default: uint8)",
     )
     add_inputs(group.add_argument)
-    group.add_argument("--input-bits", type=float, metavar="N", help="bits of the encoded input, such as a JPEG file")
+    group.add_argument(
+        "--input-bits", metavar="SIZE", help="size of the encoded input, such as 60kbit of a JPEG file; bits by default"
+    )
 
 
 def add_inputs(add: Callable[..., object]) -> None:

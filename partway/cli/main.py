@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
+from partway.arguments import named_by_flags
 from partway.cli import interrupts
 from partway.cli.stdout import reserved, results
 from partway.errors import InputError, closest, nearest, out_of_memory, shorten, shown
@@ -25,6 +27,10 @@ from partway.errors import InputError, closest, nearest, out_of_memory, shorten,
 DESCRIPTION = "Simulate and control partial offloading of DNN inference from wireless devices to an edge server."
 INTERRUPTED = 128
 """Added to the number of a signal: the exit code after it, as in a shell."""
+
+
+NEGATIVE = re.compile(r"-\.?\d")
+"""How a value begins that is a negative number, perhaps with a unit; no flag does."""
 
 
 class Command(NamedTuple):
@@ -81,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.start_jax = partial(start_jax, own_process)
         if options.uses_jax:
             options.start_jax()
-        with reserved():
+        with reserved(), named_by_flags():
             options.run(options)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
@@ -180,6 +186,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any):
         super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
+        self._negative_number_matcher = NEGATIVE  # else argparse takes -5MB/s for a flag
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see '{self.prog} --help')")
@@ -220,7 +227,7 @@ class CommandParser(Parser):
             module = command_module(self._command.name)
             self.description, self.epilog = module.DESCRIPTION, _examples(module.EXAMPLES)
             module.add_flags(self)
-            self.set_defaults(run=module.run, uses_jax=self._command.uses_jax)
+            self.set_defaults(run=module.run, uses_jax=self._command.uses_jax, command=self._command.name)
             self._command = None
         return super().parse_known_args(*args, **options)
 

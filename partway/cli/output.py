@@ -85,7 +85,7 @@ def destinations(options: argparse.Namespace, folder: bool = True) -> Generator[
                 )
             file = stack.enter_context(_reserved(files.new_file(Path(options.json), options.overwrite, "--json")))
         if options.out and folder:
-            out = stack.enter_context(_reserved(files.new_folder(options.out, options.overwrite)))
+            out = stack.enter_context(_reserved(files.new_folder(options.out, options.overwrite, options.command)))
             threading.Thread(target=_import_matplotlib, daemon=True).start()
         yield Destinations(out, file)
 

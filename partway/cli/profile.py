@@ -12,6 +12,7 @@ from partway.cli.terminal import terminal, working
 from partway.dnn.layer_times import read_times
 from partway.dnn.profile import Profile, clean_text, read_profile, write_profile
 from partway.errors import InputError, shown
+from partway.units import SIZE, parsed
 
 if TYPE_CHECKING:
     from partway.dnn.graph import Network  # needs the extra `onnx`
@@ -91,9 +92,12 @@ def _profile_file(options: argparse.Namespace) -> "tuple[Network, Profile]":
     """The network in an ONNX file, and its profile."""
     from partway.dnn import graph
 
+    given = options.input_bits
+    input_bits = None if given is None else parsed("--input-bits", given, SIZE)
     with working("reading the network", terminal(errors=True)):
-        network = graph.load_network(options.model, dict(options.shape), dict(options.input))
-        return network, graph.profile_network(network, options.input_bits)
+        shapes, values = (flags.one_each(f"--{name}", getattr(options, name)) for name in ("shape", "input"))
+        network = graph.load_network(options.model, shapes, values)
+        return network, graph.profile_network(network, input_bits)
 
 
 def _timed(network: "Network", profile: Profile) -> tuple[Profile, InputError | None]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from partway.cli import flags
 from partway.cli.terminal import terminal, working
+from partway.dnn.profile import FLOAT_BITS
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ DESCRIPTION = (
 )
 EXAMPLES = {
     "All Pareto-optimal cuts, verified": "partway split model.onnx --out halves --verify",
-    "One cut, named as in 'partway profile'": "partway split model.onnx --cuts relu3 --out halves",
+    "One cut, by its number in 'partway profile' and 'partway cut'": "partway split model.onnx --cuts 34 --out halves",
+    "The same by the name of its tensor": "partway split model.onnx --cuts relu3 --out halves",
     "Two cuts, the second with two live tensors": "partway split model.onnx --cuts relu3 up+skip --out halves",
     "Send 8 bits per element; measure what that costs on your inputs": (
         "partway split model.onnx --tensor-dtype uint8 --verify --inputs mine --out h"
@@ -38,9 +40,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--cuts",
         nargs="+",
         default=["auto"],
-        metavar="auto|TENSOR",
-        help="'auto', every Pareto-optimal cut, or names of tensors, one cut each; '+' joins those that are sent "
-        "together (default: auto)",
+        metavar="auto|CUT|TENSOR",
+        help="'auto', every Pareto-optimal cut, or numbers of cuts as 'partway cut' lists them, or names "
+        "of tensors, one cut each; '+' joins those that are sent together (default: auto)",
     )
     group.add_argument(
         "--tensor-dtype",
@@ -82,9 +84,9 @@ def run(options: argparse.Namespace) -> None:
         manifest = split(
             options.model,
             options.out,
-            cuts="auto" if options.cuts == ["auto"] else options.cuts,
-            shapes=dict(options.shape),
-            values=dict(options.input),
+            cuts=options.cuts,
+            shapes=flags.one_each("--shape", options.shape),
+            values=flags.one_each("--input", options.input),
             tensor_dtype=options.tensor_dtype,
             layout=options.layout,
             copy_weights=options.copy_weights,
@@ -96,6 +98,8 @@ def run(options: argparse.Namespace) -> None:
     console.print(_table(manifest))
     for sentence in (*_verified(manifest), *_not_finite(manifest)):
         console.print(f"verify: {sentence}")
+    if sentence := _in_own_types(manifest):
+        console.print(sentence)
     console.print(f"Halves and manifest.json are in {options.out}")
 
 
@@ -103,7 +107,9 @@ def _table(manifest: "Manifest") -> "Grid":
     from partway.formatting import prefixed
     from partway.text_tables import Grid
 
-    how = f", real numbers as {manifest.tensor_dtype}" if manifest.tensor_dtype else ""
+    how = f", real numbers sent as {manifest.tensor_dtype}" if manifest.tensor_dtype else ", sent in their own types"
+    if any(tensor.is_coded and len(tensor.wires) > 1 for cut in manifest.cuts for tensor in cut.tensors):
+        how = f"{how}, with 64 bit a tensor for its range"
     count = f"{len(manifest.cuts)} cut{'s' * (len(manifest.cuts) != 1)}"
     table = Grid(f"{manifest.network.name}: halves of {count}{how}", keys=2)
     table.add_column("cut", "right")
@@ -114,6 +120,17 @@ def _table(manifest: "Manifest") -> "Grid":
         sizes = (cut.front.macs, cut.back.macs, cut.bits, _bytes(cut, "front"), _bytes(cut, "back"))
         table.add_row("" if cut.number is None else str(cut.number), cut.after, *map(prefixed, sizes))
     return table
+
+
+def _in_own_types(manifest: "Manifest") -> str | None:
+    """That tensors of real numbers are sent as they are, which `partway cut` does not assume."""
+    shorter = {tensor.dtype for cut in manifest.cuts for tensor in cut.tensors if FLOAT_BITS.get(tensor.dtype, 0) > 8}
+    if manifest.tensor_dtype or not shorter:
+        return None
+    return (
+        f"Tensors are sent as {' and '.join(sorted(shorter))}. 'partway cut' counts 8 bit an element unless told "
+        "otherwise: send so with --tensor-dtype uint8, or ask it with --tensor-dtype fp32."
+    )
 
 
 def _bytes(cut: "SplitCut", half: str) -> int:

@@ -8,15 +8,19 @@ from whatever it can be computed from.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from partway.arguments import as_whole, named
 from partway.dnn.control_flow import reads
 from partway.dnn.graph import Network, profile_network, sources, views_to
 from partway.dnn.profile import clean_name
-from partway.errors import InputError, nearest
+from partway.errors import InputError, nearest, shown
 
 AUTO = "auto"
 """What stands for the Pareto-optimal cuts."""
 JOIN = "+"
 """Between the tensors of one cut."""
+NUMBER = "cut:"
+"""Before the number of a cut where it could be the name of a tensor."""
+Cuts = str | int | Iterable[str | int]
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,22 @@ class Boundary:
         return JOIN.join(self.tensors)
 
 
-def boundaries(
-    network: Network, cuts: str | Iterable[str] = AUTO, tensor_dtype: str | None = None
-) -> tuple[Boundary, ...]:
+def boundaries(network: Network, cuts: Cuts = AUTO, tensor_dtype: str | None = None) -> tuple[Boundary, ...]:
     """The cuts that are asked for.
 
-    cuts          "auto": those that are Pareto-optimal between input and output. Or names of tensors, one cut each; the
-                  names of several tensors that cross together are joined by "+", as in a profile
+    cuts          "auto": those that are Pareto-optimal between input and output. Or one or more of: a number in the
+                  network's profile, such as 34, "34" or "cut:34"; a name of a tensor; the names of several tensors that
+                  cross together, joined by "+" as in a profile
     tensor_dtype  the data type in which real numbers are sent, for "auto"; None: each in its own
 
-    Raises InputError for an unknown name, for tensors that are no cut, and if "auto" finds none.
+    Raises InputError for an unknown number or name, for tensors that are no cut, and if "auto" finds none.
     """
-    if cuts == AUTO:
+    words = [cuts] if isinstance(cuts, str | int) else list(cuts) if isinstance(cuts, Iterable) else []
+    if not words or not all(isinstance(word, str) or as_whole(word) is not None for word in words):
+        raise InputError(f"{named('cuts')} must be 'auto', or numbers of cuts or names of tensors, got {shown(cuts)}")
+    if words == [AUTO]:
         return _pareto_optimal(network, tensor_dtype)
-    words = [cuts] if isinstance(cuts, str) else list(cuts)
-    found = dict.fromkeys(_named(network, word) for word in words)
-    if not found:
-        raise InputError("no cut is named; give names of tensors, or 'auto'")
-    return tuple(found)
+    return tuple(dict.fromkeys(_asked(network, word) for word in words))
 
 
 def _pareto_optimal(network: Network, tensor_dtype: str | None) -> tuple[Boundary, ...]:
@@ -71,6 +73,29 @@ def _pareto_optimal(network: Network, tensor_dtype: str | None) -> tuple[Boundar
 def offered(network: Network, number: int) -> Boundary:
     """The cut of that number in the network's profile; 0 is the input, which is none."""
     return _boundary(network, network.positions[number - 1].tensors, number)
+
+
+def _asked(network: Network, word: str | int) -> Boundary:
+    """The cut of that number or name. A word that could be either of two cuts is refused."""
+    text = word if isinstance(word, str) else f"{NUMBER}{word}"
+    if text.startswith(NUMBER):
+        return _numbered(network, text.removeprefix(NUMBER))
+    if not text.isdecimal():
+        return _named(network, text)
+    if not _tensor(network, text):
+        return _numbered(network, text)
+    tensor, count = _named(network, text), len(network.positions)
+    if tensor.number == int(text) or not 0 < int(text) <= count:
+        return tensor
+    other = "" if tensor.number is None else f"{NUMBER}{tensor.number} or "
+    raise InputError(f"'{text}' is both a tensor and the number of another cut; write {other}{NUMBER}{text}")
+
+
+def _numbered(network: Network, text: str) -> Boundary:
+    count = len(network.positions)
+    if not (text.isdecimal() and 0 < int(text) <= count):
+        raise InputError(f"cuts have numbers from 1 to {count}, as `partway profile` lists them, got {shown(text)}")
+    return offered(network, int(text))
 
 
 def _named(network: Network, word: str) -> Boundary:

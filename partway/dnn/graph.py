@@ -14,6 +14,7 @@ from math import inf, prod
 from pathlib import Path
 from typing import Any
 
+from partway.arguments import named
 from partway.dnn.profile import (
     DTYPE_BITS,
     FLOAT_BITS,
@@ -168,16 +169,20 @@ def load_network(
     except InputError:
         raise
     except Exception as error:  # nor do those of shape inference
-        raise InputError(f"the shapes in '{path}' are inconsistent: {_first_line(error)}; check --shape") from None
+        raise InputError(
+            f"the shapes in '{path}' are inconsistent: {_first_line(error)}; check {named('shapes')}"
+        ) from None
     try:
         return _find_cuts(path, original, model)
     except InputError as error:
         if names := control_flow.inputs_of_conditions(model.graph):
-            fix = f"if '{names[0]}' chooses a branch or the iterations, fix it by --input {names[0]}=VALUE"
+            fix = f"if '{names[0]}' chooses a branch or the iterations, fix it by {named('values')} {names[0]}=VALUE"
             raise InputError(f"{error}; {fix}") from None
         if problem is None:
             raise
-        raise InputError(f"the shapes in '{path}' are inconsistent: {_first_line(problem)}; check --shape") from None
+        raise InputError(
+            f"the shapes in '{path}' are inconsistent: {_first_line(problem)}; check {named('shapes')}"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

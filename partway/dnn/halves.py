@@ -6,6 +6,7 @@ Control flow is a single node, with all that its branches read from outside; it 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from partway.arguments import named
 from partway.dnn.boundary import Boundary
 from partway.dnn.graph import Network
 from partway.errors import InputError
@@ -73,8 +74,8 @@ class Cutter:
         version = next((one.version for one in self._network.model.opset_import if one.domain in ("", "ai.onnx")), 1)
         if version < CODER_OPSET and any(tensor.is_coded for tensor in sent):
             raise InputError(
-                f"--tensor-dtype {tensor_dtype} needs version {CODER_OPSET} of ONNX's operators, the network has "
-                f"{version}; convert it with onnx.version_converter"
+                f"{named('tensor_dtype')} {tensor_dtype} needs version {CODER_OPSET} of ONNX's operators, the network "
+                f"has {version}; convert it with onnx.version_converter"
             )
         outputs = {name: self._given_by(name, boundary) for name in self._network.outputs}
         late = [name for name, half in outputs.items() if half == BACK]

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
+from partway.arguments import named
 from partway.dnn.macs import MAX_SHAPE_ELEMENTS, Shape
 from partway.dnn.onnx_file import weights_as_inputs
 from partway.errors import InputError, nearest, shown
@@ -46,10 +47,10 @@ def fix_inputs(model: ModelProto, shapes: Mapping[str, Shape], values: Mapping[s
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     names = [value.name for value in inputs]
-    for flag, given in (("shape", shapes), ("input", values)):
+    for argument, given in (("shapes", shapes), ("values", values)):
         for name in given:
             if name not in names:
-                raise InputError(f"--{flag}: the network has no input '{name}'{nearest(name, names)}")
+                raise InputError(f"{named(argument)}: the network has no input '{name}'{nearest(name, names)}")
     for value in inputs:
         if kind := OTHER_KINDS.get(value.type.WhichOneof("value") or ""):
             raise InputError(f"input '{value.name}' is {kind}; only tensors are supported: export with tensor inputs")
@@ -75,11 +76,13 @@ def _constant(value: ValueInfoProto, given: Value) -> TensorProto:
         sizes = [dim.dim_value or exact.size for dim in value.type.tensor_type.shape.dim]
         array = np.full(sizes, array.ravel()[0]) if exact.size == 1 else array.reshape(sizes)
     except (ValueError, TypeError, OverflowError):
-        raise InputError(f"--input: {shown(given)} does not fit the input '{value.name}'") from None
+        raise InputError(f"{named('values')}: {shown(given)} does not fit the input '{value.name}'") from None
     if not np.array_equal(
         array.astype(np.float64), np.broadcast_to(exact.reshape(-1), array.size).reshape(array.shape)
     ):
-        raise InputError(f"--input: '{value.name}' has the data type {dtype}, which cannot hold {shown(given)}")
+        raise InputError(
+            f"{named('values')}: '{value.name}' has the data type {dtype}, which cannot hold {shown(given)}"
+        )
     return numpy_helper.from_array(array, value.name)
 
 
@@ -94,7 +97,7 @@ def _fixed_shapes(model: ModelProto, inputs: list[ValueInfoProto], shapes: Mappi
             shape = shapes[name]
             if min(shape, default=1) < 1 or (found is not None and len(found) != len(shape)):
                 raise InputError(
-                    f"--shape: input '{name}' has the shape {_text(found)} in the file, got {_text(shape)}"
+                    f"{named('shapes')}: input '{name}' has the shape {_text(found)} in the file, got {_text(shape)}"
                 )
             fixed[name] = shape
             continue
@@ -106,7 +109,7 @@ def _fixed_shapes(model: ModelProto, inputs: list[ValueInfoProto], shapes: Mappi
     if asked:
         shown_as = ", ".join(f"input '{name}' is {_text(found)}" for name, found in asked)
         examples = " ".join(f"{name}={_example(found)}" for name, found in asked)
-        raise InputError(f"sizes are open in the file ({shown_as}); fix them, such as by --shape {examples}")
+        raise InputError(f"sizes are open in the file ({shown_as}); fix them, such as by {named('shapes')} {examples}")
     return fixed
 
 

@@ -7,8 +7,8 @@
 
 `after` holds names of tensors in the profile, or `cut` holds the numbers of cuts. One of `seconds` and `ms` is the time
 from the start until the tensor is there; `layer_seconds` and `layer_ms` are the time since the row above instead. The
-output must be among the rows. Between rows time passes in proportion to the multiply-accumulates. A profile with
-`seconds` is such a file, too.
+output must be among the rows, and no name twice; `layer_seconds` and `layer_ms` of the same number of a cut are added.
+Between rows time passes in proportion to the multiply-accumulates. A profile with `seconds` is such a file, too.
 """
 
 import csv
@@ -20,7 +20,7 @@ import numpy as np
 
 from partway.dnn.profile import MAX_FILE_BYTES, Profile, clean_text
 from partway.errors import InputError, nearest, shown
-from partway.files import read_limited
+from partway.files import read_limited, why
 
 TIMES = {"seconds": (1.0, False), "ms": (1e-3, False), "layer_seconds": (1.0, True), "layer_ms": (1e-3, True)}
 """Columns of times: their unit [s], and whether they are the time since the row above."""
@@ -36,7 +36,7 @@ def read_times(file: str, profile: Profile) -> np.ndarray:
         text = read_limited(file, MAX_FILE_BYTES).decode("utf-8-sig")
         rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"cannot read the times '{file}': {error}") from None
+        raise InputError(f"cannot read the times '{file}': {why(error)}") from None
     try:
         return _elapsed(rows, profile)
     except ValueError as error:
@@ -47,10 +47,13 @@ def _elapsed(rows: Sequence[Mapping[str, str | None]], profile: Profile) -> np.n
     header = [*rows[0]] if rows else []
     columns = [name for name in TIMES if name in header]
     if len(columns) != 1 or not {"cut", "after"} & {*header}:
-        raise ValueError(f"it needs a column 'after' or 'cut' and one of {', '.join(TIMES)}")
+        found = shown(",".join(map(str, header)))
+        raise ValueError(f"it needs a column 'after' or 'cut' and one of {', '.join(TIMES)}; its first line is {found}")
     unit, since_above = TIMES[columns[0]]
     numbers = _numbers(profile)
     at = [_cut(row, numbers, len(profile.cuts)) for row in rows]
+    if "after" in header or not since_above:
+        _check_unique(rows)
     times = unit * np.array([_time(columns[0], row[columns[0]]) for row in rows])
     elapsed = np.cumsum(times) if since_above else times
     if any(second < first for first, second in pairwise(at)):
@@ -61,6 +64,14 @@ def _elapsed(rows: Sequence[Mapping[str, str | None]], profile: Profile) -> np.n
         raise ValueError(f"the time of the output, '{profile.cuts[-1].after}', is missing")
     last_of = dict(zip(at, elapsed, strict=True))  # of rows with the same cut the last one
     return np.interp(_progress(profile), _progress(profile)[[0, *last_of]], [0.0, *last_of.values()])
+
+
+def _check_unique(rows: Sequence[Mapping[str, str | None]]) -> None:
+    """Raise ValueError if two rows are about the same layer."""
+    names = [tuple((row.get(column) or "").strip() for column in ("cut", "after")) for row in rows]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{shown(twice[1] or f'cut {twice[0]}')} has several rows; give each layer one time")
 
 
 def _progress(profile: Profile) -> np.ndarray:

@@ -11,6 +11,7 @@ from math import prod
 
 import onnx
 
+from partway.arguments import named
 from partway.errors import InputError
 
 Shape = tuple[int, ...]
@@ -43,7 +44,7 @@ def _contracted(call: Call, size: int, other: int) -> int:
     if size != other:
         raise InputError(
             f"{call.node.op_type} '{call.node.output[0]}' contracts sizes {size} and {other}, which must be equal; "
-            "check --shape"
+            f"check {named('shapes')}"
         )
     return size
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from partway.arguments import is_shipped_name
 from partway.errors import InputError, nearest, shown
-from partway.files import read_limited
+from partway.files import read_limited, why
 
 SHIPPED = resources.files("partway.dnn") / "profiles"
 DTYPE_BITS = {"fp32": 32, "fp16": 16, "uint8": 8}
@@ -210,7 +210,9 @@ def read_profile(name: str) -> Profile:
     try:
         text = read_limited(str(file), MAX_FILE_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the profile '{name}': {error}; give a CSV file of `partway profile`") from None
+        raise InputError(
+            f"cannot read the profile '{name}': {why(error)}; give a CSV file of `partway profile`"
+        ) from None
     try:
         return _parse(clean_text(Path(name).stem), text.splitlines())
     except (csv.Error, KeyError, ValueError) as error:
@@ -230,7 +232,11 @@ def _parse(name: str, lines: list[str]) -> Profile:
             raise ValueError(f"it has no column '{column}'")
     numbered = enumerate(rows)
     groups = groupby(numbered, lambda each: each[1].get("cut") or f"row {each[0]}")
-    cuts = tuple(_cut(number, [row for _, row in group]) for number, group in groups)
+    together = [(number, [row for _, row in group]) for number, group in groups]
+    numbers = [number for number, _ in together]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"the rows of cut {shown(next(one for one in numbers if numbers.count(one) > 1))} are apart")
+    cuts = tuple(_cut(number, rows) for number, rows in together)
     sizes = header["input_shape"].strip()  # none for a scalar
     shape = tuple(_count("input_shape", size, 1) for size in sizes.split("x")) if sizes else ()
     profile = Profile(name, clean_text(header["source"]), shape, _input_bits(header["input_bits"]), cuts)
@@ -244,7 +250,10 @@ def _cut(number: str, rows: list[dict[str, str | None]]) -> Cut:
     seconds = {_seconds(row.get("seconds")) for row in rows}
     if len(macs) > 1 or len(seconds) > 1:
         raise ValueError(f"the rows of cut {shown(number)} differ in macs or seconds")
-    return Cut(tuple(map(_tensor, rows)), macs.pop(), seconds.pop())
+    tensors = tuple(map(_tensor, rows))
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise ValueError(f"cut {shown(number)} lists a tensor twice")
+    return Cut(tensors, macs.pop(), seconds.pop())
 
 
 def _tensor(row: dict[str, str | None]) -> Tensor:

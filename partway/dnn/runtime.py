@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from partway.arguments import named
 from partway.dnn.boundary import offered
 from partway.dnn.graph import Network
 from partway.dnn.halves import Cutter
@@ -235,7 +236,7 @@ def _check_memory(network: Network) -> None:
         if size > memory:
             raise InputError(
                 f"cannot run the network: tensor '{name}' alone needs {size / 2**30:.0f} GiB, and this machine has "
-                f"{memory / 2**30:.0f} GiB; give smaller sizes by --shape"
+                f"{memory / 2**30:.0f} GiB; give smaller sizes by {named('shapes')}"
             )
 
 

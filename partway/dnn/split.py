@@ -11,14 +11,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partway import files
-from partway.dnn.boundary import AUTO, Boundary, boundaries
+from partway import arguments, files
+from partway.arguments import named
+from partway.dnn.boundary import AUTO, Boundary, Cuts, boundaries
 from partway.dnn.graph import Network, load_network
 from partway.dnn.halves import BACK, FRONT, Cutter, Halves
 from partway.dnn.profile import DTYPE_BITS, clean_name, clean_text
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from partway.dnn.verification import Reference, Verification
 
 MANIFEST = "manifest.json"
+KIND = "split"
+"""Of its folder: only this command replaces it."""
 SCHEMA_VERSION = 1
 """Schema version of the manifest; increment when a field is renamed."""
 LIBRARIES = (PACKAGE, "onnx", "onnx-ir", "onnxslim", "onnxruntime")
@@ -151,7 +154,7 @@ def split(
     path: str | Path,
     out: str | Path,
     *,
-    cuts: str | Iterable[str] = AUTO,
+    cuts: Cuts = AUTO,
     shapes: "Mapping[str, Shape] | None" = None,
     values: "Mapping[str, Value] | None" = None,
     tensor_dtype: str | None = None,
@@ -177,10 +180,14 @@ def split(
     """
     for name, given, known in (("tensor_dtype", tensor_dtype, [None, *DTYPE_BITS]), ("layout", layout, LAYOUTS)):
         if given not in known:
-            raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {shown(given)}")
+            raise InputError(f"{named(name)} must be one of {', '.join(map(str, known))}, got {shown(given)}")
+    path, out = (arguments.path(named(name), given) for name, given in (("path", path), ("out", out)))
+    for name, given in (("copy_weights", copy_weights), ("verify", verify), ("overwrite", overwrite)):
+        arguments.flag(named(name), given)
     if inputs is not None and not verify:
-        raise InputError("--inputs are what the halves are verified with: add --verify")
-    with files.new_folder(Path(out), overwrite) as folder:
+        raise InputError(f"{named('inputs')} are what the halves are verified with: add {named('verify')}")
+    inputs = None if inputs is None else arguments.path(named("inputs"), inputs)
+    with files.new_folder(out, overwrite, KIND) as folder:
         network = load_network(path, shapes, values)
         chosen = boundaries(network, cuts, tensor_dtype)
         writer = _Writer(network, folder, layout, copy_weights, _reference(network, inputs) if verify else None)
@@ -303,7 +310,7 @@ class _Writer:
             return None
         found = self._reference.compare(paths[FRONT], paths[BACK])
         coded = any(tensor.is_coded for tensor in halves.sent)
-        if found.rounding or (coded and found.same_shapes and not found.lost):
+        if found.exact or found.rounding or (coded and found.same_shapes and not found.lost):
             return found
         if self._reference.is_random():
             from partway.dnn.runtime import RANDOM

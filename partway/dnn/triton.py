@@ -13,6 +13,7 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
+from partway.arguments import named
 from partway.errors import InputError
 
 VERSION = "1"
@@ -54,7 +55,9 @@ def _entry(value: ValueInfoProto) -> str:
     tensor = value.type.tensor_type
     if tensor.elem_type not in TYPES:
         kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise InputError(f"'{value.name}' has the data type {kind}, which Triton does not know; use --layout files")
+        raise InputError(
+            f"'{value.name}' has the data type {kind}, which Triton does not know; use {named('layout')} files"
+        )
     sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
     lines = [f"name: {_quoted(value.name)}", f"data_type: TYPE_{TYPES[tensor.elem_type]}", f"dims: {sizes or [1]}"]
     if not sizes:

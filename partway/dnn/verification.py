@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from partway.arguments import named
 from partway.dnn.graph import Network
 from partway.dnn.runtime import (
     Session,
@@ -38,7 +39,8 @@ class Verification:
 
     examples        inputs that were tried
     exact           whether all outputs are equal, bit by bit
-    rounding        whether they differ by no more than float16 rounding, in a network that computes with 16-bit numbers
+    rounding        whether they are not equal, but differ by no more than float16 rounding, in a network that computes
+                    with 16-bit numbers
     same_shapes     whether all outputs have the shapes of the whole network's
     elements        elements of the whole network's outputs
     finite          those of them that are neither infinite nor NaN
@@ -99,7 +101,7 @@ class Reference:
             rounding &= same or (half and all(is_rounded(expected[name], found[name]) for name in expected))
             for name in expected:
                 measured.add(expected[name], found[name])
-        return measured.verification(len(self._expected), exact, rounding)
+        return measured.verification(len(self._expected), exact, rounding and not exact)
 
 
 @dataclass
@@ -158,11 +160,14 @@ def _files(folder: Path) -> list[Path]:
         found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     except NotADirectoryError:
         given = shown(str(folder), 100)
-        raise InputError(f"--inputs takes a folder with a file for each example, got the file {given}") from None
+        raise InputError(
+            f"{named('inputs')} takes a folder with a file for each example, got the file {given}"
+        ) from None
     except OSError as error:
-        raise InputError(f"--inputs {shown(str(folder), 100)}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{named('inputs')} {shown(str(folder), 100)}: cannot be read ({error.strerror})") from None
     if not found:
-        raise InputError(f"--inputs {shown(str(folder), 100)}: has no .npz or .npy files; save inputs with numpy.savez")
+        given = f"{named('inputs')} {shown(str(folder), 100)}"
+        raise InputError(f"{given}: has no .npz or .npy files; save inputs with numpy.savez")
     return found
 
 

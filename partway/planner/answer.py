@@ -4,13 +4,14 @@ It imports no JAX: from Python, too, the answer is there in a second.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from partway.arguments import named, path
 from partway.dnn.layer_times import read_times
 from partway.dnn.profile import DTYPE_BITS, Profile, read_profile
 from partway.errors import InputError, shown
@@ -30,6 +31,7 @@ from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import Scenario
 from partway.schemes import check_running
 from partway.system.placement import Placement
+from partway.units import SIZE, parsed
 
 SIMULATED = ("priced", "oracle", "local", "full")
 """The schemes of the second answer, of which overrides may set hyperparameters."""
@@ -74,7 +76,10 @@ class OneTask:
 
     scenario  the system, with what was stated of its processors; its tasks are the profile
     place     finds the placement of all devices and the number of this one
+    tensor_dtype  in which tensors are sent
     file      the name or path under which a scenario finds the profile; None: there is none
+    onnx      the ONNX file of the network; None: it is not known
+    onnx_flags    --shape and --input with which it was read
     """
 
     profile: Profile
@@ -82,7 +87,10 @@ class OneTask:
     stated: Statement
     question: Question
     place: Callable[[], tuple[Placement, int]]
+    tensor_dtype: str = "uint8"
     file: str | None = None
+    onnx: str | None = None
+    onnx_flags: tuple[str, ...] = ()
 
     @cached_property
     def choice(self) -> Choice:
@@ -175,7 +183,7 @@ def cut(
     tx_power: Quantity | None = None,
     energy_per_bit: Quantity | None = None,
     tensor_dtype: str = "uint8",
-    input_bits: float | None = None,
+    input_bits: Quantity | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     values: Mapping[str, list[float]] | None = None,
 ) -> OneTask:
@@ -193,7 +201,7 @@ def cut(
     cpu_power     of the device at full speed, above idle
     idle_power    drawn all the time
     tx_power, energy_per_bit     of the radio while it sends, above idle, or of a bit
-    tensor_dtype, input_bits     how tensors are sent: "fp32", "fp16" or "uint8"; bits of the encoded input
+    tensor_dtype, input_bits     how tensors are sent: "fp32", "fp16" or "uint8"; size of the encoded input [bit]
     shapes, values               for an ONNX file: shapes of open inputs, and inputs that are always the same
 
     Quantities are text with a unit or numbers in SI units. Raises InputError for whatever cannot be used.
@@ -201,23 +209,43 @@ def cut(
     given = {"rate": rate, "rtt": rtt, "deadline": deadline, "device_rate": device_rate, "server_rate": server_rate}
     given |= {"cpu_min": cpu_min, "cpu_max": cpu_max, "cpu_power": cpu_power, "idle_power": idle_power}
     given |= {"tx_power": tx_power, "energy_per_bit": energy_per_bit}
+    if not isinstance(network, Profile):
+        path(named("network"), network)
     numbers = stated_numbers(given)
     for kind, one, other in (("device", device_rate, device_times), ("server", server_rate, server_times)):
         if one is not None and other is not None:
-            raise InputError(f"give --{kind}-rate or --{kind}-times, not both")
+            raise InputError(f"give {named(f'{kind}_rate')} or {named(f'{kind}_times')}, not both")
+    if input_bits is not None:
+        input_bits = parsed(named("input_bits"), input_bits, SIZE)
     plain = with_task(load(scenario, _checked(overrides)), _task(network, tensor_dtype, input_bits))
     profile = read_network(network, shapes, values)
     if device_times is None and device_rate is None and profile.seconds is not None:
         device_times = profile.seconds.tolist()
-    at_device = _times("--device-times", device_times, profile)
-    at_server = _times("--server-times", server_times, profile)
+    at_device = _times(named("device_times"), device_times, profile)
+    at_server = _times(named("server_times"), server_times, profile)
     stated = Statement(**numbers, device_times=at_device, server_times=at_server)
     whole = with_processors(plain, stated, profile)
     place = cache(lambda: placed(whole, device, distance_m))
     if device is not None or distance_m is not None:
         place()  # raises where they are out of range
     question = question_of(whole, profile, stated, place, tensor_dtype, input_bits)
-    return OneTask(profile, whole, stated, question, place, _file(network))
+    about = OneTask(profile, whole, stated, question, place, tensor_dtype, _file(network))
+    return about if isinstance(network, Profile) else from_onnx(about, network, shapes, values)
+
+
+def from_onnx(
+    answer: OneTask,
+    network: str | Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    values: Mapping[str, list[float]] | None = None,
+) -> OneTask:
+    """The answer with the ONNX file that the network is from, and how it was read; unchanged if it is no such file."""
+    if not _is_onnx(network):
+        return answer
+    shape = [f"{name}={'x'.join(map(str, sizes))}" for name, sizes in (shapes or {}).items()]
+    value = [f"{name}={','.join(f'{one:.17g}' for one in numbers)}" for name, numbers in (values or {}).items()]
+    stated = (*(["--shape", *shape] if shape else []), *(["--input", *value] if value else []))
+    return replace(answer, onnx=str(network), onnx_flags=stated)
 
 
 def _checked(overrides: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -226,14 +254,17 @@ def _checked(overrides: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
     check_running(pairs, SIMULATED)
     for field in pairs:
         if "task" in field.split("."):
-            raise InputError(f"--set {shown(field)}: the task is MODEL; use --tensor-dtype and --input-bits")
+            raise InputError(
+                f"{named('overrides')} {shown(field)}: the task is the network; "
+                f"use {named('tensor_dtype')} and {named('input_bits')}"
+            )
     return pairs
 
 
 def _task(network: str | Path | Profile, tensor_dtype: str, input_bits: float | None) -> dict[str, Any]:
     """The task of a scenario whose devices run the network."""
     if tensor_dtype not in DTYPE_BITS:
-        raise InputError(f"--tensor-dtype must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
+        raise InputError(f"{named('tensor_dtype')} must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
     name = network.name if isinstance(network, Profile) else str(network)
     bits = {} if input_bits is None else {"input_bits": input_bits}
     return {"kind": "layers", "profile": name, "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}
@@ -261,7 +292,7 @@ def read_network(
 
         return graph.profile_model(str(network), shapes=dict(shapes or {}), values=dict(values or {}))
     if shapes or values:
-        raise InputError(f"--shape and --input need an .onnx file, got {shown(str(network))}")
+        raise InputError(f"{named('shapes')} and {named('values')} need an .onnx file, got {shown(str(network))}")
     return read_profile(str(network))
 
 

@@ -1,5 +1,6 @@
 """The first answer of `partway cut` for a terminal and as JSON. Needs no JAX."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -110,8 +111,17 @@ def notes(answer: OneTask) -> list[str]:
     return [
         f"Device: {device.source}{speed}, CPU {quantity(device.busy_w, 'W')}{idle}. Server: {question.server.source}. "
         f"Link: {quantity(link.bit_per_s, 'bit/s')} ({whose}), round trip {quantity(link.rtt_s, 's')}, "
-        f"{quantity(link.j_per_bit, 'J/bit')}."
+        f"{quantity(link.j_per_bit, 'J/bit')}. Tensors are sent as {answer.tensor_dtype}."
     ]
+
+
+def split_command(answer: OneTask) -> str | None:
+    """The command that writes the two halves of the recommended cut, with its data type; None if nothing is split."""
+    row, last = answer.recommended, len(answer.profile.cuts) - 1
+    if answer.onnx is None or row.cut in (0, last):
+        return None
+    words = ["partway", "split", answer.onnx, *answer.onnx_flags, "--cuts", str(row.cut)]
+    return shlex.join([*words, "--tensor-dtype", answer.tensor_dtype, "--out", "halves", "--verify"])
 
 
 def break_even_sentence(answer: OneTask) -> str:
@@ -143,6 +153,7 @@ def table(answer: OneTask) -> Group:
         Text(LEGEND),
         _grid(answer),
         Text(break_even_sentence(answer)),
+        *((Text(f"Split it: {command}"),) if (command := split_command(answer)) else ()),
     )
 
 
@@ -181,6 +192,8 @@ def as_json(answer: OneTask) -> dict[str, Any]:
         "recommended": _row(answer.recommended),
         "why_not_pareto": why_recommended(answer),
         "deadline": deadline if answer.question.deadline_s is not None else None,
+        "tensor_dtype": answer.tensor_dtype,
+        "split": split_command(answer),
         "assumptions": [LEGEND, *notes(answer)],
         "link": {"bit_per_s": link.bit_per_s, "rtt_s": link.rtt_s, "j_per_bit": link.j_per_bit},
         "cuts": [_row(row) for row in answer.cuts],

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from partway.arguments import named
 from partway.dnn.profile import Profile
 from partway.errors import InputError, compact
 from partway.planner.one_task import Link, Processor, Question
@@ -13,7 +14,7 @@ from partway.scenario.loading import load
 from partway.scenario.schema import DeviceClass, Scenario
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
 from partway.system.placement import Placement, sample_placement
-from partway.units import BIT_ENERGY, FREQUENCY, POWER, RATE, TIME, WORK_RATE, Kind, parsed, quantity
+from partway.units import BIT_ENERGY, DEADLINE, FREQUENCY, POWER, RATE, TIME, WORK_RATE, Kind, parsed, quantity
 
 DISTANCES_M = (1e-3, 1e9)
 """Smallest and largest distance, as in the scenario."""
@@ -58,7 +59,7 @@ Quantity = str | float
 QUANTITIES: dict[str, tuple[str, Kind]] = {
     "rate": ("rate", RATE),
     "rtt": ("rtt_s", TIME),
-    "deadline": ("deadline_s", TIME),
+    "deadline": ("deadline_s", DEADLINE),
     "device_rate": ("device_macs", WORK_RATE),
     "server_rate": ("server_macs", WORK_RATE),
     "cpu_min": ("cpu_min_hz", FREQUENCY),
@@ -74,9 +75,9 @@ QUANTITIES: dict[str, tuple[str, Kind]] = {
 def stated_numbers(given: Mapping[str, Quantity | None]) -> dict[str, float]:
     """The fields of a `Statement` that arguments of `cut` stand for; raises InputError if one cannot be used."""
     if given.get("tx_power") is not None and given.get("energy_per_bit") is not None:
-        raise InputError("give --tx-power or --energy-per-bit, not both")
+        raise InputError(f"give {named('tx_power')} or {named('energy_per_bit')}, not both")
     return {
-        field: parsed(f"--{name.replace('_', '-')}", value, kind)
+        field: parsed(named(name), value, kind)
         for name, (field, kind) in QUANTITIES.items()
         if (value := given.get(name)) is not None
     }
@@ -137,7 +138,7 @@ def placed(scenario: Scenario, index: int | None = None, distance_m: float | Non
     Raises InputError for an index or a distance out of range.
     """
     if index is not None and not 0 <= index < scenario.devices:
-        raise InputError(f"--device must be between 0 and {scenario.devices - 1}, got {index}")
+        raise InputError(f"{named('device')} must be between 0 and {scenario.devices - 1}, got {index}")
     placement = sample_placement(scenario)
     if index is None:
         index = int(np.argsort(placement.mean_gain_per_w)[scenario.devices // 2])
@@ -150,7 +151,7 @@ def _moved(scenario: Scenario, placement: Placement, index: int, distance_m: flo
     low, high = DISTANCES_M
     if not low <= distance_m <= high:
         limits = f"{compact(low)} and {compact(high)}"
-        raise InputError(f"--distance-m must be between {limits}, got {compact(distance_m)}")
+        raise InputError(f"{named('distance_m')} must be between {limits}, got {compact(distance_m)}")
     distances, gains = placement.distance_m.copy(), placement.mean_gain_per_w.copy()
     loss_db = pathloss_db(scenario.radio, np.array(distance_m))
     noise = noise_dbw(scenario.radio, np.array(scenario.device_classes()[index].bandwidth_hz))
@@ -196,7 +197,8 @@ def question_of(
     where = place() if stated.rate is None or len(classes) > 1 else None
     kind = scenario.device if where is None else scenario.device_classes()[where[1]]
     if np.isinf(kind.tx_power_max_w) and (stated.rate is None or stated.j_per_bit is None):
-        needed = "--rate and --tx-power" if stated.rate is None else "--tx-power or --energy-per-bit"
+        needed = [named("rate")] * (stated.rate is None) + [named("tx_power")]
+        needed = " and ".join(needed) if stated.rate is None else f"{needed[0]} or {named('energy_per_bit')}"
         raise InputError(f"give {needed}: the scenario does not limit the transmit power of the device")
     rate = stated.rate
     if rate is None:
@@ -218,7 +220,9 @@ def _device(kind: DeviceClass, profile: Profile, stated: Statement) -> Processor
     least = kind.cpu_max_hz if stated.cpu_min_hz is None else stated.cpu_min_hz
     if least > kind.cpu_max_hz:
         limit = quantity(kind.cpu_max_hz, "Hz")
-        raise InputError(f"--cpu-min must be at most the largest CPU rate, {limit}, got {quantity(least, 'Hz')}")
+        raise InputError(
+            f"{named('cpu_min')} must be at most the largest CPU rate, {limit}, got {quantity(least, 'Hz')}"
+        )
     elapsed_s, source = _elapsed(profile, kind.cpu_max_hz, kind.macs_per_cycle, stated.device_times)
     busy_w = kind.capacitance * kind.cpu_max_hz**3
     return Processor(elapsed_s, busy_w, stated.idle_w, least / kind.cpu_max_hz, kind.cpu_max_hz, source)

@@ -39,7 +39,8 @@ SINGLE_TASK_LEGEND = (
     "block; a task that arrives within a block first waits for the next one."
 )
 OUTCOMES_LEGEND = (
-    "Simulation: this device, all devices with the same policy (cost: waiting, energy, price of the offloaded work)."
+    "Simulation: this device, all devices with the same policy. Recommended is what costs least, not what is fastest "
+    "(cost: waiting, energy, price of the offloaded work)."
 )
 TITLE = "Under load, simulated"
 WORD_COLUMNS = ("after", "choice", "policy")
@@ -127,9 +128,10 @@ def why_it_differs(result: CutResult, first: OneTask) -> list[str]:
     cpu_hz = float(plan.cpu_hz[0, 0])
     if 0 < cpu_hz < result.target.cpu_max_hz * (1 - 1e-6):
         saved = (cpu_hz / result.target.cpu_max_hz) ** 2
+        percent = f"{saved:.0%}" if saved >= 0.01 else "less than 1%"
         sentences.append(
             f"The plan waits for the CPU to save energy: at {_hertz(cpu_hz)} instead of "
-            f"{_hertz(result.target.cpu_max_hz)} the same work takes the whole block and {saved:.0%} of the energy."
+            f"{_hertz(result.target.cpu_max_hz)} the same work takes the whole block and {percent} of the energy."
         )
     if first.question.link.rtt_s:
         sentences.append("The simulation has no round trip.")
@@ -145,12 +147,9 @@ def _under_load(deadline_s: float, p95_s: float, block_s: float) -> str:
     if p95_s <= deadline_s:
         return f"{words}: met, 95 % of the tasks take at most {quantity(p95_s, 's', 4, UP)}."
     shorter = "; blocks are longer than the deadline: set a shorter slot_s" if block_s > deadline_s else ""
-    late = (
-        f"95 % of the tasks take up to {quantity(p95_s, 's', 4, UP)}"
-        if np.isfinite(p95_s)
-        else "more than 5 % take longer"
-    )
-    return f"{words}: NOT MET, {late}{shorter}."
+    if not np.isfinite(p95_s):
+        return f"{words}: NOT MET, more than 5 % take longer{shorter}."
+    return f"{words}: NOT MET, 95 % of the tasks take up to {quantity(p95_s, 's', 4, UP)}{shorter}."
 
 
 def break_even_sentence(result: CutResult) -> str:
@@ -160,8 +159,15 @@ def break_even_sentence(result: CutResult) -> str:
     return (
         f"By cost, not by latency, for one waiting task, the mean channel gain and a constant {noise} (bandwidth now "
         f"{bandwidth}): offloading a part pays {_from(even.offloading_hz)}; all remote costs less than all local "
-        f"{_from(even.all_remote_hz)}."
+        f"{_from(even.all_remote_hz)}{_why_never(result)}."
     )
+
+
+def _why_never(result: CutResult) -> str:
+    """Why no bandwidth makes sending everything cheaper, although it may be faster."""
+    if result.break_even.all_remote_hz is not None:
+        return ""
+    return ": the price of the task at the server alone is above the device's energy for it, spread over a block"
 
 
 def _from(value: float | None) -> str:
