@@ -204,6 +204,17 @@ def details_grid(title: str) -> Grid:
     return grid
 
 
+class Sentence:
+    """A text in as many lines as it needs, without blanks at their ends, which Rich leaves there."""
+
+    def __init__(self, text: str, style: str = ""):
+        self._text = Text(text, style=style)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """The lines."""
+        yield from _wrapped(console, self._text, options.max_width)
+
+
 def _wrapped(console: Console, text: Text, width: int) -> list[Text]:
     """A text in as many lines as it needs."""
     lines = list(text.wrap(console, max(1, width), overflow="fold"))

@@ -590,18 +590,19 @@ def test_one_task_alone_needs_no_simulation(folder: Path):
     assert round(1e3 * document["one_task"]["recommended"]["latency_s"], 1) == 21.3
     table = (folder / "o" / "table.txt").read_text()
     assert table.startswith("At 20 Mbit/s: send the encoded input, 368.6 kbit: 21.28 ms, 3.69 mJ at the device; all ")
-    assert table.rstrip().endswith("Break-even: all local up to 2.76 Mbit/s, then all remote is the fastest.")
+    assert table.rstrip().endswith("Break-even: all local up to 2.75 Mbit/s, then all remote is the fastest.")
     assert load(folder / "o" / "scenario.toml").device.task.kind == "layers"
     assert "Results are in o" in err
 
 
 @pytest.mark.parametrize("columns", ["80", "100"])
 def test_the_first_answer_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: str):
+    """No line is wider, none ends in blanks."""
     monkeypatch.setenv("COLUMNS", columns)
     stated = ("--rate", "3Mbit/s", "--rtt", "10ms", "--deadline", "140ms", "--cpu-min", "600MHz", "--idle-power", "1W")
     code, out, _ = call("cut", "ppocr-rec", *stated, "--one-task")
     assert code == 0
-    assert all(len(line) <= int(columns) for line in out.splitlines())
+    assert all(len(line) <= int(columns) and line == line.rstrip() for line in out.splitlines())
     assert "The table is" not in out  # in one part
 
 
@@ -659,16 +660,20 @@ def test_why_the_latency_differs(folder: Path):
         (("alexnet", "--device", "20"), "--device must be between 0 and 19, got 20"),
         (("alexnet", "--distance-m", "-1"), "--distance-m must be between 0.001 and 1000000000, got -1"),
         (("alexnet", "--blocks", "1"), "--blocks must be between 10 and 1000000, got 1"),
+        (("alexnet", "--rate", "-5MB/s"), "--rate must be from 1 to 1e15 bit/s, got '-5MB/s'"),
+        (("alexnet", "--rtt", "-.5s"), "--rtt must be 0 or from 1e-12 to 1000000000 s, got '-.5s'"),
+        (("alexnet", "--deadline", "0"), "--deadline must be from 1e-12 to 1000000000 s, got '0'"),
+        (("alexnet", "--input-bits", "60kb/s"), "--input-bits '60kb/s': unknown unit 'kb/s'"),
         (("alexnet", "--rate", "20"), "--rate needs a unit, such as 20Mbit/s or 5MB/s, got '20'"),
         (("alexnet", "--deadline", "soon"), "--deadline must be a number and a unit, such as 10ms or 0.5s, got 'soon'"),
         (("alexnet", "--device-times", "none.csv"), "cannot read the times 'none.csv'"),
         (("alexnet", "--seeds", "0"), "--seeds must be between 1 and 1000, got 0"),
         (("alexnet", "--shape", "x=1x3"), "--shape and --input need an .onnx file"),
-        (("alexnet", "--input-bits", "-3"), "device.task.input_bits must be between 1 and 1e18, got -3"),
-        (("alexnet", "--input-bits", "nan"), "device.task.input_bits must be between 1 and 1e18, got nan"),
+        (("alexnet", "--input-bits", "-3"), "--input-bits must be from 1 to 9.00719925474e15 bit, got '-3'"),
+        (("alexnet", "--input-bits", "nan"), "--input-bits must be a number and a unit, such as 60kbit"),
         (
             ("alexnet", "--set", "device.task.tensor_dtype=fp16"),
-            "--set 'device.task.tensor_dtype': the task is MODEL; use --",
+            "--set 'device.task.tensor_dtype': the task is the network; use --",
         ),
         (("alexnet", "--scenario", "ocrr"), "did you mean 'ocr'?"),
         (("alexnet", "--set", "queue=as_printed"), "queue = 'as_printed' requires tasks of kind 'proportional'"),
@@ -706,6 +711,13 @@ def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     ends = [helper.make_tensor_value_info(name, 1, size) for name, size in (("x", shape), ("z", [1, 1, 512, 512]))]
     model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
     onnx.save(model, "net.onnx")
+    words = "net.onnx --rate 1Gbit/s --device-rate 10MMAC/s --input-bits 1Gbit --shape x=1x3x512x512 --one-task".split()
+    document = json.loads(call("cut", *words, "--tensor-dtype", "fp16", "--json", "-")[1])["one_task"]
+    assert (document["tensor_dtype"], document["recommended"]["cut"]) == ("fp16", 1)
+    command = "partway split net.onnx --shape x=1x3x512x512 --cuts 1 --tensor-dtype fp16 --out halves --verify"
+    assert document["split"] == command
+    code, out, _ = call(*command.split()[1:])
+    assert (code, "cut  after" in out or "cut after" in out) == (0, True)
     options = build_parser().parse_args(["cut", "net.onnx", "--set", "devices=2", "--input-bits", "1e8"])
     from_onnx = cut_command.under_load(cut_command.question(options))
     assert from_onnx.profile.name == "net"

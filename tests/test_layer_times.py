@@ -63,6 +63,9 @@ def test_a_profile_with_times_is_such_a_file(tmp_path: Path):
     np.testing.assert_allclose(read_times(str(file), NET), seconds, atol=1e-12)
 
 
+NEEDED = "it needs a column 'after' or 'cut' and one of seconds, ms, layer_seconds, layer_ms"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -205,6 +205,23 @@ def test_arguments_from_python_are_checked(tmp_path: Path, how: dict[str, Any], 
     assert not (tmp_path / "out").exists()
 
 
+def test_an_open_batch_is_one_and_said(user_folder: Path):
+    nodes = [conv("x", "a"), conv("a", "y")]
+    path = saved(user_folder, network(nodes, {"x": ("N", 4, 8, 8)}, ["y"], SQUARE))
+    printed = call("split", "net.onnx", "--cuts", "1", "--out", "out").out
+    assert "The batch of input 'x' (Nx4x8x8) is fixed at 1; another: --shape x=8x4x8x8" in " ".join(printed.split())
+    assert dict(split(path, user_folder / "stated", cuts=1, shapes={"x": (2, 4, 8, 8)}).network.batches) == {}
+
+
+def test_what_is_sent_is_said(user_folder: Path):
+    saved(user_folder, two_layers())
+    printed = " ".join(call("split", "net.onnx", "--cuts", "1", "--out", "out").out.split())
+    assert "sent in their own types" in printed
+    assert "Tensors are sent as float32. 'partway cut' counts 8 bit an element unless told otherwise" in printed
+    words = ("--cuts", "1", "--tensor-dtype", "uint8", "--out", "coded")
+    assert "'partway cut'" not in call("split", "net.onnx", *words).out
+
+
 def test_a_cut_where_the_size_depends_on_the_data_is_refused(tmp_path: Path):
     nodes = [node("MatMul", "x w", "h"), node("NonZero", "h", "n"), node("Cast", "n", "y", to=TensorProto.FLOAT)]
     net = load_network(saved(tmp_path, network(nodes, {"x": (1, 8)}, ["y"], {"w": (8, 4)})))
@@ -832,6 +849,9 @@ def test_the_command_measures_what_coding_costs(user_folder: Path):
         (("resnet50",), "is split from its .onnx file"),
         (("net.onnx", "--inputs", "here"), "add --verify"),
         (("net.onnx", "--cuts", "nothing"), "no tensor 'nothing'"),
+        (("net.onnx", "--cuts", "99"), "cuts have numbers from 1 to"),
+        (("net.onnx", "--shape", "x=1x4x8x8", "--shape", "x=2x4x8x8"), "--shape: 'x' is given twice"),
+        (("net.onnx", "--verify", "--inputs", "net.onnx"), "--inputs takes a folder with a file for each example"),
         (("net.onnx", "--tensor-dtype", "int8"), "--tensor-dtype must be one of fp32, fp16, uint8"),
         (("absent.onnx",), "cannot read 'absent.onnx'"),
     ],
@@ -864,21 +884,23 @@ def test_the_runners_of_the_page_on_networks_give_the_networks_outputs(tmp_path:
     """Two processes, with a cut that sends a tensor, an early output and an input."""
     programs = runners()
     path = saved(tmp_path, KINDS["mixed_ends"]())
-    split(path, tmp_path / "halves", cuts="b", tensor_dtype=tensor_dtype)
+    cuts = split(path, tmp_path / "halves", cuts=["a", "b"], tensor_dtype=tensor_dtype).cuts
+    assert cuts[1].after.startswith("b")
+    number = str(cuts[1].number)
     inputs = random_inputs(load_network(path))
     np.savez(tmp_path / "input.npz", **inputs)
     port = free_port()
     for name, text in programs.items():
         assert len([line for line in text.splitlines() if line.strip()]) <= 15
         (tmp_path / name).write_text(text.replace("8800", str(port)), "utf-8")
-    server = subprocess.Popen([sys.executable, "server.py", "halves", "0"], cwd=tmp_path)
+    server = subprocess.Popen([sys.executable, "server.py", "halves", number], cwd=tmp_path)
     try:
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
-        device = [sys.executable, "device.py", "halves", "0", "input.npz", "output.npz"]
+        device = [sys.executable, "device.py", "halves", number, "input.npz", "output.npz"]
         subprocess.run(device, cwd=tmp_path, check=True, timeout=60)
     finally:
         server.kill()

@@ -85,6 +85,7 @@ def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but thos
     group.add_argument(
         "--schemes",
         nargs="+",
+        action="extend",
         metavar="NAME",
         help=f"names from 'partway schemes', or module:ATTRIBUTE for your own (default: {schemes})",
     )
@@ -94,6 +95,7 @@ def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but thos
     seeds.add_argument(
         "--seeds",
         nargs="+",
+        action="extend",
         type=whole_number,
         metavar="N",
         help="number of seeds, or two or more seed values (default: 8)",
@@ -151,6 +153,7 @@ def add_inputs(add: Callable[..., object]) -> None:
     add(
         "--shape",
         nargs="+",
+        action="extend",
         type=tensor_shape,
         default=[],
         metavar="INPUT=1x3x224x224",
@@ -159,6 +162,7 @@ def add_inputs(add: Callable[..., object]) -> None:
     add(
         "--input",
         nargs="+",
+        action="extend",
         type=input_value,
         default=[],
         metavar="INPUT=VALUE",

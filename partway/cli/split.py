@@ -39,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cuts",
         nargs="+",
-        default=["auto"],
+        action="extend",
         metavar="auto|CUT|TENSOR",
         help="'auto', every Pareto-optimal cut, or numbers of cuts as 'partway cut' lists them, or names "
         "of tensors, one cut each; '+' joins those that are sent together (default: auto)",
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
         manifest = split(
             options.model,
             options.out,
-            cuts=options.cuts,
+            cuts=options.cuts or "auto",
             shapes=flags.one_each("--shape", options.shape),
             values=flags.one_each("--input", options.input),
             tensor_dtype=options.tensor_dtype,
@@ -94,12 +94,18 @@ def run(options: argparse.Namespace) -> None:
             inputs=options.inputs,
             overwrite=options.overwrite,
         )
+    from partway.tables import Sentence  # Rich, which --help need not wait for
+
     console = terminal()
     console.print(_table(manifest))
     for sentence in (*_verified(manifest), *_not_finite(manifest)):
-        console.print(f"verify: {sentence}")
+        console.print(Sentence(f"verify: {sentence}"))
+    for name, shape in manifest.network.batches.items():
+        example = "x".join(["8", *shape.split("x")[1:]])
+        words = f"The batch of input '{name}' ({shape}) is fixed at 1; another: --shape {name}={example}"
+        console.print(Sentence(words))
     if sentence := _in_own_types(manifest):
-        console.print(sentence)
+        console.print(Sentence(sentence))
     console.print(f"Halves and manifest.json are in {options.out}")
 
 

@@ -9,7 +9,7 @@ multiply-accumulates: no cut is made where none are left.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import inf, prod
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Network:
     shapes     name -> shape of every tensor that has a fixed one
     positions  where the network can be cut, without its two ends
     work       multiply-accumulates of each node
+    batches    inputs whose batch is open in the file and is 1 here -> their shapes there
     """
 
     path: Path
@@ -93,6 +94,7 @@ class Network:
     shapes: Mapping[str, Shape]
     positions: tuple[Position, ...]
     work: tuple[int, ...]
+    batches: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def macs(self) -> int:
@@ -162,7 +164,7 @@ def load_network(
     """
     path = Path(path)
     original = read_model(path)
-    fix_inputs(original, shapes or {}, values or {})
+    batches = fix_inputs(original, shapes or {}, values or {})
     try:
         inferred = onnx.shape_inference.infer_shapes(_with_defaults(original), data_prop=True)
         model, problem = _simplify_and_infer(inferred)
@@ -173,7 +175,7 @@ def load_network(
             f"the shapes in '{path}' are inconsistent: {_first_line(error)}; check {named('shapes')}"
         ) from None
     try:
-        return _find_cuts(path, original, model)
+        return replace(_find_cuts(path, original, model), batches=batches)
     except InputError as error:
         if names := control_flow.inputs_of_conditions(model.graph):
             fix = f"if '{names[0]}' chooses a branch or the iterations, fix it by {named('values')} {names[0]}=VALUE"

@@ -6,7 +6,7 @@ asked for, in one message. Sizes with the same name are equal.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, repeat
 
 import numpy as np
 import onnx
@@ -38,8 +38,10 @@ EXAMPLE_SIDE, EXAMPLE_SIZE = 224, 128
 """Sizes in the proposal: the sides of an image, and others."""
 
 
-def fix_inputs(model: ModelProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> None:
+def fix_inputs(model: ModelProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> dict[str, str]:
     """Fix the shapes of all inputs, replace those in `values` by constants, and clear the shapes inferred from others.
+
+    Returns the inputs whose batch is open in the file and became 1, and their shapes there.
 
     Raises InputError for an unknown name, sizes that remain open, and inputs that are not tensors.
     """
@@ -55,6 +57,11 @@ def fix_inputs(model: ModelProto, shapes: Mapping[str, Shape], values: Mapping[s
         if kind := OTHER_KINDS.get(value.type.WhichOneof("value") or ""):
             raise InputError(f"input '{value.name}' is {kind}; only tensors are supported: export with tensor inputs")
     fixed = _fixed_shapes(model, [value for value in inputs if value.name not in values], shapes)
+    batches = {
+        value.name: _text(_sizes(value, repeat("?")))
+        for value in inputs
+        if value.name in fixed and value.name not in shapes and not _is_fixed(value)
+    }
     graph.initializer.extend(_constant(value, values[value.name]) for value in inputs if value.name in values)
     del graph.input[:], graph.value_info[:]
     graph.input.extend(
@@ -65,6 +72,11 @@ def fix_inputs(model: ModelProto, shapes: Mapping[str, Shape], values: Mapping[s
     for value in graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
+    return batches
+
+
+def _is_fixed(value: ValueInfoProto) -> bool:
+    return all(dim.dim_value > 0 for dim in value.type.tensor_type.shape.dim)
 
 
 def _constant(value: ValueInfoProto, given: Value) -> TensorProto:

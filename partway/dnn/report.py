@@ -2,11 +2,10 @@
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from partway.dnn.profile import Profile
 from partway.formatting import prefixed
-from partway.text_tables import Grid
+from partway.text_tables import Grid, Sentence
 
 
 def report(profile: Profile, tensor_dtype: str, console: Console) -> None:
@@ -16,7 +15,7 @@ def report(profile: Profile, tensor_dtype: str, console: Console) -> None:
     """
     console.print(_table(profile, tensor_dtype))
     for sentence in sentences(profile, tensor_dtype):
-        console.print(Text(sentence))
+        console.print(Sentence(sentence))
 
 
 def _table(profile: Profile, tensor_dtype: str) -> Grid:
@@ -57,7 +56,9 @@ def _distinct(profile: Profile, tensor_dtype: str) -> list[int]:
 def sentences(profile: Profile, tensor_dtype: str) -> list[str]:
     """The size of the network, the omitted rows, the Pareto-optimal cuts, the fit of the proportional law."""
     shape, count = "x".join(str(size) for size in profile.input_shape) or "of one number", len(profile.cuts)
-    size = f"{profile.name} ({profile.source}): input {shape}, {_counted(profile.macs)}."
+    others = [f"'{tensor.name}' of {tensor.elements} elements" for tensor in profile.cuts[0].tensors[1:]]
+    inputs = f"inputs '{profile.cuts[0].tensors[0].name}' {shape}, {', '.join(others)}" if others else f"input {shape}"
+    size = f"{profile.name} ({profile.source}): {inputs}, {_counted(profile.macs)}."
     omitted = count - len(_distinct(profile, tensor_dtype))
     return [
         size,

@@ -68,7 +68,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """The network that was split. `file` has no folder; `macs` are its multiply-accumulates."""
+    """The network that was split.
+
+    file     its name, without the folder
+    macs     its multiply-accumulates
+    batches  inputs whose batch is open in the file and is 1 in the halves -> their shapes in the file
+    """
 
     name: str
     file: str
@@ -76,6 +81,7 @@ class NetworkFile:
     macs: int
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    batches: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,9 @@ def _network_file(network: Network) -> NetworkFile:
     graph = network.model.graph
     inputs, outputs = (tuple(map(_info, values)) for values in (graph.input, graph.output))
     digest = _sha256(network.path)
-    return NetworkFile(_network_name(network), network.path.name, digest, network.macs, inputs, outputs)
+    return NetworkFile(
+        _network_name(network), network.path.name, digest, network.macs, inputs, outputs, network.batches
+    )
 
 
 def _network_name(network: Network) -> str:

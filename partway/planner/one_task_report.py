@@ -6,13 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group
-from rich.text import Text
 
 from partway.errors import shorten
 from partway.formatting import number, plain, prefixed
 from partway.planner.answer import CutRow, OneTask
 from partway.planner.one_task import better_on_front, costs, least_rate
-from partway.text_tables import Grid
+from partway.text_tables import Grid, Sentence
 from partway.units import DOWN, UP, prefix_of, quantity
 
 MAX_NAME = 44
@@ -120,8 +119,14 @@ def split_command(answer: OneTask) -> str | None:
     row, last = answer.recommended, len(answer.profile.cuts) - 1
     if answer.onnx is None or row.cut in (0, last):
         return None
-    words = ["partway", "split", answer.onnx, *answer.onnx_flags, "--cuts", str(row.cut)]
-    return shlex.join([*words, "--tensor-dtype", answer.tensor_dtype, "--out", "halves", "--verify"])
+    how = ["--cuts", str(row.cut), "--tensor-dtype", answer.tensor_dtype, "--out", "halves", "--verify"]
+    return shlex.join(["partway", "split", answer.onnx, *answer.onnx_flags, *how])
+
+
+def _in_two_lines(command: str) -> list[Sentence]:
+    """The command for a shell, in lines that a terminal need not break."""
+    first, _, second = command.rpartition(" --cuts ")
+    return [Sentence("Split it:"), Sentence(f"  {first} \\"), Sentence(f"    --cuts {second}")]
 
 
 def break_even_sentence(answer: OneTask) -> str:
@@ -144,16 +149,17 @@ def _from(rate: float | None) -> str:
 
 def table(answer: OneTask) -> Group:
     """The first answer for a terminal."""
+    command = split_command(answer)
     sentences = [sentence for sentence in (deadline_sentence(answer), why_recommended(answer)) if sentence]
     return Group(
-        Text(headline(answer), style="bold"),
-        *(Text(sentence, style="bold" if sentence.startswith("Deadline") else "") for sentence in sentences),
-        *(Text(note, style="dim") for note in notes(answer)),
+        Sentence(headline(answer), style="bold"),
+        *(Sentence(sentence, style="bold" if sentence.startswith("Deadline") else "") for sentence in sentences),
+        *(Sentence(note, style="dim") for note in notes(answer)),
         "",
-        Text(LEGEND),
+        Sentence(LEGEND),
         _grid(answer),
-        Text(break_even_sentence(answer)),
-        *((Text(f"Split it: {command}"),) if (command := split_command(answer)) else ()),
+        Sentence(break_even_sentence(answer)),
+        *(_in_two_lines(command) if command else ()),
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group
-from rich.text import Text
 
 from partway.errors import shorten
 from partway.formatting import number, plain, prefixed
@@ -24,7 +23,7 @@ from partway.planner.plan import (
     typical_plan,
 )
 from partway.system.fading import fading_quantile
-from partway.text_tables import Grid
+from partway.text_tables import Grid, Sentence
 from partway.units import UP, quantity
 
 MAX_NAME = 44
@@ -179,21 +178,25 @@ def _from(value: float | None) -> str:
 def details_table(result: CutResult, first: OneTask | None = None) -> Group:
     """The second answer for a terminal; `first`: to say why it differs."""
     return Group(
-        Text(f"{TITLE}. {headline(result)}", style="bold"),
-        *(Text(sentence) for sentence in (why_it_differs(result, first) if first else ())),
-        *(Text(note, style="dim") for note in notes(result)),
-        *(("", Text(OUTCOMES_LEGEND), _outcomes_grid(result)) if result.outcomes else ()),
-        *(Text(f"{each.name}: the queue of the {each.unstable} grows") for each in result.outcomes if each.unstable),
+        Sentence(f"{TITLE}. {headline(result)}", style="bold"),
+        *(Sentence(sentence) for sentence in (why_it_differs(result, first) if first else ())),
+        *(Sentence(note, style="dim") for note in notes(result)),
+        *(("", Sentence(OUTCOMES_LEGEND), _outcomes_grid(result)) if result.outcomes else ()),
+        *(
+            Sentence(f"{each.name}: the queue of the {each.unstable} grows")
+            for each in result.outcomes
+            if each.unstable
+        ),
         "",
-        Text(SINGLE_TASK_LEGEND),
+        Sentence(SINGLE_TASK_LEGEND),
         _single_task_grid(result),
-        *(Text(f"{task.name}: {task.reason}") for task in result.single_tasks if task.reason),
+        *(Sentence(f"{task.name}: {task.reason}") for task in result.single_tasks if task.reason),
         "",
-        Text(PLAN_LEGEND),
+        Sentence(PLAN_LEGEND),
         _plan_grid(result),
         "",
         _cuts_grid(result),
-        Text(break_even_sentence(result)),
+        Sentence(break_even_sentence(result)),
     )
 
 
