@@ -711,7 +711,8 @@ def test_an_onnx_file_is_cut_like_its_profile(folder: Path):
     ends = [helper.make_tensor_value_info(name, 1, size) for name, size in (("x", shape), ("z", [1, 1, 512, 512]))]
     model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
     onnx.save(model, "net.onnx")
-    words = "net.onnx --rate 1Gbit/s --device-rate 10MMAC/s --input-bits 1Gbit --shape x=1x3x512x512 --one-task".split()
+    words = ["net.onnx", "--rate", "1Gbit/s", "--device-rate", "10MMAC/s", "--input-bits", "1Gbit", "--one-task"]
+    words += ["--shape", "x=1x3x512x512"]
     document = json.loads(call("cut", *words, "--tensor-dtype", "fp16", "--json", "-")[1])["one_task"]
     assert (document["tensor_dtype"], document["recommended"]["cut"]) == ("fp16", 1)
     command = "partway split net.onnx --shape x=1x3x512x512 --cuts 1 --tensor-dtype fp16 --out halves --verify"

@@ -26,7 +26,7 @@ from partway.dnn.profile import (
     clean_name,
     clean_text,
 )
-from partway.errors import InputError
+from partway.errors import InputError, shorten
 
 try:
     import onnx
@@ -188,7 +188,7 @@ def load_network(
 
 
 def _first_line(error: Exception) -> str:
-    return str(error)[:200]
+    return shorten(str(error), 200)
 
 
 def _with_defaults(model: ModelProto) -> ModelProto:

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, inliner
 
-from partway.errors import InputError
+from partway.errors import InputError, shorten
 from partway.files import read_limited
 
 MAX_FILE_BYTES = 2**31
@@ -41,7 +41,9 @@ def read_model(path: Path) -> ModelProto:
     except InputError:
         raise
     except Exception as error:  # the exceptions of onnx, protobuf and the file system share no narrower base
-        raise InputError(f"'{path}' is not an ONNX network: {str(error)[:200]}; give an intact .onnx file") from None
+        raise InputError(
+            f"'{path}' is not an ONNX network: {shorten(str(error), 200)}; give an intact .onnx file"
+        ) from None
     return model
 
 

@@ -18,7 +18,7 @@ from partway.arguments import named
 from partway.dnn.boundary import offered
 from partway.dnn.graph import Network
 from partway.dnn.halves import Cutter
-from partway.errors import InputError
+from partway.errors import InputError, shorten
 
 try:
     import onnx
@@ -264,7 +264,7 @@ class Session:
             source = str(model) if isinstance(model, Path) else model.SerializeToString()
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the exceptions of onnxruntime share no narrower base
-            raise InputError(f"onnxruntime cannot load the network: {str(error)[:200]}") from None
+            raise InputError(f"onnxruntime cannot load the network: {shorten(str(error), 200)}") from None
         self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
 
@@ -273,7 +273,7 @@ class Session:
         try:
             results = self._session.run(self.outputs, {name: tensors[name] for name in self.inputs})
         except Exception as error:  # the exceptions of onnxruntime share no narrower base
-            raise InputError(f"onnxruntime cannot run the network: {str(error)[:200]}") from None
+            raise InputError(f"onnxruntime cannot run the network: {shorten(str(error), 200)}") from None
         return {name: np.asarray(output) for name, output in zip(self.outputs, results, strict=True)}
 
     def end_profiling(self) -> Path:

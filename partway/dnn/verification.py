@@ -27,7 +27,7 @@ from partway.dnn.runtime import (
     run_both,
     whole_session,
 )
-from partway.errors import InputError, shown
+from partway.errors import InputError, shorten, shown
 
 SUFFIXES = (".npy", ".npz")
 """Of files of inputs."""
@@ -184,7 +184,7 @@ def read_example(network: Network, path: Path) -> Tensors:
             name: loaded[name] if several else loaded for name in values if not several or name in loaded
         }
     except Exception as error:  # NumPy, zipfile and zlib raise half a dozen kinds of errors for a damaged file
-        raise InputError(f"'{path}' is not a file of inputs: {str(error)[:100]}") from None
+        raise InputError(f"'{path}' is not a file of inputs: {shorten(str(error), 160)}") from None
     if path.suffix == ".npy" and len(values) > 1:
         raise InputError(f"'{path}' has one array, the network the inputs {', '.join(values)}; save a .npz file")
     inputs: Tensors = {}

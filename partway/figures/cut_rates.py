@@ -83,7 +83,8 @@ def _draw_deadline(axes: Axes, deadline_s: float) -> None:
     axes.axhline(1e3 * deadline_s, color=DEADLINE, linewidth=1.0, linestyle="--")
     style: dict[str, Any] = {"fontsize": 8, "color": DEADLINE, "ha": "right", "va": "bottom", "path_effects": [OUTLINE]}
     words = f"deadline {quantity(deadline_s, 's')}"
-    axes.text(0.995, 1e3 * deadline_s, words, transform=axes.get_yaxis_transform(), **style)
+    where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    axes.annotate(words, (0.995, 1e3 * deadline_s), (0, 2), **where, **style)
 
 
 def _panel(
@@ -102,7 +103,7 @@ def _panel(
         line = np.exp(np.interp(np.log(inside), np.log(rates), np.log(values[:, cuts.tolist().index(cut)])))
         axes.plot(inside / MBIT, line, color=colours[cut], linewidth=2.8, solid_capstyle="butt")
         dots += [(start / MBIT, float(line[0]))] * (start > 0)
-    axes.axvline(answer.question.link.bit_per_s / MBIT, color="0.3", linewidth=0.9, linestyle=":")
+    axes.axvline(answer.question.link.bit_per_s / MBIT, color="0.3", linewidth=0.9, linestyle=":", zorder=6)
     log_axis(axes, "x", float(mbit[0]), float(mbit[-1]))
     log_axis(axes, "y", float(positive.min()) / ROOM, float(positive.max()) * 1.3)
     for axis in (axes.xaxis, axes.yaxis):
@@ -122,7 +123,8 @@ def _mark(axes: Axes, dots: Sequence[tuple[float, float]], span: float) -> None:
         axes.plot(rate, value, "o", color="0.1", markersize=4.5, zorder=4)
         style: dict[str, Any] = {"fontsize": 8, "ha": "right", "path_effects": [OUTLINE], "zorder": 5}
         where = (-3, -11 - 10 * level)
-        axes.annotate(_rate(rate * MBIT), (rate, value), where, textcoords="offset points", **style)
+        leader = {"arrowprops": {"arrowstyle": "-", "color": "0.1", "linewidth": 0.6, "shrinkB": 0}} if level else {}
+        axes.annotate(_rate(rate * MBIT), (rate, value), where, textcoords="offset points", **style, **leader)
         before = rate
 
 
