@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
             inputs=options.inputs,
             overwrite=options.overwrite,
         )
-    from partway.tables import Sentence  # Rich, which --help need not wait for
+    from partway.text_tables import Sentence  # Rich, which --help need not wait for
 
     console = terminal()
     console.print(_table(manifest))

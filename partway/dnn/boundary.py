@@ -7,6 +7,7 @@ from whatever it can be computed from.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from partway.arguments import as_whole, named
 from partway.dnn.control_flow import reads
@@ -54,7 +55,8 @@ def boundaries(network: Network, cuts: Cuts = AUTO, tensor_dtype: str | None = N
 
     Raises InputError for an unknown number or name, for tensors that are no cut, and if "auto" finds none.
     """
-    words = [cuts] if isinstance(cuts, str | int) else list(cuts) if isinstance(cuts, Iterable) else []
+    given: Any = [cuts] if isinstance(cuts, str | int) else cuts
+    words: list[Any] = list(given) if isinstance(given, Iterable) else []
     if not words or not all(isinstance(word, str) or as_whole(word) is not None for word in words):
         raise InputError(f"{named('cuts')} must be 'auto', or numbers of cuts or names of tensors, got {shown(cuts)}")
     if words == [AUTO]:

@@ -123,7 +123,9 @@ def _mark(axes: Axes, dots: Sequence[tuple[float, float]], span: float) -> None:
         axes.plot(rate, value, "o", color="0.1", markersize=4.5, zorder=4)
         style: dict[str, Any] = {"fontsize": 8, "ha": "right", "path_effects": [OUTLINE], "zorder": 5}
         where = (-3, -11 - 10 * level)
-        leader = {"arrowprops": {"arrowstyle": "-", "color": "0.1", "linewidth": 0.6, "shrinkB": 0}} if level else {}
+        leader: dict[str, Any] = (
+            {"arrowprops": {"arrowstyle": "-", "color": "0.1", "linewidth": 0.6, "shrinkB": 0}} if level else {}
+        )
         axes.annotate(_rate(rate * MBIT), (rate, value), where, textcoords="offset points", **style, **leader)
         before = rate
 
