@@ -12,7 +12,7 @@ from partway.formatting import number, plain, prefixed
 from partway.planner.answer import CutRow, OneTask
 from partway.planner.one_task import better_on_front, costs, least_rate
 from partway.text_tables import Grid, Sentence
-from partway.units import DOWN, UP, prefix_of, quantity
+from partway.units import DOWN, RATE, UP, prefix_of, quantity
 
 MAX_NAME = 44
 """Characters of a tensor's name that are shown in a sentence."""
@@ -79,10 +79,11 @@ def deadline_sentence(answer: OneTask) -> str | None:
     parts = " + ".join(f"{quantity(value, 's', DIGITS)} {name}" for name, value in where if value > 0)
     missed = f"Deadline {words}: NOT MET. The fastest, {name_of(answer, row)}, is {late} late: {parts}"
     rate = least_rate(question, limit, question.bits > 0)
-    if rate is not None:
+    if rate is not None and rate <= RATE.most:
         return f"{missed}. It can be met from {quantity(rate, 'bit/s', rounding=UP)}."
     least = float((costs(question).latency_s - costs(question).link_s).min())
-    return f"{missed}. No rate meets it: layers and round trip alone take {quantity(least, 's', DIGITS, UP)}."
+    below = "" if rate is None else f" up to {quantity(RATE.most, 'bit/s')}"
+    return f"{missed}. No rate{below} meets it: layers and round trip alone take {quantity(least, 's', DIGITS, UP)}."
 
 
 def why_recommended(answer: OneTask) -> str | None:
