@@ -133,6 +133,14 @@ SCHEMES: dict[str, Scheme] = {
         controller("qlearning:QLearningServer", log_scaled=True),
         signals=(1, 0),
     ),
+    "qlearning-designed": Scheme(
+        "the same with what the paper leaves open chosen to work: designed features, least squares, a busy server",
+        controller("designed:DesignedDevice"),
+        controller("designed:DesignedServer"),
+        fractional=False,
+        signals=(1, 0),
+        by_default=False,
+    ),
     "binary": Scheme(
         "offloads all of a task or nothing, learned by Q-learning",
         controller("qlearning:Binary"),
