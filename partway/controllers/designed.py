@@ -21,6 +21,7 @@ Legend: `width` is that of a feature's step, in its input. Device axis last, as 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +62,7 @@ PLANNED = 16
 """A device compares 0 to 15 tasks left; from a longer queue it starts as many as it can."""
 
 
-@record
-class Staircase:
+class Staircase(NamedTuple):
     """Steps side by side along a direction x: feature i rises from 0 to 1 between lower_i and upper_i.
 
     direction  (inputs,) weights of the inputs in x         lower, upper  (steps,) edges of each step
@@ -85,7 +85,7 @@ class Staircase:
     def weights(self) -> np.ndarray:
         """(steps, inputs + 1) mu or nu; the last column is for the constant.
 
-        A sigmoid of slope 3 per width: equal steps then add up to a line, but for 1 %.
+        A sigmoid of slope 3 per width: equal steps then add up to a line within 3 % of a width.
         """
         slope = 3.0 / self.width
         return np.column_stack([np.outer(slope, self.direction), -slope * (self.lower + self.upper) / 2.0])
@@ -241,7 +241,7 @@ class DesignedDevice(_LeastSquares, DeviceController):
         cost: jax.Array,
         next_view: DeviceView,
     ) -> DesignedDeviceState:
-        phi = features(MU, *self.inputs(device, view.gain, view.q, action.offload))
+        phi = self.features(*self.inputs(device, view.gain, view.q, action.offload))
         after = self.values(state.learned.theta, device, next_view.gain, next_view.q[None])[:, 0]
         learned = self.update(state.learned, phi, cost / typical_device_cost(device), after, device.discount)
         arrived = column(0, device.slots + 1, view.q) == jnp.sum(arrivals_between(device, view, next_view), axis=0)
@@ -255,7 +255,8 @@ class DesignedDevice(_LeastSquares, DeviceController):
         """(choices, ...) fractions of a task to choose from, and with them the powers."""
         most = RADIO_LIMIT * typical_device_cost(device) / (device.energy_weight * device.slot_s)
         bits = affordable_bits(device, gain, jnp.minimum(most, device.tx_power_max_w))
-        return jnp.stack([nearest_affordable(device.task, jnp.full_like(gain, share), bits) for share in SHARES])
+        shares = jnp.asarray(SHARES, gain.dtype)
+        return jax.vmap(lambda share: nearest_affordable(device.task, share + 0.0 * gain, bits))(shares)
 
     def inputs(self, device: Device, gain: jax.Array, q: jax.Array, offload: jax.Array) -> tuple[jax.Array, ...]:
         """q, offload and log(1 + radio cost), the radio cost in typical blocks of the device."""
@@ -268,8 +269,12 @@ class DesignedDevice(_LeastSquares, DeviceController):
         offload = self.offloads(device, gain)
         _, _, radio = jax.vmap(lambda share: self.inputs(device, gain, gain, share))(offload)
         sends = (q >= 1.0).astype(q.dtype)
-        phi = features(MU, q + 0.0 * offload[:, None], sends * offload[:, None], sends * radio[:, None])
+        phi = self.features(q + 0.0 * offload[:, None], sends * offload[:, None], sends * radio[:, None])
         return jnp.sum(theta[:, None, None] * phi, axis=0)
+
+    def features(self, q: jax.Array, offload: jax.Array, radio: jax.Array) -> jax.Array:
+        """(M, ...) phi of the inputs (...)."""
+        return features(MU, q, offload, radio)
 
     def started(self, state: DesignedDeviceState, device: Device, view: DeviceView, offload: jax.Array) -> jax.Array:
         """q - m for the m tasks left with the least energy of running the others + gamma U(m); U as in `left`."""
@@ -329,7 +334,7 @@ class DesignedServer(_LeastSquares, ServerController):
         cost: jax.Array,
         next_view: ServerView,
     ) -> LearnedState:
-        phi = self.features(view, jnp.sum(action.service_per_slot))
+        phi = self.features(*self.inputs(view, jnp.sum(action.service_per_slot)))
         after = self.values(state.theta, server, next_view)
         return self.update(state, phi, cost / typical_server_cost(server, view), after, server.discount)
 
@@ -344,9 +349,13 @@ class DesignedServer(_LeastSquares, ServerController):
 
     def values(self, theta: jax.Array, server: Server, view: ServerView) -> jax.Array:
         """(choices,) Q of every fraction of the queue."""
-        return theta @ self.features(view, self.choices(server, view))
+        return theta @ self.features(*self.inputs(view, self.choices(server, view)))
 
-    def features(self, view: ServerView, served: jax.Array) -> jax.Array:
-        """(M, ...) phi at the work done in a block (...)."""
+    def inputs(self, view: ServerView, served: jax.Array) -> tuple[jax.Array, ...]:
+        """The work done in a block (...), the queue, and the devices that have a task, all divided by K."""
         devices, busy = view.queues.shape[-1], jnp.mean(jnp.minimum(view.queues, 1.0))
-        return features(NU, served / devices, view.backlog / devices, busy)
+        return served / devices, view.backlog / devices + 0.0 * served, busy + 0.0 * served
+
+    def features(self, served: jax.Array, backlog: jax.Array, busy: jax.Array) -> jax.Array:
+        """(M, ...) phi of the inputs (...)."""
+        return features(NU, served, backlog, busy)
