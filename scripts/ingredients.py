@@ -27,6 +27,7 @@ from partway.experiments.statistics import unstable_seeds
 from partway.experiments.summary import Summary, cost_of, summarise
 from partway.schemes import SCHEMES, Scheme
 from partway.system.equations import most_startable
+from partway.system.stage_cost import column
 from partway.system.types import Device, Server
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -44,6 +45,8 @@ EARLY = 100
 class MostTasks(DesignedDevice):
     """As many tasks are started as f_max allows, the rule of `qlearning` (T5)."""
 
+    batched = True
+
     def started(self, state: DesignedDeviceState, device: Device, view: DeviceView, offload: jax.Array) -> jax.Array:
         return most_startable(device, view.q, offload)
 
@@ -51,13 +54,17 @@ class MostTasks(DesignedDevice):
 class LastArrivals(DesignedDevice):
     """The arrivals of the last block stand for those of the next, instead of the ones counted."""
 
+    batched = True
+
     def act(self, state: DesignedDeviceState, device: Device, view: DeviceView, key: jax.Array) -> Any:
-        last = jnp.arange(device.slots + 1)[:, None] == jnp.sum(view.arrivals, axis=0)
+        last = column(0, device.slots + 1, view.q) == jnp.sum(view.arrivals, axis=0)
         return super().act(replace(state, arrive=last.astype(view.q.dtype)), device, view, key)
 
 
 class RandomDevice(DesignedDevice):
     """The weights of the features are standard normals, as in `qlearning`, and Q starts at 0."""
+
+    batched = True
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> DesignedDeviceState:
         state = super().init(device, view, key)
@@ -79,6 +86,8 @@ class RandomServer(DesignedServer):
 
 class ZeroDevice(DesignedDevice):
     """Q starts at 0."""
+
+    batched = True
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> DesignedDeviceState:
         state = super().init(device, view, key)
@@ -113,6 +122,8 @@ def gradient_step(
 class GradientDevice(DesignedDevice):
     """See `gradient_step`."""
 
+    batched = True
+
     update = gradient_step
 
 
@@ -122,19 +133,16 @@ class GradientServer(DesignedServer):
     update = gradient_step
 
 
-for batched in (MostTasks, LastArrivals, RandomDevice, ZeroDevice, GradientDevice):
-    batched.batched = True
-
 VARIANTS: dict[str, tuple[DeviceController, ServerController]] = {
     "all of it": (DesignedDevice(), DesignedServer()),
-    "tasks left: as few as f_max allows": (MostTasks(), DesignedServer()),
-    "arrivals: the last block's": (LastArrivals(), DesignedServer()),
-    "weights: standard normals": (RandomDevice(), RandomServer()),
-    "start: Q = 0": (ZeroDevice(), ZeroServer()),
-    "steps: gradient, normalised": (GradientDevice(), GradientServer()),
-    "server's actions: 16 rates up to f_max": (DesignedDevice(), LinearServer()),
+    "as few tasks left as f_max allows (T5)": (MostTasks(), DesignedServer()),
+    "arrivals as in the last block": (LastArrivals(), DesignedServer()),
+    "standard normal weights, Q = 0 at first": (RandomDevice(), RandomServer()),
+    "Q = 0 at first": (ZeroDevice(), ZeroServer()),
+    "normalised gradient steps": (GradientDevice(), GradientServer()),
+    "16 server rates from 0 to f_max": (DesignedDevice(), LinearServer()),
     "no exploration": (DesignedDevice(explore=0.0), DesignedServer(explore=0.0)),
-    "no learning: the start alone": (DesignedDevice(prior=0.0, explore=0.0), DesignedServer(prior=0.0, explore=0.0)),
+    "no learning, the start alone": (DesignedDevice(prior=0.0, explore=0.0), DesignedServer(prior=0.0, explore=0.0)),
     "this device with the server of `qlearning`": (DesignedDevice(), QLearningServer()),
     "the device of `qlearning` with this server": (QLearningDevice(), DesignedServer()),
     "`qlearning`": (QLearningDevice(), QLearningServer()),

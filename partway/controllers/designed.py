@@ -272,9 +272,9 @@ class DesignedDevice(_LeastSquares, DeviceController):
         phi = self.features(q + 0.0 * offload[:, None], sends * offload[:, None], sends * radio[:, None])
         return jnp.sum(theta[:, None, None] * phi, axis=0)
 
-    def features(self, q: jax.Array, offload: jax.Array, radio: jax.Array) -> jax.Array:
-        """(M, ...) phi of the inputs (...)."""
-        return features(MU, q, offload, radio)
+    def features(self, *inputs: jax.Array) -> jax.Array:
+        """(M, ...) phi of the inputs (...), see `inputs`."""
+        return features(MU, *inputs)
 
     def started(self, state: DesignedDeviceState, device: Device, view: DeviceView, offload: jax.Array) -> jax.Array:
         """q - m for the m tasks left with the least energy of running the others + gamma U(m); U as in `left`."""
@@ -356,6 +356,6 @@ class DesignedServer(_LeastSquares, ServerController):
         devices, busy = view.queues.shape[-1], jnp.mean(jnp.minimum(view.queues, 1.0))
         return served / devices, view.backlog / devices + 0.0 * served, busy + 0.0 * served
 
-    def features(self, served: jax.Array, backlog: jax.Array, busy: jax.Array) -> jax.Array:
-        """(M, ...) phi of the inputs (...)."""
-        return features(NU, served, backlog, busy)
+    def features(self, *inputs: jax.Array) -> jax.Array:
+        """(M, ...) phi of the inputs (...), see `inputs`."""
+        return features(NU, *inputs)
