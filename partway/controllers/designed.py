@@ -21,7 +21,7 @@ Legend: `width` is that of a feature's step, in its input. Device axis last, as 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ class Staircase(NamedTuple):
     def weights(self) -> np.ndarray:
         """(steps, inputs + 1) mu or nu; the last column is for the constant.
 
-        A sigmoid of slope 3 per width: equal steps then add up to a line within 3 % of a width.
+        The sigmoid of 3 times the distance in widths: the slope of equal steps together is then right within 5 %.
         """
         slope = 3.0 / self.width
         return np.column_stack([np.outer(slope, self.direction), -slope * (self.lower + self.upper) / 2.0])
@@ -117,13 +117,22 @@ NU, SERVER_WIDTHS = constant_and((BUSY, SERVED, LEFT, NEXT))
 """nu of the server's inputs, all divided by K: its service in a block, its queue, the devices that have a task, 1."""
 
 
-def features(weights: np.ndarray, *inputs: jax.Array) -> jax.Array:
-    """(23), (30): (M, ...) sigmoids of weighted sums of the inputs (...) and a constant."""
-    columns = jnp.asarray(weights, inputs[0].dtype).reshape(*weights.shape, *(1,) * inputs[0].ndim)
-    total = columns[:, -1]
-    for index, values in enumerate(inputs):
-        total = total + columns[:, index] * values
+def feature(weights: np.ndarray, inputs: Sequence[jax.Array]) -> jax.Array:
+    """(23), (30): one sigmoid of the weighted sum of the inputs (...) and the constant."""
+    total = jnp.full_like(inputs[0], weights[-1])
+    for weight, values in zip(weights[:-1].tolist(), inputs, strict=True):
+        total = total + weight * values if weight else total
     return jax.nn.sigmoid(total)
+
+
+def features(weights: np.ndarray, inputs: Sequence[jax.Array]) -> jax.Array:
+    """phi (M, ...) at the inputs (...)."""
+    return jnp.stack([feature(row, inputs) for row in weights])
+
+
+def q_value(theta: jax.Array, weights: np.ndarray, inputs: Sequence[jax.Array]) -> jax.Array:
+    """theta . phi (...); feature by feature, because XLA does not vectorise a sum over the first axis on a CPU."""
+    return sum((theta[m] * feature(row, inputs) for m, row in enumerate(weights)), jnp.zeros((), theta.dtype))
 
 
 @record
@@ -204,6 +213,7 @@ class DesignedDevice(_LeastSquares, DeviceController):
 
     batched = True
     limits = LIMITS
+    weights: ClassVar[np.ndarray] = MU
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> DesignedDeviceState:
         del key
@@ -241,7 +251,7 @@ class DesignedDevice(_LeastSquares, DeviceController):
         cost: jax.Array,
         next_view: DeviceView,
     ) -> DesignedDeviceState:
-        phi = self.features(*self.inputs(device, view.gain, view.q, action.offload))
+        phi = features(self.weights, self.inputs(device, view.gain, view.q, action.offload))
         after = self.values(state.learned.theta, device, next_view.gain, next_view.q[None])[:, 0]
         learned = self.update(state.learned, phi, cost / typical_device_cost(device), after, device.discount)
         arrived = column(0, device.slots + 1, view.q) == jnp.sum(arrivals_between(device, view, next_view), axis=0)
@@ -269,12 +279,8 @@ class DesignedDevice(_LeastSquares, DeviceController):
         offload = self.offloads(device, gain)
         _, _, radio = jax.vmap(lambda share: self.inputs(device, gain, gain, share))(offload)
         sends = (q >= 1.0).astype(q.dtype)
-        phi = self.features(q + 0.0 * offload[:, None], sends * offload[:, None], sends * radio[:, None])
-        return jnp.sum(theta[:, None, None] * phi, axis=0)
-
-    def features(self, *inputs: jax.Array) -> jax.Array:
-        """(M, ...) phi of the inputs (...), see `inputs`."""
-        return features(MU, *inputs)
+        inputs = q + 0.0 * offload[:, None], sends * offload[:, None], sends * radio[:, None]
+        return q_value(theta, self.weights, inputs)
 
     def started(self, state: DesignedDeviceState, device: Device, view: DeviceView, offload: jax.Array) -> jax.Array:
         """q - m for the m tasks left with the least energy of running the others + gamma U(m); U as in `left`."""
@@ -299,6 +305,7 @@ class DesignedServer(_LeastSquares, ServerController):
 
     sees_queues = True
     limits = LIMITS
+    weights: ClassVar[np.ndarray] = NU
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> LearnedState:
         del key
@@ -334,7 +341,7 @@ class DesignedServer(_LeastSquares, ServerController):
         cost: jax.Array,
         next_view: ServerView,
     ) -> LearnedState:
-        phi = self.features(*self.inputs(view, jnp.sum(action.service_per_slot)))
+        phi = features(self.weights, self.inputs(view, jnp.sum(action.service_per_slot)))
         after = self.values(state.theta, server, next_view)
         return self.update(state, phi, cost / typical_server_cost(server, view), after, server.discount)
 
@@ -349,13 +356,9 @@ class DesignedServer(_LeastSquares, ServerController):
 
     def values(self, theta: jax.Array, server: Server, view: ServerView) -> jax.Array:
         """(choices,) Q of every fraction of the queue."""
-        return theta @ self.features(*self.inputs(view, self.choices(server, view)))
+        return q_value(theta, self.weights, self.inputs(view, self.choices(server, view)))
 
     def inputs(self, view: ServerView, served: jax.Array) -> tuple[jax.Array, ...]:
         """The work done in a block (...), the queue, and the devices that have a task, all divided by K."""
         devices, busy = view.queues.shape[-1], jnp.mean(jnp.minimum(view.queues, 1.0))
         return served / devices, view.backlog / devices + 0.0 * served, busy + 0.0 * served
-
-    def features(self, *inputs: jax.Array) -> jax.Array:
-        """(M, ...) phi of the inputs (...), see `inputs`."""
-        return features(NU, *inputs)
