@@ -133,14 +133,6 @@ SCHEMES: dict[str, Scheme] = {
         controller("qlearning:QLearningServer", log_scaled=True),
         signals=(1, 0),
     ),
-    "qlearning-designed": Scheme(
-        "the same with what the paper leaves open chosen to work: designed features, least squares, a busy server",
-        controller("designed:DesignedDevice"),
-        controller("designed:DesignedServer"),
-        fractional=False,
-        signals=(1, 0),
-        by_default=False,
-    ),
     "binary": Scheme(
         "offloads all of a task or nothing, learned by Q-learning",
         controller("qlearning:Binary"),
@@ -276,6 +268,14 @@ SCHEMES: dict[str, Scheme] = {
         controller("section_vi:Fixed"),
         channel_blind=True,
         signals=(0, 0),
+        by_default=False,
+    ),
+    "qlearning-designed": Scheme(
+        "Q-learning as the text describes it, built to work: designed features and actions, least squares",
+        controller("designed:DesignedDevice"),
+        controller("designed:DesignedServer"),
+        fractional=False,
+        signals=(1, 0),
         by_default=False,
     ),
 }

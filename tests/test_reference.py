@@ -406,7 +406,7 @@ def recorded(name: str, case: Case) -> reference.History:
         world = cast_floats(case.world, "float64")
         arrivals, gain = jax.tree.map(np.asarray, world_samples(world, jnp.uint32(RECORDED)))
     rng, servers = np.random.default_rng(0), 2 if name.startswith("qlearning") else 1 + case.scenario.slots_per_block
-    choices = len(SHARES) if name == "binary" else len(POWERS)
+    choices = {"binary": len(SHARES), "qlearning-designed": len(reference_designed.SHARES)}.get(name, len(POWERS))
     samples = reference.Samples(
         arrivals,
         gain,
