@@ -149,12 +149,22 @@ HEAD = f"""
 each party sees, and learning online from its own cost. What the paper leaves open is chosen to work
 (`partway/controllers/designed.py`), with the seeds 5000 to 5007 in `paper` with 20 devices; below are the seeds 0 to
 {SEEDS - 1}, or to {FEWER - 1} for each ingredient. A device knows nothing of what its work costs at the server (T4),
-nor does one of `decoupled`, so that the gap of `decoupled` is about what can be reached. Costs are per block; the gap,
-and where no blocks are given the cost, is that after the first half of 2000 blocks.
+nor does one of `decoupled`. Where `{NAME}` costs less than `decoupled`, its devices have learned to send a little less
+than is best for them, which happens to help the server. Costs are per block; the gap, and where no blocks are given the
+cost, is that after the first half of 2000 blocks. A run begins with empty queues, which makes its first blocks cheap.
 """
 INGREDIENTS = f"""
 What each ingredient brings, in `paper` with 20 devices and {FEWER} seeds: one is taken out at a time, and replaced by
 what `qlearning` has where nothing else is said. The classes are in `scripts/ingredients.py`.
+"""
+READING = """
+How to read it. (4) leaves open how many whole tasks wait on (T5), and the choice that (20) itself makes, by the learned
+Q and the counted arrivals, is the largest part. The server is lost only where it has random features: with these ones
+and this start it is near its best even at rates that do not follow its queue. The start is what a device and a server
+know of their own costs, and alone it is about as good as `constant`; from Q = 0 nothing seems worth running. Gradient
+steps end far away, as the features differ in scale and overlap. Exploration brings nothing: steps along q - offload say
+what another share would have cost. With 50 devices the cost does not fall with time, since every device learns what is
+good for itself alone.
 """
 
 
