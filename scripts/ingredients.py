@@ -158,13 +158,12 @@ What each ingredient brings, in `paper` with 20 devices and {FEWER} seeds: one i
 what `qlearning` has where nothing else is said. The classes are in `scripts/ingredients.py`.
 """
 READING = """
-How to read it. (4) leaves open how many whole tasks wait on (T5), and the choice that (20) itself makes, by the learned
-Q and the counted arrivals, is the largest part. The server is lost only where it has random features: with these ones
-and this start it is near its best even at rates that do not follow its queue. The start is what a device and a server
-know of their own costs, and alone it is about as good as `constant`; from Q = 0 nothing seems worth running. Gradient
-steps end far away, as the features differ in scale and overlap. Exploration brings nothing: steps along q - offload say
-what another share would have cost. With 50 devices the cost does not fall with time, since every device learns what is
-good for itself alone.
+How to read it. (4) leaves open how many whole tasks wait on (T5); the choice that (20) itself makes, by the learned
+Q and the counted arrivals, is the largest part. The server keeps its queue with designed features or with rates
+that follow its queue, and is lost where it has neither. The start is what a device and a server know of their own
+costs; alone it is about as good as `constant`, and from Q = 0 or with gradient steps learning ends far away.
+Exploration brings nothing: the steps along q - offload say what another share would have cost. With 50 devices the
+cost does not fall with time.
 """
 
 
@@ -176,6 +175,7 @@ def main() -> None:
         worlds(),
         paragraph(INGREDIENTS),
         ingredients(),
+        paragraph(READING),
     ]
     text = "\n\n".join(parts)
     write_section(DOCS / "results.md", "ingredients", text)
