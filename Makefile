@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock protos profiles results goals bench bench-quick reproduce proposition fit sensitivity fuzz clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit sensitivity fuzz clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -59,6 +59,9 @@ bench-quick: $(DEV)  ## Check that Partway agrees with the programs it is measur
 
 goals: $(DEV)  ## Write the gap of priced and Theorem 1 in docs/results.md from new runs (minutes)
 	PYTHONPATH=. $(BIN)/python scripts/make_goals.py
+
+ingredients: $(DEV)  ## Write what each part of qlearning-designed brings into docs/results.md from new runs (half an hour)
+	$(BIN)/python scripts/ingredients.py
 
 reproduce: $(RUN)  ## Reproduce section VI of the paper, into results/reproduction; resumes if interrupted
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite

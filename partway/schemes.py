@@ -270,6 +270,14 @@ SCHEMES: dict[str, Scheme] = {
         signals=(0, 0),
         by_default=False,
     ),
+    "qlearning-designed": Scheme(
+        "Q-learning as the text describes it, built to work: designed features and actions, least squares",
+        controller("designed:DesignedDevice"),
+        controller("designed:DesignedServer"),
+        fractional=False,
+        signals=(1, 0),
+        by_default=False,
+    ),
 }
 REFERENCE = "constant"
 """The scheme that others are compared with: a learned policy should cost less than a tuned constant one."""

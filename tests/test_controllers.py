@@ -464,7 +464,7 @@ RADIO_EXPENSIVE = {"weights.device_energy": 2.5e-3}
 """Running a task costs 1; at a gain of 0.01, sending it more than 2.5e-3 x 0.1 s x 1.5 / 0.01 x 1023 W = 38."""
 
 
-@pytest.mark.parametrize("name", ["binary", "qlearning-log"])
+@pytest.mark.parametrize("name", ["binary", "qlearning-log", "qlearning-designed"])
 def test_qlearning_finds_the_better_of_sending_and_not_sending(name: str, play: Play):
     """In 5 % of the blocks the action is random, and in at most half of those it is the worse one."""
     pair = ControllerPair(SCHEMES[name].device, Steady())

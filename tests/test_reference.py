@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import reference_designed
 import reference_paper
 import reference_planners
 import reference_rules
@@ -149,6 +150,19 @@ def explored(explore: float, keys: jax.Array, choices: int) -> tuple[jax.Array, 
     return first == last, first
 
 
+def faded(pair: ControllerPair, row: int, device_keys: jax.Array, server_keys: jax.Array) -> dict[str, jax.Array]:
+    """The same of learners that explore less and less: u < explore (1 + t)^-decay, and which by a second number."""
+    rate = pair.device.explore[row] * (1.0 + jnp.arange(BLOCKS)) ** -pair.device.decay[row]
+    draws = partial(uniform, shape=(2,), dtype=jnp.float64)
+    device, server = jax.vmap(draws)(device_keys).reshape(BLOCKS, 5, 2), jax.vmap(draws)(server_keys)
+    return {
+        "device_explores": device[..., 0] < rate[:, None],
+        "device_index": jnp.floor(device[..., 1] * len(reference_designed.SHARES)).astype(int),
+        "server_explores": server[:, 0] < rate,
+        "server_index": jnp.floor(server[:, 1] * len(reference_designed.FRACTIONS)).astype(int),
+    }
+
+
 def samples_of(name: str, run: Run, world: World, row: int) -> reference.Samples:
     """The random numbers of seed number `row` of a run; they do not depend on queue and delay of `world`."""
     pair = run.pair
@@ -159,10 +173,12 @@ def samples_of(name: str, run: Run, world: World, row: int) -> reference.Samples
         flat, own = device_keys.reshape(-1), dict[str, Any]()
         if name.startswith("random"):
             own["uniform"] = jax.vmap(partial(uniform, shape=(), dtype=jnp.float64))(flat).reshape(BLOCKS, 5)
-        if hasattr(pair.device, "explore"):
+        if name == "qlearning-designed":
+            own |= faded(pair, row, flat, server_keys)
+        elif hasattr(pair.device, "explore"):
             whether, which = explored(pair.device.explore[row], flat, len(SHARES if name == "binary" else POWERS))
             own |= {"device_explores": whether.reshape(BLOCKS, 5), "device_index": which.reshape(BLOCKS, 5)}
-        if hasattr(pair.server, "explore"):
+        if hasattr(pair.server, "explore") and name != "qlearning-designed":
             own["server_explores"], own["server_index"] = explored(pair.server.explore[row], server_keys, len(SPEEDS))
     mu, nu = getattr(pair.device, "mu", None), getattr(run.carry.server_state, "nu", None)
     each = getattr(run.carry.device_state, "mu", None)
@@ -195,6 +211,7 @@ def makers(name: str, samples: reference.Samples) -> Makers:
         "even-parametric": (partial(reference_paper.EvenParametric, **learned), descent),
         "qlearning": (q_device, q_server),
         "qlearning-log": (partial(q_device, log_scaled=True), partial(q_server, log_scaled=True)),
+        "qlearning-designed": (reference_designed.DesignedDevice, reference_designed.DesignedServer),
         "binary": (partial(reference_paper.Binary, mu=samples.mu), descent),
         "even": (reference_paper.Even, descent),
         "random": (reference_paper.Random, descent),
@@ -389,7 +406,7 @@ def recorded(name: str, case: Case) -> reference.History:
         world = cast_floats(case.world, "float64")
         arrivals, gain = jax.tree.map(np.asarray, world_samples(world, jnp.uint32(RECORDED)))
     rng, servers = np.random.default_rng(0), 2 if name.startswith("qlearning") else 1 + case.scenario.slots_per_block
-    choices = len(SHARES) if name == "binary" else len(POWERS)
+    choices = {"binary": len(SHARES), "qlearning-designed": len(reference_designed.SHARES)}.get(name, len(POWERS))
     samples = reference.Samples(
         arrivals,
         gain,
