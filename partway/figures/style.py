@@ -78,6 +78,7 @@ SCHEME_COLOURS = {
     "binary-parametric": "#111111",
     "even-parametric": "#2f4b7c",
     "random-fixed": "#b08c00",
+    "qlearning-designed": "#7d1f5c",
 }
 """Colours of shipped schemes. Two more that differ from these are #7d1f5c and #7fdbca."""
 OTHER_COLOURS = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
