@@ -80,7 +80,7 @@ SCHEME_COLOURS = {
     "random-fixed": "#b08c00",
     "qlearning-designed": "#7d1f5c",
 }
-"""Colours of shipped schemes. Two more that differ from these are #7d1f5c and #7fdbca."""
+"""Colours of shipped schemes. Another that differs from these is #7fdbca."""
 OTHER_COLOURS = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
 """Colours of all other schemes; which one depends on the scheme's name alone. Two schemes may have the same."""
 COMPONENT_DIMENSION = "component"
