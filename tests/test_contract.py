@@ -43,7 +43,7 @@ LOOKS_AT = {
     "parametric": {"q", "gain", "device state"},
     "qlearning": {"q", "gain", "arrivals", "device state", "queues", "server queue"},
     "qlearning-log": {"q", "gain", "arrivals", "device state", "queues"},
-    "qlearning-designed": {"q", "gain", "device state", "queues", "server queue"},
+    "qlearning-designed": {"q", "gain", "device state", "server queue"},
     "binary": {"q", "gain", "arrivals", "device state"},
     "even": {"q", "service_rate"},
     "random": {"q"},
