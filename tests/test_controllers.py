@@ -479,6 +479,15 @@ def test_qlearning_finds_the_better_of_sending_and_not_sending(name: str, least:
         assert low < run.traces.offload[:, 1000:][busy].mean() < high
 
 
+def test_designed_qlearning_finds_a_good_share_where_radio_is_expensive(play: Play):
+    """One task costs 0.0375 (2^(10 o) - 1) to send and (1 - o)^3 to run: 0.72, 0.59, 0.71 at an eighth, two, three."""
+    pair = ControllerPair(SCHEMES["qlearning-designed"].device, Steady())
+    run = play(pair, probe(1e-2, discount=0.5, **RADIO_EXPENSIVE), blocks=1500, stream="designed")
+    assert run.traces is not None
+    busy = run.traces.started[:, 1000:] > 0
+    assert 1 / 8 < run.traces.offload[:, 1000:][busy].mean() < 3 / 8
+
+
 @pytest.fixture(scope="module")
 def constant() -> ControllerPair:
     return ControllerPair(Constant(), Steady())
