@@ -464,14 +464,11 @@ RADIO_EXPENSIVE = {"weights.device_energy": 2.5e-3}
 """Running a task costs 1; at a gain of 0.01, sending it more than 2.5e-3 x 0.1 s x 1.5 / 0.01 x 1023 W = 38."""
 
 
-@pytest.mark.parametrize(("name", "least"), [("binary", 0.9), ("qlearning-log", 0.9), ("qlearning-designed", 0.75)])
-def test_qlearning_finds_the_better_of_sending_and_not_sending(name: str, least: float, play: Play):
-    """In 5 % of the blocks the action is random, and in at most half of those it is the worse one.
-
-    `qlearning-designed` explores less but has eighths to choose from, and keeping one costs nearly nothing: 10 / 8^3.
-    """
+@pytest.mark.parametrize("name", ["binary", "qlearning-log"])
+def test_qlearning_finds_the_better_of_sending_and_not_sending(name: str, play: Play):
+    """In 5 % of the blocks the action is random, and in at most half of those it is the worse one."""
     pair = ControllerPair(SCHEMES[name].device, Steady())
-    for gain, weights, low, high in ((1e9, RADIO_FREE, least, 1.0), (1e-2, RADIO_EXPENSIVE, 0.0, 0.1)):
+    for gain, weights, low, high in ((1e9, RADIO_FREE, 0.9, 1.0), (1e-2, RADIO_EXPENSIVE, 0.0, 0.1)):
         run = play(pair, probe(gain, discount=0.5, **weights), blocks=1500, stream=name)
         assert run.traces is not None
         busy = run.traces.started[:, 1000:] > 0
