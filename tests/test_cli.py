@@ -393,11 +393,12 @@ def results_are_replaced_only_when_asked(folder: Path) -> None:
     before = listing(folder)
     assert "exists already; add --overwrite" in refused(*COMPARE, "--out", "a/results")
     assert "exists already; add --overwrite" in refused(*COMPARE, "--json", "r.json")
-    code, _, _ = call(*RUN, "--trace", "1", "0", "--out", "a/results", "--json", "r.json", "--overwrite")
+    assert "a/results" in refused(*RUN, "--out", "a/results", "--overwrite")  # of another command
+    assert listing(folder) == before
+    code, _, _ = call(*COMPARE, "--schemes", "local", "--out", "a/results", "--json", "r.json", "--overwrite")
     assert code == 0
     assert load_dataset("a/results")["scheme"].values.tolist() == ["local"]
     assert [scheme["name"] for scheme in json.loads((folder / "r.json").read_text())["schemes"]] == ["local"]
-    assert set(before) != set(listing(folder))
     assert sorted(os.listdir(folder)) == ["a", "r.json"]
     assert os.listdir(folder / "a") == ["results"]
     (folder / "a" / "results" / "notes.txt").write_text("mine")

@@ -837,7 +837,7 @@ def test_the_command_measures_what_coding_costs(user_folder: Path):
     words = ("split", "net.onnx", "--cuts", "norm0", "--tensor-dtype", "uint8", "--out", "halves")
     code, out, _ = call(*words, "--verify", "--inputs", "inputs")
     assert code == 0
-    assert "real numbers as uint8" in out
+    assert "real numbers sent as uint8" in out
     assert re.search(
         r"largest error [\d.e-]+, mean error [\d.e-]+, outputs up to [\d.]+, top-1 agreement \d", " ".join(out.split())
     )

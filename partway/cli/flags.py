@@ -85,7 +85,6 @@ def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but thos
     group.add_argument(
         "--schemes",
         nargs="+",
-        action="extend",
         metavar="NAME",
         help=f"names from 'partway schemes', or module:ATTRIBUTE for your own (default: {schemes})",
     )
@@ -95,7 +94,6 @@ def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but thos
     seeds.add_argument(
         "--seeds",
         nargs="+",
-        action="extend",
         type=whole_number,
         metavar="N",
         help="number of seeds, or two or more seed values (default: 8)",

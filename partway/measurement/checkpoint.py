@@ -123,6 +123,8 @@ def _readable(given: str) -> Generator[None]:
 def _kinds(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Shape and type of every array, from the first bytes of each. Raises ValueError for what is no file of arrays."""
     kinds = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]()
+    if len(archive.infolist()) != _announced(archive):
+        raise ValueError("its list of arrays is damaged")
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
         with archive.open(info) as member:
@@ -131,6 +133,13 @@ def _kinds(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtyp
             shape, _, dtype = np.lib.format.read_array_header_1_0(member)
             kinds[name] = (shape, dtype)
     return kinds
+
+
+def _announced(archive: zipfile.ZipFile) -> int:
+    """How many members the last record of the file says there are; zipfile itself goes by the length of their list."""
+    assert archive.fp
+    archive.fp.seek(-22, os.SEEK_END)  # its length, as these files end without a comment
+    return int.from_bytes(archive.fp.read(12)[10:], "little")
 
 
 def _check_version(text: str, given: str) -> None:
