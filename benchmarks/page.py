@@ -110,9 +110,18 @@ their own: a block then contained its 25 sums over devices.
 
 Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of CPU
 time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits of
-the results and slow `parametric` down by half; only programs that run once are compiled with them. Warm, it takes about
-33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start. `run` was not divided
-into parts. The certificate takes 300 ns in the fastest repetition and 330 ns in the median.
+the results and make `parametric` take twice as long; only programs that run once are compiled with them. Warm, it takes
+about 33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start. Since the table
+was made, Matplotlib is imported in a thread beside the computation: warm, `run` took 75.7 % of the time before the
+restructuring (5.24 to 6.28 s against 7.04 to 8.30 s, five runs each, in turn). The certificate takes 300 ns in the
+fastest repetition and 330 ns in the median.
+
+At K = 1e6 (`python -m benchmarks.worker` with the jobs `rates` and `memory`, 2026-11-30) the version before the
+restructuring computed 3.28 to 3.81 million device-blocks a second of `parametric-printed` and 1.64 to 1.75 million of
+`priced`. Now it is 3.18 to 3.61 million, measured some minutes later; for `priced`, in turn with the version before, it
+was 1.62 to 1.79 million while metrics still looped over blocks. Peak memory was 1.13 and 0.93 GB and is 1.19 and 1.12
+GB: the transitions of a call, 36 bytes a device-block for four blocks, wait to be measured. Calls of one block need
+1.14 and 1.05 GB, but `parametric-printed` then reaches 2.0 to 2.3 million only, as its devices no longer run ahead.
 
 The machine matters more than anything else. The goals on two cores of another AMD EPYC, with 1 MiB of cache each, with
 the code of 2026-11-27 (memory: the median of three processes, of which one compiled):

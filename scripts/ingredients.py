@@ -187,8 +187,8 @@ def worlds() -> str:
     for scenario, change in WORLDS:
         overrides = [change] if change else []
         dataset = compare(scenario, overrides=overrides, schemes=(NAME, *BESIDE), seeds=SEEDS)
-        told = f"`--scenario {scenario}{f' --set {change}' if change else ''}`"
-        rows += [(told if i == 0 else "", *row(dataset, one)) for i, one in enumerate(summarise(dataset))]
+        world = f"`--scenario {scenario}{f' --set {change}' if change else ''}`"
+        rows += [(world if i == 0 else "", *row(dataset, one)) for i, one in enumerate(summarise(dataset))]
         print(table((*TITLES,), rows[-3:]), flush=True)
     return table((f"`{COMMAND}` and", *TITLES), rows)
 

@@ -52,7 +52,7 @@ def double() -> Iterator[None]:
 
 
 class Cable:
-    """A device's link that can break: at once, or so that nothing arrives and nobody hears of it."""
+    """A device's link that can break: with an error, or silently, so that messages are lost."""
 
     def __init__(self, service: Service):
         self._link = MemoryLink(service, 0.002)

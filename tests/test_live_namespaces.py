@@ -54,7 +54,7 @@ def cable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[tuple[Fleet, list[str]]]:
-    """A server that listens in its namespace, and what a device must be given to be heard."""
+    """A server that listens in its namespace, and the credentials that a device needs."""
     theirs, ours = secured(folder)
     flags = ["--blocks", str(BLOCKS), "--wait", "90", *theirs]
     with serving(folder, *flags, bind=f"{ADDRESS}:7070", under=inside(EDGE)) as fleet:

@@ -55,7 +55,7 @@ class Cable:
             await asyncio.sleep(0.1)  # until all connections have noticed
 
     def stall(self) -> None:
-        """Nothing arrives any more, and nobody hears of it."""
+        """Drop all messages silently."""
         self._open.clear()
 
     def cut(self) -> None:

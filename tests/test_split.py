@@ -217,7 +217,7 @@ def test_what_is_sent_is_said(user_folder: Path):
     saved(user_folder, two_layers())
     printed = " ".join(call("split", "net.onnx", "--cuts", "1", "--out", "out").out.split())
     assert "sent in their own types" in printed
-    assert "Tensors are sent as float32. 'partway cut' counts 8 bit an element unless told otherwise" in printed
+    assert "Tensors are sent as float32. 'partway cut' assumes 8 bits per element unless told otherwise" in printed
     words = ("--cuts", "1", "--tensor-dtype", "uint8", "--out", "coded")
     assert "'partway cut'" not in call("split", "net.onnx", *words).out
 

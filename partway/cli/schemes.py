@@ -71,7 +71,7 @@ def paragraphs(docstring: str) -> Iterator[str | Grid]:
 
 
 def _definitions(lines: list[str]) -> Grid:
-    """A table of lines such as `limit   how many wait`, which may go on in lines that are indented."""
+    """A table of lines such as `limit   how many wait`; indented lines continue the one before."""
     entries = list[list[str]]()
     for line in lines:
         entry = ENTRY.fullmatch(line)

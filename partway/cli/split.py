@@ -134,8 +134,8 @@ def _in_own_types(manifest: "Manifest") -> str | None:
     if manifest.tensor_dtype or not shorter:
         return None
     return (
-        f"Tensors are sent as {' and '.join(sorted(shorter))}. 'partway cut' counts 8 bit an element unless told "
-        "otherwise: send so with --tensor-dtype uint8, or ask it with --tensor-dtype fp32."
+        f"Tensors are sent as {' and '.join(sorted(shorter))}. 'partway cut' assumes 8 bits per element unless told "
+        "otherwise: use --tensor-dtype uint8 here, or --tensor-dtype fp32 there."
     )
 
 
