@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit sensitivity fuzz clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit sensitivity fuzz release clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -81,6 +81,9 @@ sensitivity: $(DEV)  ## Draw the range of each of them over which the claims hol
 
 fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals and full disks; counts into docs/reliability.md (half an hour)
 	$(BIN)/python -m fuzz
+
+release: $(DEV)  ## Check, build and describe a release without publishing it; TAG=1 also tags the commit
+	$(BIN)/python scripts/release.py $(if $(TAG),--tag)
 
 clean:  ## Remove everything that was generated, including .venv
 	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -77,13 +77,13 @@ def test_one_environment_serves_both_pin_files():
     assert pins("requirements.txt").items() <= pins("requirements-dev.txt").items()
 
 
-@pytest.mark.parametrize("extra", ["onnx", "live"])
+@pytest.mark.parametrize("extra", ["onnx", "live", "env", "cluster", "tune"])
 def test_dev_holds_all_of_an_extra(extra: str):
     assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
 
 
 def test_what_is_imported_is_declared():
-    declared = names(RUN + EXTRAS["onnx"] + EXTRAS["live"])
+    declared = names(RUN + EXTRAS["onnx"] + EXTRAS["live"] + EXTRAS["env"])
     theirs = names(each for name in declared for each in requires(name) or () if "extra ==" not in each)
     homes = packages_distributions()
     undeclared = {name for name in imported() if not names(homes.get(name, ())) & (declared | theirs)}

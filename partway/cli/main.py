@@ -57,6 +57,7 @@ COMMANDS = (
     Command("scenarios", "list the shipped scenarios, or print one as commented TOML", uses_jax=False),
     Command("theorem1", "measure the cost of the separation that Theorem 1 claims is free"),
     Command("reproduce", "reproduce section VI of the paper, with a verdict on each claim"),
+    Command("cite", "print BibTeX entries for Partway and the paper", uses_jax=False),
 )
 
 
