@@ -77,7 +77,7 @@ def test_one_environment_serves_both_pin_files():
     assert pins("requirements.txt").items() <= pins("requirements-dev.txt").items()
 
 
-@pytest.mark.parametrize("extra", ["onnx", "live", "env", "cluster", "tune"])
+@pytest.mark.parametrize("extra", ["onnx", "live", "env", "docs", "cluster", "tune"])
 def test_dev_holds_all_of_an_extra(extra: str):
     assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
 
