@@ -144,7 +144,7 @@ def _follow_command(watch: Stopwatch, stack: contextlib.ExitStack) -> None:
 def device_block(devices: int, runs: int, blocks: int, repeats: int = 5) -> dict[str, list[float]]:
     """ns a device-block in `paper`, on one thread: steps of each scheme; metrics without and with the certificate."""
     from benchmarks.worlds import MEASURED, pair_of
-    from partway.experiments.comparison import setting_of
+    from partway.experiments.plan import setting_of
     from partway.scenario.loading import load
     from partway.schemes import stream_of
     from partway.simulation.rollout import rollout

@@ -19,7 +19,8 @@ from fuzz.counts import Fail
 from partway.dnn.cuts import layer_cuts
 from partway.dnn.profile import DTYPE_BITS, SHIPPED, read_profile, write_profile
 from partway.experiments import checkpoint
-from partway.experiments.comparison import Plan, Setting, execute, make_plan, run_scheme, setting_of
+from partway.experiments.comparison import execute, run_scheme
+from partway.experiments.plan import Plan, Setting, make_plan, setting_of
 from partway.experiments.store import ARRAYS, JSON, Kind, Store, opened
 from partway.files import MARK, Mark, read_mark
 from partway.measurement.checkpoint import read

@@ -15,7 +15,8 @@ import numpy as np
 
 from fuzz.counts import Fail
 from partway.cli.output import dataset_json
-from partway.experiments.comparison import execute, make_plan
+from partway.experiments.comparison import execute
+from partway.experiments.plan import make_plan
 from partway.pytree import cast_floats
 from partway.rng import controller_keys_on_host
 from partway.scenario.loading import load, preset_text, presets

@@ -21,7 +21,8 @@ from rich.console import Console
 
 from partway.dnn.profile import read_profile
 from partway.experiments import report
-from partway.experiments.comparison import execute, make_plan, scheme_names
+from partway.experiments.comparison import execute
+from partway.experiments.plan import make_plan, scheme_names
 from partway.experiments.summary import Summary, summarise
 from partway.figures import profile as profile_report
 from partway.netcdf import load_dataset

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from partway.experiments.comparison import Plan
+    from partway.experiments.plan import Plan
 
 DELAY_S = 0.03
 

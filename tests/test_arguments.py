@@ -12,7 +12,8 @@ from partway.arguments import seed_values, whole_number
 from partway.controllers.base import ControllerPair, DeviceController
 from partway.controllers.baselines import Constant, Local, Steady
 from partway.errors import InputError
-from partway.experiments.comparison import compare, make_plan
+from partway.experiments.comparison import compare
+from partway.experiments.plan import make_plan
 from partway.experiments.sweep.axes import parse_axes
 from partway.experiments.sweep.run import sweep
 from partway.netcdf import load_dataset

@@ -19,7 +19,8 @@ from conftest import scheduled
 from partway.cli.main import main
 from partway.errors import InputError
 from partway.experiments import checkpoint
-from partway.experiments.comparison import Plan, Setting, make_plan, run_scheme, setting_of
+from partway.experiments.comparison import run_scheme
+from partway.experiments.plan import Plan, Setting, make_plan, setting_of
 from partway.measurement.checkpoint import Checkpoint, read
 from partway.pytree import cast_floats
 from partway.simulation.rollout import Run

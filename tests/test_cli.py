@@ -20,7 +20,7 @@ from partway import files as store
 from partway.cli import main as cli
 from partway.cli.main import COMMANDS, main
 from partway.errors import InputError
-from partway.experiments.comparison import Plan
+from partway.experiments.plan import Plan
 from partway.experiments.sweep.axes import parse_axes
 from partway.netcdf import load_dataset
 from partway.provenance import version

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from partway import InputError
-from partway.experiments.comparison import compare, make_plan, with_note
+from partway.experiments.comparison import compare
+from partway.experiments.plan import make_plan
+from partway.experiments.status import with_note
 
 MISTAKES = {
     "if on an array": (

@@ -17,7 +17,7 @@ from scipy import special
 import partway
 from partway.cli.main import build_parser
 from partway.errors import RENAMED
-from partway.experiments.comparison import make_plan
+from partway.experiments.plan import make_plan
 from partway.paper.claims import PHASES, Points, claims
 from partway.paper.verdicts import phases
 from partway.scenario.loading import load

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from partway.experiments.comparison import execute, make_plan
+from partway.experiments.comparison import execute
+from partway.experiments.plan import make_plan
 from partway.experiments.statistics import estimate
 from partway.experiments.summary import LATENCY, Summary, summarise
 from partway.experiments.variables import describe

@@ -15,7 +15,7 @@ from partway.cli.main import build_parser
 from partway.cli.run import run as run_command
 from partway.errors import InputError
 from partway.experiments.checkpoint import save
-from partway.experiments.comparison import make_plan as make_comparison
+from partway.experiments.plan import make_plan as make_comparison
 from partway.live.accounts import metrics, stages
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock

@@ -16,8 +16,8 @@ from scipy import optimize
 from partway.bound.certificate import Certificate, Tables
 from partway.bound.lower_bound import STATES
 from partway.controllers.block import DeviceOutcome, ServerOutcome, Transition
-from partway.experiments import comparison
-from partway.experiments.comparison import make_plan
+from partway.experiments.plan import make_plan
+from partway.experiments.rows import traces_of
 from partway.measurement import metrics
 from partway.measurement.metrics import BlockMetrics, Parties, device_traces, measure
 from partway.pytree import cast_floats
@@ -341,7 +341,7 @@ def test_bits_do_not_depend_on_what_is_measured_together(
 def test_traced_devices_spend_what_the_fleet_spends(played: Callable[[str], Run], mixed: Scenario, mixed_world: World):
     """The joules of all devices add up to those of the fleet; the CPU rate is that of (2), xi f^3 n tau joules."""
     run, plan = played("random"), make_plan(mixed, schemes=["random"], blocks=100, seeds=2)
-    variables = comparison._traces(run, range(4), mixed_world, plan)
+    variables = traces_of(run, range(4), mixed_world, plan)
     cpu_hz, cpu_j, radio_j = (variables[f"device_{name}"][1] for name in ("cpu_hz", "cpu_energy_j", "radio_energy_j"))
     np.testing.assert_allclose((cpu_j + radio_j).sum(axis=-1), run.metrics.device_energy_j, rtol=1e-5)
     assert min(cpu_j.sum(), radio_j.sum()) > 0

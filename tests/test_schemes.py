@@ -11,7 +11,7 @@ import pytest
 from test_cli import refused
 
 from partway.errors import InputError
-from partway.experiments.comparison import make_plan
+from partway.experiments.plan import make_plan
 from partway.experiments.sweep.plan import sweep_plan
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES, check_hyperparameters, find_scheme, hyperparameters, pair_for, stream_of

@@ -14,10 +14,10 @@ from partway.bound import lower_bound as bounds
 from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Local, Steady
 from partway.errors import InputError
-from partway.experiments import comparison
 from partway.experiments.comparison import compare
 from partway.experiments.report import as_json
 from partway.experiments.statistics import BATCHES, count_unstable, estimate, settling_block
+from partway.experiments.status import status_of
 from partway.experiments.summary import Summary, cost_of, relative_cost, summarise
 from partway.formatting import plain
 from partway.measurement.gap import COST_COMPONENTS, discounted
@@ -149,7 +149,7 @@ def test_a_scheme_is_unstable_when_most_seeds_are(growing_seeds: int, status: st
     flat = np.ones((4, 2000))
     work = np.where(np.arange(4)[:, None] < growing_seeds, 0.5 * RAMP, 7.0)
     metrics = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
-    found, reason, growth = comparison.status_of(replace(metrics, total_work=work, waiting=work), PAIR)
+    found, reason, growth = status_of(replace(metrics, total_work=work, waiting=work), PAIR)
     assert found == status
     assert growth == pytest.approx(0.5 * growing_seeds / 4)
     assert (reason is None) == (growing_seeds == 0)
@@ -162,10 +162,10 @@ def test_a_scheme_with_a_cost_that_is_no_number_is_invalid(bad: float):
     metrics = BlockMetrics(**dict.fromkeys((field.name for field in fields(BlockMetrics)), flat))
     spoilt = flat.copy()
     spoilt[1, 3] = bad
-    status, reason, _ = comparison.status_of(replace(metrics, device_energy=spoilt), PAIR)
+    status, reason, _ = status_of(replace(metrics, device_energy=spoilt), PAIR)
     assert status == "invalid"
     assert reason == "a cost became infinite or undefined in block 3"
-    _, theirs, _ = comparison.status_of(replace(metrics, device_energy=spoilt), ControllerPair(PAIR.device, Theirs()))
+    _, theirs, _ = status_of(replace(metrics, device_energy=spoilt), ControllerPair(PAIR.device, Theirs()))
     assert theirs == f"{reason}; look for 0/0, log and sqrt in Theirs.act"
 
 

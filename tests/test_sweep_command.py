@@ -26,7 +26,7 @@ from partway.cli import main as cli
 from partway.cli import sweep as sweep_command
 from partway.cli.terminal import terminal
 from partway.errors import InputError
-from partway.experiments.comparison import Plan
+from partway.experiments.plan import Plan
 from partway.experiments.sweep import report
 from partway.experiments.sweep import run as sweep_run
 from partway.experiments.sweep.run import Progress

@@ -11,7 +11,7 @@ import pytest
 
 import partway
 from partway.errors import InputError
-from partway.experiments.comparison import make_plan
+from partway.experiments.plan import make_plan
 from partway.experiments.sweep import plan as module
 from partway.experiments.sweep.plan import MAX_WORLDS, SweepPlan, key_of, sweep_plan
 from partway.provenance import code_hash
@@ -82,7 +82,7 @@ def test_a_profile_counts_by_its_content(tmp_path: Path):
 
 
 def test_the_hash_is_the_same_in_another_process():
-    program = "from partway.experiments.comparison import make_plan; "
+    program = "from partway.experiments.plan import make_plan; "
     program += "from partway.experiments.sweep.plan import key_of; "
     program += "print(key_of(make_plan('paper', schemes=['priced'], blocks=20, seeds=2)))"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

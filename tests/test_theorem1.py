@@ -14,7 +14,7 @@ from sweep_toys import Here
 
 from partway.cli.main import main
 from partway.cli.theorem1 import table
-from partway.experiments.comparison import Plan
+from partway.experiments.plan import Plan
 from partway.experiments.sweep import run as sweep_run
 from partway.figures import theorem1 as figure
 from partway.formatting import percent

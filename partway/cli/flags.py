@@ -9,7 +9,7 @@ from partway.arguments import MAX_SEED_COUNT
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from partway.experiments.comparison import Plan
+    from partway.experiments.plan import Plan
 
 T = TypeVar("T")
 
@@ -185,7 +185,7 @@ def seeds_of(options: argparse.Namespace, default: int | Sequence[int]) -> int |
 
 def comparison_plan(options: argparse.Namespace, seeds: int | Sequence[int] = 8) -> "Plan":
     """The comparison that the flags of `add_scenario` and `add_simulation` ask for. `seeds`: the default."""
-    from partway.experiments.comparison import make_plan
+    from partway.experiments.plan import make_plan
 
     return make_plan(
         options.scenario,

@@ -21,7 +21,7 @@ from partway.errors import InputError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from partway.experiments.comparison import Plan
+    from partway.experiments.plan import Plan
 
 STDOUT = "-"
 """What --json takes for standard output."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from partway.experiments.comparison import Plan, SchemeRunner, Setting
+    from partway.experiments.comparison import SchemeRunner
+    from partway.experiments.plan import Plan, Setting
     from partway.measurement.checkpoint import Checkpoint
     from partway.simulation.rollout import Run
 

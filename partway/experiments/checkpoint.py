@@ -13,7 +13,8 @@ import xarray as xr
 
 from partway.controllers.base import ControllerPair
 from partway.errors import InputError, shorten
-from partway.experiments.comparison import Plan, Setting, run_scheme
+from partway.experiments.comparison import run_scheme
+from partway.experiments.plan import Plan, Setting
 from partway.experiments.preparation import use_bound
 from partway.experiments.summary import with_gap_reasons
 from partway.experiments.variables import describe

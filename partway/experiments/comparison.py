@@ -1,120 +1,39 @@
 """Every scheme in the same world: from a scenario to one labelled dataset."""
 
-import dataclasses
-import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from partway.arguments import flag, function, seed_values, whole_number
-from partway.bound.certificate import Certificate
+from partway.arguments import function
 from partway.bound.lower_bound import Bound, silent
 from partway.bound.report import assumptions
 from partway.controllers.base import ControllerPair, DeviceController
-from partway.controllers.diagnosis import check_pair, classes_from_outside, comes_from_outside, explained
-from partway.errors import InputError, out_of_memory, shorten, shown
-from partway.experiments.failures import FAILED, INVALID, cause
-from partway.experiments.preparation import bound_of, prepare
-from partway.experiments.statistics import count_unstable
+from partway.controllers.diagnosis import comes_from_outside
+from partway.errors import InputError, out_of_memory, shorten
+from partway.experiments.failures import cause
+from partway.experiments.plan import Plan, Setting, applicable, is_traced, make_plan, setting_of
+from partway.experiments.preparation import prepare
+from partway.experiments.rows import row_of
 from partway.experiments.summary import LATENCY, with_gap_reasons
-from partway.experiments.variables import TRACED, describe
+from partway.experiments.variables import describe
 from partway.measurement.gap import COST_COMPONENTS
-from partway.measurement.latency import DELAYS, Latency, latency
-from partway.measurement.metrics import BlockMetrics, DeviceTraces
+from partway.measurement.latency import DELAYS
 from partway.provenance import versions
-from partway.scenario.loading import load
-from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, check_hyperparameters, check_running, find_scheme, name_of, pair_for, stream_of
-from partway.simulation.rollout import Run, rollout, trace_blocks
+from partway.schemes import find_scheme, pair_for, stream_of
+from partway.simulation.rollout import Run, rollout
 from partway.simulation.sharding import CHUNK
-from partway.system.placement import Placement, sample_placement
-from partway.system.world import World, build
+from partway.system.placement import Placement
 from partway.workers import cores
-
-TRACED_LIMIT = 5_000_000
-"""Device-blocks up to which latency is computed task by task."""
 
 OnProgress = Callable[[str, int], None]
 """Called with a scheme's name and the blocks it has just finished."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is to be run, checked: nothing in it can fail for a reason that could have been reported before.
-
-    name  of the scenario            warmup  blocks left out of the means            bound  whether it is computed
-    """
-
-    scenario: Scenario
-    name: str
-    schemes: tuple[str, ...]
-    server: str | None
-    blocks: int
-    seeds: tuple[int, ...]
-    warmup: int
-    precision: str
-    bound: bool = True
-
-
-def make_plan(
-    scenario: str | Path | Mapping[str, Any] | Scenario = "paper",
-    *,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
-    schemes: str | Sequence[str | type[DeviceController]] | None = None,
-    server: str | None = None,
-    blocks: int = 2000,
-    seeds: int | Sequence[int] = 8,
-    warmup: int | None = None,
-    precision: str = "float32",
-    bound: bool = True,
-) -> Plan:
-    """Check a comparison before anything runs. Arguments as in `compare`; raises InputError."""
-    changes = override_pairs(overrides)
-    loaded = scenario if isinstance(scenario, Scenario) and not changes else load(scenario, changes)
-    chosen, serving = scheme_names(schemes), None if server is None else name_of(server, "--server")
-    numbers, length = seed_values(seeds), whole_number("--blocks", blocks, 2, 10_000_000)
-    half = length // 2 if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
-    if precision not in ("float32", "float64"):
-        raise InputError(f"--precision must be float32 or float64, got {shown(precision)}")
-    check_hyperparameters(loaded, named_schemes(chosen, serving))
-    check_running(changes, chosen)
-    check_controllers(loaded, chosen, serving, precision)
-    name = os.path.basename(scenario) if isinstance(scenario, str | os.PathLike) else "scenario"
-    return Plan(loaded, Path(name).stem, chosen, serving, length, numbers, half, precision, flag("bound", bound))
-
-
-def scheme_names(schemes: Any) -> tuple[str, ...]:
-    """The names of `schemes` as `compare` takes them, each once; those of SCHEMES that run by default for None."""
-    if schemes is None:
-        return tuple(name for name, scheme in SCHEMES.items() if scheme.by_default)
-    several = isinstance(schemes, Iterable) and not isinstance(schemes, str)
-    given = list(cast(Iterable[Any], schemes)) if several else [schemes]
-    if not given:
-        raise InputError("--schemes must name at least one scheme")
-    return tuple(dict.fromkeys(name_of(one, "--schemes") for one in given))
-
-
-def named_schemes(schemes: Sequence[str], server: str | None) -> set[str]:
-    """Schemes that a user has named: to run them, or for their server."""
-    return {*schemes, *([server] if server else [])}
-
-
-def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None, precision: str) -> None:
-    """Raise InputError for a hyperparameter that no controller has, and a controller from outside that cannot work."""
-    pairs = {name: pair_for(name, scenario, server) for name in schemes}
-    outside = {name: pair for name, pair in pairs.items() if comes_from_outside(pair)}
-    if outside:
-        world = build(scenario, sample_placement(scenario))
-        for name, pair in outside.items():
-            check_pair(name, pair, world, precision)
-            explained(name, pair, trace_blocks, world, pair, precision)
 
 
 def compare(
@@ -166,29 +85,8 @@ def compare(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """The world of a plan, where its devices are, and its lower bound, or why it has none."""
-
-    placement: Placement
-    world: World
-    bound: Bound | str
-
-    @property
-    def certificate(self) -> Certificate | None:
-        """With which a run measures how far it is from the bound."""
-        return None if isinstance(self.bound, str) else self.bound.certificate
-
-
-SchemeRunner = Callable[["Plan", str, Setting, Callable[[int], None], bool, int | None], Run]
+SchemeRunner = Callable[[Plan, str, Setting, Callable[[int], None], bool, int | None], Run]
 """Runs one scheme of a plan; arguments as in `run_scheme`."""
-
-
-def setting_of(scenario: Scenario, bound: bool = True, on_bound: Callable[[str], None] = silent) -> Setting:
-    """The world of a scenario, with its lower bound unless `bound` is False. `on_bound`: the bound's `on_progress`."""
-    placement = sample_placement(scenario)
-    world = build(scenario, placement)
-    return Setting(placement, world, bound_of(world, on_bound) if bound else "the bound was not asked for")
 
 
 def execute(
@@ -252,12 +150,12 @@ def _rows(
     def row(name: str) -> xr.Dataset:
         try:
             run = _run(plan, name, setting, partial(progress, name), bool(trace), runner, 1 if count > 1 else None)
-            return _row(plan, name, setting, run, None, trace)  # in here: XLA may report an error late
+            return row_of(plan, name, setting, run, None, trace)  # in here: XLA may report an error late
         except (Exception, SystemExit) as error:  # a user's policy can fail in any way
             if error in of_caller:
                 raise
             errors[name] = error
-            return _row(plan, name, setting, None, error, trace)
+            return row_of(plan, name, setting, None, error, trace)
 
     if count == 1:
         return [row(name) for name in plan.schemes], errors
@@ -284,16 +182,6 @@ def bound_numbers(bound: Bound | str) -> dict[str, Any]:
         return {"bound": np.nan, "bound_price": np.nan, "bound_slack": np.nan, "bound_reason": bound}
     price = float(bound.certificate.price)
     return {"bound": bound.value, "bound_price": price, "bound_slack": bound.slack, "bound_reason": ""}
-
-
-def applicable(plan: Plan, name: str, setting: Setting) -> str | None:
-    """Why a scheme cannot run in this scenario, or None."""
-    scheme = find_scheme(name)
-    if plan.scenario.queue == "as_printed" and not scheme.fractional:
-        return "it counts whole tasks, and the queue as printed keeps fractions of them"
-    if scheme.preparation == "use_bound" and setting.certificate is None:
-        return "there is no lower bound in this world"
-    return None
 
 
 def run_scheme(
@@ -344,127 +232,6 @@ def _run(
         return runner(plan, name, setting, on_progress, traces or is_traced(plan), threads)
     on_progress(plan.blocks)
     return None
-
-
-def _row(
-    plan: Plan, name: str, setting: Setting, run: Run | None, error: BaseException | None, trace: Sequence[int]
-) -> xr.Dataset:
-    """One scheme's row of the dataset, from its run or the error that has ended it."""
-    scheme = find_scheme(name)
-    late = latency_of(run.metrics, run.traces, setting.world, plan) if run and is_traced(plan) else None
-    variables = _series(run, plan) | _latency(late, len(plan.seeds)) | _traces(run, trace, setting.world, plan)
-    if run is None:
-        status, reason, growth = "not_applicable", applicable(plan, name, setting), np.nan
-        if error is not None:
-            status, reason = FAILED, cause(error)
-    else:
-        status, reason, growth = status_of(run.metrics, run.pair)
-    unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
-    labels = {
-        "status": status,
-        "reason": with_note(reason, None if run is None else run.clipped, plan),
-        "growth": growth,
-        "heavy_tail": scheme.channel_blind and unlimited,
-        "signals_up": scheme.signalling()["up"],
-        "signals_down": scheme.signalling()["down"],
-    }
-    return xr.Dataset(variables | {key: ((), value) for key, value in labels.items()}).assign_coords(scheme=name)
-
-
-def _series(run: Run | None, plan: Plan) -> dict[str, Any]:
-    shape = (len(plan.seeds), plan.blocks)
-    empty = np.full(shape, np.nan, np.float32)
-    names = [field.name for field in dataclasses.fields(BlockMetrics)]
-    values = {name: empty if run is None else np.asarray(getattr(run.metrics, name)) for name in names}
-    cost = np.stack([values.pop(component) for component in COST_COMPONENTS], axis=-1)
-    series: dict[str, Any] = {name: (("seed", "block"), value) for name, value in values.items()}
-    return series | {"cost": (("seed", "block", "component"), cost)}
-
-
-def is_traced(plan: Plan) -> bool:
-    """Whether latency is computed, which needs every device in every block."""
-    whole_tasks = plan.scenario.queue == "conserving"
-    return whole_tasks and plan.scenario.devices * len(plan.seeds) * plan.blocks <= TRACED_LIMIT
-
-
-def latency_of(metrics: BlockMetrics, traces: DeviceTraces | None, world: World, plan: Plan) -> Latency | None:
-    """The latency of a run; None if it is not known when its first tasks arrived, or its numbers are not finite."""
-    if traces is None or np.any(metrics.total_work[:, 0]) or not np.isfinite(metrics.cost()).all():
-        return None
-    return latency(traces, np.asarray(world.devices.server_work), plan.scenario.slot_s, plan.warmup)
-
-
-def _latency(late: Latency | None, seeds: int) -> dict[str, Any]:
-    dims = {"latency_s": ("seed", "statistic"), "delay_s": ("seed", "delay"), "unfinished": ("seed",)}
-    sizes = {"seed": seeds, "statistic": len(LATENCY), "delay": len(DELAYS)}
-    nothing = {name: np.full([sizes[dim] for dim in own], np.nan) for name, own in dims.items()}
-    values = nothing if late is None else latency_arrays(late)
-    return {name: (own, values[name]) for name, own in dims.items()}
-
-
-def latency_arrays(late: Latency) -> dict[str, np.ndarray]:
-    """(seeds, LATENCY) and (seeds, DELAYS) [s], and the share of unfinished tasks (seeds,), by their names in files."""
-    seconds = np.stack([getattr(late, name) for name in LATENCY], axis=-1)
-    return {"latency_s": seconds, "delay_s": late.delays, "unfinished": late.unfinished}
-
-
-def _traces(run: Run | None, devices: Sequence[int], world: World, plan: Plan) -> dict[str, Any]:
-    """What chosen devices saw, did, spent and paid in every block."""
-    if run is None or run.traces is None or not devices:
-        return {}
-    at, traces = list(devices), run.traces
-    values = {name: np.asarray(getattr(traces, name))[..., at] for name in TRACED}
-    values["arrivals"] = np.asarray(traces.arrivals).sum(axis=2)[..., at]
-    classes = plan.scenario.device_classes()
-    energy_coef, capacity = (np.asarray(each)[at] for each in (world.devices.energy_coef, world.devices.capacity))
-    tasks = np.asarray(values["started"] - values["offload"], np.float64)
-    values["cpu_hz"] = tasks / capacity * [classes[device].cpu_max_hz for device in at]  # all block long, W L / (n tau)
-    values["cpu_energy_j"] = energy_coef * tasks**3  # (2)
-    values["radio_energy_j"] = plan.scenario.slot_s * np.asarray(values["power"], np.float64)  # (5)
-    series = {f"device_{name}": (("seed", "block", "traced"), value) for name, value in values.items()}
-    return series | {"traced": ("traced", at)}
-
-
-def status_of(metrics: BlockMetrics, pair: ControllerPair) -> tuple[str, str | None, float]:
-    """(status, reason, growth of the waiting work per block); `pair`: of the run, whose classes a reason may name."""
-    if not np.isfinite(metrics.cost()).all():
-        return INVALID, _why_invalid(metrics, pair), np.nan
-    arriving = float(np.mean(np.asarray(metrics.arrived_work)))
-    work = np.asarray(metrics.total_work, np.float64)
-    unstable, growth = count_unstable(work, arriving)
-    if 2 * unstable <= len(work):
-        return "ok", f"unstable in {unstable} of {len(work)} seeds" if unstable else None, growth
-    where = "at the server" if _slope(metrics.backlog) > _slope(metrics.waiting) else "at the devices"
-    return "unstable", f"unstable: work piles up {where}", growth
-
-
-def with_note(reason: str | None, clipped: np.ndarray | None, plan: Plan) -> str:
-    """The reason for a status, with a note where controllers asked for actions out of range (`Run.clipped`)."""
-    count = 0 if clipped is None else int(np.sum(clipped))
-    if clipped is None or not count:
-        return reason or ""
-    share = count / (clipped.size * plan.scenario.devices)
-    note = (
-        f"{count:,} actions out of range were clipped ({share:.2g} per device and block): offload is from 0 to 1, "
-        "started from 0 to the tasks that wait, service from 0 to f_max"
-    )
-    return f"{reason}; {note}" if reason else note
-
-
-def _why_invalid(metrics: BlockMetrics, pair: ControllerPair) -> str:
-    """What became infinite or undefined first, when, and in which classes from outside to look."""
-    block = int(np.argmax(~np.isfinite(np.asarray(metrics.cost())).all(axis=0)))
-    actions = np.isnan(np.asarray(metrics.started) + np.asarray(metrics.sent))[:, : block + 1].any(axis=0)
-    acts = " and ".join(f"{name}.act" for name in classes_from_outside(pair))
-    look = f"; look for 0/0, log and sqrt in {acts}" if acts else ""
-    if actions.any():
-        return f"the policy's action is NaN in block {int(np.argmax(actions))}{look}"
-    return f"a cost became infinite or undefined in block {block}{look}"
-
-
-def _slope(series: Any) -> float:
-    mean = np.asarray(series, np.float64).mean(axis=0)
-    return float(mean[-1] - mean[len(mean) // 2])
 
 
 def _labelled(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Dataset:

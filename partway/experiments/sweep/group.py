@@ -13,20 +13,11 @@ import numpy as np
 from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
 from partway.errors import InputError, out_of_memory
-from partway.experiments.comparison import (
-    Plan,
-    Setting,
-    applicable,
-    bound_numbers,
-    is_traced,
-    latency_arrays,
-    latency_of,
-    prepared_pair,
-    setting_of,
-    status_of,
-    with_note,
-)
+from partway.experiments.comparison import bound_numbers, prepared_pair
 from partway.experiments.failures import FAILED, INVALID, cause
+from partway.experiments.plan import Plan, Setting, applicable, is_traced, setting_of
+from partway.experiments.rows import latency_arrays, latency_of
+from partway.experiments.status import status_of, with_note
 from partway.experiments.summary import Numbers, gap_reason, no_gap_of, numbers_of
 from partway.measurement.gap import Horizon
 from partway.measurement.metrics import BlockMetrics, DeviceTraces

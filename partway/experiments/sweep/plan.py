@@ -19,14 +19,7 @@ import numpy as np
 
 from partway.dnn.profile import read_profile
 from partway.errors import InputError, shown
-from partway.experiments.comparison import (
-    TRACED_LIMIT,
-    Plan,
-    check_controllers,
-    is_traced,
-    make_plan,
-    named_schemes,
-)
+from partway.experiments.plan import TRACED_LIMIT, Plan, check_controllers, is_traced, make_plan, named_schemes
 from partway.experiments.store import content_hash
 from partway.experiments.sweep.axes import Axis, parse_axes, points
 from partway.provenance import made_by
@@ -99,7 +92,7 @@ def sweep_plan(
     schemes: Any = None,
     **options: Any,
 ) -> SweepPlan:
-    """Check a sweep before anything runs; `options` are those of `partway.experiments.comparison.make_plan`.
+    """Check a sweep before anything runs; `options` are those of `partway.experiments.plan.make_plan`.
 
     A point that is not a valid scenario becomes a cell without a case. Raises InputError where no point is valid, for
     an axis that changes nothing, and for everything that `make_plan` and `parse_axes` refuse.

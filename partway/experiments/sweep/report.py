@@ -23,7 +23,7 @@ SCHEMA_VERSION = 2
 MAX_ROWS = 60
 """Points of the grid in the table on the terminal; files hold all of them."""
 CLIPPED = re.compile(r"[\d,]+ (actions out of range were clipped)( \([^)]*\))?")
-"""The note of `partway.experiments.comparison.with_note`."""
+"""The note of `partway.experiments.status.with_note`."""
 MAX_REASONS = 10
 ELSEWHERE = ("bound_slack", "gap_reason")
 """Variables of a case that its JSON leaves out or has at another place."""

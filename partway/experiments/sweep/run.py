@@ -22,8 +22,8 @@ from partway.arguments import flag, function, path
 from partway.controllers.base import DeviceController
 from partway.errors import InputError, shorten, shown
 from partway.experiments import store as stores
-from partway.experiments.comparison import Plan
 from partway.experiments.failures import FAILED
+from partway.experiments.plan import Plan
 from partway.experiments.store import JSON, Kind, Store
 from partway.experiments.sweep.dask import scheduler_gone
 from partway.experiments.sweep.dataset import assemble

@@ -1,0 +1,92 @@
+"""Schemes by their names, whether they ship or come from outside, and what is known of their controllers."""
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from partway.errors import InputError, nearest, shown
+from partway.schemes.scheme import Scheme
+from partway.schemes.table import LEARNING_SERVER, SCHEMES
+
+
+def find_scheme(name: str) -> Scheme:
+    """The scheme of that name, or `module:ATTRIBUTE` from outside: a Scheme or a device controller.
+
+    A module in the current folder is found. A device controller alone runs with the post-decision server. Raises
+    InputError for a name that is not known and for a module that cannot be imported.
+    """
+    if ":" in name:
+        return _imported(name)
+    if name not in SCHEMES:
+        raise InputError(f"no scheme {shown(name)}{nearest(name, SCHEMES)}")
+    return _as_scheme(name, SCHEMES[name])
+
+
+def name_of(given: Any, argument: str) -> str:
+    """The name of a scheme that is given by its name, as a row of SCHEMES, or as a class of device controllers.
+
+    Raises InputError, which names the argument, for anything else.
+    """
+    if isinstance(given, str):
+        return given
+    name = next((name for name, row in SCHEMES.items() if row is given), None)
+    if name is None and isinstance(given, type):
+        name = f"{given.__module__}:{given.__qualname__}"
+        name = name if getattr(sys.modules.get(given.__module__), given.__qualname__, None) is given else None
+    if name is None:
+        what = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise InputError(
+            f"{argument} takes names, got {what}; add it to the table, partway.SCHEMES['mine'] = partway.Scheme(...), "
+            "and give 'mine'"
+        )
+    return name
+
+
+def stream_of(name: str) -> str:
+    """The label of a scheme's random numbers."""
+    return find_scheme(name).stream or name
+
+
+def _imported(name: str) -> Scheme:
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        given = getattr(importlib.import_module(module), attribute)
+        made = given() if isinstance(given, type) else given
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's module can fail in any way, and may be a script that exits
+        raise InputError(f"scheme '{name}': {type(error).__name__}: {error}") from error
+    return _as_scheme(name, made)
+
+
+def _as_scheme(name: str, made: Any) -> Scheme:
+    """A scheme, or a device controller with the post-decision server. Raises InputError for anything else."""
+    if isinstance(made, Scheme):
+        return made
+    from partway.controllers.base import DeviceController
+
+    made = made() if isinstance(made, type) and issubclass(made, DeviceController) else made
+    if not isinstance(made, DeviceController):
+        raise InputError(f"scheme '{name}': expected a Scheme or a DeviceController, got {type(made).__name__}")
+    return Scheme((type(made).__doc__ or name).split("\n")[0], made, LEARNING_SERVER)
+
+
+def explanations(name: str) -> list[str]:
+    """What a scheme's controllers are and what their fields mean, in the words of their docstrings."""
+    from partway.controllers.base import DeviceController, ServerController
+
+    scheme, bases = find_scheme(name), (DeviceController, ServerController, object)
+    kinds = [kind for party in (scheme.device, scheme.server) for kind in type(party).__mro__ if kind not in bases]
+    return [words for words in (inspect.getdoc(kind) for kind in dict.fromkeys(kinds)) if words]
+
+
+def learns(name: str) -> bool:
+    """Whether the devices of a scheme learn."""
+    from partway.controllers.base import DeviceController
+
+    return type(find_scheme(name).device).learn is not DeviceController.learn
