@@ -16,7 +16,7 @@ from partway.controllers.postdecision import Priced
 from partway.scenario.loading import load
 from partway.schemes import pair_for, stream_of
 from partway.simulation import rollout as rollouts
-from partway.simulation import schedule, sharding
+from partway.simulation import schedule, sharding, shares
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.rollout import Run, rollout
 from partway.simulation.sharding import broadcast_shared, mesh_for, squeeze_shared
@@ -153,7 +153,7 @@ def test_results_do_not_depend_on_the_mesh(name: str, seeds: tuple[int, ...], ch
     with scheduled(cores=1):
         alone = computed(name, scenario, seeds)
     with (
-        watched(rollouts, "reshard", lambda mesh, *given: mesh.size) as used,
+        watched(shares, "reshard", lambda mesh, *given: mesh.size) as used,
         scheduled(cores=2, chunk=chunk, LANES=12),
     ):
         shared = computed(name, scenario, seeds)

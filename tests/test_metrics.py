@@ -23,7 +23,8 @@ from partway.measurement.metrics import BlockMetrics, Parties, device_traces, me
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.simulation.rollout import Run, stack
+from partway.simulation.rollout import Run
+from partway.simulation.shares import stack
 from partway.system.placement import sample_placement
 from partway.system.world import World
 

@@ -20,7 +20,7 @@ from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.system.equations import affordable_bits
 from partway.system.placement import sample_placement
-from partway.system.stage_cost import best_cuts, exact_choices, table_value
+from partway.system.stage_cost import best_cuts, exact_choices, table_value, where_least
 from partway.system.types import Device
 from partway.system.world import build
 
@@ -201,6 +201,26 @@ def test_a_price_above_what_is_saved_keeps_the_last_task_local():
         cost, shares = exact(LAW, 1e12, price, 4.5, np.inf)
         assert shares[1] == pytest.approx(offload, abs=1e-4)
         assert cost[1] == pytest.approx((1 - offload) ** 3 + price * offload, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1.0, 0.0, -1.0])
+def test_what_differs_by_rounding_alone_counts_as_equal(sign: float):
+    """Whether totals are costs or gains; the smallest `of` of the equal ones is taken."""
+    rounding = 4 * float(jnp.finfo(jnp.float32).eps)
+    total = jnp.array([sign * 2.0, sign * 2.0 * (1.0 + rounding), sign * 2.0 + 1.0])[:, None]
+    assert where_least(total, jnp.array([5.0, 3.0, 1.0])[:, None]).tolist() == [3.0]
+    assert where_least(total[::-1], jnp.array([5.0, 3.0, 1.0])[:, None]).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("price", [-0.5, -20.0])
+def test_a_server_that_pays_for_work_gets_it(price: float):
+    """A server from outside may broadcast a price below 0, with which a choice costs less than nothing."""
+    shares = np.arange(33) / 32.0
+    cost, offload = cuts(LAW, 1e3, price, 4.5, np.inf)
+    wanted, at = law_by_hand(shares, 1e3, price, 4.5, np.inf)
+    np.testing.assert_allclose(cost, wanted, rtol=1e-12)
+    assert offload.tolist() == at.tolist()
+    assert (price > -20) or (cost[1:3] < 0).all()
 
 
 def test_a_table_of_values_continues_with_its_slope():

@@ -103,17 +103,7 @@ def lower_bound(
     if not isinstance(given[0], World):
         raise InputError(f"lower_bound takes a world of partway.system.world.build, got {type(world).__name__}")
     whole_number("bins", bins, 2, MAX_BINS)
-    if world.devices.queue != "conserving":
-        raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
-    if world.devices.arrivals_seen == "current":
-        raise NoBound("no bound where devices see a block's arrivals before they act: it needs independent arrivals")
-    if world.devices.objective == "discounted" and (np.any(world.initial_tasks) or np.any(world.initial_backlog)):
-        raise NoBound("no bound on the discounted sum from queues that are not empty: it is proven for empty ones")
-    if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
-        raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
-    arriving = np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots
-    if (arriving > most_started(world.devices)).any():
-        raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
+    _check_world(world)
     with jax.enable_x64(True):
         fading = fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all()))
         dual = _Dual(world, fading, STATES, on_progress)
@@ -141,6 +131,21 @@ def lower_bound(
             parts,
             np.asarray(solved.inflow),
         )
+
+
+def _check_world(world: World) -> None:
+    """Raise NoBound for a world in which the proof's assumptions do not hold (docs/bound.md, "Assumptions")."""
+    if world.devices.queue != "conserving":
+        raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
+    if world.devices.arrivals_seen == "current":
+        raise NoBound("no bound where devices see a block's arrivals before they act: it needs independent arrivals")
+    if world.devices.objective == "discounted" and (np.any(world.initial_tasks) or np.any(world.initial_backlog)):
+        raise NoBound("no bound on the discounted sum from queues that are not empty: it is proven for empty ones")
+    if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
+        raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
+    arriving = np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots
+    if (arriving > most_started(world.devices)).any():
+        raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
 
 
 class _Dual:

@@ -149,7 +149,8 @@ def question(options: argparse.Namespace) -> "OneTask":
         if not low <= value <= high:
             raise InputError(f"--{flag} must be between {low} and {high}, got {value}")
     given = {name: value for name in QUANTITIES if (value := getattr(options, name)) is not None}
-    stated_numbers(given)  # what is wrong is said before a file is read
+    times = {"device_times": options.device_times, "server_times": options.server_times}
+    stated_numbers(given | times)  # what is wrong is said before a file is read
     network: str | Profile = options.model
     if Path(options.model).suffix.lower() == ".onnx":
         with working("reading the network", terminal(errors=True)):
@@ -161,12 +162,11 @@ def question(options: argparse.Namespace) -> "OneTask":
         overrides=options.set,
         device=options.device,
         distance_m=options.distance_m,
-        device_times=options.device_times,
-        server_times=options.server_times,
         tensor_dtype=options.tensor_dtype,
         input_bits=options.input_bits,
         **stated,
         **given,
+        **times,
     )
     return from_onnx(answer, options.model, _shapes(options), _values(options))
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from partway.arguments import named, path
-from partway.dnn.layer_times import read_times
-from partway.dnn.profile import DTYPE_BITS, Profile, read_profile
+from partway.dnn.profile import Profile
 from partway.errors import InputError, shown
 from partway.planner import one_task
+from partway.planner.network import file_of, is_onnx, measured, read_network, task_of
 from partway.planner.one_task import BreakEvenRate, Choice, Costs, Question
 from partway.planner.statement import (
     Quantity,
@@ -209,27 +209,24 @@ def cut(
     given = {"rate": rate, "rtt": rtt, "deadline": deadline, "device_rate": device_rate, "server_rate": server_rate}
     given |= {"cpu_min": cpu_min, "cpu_max": cpu_max, "cpu_power": cpu_power, "idle_power": idle_power}
     given |= {"tx_power": tx_power, "energy_per_bit": energy_per_bit}
+    numbers = stated_numbers(given | {"device_times": device_times, "server_times": server_times})
     if not isinstance(network, Profile):
         path(named("network"), network)
-    numbers = stated_numbers(given)
-    for kind, one, other in (("device", device_rate, device_times), ("server", server_rate, server_times)):
-        if one is not None and other is not None:
-            raise InputError(f"give {named(f'{kind}_rate')} or {named(f'{kind}_times')}, not both")
     if input_bits is not None:
         input_bits = parsed(named("input_bits"), input_bits, SIZE)
-    plain = with_task(load(scenario, _checked(overrides)), _task(network, tensor_dtype, input_bits))
+    plain = with_task(load(scenario, _checked(overrides)), task_of(network, tensor_dtype, input_bits))
     profile = read_network(network, shapes, values)
-    if device_times is None and device_rate is None and profile.seconds is not None:
+    if device_rate is None and device_times is None and profile.seconds is not None:
         device_times = profile.seconds.tolist()
-    at_device = _times(named("device_times"), device_times, profile)
-    at_server = _times(named("server_times"), server_times, profile)
+    at_device = measured(named("device_times"), device_times, profile)
+    at_server = measured(named("server_times"), server_times, profile)
     stated = Statement(**numbers, device_times=at_device, server_times=at_server)
     whole = with_processors(plain, stated, profile)
     place = cache(lambda: placed(whole, device, distance_m))
     if device is not None or distance_m is not None:
         place()  # raises where they are out of range
     question = question_of(whole, profile, stated, place, tensor_dtype, input_bits)
-    about = OneTask(profile, whole, stated, question, place, tensor_dtype, _file(network))
+    about = OneTask(profile, whole, stated, question, place, tensor_dtype, file_of(network))
     return about if isinstance(network, Profile) else from_onnx(about, network, shapes, values)
 
 
@@ -240,7 +237,7 @@ def from_onnx(
     values: Mapping[str, list[float]] | None = None,
 ) -> OneTask:
     """The answer with the ONNX file that the network is from, and how it was read; unchanged if it is no such file."""
-    if not _is_onnx(network):
+    if not is_onnx(network):
         return answer
     shape = [f"{name}={'x'.join(map(str, sizes))}" for name, sizes in (shapes or {}).items()]
     value = [f"{name}={','.join(f'{one:.17g}' for one in numbers)}" for name, numbers in (values or {}).items()]
@@ -259,51 +256,3 @@ def _checked(overrides: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
                 f"use {named('tensor_dtype')} and {named('input_bits')}"
             )
     return pairs
-
-
-def _task(network: str | Path | Profile, tensor_dtype: str, input_bits: float | None) -> dict[str, Any]:
-    """The task of a scenario whose devices run the network."""
-    if tensor_dtype not in DTYPE_BITS:
-        raise InputError(f"{named('tensor_dtype')} must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
-    name = network.name if isinstance(network, Profile) else str(network)
-    bits = {} if input_bits is None else {"input_bits": input_bits}
-    return {"kind": "layers", "profile": name, "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}
-
-
-def _file(network: str | Path | Profile) -> str | None:
-    """The name or the path of a profile; None for a profile itself and for an ONNX file."""
-    return None if isinstance(network, Profile) or _is_onnx(network) else str(network)
-
-
-def _is_onnx(network: str | Path) -> bool:
-    return Path(network).suffix.lower() == ".onnx"
-
-
-def read_network(
-    network: str | Path | Profile,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    values: Mapping[str, list[float]] | None = None,
-) -> Profile:
-    """The profile of a network that is named, or in a file. Raises InputError if it cannot be read."""
-    if isinstance(network, Profile):
-        return network
-    if _is_onnx(network):
-        from partway.dnn import graph  # needs the extra `onnx`
-
-        return graph.profile_model(str(network), shapes=dict(shapes or {}), values=dict(values or {}))
-    if shapes or values:
-        raise InputError(f"{named('shapes')} and {named('values')} need an .onnx file, got {shown(str(network))}")
-    return read_profile(str(network))
-
-
-def _times(name: str, given: str | Path | Sequence[float] | None, profile: Profile) -> np.ndarray | None:
-    """(cuts,) measured times; a file's name is read."""
-    if given is None:
-        return None
-    if isinstance(given, str | Path):
-        return read_times(str(given), profile)
-    times = np.asarray(given, np.float64)
-    rising = times.shape == (len(profile.cuts),) and times[0] == 0 and bool((np.diff(times) >= 0).all())
-    if not (rising and np.isfinite(times[-1])):
-        raise InputError(f"{name} must be {len(profile.cuts)} times in seconds, one for each cut, rising from 0")
-    return times

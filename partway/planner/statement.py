@@ -71,11 +71,15 @@ QUANTITIES: dict[str, tuple[str, Kind]] = {
 }
 """The field of a `Statement` and the kind of quantity, by the name of the argument of `cut` and of the flag."""
 
+ALTERNATIVES = (("tx_power", "energy_per_bit"), ("device_rate", "device_times"), ("server_rate", "server_times"))
+"""Arguments of `cut` of which at most one can be given."""
 
-def stated_numbers(given: Mapping[str, Quantity | None]) -> dict[str, float]:
+
+def stated_numbers(given: Mapping[str, Any]) -> dict[str, float]:
     """The fields of a `Statement` that arguments of `cut` stand for; raises InputError if one cannot be used."""
-    if given.get("tx_power") is not None and given.get("energy_per_bit") is not None:
-        raise InputError(f"give {named('tx_power')} or {named('energy_per_bit')}, not both")
+    for one, other in ALTERNATIVES:
+        if given.get(one) is not None and given.get(other) is not None:
+            raise InputError(f"give {named(one)} or {named(other)}, not both")
     return {
         field: parsed(named(name), value, kind)
         for name, (field, kind) in QUANTITIES.items()

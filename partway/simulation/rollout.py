@@ -18,25 +18,25 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from partway.bound.certificate import Certificate
 from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
 from partway.errors import shorten
-from partway.measurement.metrics import BlockMetrics, DeviceTraces, Parties, device_traces, measure
+from partway.measurement.metrics import BlockMetrics, DeviceTraces, device_traces, measure
 from partway.program_cache import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import ACTS, controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
-from partway.simulation.sharding import reshard, shard, shared_once, squeeze_shared
+from partway.simulation.sharding import shared_once, squeeze_shared
+from partway.simulation.shares import Batch, Share, Stacked, axes_of, divide, joined, only, stack
 from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
 
 T = TypeVar("T")
-Stacked = tuple[bool, ...]
-"""For every leaf of a tree: whether it has an axis of runs in front, or is the same for all runs."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,6 @@ class Run:
     pair: ControllerPair
     carry: Carry
     clipped: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Runs that are computed together, by what differs between them."""
-
-    world: World
-    certificate: Certificate | None
-    stacked: Stacked
-    certificate_stacked: Stacked
-    seeds: np.ndarray
-    init_keys: jax.Array
-    action_keys: jax.Array
 
 
 def rollout(
@@ -147,13 +134,13 @@ def _batch(
     stream: str,
     seeds: Sequence[int],
     precision: str,
-) -> _Batch:
+) -> Batch:
     if np.asarray(seeds).dtype.kind not in "iu":
         raise ValueError(f"seeds must be whole numbers, got {shorten(str(seeds))}")
     numbers = np.asarray(seeds, np.uint32)
     world, stacked = stack([_squeezed(each) for each in _several(worlds)])
     certificate, certificate_stacked = stack(_several(certificates))
-    return _Batch(
+    return Batch(
         world,
         cast_floats(certificate, precision),
         stacked,
@@ -174,30 +161,13 @@ def _one(pairs: Any) -> ControllerPair:
     return pairs
 
 
-def stack(trees: Sequence[T], every: bool = False) -> tuple[T, Stacked]:
-    """One tree for all runs: leaves that differ between them, or `every` one, have the axis of runs in front.
-
-    Raises ValueError if the trees differ in structure or shapes.
-    """
-    columns = [jax.tree.leaves(tree) for tree in trees]
-    structure = jax.tree.structure(trees[0])
-    if any(jax.tree.structure(tree) != structure for tree in trees):
-        raise ValueError("runs that are computed together must agree in static fields")
-    stacked, leaves = list[bool](), list[Any]()
-    for column in zip(*columns, strict=True):
-        differ = every or any(one is not column[0] and not np.array_equal(one, column[0]) for one in column)
-        stacked.append(differ)
-        leaves.append(np.stack([np.asarray(one) for one in column]) if differ else column[0])
-    return jax.tree.unflatten(structure, leaves), tuple(stacked)
-
-
 def _squeezed(world: World) -> World:
     """The world with what all devices share once."""
     waiting = shared_once(world.initial_tasks)
     return replace(world, devices=squeeze_shared(world.devices), initial_tasks=waiting)
 
 
-def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], precision: str) -> tuple[Any, Carry]:
+def _init_runs(batch: Batch, pairs: ControllerPair | Sequence[ControllerPair], precision: str) -> tuple[Any, Carry]:
     several = [floats_as_arrays(each, precision) for each in _several(pairs)]
     pair, stacked = stack(several, every=len(several) > 1)
     world = cast_floats(batch.world, precision)
@@ -207,22 +177,11 @@ def _init_runs(batch: _Batch, pairs: ControllerPair | Sequence[ControllerPair], 
 # Compiled calls
 
 
-def _only(tree: T, stacked: Stacked) -> T:
-    """The tree of the only run."""
-    leaves = [leaf[0] if has else leaf for leaf, has in zip(jax.tree.leaves(tree), stacked, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-
-def _axes(tree: T, stacked: Stacked) -> T:
-    """`in_axes` of a tree."""
-    return jax.tree.unflatten(jax.tree.structure(tree), [0 if has else None for has in stacked])
-
-
 @kept_jit(static_argnames=["stacked"], compiler_options=RUNS_ONCE)
 def _init_compiled(
     world: World, pair: ControllerPair, seeds: jax.Array, keys: jax.Array, stacked: tuple[Stacked, Stacked]
 ) -> tuple[ControllerPair, Carry]:
-    axes = (_axes(world, stacked[0]), _axes(pair, stacked[1]), 0, 0)
+    axes = (axes_of(world, stacked[0]), axes_of(pair, stacked[1]), 0, 0)
     return jax.vmap(init, in_axes=axes)(world, pair, seeds, keys)
 
 
@@ -241,8 +200,8 @@ def _rollout_compiled(
     run = partial(run_blocks, options=options)
     if len(seeds) == 1:  # without an axis of one run, over which XLA's sums take ten times as long on a CPU
         own, before, seed, key = jax.tree.map(lambda leaf: leaf[0], (pair, carry, seeds, keys))
-        return jax.tree.map(lambda leaf: leaf[None], run(_only(world, stacked), own, before, seed, key, first))
-    axes = (_axes(world, stacked), 0, 0, 0, 0, None)
+        return jax.tree.map(lambda leaf: leaf[None], run(only(world, stacked), own, before, seed, key, first))
+    axes = (axes_of(world, stacked), 0, 0, 0, 0, None)
     return jax.vmap(run, in_axes=axes)(world, pair, carry, seeds, keys, first)
 
 
@@ -282,20 +241,8 @@ def run_blocks(
     return after, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), transitions)
 
 
-@dataclass(frozen=True)
-class _Share:
-    """Runs of one compiled call."""
-
-    world: World
-    parties: Parties
-    pair: ControllerPair
-    carry: Carry
-    seeds: np.ndarray
-    action_keys: jax.Array
-
-
 def _run_calls(
-    batch: _Batch,
+    batch: Batch,
     pair: ControllerPair,
     carry: Carry,
     blocks: int,
@@ -309,41 +256,41 @@ def _run_calls(
 
     `carry` is used up: a call writes what it leaves over what it was given.
     """
-    double, fleet = carry.state.q.dtype == jnp.float64, batch.world.devices.mean_gain.shape[-1]
-    plan = schedule(len(batch.seeds), fleet, blocks, threads)
-    shares = _divide(batch, pair, carry, plan.shares, "float64" if double else "float32", plan.mesh)
-    if plan.mesh:
-        move = partial(reshard, plan.mesh, fleet)
-        shares = [replace(share, carry=jax.tree.map(move, share.carry)) for share in shares]
-
-    def call(share: _Share, first: int, options: Options) -> tuple[Any, ...]:
-        # each thread has its own precision and mesh
-        with jax.enable_x64(double), jax.set_mesh(plan.mesh) if plan.mesh else contextlib.nullcontext():
-            after, transitions = _rollout_compiled(
-                share.world,
-                share.pair,
-                share.carry,
-                share.seeds,
-                share.action_keys,
-                np.uint32(first),
-                options=options,
-                stacked=batch.stacked,
-            )
-            clipped, transitions = _clipped(transitions)
-            metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=_parties_stacked(batch)))
-            return replace(share, carry=after), metrics, _traced(share, transitions) if traces else None, clipped
-
+    plan = schedule(len(batch.seeds), batch.fleet, blocks, threads)
+    shares = divide(batch, pair, carry, plan.shares, plan.mesh)
     parts = list[Any]()
     with ThreadPoolExecutor(plan.threads) as pool:
         for length, tile in plan.calls:
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
-            done = list(each(partial(call, first=first, options=options), shares))
-            shares = [share for share, *_ in done]
-            parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, *part in done)))
+            done = list(each(partial(_call, first=first, options=options, mesh=plan.mesh, traces=traces), shares))
+            shares = [share for share, _ in done]
+            parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, part in done)))
             first += length
             on_progress(length)
     metrics, traced, clipped = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
-    return Run(metrics, traced, pair, _joined([share.carry for share in shares]), clipped)
+    return Run(metrics, traced, pair, joined([share.carry for share in shares]), clipped)
+
+
+def _call(
+    share: Share, first: int, options: Options, mesh: Mesh | None, traces: bool
+) -> tuple[Share, tuple[BlockMetrics, DeviceTraces | None, np.ndarray | None]]:
+    """One compiled call -> the share after it, and what was measured: metrics, traces, `Run.clipped`."""
+    double = share.carry.state.q.dtype == jnp.float64
+    # each thread has its own precision and mesh
+    with jax.enable_x64(double), jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
+        after, transitions = _rollout_compiled(
+            share.world,
+            share.pair,
+            share.carry,
+            share.seeds,
+            share.action_keys,
+            np.uint32(first),
+            options=options,
+            stacked=share.stacked,
+        )
+        clipped, transitions = _clipped(transitions)
+        metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=share.parties_stacked))
+        return replace(share, carry=after), (metrics, _traced(share, transitions) if traces else None, clipped)
 
 
 def _clipped(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
@@ -360,57 +307,6 @@ def _clipped(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
     return np.sum(found, axis=0) if found else None, bare
 
 
-def _parties_stacked(batch: _Batch) -> Stacked:
-    """Which leaves of `Parties` differ between runs."""
-    kinds = jax.tree.unflatten(jax.tree.structure(batch.world), batch.stacked)
-    return (*jax.tree.leaves((kinds.devices, kinds.server)), *batch.certificate_stacked)
-
-
-def _traced(share: _Share, transitions: Transition) -> DeviceTraces:
+def _traced(share: Share, transitions: Transition) -> DeviceTraces:
     """Traces of a share's runs, on the host."""
     return device_traces(jax.tree.map(np.asarray, share.parties.devices), transitions)
-
-
-def _divide(batch: _Batch, pair: ControllerPair, carry: Carry, count: int, precision: str, mesh: Any) -> list[_Share]:
-    """The runs in equal shares; by NumPy, which has nothing to compile."""
-    fleet = batch.world.devices.mean_gain.shape[-1]
-    put = partial(shard, mesh, fleet) if mesh else jnp.asarray
-    worlds = _split_stacked(batch.world, batch.stacked, count)
-    certificates = _split_stacked(batch.certificate, batch.certificate_stacked, count)
-    rest = _split((pair, carry, batch.seeds, batch.action_keys), count)
-    shares = list[_Share]()
-    for world, certificate, (own, before, seeds, keys) in zip(worlds, certificates, rest, strict=True):
-        concrete: World = cast_floats(world, precision, put)
-        parties = Parties(concrete.devices, concrete.server, certificate)
-        shares.append(_Share(concrete, parties, own, before, seeds, keys))
-    return shares
-
-
-def _split_stacked(tree: T, stacked: Stacked, count: int) -> list[T]:
-    """A tree for each share; leaves without an axis of runs are the same for all."""
-    columns = [
-        np.split(np.asarray(leaf), count) if has else [leaf] * count
-        for leaf, has in zip(jax.tree.leaves(tree), stacked, strict=True)
-    ]
-    return [jax.tree.unflatten(jax.tree.structure(tree), [column[i] for column in columns]) for i in range(count)]
-
-
-def _split(tree: Any, count: int) -> list[Any]:
-    """A tree divided into equal pieces along the first axis of every leaf."""
-    if count == 1:
-        return [tree]
-    pieces = jax.tree.map(
-        lambda leaf: jnp.split(leaf, count) if _is_key(leaf) else np.split(np.asarray(leaf), count), tree
-    )
-    return list(jax.tree.transpose(jax.tree.structure(tree), jax.tree.structure([0] * count), pieces))
-
-
-def _joined(trees: Sequence[Any]) -> Any:
-    """The tree that `_split` has divided."""
-    if len(trees) == 1:
-        return trees[0]
-    return jax.tree.map(lambda *leaves: (jnp if _is_key(leaves[0]) else np).concatenate(leaves), *trees)
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))

@@ -109,12 +109,13 @@ def _with_none(cost: jax.Array, offload: jax.Array) -> Choices:
 
 
 def where_least(total: jax.Array, of: jax.Array) -> jax.Array:
-    """The smallest `of` at the least `total` (>= 0) of the first axis; far faster on a CPU than argmin and a gather.
+    """The smallest `of` at the least `total` of the first axis; far faster on a CPU than argmin and a gather.
 
     A compiler may compute `total` twice and round it differently, so what differs by rounding alone counts as equal.
     """
-    least = jnp.min(total, axis=0) * (1.0 + 16.0 * jnp.finfo(total.dtype).eps)
-    return jnp.min(jnp.where(total <= least, of, jnp.inf), axis=0)
+    least, rounding = jnp.min(total, axis=0), 16.0 * jnp.finfo(total.dtype).eps
+    nearly = jnp.maximum(least * (1.0 + rounding), least * (1.0 - rounding))  # which of them is larger: the sign says
+    return jnp.min(jnp.where(total <= nearly, of, jnp.inf), axis=0)
 
 
 def table_value(value: jax.Array, slope: jax.Array, left: jax.Array) -> jax.Array:
