@@ -1,4 +1,6 @@
-"""Worker processes: joblib's, as an executor that survives the death of a worker.
+"""Threads and worker processes.
+
+The processes are joblib's, as an executor that survives the death of a worker.
 
 A process starts as a fresh interpreter, never by fork, which XLA's threads do not survive, and computes on one thread,
 so that as many processes as cores share the machine without disturbing each other.
@@ -16,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -51,6 +53,22 @@ OWNER = "PARTWAY_WORKERS"
 MAX_PROCESSES = 1024
 WATCH_S = 0.5
 """How long a worker may outlive a parent that was killed."""
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Generator[Executor]:
+    """`count` threads, which are waited for unless an exception leaves the context.
+
+    Then what has not begun is cancelled, and what runs is left alone: a compilation can take minutes, and a thread that
+    waits for a lock of the import system, which an interrupt can leave locked, never ends.
+    """
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 class Workers(Executor):

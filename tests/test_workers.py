@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
@@ -13,7 +14,7 @@ import pytest
 import sweep_toys
 
 from partway.errors import InputError
-from partway.workers import ONE_THREAD, Workers, process_count, processes
+from partway.workers import ONE_THREAD, Workers, process_count, processes, threads
 
 
 @pytest.fixture
@@ -189,3 +190,33 @@ def test_an_impossible_number_of_processes_is_refused(asked: int):
 def test_as_many_processes_as_asked_for_or_as_cores(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPROC", "3")
     assert (process_count(None), process_count(7)) == (3, 7)
+
+
+def test_an_interrupt_does_not_wait_for_a_thread_that_never_ends():
+    blocked, begun, ended = threading.Event(), threading.Event(), list[str]()
+
+    def wait():
+        begun.set()
+        blocked.wait()
+        ended.append("first")
+
+    def interrupted():
+        with threads(1) as pool:
+            pool.submit(wait)
+            pool.submit(ended.append, "second")
+            begun.wait(10)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert begun.is_set()
+    assert ended == []
+    blocked.set()
+
+
+def test_without_an_exception_threads_are_waited_for():
+    ended = list[int]()
+    with threads(2) as pool:
+        for i in range(4):
+            pool.submit(lambda i=i: (time.sleep(0.01), ended.append(i)))
+    assert sorted(ended) == [0, 1, 2, 3]

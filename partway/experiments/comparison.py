@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from partway.schemes import find_scheme, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout
 from partway.simulation.sharding import CHUNK
 from partway.system.placement import Placement
-from partway.workers import cores
+from partway.workers import cores, threads
 
 OnProgress = Callable[[str, int], None]
 """Called with a scheme's name and the blocks it has just finished."""
@@ -159,14 +158,13 @@ def _rows(
 
     if count == 1:
         return [row(name) for name in plan.schemes], errors
-    with ThreadPoolExecutor(count) as pool:
+    with threads(count) as pool:
         try:
             prepared_first = sorted(plan.schemes, key=lambda name: find_scheme(name).preparation is None)
             futures = {name: pool.submit(row, name) for name in prepared_first}
             return [futures[name].result() for name in plan.schemes], errors
         except BaseException:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 

@@ -10,7 +10,6 @@ last digit can decide which action Q-learning takes. Equal bits need equally man
 
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -35,6 +34,7 @@ from partway.simulation.shares import Batch, Share, Stacked, axes_of, divide, jo
 from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
+from partway.workers import threads as thread_pool
 
 T = TypeVar("T")
 
@@ -259,7 +259,7 @@ def _run_calls(
     plan = schedule(len(batch.seeds), batch.fleet, blocks, threads)
     shares = divide(batch, pair, carry, plan.shares, plan.mesh)
     parts = list[Any]()
-    with ThreadPoolExecutor(plan.threads) as pool:
+    with thread_pool(plan.threads) as pool:
         for length, tile in plan.calls:
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
             done = list(each(partial(_call, first=first, options=options, mesh=plan.mesh, traces=traces), shares))
