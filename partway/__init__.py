@@ -1,7 +1,8 @@
 """Decide, block by block, how much of a DNN inference a wireless device runs and how much an edge server finishes."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from partway.bound.lower_bound import lower_bound
@@ -74,4 +75,20 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: JAX takes a second, which `partway --help` need not wait."""
     if name not in _HOME:
         raise AttributeError(f"module 'partway' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"partway.{_HOME[name]}"), name)
+    from partway.errors import InputError
+
+    try:
+        return getattr(importlib.import_module(f"partway.{_HOME[name]}"), name)
+    except InputError as error:  # the extra that it needs is not installed
+        return _missing(str(error))
+
+
+def _missing(why: str) -> Callable[..., NoReturn]:
+    """In place of a function that needs an extra: says so when it is called, so that `import *` needs no extra."""
+
+    def needs_extra(*args: Any, **options: Any) -> NoReturn:
+        from partway.errors import InputError
+
+        raise InputError(why)
+
+    return needs_extra

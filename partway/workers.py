@@ -7,6 +7,7 @@ so that as many processes as cores share the machine without disturbing each oth
 """
 
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -45,6 +46,8 @@ JAX_SETTINGS = (
 """Settings that a worker takes from its parent, so that programs are compiled in the same way and cached."""
 CACHE_WARNING = "Error (reading|writing) persistent compilation cache entry"
 """What JAX says, to begin with, of a program that another process is writing or for which there is no room."""
+CALLBACK_LOGGER = "jax._src.callback"
+"""Logs the traceback of an error in a Python function that a compiled program called, and then raises the error."""
 TRACKER_WARNING = "resource_tracker"
 """What loky's process that removes what dead ones have left says when it does, to begin with."""
 REGISTER = "partway-workers-"
@@ -212,6 +215,12 @@ def environment() -> dict[str, str]:
     return SHARED_GPU | ONE_THREAD | settings
 
 
+def silence_jax() -> None:
+    """Let this process print no warnings about the compilation cache, and of an error only what Partway says of it."""
+    warnings.filterwarnings("ignore", CACHE_WARNING, UserWarning)
+    logging.getLogger(CALLBACK_LOGGER).setLevel(logging.CRITICAL)
+
+
 def cores() -> int:
     """Cores that this process may use: NPROC, which XLA reads too, or those it may run on."""
     given = os.environ.get("NPROC", "")
@@ -228,7 +237,7 @@ def _start(parent: int, path: tuple[str, ...], register: str) -> None:
     except FileNotFoundError:  # the parent has shut down in the meantime
         os._exit(1)
     sys.path[:] = path
-    warnings.filterwarnings("ignore", CACHE_WARNING, UserWarning)
+    silence_jax()
     os.dup2(2, 1)  # the parent's standard output may be read as JSON
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C stops
     threading.Thread(target=_end_with, args=(parent, entry), daemon=True).start()

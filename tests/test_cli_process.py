@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from test_cli import COMPARE, TINY, call, lines_fit
+from test_failures import LATE
 
 from partway.cli import interrupts
 from partway.cli import main as cli
@@ -123,6 +124,19 @@ def test_a_process_that_is_refused_exits_with_2(folder: Path):
     with process("scenarios", "papre") as started:
         assert finished(started) == (2, "", "partway: no scenario 'papre'; did you mean 'paper'?\n")
     assert os.listdir(folder) == []
+
+
+@pytest.mark.slow
+def test_an_error_in_a_callback_is_one_line_and_xla_logs_none(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # which JAX has set here
+    level = 'os.environ["TF_CPP_MIN_LOG_LEVEL"]'
+    (folder / "late.py").write_text("import os\n" + LATE.replace('"no row\\nfor this queue"', level))
+    with process("run", *TINY, "--schemes", "late:Late", "--set", "weights.server_queue=0") as started:
+        code, out, err = finished(started)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "partway: scheme 'late:Late' failed: line 9 of late.py: ValueError: 3"
+    assert "Traceback" not in err
+    assert "pure_callback" not in err
 
 
 @pytest.mark.parametrize("platform", ["cuda", "abacus"])

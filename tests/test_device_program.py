@@ -129,6 +129,17 @@ def test_a_device_that_waits_for_a_good_channel_by_hand(arrival_prob: float, goo
     assert found.inflow == pytest.approx(arrival_prob * 1.5, rel=1e-9)
 
 
+def test_near_critical_load_the_program_is_solved_to_the_end():
+    """Of 0.6 tasks that can be sent per block 0.59 arrive: the slope beyond the table is almost that of a longer one.
+
+    In the table every residual of the Bellman equation is then the same; repeating the slope left differences.
+    """
+    fading = points([0.0, 1.0], [np.inf, 0.0], [0.6, 0.4])
+    found = solved(device_of(slots=1, capacity=0.01, queue_weight=0.8), arrivals(1, 0.59), fading, 1.0, 2.0)
+    assert found.tables.slope > 1000.0
+    np.testing.assert_allclose(found.tables.surplus[:STATES], 0.0, atol=1e-9 * found.tables.value[-1])
+
+
 # Value iteration
 
 FAR = 100

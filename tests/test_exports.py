@@ -1,8 +1,12 @@
 """What users import as `partway.NAME` is a promise."""
 
+import sys
 from pathlib import Path
 
+import pytest
+
 import partway
+from partway.errors import InputError
 
 RUN = {"Scenario", "load", "compare", "cut", "split", "sweep", "summarise", "lower_bound", "InputError"}
 """To run comparisons, read them, cut and split a network, and catch what a user can cause."""
@@ -23,3 +27,13 @@ def test_no_module_hides_an_export():
     """After `import partway.NAME`, `partway.NAME` is the module: no module may have the name of an export."""
     modules = {path.stem for path in Path(partway.__file__).parent.iterdir()}
     assert modules & set(partway.__all__) == set()
+
+
+def test_all_exports_can_be_imported_without_the_extra_onnx(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "partway.dnn.split", raising=False)
+    names: dict[str, object] = {}
+    exec("from partway import *", names)
+    assert set(partway.__all__) <= set(names)
+    with pytest.raises(InputError, match=r"pip install 'partway\[onnx\]'"):
+        partway.split("network.onnx", 1)

@@ -1,6 +1,7 @@
 """A scheme that fails while it runs: the others keep their results, and the command says so in one line."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from partway.experiments.failures import cause, check_complete
 from partway.experiments.summary import summarise
 from partway.schemes import SCHEMES, Scheme
 from partway.simulation.rollout import Run
+from partway.workers import CALLBACK_LOGGER, silence_jax
 
 LATE = '''
 import jax, jax.numpy as jnp, numpy as np
@@ -97,6 +99,27 @@ def test_a_scheme_alone_that_fails_is_one_line_and_nothing_is_written(user_folde
     with pytest.raises(InputError) as caught:  # in Python with the error that it was
         compare("paper", overrides={"devices": 2}, schemes=["late:Late"], blocks=20, seeds=1, bound=False)
     assert isinstance(caught.value.__cause__, jax.errors.JaxRuntimeError)
+
+
+def test_of_an_error_in_a_callback_jax_logs_no_traceback(caplog: pytest.LogCaptureFixture):
+    """It does so from a thread of XLA, before anybody can say the error in one line."""
+    logger = logging.getLogger(CALLBACK_LOGGER)
+
+    def fail() -> None:
+        call_back = jax.jit(lambda x: jax.pure_callback(lambda q: 1 / 0, x, x))
+        with pytest.raises(jax.errors.JaxRuntimeError, match="ZeroDivisionError"):
+            jax.block_until_ready(call_back(np.float32(1)))
+
+    level = logger.level
+    try:
+        fail()
+        assert [record.name for record in caplog.records] == [CALLBACK_LOGGER]
+        caplog.clear()
+        silence_jax()
+        fail()
+        assert caplog.records == []
+    finally:
+        logger.setLevel(level)
 
 
 def test_numbers_that_are_none_end_with_an_error_after_the_results(user_folder: Path):

@@ -1,5 +1,6 @@
 """Worker processes: an executor like any other, which survives killed workers and leaves none behind."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import sweep_toys
 
 from partway.errors import InputError
-from partway.workers import ONE_THREAD, Workers, process_count, processes, threads
+from partway.workers import CALLBACK_LOGGER, ONE_THREAD, Workers, process_count, processes, threads
 
 
 @pytest.fixture
@@ -58,6 +59,11 @@ def test_exceptions_come_back(shared: Workers):
 def test_what_a_call_prints_is_not_on_standard_output(workers: Workers, capfd: pytest.CaptureFixture[str]):
     assert [workers.submit(sweep_toys.print_and_return, i).result() for i in range(3)] == [0, 1, 2]
     assert capfd.readouterr().out == ""
+
+
+def test_a_worker_prints_no_traceback_of_an_error_that_is_reported_in_one_line(shared: Workers):
+    assert logging.getLogger(CALLBACK_LOGGER).isEnabledFor(logging.ERROR)
+    assert not shared.submit(logging.getLogger(CALLBACK_LOGGER).isEnabledFor, logging.ERROR).result()
 
 
 def test_calls_after_a_killed_worker_are_computed(workers: Workers):

@@ -221,11 +221,11 @@ def _over_arrivals(arrive: jax.Array, function: jax.Array) -> jax.Array:
     return jnp.convolve(function, arrive[::-1], mode="valid")
 
 
-def _evaluated(program: Program, greedy: Greedy, future: jax.Array, slope: jax.Array, states: int) -> jax.Array:
+def _evaluated(program: Program, greedy: Greedy, future: jax.Array, steepest: jax.Array, states: int) -> jax.Array:
     """(states + 1, 3 or 4) the values of a fixed policy: of cost, inflow, visits of the last state, many tasks started.
 
     The last row is the mean per block (average cost only). States beyond the table have the value of its last one, and
-    `slope` more for each task.
+    for each task more its last increase, which is from 0 to `steepest`.
     """
     arrive, discount = program.arrive, program.discount
     m = jnp.arange(states)[:, None]
@@ -235,11 +235,24 @@ def _evaluated(program: Program, greedy: Greedy, future: jax.Array, slope: jax.A
     queue = jnp.arange(len(future))
     future_of_rest = jnp.sum(greedy.chosen * future[greedy.left], axis=1)
     paid = _over_arrivals(arrive, program.device.queue_weight * queue + greedy.best - future_of_rest)[:states]
-    paid = paid + discount * slope * jnp.sum(probability * jnp.maximum(left - states + 1, 0), axis=(1, 2))
+    beyond = discount * jnp.sum(probability * jnp.maximum(left - states + 1, 0), axis=(1, 2))
     sent = program.device.server_work * _over_arrivals(arrive, greedy.sent)[:states]
     last = jnp.zeros(states).at[-1].set(1.0)
     many = [_over_arrivals(arrive, greedy.chosen[:, -1])[:states]] if program.limited else []
-    return _values(transitions, jnp.stack([paid, sent, last, *many], axis=1), discount)
+    values = _values(transitions, jnp.stack([paid, sent, last, *many, beyond], axis=1), discount)
+    return (
+        values[:, :-1].at[:, 0].add(_last_increase(values[:states, 0], values[:states, -1], steepest) * values[:, -1])
+    )
+
+
+def _last_increase(cost: jax.Array, beyond: jax.Array, steepest: jax.Array) -> jax.Array:
+    """The slope s that the value `cost` + s `beyond` has at the end of its table: s = rise + ratio s, up to `steepest`.
+
+    Near critical load the ratio is almost 1: repeating s <- rise + ratio s, a step for each policy, takes hundreds.
+    """
+    rise, ratio = cost[-1] - cost[-2], beyond[-1] - beyond[-2]
+    slope = jnp.where(ratio < 1.0, rise / jnp.where(ratio < 1.0, 1.0 - ratio, 1.0), jnp.inf)
+    return jnp.clip(slope, 0.0, steepest)
 
 
 def _values(transitions: jax.Array, per_block: jax.Array, discount: jax.Array) -> jax.Array:
@@ -276,9 +289,8 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
 
     def improve(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         value, _, _, rounds = carry
-        slope = slope_of(value)
-        future = discount * _extended(value, slope, states + slots)
-        values = _evaluated(program, _greedy(program, choices, future), future, slope, states)
+        future = discount * _extended(value, slope_of(value), states + slots)
+        values = _evaluated(program, _greedy(program, choices, future), future, steepest, states)
         change = jnp.max(jnp.abs(values[:-1, 0] - value)) / jnp.max(jnp.abs(values[:-1, 0]))
         return values[:-1, 0], values[jnp.where(discount < 1, 0, -1), 1:], change, rounds + 1
 

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -281,7 +280,12 @@ def _print_version() -> None:
 def start_jax(own_process: bool, module: str = "partway.experiments.comparison") -> None:
     """Import a module that computes, and configure JAX. Commands that have an answer without it call this."""
     if own_process:
+        # before JAX is imported; no errors of XLA: they are raised as well, but for "Very slow compile?"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         _load_libraries(module)
+        from partway.workers import silence_jax
+
+        silence_jax()
     cache_compiled_programs(own_process)
     use_all_cores()
 
@@ -307,7 +311,6 @@ def cache_compiled_programs(own_process: bool) -> None:
     import platformdirs
 
     from partway import program_cache
-    from partway.workers import CACHE_WARNING
 
     cache = Path(platformdirs.user_cache_dir("partway"))
     folder = cache / "jax"
@@ -317,7 +320,6 @@ def cache_compiled_programs(own_process: bool) -> None:
         return
     if own_process:  # a caller in another process may have patched what a kept program was made of
         program_cache.keep_in(cache / "programs")
-        warnings.filterwarnings("ignore", CACHE_WARNING, UserWarning)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up to a second
 
