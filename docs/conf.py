@@ -16,12 +16,15 @@ os.environ |= {
     "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
     "JAX_COMPILATION_CACHE_DIR": str(HERE / "_build" / "jax"),  # a second build compiles nothing
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # short runs: compiling takes longer; the same numbers but for rounding
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",  # for the same reason
     "XDG_CACHE_HOME": str(HERE / "_build" / "cache"),
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel warns about a debugger that nobody uses
 }
 
 project = "Partway"
 author = "The Partway authors"
+copyright = f"{author}, Apache-2.0"
 release = version = version_of("partway")
 html_title = f"Partway {version}"
 language = "en"

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import itertools
 import re
 import runpy
 import shlex
@@ -171,7 +172,7 @@ def commands(text: str) -> Iterator[list[str]]:
     for command in lines + re.findall(r"`(partway [^`]*)`", text):
         words = shlex.split(command.replace("\\\n", " "), comments=True)[1:]
         if len(words) > 1:
-            yield words[: words.index(">")] if ">" in words else words
+            yield list(itertools.takewhile(lambda word: word not in (">", "|"), words))
 
 
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if list(commands(text))])

@@ -99,11 +99,11 @@ def without_folders(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def show_cells(app: Sphinx, doctree: nodes.document) -> None:
-    """Show `!command` as a command and a cell that writes a file as this file."""
+    """Show a cell that runs commands as these commands, and one that writes a file as this file."""
     for cell in doctree.findall(nodes.literal_block):
         text = cell.astext()
-        if text.startswith("!"):
-            _replace(cell, re.sub("^!", "", text, flags=re.MULTILINE), "sh")
+        if text.startswith("%%sh"):
+            _replace(cell, text.partition("\n")[2], "sh")
         elif written := re.match(r"%%writefile (\S+)\n", text):
             name = written[1]
             _replace(cell, f"# {name}\n{text[written.end() :]}", "toml" if name.endswith(".toml") else "python")
