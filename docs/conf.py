@@ -28,6 +28,7 @@ copyright = f"{author}, Apache-2.0"
 release = version = version_of("partway")
 html_title = f"Partway {version}"
 language = "en"
+smartquotes = False  # values in quotation marks are to be typed as they are shown
 extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "generated"]
 exclude_patterns = ["_build", "_static", "_ext"]
 nitpicky = True
@@ -50,6 +51,7 @@ nb_merge_streams = True
 
 # Docstrings
 autodoc_class_signature = "separated"
+autodoc_preserve_defaults = True  # a default that is a function is shown as it is written
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
