@@ -12,6 +12,7 @@ sys.path.insert(0, str(HERE / "_ext"))
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `partway` of this environment
 os.environ |= {
     "COLUMNS": "100",
+    "TTY_COMPATIBLE": "0",  # a kernel asks for colours; with them come progress bars, line by line
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
     "JAX_COMPILATION_CACHE_DIR": str(HERE / "_build" / "jax"),  # a second build compiles nothing
