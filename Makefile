@@ -7,7 +7,7 @@ RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit sensitivity fuzz release clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit sensitivity fuzz docs release clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -81,6 +81,10 @@ sensitivity: $(DEV)  ## Draw the range of each of them over which the claims hol
 
 fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals and full disks; counts into docs/reliability.md (half an hour)
 	$(BIN)/python -m fuzz
+
+docs: $(DEV)  ## Build the documentation site, run its notebooks and check its links, into docs/_build/html (minutes)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 release: $(DEV)  ## Check, build and describe a release without publishing it; TAG=1 also tags the commit
 	$(BIN)/python scripts/release.py $(if $(TAG),--tag)

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import itertools
 import re
 import runpy
 import shlex
@@ -23,7 +24,10 @@ from partway.paper.verdicts import phases
 from partway.scenario.loading import load
 
 ROOT = Path(__file__).parents[1]
-PAGES = {path.name: path.read_text("utf-8") for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))}
+SITE = [path for path in sorted(ROOT.glob("docs/**/*.md")) if not path.is_relative_to(ROOT / "docs" / "_build")]
+PAGES = {path.name: path.read_text("utf-8") for path in sorted(ROOT.glob("*.md"))} | {
+    path.relative_to(ROOT / "docs").as_posix(): path.read_text("utf-8") for path in SITE
+}
 PAPER, README, DESIGN = PAGES["paper.md"], PAGES["README.md"], PAGES["design.md"]
 PAPER_WORDS = " ".join(PAPER.split())
 """docs/paper.md on one line."""
@@ -168,7 +172,7 @@ def commands(text: str) -> Iterator[list[str]]:
     for command in lines + re.findall(r"`(partway [^`]*)`", text):
         words = shlex.split(command.replace("\\\n", " "), comments=True)[1:]
         if len(words) > 1:
-            yield words[: words.index(">")] if ">" in words else words
+            yield list(itertools.takewhile(lambda word: word not in (">", "|"), words))
 
 
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if list(commands(text))])
@@ -191,7 +195,7 @@ def test_pages_show_commands():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page: str):
-    folder = ROOT if (ROOT / page).exists() else ROOT / "docs"
+    folder = ROOT if (ROOT / page).exists() else (ROOT / "docs" / page).parent
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in target]
     assert [target for target in targets if not (folder / target).exists()] == []
 
