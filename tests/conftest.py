@@ -1,5 +1,6 @@
 """What the tests share: sane defaults, one small mixed fleet, and every scheme compiled once for it."""
 
+import gc
 import os
 import shutil
 import signal
@@ -56,6 +57,7 @@ os.environ.update(
 for setting, value in {**SETTINGS, "jax_num_cpu_devices": 4}.items():  # devices that a large fleet is shared by
     jax.config.update(setting, value)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+gc.set_threshold(100_000)  # tracing makes little garbage and many objects: searching them took an eighth of all time
 settings.register_profile("partway", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("partway")
 

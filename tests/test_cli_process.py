@@ -139,7 +139,7 @@ def test_an_error_in_a_callback_is_one_line_and_xla_logs_none(folder: Path, monk
     assert "pure_callback" not in err
 
 
-@pytest.mark.parametrize("platform", ["cuda", "abacus"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("abacus", marks=pytest.mark.slow)])
 def test_a_backend_that_is_not_there_is_one_line(folder: Path, platform: str):
     """Where no test runs on a GPU, but on a machine with one it is hidden."""
     with process("bound", "--set", "devices=2", JAX_PLATFORMS=platform, CUDA_VISIBLE_DEVICES="") as started:
@@ -201,7 +201,14 @@ def test_a_signal_leaves_nothing_and_its_number_in_the_exit_code(folder: Path, n
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("module", ["partway.errors", "numpy.lib.scimath", "scipy", "xarray"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "partway.errors",
+        "numpy.lib.scimath",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("scipy", "xarray")),
+    ],
+)
 def test_an_interrupt_while_modules_are_imported_exits_with_130(folder: Path, module: str):
     """Python reports each module on standard error when it is imported; jaxlib imports NumPy from C++."""
     with process(*LONG, "--out", "a/b/results", python=["-X", "importtime"]) as started:
@@ -214,7 +221,7 @@ def test_an_interrupt_while_modules_are_imported_exits_with_130(folder: Path, mo
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_while_libraries_are_imported_ends_the_process(folder: Path, number: int):
     with process(*LONG, "--out", "a/b/results", python=["-X", "importtime"]) as started:
         assert started.stderr is not None

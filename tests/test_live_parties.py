@@ -236,7 +236,7 @@ def memories_of(party: DeviceParty | ServerParty) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(party.state)]
 
 
-@pytest.mark.parametrize("scheme", ["priced", "parametric"])
+@pytest.mark.parametrize("scheme", ["priced", pytest.param("parametric", marks=pytest.mark.slow)])
 def test_parties_begin_with_what_a_live_run_has_learned(scheme: str, tmp_path: Path):
     """The server, and two processes with two devices each: memories bit for bit, none in another's place."""
     plan, service, logs = live(scheme, blocks=40)

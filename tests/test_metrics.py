@@ -300,17 +300,21 @@ def joined(*runs: Transition) -> Any:
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize(("rows", "unrolled"), [(1, metrics.UNROLLED), (16, metrics.UNROLLED), (1, 4)])
+@pytest.mark.parametrize(
+    ("rows", "unrolled", "blocks"), [(1, metrics.UNROLLED, BLOCKS), (16, metrics.UNROLLED, BLOCKS), (1, 4, 5)]
+)
 def test_numbers_do_not_depend_on_the_tile(
     rows: int,
     unrolled: int,
+    blocks: int,
     mixed_world: World,
     certificate: Certificate,
     transitions: Transition,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Of 40 blocks at once, one by one with and without a loop, or 16 at a time with the last tile filled up."""
+    """Of all blocks at once, one by one with and without a loop, or 16 at a time with the last tile filled up."""
     parties = Parties(mixed_world.devices, mixed_world.server, certificate)
+    transitions = blocks_of(slice(blocks), transitions)
     whole = measured(parties, transitions, "float64")
     monkeypatch.setattr(metrics, "TILE", rows * 4)
     monkeypatch.setattr(metrics, "UNROLLED", unrolled)

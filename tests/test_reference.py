@@ -79,10 +79,7 @@ KNOWN = [name for name in SCHEMES if name != "oracle"]
 """Schemes of the reference. `oracle` uses the tables of the lower bound, which have tests of their own."""
 
 FAMILIES = ["parametric", "qlearning", "random", "drift", "ans", "priced"]
-"""One scheme of each family of controllers."""
-
-FAST = [*FAMILIES, "parametric-printed", "even", "iao", "even-parametric"]
-"""What the others add to one of these is little: they are compared in the slow tests."""
+"""One scheme of each family of controllers. What the others add is compared in the slow tests."""
 
 FRACTIONAL = [name for name in KNOWN if SCHEMES[name].fractional]
 """Schemes that work with the fractional queue of (1) as printed."""
@@ -90,8 +87,7 @@ FRACTIONAL = [name for name in KNOWN if SCHEMES[name].fractional]
 PAPER, EVERY = ("paper", "paper, 0.2 W"), tuple(WORLDS)
 MIXED = tuple(name for name in WORLDS if name not in PAPER)
 CASES = [
-    *(pytest.param(name, "conserving", 2, MIXED, marks=() if name in FAST else pytest.mark.slow) for name in KNOWN),
-    ("binary-parametric", "conserving", 2, PAPER),
+    *(pytest.param(name, "conserving", 2, MIXED, marks=() if name in FAMILIES else pytest.mark.slow) for name in KNOWN),
     ("priced", "conserving", 1, MIXED),  # of those that use the broadcast and learn
     ("even", "as_printed", 0, PAPER),
     pytest.param("ans", "conserving", 0, MIXED, marks=pytest.mark.slow),
@@ -285,7 +281,7 @@ AS_PRINTED = {
 """Of Algorithms 1 and 2: steps and starting values of each party, mu_k of each device, no end of p, no patience."""
 
 
-@pytest.mark.parametrize("name", ["parametric-printed", "parametric"])
+@pytest.mark.parametrize("name", [pytest.param("parametric-printed", marks=pytest.mark.slow), "parametric"])
 def test_literal_readings_agree_with_the_reference(name: str) -> None:
     """All of them at once; the printed queue too, where its reading is the device's own next queue."""
     queue = "as_printed" if name == "parametric" else "conserving"
