@@ -123,13 +123,17 @@ def test_the_command_of_a_job_has_its_scenario():
 
 
 def test_the_step_ratio_is_what_the_second_row_of_figure_6_divides_by():
-    """(1 + t)^-0.6 of the paper's algorithms; the table of `decoupled` never moves by less than a hundredth."""
+    """(1 + t)^-0.6 of the paper's algorithms; the table of `decoupled` never moves by less than a hundredth.
+
+    Least squares have no step size; the decay of `qlearning-designed` is that of exploration.
+    """
 
     def ratio(scheme: str, blocks: int, preset: str = "paper") -> np.ndarray:
         return step_ratio(small(figure="6", scheme=scheme, blocks=blocks, preset=preset))
 
     np.testing.assert_allclose(ratio(PRINTED, 4), [1, 2**-0.6, 3**-0.6, 4**-0.6])
     assert ratio("decoupled", 10_000)[-1] == 0.01 > ratio(PRINTED, 10_000)[-1]
+    np.testing.assert_array_equal(ratio("qlearning-designed", 4), np.ones(4))
     decay = load(f"paper-fitted-{PRINTED}").schemes[PRINTED]["decay"]
     np.testing.assert_allclose(ratio(PRINTED, 4, f"paper-fitted-{PRINTED}"), np.arange(1, 5) ** -decay)
 
@@ -377,9 +381,10 @@ def test_the_page_is_whole_and_stands_alone(findings: Findings, drawn: list[str]
         assert one.why in structure.text
     for job in findings.runs:
         assert f"jobs/{job_key(job)}.npz" in structure.text
+    assert structure.text.count("(least squares have no step size)") > 0  # of 6a or 6b with `qlearning-designed`
     assert "Fewer than 20 replicates are too few for a verdict" in structure.text
     too_few = sum(one.verdict == "too few replicates" for one in findings.verdicts)
-    assert too_few >= 21 * (5 + 3)  # claims on Figures 6 to 9, for the candidates that can run under each reading
+    assert too_few >= 21 * (6 + 3)  # claims on Figures 6 to 9, for the candidates that can run under each reading
     assert f"too few replicates: {too_few}" in structure.text
 
 
@@ -399,11 +404,11 @@ def test_a_table_has_verdicts_where_there_are_enough_replicates(findings: Findin
         assert len(on_figures) == 21 * len(CANDIDATES)
         assert [cell for cell in on_figures if not re.fullmatch(words, cell)] == []
         declared = {row[0]: row[2:] for row in short}
-        assert declared["D1"] == ["holds", "holds", "holds", "holds", "fails"]  # `priced` receives a price
-        assert declared["D2"] == ["holds"] * 5
+        assert declared["D1"] == ["holds"] * 5 + ["fails"]  # `priced` receives a price
+        assert declared["D2"] == ["holds"] * 6
         assert all(cell.startswith("holds [") for cell in declared["R1"])
     assert re.fullmatch(r"\d+ of 21", rows_of(markdown(enough))[-1][2])
-    assert rows_of(markdown(findings))[-1][2:] == ["-"] * 5
+    assert rows_of(markdown(findings))[-1][2:] == ["-"] * 6
 
 
 ROWS = ["6a", "6b", "6c", "7a", "7b", "7c", "7d"]

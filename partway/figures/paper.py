@@ -149,7 +149,8 @@ def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _figure_6(runs: Runs, reading: str) -> FigureData:
     """The relative change, which is alpha_t ||gradient|| / ||theta||, and what it is without the shrinking step."""
     notes = (
-        "Above: relative change of the parameters theta in an iteration. Below: with a step size that does not shrink.",
+        "Above: relative change of the parameters theta in an iteration. Below: with a step size that does not shrink; "
+        "least squares (qlearning-designed) have none and are the same.",
         f"Dotted: tolerance of the stopping rule, {TOLERANCE:g}.",
         UNSTABLE,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 PROPOSED = "proposed"
-CANDIDATES = ("parametric-printed", "parametric", "qlearning", "decoupled", "priced")
+CANDIDATES = ("parametric-printed", "parametric", "qlearning", "qlearning-designed", "decoupled", "priced")
 """Schemes that are tested as "the proposed scheme"."""
 BASELINES = ("binary", "even", "random")
 READINGS = ("conserving", "as_printed")

@@ -27,6 +27,8 @@ FIRST_SEED = 1000
 DEVICES = {"6": 4, "7": 20, "8": 50}
 STOPPING = ("parametric-printed", "parametric")
 """Schemes with a stopping rule, which Figure 6 switches off."""
+LEAST_SQUARES = ("qlearning-designed",)
+"""Schemes that learn by least squares, which have no step size: their `decay` is that of exploration."""
 LITERAL = {"binary": "binary-parametric", "even": "even-parametric", "random": "random-fixed"}
 """What BASELINES are as section VI words them: binary and even learn as the proposed scheme does, random does not."""
 KINDS = ("literal", "q-learned")

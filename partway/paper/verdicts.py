@@ -20,7 +20,7 @@ from partway.paper.claims import (
     Ordering,
     Term,
 )
-from partway.paper.figure_runs import KINDS, FigureJob, Player, baseline, converged, supports
+from partway.paper.figure_runs import KINDS, LEAST_SQUARES, FigureJob, Player, baseline, converged, supports
 from partway.paper.statistics import ENOUGH, NOT_APPLICABLE, TOO_FEW, Decision, decide, deciding, verdict
 from partway.scenario.loading import load
 from partway.schemes import hyperparameters
@@ -200,20 +200,31 @@ def _why(ordering: Ordering, decision: Decision, runs: Runs, case: Case) -> str:
 
 
 def step_ratio(job: FigureJob, party: str = "device") -> np.ndarray:
-    """(blocks,) alpha_t / alpha_0 of the learning steps of a job's scheme, of its "device" or its "server"."""
+    """(blocks,) alpha_t / alpha_0 of the learning steps of a job's scheme, of its "device" or its "server".
+
+    1 for LEAST_SQUARES.
+    """
+    if job.scheme in LEAST_SQUARES:
+        return np.ones(job.blocks)
     given = {**hyperparameters(job.scheme), **job.scenario().schemes.get(job.scheme, {})}
     decay = float(given.get(f"{party}_decay", given["decay"]))
     return np.maximum((1.0 + np.arange(job.blocks)) ** -decay, given.get("min_step", 0.0))
 
 
 def _at_the_end(term: Term, runs: Runs, case: Case) -> str:
-    """The relative change at the end of the run, and what it would be with the initial step (medians of replicates)."""
+    """The relative change at the end of the run, and what it would be with the initial step (medians of replicates).
+
+    Of LEAST_SQUARES, which have no step size, the former alone.
+    """
     job, point = _job_of(term, runs, case)
     name = CHANGES[str(term.at)]
     change, party = runs[job][name][point], name.partition("_")[0]
     end = slice(-(LATE[1] - LATE[0]), None)
     last, unshrunk = (float(np.median(each[:, end])) for each in (change, change / step_ratio(job, party)))
-    return f"at the end the relative change is {last:.2g}, with the initial step it would be {unshrunk:.2g}"
+    words = f"at the end the relative change is {last:.2g}"
+    if job.scheme in LEAST_SQUARES:
+        return f"{words} (least squares have no step size)"
+    return f"{words}, with the initial step it would be {unshrunk:.2g}"
 
 
 def _geometric_mean(values: np.ndarray) -> float:
