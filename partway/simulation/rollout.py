@@ -138,7 +138,7 @@ def _batch(
     if np.asarray(seeds).dtype.kind not in "iu":
         raise ValueError(f"seeds must be whole numbers, got {shorten(str(seeds))}")
     numbers = np.asarray(seeds, np.uint32)
-    world, stacked = stack([_squeezed(each) for each in _several(worlds)])
+    world, stacked = stack([squeezed(each) for each in _several(worlds)])
     certificate, certificate_stacked = stack(_several(certificates))
     return Batch(
         world,
@@ -161,7 +161,7 @@ def _one(pairs: Any) -> ControllerPair:
     return pairs
 
 
-def _squeezed(world: World) -> World:
+def squeezed(world: World) -> World:
     """The world with what all devices share once."""
     waiting = shared_once(world.initial_tasks)
     return replace(world, devices=squeeze_shared(world.devices), initial_tasks=waiting)
