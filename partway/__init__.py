@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from partway.dnn.split import split
     from partway.errors import InputError
     from partway.experiments.comparison import compare
+    from partway.experiments.evaluation import evaluate
     from partway.experiments.summary import summarise
     from partway.experiments.sweep.run import sweep
     from partway.planner.answer import cut
@@ -35,6 +36,7 @@ __all__ = [
     "ServerView",
     "compare",
     "cut",
+    "evaluate",
     "load",
     "lower_bound",
     "most_startable",
@@ -60,6 +62,7 @@ _HOME = {
     "ServerView": "controllers.base",
     "compare": "experiments.comparison",
     "cut": "planner.answer",
+    "evaluate": "experiments.evaluation",
     "load": "scenario.loading",
     "lower_bound": "bound.lower_bound",
     "most_startable": "system.equations",

@@ -199,7 +199,7 @@ def test_a_controller_may_stand_in_the_table_without_a_scheme(monkeypatch: pytes
         monkeypatch.setitem(SCHEMES, "own", row)  # pyright: ignore[reportArgumentType]
         assert type(find_scheme("own").device) is Own
     monkeypatch.setitem(SCHEMES, "own", 5)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="scheme 'own': expected a Scheme or a DeviceController, got int"):
+    with pytest.raises(InputError, match=r"scheme 'own': expected a Scheme, a DeviceController or an agent.*, got int"):
         find_scheme("own")
 
 

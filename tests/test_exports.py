@@ -8,8 +8,8 @@ import pytest
 import partway
 from partway.errors import InputError
 
-RUN = {"Scenario", "load", "compare", "cut", "split", "sweep", "summarise", "lower_bound", "InputError"}
-"""To run comparisons, read them, cut and split a network, and catch what a user can cause."""
+RUN = {"Scenario", "load", "compare", "evaluate", "cut", "split", "sweep", "summarise", "lower_bound", "InputError"}
+"""To run comparisons, evaluate agents, read results, cut and split a network, and catch what a user can cause."""
 WRITE = {
     *("SCHEMES", "Scheme", "record", "uniform", "most_startable"),
     *("DeviceController", "Device", "DeviceView", "DeviceAction"),

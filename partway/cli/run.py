@@ -99,10 +99,12 @@ def _save(plan: "Plan", run: "Run", start: "Checkpoint | None", path: Path) -> N
 def _plan(options: Namespace, start: "Checkpoint | None") -> "Plan":
     """What to run: flags that are not given are those of the checkpoint, or the defaults."""
     from partway.experiments import checkpoint
+    from partway.schemes import refuse_agents
 
     plan = flags.comparison_plan(_completed(options, start), start.header.seeds if start else 8)
     if start and options.scenario is None:
         plan = replace(plan, name=start.header.scenario_name)
+    refuse_agents(plan.schemes, "run")
     if len(plan.schemes) != 1:
         raise InputError(f"--schemes must name one scheme, got {' '.join(plan.schemes)}; 'compare' takes several")
     for device in options.trace:

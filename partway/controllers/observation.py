@@ -6,15 +6,23 @@ A number x >= 0 without an upper end becomes x / (x + unit): half where it is on
 import jax
 import jax.numpy as jnp
 
-from partway.controllers.base import DeviceView, ServerView
+from partway.controllers.base import BROADCAST_FIELDS, DeviceView, Received, ServerView
 from partway.controllers.given import startable
 from partway.system.equations import local_energy, power_for, radio_energy
-from partway.system.types import Device
+from partway.system.signalling import delivered
+from partway.system.types import Device, State
 
 DEVICE_NUMBERS = ("queue", "arrivals", "gain", "radio", "price", "service_rate", "backlog", "share")
 """What `device_observation` consists of, in its order."""
 RADIO_DB = 80.0
 """Range of the ratio of CPU to radio energy that a device observes [dB]."""
+
+
+def all_views(state: State) -> DeviceView:
+    """What every device sees, (K,) each, with all fields of the broadcast; the delay of the broadcast is not 0."""
+    arrived = delivered(state.broadcast_queue, state.broadcast_queue)
+    each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, state.q.shape), arrived)
+    return DeviceView(state.q, state.gain, state.arrivals, Received.of(each, BROADCAST_FIELDS))
 
 
 def bounded(value: jax.Array, unit: jax.Array | float) -> jax.Array:

@@ -21,11 +21,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from partway.controllers.base import BROADCAST_FIELDS, ControllerState, DeviceView, Received
+from partway.controllers.base import ControllerState
 from partway.controllers.block import Transition
 from partway.controllers.given import DEVICE_ACTIONS, GivenServer, OneGivenState
 from partway.controllers.observation import (
     DEVICE_NUMBERS,
+    all_views,
     device_observation,
     server_observation,
     system_observation,
@@ -38,7 +39,6 @@ from partway.simulation.step import Carry, initial_state, server_view
 from partway.simulation.step import step as block
 from partway.system.equations import device_cost, server_cost, server_energy
 from partway.system.exogenous import sample
-from partway.system.signalling import delivered
 from partway.system.types import Device, State
 
 __all__ = [
@@ -133,7 +133,7 @@ def observe(state: EnvState, params: Params) -> Observation:
     devices = fleet_of(params)
     if params.acts == "system":
         return central(state, params)
-    each = device_observation(devices, full_views(state.system), params.unit).T
+    each = device_observation(devices, all_views(state.system), params.unit).T
     if params.acts == "device":
         return each[params.number]
     if params.server_acts:
@@ -143,19 +143,12 @@ def observe(state: EnvState, params: Params) -> Observation:
 
 def central(state: EnvState, params: Params) -> jax.Array:
     """(2 + 4 K,): what one agent that acts for all observes."""
-    return system_observation(fleet_of(params), server_view(state.system), full_views(state.system))
+    return system_observation(fleet_of(params), server_view(state.system), all_views(state.system))
 
 
 def fleet_of(params: Params) -> Device:
     """All devices, (K,) each."""
     return broadcast_shared(params.world.devices, params.devices)
-
-
-def full_views(state: State) -> DeviceView:
-    """What every device sees, with all fields of the broadcast: the oldest on its way, as the delay is not 0."""
-    said = delivered(state.broadcast_queue, state.broadcast_queue)
-    each = Received.of(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, state.q.shape), said), BROADCAST_FIELDS)
-    return DeviceView(state.q, state.gain, state.arrivals, each)
 
 
 def status(state: EnvState, params: Params) -> dict[str, jax.Array]:
@@ -166,7 +159,7 @@ def status(state: EnvState, params: Params) -> dict[str, jax.Array]:
     backlog, last_inflow      [mean tasks], waiting at the server, and the part that came in the block before
     price, service_rate, received_backlog, share   the broadcast last received; (K,) the share
     """
-    now, said = state.system, full_views(state.system).broadcast
+    now, said = state.system, all_views(state.system).broadcast
     return {
         "block": state.time,
         "q": now.q,
@@ -217,7 +210,7 @@ def outcome(transition: Transition, params: Params) -> dict[str, jax.Array]:
 def _reward(before: EnvState, transition: Transition, params: Params) -> tuple[Any, dict[str, jax.Array]]:
     """Minus the cost of the block, as `Params.reward` says, and the block's outcome."""
     info, did = outcome(transition, params), transition.devices
-    price = full_views(before.system).broadcast.price
+    price = all_views(before.system).broadcast.price
     payment = price * did.offload * fleet_of(params).server_work
     info["payment"] = payment
     if params.acts == "system":

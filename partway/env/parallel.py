@@ -4,8 +4,8 @@
 
     env = parallel.parallel_env("paper", max_cycles=1000)
 
-Agents are `device_0`, `device_1`, ..., and `server_0`. They act at once, so `parallel_env` is the environment, and `env`
-is the same for code that wants one agent after the other. Nobody terminates; all are truncated after `max_cycles`
+Agents are `device_0`, `device_1`, ..., and `server_0`. They act at once, so `parallel_env` is the environment, and
+`env` is the same for code that wants one agent after the other. Nobody terminates; all are truncated after `max_cycles`
 blocks. Observations, actions and rewards are those of `partway.env.functional.parallel`.
 """
 

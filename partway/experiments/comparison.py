@@ -15,6 +15,7 @@ from partway.bound.report import assumptions
 from partway.controllers.base import ControllerPair, DeviceController
 from partway.controllers.diagnosis import comes_from_outside
 from partway.errors import InputError, out_of_memory, shorten
+from partway.experiments.agents import rollout_agent
 from partway.experiments.failures import cause
 from partway.experiments.plan import Plan, Setting, applicable, is_traced, make_plan, setting_of
 from partway.experiments.preparation import prepare
@@ -194,7 +195,20 @@ def run_scheme(
 
     threads  at most so many compiled calls side by side; None: as many as there are cores
     """
-    pair = prepared_pair(plan, name, setting)
+    pair, agent = prepared_pair(plan, name, setting), find_scheme(name).agent
+    if agent is not None:
+        return rollout_agent(
+            agent,
+            setting.world,
+            pair,
+            stream_of(name),
+            plan.seeds,
+            plan.blocks,
+            certificate=setting.certificate,
+            precision=plan.precision,
+            traces=traces,
+            on_progress=on_progress,
+        )
     return rollout(
         setting.world,
         pair,

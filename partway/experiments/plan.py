@@ -12,6 +12,7 @@ from partway.bound.lower_bound import Bound, silent
 from partway.controllers.base import DeviceController
 from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
 from partway.errors import InputError, shown
+from partway.experiments.agents import check_agent
 from partway.experiments.preparation import bound_of
 from partway.scenario.loading import load
 from partway.scenario.overrides import override_pairs
@@ -89,6 +90,10 @@ def named_schemes(schemes: Sequence[str], server: str | None) -> set[str]:
 def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | None, precision: str) -> None:
     """Raise InputError for a hyperparameter that no controller has, and a controller from outside that cannot work."""
     pairs = {name: pair_for(name, scenario, server) for name in schemes}
+    for name, pair in pairs.items():
+        agent = find_scheme(name).agent
+        if agent is not None:
+            check_agent(name, agent, pair, scenario, precision)
     outside = {name: pair for name, pair in pairs.items() if comes_from_outside(pair)}
     if outside:
         world = build(scenario, sample_placement(scenario))

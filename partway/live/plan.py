@@ -16,7 +16,7 @@ from partway.live.messages import DeviceConstants, Policy, RegisterReply, Settin
 from partway.pytree import host_array
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
-from partway.schemes import SCHEMES, find_scheme, pair_for, settable, stream_of
+from partway.schemes import SCHEMES, find_scheme, pair_for, refuse_agents, settable, stream_of
 from partway.system.placement import sample_placement
 from partway.system.types import Device
 from partway.system.world import World, build
@@ -132,6 +132,7 @@ def make_plan(
             f"broadcast_delay_blocks = {scenario.broadcast_delay_blocks}: a server's block begins a block and a slot "
             "after the devices', so that live no broadcast can arrive so early; use 2, and at least 2 slots_per_block"
         )
+    refuse_agents([scheme], "live")
     if find_scheme(scheme).preparation == "use_bound":
         raise InputError(f"scheme {shown(scheme)} knows the statistics of the world, which no live device does")
     made = pair_for(scheme, scenario) if pair is None else pair

@@ -3,16 +3,18 @@
 import importlib
 import inspect
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from partway.errors import InputError, nearest, shown
+from partway.errors import InputError, nearest, shorten, shown
+from partway.schemes.agents import agent_scheme, is_agent
 from partway.schemes.scheme import Scheme
 from partway.schemes.table import LEARNING_SERVER, SCHEMES
 
 
 def find_scheme(name: str) -> Scheme:
-    """The scheme of that name, or `module:ATTRIBUTE` from outside: a Scheme or a device controller.
+    """The scheme of that name, or `module:ATTRIBUTE` from outside: a Scheme, a device controller or an agent.
 
     A module in the current folder is found. A device controller alone runs with the post-decision server. Raises
     InputError for a name that is not known and for a module that cannot be imported.
@@ -21,7 +23,7 @@ def find_scheme(name: str) -> Scheme:
         return _imported(name)
     if name not in SCHEMES:
         raise InputError(f"no scheme {shown(name)}{nearest(name, SCHEMES)}")
-    return _as_scheme(name, SCHEMES[name])
+    return as_scheme(name, SCHEMES[name])
 
 
 def name_of(given: Any, argument: str) -> str:
@@ -61,19 +63,31 @@ def _imported(name: str) -> Scheme:
         raise
     except (Exception, SystemExit) as error:  # a user's module can fail in any way, and may be a script that exits
         raise InputError(f"scheme '{name}': {type(error).__name__}: {error}") from error
-    return _as_scheme(name, made)
+    return as_scheme(name, made)
 
 
-def _as_scheme(name: str, made: Any) -> Scheme:
-    """A scheme, or a device controller with the post-decision server. Raises InputError for anything else."""
+def as_scheme(name: str, made: Any) -> Scheme:
+    """A scheme, a device controller with the post-decision server, or an agent. Raises InputError for anything else."""
     if isinstance(made, Scheme):
         return made
     from partway.controllers.base import DeviceController
 
     made = made() if isinstance(made, type) and issubclass(made, DeviceController) else made
+    if is_agent(made):
+        return agent_scheme(made)
     if not isinstance(made, DeviceController):
-        raise InputError(f"scheme '{name}': expected a Scheme or a DeviceController, got {type(made).__name__}")
+        raise InputError(
+            f"scheme '{name}': expected a Scheme, a DeviceController or an agent with act or predict, "
+            f"got {type(made).__name__}"
+        )
     return Scheme((type(made).__doc__ or name).split("\n")[0], made, LEARNING_SERVER)
+
+
+def refuse_agents(names: Collection[str], command: str) -> None:
+    """Raise InputError where an agent, which runs in `compare` alone, is among the schemes of a command."""
+    for name in names:
+        if find_scheme(name).agent is not None:
+            raise InputError(f"scheme '{shorten(name)}' is an agent: `compare` runs it, {command} does not")
 
 
 def explanations(name: str) -> list[str]:

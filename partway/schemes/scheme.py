@@ -45,6 +45,7 @@ class Scheme:
     stream         label of its controllers' random numbers; None: its name
     signals        numbers (up, down) sent per device and block; None: what its controllers say
     by_default     whether a comparison that names no schemes runs it
+    agent          who tells the controllers what to do, block by block (`partway.experiments.agents`); None: nobody
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class Scheme:
         stream: str | None = None,
         signals: tuple[int, int] | None = None,
         by_default: bool = True,
+        agent: Any = None,
     ):
         self.about, self.fractional, self.channel_blind = about, fractional, channel_blind
         self.preparation, self.stream = preparation, stream
-        self.by_default = by_default
+        self.by_default, self.agent = by_default, agent
         self._device, self._server, self._signals = device, server, signals
 
     @cached_property

@@ -288,12 +288,12 @@ def _call(
             options=options,
             stacked=share.stacked,
         )
-        clipped, transitions = _clipped(transitions)
+        clipped, transitions = bare(transitions)
         metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=share.parties_stacked))
         return replace(share, carry=after), (metrics, _traced(share, transitions) if traces else None, clipped)
 
 
-def _clipped(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
+def bare(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
     """`Run.clipped` of transitions, and the transitions without it: all schemes share one program that measures."""
     devices, server = transitions.devices, transitions.server
     found: list[Any] = [np.sum(np.asarray(devices.out_of_range), axis=-1)] if devices.out_of_range is not None else []

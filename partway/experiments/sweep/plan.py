@@ -26,7 +26,7 @@ from partway.provenance import made_by
 from partway.scenario.loading import load
 from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import LayersTask, Scenario
-from partway.schemes import check_hyperparameters, check_running, find_scheme, hyperparameters, pair_for
+from partway.schemes import check_hyperparameters, check_running, find_scheme, hyperparameters, pair_for, refuse_agents
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 
@@ -99,6 +99,7 @@ def sweep_plan(
     """
     fixed, parsed = override_pairs(overrides), parse_axes(axes)
     base = make_plan(scenario, overrides=fixed, schemes=schemes, **options)
+    refuse_agents(base.schemes, "sweep")
     check_running({axis.field: axis.values[0] for axis in parsed}, base.schemes, "--axis")
     _check_effect(scenario, fixed, parsed)
     at, named = points(parsed), named_schemes(base.schemes, base.server)
