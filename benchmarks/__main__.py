@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 CACHE = ROOT / "results" / "benchmarks-cache"
 CUDA = 'pip install "jax[cuda12]"'
 NO_GPU = f". JAX needs a GPU and CUDA: {CUDA}"
-GROUPS = ("main", "agreement", "peaks", "xla", "rates", "many", "start", "memory", "blocks", "compile")
+GROUPS = ("main", "agreement", "peaks", "xla", "rates", "many", "environments", "start", "memory", "blocks", "compile")
 Record = dict[str, Any]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from benchmarks.agree import differences
+from benchmarks.environments import environments
 from benchmarks.fleet import OwnDraws, fleet_of, own_features
 from benchmarks.limit import peaks
 from benchmarks.machine import peak_bytes, words
@@ -209,5 +210,6 @@ MEASUREMENTS = (
     agreement,
     best_rates,
     counted_by_xla,
+    environments,
 )
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {job.__name__: job for job in (described, *MEASUREMENTS)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks import drawing, goals, main_table, tables
 from benchmarks.found import Record, failures, origins
 from benchmarks.jobs import FEWER, LONG_S, MEASURED_S, REPEATS
-from benchmarks.plan import MANY, MOST_LANES, PEAK_REPEATS
+from benchmarks.plan import EPISODES, MANY, MOST_LANES, PEAK_REPEATS
 from benchmarks.rivals import LOOP_DEVICES
 from benchmarks.worlds import EXPENSIVE, overrides
 
@@ -63,6 +63,15 @@ before; of a rival one block or several. There are {times} of each, {fewer} if t
 only inside BLAS, which the features of `parametric-printed` need and `priced` does not. The table above has ratios on
 one core.
 {observed}
+## Environments
+
+[Environments](environments.md) for reinforcement learning: {episodes} episodes of `paper` with {env_devices} devices at
+once, through Gymnasium's vector interface, random numbers, observations and infos included, on two cores. In NumPy the
+same environment as a user would write it, without infos: arrays over all episodes, and one environment per episode in
+Gymnasium's `SyncVectorEnv`. A device-step is one device for one block. In `partway/Device-v0` the others play `priced`.
+
+{environments}
+
 ## The same results
 
 The largest relative difference from Partway of a block's cost and of its components. The server is expensive
@@ -261,6 +270,9 @@ def text(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[R
         fewer=FEWER,
         long=LONG_S,
         expensive=EXPENSIVE,
+        environments=tables.environments(records),
+        episodes=EPISODES["episodes"],
+        env_devices=EPISODES["devices"],
         agreement=tables.agreement(records),
         limit=tables.limit(records),
         repeats=PEAK_REPEATS,

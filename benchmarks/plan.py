@@ -17,6 +17,7 @@ MOST_LANES = 3_200_000
 ACCELERATED = {1000: (10, 100, 1000), 100_000: (1, 10), 1_000_000: (1,), 10_000_000: (1,)}
 """Runs by fleet on an accelerator: 1e4 to 1e7 devices of all runs."""
 MANY = {"devices": 20, "runs": 128, "blocks": 5000}
+EPISODES = {"devices": 20, "episodes": 128}
 BY_BLOCKS = [250, 500, 1000, 2000, 4000]
 COMPILED = (20, 100_000)
 PRECISIONS = ("float32", "float64")
@@ -69,6 +70,7 @@ def steps(places: Places) -> list[Step]:
         *_peaks(places),
         *_rates(places, "float32", whole, list(RIVALS)),
         *_many(places),
+        _simple(places, "environments", "environments", EPISODES),
         *_start(places),
         *_memory(places),
         *_blocks(places),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.found import NONE, Rate, Record, all_rates, found, measured, of_group, short, slope
+from benchmarks.found import NONE, Rate, Record, all_rates, found, measured, of_group, ratio, short, slope
 from benchmarks.goals import LANES, best_rates, count_of, peaks_of, share
 from benchmarks.limit import limit_s
 from benchmarks.rivals import RIVALS
@@ -126,6 +126,24 @@ def compiling(records: Sequence[Record]) -> str:
         about = record["about"]
         rows.append([about["scheme"], str(about["devices"]), measured(times).words() if times else NONE])
     return table(["scheme", "K", "compiling [s]"], rows)
+
+
+def environments(records: Sequence[Record]) -> str:
+    """Device-blocks a second of environments, in millions, and how many times as fast Partway's are."""
+    names = {
+        "system": "`partway/System-v0`, vectorised",
+        "device": "`partway/Device-v0`, vectorised",
+        "batched": "NumPy, all episodes in one array",
+        "one_by_one": "NumPy, one environment per episode",
+    }
+    rows = list[list[str]]()
+    for one in found(records, "environments"):
+        of = one["system"]
+        rows += [
+            [words, measured(one[name]).words(1e-6), ratio(of, one[name]).words(unit="x")]
+            for name, words in names.items()
+        ]
+    return table(["environment", "1e6 device-steps/s", "`partway/System-v0` is faster by"], rows)
 
 
 def agreement(records: Sequence[Record]) -> str:

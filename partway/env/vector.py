@@ -15,7 +15,7 @@ from partway.arguments import whole_number
 from partway.env.functional import EnvState, action_size, observation_size
 from partway.env.params import Params, device, system
 from partway.env.shells import SEEDS, Info, actions, advance_many, begin_many, checked, observations
-from partway.errors import InputError, shown
+from partway.errors import InputError, shorten, shown
 
 try:
     from gymnasium.vector import AutoresetMode, VectorEnv
@@ -60,7 +60,7 @@ class OneAgentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         else:
             seeds = seed + np.arange(self.num_envs) if isinstance(seed, int) else np.asarray(seed)
         if seeds.shape != (self.num_envs,):
-            raise InputError(f"seed must be one number or {self.num_envs}, got {shown(str(seed))}")
+            raise InputError(f"seed must be one number or {self.num_envs}, got {shorten(str(seed))}")
         with jax.enable_x64(self.precision == "float64"):
             observation, self._state, info = begin_many((seeds % SEEDS).astype(np.uint32), self.params)
         self._over = False
