@@ -64,7 +64,8 @@ EACH = {f"device_{k}": agent for k, agent in enumerate((Half(), Rows(), compiled
 
 def assert_same(one: Summary, other: Summary, rel: float = 1e-4) -> None:
     """All that was measured, without the names."""
-    measured = [asdict(summary) | {"name": "", "signalling": None} for summary in (one, other)]
+    unlike = {"name": "", "signalling": None, "heavy_tail": None}  # what is known of a scheme, not measured
+    measured = [asdict(summary) | unlike for summary in (one, other)]
     assert jax.tree.structure(measured[0]) == jax.tree.structure(measured[1])
     for a, b in zip(*map(jax.tree.leaves, measured), strict=True):
         assert a == (b if isinstance(b, str) else pytest.approx(b, rel=rel, nan_ok=True))
@@ -101,6 +102,7 @@ def test_agents_of_all_parties_and_one_for_the_whole_system_agree():
     assert evaluate(unnamed, FOUR, environment="partway/System-v0", **SMALL).cost == one.cost
 
 
+@pytest.mark.slow
 def test_schemes_and_policies_are_evaluated_too(constant: Summary):
     class Same(DeviceController):
         def act(self, state: Any, device: Any, view: Any, key: Any) -> DeviceAction:
@@ -112,6 +114,7 @@ def test_schemes_and_policies_are_evaluated_too(constant: Summary):
     assert found.cost.mean == pytest.approx(constant.cost.mean, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_latency_and_traces_of_several_calls_are_joined(monkeypatch: pytest.MonkeyPatch, constant: Summary):
     monkeypatch.setattr("partway.experiments.agents.MEASURED", 25)
     seen = list[int]()
@@ -138,10 +141,9 @@ def test_an_agent_stands_beside_schemes_on_the_command_line(user_folder: Path, c
     assert main(words.split()) == 0
     shown = capsys.readouterr().out
     assert "outside_agent:agent" in shown
-    dataset = compare({"devices": 2}, schemes=["outside_agent:agent", "outside_agent:Agent"], blocks=20, seeds=1)
-    one, other = (dataset["cost"].sel(scheme=name).values for name in dataset["scheme"].values)
-    np.testing.assert_array_equal(one, other)
-    assert not np.isnan(one).any()
+    rows = [line.split() for line in shown.splitlines() if line.strip().startswith("outside_agent")]
+    assert len(rows) == 2
+    assert rows[0][1:] == rows[1][1:]
 
 
 @pytest.mark.parametrize(
@@ -198,14 +200,19 @@ def devices(mixed_world: World, float64: None) -> Device:
     return cast_floats(mixed_world.devices, "float64")
 
 
+@jax.jit
+def there_and_back(devices: Device, q: Any, gain: Any, asked: DeviceAction) -> tuple[DeviceAction, DeviceAction]:
+    """What happens when this is asked for, and when the numbers are that stand for it."""
+    back = device_action(devices, given_device(devices, asked))
+    return feasible_action(devices, q, gain, asked), feasible_action(devices, q, gain, back)
+
+
 def test_actions_survive_the_way_to_numbers_and_back(devices: Device):
     """Every cut of every device's task, and every number of tasks: what then happens is exactly the same."""
     q, gain = jnp.full(4, 5.0), devices.mean_gain * 3.0
     for started in range(7):
         for share in devices.task.share:
-            asked = DeviceAction(jnp.full(4, float(started)), share)
-            back = device_action(devices, given_device(devices, asked))
-            wanted, found = (feasible_action(devices, q, gain, action) for action in (asked, back))
+            wanted, found = there_and_back(devices, q, gain, DeviceAction(jnp.full(4, float(started)), share))
             np.testing.assert_array_equal(found.started, wanted.started)
             np.testing.assert_allclose(found.offload, wanted.offload, rtol=1e-15, atol=1e-15)
 
@@ -214,10 +221,8 @@ def test_in_float32_a_cut_is_not_taken_for_the_next_one(mixed_world: World):
     devices: Device = cast_floats(mixed_world.devices, "float32")
     q, gain = jnp.full(4, 5.0), devices.mean_gain * 1e3
     for share in devices.task.share:
-        asked = DeviceAction(jnp.full(4, 1.0), share)
-        back = device_action(devices, given_device(devices, asked))
-        wanted, taken = (feasible_action(devices, q, gain, action).offload for action in (asked, back))
-        np.testing.assert_allclose(taken, wanted, rtol=1e-5, atol=1e-6)
+        wanted, found = there_and_back(devices, q, gain, DeviceAction(jnp.full(4, 1.0), share))
+        np.testing.assert_allclose(found.offload, wanted.offload, rtol=1e-5, atol=1e-6)
 
 
 def test_numbers_by_hand():

@@ -1,14 +1,18 @@
 """docs/environments.md: its programs run, one after the other, as a reader types them in."""
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 
+import partway.env  # noqa: F401  # registers the environments
 from partway.controllers.observation import DEVICE_NUMBERS
 
-PAGE = (Path(__file__).parents[1] / "docs" / "environments.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "environments.md").read_text("utf-8")
 SMALLER = {
     '"paper"': '{"devices": 3}',
     "horizon=200": "horizon=5, training=5",
@@ -22,6 +26,7 @@ SMALLER = {
 """What makes the programs small: the text on the page, and what stands in its place here."""
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_page_run(capsys: pytest.CaptureFixture[str]):
     programs = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
     for large, small in SMALLER.items():
@@ -35,6 +40,33 @@ def test_the_programs_of_the_page_run(capsys: pytest.CaptureFixture[str]):
     assert re.fullmatch(r"[\d.]+% above the bound: devices [\d.]+%, waiting [\d.]+%, service [\d.]+%", gap)
     assert names["rewards"].shape == (2,)
     assert not names["env"].agents
+
+
+@pytest.mark.slow
+def test_the_example_of_independent_ppo_learns(capsys: pytest.CaptureFixture[str]):
+    """With a budget of seconds: rewards grow, and the gap of what was learned is told beside those of schemes."""
+    example = runpy.run_path(str(ROOT / "examples" / "ippo.py"))
+    example["main"]({"devices": 3}, seeds=1, updates=40, blocks=60)
+    budget, found, *others = capsys.readouterr().out.splitlines()
+    assert budget == "1 seeds, 40 updates, 122,880 device-steps each"
+    said = re.fullmatch(
+        r"ippo, seed 0: [\d.]+ % above the bound, reward (-[\d.]+) at first, (-[\d.]+) at the end", found
+    )
+    assert said
+    assert float(said[2]) > 0.7 * float(said[1])
+    assert [line.split(":")[0] for line in others] == ["constant", "priced"]
+
+
+@pytest.mark.slow
+def test_stable_baselines_accepts_the_environments_and_its_example_runs(capsys: pytest.CaptureFixture[str]):
+    """Where it is installed; it needs PyTorch."""
+    checker = pytest.importorskip("stable_baselines3.common.env_checker", exc_type=ImportError)
+    for name, how in (("Device", {"training": 5}), ("System", {})):
+        checker.check_env(gymnasium.make(f"partway/{name}-v0", scenario={"devices": 3}, **how).unwrapped)
+    example = runpy.run_path(str(ROOT / "examples" / "ppo.py"))
+    example["main"]({"devices": 3}, devices=3, seeds=1, steps=384, blocks=60)
+    found = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["1 seeds, 384 device-steps each", "ppo, seed 0", "constant", "priced"]
 
 
 def test_the_table_of_what_a_device_observes_has_every_number():
