@@ -63,16 +63,7 @@ before; of a rival one block or several. There are {times} of each, {fewer} if t
 only inside BLAS, which the features of `parametric-printed` need and `priced` does not. The table above has ratios on
 one core.
 {observed}
-## Environments
-
-[Environments](environments.md) for reinforcement learning: {episodes} episodes of `paper` with {env_devices} devices at
-once, through Gymnasium's vector interface, random numbers, observations and infos included, on two cores. In NumPy the
-same environment as a user would write it, without infos: arrays over all episodes, and one environment per episode in
-Gymnasium's `SyncVectorEnv`. A device-step is one device for one block. In `partway/Device-v0` the others play `priced`.
-
-{environments}
-
-## The same results
+{environments}## The same results
 
 The largest relative difference from Partway of a block's cost and of its components. The server is expensive
 (w2 K^2 = {expensive:g} per joule), so that its price matters. The devices of `parametric-printed` in a fleet of more
@@ -108,6 +99,16 @@ is the one to read. There is no share if rates and peaks are of different machin
 No queue overflows in the measured worlds:
 
 {stable}
+"""
+ENVIRONMENTS = """## Environments
+
+[Environments](environments.md) for reinforcement learning: {episodes} episodes of `paper` with {devices} devices at
+once, through Gymnasium's vector interface, random numbers, observations and infos included, on two cores. In NumPy the
+same environment as a user would write it, without infos: arrays over all episodes, and one environment per episode in
+Gymnasium's `SyncVectorEnv`. A device-step is one device for one block. In `partway/Device-v0` the others play `priced`.
+
+{table}
+
 """
 OBSERVED = "Where the time goes, and what did not help"
 OBSERVATIONS = f"""
@@ -270,9 +271,7 @@ def text(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[R
         fewer=FEWER,
         long=LONG_S,
         expensive=EXPENSIVE,
-        environments=tables.environments(records),
-        episodes=EPISODES["episodes"],
-        env_devices=EPISODES["devices"],
+        environments=environments(records),
         agreement=tables.agreement(records),
         limit=tables.limit(records),
         repeats=PEAK_REPEATS,
@@ -281,6 +280,12 @@ def text(records: Sequence[Record], device: str = "cpu", accelerated: Sequence[R
         compiling=tables.compiling(records),
         stable=tables.stable(records),
     )
+
+
+def environments(records: Sequence[Record]) -> str:
+    """The section on environments; nothing before they are measured."""
+    table = tables.environments(records)
+    return ENVIRONMENTS.format(**EPISODES, table=table) if table else ""
 
 
 def origin(records: Sequence[Record]) -> str:

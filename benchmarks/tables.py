@@ -129,7 +129,7 @@ def compiling(records: Sequence[Record]) -> str:
 
 
 def environments(records: Sequence[Record]) -> str:
-    """Device-blocks a second of environments, in millions, and how many times as fast Partway's are."""
+    """Device-blocks a second of environments, in millions, and how many times as fast ours is; "" if unmeasured."""
     names = {
         "system": "`partway/System-v0`, vectorised",
         "device": "`partway/Device-v0`, vectorised",
@@ -143,7 +143,7 @@ def environments(records: Sequence[Record]) -> str:
             [words, measured(one[name]).words(1e-6), ratio(of, one[name]).words(unit="x")]
             for name, words in names.items()
         ]
-    return table(["environment", "1e6 device-steps/s", "`partway/System-v0` is faster by"], rows)
+    return table(["environment", "1e6 device-steps/s", "`partway/System-v0` is faster by"], rows) if rows else ""
 
 
 def agreement(records: Sequence[Record]) -> str:

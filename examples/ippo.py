@@ -19,8 +19,10 @@ from partway.env import functional
 
 EPISODES, STEPS, EPOCHS, MINIBATCHES = 16, 64, 4, 4
 GAMMA, LAMBDA, CLIP, RATE, WIDTH = 0.95, 0.95, 0.2, 1e-3, 64
-REWARD_UNIT = 10.0
+REWARD_UNIT = 100.0
 """Rewards are divided by it, so that values are of order one."""
+HORIZON = 200
+"""Blocks of an episode: an early policy under which queues overflow begins again soon."""
 FIRST_SEED = 1000
 """Training draws its episodes from keys from here on; those of the evaluation have the seeds of `compare`, 0 to 7."""
 
@@ -146,7 +148,7 @@ def policy(net):
 
 
 def main(scenario="paper", seeds=3, updates=200, **how):
-    params = functional.parallel(scenario, server="priced", reward="priced")
+    params = functional.parallel(scenario, server="priced", reward="priced", horizon=HORIZON)
     budget = updates * STEPS * EPISODES * params.devices
     print(f"{seeds} seeds, {updates} updates, {budget:,} device-steps each")
     for seed in range(seeds):

@@ -20,18 +20,20 @@ from benchmarks import __main__ as command
 from benchmarks import jobs, limit, machine, main_job, main_parts, quick
 from benchmarks.agree import ALLOWED, COST_COMPONENTS, differences, farthest
 from benchmarks.drawing import lines
+from benchmarks.environments import NumpyBlocks
 from benchmarks.fleet import OwnDraws, RecordedDraws, fleet_of, own_features, recorded
 from benchmarks.found import Rate, all_rates, failures, found, measured, ratio, short, slope
 from benchmarks.goals import GOALS, Wanted, count_of, share, summary, table
 from benchmarks.jobs import alternately, enough_blocks, least_blocks
 from benchmarks.jobs import memory as memory_job
 from benchmarks.limit import Count, Peaks, counts, limit_s
-from benchmarks.page import text, write
-from benchmarks.plan import FLEETS, MANY, MOST_LANES, PEAK_REPEATS, RUNS, Places, Step, sizes, steps
+from benchmarks.page import environments, text, write
+from benchmarks.plan import EPISODES, FLEETS, MANY, MOST_LANES, PEAK_REPEATS, RUNS, Places, Step, sizes, steps
 from benchmarks.process import Job, environment, start_up
 from benchmarks.rivals import RIVALS, rival_of
 from benchmarks.rivals_printed import TILE, tiles
 from benchmarks.worlds import CHEAP, EXPENSIVE, MEASURED, overrides, pair_of, scenario_of, world_of
+from partway.env.vector import SystemVectorEnv
 from partway.provenance import package_hash
 from partway.scenario.loading import load
 from partway.system.load import load_of
@@ -137,6 +139,30 @@ def test_the_rivals_own_draws_have_the_worlds_law():
     fading = gains / fleet.mean_gain
     assert arrivals.mean() == pytest.approx(0.4, abs=4 * (0.24 / arrivals.size) ** 0.5)
     assert [fading.mean(), (fading > 1).mean()] == pytest.approx([1.0, np.exp(-1)], abs=4 / fading.size**0.5)
+
+
+def test_the_environment_in_numpy_is_the_systems():
+    """Observations and rewards of three episodes, with the same random numbers."""
+    seeds, world = [0, 1, 2], world_of(4)
+    envs = SystemVectorEnv("paper", overrides=overrides(4), num_envs=3)
+    ours = NumpyBlocks(fleet_of(world, "float32"), recorded(world, seeds, 8, "float32"), alone=False)
+    np.testing.assert_allclose(ours.begin(), envs.reset(seed=seeds)[0], rtol=1e-4, atol=1e-6)
+    actions = np.random.default_rng(0).uniform(-1.2, 1.2, (8, 3, 13)).astype(np.float32)
+    for action in actions:
+        observations, rewards, *_ = envs.step(action)
+        observed, reward = ours.block(action)
+        np.testing.assert_allclose(observed, observations, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(reward, rewards, rtol=1e-4)
+
+
+def test_environments_are_told_beside_each_other():
+    found = {"system": [4e6, 2e6, 3e6], "device": [1e6] * 3, "batched": [2e6, 1e6, 1e6], "one_by_one": [1e5] * 3}
+    record = {"group": "environments", "about": EPISODES, "found": [found]}
+    said = environments([record])
+    assert "| `partway/System-v0`, vectorised | 3.00 (2.00 to 4.00) | 1.00 x |" in said
+    assert "| NumPy, all episodes in one array | 1.00 (1.00 to 2.00) | 2.00 (2.00 to 3.00) x |" in said
+    assert "128 episodes of `paper` with 20 devices" in said
+    assert environments([]) == ""
 
 
 def test_a_difference_is_relative_and_of_small_parts_to_the_cost():
