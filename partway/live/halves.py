@@ -131,6 +131,12 @@ class Halves:
             return f"model {model} takes {shorten(words, 200)}"
         return None
 
+    @property
+    def cuts(self) -> tuple[tuple[str, float], ...]:
+        """The name of each cut of the table, and the share of the work that it leaves to the server."""
+        names = (self.profile.cuts[row].after for row in self._rows)
+        return tuple(zip(names, self.shares.tolist(), strict=True))
+
     def models(self) -> list[str]:
         """The back halves."""
         return list(self._backs)
