@@ -1,15 +1,22 @@
 """`partway live`: a server and its devices as processes on this machine, around a real network."""
 
 import argparse
+import contextlib
 import json
 import tempfile
+import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partway.cli import serve
+from partway.cli.flags import address
+from partway.cli.stdout import results
 from partway.cli.terminal import terminal, working
+from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
+    from partway.cli.output import Destinations
     from partway.live.plan import LivePlan
     from partway.live.report import Figures
 
@@ -19,14 +26,33 @@ DESCRIPTION = (
 )
 EXAMPLES = {
     "Four devices and a small network": "partway live",
+    "With a page in the browser": "partway live --page",
     "Your own network": "partway live --model net.onnx",
     "Another scheme, for longer": "partway live --scheme neurosurgeon --blocks 600",
 }
+
+LAST_LOOK_S = 2.0
+"""How long the page stays after the run: a browser asks at least once a second."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway live`."""
     serve.add_run(parser)
+    group = parser.add_argument_group("telemetry")
+    group.add_argument(
+        "--page",
+        type=address,
+        nargs="?",
+        const=("127.0.0.1", 0),
+        metavar="[HOST:]PORT",
+        help="show the run as a page for a browser on this machine (default: a free port)",
+    )
+    group.add_argument(
+        "--events",
+        type=Path,
+        metavar="DIR",
+        help="write what happens to a file for each process in this folder, which 'partway view DIR' opens",
+    )
     serve.add_json(parser)
 
 
@@ -37,40 +63,97 @@ def run(options: argparse.Namespace) -> None:
     extra.require()
     from partway.cli import output
     from partway.live import endpoints
-    from partway.live.accounts import stages
-    from partway.live.documents import SCHEMA_VERSION, series_of, tasks_of
-    from partway.live.report import figures, live_table, served_horizon, with_stages
 
     endpoints.use_precision(options.precision)
     with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as name:
         folder = Path(name)
-        with working("simulating", terminal(errors=True)):
-            plan, _ = serve.prepared(options, folder)
-            simulated = _simulated(plan)
-        with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
-            server, devices = _run(options, plan, folder)
-        tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
-        measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
-        table = live_table(measured, simulated, server, devices)
-        document = {"schema_version": SCHEMA_VERSION, "server": server, "devices": devices}
-        text = json.dumps(document) + "\n"
-        output.finish(options, lambda: text, lambda console: console.print(table), places.steps(lambda: text, _nothing))
+        events = _events_folder(options, folder)
+        with _page(options, events):
+            with working("simulating", terminal(errors=True)):
+                plan, _ = serve.prepared(options, folder)
+                simulated = _simulated(plan)
+            with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
+                server, devices = _run(options, plan, folder, events)
+        _write(options, places, simulated, server, devices)
+
+
+def _events_folder(options: argparse.Namespace, folder: Path) -> Path | None:
+    """Where the processes write their events; None where nobody reads them."""
+    if options.events is None:
+        made = folder / "events" if options.page is not None else None
+        if made:
+            made.mkdir()
+        return made
+    from partway import files
+
+    given = f"--events {shown(str(options.events), 100)}"
+    with files.refusals(given):
+        options.events.mkdir(parents=True, exist_ok=True)
+        old = [*options.events.glob("*.jsonl")]
+        if old and not options.overwrite:
+            raise InputError(f"{given}: holds events already; add --overwrite or choose another name")
+        for path in old:
+            path.unlink()
+    return options.events
+
+
+@contextlib.contextmanager
+def _page(options: argparse.Namespace, events: Path | None) -> Generator[None]:
+    """The page of --page, until a browser has had time to fetch the end of the run."""
+    if options.page is None or events is None:
+        yield
+        return
+    from partway.live import extra
+
+    extra.require_for("the page")
+    from partway.dashboard import app
+    from partway.dashboard.live import LiveRun
+
+    with app.serving(LiveRun(events), options.page) as url:
+        print(f"page at {url}", file=results(), flush=True)
+        yield
+        time.sleep(LAST_LOOK_S)
+
+
+def _write(
+    options: argparse.Namespace,
+    places: "Destinations",
+    simulated: "Figures",
+    server: dict[str, Any],
+    devices: list[dict[str, Any]],
+) -> None:
+    """Print what was measured beside what was simulated, and write it."""
+    from partway.cli import output
+    from partway.live.accounts import stages
+    from partway.live.documents import SCHEMA_VERSION, series_of, tasks_of
+    from partway.live.report import figures, live_table, served_horizon, with_stages
+
+    tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
+    measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
+    table = live_table(measured, simulated, server, devices)
+    text = json.dumps({"schema_version": SCHEMA_VERSION, "server": server, "devices": devices}) + "\n"
+    output.finish(options, lambda: text, lambda console: console.print(table), places.steps(lambda: text, _nothing))
 
 
 def _nothing(folder: Path) -> None:
     """There is no folder of results."""
 
 
-def _run(options: argparse.Namespace, plan: "LivePlan", folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _run(
+    options: argparse.Namespace, plan: "LivePlan", folder: Path, events: Path | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The documents that the server and the devices leave."""
     from partway.live import processes
+
+    def own(name: str) -> list[str]:
+        return [] if events is None else ["--events", str(events / f"{name}.jsonl")]
 
     scenario = folder / "scenario.toml"
     scenario.write_text(plan.scenario.to_toml(), "utf-8")
     model = ["--model", str(folder / "small.onnx" if options.model is None else options.model)]
     asked = ["--scheme", plan.scheme, "--blocks", str(plan.blocks), "--seed", str(plan.seed)]
     asked += ["--precision", plan.precision, "--scenario", str(scenario)]
-    with processes.loopback(folder, [*asked, *model], model, plan.devices) as fleet:
+    with processes.loopback(folder, [*asked, *model], model, plan.devices, own) as fleet:
         within_s = processes.START_S + plan.blocks * plan.block_s * 1.2
         fleet.wait(lambda: all(processes.finished(fleet).values()), within_s, "the run")
         left = [fleet.document(name) for name in fleet.processes if name != "server"]

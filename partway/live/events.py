@@ -97,9 +97,13 @@ class BlockMeasured:
 
 @dataclass(frozen=True)
 class Ended:
-    """The run has ended."""
+    """The run has ended; tasks as in BlockMeasured."""
 
     blocks: int
+    received: int
+    answered: int
+    duplicates: int
+    late: int
 
 
 @dataclass(frozen=True)

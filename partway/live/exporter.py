@@ -9,6 +9,7 @@ from partway.errors import InputError, shown
 from partway.live.events import (
     BlockBegun,
     BlockMeasured,
+    Ended,
     Event,
     Gone,
     Joined,
@@ -52,6 +53,9 @@ class Exporter:
                 self._observe_stages({"server_wait": event.wait_s, "server": event.run_s})
             case BlockMeasured():
                 self._block(event)
+                self._count(event)
+            case Ended():
+                self._count(event)
             case TaskEnded():
                 self._task(event)
             case BlockBegun():
@@ -94,7 +98,9 @@ class Exporter:
         self._set("partway_gap_to_bound_ratio", block.gap)
         self._set("partway_server_utilisation_ratio", metrics["server_utilisation"])
         self._of["partway_blocks_total"].inc()
-        counts = (block.received, block.answered, block.duplicates, block.late)
+
+    def _count(self, event: BlockMeasured | Ended) -> None:
+        counts = (event.received, event.answered, event.duplicates, event.late)
         for what, count in zip(self._requests, counts, strict=True):
             self._of["partway_requests_total"].labels(what).inc(count - self._requests[what])
             self._requests[what] = count

@@ -216,8 +216,9 @@ class Service:
         await self._wait_for(self.plan.blocks)
         self._end_block(self.plan.blocks)
         await self._finish()
-        self._listen(Ended(self.plan.blocks))
-        return self.ledger
+        done = self.ledger
+        self._listen(Ended(self.plan.blocks, done.received, done.answered, done.duplicates, done.late))
+        return done
 
     async def _wait_for(self, block: int) -> None:
         assert self._epoch is not None
