@@ -291,7 +291,7 @@ class LiveRun:
         lines = [f"{last['queue']:.0f} tasks wait", f"started {last['started']:.0f}"]
         if last["offload"] and names:
             cut, _ = min(names, key=lambda one: abs(one[1] - last["offload"]))
-            lines.append(f"cut after {cut}, {last['offload']:.0%} sent")
+            lines.append(f"cut after {cut}, {number(100 * last['offload'], 2)} % of its work sent")
         else:
             lines.append("nothing sent")
         return Tile(f"device {number}", state, word, lines, last["queue"] / longest)

@@ -105,7 +105,7 @@ function stack(svg, chart, scale) {
     const above = below.map((value, i) => value + (line.values[i] ?? 0));
     const up = above.map((value, i) => `${scale.x(chart.blocks[i]).toFixed(1)},${scale.y(value).toFixed(1)}`);
     const down = below.map((value, i) => `${scale.x(chart.blocks[i]).toFixed(1)},${scale.y(value).toFixed(1)}`).reverse();
-    svg.append(make("path", { class: `a${k % 4}`, d: `M${up.join("L")}L${down.join("L")}Z` }));
+    svg.append(make("path", { class: colour(chart, k), d: `M${up.join("L")}L${down.join("L")}Z` }));
     below = above;
   });
 }
@@ -120,7 +120,7 @@ function draw(svg, chart) {
   axes(svg, chart, scale, width);
   if (chart.kind === "stack") stack(svg, chart, scale);
   else chart.lines.forEach((line, k) => {
-    svg.append(make("path", { class: `line l${k % 2}`, d: linePath(chart, line.values, scale) }));
+    svg.append(make("path", { class: colour(chart, k), d: linePath(chart, line.values, scale) }));
   });
   for (const line of chart.over) {
     for (const kind of ["halo", "over"]) svg.append(make("path", { class: kind, d: linePath(chart, line.values, scale) }));
@@ -136,6 +136,11 @@ function draw(svg, chart) {
   }
 }
 
+function colour(chart, k) {
+  if (chart.kind === "stack") return `a${k % 4}`;
+  return chart.lines.length === 1 ? "line only" : `line l${k % 2}`;
+}
+
 function swatch(kind) {
   const shape = kind.startsWith("a") ? make("rect", { class: kind, width: 22, height: 12 }) : make("path", { class: kind, d: "M0,6H22" });
   return make("svg", { viewBox: "0 0 22 12", "aria-hidden": "true" }, null, [shape]);
@@ -143,15 +148,23 @@ function swatch(kind) {
 
 // All that a chart shows at one of its points: name, value, and the class of its colour.
 function parts(chart, index) {
-  const lines = chart.lines.map((line, k) => ({ name: line.name, value: line.values[index], kind: chart.kind === "stack" ? `a${k % 4}` : `line l${k % 2}` }));
+  const lines = chart.lines.map((line, k) => ({ name: line.name, value: line.values[index], kind: colour(chart, k) }));
   const over = chart.over.map((line) => ({ name: line.name, value: line.values[index], kind: "over" }));
   const mark = chart.mark === null ? [] : [{ name: chart.mark_name, value: chart.mark, kind: "mark" }];
-  return [...lines, ...over, ...mark];
+  const items = [...lines, ...over, ...mark], high = scales(chart, 1).high;
+  return items.map((item) => ({ ...item, text: rounded(item.value, high) }));
+}
+
+// A value without the digits that nobody could see in its chart.
+function rounded(value, high) {
+  if (value === null || value === undefined || !(high > 0)) return readable(value);
+  const step = 10 ** (Math.floor(Math.log10(high)) - 4);
+  return readable(Number((Math.round(value / step) * step).toPrecision(6)));
 }
 
 function legend(list, items) {
   keyed(list, items, (item) => item.name, (item) => make("li", {}, null, [swatch(item.kind), document.createTextNode(`${item.name} `), make("b")]),
-    (child, item) => say(child.querySelector("b"), readable(item.value)));
+    (child, item) => say(child.querySelector("b"), item.text));
 }
 
 function pointed(chart) {
@@ -169,7 +182,7 @@ function showChart(panel, chart) {
   if (!any) return;
   const index = pointed(chart), block = chart.blocks[index];
   draw(svg, chart);
-  const items = parts(chart, index), words = items.map((item) => `${item.name} ${readable(item.value)}`);
+  const items = parts(chart, index), words = items.map((item) => `${item.name} ${item.text}`);
   legend(panel.querySelector(".legend"), items);
   svg.setAttribute("aria-label", `${chart.title}: block ${block}, ${words.join(", ")}`);
   say(panel.querySelector(".where"), page.cursors.has(chart.key) ? `block ${block}` : "");
