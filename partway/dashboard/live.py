@@ -282,11 +282,11 @@ class LiveRun:
         some = f"{len(tiles)} of {len(order)} devices; those that are not connected are among them."
         return tiles, some if len(tiles) < len(order) else ""
 
-    def _tile(self, number: int, device: Device, longest: float) -> Tile:
+    def _tile(self, which: int, device: Device, longest: float) -> Tile:
         state, word = self._word(device)
         last = device.last
         if not last or state != "here":
-            return Tile(f"device {number}", state, word, [])
+            return Tile(f"device {which}", state, word, [])
         names = self._plan.cuts
         lines = [f"{last['queue']:.0f} tasks wait", f"started {last['started']:.0f}"]
         if last["offload"] and names:
@@ -294,7 +294,7 @@ class LiveRun:
             lines.append(f"cut after {cut}, {number(100 * last['offload'], 2)} % of its work sent")
         else:
             lines.append("nothing sent")
-        return Tile(f"device {number}", state, word, lines, last["queue"] / longest)
+        return Tile(f"device {which}", state, word, lines, last["queue"] / longest)
 
     def _word(self, device: Device) -> tuple[str, str]:
         """(state, word) of a device."""

@@ -9,14 +9,13 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from partway.dnn.cuts import table_rows
 from partway.dnn.profile import Profile
 from partway.errors import InputError, shorten, shown
-from partway.live.engine import Tensors
+from partway.live.engine import Specs, Tensors
 
 try:
     import onnx
@@ -33,8 +32,6 @@ LEVELS = 255.0
 """Of an 8-bit image whose numbers are from 0 to 1."""
 SHORT = {"fp32": np.dtype("float32"), "fp16": np.dtype("float16")}
 """Data types in which real numbers travel."""
-Specs = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
-"""Data type and shape of tensors, by their names."""
 
 
 class Half:
@@ -140,6 +137,10 @@ class Halves:
     def models(self) -> list[str]:
         """The back halves."""
         return list(self._backs)
+
+    def specs(self, model: str) -> tuple[Specs, Specs]:
+        """What a back half takes, as it travels, and what it gives."""
+        return self._accepted[model], {name: self._specs[name] for name in self._backs[model].outputs}
 
     def max_bytes(self) -> int:
         """Bytes of the largest tensors at a cut."""

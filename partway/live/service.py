@@ -16,7 +16,7 @@ import numpy as np
 from partway.errors import shorten
 from partway.live.checks import check
 from partway.live.clock import now, sleep_until
-from partway.live.engine import Engine, NoEngine
+from partway.live.engine import Engine, NoEngine, Specs
 from partway.live.events import LEFT, LOST, Begun, Ended, Event, Gone, Joined, Served
 from partway.live.memories import run_of
 from partway.live.messages import (
@@ -185,6 +185,12 @@ class Service:
     def models(self) -> list[str]:
         """The back halves that can be computed."""
         return self._engine.models()
+
+    def specs(self, model: str) -> tuple[Specs, Specs]:
+        """What a back half takes and gives. Raises Refused where there is none of that name."""
+        if model not in self._engine.models():
+            raise Refused("NOT_FOUND", f"no model {shorten(model)}")
+        return self._engine.specs(model)
 
     def leave(self, request: LeaveRequest) -> None:
         """A device leaves."""

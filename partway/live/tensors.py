@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from partway.live.checks import MAX_BLOCK, check, number, parsed, printable, whole
+from partway.live.engine import Specs
 from partway.live.messages import InferReply, InferRequest
 from partway.live.proto import open_inference_pb2 as inference
 
@@ -65,6 +66,15 @@ def read_inferred(data: bytes) -> InferReply:
         run_s=number("partway_run_s", _parameter(given.parameters, "partway_run_s", "double_param"), 0.0),
         outputs=_tensors(given.outputs, given.raw_output_contents),
     )
+
+
+def write_metadata(model: str, inputs: Specs, outputs: Specs) -> bytes:
+    """The bytes of a description of a model."""
+    message = inference.ModelMetadataResponse(name=model, versions=["1"], platform="onnxruntime_onnx")
+    for listed, specs in ((message.inputs, inputs), (message.outputs, outputs)):
+        for name, (kind, shape) in specs.items():
+            listed.add(name=name, datatype=OF_NUMPY[kind.name], shape=shape)
+    return message.SerializeToString()
 
 
 def _put(parameters: Any, name: str, **value: Any) -> None:
