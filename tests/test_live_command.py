@@ -92,3 +92,20 @@ def test_a_second_run_begins_with_what_the_first_has_learned(tmp_path: Path):
         assert all(before[name].shape == after[name].shape for name in before)
         assert any((before[name] != after[name]).any() for name in before if name != "header")
     assert main(["serve", "--bind", "127.0.0.1:0", "--load", str(files["devices"][0])]) == 2
+
+
+@pytest.mark.slow
+def test_a_whole_live_run_begins_with_what_another_has_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`live --save` leaves a file for each process, with which `live --load`, and its simulation, begin."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["live", "--blocks", "12", "--save", str(first), "--events", str(tmp_path / "events")]) == 0
+    assert {path.name for path in first.glob("*.npz")} == {"server.npz", *(f"device-{k}.npz" for k in range(4))}
+    assert len(list((tmp_path / "events").glob("*.jsonl"))) == 5
+    assert main(["live", "--blocks", "12", "--load", str(first), "--save", str(second)]) == 0
+    costs = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("cost per block")]
+    for line in costs:
+        assert float(line[-1]) == pytest.approx(float(line[-2]), rel=0.05)
+    for name in ("server", "device-2"):
+        before, after = (np.load(folder / f"{name}.npz") for folder in (first, second))
+        assert any((before[key] != after[key]).any() for key in before if key != "header")
+    assert main(["live", "--blocks", "12", "--load", str(tmp_path / "events")]) == 2

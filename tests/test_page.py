@@ -124,15 +124,18 @@ def test_a_device_that_does_not_report_is_silent(tmp_path: Path):
     assert states == ["here"] * (MISSED + 1) + ["silent"]
 
 
-def test_a_server_that_says_nothing_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    events, run = Events(tmp_path), LiveRun(tmp_path)
+def test_a_server_that_says_nothing_is_silent(tmp_path: Path):
+    events, present = Events(tmp_path), [100.0]
+    run = LiveRun(tmp_path, lambda: present[0])
     events.begin()
     events.block(0)
     assert run.page().state == "running"
-    later = run._heard_s + 3.0
-    monkeypatch.setattr("partway.dashboard.live.time.time", lambda: later)
+    present[0] += 3.0
     assert run.page().state == "silent"
+    events.block(1)
+    assert run.page().state == "running"
     events.add("server", "Ended", received=0, answered=0, duplicates=0, late=0)
+    present[0] += 3.0
     assert run.page().state == "ended"
 
 

@@ -17,8 +17,10 @@ from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
     from partway.cli.output import Destinations
+    from partway.controllers.base import ControllerPair
     from partway.live.plan import LivePlan
     from partway.live.report import Figures
+    from partway.simulation.step import Carry
 
 DESCRIPTION = (
     "Run a server and its devices as processes on this machine, with a real network whose halves they compute, and "
@@ -53,6 +55,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write what happens to a file for each process in this folder, which 'partway view DIR' opens",
     )
+    parser.add_argument(
+        "--load", type=Path, metavar="FILE|DIR", help="begin with what `partway run --save FILE`, or this, has learned"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR", help="save what server and devices learn to files in this new folder"
+    )
     serve.add_json(parser)
 
 
@@ -65,16 +73,37 @@ def run(options: argparse.Namespace) -> None:
     from partway.live import endpoints
 
     endpoints.use_precision(options.precision)
-    with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as name:
+    with (
+        output.destinations(options) as places,
+        _learned_folder(options) as learned,
+        tempfile.TemporaryDirectory(prefix="partway-live-") as name,
+    ):
         folder = Path(name)
         events = _events_folder(options, folder)
         with _page(options, events):
             with working("simulating", terminal(errors=True)):
                 plan, _ = serve.prepared(options, folder)
-                simulated = _simulated(plan)
+                simulated = _simulated(plan, options.load)
             with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
-                server, devices = _run(options, plan, folder, events)
+                server, devices = _run(options, plan, folder, events, learned)
         _write(options, places, simulated, server, devices)
+
+
+@contextlib.contextmanager
+def _learned_folder(options: argparse.Namespace) -> Generator[Path | None]:
+    """The folder of --save, complete or absent; None without one."""
+    if options.save is None:
+        yield None
+        return
+    from partway import files
+
+    with files.new_folder(options.save, options.overwrite, options.command) as folder:
+        yield folder
+
+
+def _file_of(load: Path, name: str) -> Path:
+    """The file with which a process begins: its own in a folder, or one of a simulation, which holds all parties."""
+    return load / f"{name}.npz" if load.is_dir() else load
 
 
 def _events_folder(options: argparse.Namespace, folder: Path) -> Path | None:
@@ -140,13 +169,15 @@ def _nothing(folder: Path) -> None:
 
 
 def _run(
-    options: argparse.Namespace, plan: "LivePlan", folder: Path, events: Path | None
+    options: argparse.Namespace, plan: "LivePlan", folder: Path, events: Path | None, learned: Path | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The documents that the server and the devices leave."""
     from partway.live import processes
 
     def own(name: str) -> list[str]:
-        return [] if events is None else ["--events", str(events / f"{name}.jsonl")]
+        flags = [] if events is None else ["--events", str(events / f"{name}.jsonl")]
+        flags += [] if learned is None else ["--save", str(learned / f"{name}.npz")]
+        return flags if options.load is None else [*flags, "--load", str(_file_of(options.load, name))]
 
     scenario = folder / "scenario.toml"
     scenario.write_text(plan.scenario.to_toml(), "utf-8")
@@ -160,8 +191,8 @@ def _run(
         return fleet.document("server"), [device for document in left for device in document["devices"]]
 
 
-def _simulated(plan: "LivePlan") -> "Figures":
-    """The figures of the simulation of the same scenario, scheme, seed and tasks."""
+def _simulated(plan: "LivePlan", load: Path | None) -> "Figures":
+    """The figures of the simulation of the same scenario, scheme, seed and tasks, begun with the same memories."""
     from dataclasses import fields, replace
 
     import numpy as np
@@ -174,13 +205,15 @@ def _simulated(plan: "LivePlan") -> "Figures":
     bound = bound_of(plan.world)
     value, certificate, why = (None, None, bound) if isinstance(bound, str) else (bound.value, bound.certificate, "")
     horizon = horizon_of(plan.scenario, plan.blocks, value, why)
+    pair, carry = (plan.pair, None) if load is None else _trained(plan, load)
     run = rollout(
         plan.world,
-        plan.pair,
+        pair,
         plan.stream,
         [plan.seed],
         plan.blocks,
         certificates=certificate,
+        carry=carry,
         precision=plan.precision,
         traces=True,
     )
@@ -194,3 +227,29 @@ def _simulated(plan: "LivePlan") -> "Figures":
         p95=float(late.p95[0]),
         delays=dict(zip(DELAYS, late.delays[0].tolist(), strict=True)),
     )
+
+
+def _trained(plan: "LivePlan", load: Path) -> "tuple[ControllerPair, Carry]":
+    """The controllers and memories with which the processes begin, for a simulation. Raises InputError."""
+    from dataclasses import replace
+
+    from partway.live import memories
+    from partway.measurement import checkpoint
+    from partway.simulation.rollout import init_runs
+
+    files = {name: checkpoint.read(_file_of(load, name)) for name in ("server", *map(_device, range(plan.devices)))}
+    pair, carry = init_runs(plan.world, plan.pair, plan.stream, [plan.seed], plan.precision)
+    device, states, server = memories.of_fleet(
+        files["server"],
+        lambda number: files[_device(number)],
+        lambda file: memories.run_of(file, plan.scheme, plan.devices, plan.seed),
+        pair.device,
+        carry.device_state,
+        carry.server_state,
+    )
+    return replace(pair, device=device), replace(carry, device_state=states, server_state=server)
+
+
+def _device(number: int) -> str:
+    """The name of a device's process."""
+    return f"device-{number}"

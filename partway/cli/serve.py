@@ -49,6 +49,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--wait", type=float, default=120.0, metavar="S", help="how long to wait for all devices (default: 120)"
     )
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        metavar="grpc://HOST:PORT",
+        help="have another server of the Open Inference Protocol compute the back halves (default: onnxruntime here)",
+    )
+    group.add_argument(
+        "--write-models",
+        type=Path,
+        metavar="DIR",
+        help="write the back halves for it to this folder, and end",
+    )
     telemetry.add_flags(parser)
     add_json(parser)
 
@@ -98,6 +110,9 @@ def run(options: argparse.Namespace) -> None:
     from partway.experiments.preparation import bound_of
     from partway.live import endpoints
 
+    if options.write_models is not None:
+        _write_models(options)
+        return
     access = _access(options)
     endpoints.use_precision(options.precision)
     with (
@@ -112,6 +127,19 @@ def run(options: argparse.Namespace) -> None:
         bound = _Bound(None, found, None) if isinstance(found, str) else _Bound(found.value, "", found.certificate)
         service, measured = _served(options, access, plan, halves, bound, listen)
         _write(options, places, learned, bound, service, measured)
+
+
+def _write_models(options: argparse.Namespace) -> None:
+    """Write the back halves as a model repository."""
+    from partway import files
+
+    with (
+        files.new_folder(options.write_models, options.overwrite, options.command) as repository,
+        tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
+    ):
+        _, halves = prepared(options, Path(folder))
+        names = halves.write_models(repository)
+    print(f"{', '.join(names)} are in {options.write_models}", file=results(), flush=True)
 
 
 class _Access(NamedTuple):
@@ -147,6 +175,7 @@ def _served(
     """Run the server until its run ends. Raises InputError where it cannot listen, or nobody joins."""
     from partway.live import endpoints
     from partway.live.messages import Refused
+    from partway.live.remote import Remote
     from partway.live.watch import Watch
     from partway.measurement import checkpoint
 
@@ -158,9 +187,10 @@ def _served(
         print(f"the run begins with {devices} devices", file=results(), flush=True)
 
     is_watched = options.metrics is not None or options.events is not None
+    remote = None if options.engine is None else Remote(halves, options.engine)
     running = endpoints.serve(
         plan,
-        halves,
+        remote or halves,
         options.bind,
         token=access.token,
         credentials=access.credentials,
@@ -171,8 +201,14 @@ def _served(
         on_listening=listening,
         on_begin=begun,
     )
+
+    async def checked() -> "tuple[Service, BlockMetrics]":
+        if remote is not None:
+            await remote.check()
+        return await running
+
     try:
-        return asyncio.run(running)
+        return asyncio.run(checked())
     except Refused as why:
         raise InputError(str(why)) from None
     except OSError as error:

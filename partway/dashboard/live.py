@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,9 @@ class Device:
 class LiveRun:
     """A run whose files of events are in a folder."""
 
-    def __init__(self, folder: Path):
-        self._files, self._plan, self._heard_s = Files(folder), Plan(), 0.0
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic):
+        """clock  gives the time [s], from any moment on"""
+        self._files, self._plan, self._clock, self._heard_s = Files(folder), Plan(), clock, clock()
         self._state, self._block, self._gap, self._counts = "waiting", -1, np.nan, dict[str, int]()
         self._series = {name: list[float]() for name in (*SERIES, "price")}
         self._blocks = list[int]()
@@ -107,6 +109,7 @@ class LiveRun:
     def page(self) -> Page:
         """The page as of now: reads what has come since the last call."""
         for event in self._files.new():
+            self._heard_s = self._clock()
             try:
                 self._take(event)
             except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
@@ -120,7 +123,6 @@ class LiveRun:
 
     def _take(self, event: dict[str, Any]) -> None:
         """Take in an event, whole or not at all."""
-        self._heard_s = max(self._heard_s, _finite(event["time"]))
         match event["event"]:
             case "Planned":
                 self._plan = Plan.read(event)
@@ -179,7 +181,7 @@ class LiveRun:
                 self._cuts[int(np.argmin(np.abs(shares - report["offload"])))] += 1
 
     def _is_silent(self) -> bool:
-        pause = time.time() - self._heard_s
+        pause = self._clock() - self._heard_s
         return self._state == "running" and pause > max(SILENT_BLOCKS * self._plan.block_s, SILENT_S)
 
     # What is shown
