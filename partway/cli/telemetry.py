@@ -53,9 +53,14 @@ def listeners(options: argparse.Namespace, party: Literal["server", "device"]) -
     finally:
         if file is not None:
             file.close()
-    if file is not None and file.fault:
-        text = f"--events {shown(str(options.events))}: the last events could not be written ({file.fault})"
-        terminal(errors=True).print(text)
+            _say_fault(options.events, file.fault)
+
+
+def _say_fault(path: Path, fault: str) -> None:
+    """Say what could not be written, whatever else went wrong."""
+    if fault:
+        text = f"--events {shown(str(path))}: the last events could not be written ({fault})"
+        terminal(errors=True).print(text, soft_wrap=True)
 
 
 def _event_file(path: Path, overwrite: bool) -> "EventFile":
