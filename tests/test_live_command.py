@@ -28,6 +28,28 @@ def test_a_missing_extra_is_said_in_one_line(
     assert "pip install 'partway[live]'" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "module", "package"),
+    [
+        (["serve", "--metrics", "0"], "prometheus_client", "prometheus-client"),
+        (["live", "--page"], "starlette", "starlette"),
+        (["view", "."], "uvicorn", "uvicorn"),
+    ],
+)
+def test_what_only_a_flag_needs_is_said_when_it_is_given(
+    command: list[str],
+    module: str,
+    package: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"partway: {package} not installed")
+
+
 def test_preflight_says_what_is_there(capsys: pytest.CaptureFixture[str]):
     main(["preflight"])  # a loaded machine may not keep the time
     said = capsys.readouterr().out
@@ -59,8 +81,9 @@ def test_processes_around_a_real_network_cost_what_the_simulation_costs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "run.json"
-    assert main(["live", "--blocks", "40", "--json", str(out)]) == 0
+    assert main(["live", "--blocks", "40", "--json", str(out), "--page"]) == 0
     said = capsys.readouterr().out
+    assert said.startswith("page at http://127.0.0.1:")
     assert "gap to the lower bound" in said
     document = json.loads(out.read_text())
     tasks = [task for device in document["devices"] for task in tasks_of(device)]
