@@ -53,13 +53,13 @@ def listeners(options: argparse.Namespace, party: Literal["server", "device"]) -
     finally:
         if file is not None:
             file.close()
-            _say_fault(options.events, file.fault)
+            _say_fault(str(options.events), file.fault)
 
 
-def _say_fault(path: Path, fault: str) -> None:
+def _say_fault(path: str, fault: str) -> None:
     """Say what could not be written, whatever else went wrong."""
     if fault:
-        text = f"--events {shown(str(path))}: the last events could not be written ({fault})"
+        text = f"--events {shown(path)}: the last events could not be written ({fault})"
         terminal(errors=True).print(text, soft_wrap=True)
 
 
