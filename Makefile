@@ -5,6 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
+KSERVE := .venv/kserve.stamp
 
 .DEFAULT_GOAL := help
 .PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit sensitivity fuzz docs release clean
@@ -19,7 +20,7 @@ compare: $(RUN)  ## Compare all schemes in the paper's scenario and with a real 
 test: lint  ## Lint, check types, run the tests that take seconds
 	$(BIN)/pytest -n 2 --dist loadscope -m "not slow"
 
-test-slow: $(DEV)  ## Run the tests that take longer
+test-slow: $(DEV) $(KSERVE)  ## Run the tests that take longer
 	$(BIN)/pytest -n 2 --dist loadscope -m slow
 
 lint: $(DEV)  ## Check style, format, imports between packages and types
@@ -102,4 +103,10 @@ $(RUN): requirements.txt pyproject.toml
 
 $(DEV): requirements-dev.txt $(RUN)
 	$(PIP) --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+# a model server that a test runs beside ours; its requirements are not ours, so it has an environment of its own
+$(KSERVE): $(RUN)
+	test -x .venv/kserve/bin/python || $(PYTHON) -m venv .venv/kserve
+	.venv/kserve/bin/python -m pip install -qq --disable-pip-version-check kserve==0.21.0 onnxruntime==1.32.0
 	@touch $@

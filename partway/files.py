@@ -116,12 +116,12 @@ def new_file(path: Path, overwrite: bool, flag: str) -> Generator[Path]:
         with refusals(given):
             target = Path(os.path.realpath(path))
             clear_stale(target)
-            _check_file(target, overwrite, given)
+            check_file(target, overwrite, given)
             partial = held.enter_context(_partial(target, Path.touch))
         with full_disk_refused(given):
             yield partial
         with _uninterrupted(), refusals(given):
-            _check_file(target, overwrite, given)
+            check_file(target, overwrite, given)
             partial.replace(target)
             written.append(path)
 
@@ -288,7 +288,7 @@ def _check_folder(target: Path, overwrite: bool, given: str, kind: str) -> None:
         raise InputError(f"{given}: holds {shown(foreign[0])}, which Partway did not write; choose another folder")
 
 
-def _check_file(target: Path, overwrite: bool, given: str) -> None:
+def check_file(target: Path, overwrite: bool, given: str) -> None:
     """Raise InputError unless a file may be made or replaced there."""
     mode = _mode(target)
     if mode is None:

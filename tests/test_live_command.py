@@ -28,6 +28,28 @@ def test_a_missing_extra_is_said_in_one_line(
     assert "pip install 'partway[live]'" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "module", "package"),
+    [
+        (["serve", "--metrics", "0"], "prometheus_client", "prometheus-client"),
+        (["live", "--page"], "starlette", "starlette"),
+        (["view", "."], "uvicorn", "uvicorn"),
+    ],
+)
+def test_what_only_a_flag_needs_is_said_when_it_is_given(
+    command: list[str],
+    module: str,
+    package: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"partway: {package} not installed")
+
+
 def test_preflight_says_what_is_there(capsys: pytest.CaptureFixture[str]):
     main(["preflight"])  # a loaded machine may not keep the time
     said = capsys.readouterr().out
@@ -59,8 +81,9 @@ def test_processes_around_a_real_network_cost_what_the_simulation_costs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "run.json"
-    assert main(["live", "--blocks", "40", "--json", str(out)]) == 0
+    assert main(["live", "--blocks", "40", "--json", str(out), "--page"]) == 0
     said = capsys.readouterr().out
+    assert said.startswith("page at http://127.0.0.1:")
     assert "gap to the lower bound" in said
     document = json.loads(out.read_text())
     tasks = [task for device in document["devices"] for task in tasks_of(device)]
@@ -92,3 +115,20 @@ def test_a_second_run_begins_with_what_the_first_has_learned(tmp_path: Path):
         assert all(before[name].shape == after[name].shape for name in before)
         assert any((before[name] != after[name]).any() for name in before if name != "header")
     assert main(["serve", "--bind", "127.0.0.1:0", "--load", str(files["devices"][0])]) == 2
+
+
+@pytest.mark.slow
+def test_a_whole_live_run_begins_with_what_another_has_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`live --save` leaves a file for each process, with which `live --load`, and its simulation, begin."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["live", "--blocks", "12", "--save", str(first), "--events", str(tmp_path / "events")]) == 0
+    assert {path.name for path in first.glob("*.npz")} == {"server.npz", *(f"device-{k}.npz" for k in range(4))}
+    assert len(list((tmp_path / "events").glob("*.jsonl"))) == 5
+    assert main(["live", "--blocks", "12", "--load", str(first), "--save", str(second)]) == 0
+    costs = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("cost per block")]
+    for line in costs:
+        assert float(line[-1]) == pytest.approx(float(line[-2]), rel=0.05)
+    for name in ("server", "device-2"):
+        before, after = (np.load(folder / f"{name}.npz") for folder in (first, second))
+        assert any((before[key] != after[key]).any() for key in before if key != "header")
+    assert main(["live", "--blocks", "12", "--load", str(tmp_path / "events")]) == 2

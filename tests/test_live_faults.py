@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from partway.live.agent import ALONE_AFTER, Agent, AgentLog
-from partway.live.clock import now, run_on_fake_clock, sleep_until
+from partway.live.clock import FakeTimeLoop, now, run_on_fake_clock, sleep_until
 from partway.live.memory import MemoryLink
 from partway.live.messages import (
     BlockRecord,
@@ -495,3 +496,46 @@ def test_a_block_that_has_not_begun_is_refused():
         return caught.value.code
 
     assert run_on_fake_clock(main()) == "INVALID_ARGUMENT"
+
+
+SUSPENDED_S = 8.3
+"""How long a machine sleeps; its clock has jumped when it wakes."""
+
+
+def test_a_machine_that_sleeps_goes_on_where_the_clock_is():
+    """Server and devices sleep through 16 blocks: they catch up, no task is lost, and devices send again."""
+
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, FakeTimeLoop)
+        loop.present += SUSPENDED_S
+
+    site, logs = run(disturb)
+    check_every_task_ends_once(site, logs)
+    assert len(site.service.ledger.turns) == BLOCKS
+    for log in logs:
+        assert log.late_s.max() == pytest.approx(SUSPENDED_S, abs=BLOCK_S)
+        assert log.late_s[-1] < 0.01
+        assert max(log.alone, default=0) * BLOCK_S < CUT_S + SUSPENDED_S + (ALONE_AFTER + 3) * BLOCK_S
+        after = [task for task in log.tasks if task.begun > CUT_S + SUSPENDED_S + 12 * BLOCK_S]
+        assert any(task.outcome == ANSWERED for task in after)
+
+
+def test_the_time_of_day_may_jump(monkeypatch: pytest.MonkeyPatch):
+    """Nobody reads it: a run in which it leaps back and forth is the same run."""
+
+    async def nothing(site: Site) -> None:
+        del site
+
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        monkeypatch.setattr(time, "time", lambda: -1e6)
+        await sleep_until(RESTORED_S)
+        monkeypatch.setattr(time, "time", lambda: 1e12)
+
+    (_, calm), (_, wild) = run(nothing), run(disturb)
+    monkeypatch.undo()
+    for one, other in zip(calm, wild, strict=True):
+        assert repr(one.tasks) == repr(other.tasks)
+        assert repr(one.records) == repr(other.records)

@@ -277,6 +277,42 @@ def test_a_server_that_is_not_there_is_named():
         asyncio.run(endpoints.join("127.0.0.1:1", None, RegisterRequest(), patience_s=0.3))
 
 
+def test_models_are_described_in_the_words_of_the_protocol(network: tuple[Path, Halves, LivePlan]):
+    """What ModelMetadata says of a model, ModelInfer takes; another name is not found."""
+    from partway.live.proto import open_inference_pb2 as inference
+
+    _, halves, plan = network
+
+    async def main() -> tuple[Any, list[bool], Refused]:
+        async with listening(plan, halves) as (_, port):
+            link = GrpcLink(f"127.0.0.1:{port}")
+
+            async def ask(method: str, request: Any) -> bytes:
+                call = link._channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+                return await link._called(call, request.SerializeToString(), 5.0)
+
+            described = await ask("ModelMetadata", inference.ModelMetadataRequest(name="cut-3"))
+            ready = [
+                inference.ModelReadyResponse.FromString(
+                    await ask("ModelReady", inference.ModelReadyRequest(name=name))
+                ).ready
+                for name in ("cut-3", "cut-99")
+            ]
+            with pytest.raises(Refused) as caught:
+                await ask("ModelMetadata", inference.ModelMetadataRequest(name="cut-99"))
+            await link.close()
+            return inference.ModelMetadataResponse.FromString(described), ready, caught.value
+
+    described, ready, why = asyncio.run(main())
+    assert (ready, why.code) == ([True, False], "NOT_FOUND")
+    kinds = {"FP16": np.float16, "FP32": np.float32, "UINT8": np.uint8}
+    sent = {one.name: np.zeros(list(one.shape), kinds[one.datatype]) for one in described.inputs}
+    assert sent
+    assert halves.refusal("cut-3", sent) is None
+    outputs = {name: (value.dtype, value.shape) for name, value in halves.back_now("cut-3", sent).items()}
+    assert {one.name: (kinds[one.datatype], tuple(one.shape)) for one in described.outputs} == outputs
+
+
 def test_the_paths_are_those_of_the_proto_files():
     from partway.live.proto import control_pb2, open_inference_pb2
 

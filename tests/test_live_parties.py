@@ -20,7 +20,7 @@ from partway.live.accounts import metrics, stages
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock
 from partway.live.device import DeviceParty
-from partway.live.memories import origin_of, run_of, save_devices, save_server
+from partway.live.memories import of_fleet, origin_of, run_of, save_devices, save_server
 from partway.live.memory import MemoryLink
 from partway.live.messages import RegisterRequest
 from partway.live.plan import LivePlan, make_plan
@@ -30,7 +30,7 @@ from partway.live.tasks import ANSWERED, LOCAL
 from partway.measurement.checkpoint import read
 from partway.measurement.latency import DELAYS, finish_times, latency
 from partway.scenario.loading import load
-from partway.simulation.rollout import Run, rollout
+from partway.simulation.rollout import Run, init_runs, rollout
 
 BLOCKS, SEED = 200, 3
 DELAY_S = 0.003
@@ -269,6 +269,41 @@ def test_parties_begin_with_what_a_live_run_has_learned(scheme: str, tmp_path: P
         run_on_fake_clock(joined(3, "server.npz"))
     with pytest.raises(InputError, match="holds device 0, 1, and this is the server"):
         Service(plan, trained=read(tmp_path / "0.npz"))
+
+
+@pytest.mark.parametrize("scheme", ["priced", pytest.param("parametric", marks=pytest.mark.slow)])
+def test_a_run_that_begins_with_memories_costs_what_its_simulation_costs(scheme: str, tmp_path: Path):
+    """Live and simulated, from the files of a live run: the same costs, and other ones than from nothing."""
+    plan, service, logs = live(scheme, blocks=40)
+    origin = origin_of(scheme, SEED, 40, "float64", 4)
+    save_server(tmp_path / "server.npz", origin, service.party.state)
+    save_devices(tmp_path / "devices.npz", origin, {log.device: log.party.learned for log in logs})
+    of_server, of_devices = read(tmp_path / "server.npz"), read(tmp_path / "devices.npz")
+
+    async def again() -> Service:
+        service = Service(plan, trained=of_server)
+        agents = [
+            Agent(MemoryLink(service, DELAY_S), request=RegisterRequest(number), trained=of_devices)
+            for number in range(plan.devices)
+        ]
+        running = asyncio.create_task(service.run())
+        await asyncio.gather(*(agent.run() for agent in agents))
+        await running
+        return service
+
+    pair, carry = init_runs(plan.world, plan.pair, plan.stream, [SEED], "float64")
+    device, states, server = of_fleet(
+        of_server, lambda number: of_devices, lambda file: 0, pair.device, carry.device_state, carry.server_state
+    )
+    begun = replace(carry, device_state=states, server_state=server)
+    run = rollout(
+        plan.world, replace(pair, device=device), plan.stream, [SEED], 40, carry=begun, precision="float64"
+    ).metrics
+    second = run_on_fake_clock(again())
+    cost = metrics(second.ledger, plan, second.party.changes, None).cost()
+    np.testing.assert_allclose(cost, run.cost(), rtol=1e-12)
+    first = metrics(service.ledger, plan, service.party.changes, None).cost()
+    assert np.abs(np.asarray(cost) - np.asarray(first)).max() > 1e-6
 
 
 def test_a_simulation_does_not_continue_from_a_part_of_a_live_run(tmp_path: Path):

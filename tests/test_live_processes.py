@@ -6,7 +6,11 @@ each test prints its figures, which docs/live.md has.
 
 import asyncio
 import contextlib
+import json
+import os
 import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_site import BLOCK_S
+from live_site import BLOCK_S, devices_of, ended, outcomes
 
 from partway.live.agent import ALONE_AFTER, MAX_PAUSE_BLOCKS, Agent, AgentLog
 from partway.live.clock import now, sleep_until
+from partway.live.documents import tasks_of
 from partway.live.grpc_client import GrpcLink
 from partway.live.halves import Halves
 from partway.live.messages import Refused, RegisterRequest
@@ -109,10 +114,11 @@ def played(
     disturb: Callable[[Scene], Awaitable[None]],
     here: int = 4,
     start: Callable[[Fleet], None] = lambda fleet: None,
+    finish: Callable[[Fleet], Any] = lambda fleet: None,
 ) -> tuple[Scene, list[AgentLog], dict[str, Any] | None]:
     """A run with `here` devices in this process, of which the last one has a cable that can break.
 
-    start  starts those that are processes of their own
+    start, finish  start those that are processes of their own, and wait for what they leave (`Scene.seen["finished"]`)
     """
     halves = Halves(write_small_network(folder), "fp16")
 
@@ -140,6 +146,7 @@ def played(
         if alive:
             fleet.wait(lambda: server.poll() is not None, 60.0, "the end of the run")
         served = fleet.document("server") if alive else None
+        scene.seen["finished"] = finish(fleet)
     for log in logs:
         check_tasks(log)
     return scene, logs, served
@@ -263,3 +270,67 @@ def test_a_device_that_is_killed(tmp_path: Path):
     assert (LEASE_BLOCKS - 3) * BLOCK_S < free_s < (LEASE_BLOCKS + 4 + SLACK) * BLOCK_S
     assert served is not None
     assert len(served["metrics"]["device_queue"]) == BLOCKS
+
+
+def test_a_device_whose_clock_jumps(tmp_path: Path):
+    """A device is frozen for five seconds, as by a machine that sleeps; then it is behind by twenty blocks."""
+
+    async def disturb(scene: Scene) -> None:
+        victim = scene.fleet.processes["victim"]
+        scene.seen["broke"] = await scene.middle_of(BREAKS)
+        victim.send_signal(signal.SIGSTOP)
+        scene.seen["whole"] = await scene.middle_of(WHOLE)
+        victim.send_signal(signal.SIGCONT)
+
+    def start(fleet: Fleet) -> None:
+        fleet.start("victim", "join", fleet.target, "--device", "3")
+
+    def finish(fleet: Fleet) -> dict[str, Any]:
+        ended(fleet, "victim", within_s=60)
+        return fleet.document("victim")["devices"][0]
+
+    scene, logs, served = played(tmp_path, disturb, here=3, start=start, finish=finish)
+    victim = scene.seen["finished"]
+    counted = outcomes([victim])
+    back_s = (max(victim["alone"], default=WHOLE) + 1) * BLOCK_S - scene.seen["whole"]
+    print(
+        f"\nclock jumped: {counted[ANSWERED] + counted[FINISHED_HERE]} tasks sent, {counted[ANSWERED]} answered, "
+        f"{counted[FINISHED_HERE]} finished here; back after {back_s:.1f} s"
+    )
+    check_server(logs, served)
+    assert [log.alone for log in logs] == [[], [], []]
+    assert back_s < (MAX_PAUSE_BLOCKS + 4 + SLACK) * BLOCK_S
+    assert max(victim["late_s"]) > (WHOLE - BREAKS - 1) * BLOCK_S
+    assert np.median(victim["late_s"][-10:]) < 0.2
+    later = [task for task in tasks_of(victim) if task.begun > scene.seen["whole"] + back_s]
+    assert any(task.outcome == ANSWERED for task in later)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/proc/mounts").exists(), reason="only root can make a small disk")
+def test_a_disk_that_is_full(tmp_path: Path):
+    """Events of the server, and what it leaves at the end, are on a disk of 32 KiB: the run goes on, and it says so."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)], check=True)
+    try:
+        saved = ["--events", str(disk / "events.jsonl"), "--save", str(disk / "learned.npz")]
+        with serving(tmp_path, "--blocks", "60", *saved) as fleet:
+            fleet.start("devices", "join", fleet.target, "--device", "0", "--count", "4")
+            server, devices = fleet.processes.pop("server"), fleet.processes["devices"]
+            end = time.monotonic() + 120
+            while (server.poll() is None or devices.poll() is None) and time.monotonic() < end:
+                time.sleep(0.1)
+            assert (server.returncode, devices.returncode) == (2, 0)
+            said = (tmp_path / "server.err").read_text()
+            counted = outcomes(devices_of(fleet, "devices"))
+        assert not (disk / "learned.npz").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    print(f"\nfull disk: {counted[ANSWERED]} tasks answered, {counted[FINISHED_HERE]} finished here")
+    assert "the last events could not be written (No space left on device)" in said
+    assert "--save" in said.strip().splitlines()[-1]
+    table = (tmp_path / "server.out").read_text()
+    assert "cost per block" in table  # printed before it is written
+    assert (counted[ANSWERED] > 10, counted[FINISHED_HERE]) == (True, 0)
+    document = json.loads((tmp_path / "server.json").read_text())
+    assert document["tasks"]["answered"] == document["tasks"]["received"] == counted[ANSWERED]

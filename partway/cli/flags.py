@@ -22,6 +22,14 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be a whole number, got {shown(text)}") from None
 
 
+def address(text: str) -> tuple[str, int]:
+    """`[HOST:]PORT` -> (HOST, PORT), on this machine where there is no HOST; for `type=` of a flag."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or text.startswith(":"):
+        raise argparse.ArgumentTypeError(f"must be PORT or HOST:PORT, such as 9090, got {shown(text)}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def tensor_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """`NAME=1x3x224x224` -> (NAME, (1, 3, 224, 224)), for `type=` of a flag."""
     name, _, sizes = text.rpartition("=")

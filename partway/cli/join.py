@@ -4,13 +4,19 @@ import argparse
 import asyncio
 import json
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from partway.arguments import whole_number as whole
-from partway.cli import flags, serve
+from partway.cli import flags, serve, telemetry
 from partway.cli.flags import whole_number
+
+if TYPE_CHECKING:
+    from partway.cli.output import Destination, Destinations
+    from partway.live.agent import AgentLog
+    from partway.live.events import Listener
 
 DESCRIPTION = (
     "Join the server of a live run as a device: run the front half of the network on an emulated CPU, send the rest by "
@@ -45,7 +51,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="the device's own certificate chain, PEM")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="the secret that the server asks for")
-    flags.add_output(parser, out=None, overwrite="replace an existing JSON file")
+    telemetry.add_flags(parser)
+    flags.add_output(parser, out=None, overwrite="replace existing files")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -55,48 +62,62 @@ def run(options: argparse.Namespace) -> None:
     extra.require()
     from partway.cli import output
     from partway.cli.main import cache_compiled_programs
-    from partway.live import documents, endpoints, memories
+
+    whole("--count", options.count, 1, MAX_COUNT)
+    cache_compiled_programs(own_process=True)
+    with (
+        output.destinations(options) as places,
+        output.checkpoint_file(options) as learned,
+        telemetry.listeners(options, "device") as listen,
+        tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
+    ):
+        logs = _joined(options, Path(folder), listen)
+        _write(options, places, learned, logs)
+
+
+def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "list[AgentLog]":
+    """Run the devices until their run ends; files are written to `folder`."""
+    from partway.live import endpoints
     from partway.live.credentials import Files
     from partway.live.halves import Halves
     from partway.live.messages import RegisterRequest
     from partway.live.network import write_small_network
     from partway.measurement import checkpoint
 
-    whole("--count", options.count, 1, MAX_COUNT)
-    cache_compiled_programs(own_process=True)
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
-    with (
-        output.destinations(options) as places,
-        output.checkpoint_file(options) as learned,
-        tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
-    ):
-        model = write_small_network(Path(folder)) if options.model is None else options.model
-        halves = Halves(model, "fp16", seed=options.device or 0)
-        logs = asyncio.run(
-            endpoints.join(
-                options.target,
-                halves,
-                RegisterRequest(options.device, model_sha256=halves.sha256),
-                count=options.count,
-                token=files.secret(),
-                credentials=files.for_device(),
-                named=options.scheme,
-                trained=checkpoint.read(options.load) if options.load else None,
-            )
-        )
-        document = documents.of_devices(logs)
+    model = write_small_network(folder) if options.model is None else options.model
+    halves = Halves(model, "fp16", seed=options.device or 0)
+    running = endpoints.join(
+        options.target,
+        halves,
+        RegisterRequest(options.device, model_sha256=halves.sha256),
+        count=options.count,
+        token=files.secret(),
+        credentials=files.for_device(),
+        named=options.scheme,
+        trained=checkpoint.read(options.load) if options.load else None,
+        listen=listen,
+    )
+    return asyncio.run(running)
 
-        def show(console: Any) -> None:
-            from partway.live.report import joined_table
 
-            console.print(joined_table(document))
+def _write(
+    options: argparse.Namespace, places: "Destinations", learned: "Destination | None", logs: "Sequence[AgentLog]"
+) -> None:
+    """Print where the tasks spent their time; write that, and what the devices have learned."""
+    from partway.cli import output
+    from partway.live import documents, memories
+    from partway.live.report import joined_table
 
-        def save(path: Path) -> None:
-            reply, policy = logs[0].reply, logs[0].reply.policy
-            blocks, fleet = max(len(log.records) for log in logs), int(reply.constants.numbers["fleet_size"])
-            origin = memories.origin_of(policy.scheme, policy.seed, max(blocks, 1), policy.precision, fleet)
-            memories.save_devices(path, origin, {log.device: log.party.learned for log in logs})
+    document = documents.of_devices(logs)
 
-        text = json.dumps(document) + "\n"
-        saving = [partial(learned.fill, save)] if learned else []
-        output.finish(options, lambda: text, show, [*saving, *places.steps(lambda: text, lambda _: None)])
+    def save(path: Path) -> None:
+        reply, policy = logs[0].reply, logs[0].reply.policy
+        blocks, fleet = max(len(log.records) for log in logs), int(reply.constants.numbers["fleet_size"])
+        origin = memories.origin_of(policy.scheme, policy.seed, max(blocks, 1), policy.precision, fleet)
+        memories.save_devices(path, origin, {log.device: log.party.learned for log in logs})
+
+    text = json.dumps(document) + "\n"
+    saving = [partial(learned.fill, save)] if learned else []
+    steps = [*saving, *places.steps(lambda: text, lambda _: None)]
+    output.finish(options, lambda: text, lambda console: console.print(joined_table(document)), steps)

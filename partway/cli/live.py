@@ -1,17 +1,26 @@
 """`partway live`: a server and its devices as processes on this machine, around a real network."""
 
 import argparse
+import contextlib
 import json
 import tempfile
+import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partway.cli import serve
+from partway.cli.flags import address
+from partway.cli.stdout import results
 from partway.cli.terminal import terminal, working
+from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
+    from partway.cli.output import Destinations
+    from partway.controllers.base import ControllerPair
     from partway.live.plan import LivePlan
     from partway.live.report import Figures
+    from partway.simulation.step import Carry
 
 DESCRIPTION = (
     "Run a server and its devices as processes on this machine, with a real network whose halves they compute, and "
@@ -19,14 +28,39 @@ DESCRIPTION = (
 )
 EXAMPLES = {
     "Four devices and a small network": "partway live",
+    "With a page in the browser": "partway live --page",
     "Your own network": "partway live --model net.onnx",
     "Another scheme, for longer": "partway live --scheme neurosurgeon --blocks 600",
 }
+
+LAST_LOOK_S = 2.0
+"""How long the page stays after the run: a browser asks at least once a second."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway live`."""
     serve.add_run(parser)
+    group = parser.add_argument_group("telemetry")
+    group.add_argument(
+        "--page",
+        type=address,
+        nargs="?",
+        const=("127.0.0.1", 0),
+        metavar="[HOST:]PORT",
+        help="show the run as a page for a browser on this machine (default: a free port)",
+    )
+    group.add_argument(
+        "--events",
+        type=Path,
+        metavar="DIR",
+        help="write what happens to a file for each process in this folder, which 'partway view DIR' opens",
+    )
+    parser.add_argument(
+        "--load", type=Path, metavar="FILE|DIR", help="begin with what `partway run --save FILE`, or this, has learned"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR", help="save what server and devices learn to files in this new folder"
+    )
     serve.add_json(parser)
 
 
@@ -37,48 +71,128 @@ def run(options: argparse.Namespace) -> None:
     extra.require()
     from partway.cli import output
     from partway.live import endpoints
+
+    endpoints.use_precision(options.precision)
+    with (
+        output.destinations(options) as places,
+        _learned_folder(options) as learned,
+        tempfile.TemporaryDirectory(prefix="partway-live-") as name,
+    ):
+        folder = Path(name)
+        events = _events_folder(options, folder)
+        with _page(options, events):
+            with working("simulating", terminal(errors=True)):
+                plan, _ = serve.prepared(options, folder)
+                simulated = _simulated(plan, options.load)
+            with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
+                server, devices = _run(options, plan, folder, events, learned)
+        _write(options, places, simulated, server, devices)
+
+
+@contextlib.contextmanager
+def _learned_folder(options: argparse.Namespace) -> Generator[Path | None]:
+    """The folder of --save, complete or absent; None without one."""
+    if options.save is None:
+        yield None
+        return
+    from partway import files
+
+    with files.new_folder(options.save, options.overwrite, options.command) as folder:
+        yield folder
+
+
+def _file_of(load: Path, name: str) -> Path:
+    """The file with which a process begins: its own in a folder, or one of a simulation, which holds all parties."""
+    return load / f"{name}.npz" if load.is_dir() else load
+
+
+def _events_folder(options: argparse.Namespace, folder: Path) -> Path | None:
+    """Where the processes write their events; None where nobody reads them."""
+    if options.events is None:
+        made = folder / "events" if options.page is not None else None
+        if made:
+            made.mkdir()
+        return made
+    from partway import files
+
+    given = f"--events {shown(str(options.events), 100)}"
+    with files.refusals(given):
+        options.events.mkdir(parents=True, exist_ok=True)
+        old = [*options.events.glob("*.jsonl")]
+        if old and not options.overwrite:
+            raise InputError(f"{given}: holds events already; add --overwrite or choose another name")
+        for path in old:
+            path.unlink()
+    return options.events
+
+
+@contextlib.contextmanager
+def _page(options: argparse.Namespace, events: Path | None) -> Generator[None]:
+    """The page of --page, until a browser has had time to fetch the end of the run."""
+    if options.page is None or events is None:
+        yield
+        return
+    from partway.live import extra
+
+    extra.require_for("the page")
+    from partway.dashboard import app
+    from partway.dashboard.live import LiveRun
+
+    with app.serving(LiveRun(events), options.page) as url:
+        print(f"page at {url}", file=results(), flush=True)
+        yield
+        time.sleep(LAST_LOOK_S)
+
+
+def _write(
+    options: argparse.Namespace,
+    places: "Destinations",
+    simulated: "Figures",
+    server: dict[str, Any],
+    devices: list[dict[str, Any]],
+) -> None:
+    """Print what was measured beside what was simulated, and write it."""
+    from partway.cli import output
     from partway.live.accounts import stages
     from partway.live.documents import SCHEMA_VERSION, series_of, tasks_of
     from partway.live.report import figures, live_table, served_horizon, with_stages
 
-    endpoints.use_precision(options.precision)
-    with output.destinations(options) as places, tempfile.TemporaryDirectory(prefix="partway-live-") as name:
-        folder = Path(name)
-        with working("simulating", terminal(errors=True)):
-            plan, _ = serve.prepared(options, folder)
-            simulated = _simulated(plan)
-        with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
-            server, devices = _run(options, plan, folder)
-        tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
-        measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
-        table = live_table(measured, simulated, server, devices)
-        document = {"schema_version": SCHEMA_VERSION, "server": server, "devices": devices}
-        text = json.dumps(document) + "\n"
-        output.finish(options, lambda: text, lambda console: console.print(table), places.steps(lambda: text, _nothing))
+    tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
+    measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
+    table = live_table(measured, simulated, server, devices)
+    text = json.dumps({"schema_version": SCHEMA_VERSION, "server": server, "devices": devices}) + "\n"
+    output.finish(options, lambda: text, lambda console: console.print(table), places.steps(lambda: text, _nothing))
 
 
 def _nothing(folder: Path) -> None:
     """There is no folder of results."""
 
 
-def _run(options: argparse.Namespace, plan: "LivePlan", folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _run(
+    options: argparse.Namespace, plan: "LivePlan", folder: Path, events: Path | None, learned: Path | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The documents that the server and the devices leave."""
     from partway.live import processes
+
+    def own(name: str) -> list[str]:
+        flags = [] if events is None else ["--events", str(events / f"{name}.jsonl")]
+        flags += [] if learned is None else ["--save", str(learned / f"{name}.npz")]
+        return flags if options.load is None else [*flags, "--load", str(_file_of(options.load, name))]
 
     scenario = folder / "scenario.toml"
     scenario.write_text(plan.scenario.to_toml(), "utf-8")
     model = ["--model", str(folder / "small.onnx" if options.model is None else options.model)]
     asked = ["--scheme", plan.scheme, "--blocks", str(plan.blocks), "--seed", str(plan.seed)]
     asked += ["--precision", plan.precision, "--scenario", str(scenario)]
-    with processes.loopback(folder, [*asked, *model], model, plan.devices) as fleet:
+    with processes.loopback(folder, [*asked, *model], model, plan.devices, own) as fleet:
         within_s = processes.START_S + plan.blocks * plan.block_s * 1.2
         fleet.wait(lambda: all(processes.finished(fleet).values()), within_s, "the run")
         left = [fleet.document(name) for name in fleet.processes if name != "server"]
         return fleet.document("server"), [device for document in left for device in document["devices"]]
 
 
-def _simulated(plan: "LivePlan") -> "Figures":
-    """The figures of the simulation of the same scenario, scheme, seed and tasks."""
+def _simulated(plan: "LivePlan", load: Path | None) -> "Figures":
+    """The figures of the simulation of the same scenario, scheme, seed and tasks, begun with the same memories."""
     from dataclasses import fields, replace
 
     import numpy as np
@@ -91,13 +205,15 @@ def _simulated(plan: "LivePlan") -> "Figures":
     bound = bound_of(plan.world)
     value, certificate, why = (None, None, bound) if isinstance(bound, str) else (bound.value, bound.certificate, "")
     horizon = horizon_of(plan.scenario, plan.blocks, value, why)
+    pair, carry = (plan.pair, None) if load is None else _trained(plan, load)
     run = rollout(
         plan.world,
-        plan.pair,
+        pair,
         plan.stream,
         [plan.seed],
         plan.blocks,
         certificates=certificate,
+        carry=carry,
         precision=plan.precision,
         traces=True,
     )
@@ -111,3 +227,29 @@ def _simulated(plan: "LivePlan") -> "Figures":
         p95=float(late.p95[0]),
         delays=dict(zip(DELAYS, late.delays[0].tolist(), strict=True)),
     )
+
+
+def _trained(plan: "LivePlan", load: Path) -> "tuple[ControllerPair, Carry]":
+    """The controllers and memories with which the processes begin, for a simulation. Raises InputError."""
+    from dataclasses import replace
+
+    from partway.live import memories
+    from partway.measurement import checkpoint
+    from partway.simulation.rollout import init_runs
+
+    files = {name: checkpoint.read(_file_of(load, name)) for name in ("server", *map(_device, range(plan.devices)))}
+    pair, carry = init_runs(plan.world, plan.pair, plan.stream, [plan.seed], plan.precision)
+    device, states, server = memories.of_fleet(
+        files["server"],
+        lambda number: files[_device(number)],
+        lambda file: memories.run_of(file, plan.scheme, plan.devices, plan.seed),
+        pair.device,
+        carry.device_state,
+        carry.server_state,
+    )
+    return replace(pair, device=device), replace(carry, device_state=states, server_state=server)
+
+
+def _device(number: int) -> str:
+    """The name of a device's process."""
+    return f"device-{number}"

@@ -6,17 +6,22 @@ import json
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from partway.cli import flags
+from partway.cli import flags, telemetry
 from partway.cli.flags import whole_number
 from partway.cli.stdout import results
 from partway.cli.terminal import terminal, working
 from partway.errors import InputError
 
 if TYPE_CHECKING:
+    from partway.bound.certificate import Certificate
+    from partway.cli.output import Destination, Destinations
+    from partway.live.events import Listener
     from partway.live.halves import Halves
     from partway.live.plan import LivePlan
+    from partway.live.service import Service
+    from partway.measurement.metrics import BlockMetrics
 
 DEFAULT_SCHEME = "priced"
 DESCRIPTION = (
@@ -44,6 +49,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--wait", type=float, default=120.0, metavar="S", help="how long to wait for all devices (default: 120)"
     )
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        metavar="grpc://HOST:PORT",
+        help="have another server of the Open Inference Protocol compute the back halves (default: onnxruntime here)",
+    )
+    group.add_argument(
+        "--write-models",
+        type=Path,
+        metavar="DIR",
+        help="write the back halves for it to this folder, and end",
+    )
+    telemetry.add_flags(parser)
     add_json(parser)
 
 
@@ -80,7 +98,7 @@ def add_learned(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json and --overwrite."""
-    flags.add_output(parser, out=None, overwrite="replace an existing JSON file")
+    flags.add_output(parser, out=None, overwrite="replace existing files")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -90,68 +108,137 @@ def run(options: argparse.Namespace) -> None:
     extra.require()
     from partway.cli import output
     from partway.experiments.preparation import bound_of
-    from partway.live import documents, endpoints, memories
-    from partway.live.credentials import Files
-    from partway.live.messages import Refused
-    from partway.measurement import checkpoint
+    from partway.live import endpoints
 
-    files = Files(options.tls_cert, options.tls_key, options.tls_client_ca, options.token_file)
-    credentials, token = files.for_server(), files.secret()
-    endpoints.check_address(
-        options.bind, credentials is not None and (token != "" or options.tls_client_ca is not None)
-    )
+    if options.write_models is not None:
+        _write_models(options)
+        return
+    access = _access(options)
     endpoints.use_precision(options.precision)
     with (
         output.destinations(options) as places,
         output.checkpoint_file(options) as learned,
+        telemetry.listeners(options, "server") as listen,
         tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
     ):
         with working("preparing the network and the bound", terminal(errors=True)) as say:
             plan, halves = prepared(options, Path(folder))
-            bound = bound_of(plan.world, say)
-        certificate = None if isinstance(bound, str) else bound.certificate
+            found = bound_of(plan.world, say)
+        bound = _Bound(None, found, None) if isinstance(found, str) else _Bound(found.value, "", found.certificate)
+        service, measured = _served(options, access, plan, halves, bound, listen)
+        _write(options, places, learned, bound, service, measured)
 
-        def listening(port: int) -> None:
-            host = options.bind.rpartition(":")[0]
-            print(f"listening at {host}:{port} for {plan.devices} devices", file=results(), flush=True)
 
-        def begun(devices: int) -> None:
-            print(f"the run begins with {devices} devices", file=results(), flush=True)
+def _write_models(options: argparse.Namespace) -> None:
+    """Write the back halves as a model repository."""
+    from partway import files
 
-        try:
-            service, measured = asyncio.run(
-                endpoints.serve(
-                    plan,
-                    halves,
-                    options.bind,
-                    token=token,
-                    credentials=credentials,
-                    certificate=certificate,
-                    trained=checkpoint.read(options.load) if options.load else None,
-                    wait_s=options.wait,
-                    on_listening=listening,
-                    on_begin=begun,
-                )
-            )
-        except Refused as why:
-            raise InputError(str(why)) from None
-        except OSError as error:
-            raise InputError(f"--bind {options.bind}: {error}") from None
-        value, reason = (None, bound) if isinstance(bound, str) else (bound.value, "")
-        document = documents.of_server(plan, service.ledger, measured, value, reason)
+    with (
+        files.new_folder(options.write_models, options.overwrite, options.command) as repository,
+        tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
+    ):
+        _, halves = prepared(options, Path(folder))
+        names = halves.write_models(repository)
+    print(f"{', '.join(names)} are in {options.write_models}", file=results(), flush=True)
 
-        def show(console: Any) -> None:
-            from partway.live.report import served_table
 
-            console.print(served_table(document))
+class _Access(NamedTuple):
+    """Who may connect."""
 
-        def save(path: Path) -> None:
-            run = (plan.scheme, plan.seed, plan.blocks, plan.precision, plan.devices, plan.scenario.to_toml())
-            memories.save_server(path, memories.origin_of(*run), service.party.state)
+    credentials: Any
+    token: str
 
-        text = json.dumps(document) + "\n"
-        saving = [partial(learned.fill, save)] if learned else []
-        output.finish(options, lambda: text, show, [*saving, *places.steps(lambda: text, lambda _: None)])
+
+class _Bound(NamedTuple):
+    """The lower bound on the scenario's objective, or why there is none."""
+
+    value: float | None
+    reason: str
+    certificate: "Certificate | None"
+
+
+def _access(options: argparse.Namespace) -> _Access:
+    """Who may connect. Raises InputError where others could without being asked who they are."""
+    from partway.live import endpoints
+    from partway.live.credentials import Files
+
+    files = Files(options.tls_cert, options.tls_key, options.tls_client_ca, options.token_file)
+    access = _Access(files.for_server(), files.secret())
+    asked = access.token != "" or options.tls_client_ca is not None
+    endpoints.check_address(options.bind, access.credentials is not None and asked)
+    return access
+
+
+def _served(
+    options: argparse.Namespace, access: _Access, plan: "LivePlan", halves: "Halves", bound: _Bound, listen: "Listener"
+) -> "tuple[Service, BlockMetrics]":
+    """Run the server until its run ends. Raises InputError where it cannot listen, or nobody joins."""
+    from partway.live import endpoints
+    from partway.live.messages import Refused
+    from partway.live.remote import Remote
+    from partway.live.watch import Watch
+    from partway.measurement import checkpoint
+
+    def listening(port: int) -> None:
+        host = options.bind.rpartition(":")[0]
+        print(f"listening at {host}:{port} for {plan.devices} devices", file=results(), flush=True)
+
+    def begun(devices: int) -> None:
+        print(f"the run begins with {devices} devices", file=results(), flush=True)
+
+    is_watched = options.metrics is not None or options.events is not None
+    remote = None if options.engine is None else Remote(halves, options.engine)
+    running = endpoints.serve(
+        plan,
+        remote or halves,
+        options.bind,
+        token=access.token,
+        credentials=access.credentials,
+        certificate=bound.certificate,
+        trained=checkpoint.read(options.load) if options.load else None,
+        wait_s=options.wait,
+        listen=Watch(plan, listen, *bound, halves.cuts) if is_watched else lambda event: None,
+        on_listening=listening,
+        on_begin=begun,
+    )
+
+    async def checked() -> "tuple[Service, BlockMetrics]":
+        if remote is not None:
+            await remote.check()
+        return await running
+
+    try:
+        return asyncio.run(checked())
+    except Refused as why:
+        raise InputError(str(why)) from None
+    except OSError as error:
+        raise InputError(f"--bind {options.bind}: {error}") from None
+
+
+def _write(
+    options: argparse.Namespace,
+    places: "Destinations",
+    learned: "Destination | None",
+    bound: _Bound,
+    service: "Service",
+    measured: "BlockMetrics",
+) -> None:
+    """Print what the run cost; write that, and what the server has learned."""
+    from partway.cli import output
+    from partway.live import documents, memories
+    from partway.live.report import served_table
+
+    plan = service.plan
+    document = documents.of_server(plan, service.ledger, measured, bound.value, bound.reason)
+
+    def save(path: Path) -> None:
+        run = (plan.scheme, plan.seed, plan.blocks, plan.precision, plan.devices, plan.scenario.to_toml())
+        memories.save_server(path, memories.origin_of(*run), service.party.state)
+
+    text = json.dumps(document) + "\n"
+    saving = [partial(learned.fill, save)] if learned else []
+    steps = [*saving, *places.steps(lambda: text, lambda _: None)]
+    output.finish(options, lambda: text, lambda console: console.print(served_table(document)), steps)
 
 
 def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halves]":

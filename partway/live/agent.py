@@ -16,6 +16,7 @@ import numpy as np
 from partway.live.clock import now, sleep_until
 from partway.live.device import DeviceParty
 from partway.live.engine import Engine, NoEngine
+from partway.live.events import BlockBegun, Listener, silent, task_ended
 from partway.live.memories import run_of
 from partway.live.messages import (
     BlockRecord,
@@ -110,6 +111,7 @@ class Agent:
         workload: MakeWorkload = synthetic,
         named: str | None = None,
         trained: Checkpoint | None = None,
+        listen: Listener = silent,
     ):
         """A device that will join through a link.
 
@@ -118,7 +120,9 @@ class Agent:
         workload  makes its tasks and channel from the server's reply
         named     a scheme from outside that may be used (`partway.live.plan.controller_of`)
         trained   what a simulation had learned, with which it begins
+        listen    is told what happens
         """
+        self._listen = listen
         self._link, self._engine = link, engine or NoEngine()
         self._request, self._make_workload = request or RegisterRequest(), workload
         self._named, self._trained = named, trained
@@ -156,7 +160,7 @@ class Agent:
         self.epoch = epoch
         timing = Timing(epoch, reply.constants.numbers["slot_s"], reply.constants.slots)
         within_s = reply.lease_blocks * timing.block_s
-        tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s))
+        tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s), self._ended)
         records, late, alone = dict[int, BlockRecord](), list[float](), list[int]()
         party.start_at(first, workload.gain(first))
         self._outbox.put_nowait(Report("", first, party.queue))
@@ -170,6 +174,7 @@ class Agent:
                 late.append(now() - timing.start(block))
                 is_alone = block - reply.broadcast_delay_blocks - max(self._heard, first - 1) > ALONE_AFTER
                 alone += [block] if is_alone else []
+                self._listen(BlockBegun(reply.device, block, late[-1], is_alone))
                 action = party.begin(is_alone)
                 tasks.start(block, round(float(action.started)), float(action.offload))
             ended = await tasks.drain()
@@ -178,6 +183,9 @@ class Agent:
         with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
             await self._link.leave(LeaveRequest(self._session))
         return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late))
+
+    def _ended(self, task: TaskLog) -> None:
+        self._listen(task_ended(task))
 
     def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
         """End a block, whose arrivals join the queue, and report on it."""

@@ -13,11 +13,12 @@ from partway.errors import InputError, shown
 from partway.live.accounts import metrics
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.engine import Engine
+from partway.live.events import Event, Listener, silent
 from partway.live.grpc_client import GrpcLink
 from partway.live.grpc_server import GrpcServer
 from partway.live.messages import MessageError, Refused, RegisterReply, RegisterRequest
 from partway.live.plan import LivePlan
-from partway.live.service import Service
+from partway.live.service import BlockEnded, Service
 from partway.live.workload import Workload
 from partway.measurement.checkpoint import Checkpoint
 from partway.measurement.metrics import BlockMetrics
@@ -62,6 +63,7 @@ async def serve(
     certificate: Certificate | None = None,
     trained: Checkpoint | None = None,
     wait_s: float = 60.0,
+    listen: Callable[[Event | BlockEnded], object] = lambda event: None,
     on_listening: Callable[[int], None] = lambda port: None,
     on_begin: Callable[[int], None] = lambda devices: None,
 ) -> tuple[Service, BlockMetrics]:
@@ -70,11 +72,12 @@ async def serve(
     Raises OSError where it cannot listen, Refused where nobody joins.
 
     trained       what a simulation had learned, with which the server begins
+    listen        is told what happens
     on_listening  called with the port, once devices can join
     on_begin      called when the run begins, with the number of devices
     """
     use_precision(plan.precision)
-    service = Service(plan, engine, trained)
+    service = Service(plan, engine, trained, listen)
     service.party.compile()
     server = GrpcServer(service, token, engine.max_bytes() if engine else 0)
     on_listening(await server.start(address, credentials))
@@ -96,11 +99,13 @@ async def join(
     credentials: grpc.ChannelCredentials | None = None,
     named: str | None = None,
     trained: Checkpoint | None = None,
+    listen: Listener = silent,
     patience_s: float = 30.0,
 ) -> list[AgentLog]:
     """Run devices until their run ends: `count` of them, each with a connection of its own.
 
     request  of the first one; where it names a number, the others have the next ones
+    listen   is told what happens to them
 
     Raises InputError where the server cannot be reached within `patience_s`, or refuses one.
     """
@@ -112,7 +117,9 @@ async def join(
     links = [GrpcLink(target, token, credentials) for _ in range(count)]
     first = request.device
     asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
-    agents = [Agent(link, engine, one, workload, named, trained) for link, one in zip(links, asked, strict=True)]
+    agents = [
+        Agent(link, engine, one, workload, named, trained, listen) for link, one in zip(links, asked, strict=True)
+    ]
     running = list[asyncio.Task[AgentLog]]()
     try:
         await _reach(links[0], patience_s)

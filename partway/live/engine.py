@@ -1,11 +1,13 @@
 """What computes a network: the front half of a cut at a device, the back half at the server."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 Tensors = Mapping[str, np.ndarray]
+Specs = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Data type and shape of tensors, by their names."""
 
 
 class Engine(Protocol):
@@ -28,6 +30,10 @@ class Engine(Protocol):
 
     def models(self) -> list[str]:
         """The back halves that there are."""
+        ...
+
+    def specs(self, model: str) -> tuple[Specs, Specs]:
+        """What a back half takes, as it travels, and what it gives."""
         ...
 
     def max_bytes(self) -> int:
@@ -55,6 +61,11 @@ class NoEngine:
     def models(self) -> list[str]:
         """None."""
         return []
+
+    def specs(self, model: str) -> tuple[Specs, Specs]:
+        """Nothing."""
+        del model
+        return {}, {}
 
     def max_bytes(self) -> int:
         """0."""

@@ -6,7 +6,12 @@ import os
 from partway.errors import InputError
 
 PACKAGES = {"grpc": "grpcio", "google.protobuf": "protobuf", "onnxruntime": "onnxruntime", "onnx": "onnx"}
-"""Packages of the extra `live`: module -> name in a registry."""
+"""Packages of the extra `live` without which there is no live run: module -> name in a registry."""
+PACKAGES_FOR = {
+    "--metrics": {"prometheus_client": "prometheus-client"},
+    "the page": {"starlette": "starlette", "uvicorn": "uvicorn"},
+}
+"""Those that only a part of it needs."""
 
 
 def missing() -> list[str]:
@@ -20,6 +25,13 @@ def require() -> None:
     absent = missing()
     if absent:
         raise InputError(f"{', '.join(absent)} not installed: live needs the extra of `pip install 'partway[live]'`")
+
+
+def require_for(what: str) -> None:
+    """Raise InputError where a package is missing that only a part needs, by its name in PACKAGES_FOR."""
+    absent = [name for module, name in PACKAGES_FOR[what].items() if not _found(module)]
+    if absent:
+        raise InputError(f"{', '.join(absent)} not installed: {what} needs the extra of `pip install 'partway[live]'`")
 
 
 def _found(module: str) -> bool:

@@ -68,6 +68,7 @@ class GrpcServer:
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
             "ServerLive": grpc.unary_unary_rpc_method_handler(self._live),
             "ServerReady": grpc.unary_unary_rpc_method_handler(self._ready),
+            "ModelMetadata": grpc.unary_unary_rpc_method_handler(self._model_metadata),
             "ModelReady": grpc.unary_unary_rpc_method_handler(self._model_ready),
         }
         for name, methods in ((CONTROL, control), (INFERENCE, infer)):
@@ -128,6 +129,13 @@ class GrpcServer:
         async def answer() -> bytes:
             name = parsed(inference.ModelReadyRequest, data).name
             return inference.ModelReadyResponse(ready=name in self._service.models()).SerializeToString()
+
+        return await self._answered(context, answer)
+
+    async def _model_metadata(self, data: bytes, context: Any) -> bytes:
+        async def answer() -> bytes:
+            name = parsed(inference.ModelMetadataRequest, data).name
+            return tensors.write_metadata(name, *self._service.specs(name))
 
         return await self._answered(context, answer)
 

@@ -9,18 +9,18 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from partway.dnn.cuts import table_rows
 from partway.dnn.profile import Profile
 from partway.errors import InputError, shorten, shown
-from partway.live.engine import Tensors
+from partway.live.engine import Specs, Tensors
 
 try:
     import onnx
 
+    from partway.dnn import triton, weights
     from partway.dnn.boundary import offered
     from partway.dnn.control_flow import reads
     from partway.dnn.graph import Network, load_network, profile_network
@@ -33,32 +33,37 @@ LEVELS = 255.0
 """Of an 8-bit image whose numbers are from 0 to 1."""
 SHORT = {"fp32": np.dtype("float32"), "fp16": np.dtype("float16")}
 """Data types in which real numbers travel."""
-Specs = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
-"""Data type and shape of tensors, by their names."""
 
 
 class Half:
     """One half of a cut: it computes `outputs`, of which it passes on those that it was given.
 
-    needs  the tensors that it reads or passes on
+    needs     the tensors that it reads or passes on
+    inputs    those that it reads
+    computed  those of its outputs that it computes
     """
 
     def __init__(self, network: Network, cutter: Cutter, given: Sequence[str], outputs: Sequence[str]):
-        self.outputs, self.needs = tuple(outputs), tuple(name for name in outputs if name in given)
-        self._session: Session | None = None
-        if computed := [name for name in outputs if name not in given]:
-            model = cutter.part(given, computed)
-            read = {name for node in model.graph.node for name in reads(node)}
-            inputs = [value for value in model.graph.input if value.name in read]
-            del model.graph.input[:]
-            model.graph.input.extend(inputs)
-            self._session = Session(model, network.path.parent)
-            self.needs = tuple(dict.fromkeys((*self._session.inputs, *self.needs)))
+        self.outputs, passed = tuple(outputs), tuple(name for name in outputs if name in given)
+        self.computed = tuple(name for name in outputs if name not in given)
+        self._session = Session(_part(cutter, given, self.computed), network.path.parent) if self.computed else None
+        self.inputs: tuple[str, ...] = self._session.inputs if self._session else ()
+        self.needs = tuple(dict.fromkeys((*self.inputs, *passed)))
 
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Its outputs."""
         known = {**tensors, **(self._session.run(dict(tensors)) if self._session else {})}
         return {name: known[name] for name in self.outputs}
+
+
+def _part(cutter: Cutter, given: Sequence[str], computed: Sequence[str]) -> "onnx.ModelProto":
+    """The part of the network that computes some tensors from others, with those inputs alone that it reads."""
+    model = cutter.part(given, computed)
+    read = {name for node in model.graph.node for name in reads(node)}
+    inputs = [value for value in model.graph.input if value.name in read]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return model
 
 
 class Halves:
@@ -113,8 +118,29 @@ class Halves:
 
     def back_now(self, model: str, tensors: Tensors) -> Tensors:
         """`back`, in this thread."""
-        half = self._backs[model]
-        return half.run({name: self._decoded(name, tensors[name]) for name in half.needs})
+        return self._backs[model].run(self.received(model, tensors))
+
+    def back_half(self, model: str) -> Half:
+        """The back half `model`."""
+        return self._backs[model]
+
+    def received(self, model: str, tensors: Tensors) -> dict[str, np.ndarray]:
+        """What a back half needs, in the data types of the network, of what was sent."""
+        return {name: self._decoded(name, tensors[name]) for name in self._backs[model].needs}
+
+    def write_models(self, repository: Path) -> list[str]:
+        """Write the back halves as a model repository (`partway.dnn.triton`) for `partway.live.remote`; their names."""
+        cuts = {_model(cut): cut for cut in self._rows}
+        names = [name for name, half in self._backs.items() if half.computed]
+        for name in names:
+            model = _part(self._cutter, self._sent(cuts[name]), self._backs[name].computed)
+            weights.embed(model, self._network.path.parent)
+            file = triton.model_file(repository, name)
+            file.parent.mkdir(parents=True)
+            file.write_bytes(model.SerializeToString())
+            triton.write_model_config(model, file)
+        triton.write_server_config(repository)
+        return names
 
     def whole_now(self, number: int) -> Tensors:
         """The result of task `number`, uncut."""
@@ -131,9 +157,19 @@ class Halves:
             return f"model {model} takes {shorten(words, 200)}"
         return None
 
+    @property
+    def cuts(self) -> tuple[tuple[str, float], ...]:
+        """The name of each cut of the table, and the share of the work that it leaves to the server."""
+        names = (self.profile.cuts[row].after for row in self._rows)
+        return tuple(zip(names, self.shares.tolist(), strict=True))
+
     def models(self) -> list[str]:
         """The back halves."""
         return list(self._backs)
+
+    def specs(self, model: str) -> tuple[Specs, Specs]:
+        """What a back half takes, as it travels, and what it gives."""
+        return self._accepted[model], {name: self._specs[name] for name in self._backs[model].outputs}
 
     def max_bytes(self) -> int:
         """Bytes of the largest tensors at a cut."""
@@ -153,12 +189,15 @@ class Halves:
 
     def _halves(self, cut: int) -> tuple[Half, Half]:
         """Front and back. An output that only the front half can give is sent along, for a result that is whole."""
-        network, sent = self._network, self._network.inputs
-        if cut:
-            boundary = offered(network, cut)
-            sent = (*boundary.tensors, *boundary.kept)
-        back = Half(network, self._cutter, sent, self._whole.outputs)
-        return Half(network, self._cutter, network.inputs, back.needs), back
+        back = Half(self._network, self._cutter, self._sent(cut), self._whole.outputs)
+        return Half(self._network, self._cutter, self._network.inputs, back.needs), back
+
+    def _sent(self, cut: int) -> tuple[str, ...]:
+        """The tensors from which the rest can be computed."""
+        if not cut:
+            return tuple(self._network.inputs)
+        boundary = offered(self._network, cut)
+        return (*boundary.tensors, *boundary.kept)
 
     def _on_wire(self, half: Half) -> Specs:
         """What a back half is sent."""

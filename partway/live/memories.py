@@ -1,10 +1,11 @@
 """What has been learned, as files: a simulation's for one party, or what the parties of a live run leave."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from partway.controllers.base import ControllerState, DeviceController
@@ -53,6 +54,40 @@ def of_server(checkpoint: Checkpoint, run: int, state: ControllerState) -> Contr
     if checkpoint.header.holds:
         raise InputError(f"{checkpoint.given}: holds {_words(checkpoint.header.holds)}, and this is the server")
     return _filled(checkpoint, SERVER, state, lambda array: array[run])
+
+
+def of_fleet(
+    server: Checkpoint,
+    device: Callable[[int], Checkpoint],
+    run: Callable[[Checkpoint], int],
+    controller: DeviceController,
+    states: ControllerState,
+    server_state: ControllerState,
+) -> tuple[DeviceController, ControllerState, ControllerState]:
+    """The memories of a whole fleet, with which a simulation begins as its live run does.
+
+    server, device        the files of the server, and of each device by its number
+    run                   which run of a file is continued
+    controller, states, server_state   of a simulation of one run, its axis in front, the devices' last
+
+    Raises InputError where a file does not fit.
+    """
+    fresh = jax.tree.map(lambda leaf: leaf[0], controller)
+    count = jax.tree.leaves(states)[0].shape[-1] if jax.tree.leaves(states) else 1
+    own = [
+        of_device(device(k), run(device(k)), k, fresh, jax.tree.map(lambda leaf, k=k: leaf[0, ..., k], states))
+        for k in range(count)
+    ]
+    kept = of_server(server, run(server), jax.tree.map(lambda leaf: leaf[0], server_state))
+
+    def stacked(*leaves: Any) -> Any:
+        return jnp.stack(leaves, axis=-1)[None]
+
+    def alone(leaf: Any) -> Any:
+        return jnp.asarray(leaf)[None]
+
+    together = jax.tree.map(stacked, *(state for _, state in own))
+    return jax.tree.map(alone, own[0][0]), together, jax.tree.map(alone, kept)
 
 
 def _words(holds: tuple[int, ...]) -> str:

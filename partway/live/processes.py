@@ -23,17 +23,22 @@ POLL_S = 0.1
 
 @dataclass
 class Fleet:
-    """Processes that run: the server, and devices by number. They are killed when the block that made them ends."""
+    """Processes that run: the server, and devices by number. They are killed when the block that made them ends.
+
+    own  the arguments that a process has for itself, by its name
+    """
 
     folder: Path
+    own: Callable[[str], Sequence[str]] = lambda name: ()
     target: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict[str, subprocess.Popen[bytes]])
 
     def start(self, name: str, *arguments: str, under: Sequence[str] = ()) -> None:
         """Start a command of Partway, by the command `under`; its output goes to files in the folder."""
+        left = self.folder / f"{name}.json"
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as errors:
             self.processes[name] = subprocess.Popen(
-                [*under, sys.executable, "-m", "partway", *arguments, "--json", str(self.folder / f"{name}.json")],
+                [*under, sys.executable, "-m", "partway", *arguments, *self.own(name), "--json", str(left)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
@@ -68,9 +73,15 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *flags: str, bind: str = "127.0.0.1:0", under: Sequence[str] = ()) -> Generator[Fleet]:
+def serving(
+    folder: Path,
+    *flags: str,
+    bind: str = "127.0.0.1:0",
+    under: Sequence[str] = (),
+    own: Callable[[str], Sequence[str]] = lambda name: (),
+) -> Generator[Fleet]:
     """A server that listens, started by the command `under`; it and all others are stopped when the block ends."""
-    fleet = Fleet(folder)
+    fleet = Fleet(folder, own)
     try:
         fleet.start("server", "serve", "--bind", bind, *flags, under=under)
         fleet.wait(lambda: fleet.listening() != "", START_S, "starting the server")
@@ -84,12 +95,15 @@ def serving(folder: Path, *flags: str, bind: str = "127.0.0.1:0", under: Sequenc
 
 
 @contextlib.contextmanager
-def loopback(folder: Path, serve: Sequence[str], join: Sequence[str], devices: int) -> Generator[Fleet]:
+def loopback(
+    folder: Path, serve: Sequence[str], join: Sequence[str], devices: int, own: Callable[[str], Sequence[str]]
+) -> Generator[Fleet]:
     """A server and so many devices that have been started; all are stopped when the block ends.
 
     serve, join  arguments of these commands beside where they listen and connect, and the device's number
+    own          more of them by the name of a process
     """
-    with serving(folder, *serve) as fleet:
+    with serving(folder, *serve, own=own) as fleet:
         for number in range(devices):
             fleet.start(f"device-{number}", "join", fleet.target, "--device", str(number), *join)
         yield fleet

@@ -16,7 +16,8 @@ import numpy as np
 from partway.errors import shorten
 from partway.live.checks import check
 from partway.live.clock import now, sleep_until
-from partway.live.engine import Engine, NoEngine
+from partway.live.engine import Engine, NoEngine, Specs
+from partway.live.events import LEFT, LOST, Begun, Ended, Event, Gone, Joined, Served
 from partway.live.memories import run_of
 from partway.live.messages import (
     PROTOCOL_VERSION,
@@ -58,18 +59,42 @@ class Ledger:
     late: int = 0
 
 
+@dataclass(frozen=True)
+class BlockEnded:
+    """A block of the server has ended: all that was cut in it has come. It is for `partway.live.watch`.
+
+    ledger, changes     what has happened so far, and how much was learned in each block
+    devices, attending  how many the run has, and the numbers of those whose stream is open
+    """
+
+    block: int
+    ledger: Ledger
+    changes: list[float]
+    devices: int
+    attending: tuple[int, ...]
+
+
 class Service:
     """One live run at the server. The methods that a transport calls raise Refused.
 
     ledger  what has happened so far
     """
 
-    def __init__(self, plan: LivePlan, engine: Engine | None = None, trained: Checkpoint | None = None):
-        """A run that waits for its devices; `trained`: what a simulation had learned, with which the server begins.
+    def __init__(
+        self,
+        plan: LivePlan,
+        engine: Engine | None = None,
+        trained: Checkpoint | None = None,
+        listen: Callable[[Event | BlockEnded], object] = lambda event: None,
+    ):
+        """A run that waits for its devices.
+
+        trained  what a simulation had learned, with which the server begins
+        listen   is told what happens
 
         Raises InputError where that does not fit.
         """
-        self.plan, self.ledger = plan, Ledger()
+        self.plan, self.ledger, self._listen = plan, Ledger(), listen
         self._engine = engine or NoEngine()
         self.party = ServerParty(
             plan.pair.server, plan.world.server, plan.devices, plan.stream, plan.seed, plan.precision
@@ -117,6 +142,7 @@ class Service:
             raise Refused("FAILED_PRECONDITION", "this session has a stream already")
         own.attending = own.arrived = True
         reading = asyncio.create_task(self._read(own, reports))
+        self._listen(Joined(own.device))
         try:
             self._welcome(own)
             while (news := await own.news.get()) is not None:
@@ -128,6 +154,8 @@ class Service:
             reading.cancel()
             if self._epoch is None:  # a lease counts blocks, and there are none yet
                 self._end(own)
+            if not any(session.device == own.device for session in self._sessions.attending()):
+                self._listen(Gone(own.device, LEFT if own.left or self._closed else LOST))
 
     async def infer(self, request: InferRequest) -> InferReply:
         """The rest of a task, when the server has done it. Asked again, it gives the same answer."""
@@ -158,9 +186,17 @@ class Service:
         """The back halves that can be computed."""
         return self._engine.models()
 
+    def specs(self, model: str) -> tuple[Specs, Specs]:
+        """What a back half takes and gives. Raises Refused where there is none of that name."""
+        if model not in self._engine.models():
+            raise Refused("NOT_FOUND", f"no model {shorten(model)}")
+        return self._engine.specs(model)
+
     def leave(self, request: LeaveRequest) -> None:
         """A device leaves."""
-        self._end(self._sessions.of(request.session))
+        session = self._sessions.of(request.session)
+        session.left = True
+        self._end(session)
 
     # The run
 
@@ -177,6 +213,7 @@ class Service:
                 raise Refused("DEADLINE_EXCEEDED", f"no device has joined within {wait_s:g} s") from None
         self._epoch = now() + LEAD_S
         on_begin(len(self._sessions.attending()))
+        self._listen(Begun(len(self._sessions.attending())))
         for session in self._sessions.attending():
             self._welcome(session)
         for block in range(self.plan.blocks):
@@ -185,7 +222,9 @@ class Service:
         await self._wait_for(self.plan.blocks)
         self._end_block(self.plan.blocks)
         await self._finish()
-        return self.ledger
+        done = self.ledger
+        self._listen(Ended(self.plan.blocks, done.received, done.answered, done.duplicates, done.late))
+        return done
 
     async def _wait_for(self, block: int) -> None:
         assert self._epoch is not None
@@ -225,6 +264,8 @@ class Service:
                 self._queues[session.device] = session.queues[block]
             session.queues = {at: queue for at, queue in session.queues.items() if at > block}
         self.party.end(self._queues, inflow)
+        there = tuple(sorted(session.device for session in self._sessions.attending()))
+        self._listen(BlockEnded(block - 1, self.ledger, self.party.changes, self.plan.devices, there))
 
     def _follow(self, job: Job) -> None:
         """Compute and answer a job that is begun in this block, when it is done."""
@@ -245,8 +286,10 @@ class Service:
             answer.set_exception(Refused("INTERNAL", f"the network cannot be computed: {shorten(str(error), 200)}"))
             return
         await sleep_until(done)
-        answer.set_result(InferReply(job.task, max(begun - job.received, 0.0), max(now() - begun, 0.0), outputs))
+        reply = InferReply(job.task, max(begun - job.received, 0.0), max(now() - begun, 0.0), outputs)
+        answer.set_result(reply)
         self.ledger.answered += 1
+        self._listen(Served(job.device, job.task, reply.wait_s, reply.run_s))
 
     async def _finish(self) -> None:
         """Answer what is left at the end of the run, and close the streams."""

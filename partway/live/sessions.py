@@ -30,6 +30,7 @@ class Session:
     answers    by task, its result, present or future
     cut        the blocks in which the tasks were cut that it has sent lately
     attending  whether its stream is open            arrived  whether it ever was
+    left       whether it has said that it leaves
     fault      the rule that its stream has broken
     """
 
@@ -43,6 +44,7 @@ class Session:
     cut: set[int] = field(default_factory=set[int])
     attending: bool = False
     arrived: bool = False
+    left: bool = False
     fault: str = ""
 
     def forget_answers(self) -> None:

@@ -15,9 +15,13 @@ import numpy as np
 from partway.live.clock import now, sleep_until
 from partway.live.engine import Engine, Tensors
 from partway.live.messages import InferReply
+from partway.measurement.latency import DELAYS
 
 ANSWERED, LOCAL, FINISHED_HERE, WAITING = "answered", "local", "finished here", "waiting"
 """How a task ends: by the server, by the device as planned, by the device because the server did not, or not at all."""
+MESSAGES = "messages"
+STAGES = (*DELAYS, MESSAGES)
+"""What a latency is the sum of: the delays of a simulation, and what messages and computing add to them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,18 @@ class TaskLog:
     run_s: float = np.nan
     offload: float = 0.0
     outcome: str = WAITING
+
+    def stages(self) -> dict[str, float]:
+        """What each of STAGES took [s] of a task that has ended; 0 for those that it did not go through."""
+        delays = {
+            "device_wait": self.begun - self.arrived,
+            "device": self.cut - self.begun,
+            "radio": self.sent - self.cut,
+            "server_wait": self.wait_s,
+            "server": self.run_s,
+        }
+        known = {name: 0.0 if np.isnan(delay) else delay for name, delay in delays.items()}
+        return known | {MESSAGES: self.answered - self.arrived - sum(known.values())}
 
 
 @dataclass(frozen=True)
@@ -81,13 +97,20 @@ class Tasks:
     """
 
     def __init__(
-        self, device: int, engine: Engine, timing: Timing, ask: Callable[[Rest], Awaitable[InferReply | None]]
+        self,
+        device: int,
+        engine: Engine,
+        timing: Timing,
+        ask: Callable[[Rest], Awaitable[InferReply | None]],
+        on_end: Callable[[TaskLog], object] = lambda task: None,
     ):
         """No tasks yet.
 
-        ask  has the server finish a task; None: it has not answered in time
+        ask     has the server finish a task; None: it has not answered in time
+        on_end  called with each task that ends
         """
         self.ended = list[TaskLog]()
+        self._on_end = on_end
         self._device, self._engine, self._timing, self._ask = device, engine, timing, ask
         self._waiting, self._count = deque[TaskLog](), 0
         self._running, self._faults = set[asyncio.Task[None]](), list[BaseException]()
@@ -133,6 +156,10 @@ class Tasks:
         if not task.cancelled() and (fault := task.exception()):
             self._faults.append(fault)
 
+    def _end(self, task: TaskLog) -> None:
+        self.ended.append(task)
+        self._on_end(task)
+
     def _since_epoch(self) -> float:
         return now() - self._timing.epoch
 
@@ -151,7 +178,7 @@ class Tasks:
             if is_cut:
                 self._spawn(self._send(done, Rest(task.number, block, offload, model, tensors)))
             else:
-                self.ended.append(replace(done, answered=done.cut, outcome=LOCAL))
+                self._end(replace(done, answered=done.cut, outcome=LOCAL))
 
     async def _send(self, task: TaskLog, rest: Rest) -> None:
         """Send the rest of a task when the emulated radio has carried it, and wait for the result."""
@@ -160,7 +187,7 @@ class Tasks:
         reply = await self._ask(rest)
         if reply is None:
             await self._engine.back(rest.model, rest.tensors)
-            self.ended.append(replace(sent, answered=self._since_epoch(), outcome=FINISHED_HERE))
+            self._end(replace(sent, answered=self._since_epoch(), outcome=FINISHED_HERE))
             return
         times = {"answered": self._since_epoch(), "wait_s": reply.wait_s, "run_s": reply.run_s}
-        self.ended.append(replace(sent, **times, outcome=ANSWERED))
+        self._end(replace(sent, **times, outcome=ANSWERED))

@@ -1,12 +1,13 @@
 """The bytes of a task that was cut, and of its result: messages of the Open Inference Protocol."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from partway.live.checks import MAX_BLOCK, check, number, parsed, printable, whole
+from partway.live.engine import Specs, Tensors
 from partway.live.messages import InferReply, InferRequest
 from partway.live.proto import open_inference_pb2 as inference
 
@@ -65,6 +66,34 @@ def read_inferred(data: bytes) -> InferReply:
         run_s=number("partway_run_s", _parameter(given.parameters, "partway_run_s", "double_param"), 0.0),
         outputs=_tensors(given.outputs, given.raw_output_contents),
     )
+
+
+def write_call(model: str, tensors: Tensors, outputs: Iterable[str]) -> bytes:
+    """The bytes of a request to any server of the protocol: some outputs of a model."""
+    message = inference.ModelInferRequest(model_name=model)
+    _put_tensors(message.inputs, message.raw_input_contents, tensors)
+    for name in outputs:
+        message.outputs.add(name=name)
+    return message.SerializeToString()
+
+
+def read_outputs(data: bytes, specs: Specs) -> dict[str, np.ndarray]:
+    """The outputs in the answer to such a request. Raises MessageError unless they are as in `specs`."""
+    given = parsed(inference.ModelInferResponse, data)
+    found = _tensors(given.outputs, given.raw_output_contents)
+    for name, (kind, shape) in specs.items():
+        right = name in found and (found[name].dtype.newbyteorder("="), found[name].shape) == (kind, shape)
+        check(right, f"the output {name} must be {kind}{list(shape)}")
+    return {name: found[name] for name in specs}
+
+
+def write_metadata(model: str, inputs: Specs, outputs: Specs) -> bytes:
+    """The bytes of a description of a model."""
+    message = inference.ModelMetadataResponse(name=model, versions=["1"], platform="onnxruntime_onnx")
+    for listed, specs in ((message.inputs, inputs), (message.outputs, outputs)):
+        for name, (kind, shape) in specs.items():
+            listed.add(name=name, datatype=OF_NUMPY[kind.name], shape=shape)
+    return message.SerializeToString()
 
 
 def _put(parameters: Any, name: str, **value: Any) -> None:
