@@ -4,12 +4,13 @@ NumPy's numbers are numbers. Fractions are not rounded, and True and False are n
 """
 
 import contextlib
+import math
 import operator
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, SupportsFloat, cast
 
 from partway.errors import InputError, shorten, shown
 
@@ -46,6 +47,18 @@ def as_whole(value: Any) -> int | None:
     try:
         return None if is_flag(value) else operator.index(value)
     except TypeError:
+        return None
+
+
+def as_real(value: Any) -> float | None:
+    """`value` as a float if it is one real number, else None; an integer beyond float64 is infinite."""
+    if is_flag(value) or not isinstance(value, SupportsFloat):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):  # an array of several numbers; a signalling NaN
         return None
 
 

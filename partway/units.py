@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from typing import Any, SupportsFloat
+from typing import Any
 
+from partway.arguments import as_real
 from partway.errors import InputError, compact, shown
 
 LARGE = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
@@ -47,13 +48,18 @@ def _spelled(prefixes: Mapping[str, float], sizes: Mapping[str, float]) -> Itera
 
 
 _PER_SECOND = {
-    **dict.fromkeys(("bit/s", "bits/s", "bps", "b/s"), 1.0),
-    **dict.fromkeys(("B/s", "Bps", "Byte/s", "byte/s"), 8.0),
+    **dict.fromkeys(("bit/s", "bits/s", "bps", "b/s", "bit/sec", "bits/sec"), 1.0),
+    **dict.fromkeys(("B/s", "Bps", "Byte/s", "byte/s", "bytes/s", "B/sec"), 8.0),
 }
 RATE = Kind(dict(_spelled(LARGE | BINARY, _PER_SECOND)), True, "20Mbit/s or 5MB/s", 1.0, 1e15)
 """[bit/s]"""
 TIME = Kind(
-    {**dict(_spelled(SMALL, {"s": 1.0})), "sec": 1.0, "min": 60.0, "h": 3600.0}, False, "10ms or 0.5s", 1e-12, 1e9, True
+    {**dict(_spelled(SMALL, {"s": 1.0, "sec": 1.0})), "second": 1.0, "seconds": 1.0, "min": 60.0, "h": 3600.0},
+    False,
+    "10ms or 0.5s",
+    1e-12,
+    1e9,
+    True,
 )
 """[s]"""
 DEADLINE = replace(TIME, zero=False)
@@ -98,8 +104,8 @@ def parsed(name: str, value: Any, kind: Kind) -> float:
             raise InputError(f"{name} must be a number and a unit, such as {kind.example}, got {shown(value)}")
         number = float(match[1])
         number *= 1.0 if not match[2] and (kind.bare or number == 0) else _size(name, value, match[2], kind)
-    elif isinstance(value, SupportsFloat) and not isinstance(value, bool):
-        number = float(value)
+    elif (found := as_real(value)) is not None:
+        number = found
     else:
         raise InputError(f"{name} must be a number or a text such as {kind.example}, got {shown(value)}")
     if not (kind.least <= number <= kind.most or (kind.zero and number == 0)):
@@ -121,7 +127,7 @@ def _size(name: str, text: str, unit: str, kind: Kind) -> float:
         if len(sizes := {kind.units[known] for known in candidates}) == 1:
             return sizes.pop()
     if f"{unit}/s" in kind.units:
-        raise InputError(f"{name} {shown(text)}: is not a rate; write {text.strip()}/s")
+        raise InputError(f"{name} {shown(text)} is not a rate; write {text.strip()}/s")
     if alike:
         raise InputError(f"{name} {shown(text)}: write {' or '.join(sorted({*alike}))}, as B is a byte and b a bit")
     raise InputError(f"{name} {shown(text)}: unknown unit {shown(unit, 20)}; write it like {kind.example}")

@@ -266,7 +266,7 @@ def test_the_device_has_the_median_gain_and_a_distance_moves_it():
     assert moved.index == 2
     assert float(moved.device.mean_gain) == pytest.approx(10 ** (-(30.6 + 37.6 * 2 - 134.0) / 10))
     assert np.delete(moved.placement.mean_gain_per_w, 2).tolist() == np.delete(gains, 2).tolist()
-    with pytest.raises(InputError, match=r"^device must be between 0 and 2, got 3"):
+    with pytest.raises(InputError, match=r"^device must be a whole number from 0 to 2, got 3"):
         context_of(index=3)
     with pytest.raises(InputError, match=r"^distance_m must be between 0\.001 and 1000000000, got -1"):
         context_of(distance_m=-1.0)
@@ -657,7 +657,7 @@ def test_why_the_latency_differs(folder: Path):
     [
         (("missing.onnx",), "missing.onnx"),
         (("resnet5",), "did you mean 'resnet50'?"),
-        (("alexnet", "--device", "20"), "--device must be between 0 and 19, got 20"),
+        (("alexnet", "--device", "20"), "--device must be a whole number from 0 to 19, got 20"),
         (("alexnet", "--distance-m", "-1"), "--distance-m must be between 0.001 and 1000000000, got -1"),
         (("alexnet", "--blocks", "1"), "--blocks must be between 10 and 1000000, got 1"),
         (("alexnet", "--rate", "-5MB/s"), "--rate must be from 1 to 1e15 bit/s, got '-5MB/s'"),

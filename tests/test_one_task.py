@@ -97,6 +97,11 @@ def test_energy_by_hand():
     assert row.device_j == pytest.approx(2 * 0.02 + 0.2e6 * 30e-9 + 0.5 * 0.053)
 
 
+def test_a_radio_that_takes_no_power_costs_no_energy():
+    """The scenario has no such radio: its least limit of power must not reach the answer."""
+    assert cut(SMALL, rate="1Mbit/s", tx_power=0).all_remote.device_j == 0.0
+
+
 def test_a_deadline_lets_the_cpu_run_slower():
     """Cut 1 has 60 - 33 = 27 ms for what takes 20 ms at 1 GHz: 741 MHz, 2 W x 0.741^2 x 20 ms of CPU energy."""
     stated = {"rtt": "5ms", "cpu_max": "1GHz", "cpu_min": "100MHz", "cpu_power": "2W", "tx_power": "1W", **PARTIES}
@@ -388,6 +393,9 @@ def test_what_is_stated_of_processors_reaches_the_scenario():
     assert clocked.all_local.latency_s == pytest.approx(cut("ppocr-rec", rate="20Mbit/s").all_local.latency_s / 2)
 
 
+WORK = "device_rate, or what device_times make of it,"
+
+
 @pytest.mark.parametrize(
     ("stated", "reason"),
     [
@@ -401,8 +409,16 @@ def test_what_is_stated_of_processors_reaches_the_scenario():
         ({"server_times": [0, 2, 1, 3]}, "server_times must be 4 times in seconds, one for each cut, rising from 0"),
         ({"scenario": "paper", "rate": "1Mbit/s"}, "give tx_power or energy_per_bit: the scenario does not limit"),
         ({"scenario": "paper"}, "give rate and tx_power: the scenario does not limit the transmit power"),
-        ({"device": 20}, "device must be between 0 and 19, got 20"),
+        ({"server_times": ["a", "b"]}, "server_times must be 4 times in seconds, one for each cut, rising from 0"),
+        ({"device_times": {"a": 1}}, "device_times must be 4 times in seconds, one for each cut, rising from 0"),
+        ({"device_times": [0, 0, 0, 5e-324]}, f"{WORK} must be from 2 kMAC/s to 2000 EMAC/s at 2 GHz, got more"),
+        ({"device_rate": "1MAC/s"}, f"{WORK} must be from 2 kMAC/s to 2000 EMAC/s at 2 GHz, got 1 MAC/s"),
+        ({"cpu_min": "2.0001GHz"}, "cpu_min must be at most the largest CPU rate, 2 GHz, got 2.0001 GHz"),
+        ({"device": 20}, "device must be a whole number from 0 to 19, got 20"),
+        ({"device": 1.5}, "device must be a whole number from 0 to 19, got 1.5"),
         ({"distance_m": -1.0}, "distance_m must be between 0.001 and 1000000000, got -1"),
+        ({"distance_m": "10"}, "distance_m must be a number of metres, got '10'"),
+        ({"tensor_dtype": ["uint8"]}, "tensor_dtype must be one of fp32, fp16, uint8, got an array"),
         ({"tensor_dtype": "int4"}, "tensor_dtype must be one of fp32, fp16, uint8, got 'int4'"),
         ({"overrides": ["device.task.cuts=all"]}, "overrides 'device.task.cuts': the task is the network"),
         ({"shapes": {"x": (1, 3)}}, "shapes and values need an .onnx file, got 'alexnet'"),

@@ -1,7 +1,10 @@
 """Quantities with units: what is understood, what is refused in one line, and how numbers are written."""
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +47,10 @@ from partway.units import (
         ("250us", TIME, 250e-6),
         ("250 µs", TIME, 250e-6),
         ("2min", TIME, 120.0),
+        ("100 msec", TIME, 0.1),
+        ("1.5 seconds", TIME, 1.5),
+        ("20 Mbit/sec", RATE, 20e6),
+        ("5 Mbytes/s", RATE, 40e6),
         ("600MHz", FREQUENCY, 6e8),
         ("2 ghz", FREQUENCY, 2e9),
         ("8GMAC/s", WORK_RATE, 8e9),
@@ -75,7 +82,7 @@ def test_what_people_write(text: str, kind: Kind, value: float):
         ("0 Mbit/s", RATE, "--x must be from 1 to 1e15 bit/s, got '0 Mbit/s'"),
         ("-1Mbit/s", RATE, "--x must be from 1 to 1e15 bit/s, got '-1Mbit/s'"),
         ("1e999Mbit/s", RATE, "--x must be from 1 to 1e15 bit/s, got '1e999Mbit/s'"),
-        ("20Mb", RATE, "--x '20Mb': is not a rate; write 20Mb/s"),
+        ("20Mb", RATE, "--x '20Mb' is not a rate; write 20Mb/s"),
         ("0", RATE, "--x must be from 1 to 1e15 bit/s, got '0'"),
         ("0", DEADLINE, "--x must be from 1e-12 to 1000000000 s, got '0'"),
         ("0 furlong", TIME, "--x '0 furlong': unknown unit 'furlong'; write it like 10ms or 0.5s"),
@@ -88,6 +95,15 @@ def test_what_people_write(text: str, kind: Kind, value: float):
         ([1], RATE, "--x must be a number or a text such as 20Mbit/s or 5MB/s, got an array"),
         (True, TIME, "--x must be a number or a text such as 10ms or 0.5s, got true"),
         (math.nan, TIME, "--x must be 0 or from 1e-12 to 1000000000 s, got nan"),
+        (
+            np.array([1e6, 2e6]),
+            RATE,
+            "--x must be a number or a text such as 20Mbit/s or 5MB/s, got [1000000. 2000000.]",
+        ),
+        (np.True_, RATE, "--x must be a number or a text such as 20Mbit/s or 5MB/s, got True"),
+        (10**400, RATE, "--x must be from 1 to 1e15 bit/s, got 1e400 or so"),
+        (Fraction(10**400), RATE, f"--x must be from 1 to 1e15 bit/s, got 1{'0' * 56}..."),
+        (Decimal("sNaN"), RATE, "--x must be a number or a text such as 20Mbit/s or 5MB/s, got sNaN"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(text: object, kind: Kind, reason: str):

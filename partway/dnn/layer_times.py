@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partway.dnn.profile import MAX_FILE_BYTES, Profile, clean_text
-from partway.errors import InputError, nearest, shown
+from partway.dnn.profile import EXTRA, MAX_FILE_BYTES, Profile, check_cells, clean_text
+from partway.errors import InputError, compact, nearest, shown
 from partway.files import read_limited, why
 
 TIMES = {"seconds": (1.0, False), "ms": (1e-3, False), "layer_seconds": (1.0, True), "layer_ms": (1e-3, True)}
@@ -34,7 +34,8 @@ def read_times(file: str, profile: Profile) -> np.ndarray:
     """
     try:
         text = read_limited(file, MAX_FILE_BYTES).decode("utf-8-sig")
-        rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+        lines = (line for line in text.splitlines() if not line.startswith("#"))
+        rows = list(csv.DictReader(lines, restkey=EXTRA, skipinitialspace=True))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"cannot read the times '{file}': {why(error)}") from None
     try:
@@ -44,14 +45,15 @@ def read_times(file: str, profile: Profile) -> np.ndarray:
 
 
 def _elapsed(rows: Sequence[Mapping[str, str | None]], profile: Profile) -> np.ndarray:
-    header = [*rows[0]] if rows else []
+    header = [name for name in rows[0] if name != EXTRA] if rows else []
     columns = [name for name in TIMES if name in header]
     if len(columns) != 1 or not {"cut", "after"} & {*header}:
         found = shown(",".join(map(str, header)))
         raise ValueError(f"it needs a column 'after' or 'cut' and one of {', '.join(TIMES)}; its first line is {found}")
     unit, since_above = TIMES[columns[0]]
     numbers = _numbers(profile)
-    at = [_cut(row, numbers, len(profile.cuts)) for row in rows]
+    check_cells(rows)
+    at = [_cut(row, numbers, profile) for row in rows]
     if "after" in header or not since_above:
         _check_unique(rows)
     times = unit * np.array([_time(columns[0], row[columns[0]]) for row in rows])
@@ -90,12 +92,15 @@ def _numbers(profile: Profile) -> dict[str, int]:
     return names
 
 
-def _cut(row: Mapping[str, str | None], numbers: Mapping[str, int], count: int) -> int:
+def _cut(row: Mapping[str, str | None], numbers: Mapping[str, int], profile: Profile) -> int:
+    count, name = len(profile.cuts), (row.get("after") or "").strip()
     if (text := row.get("cut")) is not None:
         if not (text.strip().isdecimal() and len(text) < 10 and int(text) < count):
             raise ValueError(f"cut must be a whole number from 0 to {count - 1}, got {shown(text)}")
+        cut = profile.cuts[int(text)]
+        if name and name not in (cut.after, *(tensor.name for tensor in cut.tensors)):
+            raise ValueError(f"cut {int(text)} of {profile.name} is after {shown(cut.after)}, not {shown(name)}")
         return int(text)
-    name = (row.get("after") or "").strip()
     if name not in numbers:
         known = nearest(name, numbers)
         raise ValueError(f"no cut is after {shown(name)}{known if known.startswith('; did') else ''}")
@@ -108,5 +113,5 @@ def _time(column: str, text: str | None) -> float:
     except ValueError:
         value = np.nan
     if not 0 <= value < MAX_SECONDS:
-        raise ValueError(f"{column} must be from 0 to {MAX_SECONDS:g}, got {shown(text or '')}")
+        raise ValueError(f"{column} must be numbers from 0 to {compact(MAX_SECONDS)}, got {shown(text or '')}")
     return value

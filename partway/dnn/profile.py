@@ -16,10 +16,12 @@ The file has one row per tensor; rows with the same number of a cut belong toget
 
 import csv
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +56,8 @@ OTHER_MODELS = {
 """Files of other formats, by their suffix."""
 MAX_FILE_BYTES = 10_000_000
 """A larger file is not a profile."""
+EXTRA = "more cells"
+"""Key of the cells of a row for which the first line has no name."""
 COLUMNS = ("cut", "after", "macs", "elements", "dtype", "seconds")
 
 
@@ -223,13 +227,14 @@ def read_profile(name: str) -> Profile:
 
 def _parse(name: str, lines: list[str]) -> Profile:
     header = {key: value for key, _, value in (line[2:].partition(": ") for line in lines if line.startswith("# "))}
-    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    rows = list(csv.DictReader((line for line in lines if not line.startswith("#")), restkey=EXTRA))
     for key in ("source", "input_shape", "input_bits"):
         if key not in header:
             raise ValueError(f"it has no line '# {key}: ...'")
     for column in ("after", "macs", "elements"):
         if rows and column not in rows[0]:
             raise ValueError(f"it has no column '{column}'")
+    check_cells(rows)
     numbered = enumerate(rows)
     groups = groupby(numbered, lambda each: each[1].get("cut") or f"row {each[0]}")
     together = [(number, [row for _, row in group]) for number, group in groups]
@@ -242,6 +247,14 @@ def _parse(name: str, lines: list[str]) -> Profile:
     profile = Profile(name, clean_text(header["source"]), shape, _input_bits(header["input_bits"]), cuts)
     _check(profile)
     return profile
+
+
+def check_cells(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError if a row has more cells than the first line, as with a decimal comma; EXTRA is their key."""
+    for row in rows:
+        if any(extra := row.get(EXTRA, [])):
+            cells = [*(cell or "" for name, cell in row.items() if name != EXTRA), *extra]
+            raise ValueError(f"{shown(','.join(cells))} has more cells than the first line; write 1.5, not 1,5")
 
 
 def _cut(number: str, rows: list[dict[str, str | None]]) -> Cut:

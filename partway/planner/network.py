@@ -41,7 +41,7 @@ def file_of(network: str | Path | Profile) -> str | None:
 
 def task_of(network: str | Path | Profile, tensor_dtype: str, input_bits: float | None) -> dict[str, Any]:
     """The task of a scenario whose devices run the network."""
-    if tensor_dtype not in DTYPE_BITS:
+    if tensor_dtype not in tuple(DTYPE_BITS):  # not a look-up: anything can be given
         raise InputError(f"{named('tensor_dtype')} must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
     name = network.name if isinstance(network, Profile) else str(network)
     bits = {} if input_bits is None else {"input_bits": input_bits}
@@ -54,7 +54,10 @@ def measured(name: str, given: str | Path | Sequence[float] | None, profile: Pro
         return None
     if isinstance(given, str | Path):
         return read_times(str(given), profile)
-    times = np.asarray(given, np.float64)
+    try:
+        times = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        times = np.array(np.nan)
     rising = times.shape == (len(profile.cuts),) and times[0] == 0 and bool((np.diff(times) >= 0).all())
     if not (rising and np.isfinite(times[-1])):
         raise InputError(f"{name} must be {len(profile.cuts)} times in seconds, one for each cut, rising from 0")

@@ -1,14 +1,15 @@
 """What an engineer states about a link, a device and a server, put together with a scenario. Needs no JAX."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from partway.arguments import named
+from partway.arguments import as_real, named, whole_number
 from partway.dnn.profile import Profile
-from partway.errors import InputError, compact
+from partway.errors import InputError, compact, shown
 from partway.planner.one_task import Link, Processor, Question
 from partway.scenario.loading import load
 from partway.scenario.schema import DeviceClass, Scenario
@@ -20,6 +21,8 @@ DISTANCES_M = (1e-3, 1e9)
 """Smallest and largest distance, as in the scenario."""
 LEAST_POWER_W = 1e-15
 """Least limit of the transmit power, as in the scenario."""
+MACS_PER_CYCLE = (1e-6, 1e12)
+"""Least and most work a cycle, as in the scenario."""
 MAX_EFFICIENCY = 40.0
 """Highest spectral efficiency of a link [bit/s/Hz], as in `partway.dnn.cuts`, which needs JAX."""
 
@@ -115,7 +118,7 @@ def with_processors(scenario: Scenario, stated: Statement, profile: Profile) -> 
         if stated.cpu_max_hz is not None:
             table["cpu_max_hz"] = stated.cpu_max_hz
         if (rate := _macs_per_s(profile, stated.device_macs, stated.device_times)) is not None:
-            table["macs_per_cycle"] = rate / table["cpu_max_hz"]
+            table["macs_per_cycle"] = _macs_per_cycle("device", rate, table["cpu_max_hz"])
         if stated.cpu_w is not None:
             table["capacitance"] = stated.cpu_w / table["cpu_max_hz"] ** 3
         if stated.tx_w is not None:
@@ -124,13 +127,25 @@ def with_processors(scenario: Scenario, stated: Statement, profile: Profile) -> 
             table["tx_power_max_w"] = max(stated.j_per_bit * stated.rate, LEAST_POWER_W)
 
     rate = _macs_per_s(profile, stated.server_macs, stated.server_times)
-    server = {} if rate is None else {"macs_per_cycle": rate / scenario.server.cpu_max_hz}
+    server = {} if rate is None else {"macs_per_cycle": _macs_per_cycle("server", rate, scenario.server.cpu_max_hz)}
     return with_tables(scenario, change, server=server)
+
+
+def _macs_per_cycle(party: str, rate: float, hertz: float) -> float:
+    """Work a cycle at a rate [MAC/s]. Raises InputError, in the words of who stated the rate or times, out of range."""
+    least, most = MACS_PER_CYCLE
+    if not least <= rate / hertz <= most:
+        limits = f"from {quantity(least * hertz, 'MAC/s')} to {quantity(most * hertz, 'MAC/s')}"
+        stated = f"{named(f'{party}_rate')}, or what {named(f'{party}_times')} make of it,"
+        got = "more" if math.isinf(rate) else quantity(rate, "MAC/s")
+        raise InputError(f"{stated} must be {limits} at {quantity(hertz, 'Hz')}, got {got}")
+    return rate / hertz
 
 
 def _macs_per_s(profile: Profile, stated: float | None, times: np.ndarray | None) -> float | None:
     if times is not None and times[-1] > 0:
-        return profile.macs / float(times[-1])
+        with np.errstate(over="ignore"):
+            return float(profile.macs / times[-1])
     return stated
 
 
@@ -141,13 +156,16 @@ def placed(scenario: Scenario, index: int | None = None, distance_m: float | Non
 
     Raises InputError for an index or a distance out of range.
     """
-    if index is not None and not 0 <= index < scenario.devices:
-        raise InputError(f"{named('device')} must be between 0 and {scenario.devices - 1}, got {index}")
+    if index is not None:
+        index = whole_number(named("device"), index, 0, scenario.devices - 1)
+    distance = None if distance_m is None else as_real(distance_m)
+    if distance is None and distance_m is not None:
+        raise InputError(f"{named('distance_m')} must be a number of metres, got {shown(distance_m)}")
     placement = sample_placement(scenario)
     if index is None:
         index = int(np.argsort(placement.mean_gain_per_w)[scenario.devices // 2])
-    if distance_m is not None:
-        placement = _moved(scenario, placement, index, distance_m)
+    if distance is not None:
+        placement = _moved(scenario, placement, index, distance)
     return placement, index
 
 
@@ -209,7 +227,8 @@ def question_of(
         assert where is not None
         gain = float(where[0].mean_gain_per_w[where[1]])
         rate = max(kind.bandwidth_hz * efficiency(scenario, kind, gain), 1e-100)
-    sending = (kind.tx_power_max_w, 0.0) if stated.j_per_bit is None else (0.0, stated.j_per_bit)
+    tx_w = kind.tx_power_max_w if stated.tx_w is None else stated.tx_w
+    sending = (tx_w, 0.0) if stated.j_per_bit is None else (0.0, stated.j_per_bit)
     return Question(
         profile.bits(tensor_dtype, input_bits),
         profile.pareto_optimal(tensor_dtype, input_bits),
@@ -223,10 +242,8 @@ def question_of(
 def _device(kind: DeviceClass, profile: Profile, stated: Statement) -> Processor:
     least = kind.cpu_max_hz if stated.cpu_min_hz is None else stated.cpu_min_hz
     if least > kind.cpu_max_hz:
-        limit = quantity(kind.cpu_max_hz, "Hz")
-        raise InputError(
-            f"{named('cpu_min')} must be at most the largest CPU rate, {limit}, got {quantity(least, 'Hz')}"
-        )
+        limit, got = (quantity(hertz, "Hz", digits=9) for hertz in (kind.cpu_max_hz, least))
+        raise InputError(f"{named('cpu_min')} must be at most the largest CPU rate, {limit}, got {got}")
     elapsed_s, source = _elapsed(profile, kind.cpu_max_hz, kind.macs_per_cycle, stated.device_times)
     busy_w = kind.capacitance * kind.cpu_max_hz**3
     return Processor(elapsed_s, busy_w, stated.idle_w, least / kind.cpu_max_hz, kind.cpu_max_hz, source)
