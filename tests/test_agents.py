@@ -141,9 +141,10 @@ def test_an_agent_stands_beside_schemes_on_the_command_line(user_folder: Path, c
     assert main(words.split()) == 0
     shown = capsys.readouterr().out
     assert "outside_agent:agent" in shown
-    rows = [line.split() for line in shown.splitlines() if line.strip().startswith("outside_agent")]
-    assert len(rows) == 2
-    assert rows[0][1:] == rows[1][1:]
+    rows = [line.split() for line in shown.splitlines()]
+    (first,) = (row[1:] for row in rows if row[:1] == ["outside_agent:agent"])
+    (second,) = (row[1:] for row in rows if row[:1] == ["outside_agent:Agent"])
+    assert first == second
 
 
 @pytest.mark.parametrize(
