@@ -1,5 +1,6 @@
 """Schemes: the table of all that can be compared (`table`), what a row of it is (`scheme`), schemes by their names
-(`lookup`), the hyperparameters of their controllers (`parameters`), and agents as schemes (`agents`). No JAX is imported before a controller is used.
+(`lookup`), the hyperparameters of their controllers (`parameters`), and agents as schemes (`agents`). No JAX is imported
+before a controller is used.
 """
 
 from partway.schemes.agents import agent_scheme, environment_of, is_agent
