@@ -33,6 +33,7 @@ BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PYTHON = {
     "README.md": "test_docs.py",
     "docs/cluster.md": "test_sweep_cluster.py",
+    "docs/environments.md": "test_environments_page.py",
     "docs/network.md": "test_split.py",
 }
 """Pages with blocks of Python that are no cells, and who runs these."""
