@@ -57,7 +57,7 @@ def as_real(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if cast(Any, value) > 0 else -math.inf
     except (TypeError, ValueError):  # an array of several numbers; a signalling NaN
         return None
 
