@@ -574,6 +574,14 @@ def test_the_rates_figure_of_a_network_that_is_best_left_at_home():
     assert lowest >= figure.axes[1].get_ylim()[0] * (1 - 1e-9) > 0
 
 
+def test_the_rates_figure_where_nothing_costs_energy():
+    """A logarithmic axis has no place for 0."""
+    answer = answers.cut("alexnet", rate="20Mbit/s", tx_power=0, cpu_power=0)
+    figure, rows = cut_rates.draw(answer)
+    assert [text.get_text() for text in figure.axes[1].texts] == ["every cut costs nothing"]
+    assert {row[4] for row in rows[1:]} == {0.0}
+
+
 def test_learned_values_are_close_to_the_exact_ones(target: DeviceContext, rule: PlanRule):
     """For the states that are visited; the value of one more task is what determines a decision."""
     learned = learned_rule(target, run_scheme(target, "priced", (0, 1), 1000, None, no_progress))

@@ -23,7 +23,7 @@ from test_profile import LIGHT, make_profiles, with_random_weights
 import partway
 from partway.dnn import split as splitting
 from partway.dnn import weights
-from partway.dnn.boundary import boundaries, live_tensors, offered
+from partway.dnn.boundary import Cuts, boundaries, live_tensors, offered
 from partway.dnn.coding import LEVELS, Sent, coder, decoder, element_type, wires
 from partway.dnn.graph import load_network, profile_network
 from partway.dnn.halves import Cutter, Halves
@@ -155,9 +155,10 @@ def test_a_tensor_alone_stands_for_the_cut_where_it_is_ready(tmp_path: Path):
         ("y", "nothing is left for the server"),
         ("skp", "no tensor 'skp'; did you mean 'skip'"),
         ("k", "no tensor 'k'"),  # a weight
+        (["auto", 1], "^cuts is 'auto' alone, or numbers of cuts or names of tensors$"),
     ],
 )
-def test_what_is_no_cut_is_refused(tmp_path: Path, cut: str, why: str):
+def test_what_is_no_cut_is_refused(tmp_path: Path, cut: Cuts, why: str):
     net = load_network(saved(tmp_path, KINDS["unet"]()))
     with pytest.raises(InputError, match=why):
         boundaries(net, cut)
@@ -167,11 +168,11 @@ def test_cuts_have_the_numbers_of_the_profile(tmp_path: Path):
     net = load_network(saved(tmp_path, KINDS["unet"]()))
     every = boundaries(net, range(1, len(net.positions) + 1))
     assert [cut.number for cut in every] == [*range(1, len(net.positions) + 1)]
-    for word in (2, "2", "cut:2", [2], ["2", "cut:2", every[1].after]):
+    for word in (2, np.int64(2), "2", "cut:2", [2], ["2", "cut:2", every[1].after]):
         assert boundaries(net, word) == every[1:2]
 
 
-@pytest.mark.parametrize("cuts", [0, -1, 99, "0", "cut:99", "cut:x", 1.5, True, None, [], [None]])
+@pytest.mark.parametrize("cuts", [0, -1, 99, "0", "cut:99", "cut:x", 1.5, True, None, [], [None], b"a"])
 def test_what_is_no_number_of_a_cut_is_refused(tmp_path: Path, cuts: object):
     with pytest.raises(
         InputError, match=r"cuts (have numbers from 1 to \d+, as .* lists them|must be 'auto', or numbers)"
@@ -196,6 +197,12 @@ def test_a_number_that_is_also_another_tensor_is_refused(tmp_path: Path):
         ({"verify": 3}, "verify must be True or False, got 3"),
         ({"overwrite": "yes"}, "overwrite must be True or False, got 'yes'"),
         ({"inputs": "mine"}, "inputs are what the halves are verified with: add verify"),
+        ({"shapes": 5}, "shapes must be a mapping from names of inputs, got 5"),
+        ({"shapes": {5: (1, 3)}}, "shapes must be a mapping from names of inputs, got a table"),
+        ({"shapes": {"x": "1x3"}}, r"shapes must be sequences of whole numbers, such as .*, got '1x3' for 'x'"),
+        ({"shapes": {"x": (1, 3.0)}}, r"shapes must be sequences of whole numbers, such as .*, got an array for 'x'"),
+        ({"values": ["x"]}, "values must be a mapping from names of inputs, got an array"),
+        ({"path": "none.onnx"}, "cannot read 'none.onnx': No such file or directory; give an .onnx file"),
         ({"tensor_dtype": "int4"}, "tensor_dtype must be one of None, fp32, fp16, uint8, got 'int4'"),
     ],
 )

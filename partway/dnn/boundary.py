@@ -55,12 +55,14 @@ def boundaries(network: Network, cuts: Cuts = AUTO, tensor_dtype: str | None = N
 
     Raises InputError for an unknown number or name, for tensors that are no cut, and if "auto" finds none.
     """
-    given: Any = [cuts] if isinstance(cuts, str | int) else cuts
-    words: list[Any] = list(given) if isinstance(given, Iterable) else []
+    given: Any = [cuts] if isinstance(cuts, str) or as_whole(cuts) is not None else cuts
+    words: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else []
     if not words or not all(isinstance(word, str) or as_whole(word) is not None for word in words):
         raise InputError(f"{named('cuts')} must be 'auto', or numbers of cuts or names of tensors, got {shown(cuts)}")
     if words == [AUTO]:
         return _pareto_optimal(network, tensor_dtype)
+    if AUTO in words and not _tensor(network, AUTO):
+        raise InputError(f"{named('cuts')} is 'auto' alone, or numbers of cuts or names of tensors")
     return tuple(dict.fromkeys(_asked(network, word) for word in words))
 
 

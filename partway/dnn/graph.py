@@ -36,7 +36,7 @@ try:
     from partway.dnn import control_flow
     from partway.dnn.coding import dtype_name
     from partway.dnn.control_flow import reads
-    from partway.dnn.inputs import Value, fix_inputs
+    from partway.dnn.inputs import Value, checked_names, checked_shapes, fix_inputs
     from partway.dnn.macs import MAX_SHAPE_ELEMENTS, Shape, Shapes, known_shapes
     from partway.dnn.onnx_file import read_model, weights_as_inputs
 except ImportError as error:
@@ -162,9 +162,9 @@ def load_network(
 
     Raises InputError if the file is not an ONNX network, its shapes are not fixed, or it cannot be cut.
     """
-    path = Path(path)
+    path, shapes, values = Path(path), checked_shapes(shapes), checked_names("values", values)
     original = read_model(path)
-    batches = fix_inputs(original, shapes or {}, values or {})
+    batches = fix_inputs(original, shapes, values)
     try:
         inferred = onnx.shape_inference.infer_shapes(_with_defaults(original), data_prop=True)
         model, problem = _simplify_and_infer(inferred)

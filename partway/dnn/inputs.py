@@ -5,14 +5,15 @@ asked for, in one message. Sizes with the same name are equal.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, repeat
+from typing import Any, cast
 
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
-from partway.arguments import named
+from partway.arguments import as_whole, named
 from partway.dnn.macs import MAX_SHAPE_ELEMENTS, Shape
 from partway.dnn.onnx_file import weights_as_inputs
 from partway.errors import InputError, nearest, shown
@@ -36,6 +37,29 @@ OTHER_KINDS = {
 }
 EXAMPLE_SIDE, EXAMPLE_SIZE = 224, 128
 """Sizes in the proposal: the sides of an image, and others."""
+
+
+def checked_shapes(given: Any) -> dict[str, Shape]:
+    """Input name -> shape. Raises InputError for what is no mapping from names to sequences of whole numbers."""
+    return {name: _checked_shape(name, sizes) for name, sizes in checked_names("shapes", given).items()}
+
+
+def checked_names(argument: str, given: Any) -> dict[str, Any]:
+    """Input name -> what is given for it; nothing for None. Raises InputError for what is no mapping from names."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in cast(Mapping[Any, Any], given)):
+        raise InputError(f"{named(argument)} must be a mapping from names of inputs, got {shown(given)}")
+    return dict(cast(Mapping[str, Any], given))
+
+
+def _checked_shape(name: str, given: Any) -> Shape:
+    sizes: list[Any] = [*given] if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [None]
+    whole = tuple(size for size in map(as_whole, sizes) if size is not None)
+    if len(whole) < len(sizes):
+        got = f"{shown(given)} for '{name}'"
+        raise InputError(f"{named('shapes')} must be sequences of whole numbers, such as (1, 3, 224, 224), got {got}")
+    return whole
 
 
 def fix_inputs(model: ModelProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> dict[str, str]:

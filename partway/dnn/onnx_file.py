@@ -7,7 +7,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, inliner
 
 from partway.errors import InputError, shorten
-from partway.files import read_limited
+from partway.files import read_limited, why
 
 MAX_FILE_BYTES = 2**31
 """Protocol buffers cannot be larger; a device such as /dev/zero has no end."""
@@ -32,7 +32,7 @@ def read_model(path: Path) -> ModelProto:
     try:
         raw = read_limited(path, MAX_FILE_BYTES)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read '{path}': {error}; give an .onnx file") from None
+        raise InputError(f"cannot read '{path}': {why(error)}; give an .onnx file") from None
     for start, kind in OTHER_FILES.items():
         if raw.startswith(start):
             raise InputError(f"'{path}' is {kind}")

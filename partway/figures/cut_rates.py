@@ -12,7 +12,17 @@ from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
 from partway.figures.layout import PointLabel, label_points
-from partway.figures.style import FigureData, Row, as_text, figure_style, log_axis, new_figure, save, short_number
+from partway.figures.style import (
+    FigureData,
+    Row,
+    as_text,
+    figure_style,
+    log_axis,
+    new_figure,
+    save,
+    short_number,
+    show_message,
+)
 from partway.planner.answer import OneTask
 from partway.planner.one_task import at_rate, costs
 from partway.planner.one_task_report import name_of
@@ -93,6 +103,9 @@ def _panel(
     """A line for every cut, the best one thick, and a dot with the rate at every crossover."""
     colours, mbit = _colours(answer, cuts), rates / MBIT
     positive = values[values > 0]
+    if not len(positive):
+        show_message(axes, "every cut costs nothing")
+        return
     values = np.maximum(values, positive.min() / ROOM)  # what costs nothing is at the lower edge
     for j, cut in enumerate(cuts.tolist()):
         axes.plot(mbit, values[:, j], color=colours[cut], linewidth=1.0)

@@ -23,7 +23,7 @@ def read_network(
     if is_onnx(network):
         from partway.dnn import graph  # needs the extra `onnx`
 
-        return graph.profile_model(str(network), shapes=dict(shapes or {}), values=dict(values or {}))
+        return graph.profile_model(str(network), shapes=shapes, values=values)
     if shapes or values:
         raise InputError(f"{named('shapes')} and {named('values')} need an .onnx file, got {shown(str(network))}")
     return read_profile(str(network))
