@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import partway
 from docs._ext.docstrings import converted, entries, other_fields
 from partway.cli.main import COMMANDS
 from partway.scenario.loading import load
@@ -91,6 +92,12 @@ def test_examples_in_docstrings_are_right(module: str):
     results = doctest.testmod(importlib.import_module(module))
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def test_the_reference_documents_every_public_name():
+    reference = (DOCS / "reference" / "python.md").read_text("utf-8")
+    named = set(re.findall(r"^\.\. (?:auto\w+|py:data):: partway\.(\w+)$", reference, re.MULTILINE))
+    assert set(partway.__all__) <= named
 
 
 # Docstrings
