@@ -25,6 +25,13 @@ def workers() -> Iterator[Workers]:
 
 
 @pytest.fixture(scope="module")
+def mortal() -> Iterator[Workers]:
+    """One worker for tests that kill it."""
+    with processes(1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def shared() -> Iterator[Workers]:
     """Two workers for tests that leave them alive."""
     with processes(2) as made:
@@ -56,8 +63,10 @@ def test_exceptions_come_back(shared: Workers):
     assert shared.submit(pow, 2, 3).result() == 8
 
 
-def test_what_a_call_prints_is_not_on_standard_output(workers: Workers, capfd: pytest.CaptureFixture[str]):
-    assert [workers.submit(sweep_toys.print_and_return, i).result() for i in range(3)] == [0, 1, 2]
+def test_what_a_call_prints_is_not_on_standard_output_and_leaving_the_block_waits(capfd: pytest.CaptureFixture[str]):
+    with Workers(1) as workers:
+        futures = [workers.submit(sweep_toys.print_and_return, i) for i in range(5)]
+    assert [future.result(0) for future in futures] == list(range(5))
     assert capfd.readouterr().out == ""
 
 
@@ -66,21 +75,22 @@ def test_a_worker_prints_no_traceback_of_an_error_that_is_reported_in_one_line(s
     assert not shared.submit(logging.getLogger(CALLBACK_LOGGER).isEnabledFor, logging.ERROR).result()
 
 
-def test_calls_after_a_killed_worker_are_computed(workers: Workers):
-    first = workers.submit(time.sleep, 60)
-    assert within(20, workers.pids)
-    os.kill(workers.pids()[0], signal.SIGKILL)
+def test_calls_after_a_killed_worker_are_computed(mortal: Workers):
+    first = mortal.submit(time.sleep, 60)
+    assert within(20, mortal.pids)
+    os.kill(mortal.pids()[0], signal.SIGKILL)
     assert isinstance(first.exception(), BrokenExecutor)
-    assert workers.submit(pow, 2, 5).result() == 32
+    assert mortal.submit(pow, 2, 5).result() == 32
 
 
-def test_calls_after_a_worker_that_exited_are_computed(workers: Workers):
+def test_calls_after_a_worker_that_exited_are_computed(mortal: Workers):
     for _ in range(2):
         with pytest.raises(BrokenExecutor):
-            workers.submit(sweep_toys.exit_at_once).result()
-    assert workers.submit(pow, 2, 5).result() == 32
+            mortal.submit(sweep_toys.exit_at_once).result()
+    assert mortal.submit(pow, 2, 5).result() == 32
 
 
+@pytest.mark.slow
 def test_shutting_down_at_once_ends_what_runs_and_what_waits():
     workers = Workers(1)
     futures = [workers.submit(time.sleep, 60) for _ in range(2)]
@@ -90,8 +100,6 @@ def test_shutting_down_at_once_ends_what_runs_and_what_waits():
     assert all(future.cancelled() or future.exception() is not None for future in futures)
     assert len(before) == 1
     assert within(20, lambda: all(map(gone, before)))
-    with pytest.raises(RuntimeError):
-        workers.submit(pow, 1, 1)
 
 
 def test_shutting_down_at_once_after_a_waiting_call_was_cancelled():
@@ -105,6 +113,8 @@ def test_shutting_down_at_once_after_a_waiting_call_was_cancelled():
     assert any(cancelled)
     assert len(before) == 1
     assert within(20, lambda: all(map(gone, before)))
+    with pytest.raises(RuntimeError):
+        workers.submit(pow, 1, 1)
 
 
 def test_a_worker_that_starts_too_late_does_not_stay():
@@ -135,12 +145,6 @@ def test_processes_of_others_are_left_alone(workers: Workers):
         workers.shutdown(cancel_futures=True)
         assert other.poll() is None
         other.kill()
-
-
-def test_leaving_the_block_waits_for_what_was_submitted():
-    with Workers(1) as workers:
-        futures = [workers.submit(pow, 2, i) for i in range(5)]
-    assert [future.result() for future in futures] == [1, 2, 4, 8, 16]
 
 
 def test_no_worker_outlives_a_killed_parent():
