@@ -86,7 +86,7 @@ def test_a_cut_is_that_of_the_nearest_share(tmp_path: Path):
     events.block(1, {0: 0.58, 1: 0.99, 2: 0.0})
     page = run.page()
     assert [(bar.name, bar.value) for bar in page.views[0].bars[1].bars] == [("after image", 1), ("after conv1", 1)]
-    assert tile(page, 0).lines == ["2 tasks wait", "started 2", "cut after conv1, 58 % of its work sent"]
+    assert tile(page, 0).lines == ["2 waiting", "started 2", "cut after conv1, 58 % of its work sent"]
     assert tile(page, 2).lines[-1] == "nothing sent"
     assert [tile(page, k).level for k in range(3)] == [0.5, 0.75, 1.0]
 

@@ -290,7 +290,7 @@ class LiveRun:
         if not last or state != "here":
             return Tile(f"device {which}", state, word, [])
         names = self._plan.cuts
-        lines = [f"{last['queue']:.0f} tasks wait", f"started {last['started']:.0f}"]
+        lines = [f"{last['queue']:.0f} waiting", f"started {last['started']:.0f}"]
         if last["offload"] and names:
             cut, _ = min(names, key=lambda one: abs(one[1] - last["offload"]))
             lines.append(f"cut after {cut}, {number(100 * last['offload'], 2)} % of its work sent")
