@@ -45,6 +45,7 @@ SETTINGS = {
     "jax_compilation_cache_dir": f"{CACHE_FOLDER}/partway/jax",  # where the command line has them, too
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_disable_most_optimizations": True,  # half the time to compile; the same numbers but for rounding
+    "jax_traceback_in_locations_limit": 0,  # nobody reads in compiled programs which line of Python wrote an operation
 }
 """Of JAX, in this process and in those that it starts."""
 XLA_FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
@@ -149,6 +150,11 @@ def scheduled(cores: int = 2, chunk: int | None = None, **constants: int) -> Ite
         rollouts._rollout_compiled.jit.clear_cache()
         yield
         rollouts._rollout_compiled.jit.clear_cache()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported stays, and is not searched for garbage."""
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
