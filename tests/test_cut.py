@@ -1,6 +1,7 @@
 """`partway cut`: the plan against an exhaustive search, the break-even bandwidths, single tasks, the command."""
 
 import contextlib
+import errno
 import io
 import itertools
 import json
@@ -601,6 +602,32 @@ def test_one_task_alone_needs_no_simulation(folder: Path):
     assert table.rstrip().endswith("Break-even: all local up to 2.75 Mbit/s, then all remote is the fastest.")
     assert load(folder / "o" / "scenario.toml").device.task.kind == "layers"
     assert "Results are in o" in err
+
+
+class Full(io.StringIO):
+    """Standard output on a full disk; `file` is what its descriptor belongs to."""
+
+    def __init__(self, file: io.FileIO):
+        super().__init__()
+        self._file = file
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_answer_that_cannot_be_printed_is_a_failure(tmp_path: Path):
+    """With one answer alone nothing is printed later that would fail as well."""
+    err = io.StringIO()
+    with (
+        io.FileIO(tmp_path / "out", "w") as file,
+        contextlib.redirect_stdout(Full(file)),
+        contextlib.redirect_stderr(err),
+    ):
+        assert main(["cut", "ppocr-rec", "--rate", "20Mbit/s", "--one-task"]) == 2
+    assert "No space left on device" in err.getvalue()
 
 
 @pytest.mark.parametrize("columns", ["80", "100"])

@@ -369,6 +369,11 @@ def test_the_scenario_gets_the_link_that_is_stated():
     assert linked.radio.noise_dbw == pytest.approx(-134.0)
 
 
+def test_a_rate_that_no_bandwidth_carries_is_said_in_its_unit():
+    with pytest.raises(InputError, match=r"^1 bit/s at the mean channel gain is no bandwidth from 1 to 1e18 Hz$"):
+        with_rate(load("ocr"), 0, 1e6, 1.0)
+
+
 def test_the_highest_efficiency_is_that_of_the_cuts():
     from partway.dnn.cuts import MAX_EFFICIENCY as OF_CUTS
 

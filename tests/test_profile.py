@@ -570,6 +570,15 @@ def test_changed_bytes_give_a_profile_or_a_one_line_error(tmp_path: Path, change
     assert "\n" not in message
 
 
+def test_split_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch):
+    importlib.import_module("partway.dnn.split")
+    for name in ("split", "boundary", "control_flow"):
+        monkeypatch.delitem(sys.modules, f"partway.dnn.{name}")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"pip install 'partway\[onnx\]'"):
+        importlib.import_module("partway.dnn.split")
+
+
 def test_shipped_profiles_need_no_onnx(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "partway.dnn.graph")

@@ -115,13 +115,15 @@ def run(options: argparse.Namespace) -> None:
 
     first = question(options)
     output.check_destinations(options)
-    output.show_now(options, partial(_show_first, first))
-    if not options.one_task:  # before anything is reserved: a signal while JAX is loaded ends the process at once
+    if not options.one_task:
+        output.show_now(options, partial(_show_first, first))
+        # before anything is reserved: a signal while JAX is loaded ends the process at once
         options.start_jax(module="partway.planner.evaluation")
     with output.destinations(options) as places:
         answers = Answers(first, *(_second(options, first) if not options.one_task else (None, "")))
         steps = places.steps(partial(_text, answers), partial(write, options, answers))
-        output.finish(options, partial(_text, answers), partial(_show_second, answers), steps)
+        rest = partial(_show_first, first) if options.one_task else partial(_show_second, answers)
+        output.finish(options, partial(_text, answers), rest, steps)
     output.say_where(options)
 
 

@@ -19,9 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from partway import arguments, files
 from partway.arguments import named
-from partway.dnn.boundary import AUTO, Boundary, Cuts, boundaries
-from partway.dnn.graph import Network, load_network
-from partway.dnn.halves import BACK, FRONT, Cutter, Halves
 from partway.dnn.profile import DTYPE_BITS, clean_name, clean_text
 from partway.errors import InputError, shorten, shown
 from partway.provenance import PACKAGE
@@ -31,7 +28,10 @@ try:
     from onnx import ModelProto, ValueInfoProto
 
     from partway.dnn import triton, weights
+    from partway.dnn.boundary import AUTO, Boundary, Cuts, boundaries
     from partway.dnn.coding import Sent, dtype_name
+    from partway.dnn.graph import Network, load_network
+    from partway.dnn.halves import BACK, FRONT, Cutter, Halves
 except ImportError as error:
     raise InputError(f"{error}: ONNX files need the extra packages of `pip install 'partway[onnx]'`") from None
 

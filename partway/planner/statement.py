@@ -21,6 +21,8 @@ DISTANCES_M = (1e-3, 1e9)
 """Smallest and largest distance, as in the scenario."""
 LEAST_POWER_W = 1e-15
 """Least limit of the transmit power, as in the scenario."""
+BANDWIDTHS_HZ = (1.0, 1e18)
+"""Least and most bandwidth, as in the scenario."""
 MACS_PER_CYCLE = (1e-6, 1e12)
 """Least and most work a cycle, as in the scenario."""
 MAX_EFFICIENCY = 40.0
@@ -192,10 +194,14 @@ def with_rate(scenario: Scenario, index: int, gain: float, rate: float) -> Scena
     """The scenario in which the device's link carries `rate` [bit/s] at full power and its mean gain [1/W].
 
     All devices get the bandwidth that this takes, and the noise stays what it is in total: so do their gains, and with
-    them the spectral efficiency.
+    them the spectral efficiency. Raises InputError if the scenario allows no such bandwidth.
     """
     kind = scenario.device_classes()[index]
     bandwidth_hz = rate / max(efficiency(scenario, kind, gain), 1e-300)
+    least, most = BANDWIDTHS_HZ
+    if not least <= bandwidth_hz <= most:
+        carried = f"{quantity(rate, 'bit/s')} at the mean channel gain"
+        raise InputError(f"{carried} is no bandwidth from {compact(least)} to {compact(most)} Hz")
     total = float(noise_dbw(scenario.radio, np.array(kind.bandwidth_hz)))
     radio = {"noise_dbw": total, "noise_dbm_per_hz": None, "noise_figure_db": 0.0}
     return with_tables(scenario, lambda table: table.update(bandwidth_hz=bandwidth_hz), radio=radio)
