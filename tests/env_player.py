@@ -50,18 +50,16 @@ def choose(
     devices, keys = broadcast_shared(world.devices, count), per_device(of_devices, count)
     action = for_fleet(pair.device, pair.device.act)(memories[0], devices, views(pair, seen), keys)
     service, _ = act_server(pair.server, memories[1], world.server, server_view(seen), of_server)
-    return DeviceAction(action.started, action.offload), service
+    return action, service
 
 
 @jax.jit
-def remember(
-    world: World, pair: ControllerPair, memories: Any, seen: Seen, did: Any, service: ServerAction, then: Seen
-) -> Any:
+def remember(world: World, pair: ControllerPair, memories: Any, seen: Seen, did: Any, asked: Any, then: Seen) -> Any:
     devices, cost = broadcast_shared(world.devices, seen.q.shape[-1]), did["device_cost"]
-    action = DeviceAction(did["started"], did["offload"])
+    action = DeviceAction(did["started"], did["offload"], asked[0].power)  # as in the step, what was commanded
     learn = for_fleet(pair.device, pair.device.learn)
     mine = learn(memories[0], devices, views(pair, seen), action, cost, views(pair, then))
-    theirs = learn_server(pair.server, memories[1], world.server, server_view(seen), service, server_view(then))
+    theirs = learn_server(pair.server, memories[1], world.server, server_view(seen), asked[1], server_view(then))
     return mine, theirs
 
 
@@ -94,12 +92,12 @@ class Player:
         action, service = choose(self.world, self.pair, self.memories, now, self.key, jnp.uint32(self.block))
         devices = broadcast_shared(self.world.devices, now.q.shape[-1])
         told = given_device(devices, action), given_server(self.world.server, unit, service, shares=True)
-        return (*map(np.asarray, told), (now, service))
+        return (*map(np.asarray, told), (now, (action, service)))
 
     def learn(self, kept: Any, did: dict[str, Any]) -> None:
         """What `act` left to be remembered, and the info of the block."""
-        now, service = kept
-        self.line = enqueue(self.line, service.broadcast)
+        now, asked = kept
+        self.line = enqueue(self.line, asked[1].broadcast)
         happened = {name: did[name] for name in ("started", "offload", "device_cost")}
-        self.memories = remember(self.world, self.pair, self.memories, now, happened, service, self.seen(did))
+        self.memories = remember(self.world, self.pair, self.memories, now, happened, asked, self.seen(did))
         self.block += 1
