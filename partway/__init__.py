@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from partway.scenario.schema import Scenario
     from partway.schemes import SCHEMES, Scheme
     from partway.system.equations import most_startable
+    from partway.system.processes import Channel, Station, Traffic
     from partway.system.types import Device, DeviceAction, Server, ServerAction
 
 __all__ = [
     "SCHEMES",
+    "Channel",
     "Device",
     "DeviceAction",
     "DeviceController",
@@ -34,6 +36,8 @@ __all__ = [
     "ServerAction",
     "ServerController",
     "ServerView",
+    "Station",
+    "Traffic",
     "compare",
     "cut",
     "evaluate",
@@ -49,6 +53,7 @@ __all__ = [
 
 _HOME = {
     "SCHEMES": "schemes",
+    "Channel": "system.processes",
     "Device": "system.types",
     "DeviceAction": "system.types",
     "DeviceController": "controllers.base",
@@ -60,6 +65,8 @@ _HOME = {
     "ServerAction": "system.types",
     "ServerController": "controllers.base",
     "ServerView": "controllers.base",
+    "Station": "system.processes",
+    "Traffic": "system.processes",
     "compare": "experiments.comparison",
     "cut": "planner.answer",
     "evaluate": "experiments.evaluation",

@@ -17,6 +17,8 @@ from partway.errors import InputError, shorten, shown
 FLAGS = {"shapes": "--shape", "values": "--input", "overrides": "--set", "network": "MODEL", "path": "MODEL"}
 """Arguments of functions whose flags are not called after them."""
 _by_flags = False
+Limits = tuple[float, float] | frozenset[str]
+"""Values that a parameter of a policy or a channel may have: from one number to another, or one of these words."""
 MAX_SEED = 2**32 - 1
 MAX_SEED_COUNT = 100_000
 
@@ -111,3 +113,18 @@ def seed_values(seeds: Any) -> tuple[int, ...]:
             f"{given}"
         )
     return found
+
+
+def checked_setting(field: str, kind: type, limits: Limits | None, value: Any) -> Any:
+    """`value` as the type of the field's default, within its limits; a whole number may stand for a float."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
+    if isinstance(limits, frozenset):
+        words = " or ".join(sorted(map(repr, limits)))
+    elif limits is not None:
+        words += f" from {limits[0]:g} to {limits[1]:g}"
+    right = type(value) is kind or (kind is float and type(value) is int)
+    if right and limits is not None:
+        right = value in limits if isinstance(limits, frozenset) else limits[0] <= value <= limits[1]
+    if not right:
+        raise InputError(f"{field} must be {words}, got {shown(value)}")
+    return float(value) if kind is float else value

@@ -41,7 +41,7 @@ from partway.rng import controller_keys
 from partway.scenario.loading import load
 from partway.simulation import step as steps
 from partway.simulation.rollout import Options, run_blocks
-from partway.system import exogenous
+from partway.system.fading import Independent
 from partway.system.placement import Placement
 from partway.system.world import World, build
 
@@ -268,8 +268,18 @@ def no_server(system: Joint, price: float) -> Joint:
 def finite_bound(world: World, gains: np.ndarray, price: float | None = None) -> Bound:
     """Partway's lower bound for the world whose gains are these points: no expectation is rounded down any more."""
     points = Fading(1.0 / gains, np.full_like(gains, np.inf), np.full_like(gains, 1.0 / len(gains)))  # pyright: ignore
-    with mock.patch.multiple(bounds, fading_below=lambda *_: points, fading_above=lambda _: points):
+    with mock.patch.multiple(bounds, fading_below=lambda *_: points, fading_above=lambda *_: points):
         return lower_bound(world, price=price)
+
+
+class Points(Independent):
+    """A fading that is each of these values with the same probability."""
+
+    values: jax.Array
+
+    def from_uniform(self, uniform: jax.Array) -> jax.Array:
+        number = jnp.clip(uniform * len(self.values), 0, len(self.values) - 1)
+        return self.values[number.astype(jnp.int32)]
 
 
 def play(
@@ -293,21 +303,15 @@ def play(
 def _transitions(
     world: World, pair: ControllerPair, seeds: jax.Array, gains: tuple[float, ...], blocks: int
 ) -> Transition:
-    """(seed, block) what happens; the gains are replaced while this is traced."""
-    exponential, points = exogenous.gains, jnp.asarray(gains)
-
-    def finite(world: World, seed: jax.Array, block: jax.Array) -> jax.Array:
-        mean = world.devices.mean_gain
-        number = jnp.exp(-exponential(world, seed, block) / mean) * len(gains)
-        return mean * points[jnp.clip(number, 0, len(gains) - 1).astype(jnp.int32)]
+    """(seed, block) what happens."""
+    world = replace(world, channel=Points(jnp.asarray(gains)))
 
     def one(seed: jax.Array) -> Transition:
         keys = controller_keys(seed, jnp.uint32(1))
         ready, carry = steps.init(world, pair, seed, keys)
         return run_blocks(world, ready, carry, seed, keys[2], jnp.uint32(0), Options(blocks, tile=50))[1]
 
-    with mock.patch.object(steps, "gains", finite), mock.patch.object(exogenous, "gains", finite):
-        return jax.vmap(one)(seeds)
+    return jax.vmap(one)(seeds)
 
 
 def learned(world: World, found: Bound, gains: np.ndarray, pair: ControllerPair) -> tuple[float, float]:

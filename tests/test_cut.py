@@ -52,7 +52,7 @@ from partway.scenario.loading import load
 from partway.simulation.step import Carry, init, step
 from partway.system.equations import data_rate, server_energy
 from partway.system.exogenous import PackedExogenous
-from partway.system.fading import fading_quantile
+from partway.system.fading import Rayleigh
 from partway.system.load import load_of
 from partway.system.placement import sample_placement
 from partway.system.types import Device
@@ -248,16 +248,16 @@ def test_arrivals_that_cannot_be_sustained_are_scaled_down():
     busy = context_of("resnet50")
     assert busy.arrival_scale < 1
     assert busy.scenario.device.arrival_prob == pytest.approx(0.4 * busy.arrival_scale)
-    assert (busy.arrivals_per_block <= 0.8 * max_throughput(busy.world.devices) * (1 + 1e-9)).all()
+    assert (busy.arrivals_per_block <= 0.8 * max_throughput(busy.world) * (1 + 1e-9)).all()
     assert context_of("ppocr-rec").arrival_scale == 1
 
 
 def test_the_throughput_of_a_device():
     """Three tasks and a part of a fourth run locally; the other part is sent where the channel carries a small cut."""
-    throughput = max_throughput(context_of("ppocr-rec").world.devices)
+    throughput = max_throughput(context_of("ppocr-rec").world)
     assert ((throughput > 3) & (throughput <= 4)).all()
     without_radio = context_of("ppocr-rec", "device.tx_power_max_w=1e-15")
-    np.testing.assert_array_equal(max_throughput(without_radio.world.devices), 3.0)
+    np.testing.assert_array_equal(max_throughput(without_radio.world), 3.0)
 
 
 def test_the_device_has_the_median_gain_and_a_distance_moves_it():
@@ -502,7 +502,7 @@ def test_the_command_writes_what_it_prints(folder: Path):
     assert both["one_task"]["recommended"]["latency_s"] == first.recommended.latency_s
     assert both["one_task"]["break_even_bit_per_s"]["all_remote"] == first.break_even.all_remote
     document = both["under_load"]
-    plan = plan_table(target, rule, np.array([1, 2, 3, 4, 6, 8]), fading_quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
+    plan = plan_table(target, rule, np.array([1, 2, 3, 4, 6, 8]), Rayleigh().quantile((0.05, 0.2, 0.5, 0.8, 0.95)))
     assert [row["started"] for row in document["plan"]] == plan.started.astype(int).ravel().tolist()
     assert [row["cut"] for row in document["plan"]] == plan.cut.ravel().tolist()
     assert [row["gain_quantile"] for row in document["plan"][:5]] == [0.05, 0.2, 0.5, 0.8, 0.95]

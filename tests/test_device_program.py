@@ -18,6 +18,7 @@ from scipy import integrate, special, stats
 from partway.bound.device_program import Fading, Program, Solved, fading_above, fading_below, solve
 from partway.dnn.cuts import Task
 from partway.pytree import cast_floats
+from partway.system.fading import Rayleigh
 from partway.system.types import Device
 
 SHARE, BITS = np.array([0.0, 0.25, 0.5, 1.0]), np.array([0.0, 1e5, 4e5, 6e5])
@@ -57,13 +58,13 @@ def arrivals(slots: int, probability: float) -> np.ndarray:
 def below(bins: int, merge: bool = True) -> Fading:
     """`fading_below` in float64."""
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, fading_below(bins, merge))
+        return jax.tree.map(np.asarray, fading_below(Rayleigh(), bins, merge))
 
 
 def above(bins: int) -> Fading:
     """`fading_above` in float64."""
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, fading_above(bins))
+        return jax.tree.map(np.asarray, fading_above(Rayleigh(), bins))
 
 
 _solve = jax.jit(solve)

@@ -212,7 +212,7 @@ def test_a_note_stands_beside_a_reason():
 
 def test_a_controller_without_act_is_refused(policy: Path):
     policy.write_text("from partway import DeviceController\n\n\nclass Mine(DeviceController):\n    pass\n")
-    with pytest.raises(InputError, match="a controller needs a method `act`"):
+    with pytest.raises(InputError, match="it needs a method `act`"):
         make_plan("paper", schemes=["mine:Mine"])
 
 

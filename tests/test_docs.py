@@ -6,6 +6,7 @@ import itertools
 import re
 import runpy
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from scipy import special
 
 import partway
 from partway.cli.main import build_parser
-from partway.errors import RENAMED
+from partway.errors import RENAMED, InputError
 from partway.experiments.plan import make_plan
 from partway.paper.claims import PHASES, Points, claims
 from partway.paper.verdicts import phases
@@ -272,6 +273,28 @@ def test_the_example_that_learns_runs(capsys: pytest.CaptureFixture[str]):
     assert run_example("bandit", "blocks=2000", capsys) == ["constant", "bandit"]
 
 
+def test_the_example_of_a_channel_is_the_one_in_the_folder_and_runs(capsys: pytest.CaptureFixture[str]):
+    (example,) = re.findall(r"```python\n(.*?)```", PAGES["channels.md"], re.DOTALL)
+    assert (EXAMPLES / "weather.py").read_text("utf-8").endswith(example)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(EXAMPLES)
+        patch.syspath_prepend(EXAMPLES)
+        patch.setitem(sys.modules, "__main__", importlib.import_module("weather"))
+        assert run_example("weather", "blocks=400", capsys) == ["constant", "priced"]
+
+
+def test_the_trace_of_the_page_on_channels_can_be_replayed(tmp_path: Path):
+    """With the floor and the loop that a trace with zeros and four seconds needs."""
+    (text,) = re.findall(r"```csv\n(.*?)```", PAGES["channels.md"], re.DOTALL)
+    (tmp_path / "lte.csv").write_text(text)
+    fading = {"kind": "trace", "file": str(tmp_path / "lte.csv"), "loop": True, "floor": 1e5, "power_w": 0.2}
+    make_plan("camera", overrides={"radio.fading": fading}, schemes=["local"], blocks=100)
+    for missing in ("floor", "loop"):
+        given = {name: value for name, value in fading.items() if name != missing}
+        with pytest.raises(InputError, match=missing):
+            make_plan("camera", overrides={"radio.fading": given}, schemes=["local"], blocks=100)
+
+
 @pytest.mark.slow
 def test_the_example_that_learns_gets_better(monkeypatch: pytest.MonkeyPatch):
     """It starts with no offloading, which costs about 60 % more in `ocr` than the best fixed fraction."""
@@ -285,7 +308,7 @@ def test_the_example_that_learns_gets_better(monkeypatch: pytest.MonkeyPatch):
     assert float(cost[300:].mean()) < 0.8 * float(cost[5:25].mean())
 
 
-@pytest.mark.parametrize("name", ["threshold", "bandit"])
+@pytest.mark.parametrize("name", ["threshold", "bandit", "weather"])
 def test_the_commands_of_the_examples_are_understood(name: str, monkeypatch: pytest.MonkeyPatch):
     """And set what they name, from the folder of the examples."""
     monkeypatch.chdir(EXAMPLES)

@@ -19,10 +19,12 @@ from scipy import stats
 from partway import rng, threefry
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
-from partway.system.exogenous import _product_high, arrivals, exogenous, gains
+from partway.system.exogenous import arrivals, exogenous, gains
+from partway.system.fading import Rayleigh
 from partway.system.load import load_of, most_started
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
 from partway.system.placement import sample_placement
+from partway.system.traffic import product_high
 from partway.system.world import World, build
 
 SIGMAS = 5.0
@@ -116,7 +118,7 @@ def test_certain_and_impossible_arrivals():
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_the_upper_half_of_a_product(a: int, b: int):
     """Splitting an interval of whole numbers at b needs 64 bits, which JAX does not have by default."""
-    assert int(_product_high(jnp.uint32(a), jnp.uint32(b))) == a * b >> 32
+    assert int(product_high(jnp.uint32(a), jnp.uint32(b))) == a * b >> 32
 
 
 # Fading
@@ -424,7 +426,7 @@ def test_tasks_that_a_device_can_start_by_hand():
     scenario = load("paper", {"devices": 20, "device.cpu_max_hz": 1e10, "device.tx_power_max_w": 0.02})
     devices = build(scenario, sample_placement(scenario)).devices
     exact = np.exp(-31 * 1.5 / (np.asarray(devices.mean_gain) * 0.02))
-    found = most_started(devices)
+    found = most_started(devices, Rayleigh())
     assert (found >= exact - 1e-12).all()
     assert (found <= exact + 1 / 64).all()
     assert exact.min() < 0.5 < exact.max()

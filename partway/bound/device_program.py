@@ -17,7 +17,7 @@ import numpy as np
 from partway.bound.certificate import Tables
 from partway.pytree import host_array, record
 from partway.system.equations import affordable_bits
-from partway.system.fading import fading_quantile, interval_losses, interval_probabilities, probability_below
+from partway.system.processes import Law
 from partway.system.stage_cost import Choices, exact_choices
 from partway.system.types import ROUNDING, Device
 
@@ -37,7 +37,7 @@ class Fading:
     weight: jax.Array
 
 
-def fading_below(bins: int, merge: bool) -> Fading:
+def fading_below(law: Law, bins: int, merge: bool) -> Fading:
     """An expectation from below, over `bins` + 1 intervals of x: by chords (docs/bound.md, section 5).
 
     For a fixed cut the cost is linear in v = 1/x, so the minimum over a fixed set of cuts is concave in v and above its
@@ -45,37 +45,38 @@ def fading_below(bins: int, merge: bool) -> Fading:
     with `merge` they are not, for a device that can always afford all cuts. The worst channels, where E[1/x] is
     infinite, are held at their better end.
     """
-    x, p, m = _intervals(bins)
+    x, p, m = _intervals(law, bins)
     v = np.append(1.0 / x, 0.0)
     worse = (m - p * v[1:]) / (v[:-1] - v[1:])
-    better = np.append(probability_below(x[0]), p - worse)
+    better = np.append(law.probability_below(x[0]), p - worse)
     if merge:
         return _fading(v, np.full_like(v, np.inf), better + np.append(worse, 0.0))
     limit = np.append(x, np.inf)
     return _fading(np.append(v, v[:-1]), np.append(limit, limit[1:]), np.append(better, worse))
 
 
-def fading_above(bins: int) -> Fading:
+def fading_above(law: Law, bins: int) -> Fading:
     """The same from above: a device that knows only the interval, and uses the cuts that are affordable throughout."""
-    x, p, m = _intervals(bins)
+    x, p, m = _intervals(law, bins)
     loss = np.append(1.0 / x[0], m / p)  # nothing is affordable in the first interval
-    return _fading(loss, np.append(0.0, x), np.append(probability_below(x[0]), p))
+    return _fading(loss, np.append(0.0, x), np.append(law.probability_below(x[0]), p))
 
 
 def _fading(loss: np.ndarray, limit: np.ndarray, weight: np.ndarray) -> Fading:
     return Fading(host_array(loss), host_array(limit), host_array(weight))
 
 
-def _intervals(bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _intervals(law: Law, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes x (bins,), and of the interval above each its probability p and m = E[1/x; interval]; the last one is open.
 
     Half the nodes are even in log x, because costs bend most where channels are bad, half in probability. Their range,
     1e-4 to 30, is chosen for Exp(1); another law may need another one for the bound to be as tight.
     """
     count = bins // 2
-    x = np.append(np.geomspace(1e-4, 30.0, bins - count), fading_quantile((np.arange(count) + 0.5) / count))
+    x = np.append(np.geomspace(1e-4, 30.0, bins - count), law.quantile((np.arange(count) + 0.5) / count))
     x = np.unique(x)
-    return x, interval_probabilities(x), interval_losses(x)
+    x = x[law.interval_probabilities(x) > 0]  # an interval in which no gain lies belongs to the one below
+    return x, law.interval_probabilities(x), law.interval_losses(x)
 
 
 @record

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import special
 
 from partway.arguments import whole_number
 from partway.bound.certificate import Certificate
@@ -27,6 +26,7 @@ from partway.errors import InputError, shown
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
 from partway.system.load import UNSTABLE, most_started
+from partway.system.processes import Law, station_of
 from partway.system.types import Device, Server
 from partway.system.world import MAX_PLANNED, World
 
@@ -103,10 +103,10 @@ def lower_bound(
     if not isinstance(given[0], World):
         raise InputError(f"lower_bound takes a world of partway.system.world.build, got {type(world).__name__}")
     whole_number("bins", bins, 2, MAX_BINS)
-    _check_world(world)
+    law, arrive = _laws(world)
     with jax.enable_x64(True):
-        fading = fading_below(bins, bool(np.isinf(world.devices.tx_power_max_w).all()))
-        dual = _Dual(world, fading, STATES, on_progress)
+        fading = fading_below(law, bins, bool(np.isinf(world.devices.tx_power_max_w).all()))
+        dual = _Dual(world, arrive, fading, STATES, on_progress)
         if price is not None and not (isinstance(given[1], int | float | np.number) and 0 <= price <= dual.cap):
             raise InputError(f"price {shown(price)}: the bound is proven for prices between 0 and {dual.cap:g}")
         multiplier = dual.best_price() if price is None else price
@@ -115,7 +115,11 @@ def lower_bound(
             raise NoBound(f"no bound: a device's queue does not settle within {dual.states} tasks")
         if np.max(solved.many) > UNSETTLED:
             raise NoBound(f"no bound: a device would start more than {MAX_PLANNED} tasks in a block")
-        above = _Dual(world, fading_above(bins), dual.states, on_progress).at(multiplier).part if slack else np.nan
+        above = (
+            _Dual(world, arrive, fading_above(law, bins), dual.states, on_progress).at(multiplier).part
+            if slack
+            else np.nan
+        )
         server_dual_value, _ = best_service(world.server, dual.discount, multiplier)
         parts = np.asarray(solved.part)
         value = float(parts.sum()) + dual.server_weight * server_dual_value
@@ -133,8 +137,11 @@ def lower_bound(
         )
 
 
-def _check_world(world: World) -> None:
-    """Raise NoBound for a world in which the proof's assumptions do not hold (docs/bound.md, "Assumptions")."""
+def _laws(world: World) -> tuple[Law, np.ndarray]:
+    """The law of the fading, and (K, n + 1) probabilities of 0..n arrivals in a block.
+
+    Raises NoBound for a world in which the proof's assumptions do not hold (docs/bound.md, "Assumptions").
+    """
     if world.devices.queue != "conserving":
         raise NoBound("no bound for the queue as printed: it keeps fractions of tasks")
     if world.devices.arrivals_seen == "current":
@@ -143,23 +150,29 @@ def _check_world(world: World) -> None:
         raise NoBound("no bound on the discounted sum from queues that are not empty: it is proven for empty ones")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
-    arriving = np.asarray(world.arrival_threshold) / 2.0**32 * world.devices.slots
-    if (arriving > most_started(world.devices)).any():
+    law, traffic = world.channel.law, world.traffic
+    arrive = traffic.arrivals_in_a_block(station_of(world.devices, world.arrival_threshold))
+    if world.channel.memory:
+        raise NoBound("no bound on a channel with a memory: it needs gains that are independent over blocks")
+    if law is None:
+        raise NoBound("no bound on this channel: the law of its gains is not known")
+    if arrive is None:
+        raise NoBound("no bound on this traffic: it needs arrivals that are independent over blocks, by a known law")
+    arriving = arrive @ np.arange(arrive.shape[-1])
+    if (arriving > most_started(world.devices, law) * (1.0 + 1e-12)).any():  # but for rounding
         raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")
+    return law, arrive
 
 
 class _Dual:
     """The bound as a function of the multiplier. Starts each time from the tables of the last one, to be faster."""
 
-    def __init__(self, world: World, fading: Fading, states: int, on_progress: OnProgress):
+    def __init__(self, world: World, arrive: np.ndarray, fading: Fading, states: int, on_progress: OnProgress):
         self.on_progress, self.steps = on_progress, 0
         device, fleet = world.devices, world.devices.mean_gain.shape[-1]
         self.server, self.states = world.server, states
         self.discount = 1.0 if device.objective == "average" else float(np.max(device.discount))
         self.server_weight = 1.0 if self.discount == 1 else self.discount**2 / (1.0 - self.discount)
-        arrival_prob = (np.asarray(world.arrival_threshold) / 2.0**32)[:, None]
-        count = np.arange(device.slots + 1)  # the binomial distribution, without half a second for scipy.stats
-        arrive = special.binom(device.slots, count) * arrival_prob**count * (1 - arrival_prob) ** count[::-1]
         own: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), device)
         points: Fading = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (fleet, len(leaf))), fading)
         discount, limited = host_array(np.full(fleet, self.discount)), device.max_tasks_per_block == MAX_PLANNED

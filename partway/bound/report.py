@@ -8,7 +8,6 @@ from rich.text import Text
 from partway.bound.lower_bound import Bound, best_service
 from partway.formatting import number, plain
 from partway.scenario.schema import Scenario
-from partway.system.fading import LAW
 from partway.system.types import Server
 from partway.text_tables import details_grid
 
@@ -19,7 +18,7 @@ ASSUMES = (
     "arrivals and gains are identically distributed over blocks and independent of everything observed and done before "
     "(devices may be correlated)",
     "a device's arrivals and gain are independent of each other",
-    f"arrivals are binomial, fading is {LAW}, and a device knows its gain before it decides",
+    "arrivals and fading have the laws that the scenario names, and a device knows its gain before it decides",
     "no cost is negative, and rates are within f_max",
     "a block starts whole tasks and cuts the last one or none; no partly computed task is kept",
 )

@@ -19,6 +19,7 @@ EXAMPLES = {
     "A real DNN; save data, figures and JSON": "partway compare --scenario ocr --out results/ocr",
     "A larger fleet with more traffic": "partway compare --set devices=50 device.arrival_prob=0.2 --blocks 4000",
     "Your own policy beside the tuned constant": "partway compare --schemes constant mymodule:MyPolicy",
+    "What each class of devices pays": "partway compare --scenario camera --schemes constant priced --by class",
     "One column for another program": "partway compare --json - | jq '.schemes[].cost_per_block'",
 }
 
@@ -27,6 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway compare`."""
     flags.add_scenario(parser)
     flags.add_simulation(parser)
+    flags.add_by(parser)
     flags.add_output(parser)
 
 

@@ -1,7 +1,9 @@
 """Flags that several commands share, and how their values are read."""
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -85,6 +87,23 @@ def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper",
         help="change fields of the scenario, such as devices=50 or device.cpu_max_hz=1e9; in groups "
         "group.NAME.cpu_max_hz=1e9, or group.*.cpu_max_hz for all of them",
     )
+    for flag, field, examples in (
+        ("--channel", "radio.fading.kind", "rayleigh, gauss_markov, trace"),
+        ("--traffic", "traffic.kind", "bernoulli"),
+    ):
+        group.add_argument(
+            flag,
+            dest="set",
+            type=partial(_kind_set, field),
+            action="append",
+            metavar="KIND",
+            help=f"{examples}, or module:Class for your own; the same as --set {field}=KIND",
+        )
+
+
+def _kind_set(field: str, kind: str) -> str:
+    """An override that names a kind."""
+    return f"{field}={json.dumps(kind)}"
 
 
 def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but those marked * there") -> None:
@@ -111,6 +130,15 @@ def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but thos
         "--warmup", type=whole_number, metavar="N", help="blocks at the start to exclude from averages (default: half)"
     )
     group.add_argument("--precision", choices=["float32", "float64"], help="floating-point type (default: float32)")
+
+
+def add_by(parser: argparse.ArgumentParser) -> None:
+    """--by."""
+    parser.add_argument(
+        "--by",
+        choices=["class", "device"],
+        help="also print cost, latency, energy and offloaded share of each class of devices (group), or each device",
+    )
 
 
 def add_output(

@@ -21,6 +21,7 @@ from partway.errors import InputError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from partway.experiments.by_device import By
     from partway.experiments.plan import Plan
 
 STDOUT = "-"
@@ -219,22 +220,25 @@ def finish_dataset(
     from partway.experiments import report
 
     def write(folder: Path) -> None:
-        write_dataset(dataset, folder)
+        write_dataset(dataset, folder, options.by)
         draw(dataset, folder)
 
     text = partial(dataset_json, dataset)
-    finish(options, text, partial(report.show, dataset), [*first, *places.steps(text, write)])
+    finish(options, text, partial(report.show, dataset, by=options.by), [*first, *places.steps(text, write)])
     say_where(options)
 
 
-def write_dataset(dataset: "xr.Dataset", folder: Path) -> None:
-    """Write a comparison to a folder, without figures."""
-    from partway.experiments import report
+def write_dataset(dataset: "xr.Dataset", folder: Path, by: "By | None" = None) -> None:
+    """Write a comparison to a folder, without figures. by: as in `report.show`."""
+    from partway.experiments import by_device, report
+    from partway.experiments.tidy import write_csv
 
     netcdf.save_dataset(dataset, folder)
     (folder / "results.json").write_text(dataset_json(dataset), "utf-8")
     (folder / "scenario.toml").write_text(dataset.attrs["scenario"], "utf-8")
-    save_table(folder, partial(report.show, dataset))
+    save_table(folder, partial(report.show, dataset, by=by))
+    by_device.write(dataset, folder)
+    write_csv(folder / "summary.csv", report.summary_rows(report.as_json(dataset), dataset.attrs["scenario_name"]))
 
 
 def dataset_json(dataset: "xr.Dataset") -> str:

@@ -53,6 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--load", metavar="FILE", help="resume from such a file, by default with its scenario, scheme and seeds"
     )
+    flags.add_by(parser)
     flags.add_output(parser)
 
 

@@ -171,6 +171,7 @@ def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
     from partway.cli import output
     from partway.experiments.sweep import report
     from partway.experiments.sweep.dataset import grid
+    from partway.experiments.tidy import write_csv
     from partway.figures import sweep as figure
     from partway.netcdf import save_dataset
 
@@ -178,6 +179,7 @@ def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
     (folder / "results.json").write_text(text, "utf-8")
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(report.csv_rows(json.loads(text)))
+    write_csv(folder / "summary.csv", report.summary_rows(json.loads(text), dataset))
     (folder / "scenario.toml").write_text(str(dataset.attrs["scenario"]), "utf-8")
     output.save_table(folder, lambda console: console.print(report.table(dataset, max_rows=len(grid(dataset)))))
     figure.write(dataset, folder)

@@ -23,14 +23,13 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
+from partway.arguments import Limits
 from partway.pytree import fleetwise, record
 from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 
 T = TypeVar("T")
 ControllerState = Any
 """What a controller remembers from block to block: any pytree of arrays, whose shapes and types never change."""
-Limits = tuple[float, float] | frozenset[str]
-"""Values that a hyperparameter may have: from one number to another, or one of these words."""
 BROADCAST_FIELDS = tuple(field.name for field in fields(Broadcast))
 
 

@@ -23,6 +23,8 @@ from partway.controllers.base import (
 from partway.controllers.block import received, ships
 from partway.errors import InputError, shorten
 from partway.pytree import cast_floats
+from partway.system import kinds
+from partway.system.processes import Channel, Station, Traffic, station_of
 from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 from partway.system.world import World
 
@@ -34,7 +36,6 @@ REMEDIES: dict[type[Exception], str] = {
     "jnp.where, jnp.minimum, jnp.maximum, & and |",
     jax.errors.TracerArrayConversionError: f"NumPy needs values, and {UNKNOWN}; use jax.numpy",
     jax.errors.ConcretizationTypeError: f"int, float, range and shapes need values, and {UNKNOWN}; use jax.numpy",
-    NotImplementedError: "a controller needs a method `act`",
 }
 
 
@@ -64,7 +65,7 @@ def check_device(name: str, controller: DeviceController, devices: Device) -> No
     """`check_pair` of a device controller."""
     device: Device = jax.tree.map(lambda leaf: leaf[..., 0], devices)
     view, key = _device_view(controller, device), jax.random.key(0)
-    guard = _Guard(name, controller)
+    guard = _Guard(_scheme(name), controller)
     controller = guard("setup", controller.setup, key, devices, traced=False)
     state = guard("init", controller.init, device, view, key)
     action = guard("act", controller.act, state, device, view, key)
@@ -81,7 +82,7 @@ def check_server(name: str, controller: ServerController, server: Server, device
     """`check_pair` of a server controller."""
     zero = jnp.zeros_like(server.queue_weight)
     view = ServerView(zero, zero, jnp.zeros(devices, zero.dtype))
-    guard, key = _Guard(name, controller), jax.random.key(0)
+    guard, key = _Guard(_scheme(name), controller), jax.random.key(0)
     state = guard("init", controller.init, server, view, key)
     action = guard("act", controller.act, state, server, view, key)
     guard.check_result("act", action, ServerAction, {"service_per_slot": (server.slots,)})
@@ -92,9 +93,42 @@ def check_server(name: str, controller: ServerController, server: Server, device
     guard.check_number("relative_change", guard("relative_change", controller.relative_change, state))
 
 
+def check_processes(world: World, precision: str) -> None:
+    """Raise InputError, as `check_pair` does, if the world's channel or traffic from outside cannot work."""
+    with jax.enable_x64(precision == "float64"):
+        concrete: World = cast_floats(world, precision)
+        stations = station_of(concrete.devices, concrete.arrival_threshold)
+        for field, process in (("radio.fading", concrete.channel), ("traffic", concrete.traffic)):
+            if not kinds.ships(process):
+                _check_process(field, process, stations)
+
+
+def _check_process(field: str, process: Channel | Traffic, stations: Station) -> None:
+    """`check_processes` of one: its `step` for the first device, or its own `draw`."""
+    guard, key, blocks = _Guard(field, process), jax.random.key(0), jnp.arange(2, dtype=jnp.uint32)
+    if type(process).draw not in (Channel.draw, Traffic.draw):
+        state = guard("begin", process.begin, blocks[0], stations)
+        guard.check_state(state, guard("draw", process.draw, state, blocks[0], blocks, stations)[0], "draw")
+        return
+    station = jax.tree.map(lambda leaf: jnp.asarray(leaf)[..., 0], stations)
+    shape = (station.slots,) if isinstance(process, Traffic) else ()
+    state = guard("init", process.init, key, station)
+    result: Any = guard("step", process.step, state, key, station, jnp.uint32(0))
+    if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore[reportUnknownArgumentType]
+        raise InputError(f"{field}: {type(process).__name__}.step: must return a pair, the state and what comes of it")
+    guard.check_state(state, result[0], "step")
+    guard.check_number("step", result[1], "the second result", shape)
+
+
+def _scheme(name: str) -> str:
+    return f"scheme '{name}'"
+
+
 def explained(name: str, pair: ControllerPair, function: Callable[..., T], *arguments: Any) -> T:
     """What the function returns; raises InputError as `check_pair` does where a controller of the pair fails in it."""
-    return _Guard(name, pair.server if ships(pair.device) else pair.device)("", function, *arguments, traced=False)
+    return _Guard(_scheme(name), pair.server if ships(pair.device) else pair.device)(
+        "", function, *arguments, traced=False
+    )
 
 
 def _device_view(controller: DeviceController, device: Device) -> DeviceView:
@@ -105,10 +139,11 @@ def _device_view(controller: DeviceController, device: Device) -> DeviceView:
 
 
 class _Guard:
-    """Calls a controller's methods, and says what is wrong with them."""
+    """Calls the methods of a controller, or of a channel or traffic, and says what is wrong with them."""
 
-    def __init__(self, name: str, controller: DeviceController | ServerController):
-        self.name, self.kind = name, type(controller)
+    def __init__(self, label: str, checked: object):
+        """label: what the user calls it, such as "scheme 'mine'"."""
+        self.label, self.kind = label, type(checked)
 
     def __call__(self, method: str, function: Callable[..., Any], *arguments: Any, traced: bool = True) -> Any:
         """What the method returns, as shapes if it is traced; raises InputError where it fails."""
@@ -118,6 +153,8 @@ class _Guard:
             raise
         except (Exception, SystemExit) as error:  # somebody else's code can fail in any way
             remedy = next((words for kind, words in REMEDIES.items() if isinstance(error, kind)), None)
+            if isinstance(error, NotImplementedError):
+                remedy = f"it needs a method `{method}`"
             message = remedy or f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}"
             raise InputError(f"{self._where(method, error)}: {message}") from error
 
@@ -139,25 +176,23 @@ class _Guard:
                 method, f"{field} must be {of}, not an array of shape {value.shape}; it is for one party only"
             )
 
-    def check_state(self, before: Any, after: Any) -> None:
-        """Raise InputError unless `learn` returns a state of the same structure, shapes and types as `init`."""
+    def check_state(self, before: Any, after: Any, method: str = "learn") -> None:
+        """Raise InputError unless the method returns a state of the same structure, shapes and types as `init`."""
         if jax.tree.structure(before) != jax.tree.structure(after):
-            raise self._wrong(
-                "learn", "must return a state of the same structure as `init` (or the state it was given)"
-            )
+            raise self._wrong(method, "must return a state of the same structure as `init` (or the state it was given)")
         leaves, _ = jax.tree_util.tree_flatten_with_path(before)
         for (path, old), new in zip(leaves, jax.tree.leaves(after), strict=True):
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 what = f"state{jax.tree_util.keystr(path)}"
                 had, now = (f"{one.dtype}{list(one.shape)}" for one in (old, new))
-                raise self._wrong("learn", f"{what} is {had} in `init` and {now} in `learn`; keep its shape and type")
+                raise self._wrong(method, f"{what} is {had} in `init` and {now} in `{method}`; keep its shape and type")
 
     def _wrong(self, method: str, words: str) -> InputError:
         return InputError(f"{self._where(method)}: {words}")
 
     def _where(self, method: str, error: BaseException | None = None) -> str:
-        """Scheme, class and method, with the line of the user's code at which an error was raised."""
-        text = f"scheme '{self.name}': {self.kind.__name__}{'.' * bool(method)}{method}"
+        """Label, class and method, with the line of the user's code at which an error was raised."""
+        text = f"{self.label}: {self.kind.__name__}{'.' * bool(method)}{method}"
         frames = traceback.extract_tb(error.__traceback__) if error else []
         own = [frame for frame in frames if self._is_theirs(frame.filename)]
         if own:

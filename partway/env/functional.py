@@ -38,7 +38,7 @@ from partway.simulation.sharding import broadcast_shared
 from partway.simulation.step import Carry, initial_state, server_view
 from partway.simulation.step import step as block
 from partway.system.equations import device_cost, server_cost, server_energy
-from partway.system.exogenous import sample
+from partway.system.exogenous import draw_block
 from partway.system.types import Device, State
 
 __all__ = [
@@ -101,8 +101,8 @@ def step_env(
 
     info  what the block has cost and what was done in it, see `outcome`, and the state after it, see `status`
     """
-    exogenous = sample(params.world, state.seed, state.time)
-    carry = Carry(state.system, *_memories(action, params))
+    system, exogenous = draw_block(params.world, state.seed, state.system, state.time)
+    carry = Carry(system, *_memories(action, params))
     key = jax.random.wrap_key_data(state.key, impl="threefry2x32")
     carry, transition = block(params.world, params.pair, carry, exogenous, key, state.time, learning=False)
     after = EnvState(carry.state, state.seed, state.key, state.time + 1)

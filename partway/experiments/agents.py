@@ -38,7 +38,7 @@ from partway.scenario.schema import Scenario
 from partway.simulation.rollout import Run, bare, init_runs, squeezed
 from partway.simulation.sharding import broadcast_shared
 from partway.simulation.step import Carry, server_view, step
-from partway.system.exogenous import sample
+from partway.system.exogenous import draw_block
 from partway.system.types import Device
 from partway.system.world import World
 
@@ -131,7 +131,9 @@ def _block(
     def of_run(
         pair: ControllerPair, carry: Carry, seed: jax.Array, key: jax.Array
     ) -> tuple[Carry, dict[str, jax.Array], Transition]:
-        after, transition = step(world, pair, carry, sample(world, seed, block), key, block, learning=True)
+        state, exogenous = draw_block(world, seed, carry.state, block)
+        carry = replace(carry, state=state)
+        after, transition = step(world, pair, carry, exogenous, key, block, learning=True)
         return after, _seen(world, after, unit), transition
 
     return jax.vmap(of_run)(pair, carry, seeds, keys)

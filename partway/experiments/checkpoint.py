@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,10 @@ from partway.pytree import cast_floats
 from partway.schemes import find_scheme, names_of, pair_for, settable, stream_of
 from partway.simulation.rollout import Run, init_runs, rollout
 from partway.simulation.step import Carry
-from partway.system.exogenous import arrivals, gains
+from partway.system.exogenous import begin
+
+MEMORY = "['carry'].state.memory"
+"""Where a file has what channels and traffic remember."""
 
 
 def save(path: Path, plan: Plan, run: Run, before: int = 0) -> None:
@@ -81,8 +83,8 @@ def resume(checkpoint: Checkpoint, plan: Plan, setting: Setting) -> tuple[Contro
     """The pair and the carry of the file, in this world, checked against what a fresh start here would be.
 
     What the scenario sets under [schemes.NAME] holds; all other hyperparameters are the file's. In another world the
-    queues and the controllers' states are carried over as they are, in tasks, and the gain is drawn again. Raises
-    InputError where the file does not fit.
+    queues and the controllers' states are carried over as they are, in tasks, and channels and traffic begin
+    again. Raises InputError where the file does not fit.
     """
     name, header, seeds = checkpoint.header.scheme, checkpoint.header, plan.seeds
     chosen = plan.scenario.schemes.get(name, {})
@@ -91,14 +93,16 @@ def resume(checkpoint: Checkpoint, plan: Plan, setting: Setting) -> tuple[Contro
         pair = use_bound(pair, setting.certificate)
     fresh = _fresh(pair, plan, setting)
     with jax.enable_x64(plan.precision == "float64"):
-        pair, carry = _filled(checkpoint, fresh, set(chosen))
-        if (plan.scenario.to_toml(), seeds) == (header.scenario, header.seeds):
+        same_world = (plan.scenario.to_toml(), seeds) == (header.scenario, header.seeds)
+        pair, carry = _filled(checkpoint, fresh, set(chosen), same_world)
+        if same_world:
             return pair, carry
         concrete, numbers = cast_floats(setting.world, plan.precision), jnp.asarray(seeds, jnp.uint32)
-        per_seed, block = partial(jax.vmap, in_axes=(None, 0, None)), jnp.uint32(header.blocks)
-        state = replace(carry.state, gain=per_seed(gains)(concrete, numbers, block))
+        begun = jax.vmap(begin, in_axes=(None, 0, None))(concrete, numbers, jnp.uint32(header.blocks))
+        memory, gain, arrived = begun
+        state = replace(carry.state, memory=memory, gain=gain)
         if concrete.devices.arrivals_seen == "current":
-            state = replace(state, arrivals=per_seed(arrivals)(concrete, numbers, block))
+            state = replace(state, arrivals=arrived)
         return pair, replace(carry, state=state)
 
 
@@ -126,6 +130,7 @@ def continue_scheme(
         first_block=checkpoint.header.blocks,
         precision=plan.precision,
         traces=traces,
+        warmup=plan.warmup,
         threads=threads,
         on_progress=on_progress,
     )
@@ -182,10 +187,17 @@ def _with_party(chosen: Iterable[str]) -> set[str]:
     return {f"{party}_{field}" for party in ("device", "server") for field in chosen}
 
 
-def _filled(checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str]) -> tuple[ControllerPair, Carry]:
-    """A fresh start with the file's arrays, but for the hyperparameters that the scenario sets."""
+def _filled(
+    checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str], same_world: bool
+) -> tuple[ControllerPair, Carry]:
+    """A fresh start with the file's arrays, but for the hyperparameters that the scenario sets.
+
+    same_world  False: nor for what channels and traffic remember, which begin again
+    """
     leaves = named(fresh)
-    here, there = {path for path, _ in leaves}, set(checkpoint.kinds)
+    skipped = () if same_world else tuple(path for path, _ in leaves if path.startswith(MEMORY))
+    here = {path for path, _ in leaves} - {*skipped}
+    there = {path for path in checkpoint.kinds if same_world or not path.startswith(MEMORY)}
     for path in sorted(here ^ there):
         where = "in the file only" if path in there else "missing in the file"
         raise InputError(
@@ -198,6 +210,7 @@ def _filled(checkpoint: Checkpoint, fresh: dict[str, Any], given: set[str]) -> t
         for name, field in names_of(which, party).items()
         if name in given
     }
+    own |= {*skipped}
     filled = [leaf if path in own else _loaded(checkpoint, path, leaf) for path, leaf in leaves]
     tree = jax.tree.unflatten(jax.tree.structure(fresh), filled)
     return tree["pair"], tree["carry"]

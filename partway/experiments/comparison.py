@@ -16,6 +16,7 @@ from partway.controllers.base import ControllerPair, DeviceController
 from partway.controllers.diagnosis import comes_from_outside
 from partway.errors import InputError, out_of_memory, shorten
 from partway.experiments.agents import rollout_agent
+from partway.experiments.by_device import with_classes
 from partway.experiments.failures import cause
 from partway.experiments.plan import Plan, Setting, applicable, is_traced, make_plan, setting_of
 from partway.experiments.preparation import prepare
@@ -218,6 +219,7 @@ def run_scheme(
         certificates=setting.certificate,
         precision=plan.precision,
         traces=traces,
+        warmup=plan.warmup,
         threads=threads,
         on_progress=on_progress,
     )
@@ -251,7 +253,7 @@ def _labelled(dataset: xr.Dataset, plan: Plan, placement: Placement) -> xr.Datas
     dataset = dataset.assign(
         distance_m=("device", placement.distance_m), mean_gain_per_w=("device", placement.mean_gain_per_w)
     )
-    return dataset.assign_attrs(
+    return with_classes(dataset, plan.scenario).assign_attrs(
         scenario_name=plan.name,
         scenario=plan.scenario.to_toml(),
         warmup=plan.warmup,

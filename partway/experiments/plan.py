@@ -10,7 +10,7 @@ from partway.arguments import flag, seed_values, whole_number
 from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound, silent
 from partway.controllers.base import DeviceController
-from partway.controllers.diagnosis import check_pair, comes_from_outside, explained
+from partway.controllers.diagnosis import check_pair, check_processes, comes_from_outside, explained
 from partway.errors import InputError, shown
 from partway.experiments.agents import check_agent
 from partway.experiments.preparation import bound_of
@@ -18,7 +18,8 @@ from partway.scenario.loading import load
 from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, check_hyperparameters, check_running, find_scheme, name_of, pair_for
-from partway.simulation.rollout import trace_blocks
+from partway.simulation.rollout import check_length, trace_blocks
+from partway.system.kinds import is_paper
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 
@@ -67,6 +68,7 @@ def make_plan(
     check_hyperparameters(loaded, named_schemes(chosen, serving))
     check_running(changes, chosen)
     check_controllers(loaded, chosen, serving, precision)
+    check_world(loaded, length, precision)
     name = os.path.basename(scenario) if isinstance(scenario, str | os.PathLike) else "scenario"
     return Plan(loaded, Path(name).stem, chosen, serving, length, numbers, half, precision, flag("bound", bound))
 
@@ -100,6 +102,15 @@ def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | 
         for name, pair in outside.items():
             check_pair(name, pair, world, precision)
             explained(name, pair, trace_blocks, world, pair, precision)
+
+
+def check_world(scenario: Scenario, blocks: int, precision: str) -> None:
+    """Raise InputError for a channel or traffic that is not there, cannot work, or ends before so many blocks."""
+    if is_paper(scenario):
+        return
+    world = build(scenario, sample_placement(scenario))
+    check_length(world, blocks)
+    check_processes(world, precision)
 
 
 def is_traced(plan: Plan) -> bool:

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from partway.bound.report import assumptions
-from partway.experiments import failures
+from partway.experiments import by_device, failures, tidy
 from partway.experiments.statistics import Estimate
 from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
@@ -31,7 +31,10 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
         "warmup": int(dataset.attrs["warmup"]),
         "placement": {name: dataset[name].values.tolist() for name in ("distance_m", "mean_gain_per_w")},
         "lower_bound": _bound(dataset),
-        "schemes": [_scheme(summary, dataset.attrs["objective"]) for summary in summarise(dataset)],
+        "schemes": [
+            _scheme(summary, dataset.attrs["objective"]) | {"classes": by_device.as_json(dataset, summary.name)}
+            for summary in summarise(dataset)
+        ],
     }
     return cast(dict[str, Any], plain(document))
 
@@ -249,6 +252,15 @@ def _gap_lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
     return [("lower bound", number(bound, 4), about), own]
 
 
-def show(dataset: xr.Dataset, console: Console) -> None:
-    """Print a comparison, or all about the only scheme."""
+def summary_rows(document: dict[str, Any], scenario_name: str) -> list[list[Any]]:
+    """summary.csv of the JSON of a comparison."""
+    schemes = document["schemes"]
+    before = {"scenario": [scenario_name] * len(schemes), "scheme": [one["name"] for one in schemes]}
+    return tidy.rows(before, schemes)
+
+
+def show(dataset: xr.Dataset, console: Console, by: by_device.By | None = None) -> None:
+    """Print a comparison, or all about the only scheme; `by`: also by class or device."""
     console.print(details_table(dataset) if dataset.sizes["scheme"] == 1 else table(dataset))
+    if by:
+        console.print(Text(""), by_device.table(dataset, by))

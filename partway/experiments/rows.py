@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from partway.experiments.by_device import by_device
 from partway.experiments.failures import FAILED, cause
 from partway.experiments.plan import Plan, Setting, applicable, is_traced
 from partway.experiments.status import status_of, with_note
@@ -17,6 +18,7 @@ from partway.measurement.latency import DELAYS, Latency, latency
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.schemes import find_scheme
 from partway.simulation.rollout import Run
+from partway.system.kinds import mean_radio_cost_is_infinite
 from partway.system.world import World
 
 
@@ -33,12 +35,13 @@ def row_of(
             status, reason = FAILED, cause(error)
     else:
         status, reason, growth = status_of(run.metrics, run.pair)
-    unlimited = any(np.isinf(kind.tx_power_max_w) for kind in plan.scenario.device_classes())
+    sums, counted = None if run is None or status != "ok" else run.by_device, plan.blocks - plan.warmup
+    variables |= by_device(sums, late, plan.scenario, setting.world.devices, len(plan.seeds), counted)
     labels = {
         "status": status,
         "reason": with_note(reason, None if run is None else run.clipped, plan),
         "growth": growth,
-        "heavy_tail": scheme.channel_blind and unlimited,
+        "heavy_tail": scheme.channel_blind and mean_radio_cost_is_infinite(plan.scenario),
         "signals_up": scheme.signalling()["up"],
         "signals_down": scheme.signalling()["down"],
     }

@@ -2,6 +2,8 @@
 
 import xarray as xr
 
+from partway.experiments.by_device import VALUES
+
 BLOCKS = {
     "cost": ("cost, of a block, by component of (8)", "per block"),
     "device_energy_j": ("energy of all devices", "J"),
@@ -55,6 +57,8 @@ OTHERS = {
     "heavy_tail": ("whether the mean radio cost is infinite in theory", "1"),
     "signals_up": ("numbers that a device sends in a block", "1"),
     "signals_down": ("numbers that a device receives in a block", "1"),
+    "device_class": ("class of the device", "1"),
+    "class": ("class of devices", "1"),
     "device_arrivals": ("arrivals, at the device", "tasks"),
     "scheme": ("scheme", "1"),
     "seed": ("seed", "1"),
@@ -64,7 +68,8 @@ OTHERS = {
     "delay": ("part of the latency", "1"),
     "traced": ("number of the traced device", "1"),
 }
-VARIABLES = BLOCKS | {f"device_{name}": words for name, words in (TRACED | SPENT).items()} | OTHERS
+BY_DEVICE = {f"{name}_by_{dim}": words for name, words in VALUES.items() for dim in ("device", "class")}
+VARIABLES = BLOCKS | BY_DEVICE | {f"device_{name}": words for name, words in (TRACED | SPENT).items()} | OTHERS
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:

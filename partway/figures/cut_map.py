@@ -18,7 +18,6 @@ from partway.figures.style import STYLE, FigureData, Row, log_axis, save, text_c
 from partway.planner.context import DeviceContext
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
 from partway.planner.under_load_report import CutResult
-from partway.system.fading import fading_quantile
 
 MAX_QUEUE = 12
 FADING = np.geomspace(0.02, 6.0, 97)
@@ -54,7 +53,7 @@ def draw(result: CutResult) -> FigureData:
     _dress(upper, "colour: cut of the last task that is started; number: tasks that are started")
     _dress(lower, "CPU rate of the device")
     lower.set_xlabel("channel gain / mean (percentages: share of the blocks with a lower gain)")
-    _mark_quantiles(upper, lower)
+    _mark_quantiles(target, upper, lower)
     return figure, _rows(plan, target)
 
 
@@ -104,10 +103,10 @@ def _dress(axes: Axes, title: str) -> None:
     log_axis(axes, "x", FADING[0] / 1.03, FADING[-1] * 1.03)
 
 
-def _mark_quantiles(*panels: Axes) -> None:
+def _mark_quantiles(target: DeviceContext, *panels: Axes) -> None:
     """A dotted line at every quantile of the fading, with its percentage above the panel."""
     for axes in panels:
-        for quantile, x in zip(FADING_QUANTILES, fading_quantile(FADING_QUANTILES), strict=True):
+        for quantile, x in zip(FADING_QUANTILES, target.fading_quantile(FADING_QUANTILES), strict=True):
             axes.axvline(x, color="0.1", linewidth=0.9, linestyle=":", path_effects=[OUTLINE])
             at_top = axes.get_xaxis_transform()
             axes.text(x, 1.02, f"{100 * quantile:.0f} %", transform=at_top, ha="center", fontsize=8, color="0.2")

@@ -17,6 +17,7 @@ from partway.pytree import host_array
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, find_scheme, pair_for, refuse_agents, settable, stream_of
+from partway.system.kinds import is_paper
 from partway.system.placement import sample_placement
 from partway.system.types import Device
 from partway.system.world import World, build
@@ -126,6 +127,11 @@ def make_plan(
         raise InputError("arrivals_seen = 'current': nobody sees a live task before it arrives; use 'past'")
     if scenario.server.initial_queue_tasks or any(kind.initial_queue_tasks for kind in scenario.device_classes()):
         raise InputError("initial_queue_tasks: live queues begin empty; use 0")
+    if not is_paper(scenario):
+        raise InputError(
+            "radio.fading, traffic: a live device draws its gains and tasks by the laws of the preset paper; use "
+            "radio.fading.kind = 'rayleigh' and traffic.kind = 'bernoulli'"
+        )
     slack = (scenario.broadcast_delay_blocks - 1) * scenario.slots_per_block - 1
     if slack < 1:
         raise InputError(

@@ -1,13 +1,15 @@
 """Where a device's tasks come from, and how good its channel is: by the scenario's laws, or from elsewhere."""
 
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from partway.program_cache import kept_jit
+from partway.pytree import host_array
 from partway.system.exogenous import PackedExogenous, gains, sample, unpack_arrivals
+from partway.system.kinds import paper_channel, paper_traffic
 from partway.system.types import Device
 from partway.system.world import World
 
@@ -35,10 +37,11 @@ class Synthetic:
         self._slots, self._seed, self._tiles = device.slots, np.uint32(seed), dict[int, tuple[np.ndarray, np.ndarray]]()
         # the random words of the first devices of a fleet do not depend on how many follow: it may end here
         own = np.full(number + 1, np.asarray(device.mean_gain), np.dtype(precision))
-        devices: Any = jax.tree.map(lambda leaf: np.zeros(0), device)
+        devices: Any = jax.tree.map(lambda leaf: np.asarray(leaf)[..., None], device)
         nobody: Any = None
-        threshold = np.full(number + 1, arrival_threshold, np.uint32)
-        self._world = World(_with_gain(devices, own), nobody, cast(jax.Array, threshold), nobody, nobody)
+        threshold = host_array(np.full(number + 1, arrival_threshold, np.uint32))
+        processes = paper_channel(), paper_traffic()
+        self._world = World(_with_gain(devices, own), nobody, threshold, nobody, nobody, *processes)
         self._first = float(np.asarray(_gains(self._world, self._seed, np.uint32(0)))[-1])
 
     def arrivals(self, block: int) -> np.ndarray:

@@ -82,6 +82,7 @@ class Latency:
     p50, p95, p99  the least time within which that share of the tasks is done; NaN where so many never are
     unfinished     share of the tasks that the run's end cut off
     delays         (seeds, 5) means of DELAYS over all tasks, 0 where a task has none; they add up to `mean`
+    by_device      (seeds, K) `mean` of each device's tasks, NaN for a device that gets none
 
     All are NaN for a seed in which no task arrives.
     """
@@ -92,14 +93,20 @@ class Latency:
     p99: np.ndarray
     unfinished: np.ndarray
     delays: np.ndarray
+    by_device: np.ndarray
 
 
 def latency(traces: Traced, server_work: ArrayLike, slot_s: float, warmup: int = 0) -> Latency:
     """Latency of the tasks that arrive from block `warmup` on; arguments as in `finish_times`."""
     blocks, slots = np.shape(traces.service_per_slot)[1:]
     end = ((blocks + 1) * slots + 1) * slot_s
-    seeds = np.array([_summary(tasks, warmup, end) for tasks in finish_times(traces, server_work, slot_s)])
-    return Latency(*seeds[:, : -len(DELAYS)].T, delays=seeds[:, -len(DELAYS) :])
+    devices = np.shape(traces.arrivals)[-1]
+    both = [
+        (_summary(tasks, warmup, end), _means_by_device(tasks, warmup, end, devices))
+        for tasks in finish_times(traces, server_work, slot_s)
+    ]
+    seeds, by_device = (np.array(each) for each in zip(*both, strict=True))
+    return Latency(*seeds[:, : -len(DELAYS)].T, delays=seeds[:, -len(DELAYS) :], by_device=by_device)
 
 
 def finish_times(traces: Traced, server_work: ArrayLike, slot_s: float) -> Iterator[Tasks]:
@@ -234,3 +241,11 @@ def _summary(tasks: Tasks, warmup: int, end: float) -> list[float]:
     ends = [np.mean(np.minimum(moments, end)) for moments in (arrived, *tasks.moments[:, late], finished)]
     delays = np.diff(ends)
     return [float(mean), *map(float, percentiles), float(np.mean(np.isinf(finished))), *delays.tolist()]
+
+
+def _means_by_device(tasks: Tasks, warmup: int, end: float, devices: int) -> np.ndarray:
+    """(K,) `Latency.mean` of each device for one seed."""
+    late = tasks.block >= warmup
+    device, waits = tasks.device[late], np.minimum(tasks.finished[late], end) - tasks.arrived[late]
+    count = np.bincount(device, minlength=devices)
+    return np.bincount(device, weights=waits, minlength=devices) / np.where(count > 0, count, np.nan)

@@ -14,9 +14,9 @@ from partway.planner.statement import with_tables
 from partway.program_cache import kept_jit
 from partway.scenario.schema import Scenario
 from partway.system.equations import local_energy, radio_energy
-from partway.system.fading import fading_quantile
 from partway.system.load import load_of
 from partway.system.placement import Placement
+from partway.system.processes import Law
 from partway.system.stage_cost import best_cuts
 from partway.system.types import Device
 from partway.system.world import World, build, emptied
@@ -58,6 +58,10 @@ class DeviceContext:
     def cpu_max_hz(self) -> float:
         """f_max [Hz] of the device."""
         return self.scenario.device_classes()[self.index].cpu_max_hz
+
+    def fading_quantile(self, probability: Any) -> np.ndarray:
+        """x, the gain divided by its mean, that is not exceeded with this probability."""
+        return law_of(self.world).quantile(probability)
 
     @property
     def block_s(self) -> float:
@@ -128,7 +132,7 @@ def context_at(
 def _sustainable(scenario: Scenario, placement: Placement) -> tuple[Scenario, World, float]:
     """The scenario with arrivals that devices and server can sustain, its world, and the factor on its arrivals."""
     world = build(scenario, placement)
-    throughput = max_throughput(world.devices)
+    throughput = max_throughput(world)
     arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots_per_block
     _check_throughput(throughput, arriving)
     utilisation = float(np.max(arriving / np.maximum(throughput, 1e-30)))
@@ -154,11 +158,23 @@ def _scale_arrivals(scenario: Scenario, scale: float) -> Scenario:
     return with_tables(scenario, lambda table: table.update(arrival_prob=table["arrival_prob"] * scale))
 
 
-def max_throughput(devices: Device) -> np.ndarray:
+def law_of(world: World) -> Law:
+    """The law of the fading. Raises InputError where it is not known: no plan can then be made."""
+    law = world.channel.law
+    if law is None:
+        raise InputError(
+            "radio.fading: a plan under load needs a fading whose law is known, which this channel does not have; plan "
+            "with radio.fading.kind = 'rayleigh', or a single task with --one-task"
+        )
+    return law
+
+
+def max_throughput(world: World) -> np.ndarray:
     """(K,) the most tasks that each device can start and finish in a block, averaged over the fading."""
+    points = law_of(world).quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS)
     with jax.enable_x64(True):
-        by_device: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), devices)
-        return np.asarray(_throughput(by_device, fading_quantile((np.arange(FADING_POINTS) + 0.5) / FADING_POINTS)))
+        by_device: Device = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), -1, 0), world.devices)
+        return np.asarray(_throughput(by_device, points))
 
 
 @kept_jit()

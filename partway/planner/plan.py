@@ -20,7 +20,6 @@ from partway.program_cache import kept_jit
 from partway.pytree import cast_floats, host_array
 from partway.simulation.rollout import Run
 from partway.system.equations import data_rate, local_work
-from partway.system.fading import fading_quantile
 from partway.system.signalling import no_broadcast
 from partway.system.types import Device, DeviceAction
 
@@ -131,7 +130,7 @@ def _rate_at_full_power(device: Device, fading: jax.Array) -> jax.Array:
 
 def printed_plan(target: DeviceContext, rule: PlanRule) -> PlanTable:
     """The plan at QUEUE_LENGTHS and FADING_QUANTILES."""
-    return plan_table(target, rule, np.array(QUEUE_LENGTHS), fading_quantile(FADING_QUANTILES))
+    return plan_table(target, rule, np.array(QUEUE_LENGTHS), target.fading_quantile(FADING_QUANTILES))
 
 
 def typical_plan(target: DeviceContext, rule: PlanRule) -> PlanTable:

@@ -22,7 +22,6 @@ from partway.planner.plan import (
     printed_plan,
     typical_plan,
 )
-from partway.system.fading import fading_quantile
 from partway.text_tables import Grid, Sentence
 from partway.units import UP, quantity
 
@@ -210,7 +209,7 @@ def _grid(headers: Iterable[str], keys: int = 1) -> Grid:
 
 def _plan_grid(result: CutResult) -> Grid:
     """Queue length by channel gain; each cell has the tasks to start, the cut of the last one, and the CPU rate."""
-    plan, efficiencies = result.plan(), max_efficiency(result.target, fading_quantile(FADING_QUANTILES))
+    plan, efficiencies = result.plan(), max_efficiency(result.target, result.target.fading_quantile(FADING_QUANTILES))
     grid = Grid()
     grid.add_column("waiting", "right")
     for share, x, efficiency in zip(FADING_QUANTILES, plan.fading, efficiencies, strict=True):

@@ -24,6 +24,8 @@ from partway.scenario.schema import GROUP_FIELDS, Group, Scenario
 PRESETS = resources.files("partway.scenario") / "presets"
 MAX_FILE_BYTES = 1_000_000
 """A larger file is not a scenario."""
+PROCESSES = {"radio.fading": "--channel", "traffic": "--traffic"}
+"""Fields whose kind may be a class from outside, and the flags that name it."""
 
 
 def presets() -> dict[str, str]:
@@ -60,19 +62,22 @@ def load(
     50
 
     `group.N.X`, `group.NAME.X` and `group.*.X` are fields of the group with that number or name, and of all groups. A
-    relative path of a profile is relative to the file that holds it, elsewhere to the current folder.
+    relative path of a profile or a trace is relative to the file that holds it, elsewhere to the current folder.
+    `radio.fading` and `traffic` may be an object: a `partway.Channel`, a `partway.Traffic`.
 
     Raises InputError, one line with the field, its range and the given value, for anything that is not a scenario, and
     for an override of [device] that a group overrules.
     """
     try:
         given, changes = _read(source), override_pairs(overrides)
+        if not isinstance(source, Scenario):
+            _check_code(source if isinstance(source, Mapping) else given, changes)
         raw = merge(_without_other_noise(copied(_preset("paper")), _radio_fields(given.items())), given)
         raw = _without_other_noise(raw, _radio_fields(changes.items()))
-        for name, value in changes.items():
-            set_field(raw, name, value)
+        for name, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".kind")):
+            set_field(raw, name, value)  # a kind first, which removes the parameters of another
         check_reach(raw, changes)
-        return Scenario.model_validate(_complete_groups(_with_absolute_profiles(raw, ".")))
+        return Scenario.model_validate(_complete_groups(_with_absolute_paths(raw, ".")))
     except ValidationError as error:
         raise InputError(explain(error.errors(include_url=False))) from None
     except RecursionError:
@@ -101,7 +106,23 @@ def _read(source: Any) -> Raw:
         raise InputError(f"{given} cannot be read ({error.strerror}); give a TOML file") from None
     except ValueError as error:
         raise InputError(f"{given} cannot be read: {error}; give a TOML file") from None
-    return _with_absolute_profiles(_parsed(data, given), os.path.dirname(source))
+    return _with_absolute_paths(_parsed(data, given), os.path.dirname(source))
+
+
+def _check_code(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Raise InputError for a class from outside that no override names: a scenario imports no code."""
+    for field, flag in PROCESSES.items():
+        kind = _at(tables, [*field.split("."), "kind"])
+        named = _at(changes, [field]) or _at(changes, [f"{field}.kind"]) or _at(changes, field.split("."))
+        if isinstance(kind, str) and ":" in kind and not named:
+            raise InputError(f"{field}.kind {shown(kind)}: a scenario imports no code; add {flag} {shorten(kind)} too")
+
+
+def _at(tables: Any, path: Sequence[str]) -> Any:
+    """What is there in nested tables; None if there is nothing."""
+    for part in path:
+        tables = cast(Mapping[str, Any], tables).get(part) if isinstance(tables, Mapping) else None
+    return tables
 
 
 def _parsed(data: bytes, given: str) -> Raw:
@@ -134,16 +155,19 @@ def _without_other_noise(raw: Raw, given: set[str]) -> Raw:
     return {**raw, "radio": {name: value for name, value in cast(Raw, radio).items() if name not in replaced}}
 
 
-def _with_absolute_profiles(raw: Raw, folder: str | Path) -> Raw:
-    """The tables, which are changed in place, with the relative paths of profiles as absolute ones."""
+def _with_absolute_paths(raw: Raw, folder: str | Path) -> Raw:
+    """The tables, which are changed in place, with relative paths of profiles and traces as absolute ones."""
     groups = raw.get("group")
     classes = [raw.get("device"), *(cast(list[Any], groups) if isinstance(groups, list) else [])]
     classes += [group.get("device") for group in classes[1:] if isinstance(group, dict)]
-    for table in cast(list[Raw], [one for one in classes if isinstance(one, dict)]):
-        task = table.get("task")
-        profile = cast(Raw, task).get("profile") if isinstance(task, dict) else None
-        if isinstance(profile, str) and profile and not is_shipped_name(profile) and not os.path.isabs(profile):
-            cast(Raw, task)["profile"] = os.path.join(os.path.abspath(folder), profile)
+    tables = [(cast(Raw, one).get("task"), "profile") for one in classes if isinstance(one, dict)]
+    tables += [(_at(raw, field.split(".")), "file") for field in PROCESSES]
+    for table, name in tables:
+        path = cast(Raw, table).get(name) if isinstance(table, dict) else None
+        if not isinstance(path, str) or not path or (name == "profile" and is_shipped_name(path)):
+            continue
+        if not os.path.isabs(path):
+            cast(Raw, table)[name] = os.path.join(os.path.abspath(folder), path)
     return raw
 
 

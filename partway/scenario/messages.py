@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from partway.errors import RENAMED, closest, compact, shorten, shown
-from partway.scenario.schema import GROUP_FIELDS, TABLES, TASKS, Group, Scenario, Section
+from partway.scenario.schema import GROUP_FIELDS, PROCESSES, TABLES, TASKS, Group, Process, Scenario, Section
 
 SYNONYMS = {**RENAMED, "noise": "noise_dbm_per_hz"}
 """Words for fields that the comparison of spellings would not match, or would match to a wrong field."""
@@ -40,6 +40,9 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[list[str], type[Section]]:
     """The dotted name of a field, as a user writes it, and the table that it belongs to."""
     if loc[:1] == ("schemes",):
         return [str(part) for part in loc[:3]], Scenario  # a fourth part is a type that pydantic tried
+    process = next((loc.index(name) for name in PROCESSES if name in loc[:-1]), None)
+    if process is not None:
+        return [str(part) for part in loc[: process + 2]], Process
     section: type[Section] = Scenario
     for part in loc[:-1]:
         section = {**TABLES, **TASKS, "group": Group}.get(str(part), section)
@@ -82,7 +85,9 @@ def _accepted(names: Sequence[str], section: type[Section], value: Any) -> str:
     """The accepted values by the field's declaration, such as `between 0 and 1`; empty for a choice of words."""
     if names[0] == "schemes" and len(names) == 3:
         return "true or false, a finite number or a string"
-    if names[-1] in (*TABLES, "task", "schemes") or names[-2:-1] in (["group"], ["schemes"]):
+    if section is Process and names[-1] not in Process.model_fields:
+        return "true or false, a finite number or a string"
+    if names[-1] in (*TABLES, *PROCESSES, "task", "schemes") or names[-2:-1] in (["group"], ["schemes"]):
         return "a table"
     if names == ["group"]:
         return "an array of tables, one [[group]] each"

@@ -56,6 +56,8 @@ def set_field(raw: Raw, name: str, value: Any) -> None:
             others = {field for task in TASKS.values() for field in task.model_fields}
             for other in others - set(TASKS[value].model_fields):
                 fields.pop(other, None)
+        if last == "kind" and path[-1:] in (["fading"], ["traffic"]) and fields.get("kind") != value:
+            fields.clear()
         fields.update(merge(fields, {last: copied(value)}))
 
 
@@ -99,8 +101,10 @@ def check_reach(raw: Raw, changes: Mapping[str, Any]) -> None:
 def copied(value: Any) -> Any:
     """A deep copy in dicts and lists, so that overrides do not change the caller's mapping.
 
-    NumPy's and JAX's numbers and arrays become Python's, paths strings.
+    NumPy's and JAX's numbers and arrays become Python's, paths strings, channels and traffic tables.
     """
+    if callable(as_table := getattr(value, "as_table", None)) and not isinstance(value, type):
+        return as_table()
     if isinstance(value, Mapping):
         return {_checked_name(name): copied(inner) for name, inner in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, list | tuple):

@@ -29,6 +29,10 @@ NameOrPath = Annotated[
     str,
     Field(pattern=r"^\P{C}*$", max_length=4096, description="a name or a path of at most 4096 printable characters"),
 ]
+Kind = Annotated[
+    str,
+    Field(pattern=r"^[\w.]+(:[\w.]+)?$", max_length=400, description="a kind that ships, or module:Class for your own"),
+]
 Tasks = Annotated[float, Field(ge=0, le=1e6)]
 Watts = Annotated[
     float,
@@ -120,8 +124,23 @@ class ServerClass(Section):
     macs_per_cycle: MacsPerCycle
 
 
+class Process(Section):
+    """What is random from block to block: a kind and its parameters, which `partway.system.kinds` checks.
+
+    kind  one that ships, or `module:Class`        file  a parameter of this name is a path
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Setting]  # pyright: ignore[reportIncompatibleVariableOverride]  # pydantic's way
+    kind: Kind
+
+    def parameters(self) -> dict[str, Any]:
+        """Name -> value of all but `kind`."""
+        return dict(self.__pydantic_extra__)
+
+
 class Radio(Section):
-    """Path loss [dB] = pathloss_db_at_1m + pathloss_slope_db log10(distance) + normal shadowing.
+    """Path loss [dB] = pathloss_db_at_1m + pathloss_slope_db log10(distance) + normal shadowing, times the fading.
 
     Noise is a density and the receiver's noise figure, over each device's own bandwidth; or `noise_dbw`, the total of
     both, the same at every bandwidth.
@@ -136,6 +155,7 @@ class Radio(Section):
     pathloss_db_at_1m: Decibel
     pathloss_slope_db: Annotated[float, Field(ge=0, le=200)]
     shadowing_db: Annotated[float, Field(ge=0, le=100)]
+    fading: Process
 
 
 class Scenario(Section):
@@ -159,6 +179,7 @@ class Scenario(Section):
     group: tuple[Group, ...] = ()
     server: ServerClass
     radio: Radio
+    traffic: Process
     schemes: dict[str, dict[str, Setting]] = {}
 
     @model_validator(mode="after")
@@ -184,9 +205,20 @@ class Scenario(Section):
         """
         if not self.group:
             return [self.device] * self.devices
+        return [self.group[i].device for i in self.groups_of_devices()]
+
+    def groups_of_devices(self) -> list[int]:
+        """The number of every device's class, in order, length `devices`; 0 for all without groups."""
+        if not self.group:
+            return [0] * self.devices
         if self.group[0].count is not None:
-            return [group.device for group in self.group for _ in range(group.count or 0)]
-        return [self.group[i].device for i in _apportion([group.fraction or 0.0 for group in self.group], self.devices)]
+            return [i for i, group in enumerate(self.group) for _ in range(group.count or 0)]
+        return list(_apportion([group.fraction or 0.0 for group in self.group], self.devices))
+
+    def class_names(self) -> list[str]:
+        """The name of every class: that of its group, or its number where several or none have that name."""
+        names = [group.name for group in self.group]
+        return [name if name and names.count(name) == 1 else str(i) for i, name in enumerate(names)] or ["all"]
 
     def tables(self) -> dict[str, Any]:
         """The complete scenario as the tables of a file; loading it returns an equal scenario.
@@ -204,14 +236,22 @@ class Scenario(Section):
     def to_toml(self, folder: Path | None = None) -> str:
         """`tables` as TOML. Profiles in `folder`, where the file will be, are named relative to it."""
         raw = self.tables()
-        for task in [table.get("task", {}) for table in (raw["device"], *(group["device"] for group in raw["group"]))]:
-            if folder is not None and "profile" in task and (path := Path(task["profile"])).is_relative_to(folder):
-                task["profile"] = str(path.relative_to(folder))
+        tasks = [table.get("task", {}) for table in (raw["device"], *(group["device"] for group in raw["group"]))]
+        with_files = [(task, "profile") for task in tasks] + [
+            (raw["radio"]["fading"], "file"),
+            (raw["traffic"], "file"),
+        ]
+        for table, name in with_files:
+            given = table.get(name)
+            if folder is not None and isinstance(given, str) and (path := Path(given)).is_relative_to(folder):
+                table[name] = str(path.relative_to(folder))
         return tomli_w.dumps(raw)
 
 
 TASKS: dict[str, type[Section]] = {"proportional": ProportionalTask, "layers": LayersTask}
 TABLES: dict[str, type[Section]] = {"weights": Weights, "device": DeviceClass, "server": ServerClass, "radio": Radio}
+PROCESSES = ("fading", "traffic")
+"""Names of the tables that are a `Process`."""
 GROUP_FIELDS = tuple(name for name in Group.model_fields if name != "device")
 """Fields of a [[group]] itself; all others that a user gives there are changes of its device class."""
 

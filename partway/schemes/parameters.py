@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from partway.errors import InputError, nearest, shorten, shown
+from partway.arguments import checked_setting
+from partway.errors import InputError, nearest, shorten
 from partway.schemes.lookup import find_scheme
 
 if TYPE_CHECKING:
-    from partway.controllers.base import ControllerPair, Limits
+    from partway.controllers.base import ControllerPair
     from partway.scenario.schema import Scenario
 
 
@@ -91,20 +92,5 @@ def _with(party: Any, which: str, given: Mapping[str, Any], scheme: str) -> Any:
     for name, field in names_of(which, party).items():  # `device_step` comes later and overrides `step`
         if name in given:
             where = f"schemes.{scheme}.{name}"
-            changes[field] = _checked(where, type(own[field]), party.limits.get(field), given[name])
+            changes[field] = checked_setting(where, type(own[field]), party.limits.get(field), given[name])
     return replace(party, **changes)
-
-
-def _checked(field: str, kind: type, limits: "Limits | None", value: Any) -> Any:
-    """`value` as the type of the field's default, within its limits; a whole number may stand for a float."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
-    if isinstance(limits, frozenset):
-        words = " or ".join(sorted(map(repr, limits)))
-    elif limits is not None:
-        words += f" from {limits[0]:g} to {limits[1]:g}"
-    right = type(value) is kind or (kind is float and type(value) is int)
-    if right and limits is not None:
-        right = value in limits if isinstance(limits, frozenset) else limits[0] <= value <= limits[1]
-    if not right:
-        raise InputError(f"{field} must be {words}, got {shown(value)}")
-    return float(value) if kind is float else value

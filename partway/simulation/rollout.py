@@ -22,7 +22,8 @@ from jax.sharding import Mesh
 from partway.bound.certificate import Certificate
 from partway.controllers.base import ControllerPair
 from partway.controllers.block import DeviceOutcome, Transition
-from partway.errors import shorten
+from partway.errors import InputError, shorten
+from partway.measurement.by_device import MAX_DEVICES, DeviceSums, summed, sums_of
 from partway.measurement.metrics import BlockMetrics, DeviceTraces, device_traces, measure
 from partway.program_cache import RUNS_ONCE, kept_jit
 from partway.pytree import cast_floats, floats_as_arrays
@@ -32,7 +33,7 @@ from partway.simulation.schedule import schedule
 from partway.simulation.sharding import shared_once, squeeze_shared
 from partway.simulation.shares import Batch, Share, Stacked, axes_of, divide, joined, only, stack
 from partway.simulation.step import Carry, init, run_devices_ahead, step
-from partway.system.exogenous import PackedExogenous, sample
+from partway.system.exogenous import PackedExogenous, draw
 from partway.system.world import World
 from partway.workers import threads as thread_pool
 
@@ -52,6 +53,8 @@ class Options:
 class Run:
     """What a rollout leaves: metrics, and traces if asked for, as NumPy with axes (run, block); trained controllers.
 
+    `by_device` are sums over the blocks after the warm-up, if that was given.
+
     `pair` and `carry` have the axis of the runs in front; `rollout(carry=...)` continues from them. `clipped` (run,
     block) counts devices, and the server, that asked for an action out of range; None: all controllers are Partway's.
     """
@@ -61,6 +64,7 @@ class Run:
     pair: ControllerPair
     carry: Carry
     clipped: np.ndarray | None = None
+    by_device: DeviceSums | None = None
 
 
 def rollout(
@@ -76,6 +80,7 @@ def rollout(
     learning: bool = True,
     precision: str = "float32",
     traces: bool = False,
+    warmup: int | None = None,
     threads: int | None = None,
     on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
@@ -86,12 +91,15 @@ def rollout(
     carry        continue from here at `first_block`, with pairs that `init` has set up (axis of runs in front)
     learning     False: the policies are frozen
     precision    "float32" or "float64"
+    warmup       blocks of this rollout after which each device's sums begin; None: there are none
     threads      at most so many calls side by side; None: as many as there are cores
     on_progress  called with a number of blocks after each compiled call
 
     Raises ValueError if worlds, pairs or certificates do not agree in shapes, a seed is no whole number, or `carry` has
-    another number of runs.
+    another number of runs; InputError if a world is not known for so many blocks.
     """
+    for each in _several(worlds):
+        check_length(each, first_block + blocks)
     runs = {len(leaf) for leaf in jax.tree.leaves(carry)}
     if runs - {len(seeds)}:
         raise ValueError(f"the carry must have {len(seeds)} runs, one per seed, got {max(runs)}")
@@ -101,7 +109,18 @@ def rollout(
             pair, begin = _init_runs(batch, pairs, precision)
         else:
             pair, begin = _one(pairs), jax.tree.map(lambda leaf: leaf.copy(), carry)  # which is used up
-        return _run_calls(batch, pair, begin, blocks, first_block, learning, traces, threads, on_progress)
+        return _run_calls(batch, pair, begin, blocks, first_block, learning, traces, threads, on_progress, warmup)
+
+
+def check_length(world: World, blocks: int) -> None:
+    """Raise InputError if the channel or the traffic of a world, such as a trace, ends before so many blocks."""
+    for process, field in ((world.channel, "radio.fading"), (world.traffic, "traffic")):
+        end = process.longest_run()
+        if end is not None and end < blocks:
+            raise InputError(
+                f"{field}: it ends after {end} blocks, and the run needs {blocks}; run at most {end} blocks, or set "
+                f"{field}.loop = true"
+            )
 
 
 def init_runs(
@@ -225,7 +244,8 @@ def run_blocks(
         return after, replace(done, arrival_bits=given, devices=given if ahead is not None else done.devices)
 
     def tile_of(before: Carry, blocks: jax.Array) -> tuple[Carry, Transition]:
-        exogenous, ahead = sample(world, seed, blocks), None
+        memory, exogenous = draw(world, seed, before.state.memory, before.state.arrivals, blocks)
+        before, ahead = replace(before, state=replace(before.state, memory=memory)), None
         if options.tile > 1 and runs_ahead(pair.device, before.state.q.shape[-1]):
             states, ahead = run_devices_ahead(world, pair, before, exogenous, key, blocks, options.learning)
             before = replace(before, device_state=states)
@@ -251,6 +271,7 @@ def _run_calls(
     traces: bool,
     threads: int | None,
     on_progress: Callable[[int], None],
+    warmup: int | None = None,
 ) -> Run:
     """Blocks first .. first + blocks - 1, one compiled call after another, the runs in shares, side by side.
 
@@ -258,23 +279,30 @@ def _run_calls(
     """
     plan = schedule(len(batch.seeds), batch.fleet, blocks, threads)
     shares = divide(batch, pair, carry, plan.shares, plan.mesh)
+    sums_from = None if warmup is None or batch.fleet > MAX_DEVICES else first + warmup
     parts = list[Any]()
     with thread_pool(plan.threads) as pool:
         for length, tile in plan.calls:
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
-            done = list(each(partial(_call, first=first, options=options, mesh=plan.mesh, traces=traces), shares))
+            skipped = None if sums_from is None else max(sums_from - first, 0)
+            how = {"options": options, "mesh": plan.mesh, "traces": traces, "skipped": skipped}
+            done = list(each(partial(_call, first=first, **how), shares))
             shares = [share for share, _ in done]
             parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, part in done)))
             first += length
             on_progress(length)
-    metrics, traced, clipped = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
-    return Run(metrics, traced, pair, joined([share.carry for share in shares]), clipped)
+    metrics, traced, clipped, sums = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
+    by_device = None if sums is None else summed(sums)
+    return Run(metrics, traced, pair, joined([share.carry for share in shares]), clipped, by_device)
 
 
 def _call(
-    share: Share, first: int, options: Options, mesh: Mesh | None, traces: bool
-) -> tuple[Share, tuple[BlockMetrics, DeviceTraces | None, np.ndarray | None]]:
-    """One compiled call -> the share after it, and what was measured: metrics, traces, `Run.clipped`."""
+    share: Share, first: int, options: Options, mesh: Mesh | None, traces: bool, skipped: int | None
+) -> tuple[Share, tuple[BlockMetrics, DeviceTraces | None, np.ndarray | None, DeviceSums | None]]:
+    """One compiled call -> the share after it, and what was measured: metrics, traces, `Run.clipped`, and sums.
+
+    skipped  first blocks that the devices' sums leave out; None: there are no sums
+    """
     double = share.carry.state.q.dtype == jnp.float64
     # each thread has its own precision and mesh
     with jax.enable_x64(double), jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
@@ -290,7 +318,9 @@ def _call(
         )
         clipped, transitions = bare(transitions)
         metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=share.parties_stacked))
-        return replace(share, carry=after), (metrics, _traced(share, transitions) if traces else None, clipped)
+        traced = _traced(share, transitions) if traces else None
+        sums = None if skipped is None else sums_of(transitions, skipped)
+        return replace(share, carry=after), (metrics, traced, clipped, sums)
 
 
 def bare(transitions: Transition) -> tuple[np.ndarray | None, Transition]:

@@ -23,7 +23,7 @@ from partway.rng import block_keys, both_parties, per_device
 from partway.simulation.fleet import Fleet, FleetAhead, run_ahead, run_fleet
 from partway.simulation.sharding import broadcast_shared
 from partway.system.equations import inflow, next_device_queue, next_server_queue
-from partway.system.exogenous import PackedExogenous, arrivals, gains, unpack
+from partway.system.exogenous import PackedExogenous, begin, unpack
 from partway.system.signalling import delivered, enqueue, no_broadcast
 from partway.system.types import Broadcast, DeviceAction, ServerAction, State
 from partway.system.world import World
@@ -85,7 +85,7 @@ def next_state(
     """(1) and (6): the state of the next block, for feasible actions (K,).
 
     `exogenous` does not depend on the actions ((10), (18)). What is sent in block t is in the server's queue, and paid
-    for, from its block t + 1 on.
+    for, from its block t + 1 on. `state.memory` is that of whoever drew it (`partway.system.exogenous:draw`).
     """
     devices = broadcast_shared(world.devices, state.q.shape[-1])
     random, sent = unpack(devices.slots, exogenous), inflow(devices, actions)
@@ -96,6 +96,7 @@ def next_state(
         backlog=next_server_queue(state.backlog, service.service_per_slot, sent),
         last_inflow=sent,
         broadcast_queue=enqueue(state.broadcast_queue, service.broadcast),
+        memory=state.memory,
     )
 
 
@@ -131,14 +132,15 @@ def initial_state(world: World, seed: jax.Array) -> State:
     """The scenario's queues, which are empty unless it says otherwise; no broadcast on its way."""
     mean, delay = world.devices.mean_gain, world.server.broadcast_delay_blocks
     nothing = no_broadcast(mean.shape[-1], mean.dtype)
-    past = jnp.zeros((world.devices.slots, mean.shape[-1]), mean.dtype)
+    memory, gain, seen = begin(world, seed)
     return State(
         q=jnp.broadcast_to(world.initial_tasks, mean.shape).astype(mean.dtype),
-        gain=gains(world, seed, 0),
-        arrivals=past if world.devices.arrivals_seen == "past" else arrivals(world, seed, 0),
+        gain=gain,
+        arrivals=seen,
         backlog=jnp.asarray(world.initial_backlog, mean.dtype),
         last_inflow=jnp.zeros((), mean.dtype),
         broadcast_queue=jax.tree.map(lambda leaf: jnp.zeros((delay, *leaf.shape), leaf.dtype), nothing),
+        memory=memory,
     )
 
 

@@ -1,4 +1,8 @@
-"""What is random in a world, block by block: arrivals and channel gains, the same for every scheme."""
+"""What is random in a world, block by block: arrivals and channel gains, the same for every scheme.
+
+The processes of the world draw it (`partway.system.processes`). What they remember goes from block to block in
+`Memory`, a part of the system's state; those of the paper remember nothing.
+"""
 
 from dataclasses import replace
 
@@ -7,13 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.pytree import record
-from partway.rng import stream, words
-from partway.system.fading import fading_from_uniform
-from partway.system.types import Exogenous
+from partway.system.processes import SLOTS_PER_WORD, Station, packed_slots, station_of
+from partway.system.types import Exogenous, Memory, State
 from partway.system.world import World
-
-SLOTS_PER_WORD = 8
-"""Slots that share a random word: 32 bits hold eight Bernoullis to a part in 2^24 or better."""
 
 
 @record
@@ -29,41 +29,80 @@ class PackedExogenous:
     next_arrival_bits: jax.Array | None = None
 
 
-def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(..., K) h of blocks (...): mean gain times fading, drawn in the block before.
+def begin(world: World, seed: int | jax.Array, block: int | jax.Array = 0) -> tuple[Memory, jax.Array, jax.Array]:
+    """What the processes remember at the start of a run whose first block is `block`, its gain (K,), and arrivals.
 
-    The fading comes from 23 bits, so that float32 and float64 hold the same uniform number in (0, 1) exactly.
+    arrivals  (n, K) that devices see in it: none, or those of the block if they see them before they act (T6)
     """
-    mean = world.devices.mean_gain
-    word, _ = words(stream(seed), jnp.asarray(block, jnp.uint32) - 1, mean.shape[-1])
-    uniform = ((word >> 9).astype(mean.dtype) + 0.5) * 2.0**-23
-    return mean * fading_from_uniform(uniform)
+    stations, number = _stations(world), jnp.asarray(block, jnp.uint32)[None]
+    seed = jnp.asarray(seed, jnp.uint32)
+    channel, gain = world.channel.draw(world.channel.begin(seed, stations), seed, number, stations)
+    memory, seen = Memory(channel, world.traffic.begin(seed, stations)), jnp.zeros((stations.slots, len(gain[0])))
+    if world.devices.arrivals_seen == "current":
+        traffic, bits = world.traffic.draw(memory.traffic, seed, number, stations)
+        memory, seen = replace(memory, traffic=traffic), unpacked(stations.slots, bits[0], gain.dtype)
+    return memory, gain[0], seen.astype(gain.dtype)
+
+
+def draw(
+    world: World, seed: int | jax.Array, memory: Memory, arrivals: jax.Array, blocks: jax.Array
+) -> tuple[Memory, PackedExogenous]:
+    """What the processes remember after consecutive blocks (T,), the arrivals of each, and the gain of the next.
+
+    memory, arrivals  of the state before them
+    """
+    stations, after = _stations(world), jnp.asarray(blocks, jnp.uint32) + 1
+    seed = jnp.asarray(seed, jnp.uint32)
+    channel, gain = world.channel.draw(memory.channel, seed, after, stations)
+    if world.devices.arrivals_seen == "past":
+        traffic, bits = world.traffic.draw(memory.traffic, seed, blocks, stations)
+        return Memory(channel, traffic), PackedExogenous(bits, gain)
+    traffic, ahead = world.traffic.draw(memory.traffic, seed, after, stations)
+    bits = jnp.concatenate([packed_slots(arrivals)[None], ahead[:-1]])
+    return Memory(channel, traffic), PackedExogenous(bits, gain, ahead)
+
+
+def draw_block(world: World, seed: jax.Array, state: State, block: jax.Array) -> tuple[State, PackedExogenous]:
+    """`draw` of a single block: the state with what the processes remember, and what is random in the block."""
+    memory, drawn = draw(world, seed, state.memory, state.arrivals, jnp.asarray(block, jnp.uint32)[None])
+    return replace(state, memory=memory), jax.tree.map(lambda leaf: leaf[0], drawn)
+
+
+def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
+    """(..., K) h of any blocks (...) on a channel without a memory, from the seed alone."""
+    return world.channel.draw((), jnp.asarray(seed, jnp.uint32), jnp.asarray(block, jnp.uint32), _stations(world))[1]
 
 
 def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(n, K) 0 or 1: a task arrives with probability b in every slot, independently."""
+    """(n, K) 0 or 1 of a block of traffic without a memory: a task arrives with probability b in every slot."""
     return exogenous(world, seed, block).arrivals
 
 
 def sample(world: World, seed: int | jax.Array, block: int | jax.Array) -> PackedExogenous:
-    """The arrivals of block t, or of each of many blocks (...), and what is drawn in it of block t + 1."""
-    after = jnp.asarray(block, jnp.uint32) + 1
-    packed = PackedExogenous(_arrival_bits(world, seed, block), gains(world, seed, after))
+    """The arrivals of any block t, or of each of many blocks (...), and what is drawn in it of block t + 1.
+
+    For processes without a memory; `draw` does it for all.
+    """
+    stations, block = _stations(world), jnp.asarray(block, jnp.uint32)
+    seed, after = jnp.asarray(seed, jnp.uint32), block + 1
+    packed = PackedExogenous(world.traffic.draw((), seed, block, stations)[1], gains(world, seed, after))
     if world.devices.arrivals_seen == "past":
         return packed
-    return replace(packed, next_arrival_bits=_arrival_bits(world, seed, after))
+    return replace(packed, next_arrival_bits=world.traffic.draw((), seed, after, stations)[1])
 
 
 def unpack(slots: int, packed: PackedExogenous) -> Exogenous:
     """What is random in one block of `slots` slots."""
+    dtype = packed.gain.dtype
+    arrived, ahead = unpacked(slots, packed.arrival_bits, dtype), packed.next_arrival_bits
+    return Exogenous(arrived, packed.gain, arrived if ahead is None else unpacked(slots, ahead, dtype))
+
+
+def unpacked(slots: int, words: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """(n, K) 0 or 1 from (words, K)."""
     slot = jnp.arange(slots, dtype=jnp.uint32)
-
-    def unpacked(words: jax.Array) -> jax.Array:
-        bits = words[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
-        return (bits & 1).astype(packed.gain.dtype)
-
-    arrived, ahead = unpacked(packed.arrival_bits), packed.next_arrival_bits
-    return Exogenous(arrived, packed.gain, arrived if ahead is None else unpacked(ahead))
+    bits = words[slot // SLOTS_PER_WORD] >> (slot % SLOTS_PER_WORD)[:, None]
+    return (bits & 1).astype(dtype)
 
 
 def unpack_arrivals(slots: int, arrival_bits: np.ndarray) -> np.ndarray:
@@ -74,33 +113,12 @@ def unpack_arrivals(slots: int, arrival_bits: np.ndarray) -> np.ndarray:
 
 
 def exogenous(world: World, seed: int | jax.Array, block: int | jax.Array) -> Exogenous:
-    """The arrivals of block t, and the gain of block t + 1."""
+    """The arrivals of block t, and the gain of block t + 1, of processes without a memory."""
     return unpack(world.devices.slots, sample(world, seed, block))
 
 
-def _arrival_bits(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(..., words, K) the arrivals of eight slots in a word.
-
-    One random word decides them: it is a point in an interval that each slot splits at b and keeps one side of, in
-    whole numbers, so that float32, float64, CPU and GPU draw the same. b = 1 fails once in 2^31 slots.
-    """
-    slots, threshold, packed = world.devices.slots, world.arrival_threshold, list[jax.Array]()
-    for first in range(0, slots, SLOTS_PER_WORD):
-        _, point = words(stream(seed, first // SLOTS_PER_WORD), block, threshold.shape[-1])
-        width, bits = jnp.full_like(point, 2**32 - 1), jnp.zeros_like(point)
-        for slot in range(min(SLOTS_PER_WORD, slots - first)):
-            split = _product_high(width, threshold)
-            arrives = point < split
-            point, width = jnp.where(arrives, point, point - split), jnp.where(arrives, split, width - split)
-            bits = bits | arrives.astype(jnp.uint32) << slot
-        packed.append(bits)
-    return jnp.stack(packed, axis=-2)
-
-
-@jax.jit
-def _product_high(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The upper 32 bits of the 64-bit product of two uint32."""
-    a_high, a_low, b_high, b_low = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
-    middle = a_high * b_low + ((a_low * b_low) >> 16)
-    carry = a_low * b_high + (middle & 0xFFFF)
-    return a_high * b_high + (middle >> 16) + (carry >> 16)
+def _stations(world: World) -> Station:
+    """Of all devices, every leaf (K,)."""
+    count = world.devices.mean_gain.shape[-1]
+    few = station_of(world.devices, world.arrival_threshold)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), few)

@@ -6,7 +6,7 @@ import numpy as np
 
 from partway.dnn.cuts import MAX_EFFICIENCY
 from partway.scenario.schema import Scenario
-from partway.system.fading import fading_quantile
+from partway.system.processes import Law, station_of
 from partway.system.types import ROUNDING, Device
 from partway.system.world import World
 
@@ -56,6 +56,7 @@ def load_of(scenario: Scenario, world: World) -> Load:
     """The load of a scenario before anything runs; no policy is assumed."""
     devices, server = world.devices, world.server
     arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots_per_block
+    arriving = arriving * world.traffic.relative_rate(station_of(devices, world.arrival_threshold))
     finished = np.floor(np.asarray(devices.capacity) + ROUNDING)
     work, at_server = arriving * devices.server_work, float(server.slot_capacity) * scenario.slots_per_block
     own = np.minimum(_usable_capacity(devices), arriving) * devices.server_work
@@ -81,10 +82,10 @@ def _usable_capacity(devices: Device) -> np.ndarray:
     return np.where(task.proportional, of_law, np.clip(np.max(of_cuts, axis=0), 0.0, capacity))
 
 
-def most_started(devices: Device) -> np.ndarray:
+def most_started(devices: Device, law: Law) -> np.ndarray:
     """(K,) tasks that a device can start per block, the mean over the fading, from above: by intervals of the gain, as
     if it were at the better end of each."""
-    best = [*fading_quantile(np.arange(1, INTERVALS) / INTERVALS), np.inf]
+    best = [*law.quantile(np.arange(1, INTERVALS) / INTERVALS), np.inf]
     snr = np.asarray(devices.mean_gain * devices.tx_power_max_w / devices.snr_gap)
     shares = (_largest_share(devices, np.log2(1 + x * snr)) for x in best)
     return np.mean([np.floor(np.asarray(devices.capacity) + share + ROUNDING) for share in shares], axis=0)

@@ -3,6 +3,8 @@
 Records of one device have scalar fields. Records of a fleet have the device axis last, K = `Device.fleet_size` long.
 """
 
+from typing import Any
+
 import jax
 
 from partway.dnn.cuts import Task
@@ -130,6 +132,18 @@ class Exogenous:
 
 
 @record
+class Memory:
+    """What channels and traffic remember from block to block, device axis last (`partway.system.processes`).
+
+    channel  after the gain of this block was drawn
+    traffic  after the arrivals were drawn that are in `State.arrivals`
+    """
+
+    channel: Any
+    traffic: Any
+
+
+@record
 class State:
     """The system at the start of block t. The server's block t runs n + 1 slots after the devices' block t (Fig. 2).
 
@@ -139,6 +153,7 @@ class State:
     backlog      work waiting at the server [mean tasks]
     last_inflow  the part of the backlog that arrived in the block before [mean tasks]
     broadcast_queue  broadcasts on their way, (broadcast_delay_blocks, ...) each, the oldest first
+    memory       what channels and traffic remember; nobody sees it
     """
 
     q: jax.Array
@@ -147,3 +162,4 @@ class State:
     backlog: jax.Array
     last_inflow: jax.Array
     broadcast_queue: Broadcast
+    memory: Memory

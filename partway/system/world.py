@@ -12,7 +12,9 @@ from partway.dnn.profile import read_profile
 from partway.errors import InputError
 from partway.pytree import host_array, record
 from partway.scenario.schema import DeviceClass, Scenario
+from partway.system.kinds import channel_of, traffic_of
 from partway.system.placement import Placement
+from partway.system.processes import Channel, Traffic, station_of, with_arrays
 from partway.system.types import ROUNDING, Device, Server
 
 MAX_PLANNED = 64
@@ -33,6 +35,7 @@ class World:
     arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it
     initial_tasks     (K,), or (1,) for all, tasks that wait at the devices when the run begins
     initial_backlog   work that then waits at the server [mean tasks]
+    channel, traffic  the processes by which gains and arrivals are drawn (`partway.system.processes`)
     """
 
     devices: Device
@@ -40,6 +43,8 @@ class World:
     arrival_threshold: jax.Array
     initial_tasks: jax.Array
     initial_backlog: jax.Array
+    channel: Channel
+    traffic: Traffic
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,13 @@ def build(scenario: Scenario, placement: Placement) -> World:
     task = replace(devices.task, laws=_laws([work.proportional for work in work_of.values()]))
     devices = replace(devices, mean_gain=host_array(placement.mean_gain_per_w), task=task, max_tasks_per_block=fastest)
     probability = np.array([kind.arrival_prob for kind in classes])
-    threshold = np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-    waiting = _spread(rows, *(host_array(kind.initial_queue_tasks) for kind in kinds))
-    backlog = host_array(scenario.server.initial_queue_tasks)
-    return World(devices, _server(scenario, mean_task), host_array(threshold), host_array(waiting), backlog)
+    threshold = host_array(np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32))
+    stations = station_of(devices, threshold)
+    channel, traffic = channel_of(scenario).prepared(stations), traffic_of(scenario).prepared(stations)
+    devices = replace(devices, mean_gain=channel.mean_gain(stations))
+    waiting = host_array(_spread(rows, *(host_array(kind.initial_queue_tasks) for kind in kinds)))
+    backlog, serving = host_array(scenario.server.initial_queue_tasks), _server(scenario, mean_task)
+    return World(devices, serving, threshold, waiting, backlog, with_arrays(channel), with_arrays(traffic))
 
 
 def emptied(world: World) -> World:

@@ -16,8 +16,8 @@ from partway.experiments.sweep.group import Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, computed_by
 from partway.measurement.gap import COST_COMPONENTS, LOSSES
 from partway.measurement.latency import DELAYS
-from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme
+from partway.system.kinds import mean_radio_cost_is_infinite
 
 BY_SEED = {
     "cost_with_warmup": ("mean cost, warm-up included", "cost per block"),
@@ -150,8 +150,9 @@ def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
     """The dataset with coordinates, units, the scenario that the axes start from, and versions."""
     base, schemes = plan.base, plan.base.schemes
     labels: dict[str, Any] = {dim: list(labels) for dim, labels in INNER.values()}
+    infinite = mean_radio_cost_is_infinite(base.scenario)
     dataset = dataset.assign_coords(labels | {"scheme": list(schemes), "seed": list(base.seeds)}).assign(
-        heavy_tail=("scheme", [find_scheme(name).channel_blind and _unlimited(base.scenario) for name in schemes]),
+        heavy_tail=("scheme", [find_scheme(name).channel_blind and infinite for name in schemes]),
         signals_up=("scheme", [find_scheme(name).signalling()["up"] for name in schemes]),
         signals_down=("scheme", [find_scheme(name).signalling()["down"] for name in schemes]),
     )
@@ -171,8 +172,3 @@ def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
         server=base.server or "",
         **computed_by(),
     )
-
-
-def _unlimited(scenario: Scenario) -> bool:
-    """Whether nothing limits the power of some device, at the point that the axes start from."""
-    return any(np.isinf(kind.tx_power_max_w) for kind in scenario.device_classes())

@@ -19,7 +19,15 @@ import numpy as np
 
 from partway.dnn.profile import read_profile
 from partway.errors import InputError, shown
-from partway.experiments.plan import TRACED_LIMIT, Plan, check_controllers, is_traced, make_plan, named_schemes
+from partway.experiments.plan import (
+    TRACED_LIMIT,
+    Plan,
+    check_controllers,
+    check_world,
+    is_traced,
+    make_plan,
+    named_schemes,
+)
 from partway.experiments.store import content_hash
 from partway.experiments.sweep.axes import Axis, parse_axes, points
 from partway.provenance import made_by
@@ -27,6 +35,7 @@ from partway.scenario.loading import load
 from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import LayersTask, Scenario
 from partway.schemes import check_hyperparameters, check_running, find_scheme, hyperparameters, pair_for, refuse_agents
+from partway.system.kinds import channel_of, traffic_of
 from partway.system.placement import Placement, sample_placement
 from partway.system.world import World, build
 
@@ -195,6 +204,7 @@ def _case(plan: Plan, shapes: dict[str, Any]) -> Case | str:
             shape = _shape(case)
             if shape not in shapes.values():
                 check_controllers(plan.scenario, plan.schemes, plan.server, plan.precision)
+            check_world(plan.scenario, plan.blocks, plan.precision)
             shapes[case.key] = shape
         return case
     except InputError as error:
@@ -206,6 +216,7 @@ def _content(plan: Plan) -> dict[str, Any]:
     scenario = plan.scenario.model_dump(mode="python")
     for device in (scenario["device"], *(group["device"] for group in scenario["group"])):
         device["task"].pop("profile", None)  # its content counts, not where it is
+    files = [table.pop("file") for table in (scenario["radio"]["fading"], scenario["traffic"]) if "file" in table]
     given = scenario.pop("schemes").get(name, {})
     controllers = [name] if plan.server is None else [name, plan.server]
     return {
@@ -215,6 +226,8 @@ def _content(plan: Plan) -> dict[str, Any]:
         "given": given,
         "defaults": [hyperparameters(each) for each in controllers],
         "policies": [_policy_source(each) for each in controllers],
+        "processes": [_source_of(type(one)) for one in (channel_of(plan.scenario), traffic_of(plan.scenario))],
+        "files": [_file(path) for path in files],
         "profiles": [_profile(task.profile) for task in _tasks(plan.scenario) if isinstance(task, LayersTask)],
         "blocks": plan.blocks,
         "seeds": plan.seeds,
@@ -241,9 +254,24 @@ def _profile(name: str) -> str:
 def _policy_source(name: str) -> str:
     """Source of a user's policy and of its base classes; "" for a scheme of Partway, which `computed_by` covers."""
     scheme = find_scheme(name)
-    kinds = [*type(scheme.device).__mro__, *type(scheme.server).__mro__]
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("partway", "builtins")]
+    return _source_of(type(scheme.device), type(scheme.server))
+
+
+@cache
+def _source_of(*kinds: type) -> str:
+    """Source of classes from outside and of their base classes."""
+    every = [each for kind in kinds for each in kind.__mro__]
+    own = [kind for kind in every if kind.__module__.partition(".")[0] not in ("partway", "builtins", "typing")]
     return "".join(dict.fromkeys(map(_source, own)))
+
+
+@cache
+def _file(path: str) -> str:
+    """Hash of the content of a trace."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"radio.fading.file {shown(path, 100)} cannot be read ({error.strerror})") from None
 
 
 def _source(kind: type) -> str:

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.text import Text
 
 from partway.errors import compact
-from partway.experiments import failures
+from partway.experiments import failures, tidy
 from partway.experiments.report import bound_note
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
@@ -66,6 +66,16 @@ def _case(dataset: xr.Dataset, at: dict[str, int], scheme: str) -> dict[str, Any
 
 def _estimate(one: Estimate) -> dict[str, Any]:
     return {"mean": one.mean, "ci95": [one.low, one.high]}
+
+
+def summary_rows(document: Mapping[str, Any], dataset: xr.Dataset) -> list[list[Any]]:
+    """summary.csv of the JSON of a sweep: the axes come first."""
+    cases = document["cases"]
+    before: dict[str, list[Any]] = {"scenario": [dataset.attrs["scenario_name"]] * len(cases)}
+    for name in axis_names(dataset):
+        field, unit = dataset[name].attrs["field"], dataset[name].attrs["units"]
+        before[f"{field} [{unit}]"] = [case["point"][field] for case in cases]
+    return tidy.rows(before | {"scheme": [case["scheme"] for case in cases]}, cases)
 
 
 def csv_rows(document: Mapping[str, Any]) -> list[list[Any]]:

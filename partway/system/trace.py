@@ -1,0 +1,217 @@
+"""A channel that was measured: gains or data rates over time from a CSV file.
+
+The file has a header and one row for every change, in the order of time:
+
+    time_s        from the start of the trace [s]; a value holds until the next row
+    gain_per_w    channel gain over noise [1/W], or instead
+    rate_bit_s    data rate of the device at the transmit power `power_w` [bit/s]
+    device        optional, 0, 1, ...: whose trace the row belongs to
+
+Other columns are not read. With M traces device k replays trace k mod M. A block has the value that holds when it
+begins. A file may come from elsewhere, so it is read with suspicion.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from partway.arguments import Limits
+from partway.dnn.cuts import MAX_EFFICIENCY
+from partway.errors import InputError, compact, shorten, shown
+from partway.files import read_limited, why
+from partway.pytree import host_array
+from partway.system.processes import Channel, ProcessState, Station
+
+Rows = list[tuple[float, float]]
+"""(time [s], value) of a trace."""
+LN2 = 0.6931471805599453
+MAX_BYTES = 200_000_000
+MAX_BLOCKS = 10_000_000
+"""The most blocks of a trace that are kept."""
+TIME, GAIN, RATE, DEVICE = "time_s", "gain_per_w", "rate_bit_s", "device"
+EARLY = 1e-9
+"""Share of a block by which a row may come too late because its time was rounded in the file."""
+
+
+class Trace(Channel):
+    """A measured channel, replayed.
+
+    file     CSV file with the columns time_s and gain_per_w or rate_bit_s, relative to the scenario's file
+    floor    what is below is raised to it, in the unit of the column: at a gain or a rate of 0 no power is enough
+    loop     whether the trace begins again after its last whole block; if not, no run may be longer
+    start    "beginning", or "random": in every seed every device begins somewhere else in a trace that loops
+    power_w  transmit power at which rates were measured; 0: the device's tx_power_max_w
+    """
+
+    file: str = ""
+    floor: float = 0.0
+    loop: bool = False
+    start: str = "beginning"
+    power_w: float = 0.0
+    limits: ClassVar[Mapping[str, Limits]] = {
+        "floor": (0.0, 1e30),
+        "start": frozenset({"beginning", "random"}),
+        "power_w": (0.0, 1e12),
+    }
+
+    def prepared(self, stations: Station) -> Channel:
+        """The trace by blocks. Raises InputError where the file cannot be replayed."""
+        if not self.file:
+            raise InputError("radio.fading.file is missing; it must be a CSV file with time_s and gain_per_w")
+        if self.start == "random" and not self.loop:
+            raise InputError("radio.fading.start = 'random' needs a trace that can go on: set radio.fading.loop = true")
+        column, traces = read_trace(self.file)
+        block_s = stations.slots * float(np.max(stations.slot_s))
+        held = [_by_block(rows, block_s) for rows in traces]
+        lengths = np.array([len(values) for values in held], np.uint32)
+        padded = [np.pad(values, (0, int(lengths.max()) - len(values)), mode="edge") for values in held]
+        values = np.maximum(np.stack(padded, axis=-1), float(self.floor))
+        if values.min() <= 0:
+            raise InputError(
+                f"radio.fading.file {shown(self.file)}: {column} is 0 at times, and no power can send on such a "
+                "channel; set radio.fading.floor above 0"
+            )
+        replay = Replay(
+            values=host_array(values),
+            lengths=host_array(lengths),
+            power_w=host_array(np.array(float(self.power_w))),
+            rates=column == RATE,
+            loop=self.loop,
+            random_start=self.start == "random",
+        )
+        if replay.rates:
+            _check_rates(float(values.max()), stations, replay)
+        return replay
+
+
+class Replay(Channel):
+    """A trace by blocks.
+
+    values   (L, M) gains [1/W] or data rates [bit/s] of M traces, the last value of shorter ones repeated
+    lengths  (M,) uint32 their blocks
+    power_w  at which the rates were measured; 0: the device's largest
+    """
+
+    values: jax.Array
+    lengths: jax.Array
+    power_w: jax.Array
+    rates: bool
+    loop: bool
+    random_start: bool
+
+    def mean_gain(self, stations: Station) -> jax.Array:
+        """(K,) the mean of a device's trace."""
+        values, lengths = np.asarray(self.values), np.asarray(self.lengths)
+        row = np.asarray(stations.number) % len(lengths)
+        power = np.where(self.power_w > 0, self.power_w, stations.tx_power_max_w)
+        alike = np.stack(np.broadcast_arrays(row, stations.bandwidth_hz, stations.snr_gap / power), axis=-1)
+        kinds, kind = np.unique(alike, axis=0, return_inverse=True)
+        means = list[float]()
+        for number, bandwidth_hz, scale in kinds:
+            own = values[: lengths[int(number)], int(number)]
+            means.append(float(np.mean(scale * np.expm1(LN2 * own / bandwidth_hz) if self.rates else own)))
+        return host_array(np.array(means)[kind.reshape(-1)])
+
+    def longest_run(self) -> int | None:
+        """The blocks of the shortest trace, unless it begins again."""
+        return None if self.loop else int(np.min(np.asarray(self.lengths)))
+
+    def init(self, key: jax.Array, device: Station) -> ProcessState:
+        """The block of the trace with which a run begins."""
+        length = self.lengths[device.number % len(self.lengths)]
+        return jax.random.key_data(key)[0] % length if self.random_start else jnp.zeros_like(length)
+
+    def step(
+        self, state: ProcessState, key: jax.Array, device: Station, block: jax.Array
+    ) -> tuple[ProcessState, jax.Array]:
+        """h that is in the trace, or with which `power_w` reaches its rate."""
+        del key
+        row = device.number % len(self.lengths)
+        length = self.lengths[row]
+        at = (state + block % length) % length if self.loop else jnp.minimum(block, length - 1)
+        value = self.values[at, row]
+        if not self.rates:
+            return state, value
+        power = jnp.where(self.power_w > 0, self.power_w, device.tx_power_max_w)
+        return state, device.snr_gap / power * jnp.expm1(LN2 * value / device.bandwidth_hz)
+
+
+def read_trace(path: str) -> tuple[str, list[Rows]]:
+    """The column, `gain_per_w` or `rate_bit_s`, and the rows of every device in a CSV file.
+
+    Raises InputError for what cannot be read or is no trace.
+    """
+    given = f"radio.fading.file {shown(path, 100)}"
+    try:
+        text = read_limited(path, MAX_BYTES).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{given} cannot be read: {why(error)}") from None
+    try:
+        return _parse(text.splitlines())
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"{given} is no trace: {error}") from None
+
+
+def _parse(lines: list[str]) -> tuple[str, list[Rows]]:
+    reader = csv.DictReader(lines)
+    names = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = names
+    columns = [name for name in (GAIN, RATE) if name in names]
+    if TIME not in names or len(columns) != 1:
+        raise ValueError(f"its header must have {TIME} and either {GAIN} or {RATE}, got {shorten(', '.join(names))}")
+    traces = dict[int, Rows]()
+    for row in reader:
+        time, value = (_number(reader.line_num, name, row[name]) for name in (TIME, columns[0]))
+        number = _number(reader.line_num, DEVICE, row[DEVICE]) if DEVICE in names else 0.0
+        rows = traces.setdefault(int(number), [])
+        if number % 1 or (rows and time <= rows[-1][0]) or (not rows and time != 0):
+            raise ValueError(
+                f"line {reader.line_num}: a device is a whole number, and its times begin at 0 and increase"
+            )
+        rows.append((time, value))
+    if sorted(traces) != list(range(len(traces))) or not traces or min(map(len, traces.values())) < 2:
+        raise ValueError("it must have two rows or more of every device 0, 1, ..., without gaps")
+    return columns[0], [traces[number] for number in range(len(traces))]
+
+
+def _number(line: int, column: str, text: str | None) -> float:
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1e30:
+        raise ValueError(f"line {line}: {column} must be a number from 0 on, got {shown(text or '')}")
+    return number
+
+
+def _by_block(rows: Rows, block_s: float) -> np.ndarray:
+    """The value that holds when each block begins; the last row holds as long as the row before it."""
+    time, value = np.array(rows).T
+    end = 2 * time[-1] - time[-2]
+    blocks = math.floor(end / block_s + EARLY)
+    if not 1 <= blocks <= MAX_BLOCKS:
+        raise InputError(
+            f"radio.fading.file: a trace of {compact(end)} s has {blocks} blocks of {compact(block_s)} s; from 1 to "
+            f"{MAX_BLOCKS} are allowed"
+        )
+    return value[np.searchsorted(time, (np.arange(blocks) + EARLY) * block_s, side="right") - 1]
+
+
+def _check_rates(largest: float, stations: Station, replay: Replay) -> None:
+    """Raise InputError where no power is known at which rates were measured, or no radio of this model reaches them."""
+    if not np.all(np.isfinite(np.where(replay.power_w > 0, replay.power_w, stations.tx_power_max_w))):
+        raise InputError(
+            "radio.fading.power_w: state the transmit power [W] at which the rates were measured, or set "
+            "device.tx_power_max_w"
+        )
+    efficiency = largest / float(np.min(stations.bandwidth_hz))
+    if efficiency > MAX_EFFICIENCY:
+        raise InputError(
+            f"radio.fading.file: its largest rate is {compact(efficiency)} bit/s per Hz of device.bandwidth_hz; at "
+            f"most {MAX_EFFICIENCY:g} are possible: set a larger bandwidth"
+        )
