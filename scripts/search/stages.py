@@ -1,6 +1,7 @@
 """The stages of the search: how many settings, on which figures, with how many replicates."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from partway.experiments.store import Store
 from partway.paper.claims import Points
 from partway.paper.figure_runs import FULL, Sizes
-from partway.paper.jobs import Arrays, missing, run_jobs
+from partway.paper.jobs import Arrays, J, Job, missing, run_jobs
 from partway.paper.search.jobs import MEASURED, SearchJob
 from partway.paper.search.score import strengths
 from partway.paper.search.space import Setting, program_of
@@ -41,31 +42,30 @@ class Halving:
     rungs: tuple[Rung, ...]
 
 
-SCREEN = Halving(("6", "7"), (Rung(10_752, 2), Rung(2688, 8), Rung(336, 24)))
-SLOW = Halving(("6", "7"), (Rung(5376, 2), Rung(1344, 8), Rung(168, 24)))
-"""The same for Q-learning, a block of which takes seven times as long."""
-
-
 @dataclass(frozen=True)
 class Runner:
-    """Runs jobs of a stage: where they are kept, and on how many processes.
+    """Runs jobs of a stage: where they are kept, and which processes compute them; without any this one does.
 
     on_progress  called with each job when it is there, and whether it was computed rather than found
     """
 
     stage: str
     candidate: str
-    figures: tuple[str, ...]
-    store: Store[Arrays] | None
-    processes: int
-    on_progress: Callable[[SearchJob, bool], None]
+    store: Store[Arrays] | None = None
+    workers: Executor | None = None
+    figures: tuple[str, ...] = ()
+    on_progress: Callable[[Job, bool], None] = lambda job, computed: None
 
     def measure(self, settings: Sequence[Setting], sizes: Sizes, seeds: Sequence[int]) -> np.ndarray:
         """(settings, replicates, values) of the settings on the replicates `seeds`."""
         jobs = jobs_of(self.stage, self.candidate, self.figures, settings, replace(sizes, seeds=tuple(seeds)))
-        computed = set(missing(jobs, self.store))
-        runs = run_jobs(jobs, self.store, self.processes, lambda job: self.on_progress(job, job in computed))
+        runs = self.arrays(jobs)
         return np.concatenate([runs[job][MEASURED] for job in jobs])
+
+    def arrays(self, jobs: Sequence[J]) -> dict[J, Arrays]:
+        """The arrays of jobs of any kind."""
+        computed = set(missing(jobs, self.store))
+        return run_jobs(jobs, self.store, 1, lambda job: self.on_progress(job, job in computed), self.workers)
 
 
 def jobs_of(
