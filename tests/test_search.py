@@ -1,18 +1,13 @@
-"""The search: its space, its programs against the simulator, its score, and successive halving."""
+"""The search: its space, its programs against the simulator, and its score."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
-from search import data, stages
-from search.data import Tried
-from search.stages import FIRST_SEED, SCREEN, SHORT, Halving, Rung, Runner
 
 from partway.paper.claims import PROPOSED, Points, claims
-from partway.paper.figure_runs import FULL, QUICK, FigureJob, Sizes
+from partway.paper.figure_runs import FigureJob, Sizes
 from partway.paper.search import jobs, score
 from partway.paper.search.jobs import MEASURED, Point, SearchJob, player_of, points
 from partway.paper.search.program import lanes_per_call
@@ -113,12 +108,6 @@ def test_figure_6_is_without_a_stopping_rule():
     assert not pair_for(*player_of(PRINTED, Point("6", PROPOSED, 4, 0.4, 10), scenario)).device.stop
 
 
-def test_no_verdict_uses_a_seed_of_the_search():
-    seeds = {seed for i, _ in enumerate(SCREEN.rungs) for seed in stages.seeds_of(SCREEN.rungs, i)}
-    assert seeds == set(range(FIRST_SEED, FIRST_SEED + 24))
-    assert not seeds & {*FULL.seeds, *QUICK.seeds}
-
-
 # Runs
 
 
@@ -142,6 +131,7 @@ def two_settings() -> tuple[Setting, Setting]:
     return near_the_preset(PRINTED, queue="conserving"), near_the_preset(PRINTED, queue="conserving", **second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", ["6", "7", "9"])
 def test_a_job_measures_what_the_runs_of_the_figures_do(
     figure: str, tiny: Sizes, two_settings: tuple[Setting, Setting], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
@@ -223,71 +213,3 @@ def test_a_score_by_hand():
     weakest = {"7a": np.array([score.needed()]), "7b": np.array([-score.FARTHEST])}
     np.testing.assert_allclose(score.score(weakest), np.tanh(1.0) - 1.0)
     np.testing.assert_allclose(score.score(weakest, ("7a",)), 1.0)
-
-
-# Successive halving
-
-
-class Made(Runner):
-    """Measures nothing: the fewer iterations Algorithm 1 needs, the better the setting, which is its discount."""
-
-    def measure(self, settings: Sequence[Setting], sizes: Sizes, seeds: Sequence[int]) -> np.ndarray:
-        self.on_progress((len(settings), tuple(seeds)), True)
-        columns = {"1": [1000 * dict(one)["discount"] for one in settings], "2": [200.0] * len(settings)}
-        known = score.values(sizes.points, ("6",))
-        made = np.stack([columns[str(one.term.at)] for one in known], axis=-1)
-        return np.repeat(made[:, None], len(seeds), axis=1)
-
-
-def test_halving_keeps_the_best_and_adds_replicates():
-    calls = list[Any]()
-    runner = Made("test", PRINTED, ("6",), None, 1, lambda *call: calls.append(call[0]))
-    settings = spread(PRINTED, 24)
-    tried = stages.halve(runner, settings, (Rung(24, 2), Rung(6, 4), Rung(2, 7)))
-    assert [one.setting for one in tried] == settings
-    assert calls == [(24, (5000, 5001)), (6, (5002, 5003)), (2, (5004, 5005, 5006))]
-    assert sorted(one.replicates for one in tried) == [2] * 18 + [4] * 4 + [7] * 2
-    scores = {reached: [one.score() for one in tried if one.replicates == reached] for reached in (2, 4, 7)}
-    assert max(scores[2]) <= min(scores[4] + scores[7]) + 0.05
-    assert stages.best(tried).replicates == 7
-
-
-def test_a_rung_of_other_sizes_measures_all_its_replicates():
-    rungs = (Rung(8, 4), Rung(4, 8), Rung(2, 8, replace(SHORT, training=2000)))
-    assert [list(stages.seeds_of(rungs, i)) for i in range(3)] == [
-        [*range(5000, 5004)],
-        [*range(5004, 5008)],
-        [*range(5000, 5008)],
-    ]
-
-
-def test_the_work_of_a_stage_is_that_of_its_jobs():
-    stage = Halving(("6", "7"), (Rung(300, 2), Rung(30, 8)))
-    settings = spread(PRINTED, 300)
-    sizes = [replace(SHORT, seeds=tuple(stages.seeds_of(stage.rungs, i))) for i in range(2)]
-    made = [
-        *stages.jobs_of("test", PRINTED, stage.figures, settings, sizes[0]),
-        *stages.jobs_of("test", PRINTED, stage.figures, settings[:30], sizes[1]),
-    ]
-    assert sum(job.device_blocks() for job in made) == stages.work(PRINTED, stage)
-    assert [len(job.settings) for job in made[:5]] == [64] * 4 + [44]
-
-
-# Data
-
-
-def test_settings_are_kept_as_they_were_run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data, "DATA", tmp_path)
-    tried = [
-        Tried(one, 2 + 2 * number, {"6a": -0.1234 * number, "7a": 12.5})
-        for number, one in enumerate(spread("qlearning", 12))
-    ]
-    path = data.write("qlearning", "screen", tried)
-    before = path.read_bytes()
-    again = data.read("qlearning", "screen")
-    assert [one.setting for one in again] == [one.setting for one in tried]
-    assert [one.replicates for one in again] == [one.replicates for one in tried]
-    assert again[3].weakest == {"6a": -0.37, "7a": 12.5}
-    assert data.write("qlearning", "screen", again).read_bytes() != b""
-    data.write("qlearning", "screen", tried)
-    assert path.read_bytes() == before

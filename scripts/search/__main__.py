@@ -9,6 +9,7 @@ The stages, in their order, each at most an hour on two cores:
   evolve-all  CMA-ES from the best of these, for as many claims as possible
   judge       the best setting of all becomes a preset; every claim is judged on other seeds and placements, with the
               baselines as they are there and with their own best steps
+  page        the section of docs/paper.md between the marks of `make search`, of all candidates that have been judged
 
 make search CANDIDATE=parametric-printed STAGE=screen
 """
@@ -33,21 +34,16 @@ from partway.paper.search.score import needed
 from partway.paper.search.space import CANDIDATES, Setting, spread
 from partway.provenance import versions
 from partway.workers import process_count, processes
-from search import data, judge, plans, stages
+from search import data, judge, page, stages
 from search.evolution import Evolution, evolve
-from search.stages import Halving, Runner
+from search.plans import PLANS
+from search.stages import Runner
 
-PLANS: dict[str, Callable[[str], Halving | Evolution]] = {
-    "screen": plans.screen,
-    "evolve": plans.evolve,
-    "extend": plans.extend,
-    "evolve-all": plans.evolve_all,
-}
 SURE = 8
 """A setting on so many replicates goes before those on fewer, which were left behind for good reasons."""
 FOLDER = data.ROOT / "results" / "search"
 SEARCH: Kind[Any] = Kind("search", "jobs", ARRAYS)
-STAGES = ("screen", "evolve", "extend", "evolve-all", "judge")
+STAGES = ("screen", "evolve", "extend", "evolve-all", "judge", "page")
 
 
 def options() -> argparse.Namespace:
@@ -63,6 +59,9 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Run a stage and write what it has found."""
     given = options()
+    if given.stage == "page":
+        page.write()
+        return
     folder = FOLDER / f"{given.candidate}-{given.stage}"
     jax.config.update("jax_compilation_cache_dir", str(FOLDER / "programs"))  # shared by the worker processes
     console, start = terminal(errors=True), time.monotonic()

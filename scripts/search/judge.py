@@ -191,5 +191,5 @@ def sentence(judged: Judged) -> str:
     excess = ", ".join(f"{one.name} {100 * one.excess:.2g} %" for one in judged.rivals)
     return (
         f"{number['hold']} of {number['all']} claims hold, {number['marked']} of them only against a baseline that is "
-        f"worse than with its own best steps; these cost less by: {excess}"
+        f"worse than with its own best steps; the baselines cost more than with these by: {excess}"
     )

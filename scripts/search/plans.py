@@ -1,5 +1,7 @@
 """How much every stage does: sizes with which it takes at most an hour on two cores."""
 
+from collections.abc import Callable, Mapping
+
 from partway.paper.search.space import programs
 from search.evolution import Evolution
 from search.stages import LONG, Halving, Rung
@@ -43,3 +45,12 @@ def evolve_all(candidate: str) -> Evolution:
     """CMA-ES on Figures 6 to 9, for as many claims as possible."""
     starts, generations = (2, 40) if PACE[candidate] == 1 else (1, 80 // PACE[candidate])
     return Evolution(ALL, ((),), starts, 24, generations, 4, (Rung(24, 16), Rung(6 // PACE[candidate], 24, LONG)))
+
+
+PLANS: Mapping[str, Callable[[str], Halving | Evolution]] = {
+    "screen": screen,
+    "evolve": evolve,
+    "extend": extend,
+    "evolve-all": evolve_all,
+}
+"""The stages that try settings."""
