@@ -8,7 +8,7 @@ DEV := .venv/dev.stamp
 KSERVE := .venv/kserve.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit sensitivity fuzz docs release clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit search sensitivity fuzz docs release clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -76,6 +76,11 @@ proposition: $(DEV)  ## Measure Proposition 1 and Remark 2, into docs/propositio
 
 fit: $(DEV)  ## Search the parameters that the paper does not publish, into presets paper-fitted-* (half an hour)
 	$(BIN)/python scripts/fit_paper.py
+
+CANDIDATE ?= parametric-printed
+STAGE ?= screen
+search: $(DEV)  ## One stage of a wider search, an hour at most: CANDIDATE=parametric STAGE=screen, see scripts/search
+	PYTHONPATH=.:scripts $(BIN)/python -m search --candidate $(CANDIDATE) --stage $(STAGE)
 
 sensitivity: $(DEV)  ## Draw the range of each of them over which the claims hold, into docs/img (half an hour)
 	$(BIN)/python scripts/sensitivity.py

@@ -29,14 +29,20 @@ class ServerWeights:
     service_per_slot: jax.Array
 
     @classmethod
-    def sample(cls, key: jax.Array, features: int, devices: int, slots: int, dtype: Any) -> Self:
-        """Standard normals for M = `features`, K = `devices`, n = `slots`; one feature at a time, as K may be large."""
+    def sample(
+        cls, key: jax.Array, features: int, devices: int, slots: int, dtype: Any, scale: float | jax.Array = 1.0
+    ) -> Self:
+        """Normals with this standard deviation for M = `features`, K = `devices`, n = `slots`.
+
+        One feature is drawn at a time, as K may be large.
+        """
         first, second = jax.random.key_data(key)
         count = 1 + devices + slots
-        return jax.lax.map(
-            lambda feature: cls.from_columns(normals((first, second), feature * count, count).astype(dtype), devices),
-            jnp.arange(features, dtype=jnp.uint32),
-        )
+
+        def weights(feature: jax.Array) -> Self:
+            return cls.from_columns(scale * normals((first, second), feature * count, count).astype(dtype), devices)
+
+        return jax.lax.map(weights, jnp.arange(features, dtype=jnp.uint32))
 
     @classmethod
     def from_columns(cls, nu: jax.Array, devices: int) -> Self:
@@ -44,9 +50,9 @@ class ServerWeights:
         return cls(nu[..., 0], nu[..., 1 : 1 + devices], nu[..., 1 + devices :])
 
 
-def device_weights(key: jax.Array, features: int, device: Device) -> jax.Array:
-    """mu of (23): standard normals (M, 3 + n), M = `features`."""
-    return normal(key, (features, 3 + device.slots), device.capacity.dtype)
+def device_weights(key: jax.Array, features: int, device: Device, scale: float | jax.Array = 1.0) -> jax.Array:
+    """mu of (23): normals (M, 3 + n), M = `features`, with this standard deviation."""
+    return scale * normal(key, (features, 3 + device.slots), device.capacity.dtype)
 
 
 def half_power(device: Device) -> jax.Array:

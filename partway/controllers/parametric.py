@@ -67,6 +67,7 @@ LEARNING_LIMITS: Mapping[str, Limits] = {
     "start_rate": (0.0, 1.0),
     "explore": (0.0, 1.0),
     "feature_weights": frozenset({"shared", "per_device"}),
+    "feature_scale": (0.0, 1e6),
 }
 """Values that hyperparameters of learners may have; step sizes outside (36) are possible, to see their effect."""
 MAX_POWER = 1e4
@@ -142,6 +143,7 @@ class _Learner:
     stop         False: learning never stops
     start_value  Q before the first block, in units of 1 / (1 - gamma), the discounted sum of one typical cost in every
                  block; not 0 (T16)
+    feature_scale  standard deviation of the features' weights, mu or nu
     """
 
     gradient: str = "exact"
@@ -152,6 +154,7 @@ class _Learner:
     patience: int = 10
     stop: bool = True
     start_value: float = 1.0
+    feature_scale: float = 1.0
 
     def initial_state(self, action: jax.Array, discount: jax.Array) -> LearnerState:
         """The state before the first block. All theta_m are equal; a feature is 1/2 on average."""
@@ -201,12 +204,12 @@ class Algorithm1(_Learner, DeviceController):
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
         shared = self.feature_weights == "shared"
-        return replace(self, mu=device_weights(key, self.features, devices)) if shared else self
+        return replace(self, mu=device_weights(key, self.features, devices, self.feature_scale)) if shared else self
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> LearnerState:
         state = self.initial_state(jnp.full_like(view.q, self.start_power), device.discount)
         own = self.feature_weights == "per_device"
-        return replace(state, mu=device_weights(key, self.features, device)) if own else state
+        return replace(state, mu=device_weights(key, self.features, device, self.feature_scale)) if own else state
 
     def act(self, state: LearnerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key
@@ -289,7 +292,8 @@ class Algorithm2(_Learner, ServerController):
     start_rate: float = 0.3
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> Algorithm2State:
-        nu = ServerWeights.sample(key, self.features, view.queues.shape[-1], server.slots, view.backlog.dtype)
+        size, dtype = (self.features, view.queues.shape[-1], server.slots), view.backlog.dtype
+        nu = ServerWeights.sample(key, *size, dtype, self.feature_scale)
         speeds = jnp.full((server.slots,), self.start_rate, view.backlog.dtype)
         return Algorithm2State(self.initial_state(speeds, server.discount), nu)
 

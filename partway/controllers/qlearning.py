@@ -65,12 +65,14 @@ class _QLearner:
     features     M
     step, decay  alpha_0 and exponent of `step_size`
     explore      fraction of the blocks in which the action is random
+    feature_scale  standard deviation of the features' weights, mu or nu
     """
 
     features: int = 30
     step: float = 0.1
     decay: float = 0.6
     explore: float = 0.05
+    feature_scale: float = 1.0
 
     def initial_state(self, dtype: jnp.dtype) -> QState:
         """The state before the first block. All values are 0, below any cost, so that every action is tried."""
@@ -106,11 +108,11 @@ class QLearningDevice(_QLearner, DeviceController):
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
         shared = self.feature_weights == "shared"
-        return replace(self, mu=device_weights(key, self.features, devices)) if shared else self
+        return replace(self, mu=device_weights(key, self.features, devices, self.feature_scale)) if shared else self
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> QState:
         state, own = self.initial_state(view.q.dtype), self.feature_weights == "per_device"
-        return replace(state, mu=device_weights(key, self.features, device)) if own else state
+        return replace(state, mu=device_weights(key, self.features, device, self.feature_scale)) if own else state
 
     def act(self, state: QState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         index = self.choose(self._values(state, device, view), key)
@@ -187,8 +189,8 @@ class QLearningServer(_QLearner, ServerController):
     log_scaled: bool = False
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> QServerState:
-        nu = ServerWeights.sample(key, self.features, view.queues.shape[-1], 1, view.backlog.dtype)
-        return QServerState(self.initial_state(view.backlog.dtype), nu)
+        size, dtype = (self.features, view.queues.shape[-1], 1), view.backlog.dtype
+        return QServerState(self.initial_state(dtype), ServerWeights.sample(key, *size, dtype, self.feature_scale))
 
     def act(self, state: QServerState, server: Server, view: ServerView, key: jax.Array) -> ServerAction:
         speed = jnp.asarray(SPEEDS, view.backlog.dtype)[self.choose(self._values(state, view), key)]

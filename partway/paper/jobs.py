@@ -4,10 +4,11 @@ The key of a job's file contains a hash of everything that its numbers depend on
 number, the source of the modules that compute it, and the versions of the libraries they use.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import BrokenExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, as_completed
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -74,11 +75,16 @@ def missing(jobs: Sequence[J], store: Store[Arrays] | None) -> list[J]:
 
 
 def run_jobs(
-    jobs: Sequence[J], store: Store[Arrays] | None, count: int, on_progress: Callable[[J], None] = lambda job: None
+    jobs: Sequence[J],
+    store: Store[Arrays] | None,
+    count: int,
+    on_progress: Callable[[J], None] = lambda job: None,
+    workers: Executor | None = None,
 ) -> dict[J, Arrays]:
     """The arrays of every job: from `store` where it has them, otherwise computed by `count` processes and kept there.
 
     on_progress  called with each job when its arrays are available
+    workers      compute them instead of new processes: those of several calls trace every program only once
     """
     keys = {job: job_key(job) for job in jobs} if store else {}
     results, waiting = dict[J, Arrays](), list[J]()
@@ -90,7 +96,7 @@ def run_jobs(
             results[job] = arrays
             on_progress(job)
     waiting.sort(key=lambda job: job.device_blocks(), reverse=True)
-    for job, arrays in _computed(waiting, min(count, len(waiting))):
+    for job, arrays in _computed(waiting, min(count, len(waiting)), workers):
         if store:
             store.write(keys[job], arrays)
         results[job] = arrays
@@ -98,13 +104,13 @@ def run_jobs(
     return {job: results[job] for job in jobs}
 
 
-def _computed(jobs: Sequence[J], count: int) -> Generator[tuple[J, Arrays]]:
+def _computed(jobs: Sequence[J], count: int, workers: Executor | None) -> Generator[tuple[J, Arrays]]:
     """Each job with its arrays, as it finishes."""
-    if count <= 1:
+    if not workers and count <= 1:
         yield from ((job, _timed(job)) for job in jobs)
         return
-    with processes(count) as workers:
-        futures = {workers.submit(_timed, job): job for job in jobs}
+    with contextlib.nullcontext(workers) if workers else processes(count) as pool:
+        futures = {pool.submit(_timed, job): job for job in jobs}
         for future in as_completed(futures):
             try:
                 arrays = future.result()

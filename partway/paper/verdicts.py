@@ -120,14 +120,23 @@ def has_baselines(claim: Claim) -> bool:
     return any(term.scheme in BASELINES for term in terms)
 
 
-def column(claims: Sequence[Claim], runs: Runs, candidate: str, reading: str, kind: str = KINDS[0]) -> list[Verdict]:
+def column(
+    claims: Sequence[Claim],
+    runs: Runs,
+    candidate: str,
+    reading: str,
+    kind: str = KINDS[0],
+    players: Mapping[str, Player] | None = None,
+) -> list[Verdict]:
     """Verdicts on all claims that are orderings, for one candidate under one reading: one family of comparisons.
 
-    With baselines of another kind than the first, verdicts on the claims that are on baselines.
+    With baselines of another kind than the first, verdicts on the claims that are on baselines. `players` are what each
+    of BASELINES is instead of `partway.paper.figure_runs.baseline`.
     """
     judged = [claim for claim in claims if claim.orderings and (kind == KINDS[0] or has_baselines(claim))]
-    scenario = load(next(iter(runs)).preset)
-    players = {name: baseline(name, candidate, kind, scenario) for name in BASELINES}
+    if players is None:
+        scenario = load(next(iter(runs)).preset)
+        players = {name: baseline(name, candidate, kind, scenario) for name in BASELINES}
     cases = [Case(claim, candidate, reading, phase, kind, players) for claim in judged for phase in phases(claim)]
     if not supports(candidate, reading):
         return [

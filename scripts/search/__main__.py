@@ -1,0 +1,152 @@
+"""One stage of the search for one candidate: resumable, with the time left; its settings are kept as data.
+
+The stages, in their order, each at most an hour on two cores:
+
+  screen      settings spread over the space on Figures 6 and 7: 10,752 with 2 replicates (half as many for
+              `qlearning`, a quarter for `qlearning-designed`), the best quarter with 8, an eighth of these with 24
+  evolve      CMA-ES from the best of these, on the weakest comparison of the claims on Figures 6 and 7
+  extend      the best of both so far on Figures 6 to 9, halved from few points and replicates to all
+  evolve-all  CMA-ES from the best of these, for as many claims as possible
+  judge       the best setting of all becomes a preset; every claim is judged on other seeds and placements, with the
+              baselines as they are there and with their own best steps
+  page        the section of docs/paper.md between the marks of `make search`, of all candidates that have been judged
+
+make search CANDIDATE=parametric-printed STAGE=screen
+"""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
+from partway.cli.terminal import LINE_S, progress_bar, terminal
+from partway.experiments import store as stores
+from partway.experiments.store import ARRAYS, Kind
+from partway.paper.jobs import Job, jobs_code_hash
+from partway.paper.search.jobs import SearchJob
+from partway.paper.search.score import needed
+from partway.paper.search.space import CANDIDATES, Setting, spread
+from partway.provenance import versions
+from partway.workers import process_count, processes
+from search import data, judge, page, stages
+from search.evolution import Evolution, evolve
+from search.plans import PLANS
+from search.stages import Runner
+
+SURE = 8
+"""A setting on so many replicates goes before those on fewer, which were left behind for good reasons."""
+FOLDER = data.ROOT / "results" / "search"
+SEARCH: Kind[Any] = Kind("search", "jobs", ARRAYS)
+STAGES = ("screen", "evolve", "extend", "evolve-all", "judge", "page")
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="search", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--candidate", choices=CANDIDATES, required=True, help="the proposed scheme")
+    parser.add_argument("--stage", choices=STAGES, required=True)
+    parser.add_argument("--jobs", type=int, help="worker processes (default: one per core)")
+    parser.add_argument("--overwrite", action="store_true", help="forget what another version of the code has computed")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run a stage and write what it has found."""
+    given = options()
+    if given.stage == "page":
+        page.write()
+        return
+    folder = FOLDER / f"{given.candidate}-{given.stage}"
+    jax.config.update("jax_compilation_cache_dir", str(FOLDER / "programs"))  # shared by the worker processes
+    console, start = terminal(errors=True), time.monotonic()
+    blank = SearchJob(given.stage, given.candidate, (), stages.SHORT, ())
+    request = {"stage": given.stage, "versions": versions(), "code": jobs_code_hash([blank])}
+    count = process_count(given.jobs)
+    with (
+        stores.opened(folder, SEARCH, request, given.overwrite) as store,
+        processes(count) if count > 1 else contextlib.nullcontext() as workers,
+    ):
+        runner = Runner(given.stage, given.candidate, store, workers)
+        words = judged(runner, console) if given.stage == "judge" else searched(runner, console)
+    console.print(f"{words}, after {(time.monotonic() - start) / 60:.0f} minutes")
+
+
+def searched(runner: Runner, console: Console) -> str:
+    """Run a stage that tries settings, and write them; returns what was found."""
+    candidate, stage = runner.candidate, runner.stage
+    plan = PLANS[stage](candidate)
+    total = plan.work(candidate) if isinstance(plan, Evolution) else stages.work(candidate, plan)
+    with progress(total, console) as on_progress:
+        own = replace(runner, figures=plan.figures, on_progress=on_progress)
+        if isinstance(plan, Evolution):
+            tried = evolve(own, data.read(candidate, "screen" if stage == "evolve" else "extend"), plan)
+        else:
+            first = plan.rungs[0].settings
+            settings = spread(candidate, first) if stage == "screen" else best_of(candidate, first)
+            tried = stages.halve(own, settings, plan.rungs)
+    path, found = data.write(candidate, stage, tried), stages.best(tried)
+    held = ", ".join(name for name, z in found.weakest.items() if z >= needed()) or "none"
+    return f"{len(tried)} settings in {path}; likely to hold in the best, whose score is {found.score():.2f}: {held}"
+
+
+def best_of(candidate: str, count: int) -> list[Setting]:
+    """The best settings on Figures 6 and 7, half of them of either stage, those seen on most replicates first.
+
+    CMA-ES has settings that are all alike; which of the others can have the claims on Figures 8 and 9 is not known yet.
+    """
+    found = dict[Setting, None]()
+    for number, stage in enumerate(("evolve", "screen"), 1):
+        known = data.read(candidate, stage)
+        ranked = sorted(known, key=lambda one: (one.replicates >= SURE, one.score()), reverse=True)
+        new = [one.setting for one in ranked if one.setting not in found]
+        found |= dict.fromkeys(new[: count * number // 2 - len(found)])
+    return list(found)
+
+
+def judged(runner: Runner, console: Console) -> str:
+    """Freeze and judge the best setting; returns what was found."""
+    candidate = runner.candidate
+    chosen = stages.best([one for stage in ("extend", "evolve-all") for one in data.read(candidate, stage)])
+    judge.write_preset(candidate, chosen)
+    with progress(judge.work(candidate), console) as on_progress:
+        found = judge.judge(replace(runner, on_progress=on_progress), chosen.setting)
+    judge.write(found)
+    return judge.sentence(found)
+
+
+@contextlib.contextmanager
+def progress(total: float, console: Console) -> Generator[Callable[[Job, bool], None]]:
+    """A bar with the time left; where there is no terminal, a line every LINE_S seconds.
+
+    What it gives is called with each job, and whether it was computed: the time left follows from these.
+    """
+    start = printed = time.monotonic()
+    done = found = 0.0
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with progress_bar(console, *columns) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(job: Job, computed: bool) -> None:
+            nonlocal done, found, printed
+            now, size = time.monotonic(), job.device_blocks()
+            done, found = done + size, found + (0 if computed else size)
+            words = f"{done / total:.0%} done"
+            if done > found:
+                left = (now - start) * (total - done) / (done - found)
+                words += f", {left / 60:.0f} minutes left"
+            bar.update(task, description=words, completed=done)
+            if not console.is_terminal and now - printed >= LINE_S:
+                printed = now
+                console.print(words, soft_wrap=True)
+
+        yield advance
+
+
+if __name__ == "__main__":
+    main()

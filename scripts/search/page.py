@@ -1,0 +1,128 @@
+"""What the search has found, for docs/paper.md: a paragraph, a figure, and the values of the best settings."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from pages import paragraph, write_section
+
+from partway.figures.style import figure_style
+from partway.paper.figure_runs import FULL
+from partway.paper.search.score import needed
+from partway.paper.search.space import CANDIDATES, OWN_STEPS, STOPPING_RULE, space
+from partway.paper.statistics import HOLDS
+from partway.scenario.loading import load
+from partway.schemes import hyperparameters
+from search import data, stages
+from search.data import Tried
+from search.evolution import FIRST_SEED as EVOLVED
+from search.plans import PLANS
+
+ALL_FIGURES = ("extend", "evolve-all")
+"""Stages that have Figures 6 to 9."""
+SEEN = 16
+"""Replicates from which on a setting is in the figure."""
+
+
+def judged() -> list[str]:
+    """Candidates that have verdicts."""
+    return [name for name in CANDIDATES if (data.DATA / f"{name}-verdicts.csv").exists()]
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """The rows of a file of data."""
+    with (data.DATA / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def seen(candidate: str) -> list[Tried]:
+    """The settings with all claims on most replicates."""
+    known = [one for stage in ALL_FIGURES for one in data.read(candidate, stage)]
+    return [one for one in known if one.replicates >= SEEN]
+
+
+def together(tried: Sequence[Tried], claims: Sequence[str]) -> np.ndarray:
+    """(claims, claims) whether both are likely to hold in some setting."""
+    likely = np.array([[one.weakest[name] >= needed() for name in claims] for one in tried], int)
+    return likely.T @ likely > 0
+
+
+def draw(tried: Mapping[str, Sequence[Tried]]) -> Figure:
+    """A panel for each candidate: dark where two claims were likely in the same setting."""
+    figure = Figure(figsize=(4.2 * len(tried), 4.6), layout="constrained")
+    figure.suptitle("Which claims were likely to hold in the same setting; on the diagonal: in any")
+    for axes, (candidate, own) in zip(figure.subplots(1, len(tried), squeeze=False)[0], tried.items(), strict=True):
+        claims = list(own[0].weakest)
+        axes.imshow(together(own, claims), cmap="Greens", vmin=0, vmax=1.2, interpolation="nearest")
+        words = [name.replace("from_start", "empty").replace("after_training", "trained") for name in claims]
+        axes.set_title(f"{candidate}: at most {max(one.likely() for one in own)} of {len(claims)} at once")
+        axes.set_xticks(range(len(claims)), words, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(claims)), words, fontsize=7)
+        axes.grid(visible=False)
+    return figure
+
+
+def preset_value(name: str) -> Any:
+    """What the preset `paper` has for a parameter; "" for one that is no field of a scenario."""
+    if name in (STOPPING_RULE, OWN_STEPS):
+        return ""
+    if name.startswith("schemes."):
+        _, scheme, field = name.split(".")
+        known = hyperparameters(scheme)
+        return known.get(field, known.get(field.partition("_")[2], ""))
+    value: Any = load("paper").model_dump()
+    for word in name.split("."):
+        value = value[word]
+    return value
+
+
+def write_settings(candidates: Sequence[str]) -> None:
+    """Write every parameter, its range and reason, what the preset `paper` has, and what was found, as CSV."""
+    found = {name: dict(stages.best(seen(name)).setting) for name in candidates}
+    known = {name: one for candidate in candidates for name, one in space(candidate).items()}
+    with (data.DATA / "settings.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("parameter", "from", "to", "why", "paper", *candidates))
+        for name, one in known.items():
+            ends = (", ".join(map(str, one.choices)), "") if one.choices else (f"{one.low:g}", f"{one.high:g}")
+            values = [found[candidate].get(name, "") for candidate in candidates]
+            writer.writerow((name, *ends, one.why, preset_value(name), *values))
+
+
+def sentences(candidate: str) -> str:
+    """How many settings were tried for a candidate, and how its claims were judged."""
+    tried = sum(len(data.read(candidate, stage)) for stage in PLANS)
+    verdicts = rows(f"{candidate}-verdicts.csv")
+    held = sum(row["verdict"] == HOLDS for row in verdicts)
+    worse = sum(row["only against worse"] == "yes" for row in verdicts)
+    excess = ", ".join(
+        f"`{row['baseline']}` {row['cost above these [%]']} %" for row in rows(f"{candidate}-baselines.csv")
+    )
+    return (
+        f"`{candidate}`, of {tried:,} settings: [there hold](data/search/{candidate}-verdicts.csv) {held} of "
+        f"{len(verdicts)}, {worse} of them only against a baseline that is worse than it could be (baselines cost more "
+        f"than with their own [best steps](data/search/{candidate}-baselines.csv) by: {excess})."
+    )
+
+
+def text(candidates: Sequence[str]) -> str:
+    """The section."""
+    return paragraph(f"""
+        `make search` searched [what is not published](data/search/settings.csv), with the noise, both readings of (1),
+        stopping, and the baselines' own steps: settings spread over the space and halved on Figures 6 and 7, CMA-ES on
+        the weakest comparison, the same on Figures 6 to 9; seeds and placements from {stages.FIRST_SEED} and from
+        {EVOLVED}. [Which claims were likely together](img/search.png); [every setting](data/search/). The best setting
+        is the preset `paper-fitted-*`, judged with {len(FULL.seeds)} other replicates and all points.
+        {" ".join(sentences(one) for one in candidates)}
+    """)
+
+
+def write() -> None:
+    """Write the values, the figure and the section, for the candidates that have been judged."""
+    candidates = judged()
+    write_settings(candidates)
+    with figure_style():
+        draw({name: seen(name) for name in candidates}).savefig(data.ROOT / "docs" / "img" / "search.png")
+    write_section(data.ROOT / "docs" / "paper.md", "search", text(candidates))
