@@ -142,9 +142,9 @@ def test_an_agent_stands_beside_schemes_on_the_command_line(user_folder: Path, c
     shown = capsys.readouterr().out
     assert "outside_agent:agent" in shown
     rows = [line.split() for line in shown.splitlines()]
-    (first,) = (row[1:] for row in rows if row[:1] == ["outside_agent:agent"])
-    (second,) = (row[1:] for row in rows if row[:1] == ["outside_agent:Agent"])
-    assert first == second
+    first = [row[1:] for row in rows if row[:1] == ["outside_agent:agent"]]
+    assert first
+    assert first == [row[1:] for row in rows if row[:1] == ["outside_agent:Agent"]]
 
 
 @pytest.mark.parametrize(

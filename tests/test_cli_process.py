@@ -331,7 +331,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(interrupts, "_received", interrupts._Received())
     before = {number: signal.getsignal(number) for number in SIGNALS}
     interrupts.install()
+    threshold = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)  # Python's own
     yield reported
+    gc.set_threshold(*threshold)
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -33,6 +33,7 @@ PAGES = [
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PYTHON = {
     "README.md": "test_docs.py",
+    "docs/channels.md": "test_docs.py",
     "docs/cluster.md": "test_sweep_cluster.py",
     "docs/environments.md": "test_environments_page.py",
     "docs/network.md": "test_split.py",
@@ -40,7 +41,18 @@ PYTHON = {
 """Pages with blocks of Python that are no cells, and who runs these."""
 CONSOLE = {"README.md", "docs/network.md"}
 """Pages with commands and their output, which test_network_page.py compares."""
-SHOWN = {"", "sh", "{toctree}", "{include}", "{eval-rst}", "{literalinclude}", "{commands}", "{schemes}", "{variables}"}
+SHOWN = {
+    "",
+    "sh",
+    "csv",
+    "{toctree}",
+    "{include}",
+    "{eval-rst}",
+    "{literalinclude}",
+    "{commands}",
+    "{schemes}",
+    "{variables}",
+}
 """Output, shell commands (their `partway` commands are parsed by test_docs.py), and what Sphinx runs."""
 
 

@@ -42,7 +42,7 @@ from partway.system.equations import (
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.placement import Placement
 from partway.system.signalling import no_broadcast
-from partway.system.types import Device, DeviceAction, ServerAction, State
+from partway.system.types import Device, DeviceAction, Memory, ServerAction, State
 from partway.system.world import World, build
 
 GAINS = np.array([3e3, 3e4])
@@ -134,6 +134,7 @@ def a_block() -> tuple[State, DeviceAction, ServerAction]:
         backlog=number(3.0),
         last_inflow=number(0.0),
         broadcast_queue=jax.tree.map(lambda leaf: leaf[None], broadcast),
+        memory=Memory((), ()),
     )
     service = jnp.array([1.0, 2.0, 0.0, 0.0, 0.0])
     return state, DeviceAction(jnp.array([2.0, 0.0]), jnp.array([0.5, 0.0])), ServerAction(service, broadcast)

@@ -14,8 +14,9 @@ WRITE = {
     *("SCHEMES", "Scheme", "record", "uniform", "most_startable"),
     *("DeviceController", "Device", "DeviceView", "DeviceAction"),
     *("ServerController", "Server", "ServerView", "ServerAction"),
+    *("Channel", "Traffic", "Station"),
 }
-"""To write a policy."""
+"""To write a policy, a channel or traffic."""
 
 
 def test_what_is_exported_is_what_users_need():

@@ -227,7 +227,8 @@ def test_statistics():
     arrivals, started = np.stack([np.eye(20), np.zeros((20, 20))]), np.stack([np.zeros(20), np.ones(20)])
     found = latency(traces_of(arrivals, started, 0 * started, np.zeros((2, 20))), np.ones(20), 1.0)
     assert found.delays.tolist() == [[9.5, 20, 0, 0, 0]]  # the block begins at 20
-    del vars(found)["delays"]
+    assert found.by_device.tolist() == [list(range(39, 19, -1))]
+    del vars(found)["delays"], vars(found)["by_device"]
     assert vars(found) == {"mean": [29.5], "p50": [29], "p95": [38], "p99": [39], "unfinished": [0]}
 
 

@@ -88,7 +88,7 @@ def test_a_sweep_prints_a_table_and_keeps_its_results(swept: Swept):
     assert where == where_again == f"Results are in {swept.out}"
     assert {path.name for path in swept.out.iterdir()} == {
         *(".lock", ".partway", "cases", "results.nc", "results.json", "table.txt", "scenario.toml"),
-        *("results.csv", "cost.png", "cost.svg", "cost.csv"),
+        *("results.csv", "summary.csv", "cost.png", "cost.svg", "cost.csv"),
     }
     assert (swept.out / "table.txt").read_text() == swept.table  # of the second sweep, which computed nothing
 

@@ -59,8 +59,10 @@ def _has(case: Mapping[str, Any], path: str) -> bool:
 
 
 def _at(case: Any, path: str) -> Any:
-    """What is at a dotted path."""
+    """What is at a dotted path; None where it ends early: without a latency it has no parts."""
     for part in path.split("."):
+        if case is None:
+            return None
         case = case[int(part)] if isinstance(case, list) else case[part]
     return case
 
