@@ -120,7 +120,7 @@ def _follow_command(watch: Stopwatch, stack: contextlib.ExitStack) -> None:
     with watch.part("figures"):
         from partway import figures
     from partway.cli import output
-    from partway.experiments import comparison, preparation
+    from partway.experiments import comparison, preparation, rows
 
     run_scheme = comparison.run_scheme
 
@@ -134,7 +134,7 @@ def _follow_command(watch: Stopwatch, stack: contextlib.ExitStack) -> None:
     for module, function, part in (
         (comparison, "setting_of", "bound"),
         (preparation, "tune_constant", "tune"),
-        (comparison, "latency", "latency"),
+        (rows, "latency", "latency"),
         (output, "write_dataset", "write"),
         (figures, "write_comparison", "figures"),
     ):
