@@ -5,6 +5,9 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
@@ -33,7 +36,7 @@ smartquotes = False  # values in quotation marks are to be typed as they are sho
 extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "generated"]
 exclude_patterns = ["_build", "_static", "_ext"]
 nitpicky = True
-INTERNAL = ("Certificate", "Placement", "Question", "Statement", "T")
+INTERNAL = ("Certificate", "Placement", "Progress", "Question", "Statement", "T", "World")
 """Types in signatures of the public interface that nobody needs to make or to take apart."""
 nitpick_ignore_regex = [
     ("py:.*", r"(?!partway\b).*"),  # other projects' names: their documentation is not at hand
@@ -74,3 +77,8 @@ mathjax3_config = {
     "svg": {"fontCache": "global"},
 }
 myst_update_mathjax = False
+
+
+def setup(app: Sphinx) -> None:
+    """Pygments has no lexer for CSV."""
+    app.add_lexer("csv", TextLexer)
