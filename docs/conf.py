@@ -33,7 +33,7 @@ release = version = version_of("partway")
 html_title = f"Partway {version}"
 language = "en"
 smartquotes = False  # values in quotation marks are to be typed as they are shown
-extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "generated"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "generated", "streams"]
 exclude_patterns = ["_build", "_static", "_ext"]
 nitpicky = True
 INTERNAL = ("Certificate", "Placement", "Progress", "Question", "Statement", "T", "World")

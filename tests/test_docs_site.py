@@ -19,6 +19,7 @@ import pytest
 
 import partway
 from docs._ext.docstrings import converted, entries, other_fields
+from docs._ext.streams import joined
 from partway.cli.main import COMMANDS
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES
@@ -79,6 +80,28 @@ def test_every_code_block_is_run(page: Path):
             assert name in CONSOLE
         else:
             assert kind in SHOWN, f"nobody runs this block of {kind}"
+
+
+def test_what_is_printed_in_pieces_is_one_text():
+    """A line whose second half comes in another piece stays a line; what stands between two texts keeps them apart."""
+
+    def piece(name: str, text: str) -> dict[str, str]:
+        return {"output_type": "stream", "name": name, "text": text}
+
+    picture = {"output_type": "display_data"}
+    pieces = [
+        piece("stdout", "4  conv3   14"),
+        piece("stdout", ".45 M\n"),
+        picture,
+        piece("stdout", "a"),
+        piece("stderr", "b"),
+    ]
+    assert joined(pieces) == [
+        piece("stdout", "4  conv3   14.45 M\n"),
+        picture,
+        piece("stdout", "a"),
+        piece("stderr", "b"),
+    ]
 
 
 def test_pages_have_cells():
