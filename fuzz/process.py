@@ -21,8 +21,13 @@ FAST = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
     "MPLBACKEND": "Agg",
+    "PYTHONFAULTHANDLER": "1",
 }
-"""Half the time to compile."""
+"""Half the time to compile; and on SIGABRT every thread says where it is."""
+FRAME = re.compile(r'^(?:Current thread|Thread) .*|^  File "(?:.*/)?([^"]*)", line (\d+) in (\S+)', re.MULTILINE)
+"""What a thread says then: that it is another one, or one of its calls, the innermost first."""
+FRAMES = 5
+"""Calls of a thread that are told of a process that hangs."""
 USUAL_SIGNALS = """
 import os, signal, sys
 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
@@ -90,7 +95,7 @@ def finished(process: subprocess.Popen[str], within: float = ENDS_S) -> tuple[in
     try:
         out, err = process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
-        raise Fail("crash or hang", f"has not ended after {within:g} s") from None
+        raise Fail("crash or hang", f"has not ended after {within:g} s: {_where(process)}") from None
     noise = NOISE.search(out + err)
     if noise and TOO_EARLY not in err:
         lines = [line for line in (out + err).splitlines() if line.strip()]
@@ -99,6 +104,28 @@ def finished(process: subprocess.Popen[str], within: float = ENDS_S) -> tuple[in
     if process.returncode < 0 and -process.returncode in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
         raise Fail("crash or hang", f"signal {-process.returncode}")
     return process.returncode, out, err
+
+
+def _where(process: subprocess.Popen[str]) -> str:
+    """Where the threads of a process are, which this ends."""
+    process.send_signal(signal.SIGABRT)
+    try:
+        _, err = process.communicate(timeout=SETTLE_S)
+    except subprocess.TimeoutExpired:
+        return "it does not say where"
+    return calls(err) or "it does not say where"
+
+
+def calls(report: str) -> str:
+    """The innermost calls of every thread, from what Python's fault handler has printed."""
+    threads = list[list[str]]()
+    for frame in FRAME.finditer(report):
+        file, line, name = frame.groups()
+        if file is None:
+            threads.append([])
+        elif threads and len(threads[-1]) < FRAMES:
+            threads[-1].append(f"{name} ({file}:{line})")
+    return "; ".join(" < ".join(thread) for thread in threads if thread)
 
 
 def settled(process: subprocess.Popen[str], where: Place) -> list[str]:

@@ -1,5 +1,6 @@
 """The harness of `make fuzz`: a few cases of each part without a fault, and that it sees the faults that there are."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from fuzz.__main__ import prepared
 from fuzz.counts import FAULTS, Counts, Fail, Fault, chosen, count
 from fuzz.page import page
 from fuzz.parts import PARTS, function, run_part
-from fuzz.process import NOISE, USUAL_SIGNALS, place
+from fuzz.process import NOISE, USUAL_SIGNALS, finished, place
 from partway.errors import InputError
 
 PART = {part.name: part for part in PARTS}
@@ -112,6 +113,28 @@ def test_a_case_that_hangs_is_stopped():
 
     counts = count(hang, cases("files", 1), limit_s=0.1)
     assert [fault.kind for fault in counts.faults] == ["crash or hang"]
+
+
+def test_a_command_that_hangs_says_where_each_thread_is():
+    program = """
+import threading, time
+def inner():
+    never.wait()
+def outer():
+    inner()
+never = threading.Event()
+threading.Thread(target=outer, daemon=True).start()
+time.sleep(60)
+"""
+    command = [sys.executable, "-X", "faulthandler", "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with pytest.raises(Fail) as fail:
+            finished(process, within=2)
+    assert fail.value.kind == "crash or hang"
+    assert re.search(
+        r"^has not ended after 2 s: wait .* < inner \(<string>:4\) < outer \(<string>:6\)", fail.value.text
+    )
+    assert fail.value.text.endswith("; <module> (<string>:9)")
 
 
 def test_faults_of_the_readers_are_seen(monkeypatch: pytest.MonkeyPatch):
