@@ -127,9 +127,9 @@ threading.Thread(target=outer, daemon=True).start()
 time.sleep(60)
 """
     command = [sys.executable, "-X", "faulthandler", "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        with pytest.raises(Fail) as fail:
-            finished(process, within=2)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **piped) as process, pytest.raises(Fail) as fail:
+        finished(process, within=2)
     assert fail.value.kind == "crash or hang"
     assert re.search(
         r"^has not ended after 2 s: wait .* < inner \(<string>:4\) < outer \(<string>:6\)", fail.value.text
