@@ -269,6 +269,28 @@ def _uninterrupted() -> Generator[None]:
                 signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def interrupted_afterwards() -> Generator[None]:
+    """A signal of SIGNALS that comes inside takes effect at the end.
+
+    For code that holds locks which an exception between two of its steps would leave locked, such as that of netCDF
+    files in xarray: whoever asks for them next would wait forever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = list[int]()
+    handled = [number for number in SIGNALS if signal.getsignal(number) not in (None, signal.SIG_IGN, signal.SIG_DFL)]
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _check_folder(target: Path, overwrite: bool, given: str, kind: str) -> None:
     """Raise InputError unless a folder may be made or replaced there."""
     mode = _mode(target)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from partway.arguments import path as argument_path
 from partway.errors import InputError, shown
-from partway.files import NO_ROOM, beside, delete, why
+from partway.files import NO_ROOM, beside, delete, interrupted_afterwards, why
 
 if TYPE_CHECKING:  # slow to import
     import xarray as xr
@@ -28,7 +28,8 @@ def save_dataset(dataset: "xr.Dataset", folder: Path) -> None:
     encoding = {name: {"zlib": True, "complevel": 1} for name in arrays}
     versioned = dataset.assign_attrs(schema_version=DATASET_VERSION)
     try:
-        versioned.to_netcdf(folder / DATASET, engine="netcdf4", encoding=encoding)
+        with interrupted_afterwards():
+            versioned.to_netcdf(folder / DATASET, engine="netcdf4", encoding=encoding)
         _seal(folder / DATASET)
     except (OSError, RuntimeError) as error:  # RuntimeError: "NetCDF: HDF error", such as a full disk's
         reason = _no_room(folder) or why(error)
@@ -91,7 +92,7 @@ def _loaded(path: Path) -> "xr.Dataset":
     if path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
     _check_seal(path)
-    with warnings.catch_warnings(), xr.open_dataset(path, engine="netcdf4") as dataset:
+    with interrupted_afterwards(), warnings.catch_warnings(), xr.open_dataset(path, engine="netcdf4") as dataset:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", xr.SerializationWarning)  # of attributes that cannot be decoded
         if dataset.nbytes > MAX_RATIO * path.stat().st_size:

@@ -590,3 +590,21 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, what: str):
         load_dataset(tmp_path / what)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) <= 300
+
+
+def test_a_signal_while_a_dataset_is_written_takes_effect_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An exception inside would leave xarray's locks locked, and the command would never end."""
+    write = xr.Dataset.to_netcdf
+
+    def interrupted(dataset: xr.Dataset, *arguments: Any, **named: Any):
+        signal.raise_signal(signal.SIGINT)
+        write(dataset, *arguments, **named)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        save_dataset(xr.Dataset({"cost": ("block", [1.0, 2.0])}), tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load_dataset(tmp_path)["cost"].values.tolist() == [1.0, 2.0]
