@@ -56,6 +56,7 @@ def compare(
     schemes      names from SCHEMES or `module:ATTRIBUTE`, or classes of device controllers; if not given, those of
                  SCHEMES that run by default
     server       another scheme's server controller for all of them
+    blocks       how many, warm-up included
     seeds        how many, or which
     warmup       blocks left out of the means; half of them if not given
     precision    "float32" or "float64"
