@@ -63,6 +63,7 @@ before; of a rival one block or several. There are {times} of each, {fewer} if t
 only inside BLAS, which the features of `parametric-printed` need and `priced` does not. The table above has ratios on
 one core.
 {observed}
+
 {environments}## The same results
 
 The largest relative difference from Partway of a block's cost and of its components. The server is expensive
