@@ -11,7 +11,8 @@ from typing import Any
 
 from partway.arguments import as_whole, named
 from partway.dnn.control_flow import reads
-from partway.dnn.graph import Network, profile_network, sources, views_to
+from partway.dnn.graph import Network, profile_network
+from partway.dnn.liveness import sources, views_to
 from partway.dnn.profile import clean_name
 from partway.errors import InputError, nearest, shown
 
