@@ -256,6 +256,30 @@ def test_how_many_blocks_a_call_computes(blocks: int, lanes: int, calls: list[tu
     assert sum(call for call, _ in calls) == blocks
 
 
+@pytest.mark.parametrize(
+    ("blocks", "lanes", "calls"),
+    [
+        (5000, 40, [(500, 50)] * 10),  # as above
+        (1000, 1_000_000, [(2, 2)] * 500),
+        (997, 1_000_000, [*[(2, 2)] * 498, (1, 1)]),
+        (4, 2_000_000, [(2, 2)] * 2),
+        (100, 200_000, [(10, 10)] * 10),
+        (3, 30_000_000, [(1, 1)] * 3),
+    ],
+)
+def test_calls_of_devices_that_wait_for_the_server_are_half_as_long(
+    blocks: int, lanes: int, calls: list[tuple[int, int]]
+):
+    """Their transitions take half the memory."""
+    assert schedule.divide_blocks(blocks, lanes, ahead=False) == calls
+
+
+def test_only_devices_that_use_a_broadcast_wait_for_the_server():
+    with scheduled(cores=2):
+        plans = [schedule.schedule(1, 1_000_000, 8, ahead=ahead).calls for ahead in (True, False)]
+    assert plans == [[(4, 4)] * 2, [(2, 2)] * 4]
+
+
 @pytest.mark.parametrize("base", [Algorithm1, Priced])
 def test_a_controller_with_a_function_of_its_own_is_mapped_over_the_fleet(base: type[DeviceController]):
     """It may be written for one device; a class says of itself that it is not."""

@@ -277,7 +277,7 @@ def _run_calls(
 
     `carry` is used up: a call writes what it leaves over what it was given.
     """
-    plan = schedule(len(batch.seeds), batch.fleet, blocks, threads)
+    plan = schedule(len(batch.seeds), batch.fleet, blocks, threads, ahead=not pair.device.uses_broadcast)
     shares = divide(batch, pair, carry, plan.shares, plan.mesh)
     sums_from = None if warmup is None or batch.fleet > MAX_DEVICES else first + warmup
     parts = list[Any]()
