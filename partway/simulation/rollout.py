@@ -92,11 +92,11 @@ def rollout(
     learning     False: the policies are frozen
     precision    "float32" or "float64"
     warmup       blocks of this rollout after which each device's sums begin; None: there are none
-    threads      at most so many calls side by side; None: as many as there are cores
+    threads      at most that many calls side by side; None: as many as there are cores
     on_progress  called with a number of blocks after each compiled call
 
     Raises ValueError if worlds, pairs or certificates do not agree in shapes, a seed is no whole number, or `carry` has
-    another number of runs; InputError if a world is not known for so many blocks.
+    another number of runs; InputError if a channel or traffic ends before that many blocks.
     """
     for each in _several(worlds):
         check_length(each, first_block + blocks)
@@ -113,7 +113,7 @@ def rollout(
 
 
 def check_length(world: World, blocks: int) -> None:
-    """Raise InputError if the channel or the traffic of a world, such as a trace, ends before so many blocks."""
+    """Raise InputError if the channel or the traffic of a world, such as a trace, ends before that many blocks."""
     for process, field in ((world.channel, "radio.fading"), (world.traffic, "traffic")):
         end = process.longest_run()
         if end is not None and end < blocks:

@@ -37,7 +37,7 @@ class Schedule:
 
 
 def schedule(runs: int, devices: int, blocks: int, threads: int | None = None, ahead: bool = True) -> Schedule:
-    """The fastest schedule known for so many runs of a fleet; `threads`: at most so many, all cores if None.
+    """The fastest schedule known for this number of runs of a fleet; `threads`: at most that many, all cores if None.
 
     ahead  whether devices may run several blocks ahead of the server; if not, long calls of a large fleet only take
            memory
