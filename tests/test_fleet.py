@@ -1,8 +1,11 @@
 """A fleet that is computed in chunks, on a mesh, or ahead of the server is the fleet computed at once."""
 
+import platform
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +22,7 @@ from partway.simulation import rollout as rollouts
 from partway.simulation import schedule, sharding, shares
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.rollout import Run, rollout
-from partway.simulation.sharding import broadcast_shared, mesh_for, squeeze_shared
+from partway.simulation.sharding import broadcast_shared, mesh_for, release_freed_memory, squeeze_shared
 
 DEVICES = 11
 BLOCKS = 12
@@ -272,6 +275,22 @@ def test_calls_of_devices_that_wait_for_the_server_are_half_as_long(
 ):
     """Their transitions take half the memory."""
     assert schedule.divide_blocks(blocks, lanes, ahead=False) == calls
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+def test_freed_memory_goes_back_to_the_system():
+    """What lies below memory that is in use stays with the process until it is released."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    below = [bytearray(100_000) for _ in range(1000)]
+    above = bytearray(100_000)
+    del below
+    before = resident()
+    release_freed_memory()
+    assert before - resident() > 50_000_000
+    assert len(above) == 100_000
 
 
 def test_only_devices_that_use_a_broadcast_wait_for_the_server():

@@ -30,7 +30,7 @@ from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import ACTS, controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
-from partway.simulation.sharding import shared_once, squeeze_shared
+from partway.simulation.sharding import LARGE, release_freed_memory, shared_once, squeeze_shared
 from partway.simulation.shares import Batch, Share, Stacked, axes_of, divide, joined, only, stack
 from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, draw
@@ -286,6 +286,8 @@ def _run_calls(
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
             skipped = None if sums_from is None else max(sums_from - first, 0)
             how = {"options": options, "mesh": plan.mesh, "traces": traces, "skipped": skipped}
+            if batch.fleet >= LARGE:
+                release_freed_memory()
             done = list(each(partial(_call, first=first, **how), shares))
             shares = [share for share, _ in done]
             parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, part in done)))
