@@ -13,7 +13,7 @@ from benchmarks.worlds import EXPENSIVE, overrides
 FIGURE = "benchmarks-rates"
 CODE = "(`partway.provenance.package_hash`)"
 """What names the code."""
-PAGE = """# How fast
+PAGE = """# Speed and memory
 
 Made by `{command}`. {origin}
 
@@ -55,10 +55,11 @@ all runs. They work in place, in tiles that stay in the cache, with BLAS for the
 of one class. They return the four components of the cost; Partway computes all metrics of a block, without the
 certificate.
 **Random numbers**: Partway draws with Threefry, every number a function of (seed, block, device), inside the time
-measured. The rivals draw as a NumPy user would, SFC64 uniforms compared with b and standard exponentials, also inside
-the time measured. When results are compared, the rivals get Partway's numbers, drawn beforehand.
-**Length**: a measurement takes about {seconds:g} s or more: of ours 20 to 500 blocks, or several times that, compiled
-before; of a rival one block or several. There are {times} of each, {fewer} if these take more than {long:g} s together.
+measured. The NumPy programs draw as a NumPy user would, SFC64 uniforms compared with b and standard exponentials, also
+inside the time measured. When results are compared, they get Partway's numbers, drawn beforehand.
+**Length**: a measurement takes about {seconds:g} s or more: of Partway 20 to 500 blocks, or several times that,
+compiled before; of a NumPy program one block or several. There are
+{times} of each, {fewer} if these take more than {long:g} s together.
 **Cores**: Partway spreads its seeds, or the devices of a large fleet, over the cores. NumPy uses more than one core
 only inside BLAS, which the features of `parametric-printed` need and `priced` does not. The table above has ratios on
 one core.
@@ -235,7 +236,7 @@ WORDS = {
         "command": ".venv/bin/python -m benchmarks --device gpu",
         "by_hand": "",
         "figure": "",
-        "where": "on the accelerator; the rivals run on all cores of its host",
+        "where": "on the accelerator; the NumPy programs run on all cores of its host",
         "others": "Other precisions",
         "observed": "",
         "peaks_of": "on the accelerator: multiply-adds by\nmatrix product or chain, sigmoids by XLA, words by Threefry",

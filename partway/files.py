@@ -274,7 +274,7 @@ def interrupted_afterwards() -> Generator[None]:
     """A signal of SIGNALS that comes inside takes effect at the end.
 
     For code that holds locks which an exception between two of its steps would leave locked, such as that of netCDF
-    files in xarray: whoever asks for them next would wait forever.
+    files in xarray: the next thread that asks for them would wait forever.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

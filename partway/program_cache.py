@@ -218,7 +218,7 @@ def _cpu() -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and make room; that it cannot be written is nobody's error."""
+    """Write a file whole or not at all, and make room; a failure to write is ignored."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, content)

@@ -1,8 +1,11 @@
 """A fleet that is computed in chunks, on a mesh, or ahead of the server is the fleet computed at once."""
 
+import platform
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +22,7 @@ from partway.simulation import rollout as rollouts
 from partway.simulation import schedule, sharding, shares
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.rollout import Run, rollout
-from partway.simulation.sharding import broadcast_shared, mesh_for, squeeze_shared
+from partway.simulation.sharding import broadcast_shared, mesh_for, release_freed_memory, squeeze_shared
 
 DEVICES = 11
 BLOCKS = 12
@@ -254,6 +257,46 @@ def test_how_many_blocks_a_call_computes(blocks: int, lanes: int, calls: list[tu
     """At most some seconds of a CPU, of one program if their number can be divided so that tiles are long."""
     assert schedule.divide_blocks(blocks, lanes) == calls
     assert sum(call for call, _ in calls) == blocks
+
+
+@pytest.mark.parametrize(
+    ("blocks", "lanes", "calls"),
+    [
+        (5000, 40, [(500, 50)] * 10),  # as above
+        (1000, 1_000_000, [(2, 2)] * 500),
+        (997, 1_000_000, [*[(2, 2)] * 498, (1, 1)]),
+        (4, 2_000_000, [(2, 2)] * 2),
+        (100, 200_000, [(10, 10)] * 10),
+        (3, 30_000_000, [(1, 1)] * 3),
+    ],
+)
+def test_calls_of_devices_that_wait_for_the_server_are_half_as_long(
+    blocks: int, lanes: int, calls: list[tuple[int, int]]
+):
+    """Their transitions take half the memory."""
+    assert schedule.divide_blocks(blocks, lanes, ahead=False) == calls
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+def test_freed_memory_goes_back_to_the_system():
+    """What lies below memory that is in use stays with the process until it is released."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    below = [bytearray(100_000) for _ in range(1000)]
+    above = bytearray(100_000)
+    del below
+    before = resident()
+    release_freed_memory()
+    assert before - resident() > 50_000_000
+    assert len(above) == 100_000
+
+
+def test_only_devices_that_use_a_broadcast_wait_for_the_server():
+    with scheduled(cores=2):
+        plans = [schedule.schedule(1, 1_000_000, 8, ahead=ahead).calls for ahead in (True, False)]
+    assert plans == [[(4, 4)] * 2, [(2, 2)] * 4]
 
 
 @pytest.mark.parametrize("base", [Algorithm1, Priced])

@@ -252,7 +252,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(InputError, match="holds no results"):
         source_of(tmp_path)
     assert main(["view", str(tmp_path / "nowhere")]) == 2
-    assert "is no folder; give a folder of `partway compare --out`" in capsys.readouterr().err
+    assert "is not a folder; give a folder of `partway compare --out`" in capsys.readouterr().err
 
 
 # The application

@@ -150,7 +150,7 @@ def test_a_tensor_alone_stands_for_the_cut_where_it_is_ready(tmp_path: Path):
 @pytest.mark.parametrize(
     ("cut", "why"),
     [
-        ("up+x", r"'up\+x' is no cut: all that is live there is up\+skip"),
+        ("up+x", r"'up\+x' is not a cut: all that is live there is up\+skip"),
         ("x", "is an input, and nothing is left for the device"),
         ("y", "nothing is left for the server"),
         ("skp", "no tensor 'skp'; did you mean 'skip'"),

@@ -93,8 +93,8 @@ def lower_bound(
     """The bound with the multiplier that makes it largest, or with `price` [cost per mean task sent].
 
     bins         intervals of the fading over which an expectation is taken
-    slack        False: it is not computed, but NaN, which takes a quarter less time
-    on_progress  called with what is computed next, in words: near critical load a step can take minutes
+    slack        False: it is NaN, which saves a quarter of the time
+    on_progress  called with a description of the next step: near critical load a step can take minutes
 
     Raises NoBound where there is none, InputError where `price` is not from 0 to w1 gamma / (1 - gamma) or another
     argument is of a wrong type.

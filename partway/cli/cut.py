@@ -52,14 +52,14 @@ LINK = {
     "deadline": ("TIME", "recommend the cut with the least energy that meets it; without one, the fastest cut"),
 }
 PROCESSORS = {
-    "device-rate": ("RATE", "work of the device per second, such as 8GMAC/s; clock x MACs a cycle x cores"),
-    "server-rate": ("RATE", "the same of the server (default of both: the scenario's)"),
+    "device-rate": ("RATE", "work of the device per second, such as 8GMAC/s: clock rate x MACs per cycle x cores"),
+    "server-rate": ("RATE", "the same for the server (default of both: the scenario's)"),
     "cpu-max": ("HZ", "the device's CPU rate at full speed, such as 2GHz"),
-    "cpu-min": ("HZ", "its least CPU rate, to save energy within a deadline (default: always full speed)"),
+    "cpu-min": ("HZ", "its lowest CPU rate, to save energy within a deadline (default: always full speed)"),
     "cpu-power": ("WATT", "power of the device's CPU at full speed, above idle, such as 3W"),
     "idle-power": ("WATT", "power that the device always draws (default: 0)"),
     "tx-power": ("WATT", "power of the device's radio while it sends, above idle"),
-    "energy-per-bit": ("J/BIT", "energy of sending instead, such as 50nJ/bit"),
+    "energy-per-bit": ("J/BIT", "energy per bit sent, in place of --tx-power, such as 50nJ/bit"),
 }
 """Flags of quantities: what stands for their value, and their help. `partway.planner.statement` has their kinds."""
 

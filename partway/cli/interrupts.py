@@ -94,7 +94,7 @@ def ending_by(end: Callable[[], object]) -> Generator[None]:
 def _note(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt. After the first signal only Ctrl-C does so again, not a second request to terminate.
 
-    Whoever stops a service sends SIGHUP after SIGTERM; that must not stop what the first one has begun to clean up.
+    A service manager may send SIGHUP after SIGTERM; that must not stop what the first one has begun to clean up.
     """
     again = _received.first is not None and not _received.lost
     _received.lost = False

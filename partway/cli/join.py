@@ -35,7 +35,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway join`."""
     parser.add_argument("target", metavar="HOST:PORT", help="where the server listens")
     group = parser.add_argument_group("device")
-    group.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
+    group.add_argument(
+        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
+    )
     group.add_argument(
         "--device", type=whole_number, metavar="N", help="its number in the scenario (default: a free one)"
     )

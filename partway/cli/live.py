@@ -56,7 +56,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="write what happens to a file for each process in this folder, which 'partway view DIR' opens",
     )
     parser.add_argument(
-        "--load", type=Path, metavar="FILE|DIR", help="begin with what `partway run --save FILE`, or this, has learned"
+        "--load",
+        type=Path,
+        metavar="FILE|DIR",
+        help="start from what was saved by `partway run --save FILE` or by this command",
     )
     parser.add_argument(
         "--save", type=Path, metavar="DIR", help="save what server and devices learn to files in this new folder"

@@ -18,7 +18,9 @@ EXAMPLES = {
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway preflight`."""
-    parser.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
+    )
     parser.add_argument("--server", metavar="HOST:PORT", help="a server that should answer")
 
 

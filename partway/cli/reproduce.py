@@ -27,7 +27,7 @@ DESCRIPTION = (
 EXAMPLES = {
     "A first look with fewer replicates": "partway reproduce --quick",
     "Everything, with a report in HTML": "partway reproduce --out results/reproduction",
-    "Other values of what is not published": "partway reproduce --scenario mine.toml --out mine",
+    "Other values of unpublished parameters": "partway reproduce --scenario mine.toml --out mine",
     "Verdicts for another program": "partway reproduce --json - | jq '.claims[].schemes.priced.verdict'",
 }
 COMPILATION = 300_000
@@ -51,7 +51,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         overwrite="replace an existing report, but keep finished jobs",
     )
     group = parser.add_argument_group("document")
-    group.add_argument("--table", type=Path, metavar="FILE.md", help="write the table of claims between its two marks")
+    group.add_argument(
+        "--table", type=Path, metavar="FILE.md", help="write the table of claims between the two marks in this file"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

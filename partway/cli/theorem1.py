@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Theorem 1 of the paper claims that nothing is lost when each device and the server solve their own problems "
-    "separately. Measure the gap of this scheme (decoupled) to the lower bound, and that of the same scheme with a "
-    "price that couples them (priced), for several fleet sizes and weights of server energy."
+    "separately. Measure the gap to the lower bound of a scheme that does so (decoupled), and of the same scheme with "
+    "a price that couples them (priced), for several fleet sizes and weights of server energy."
 )
 EXAMPLES = {
     "Save the figure and its data": "partway theorem1 --out results/theorem1",

@@ -25,7 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=address,
         default=("127.0.0.1", 0),
         metavar="[HOST:]PORT",
-        help="where the page is (default: a free port of 127.0.0.1)",
+        help="address of the page (default: a free port of 127.0.0.1)",
     )
 
 

@@ -101,7 +101,7 @@ class DeviceController:
     uses_broadcast  fields of the broadcast that it reads, such as ("price",); they count as signalling
     limits          values that its hyperparameters may have when a scenario sets them
     batched         `act`, `learn` and `relative_change` also take a whole fleet, device axis last, and need no `vmap`:
-                    faster on a CPU, with the same numbers. Not inherited: a class says it of itself
+                    faster on a CPU, with the same numbers. Not inherited: each class sets it
     """
 
     uses_broadcast: ClassVar[tuple[str, ...]] = ()

@@ -114,8 +114,9 @@ def _check_process(field: str, process: Channel | Traffic, stations: Station) ->
     shape = (station.slots,) if isinstance(process, Traffic) else ()
     state = guard("init", process.init, key, station)
     result: Any = guard("step", process.step, state, key, station, jnp.uint32(0))
+    what = "the arrivals" if isinstance(process, Traffic) else "the gain"
     if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore[reportUnknownArgumentType]
-        raise InputError(f"{field}: {type(process).__name__}.step: must return a pair, the state and what comes of it")
+        raise InputError(f"{field}: {type(process).__name__}.step: must return a pair, the next state and {what}")
     guard.check_state(state, result[0], "step")
     guard.check_number("step", result[1], "the second result", shape)
 

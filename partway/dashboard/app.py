@@ -56,7 +56,7 @@ def source_of(folder: Path) -> Source:
         return LiveRun(folder)
     given = shown(str(folder), 100)
     cure = "give a folder of `partway compare --out` or `partway live --events`"
-    raise InputError(f"{given}: {'holds no results' if folder.is_dir() else 'is no folder'}; {cure}")
+    raise InputError(f"{given}: {'holds no results' if folder.is_dir() else 'is not a folder'}; {cure}")
 
 
 def make_app(source: Source) -> Starlette:
@@ -90,8 +90,8 @@ def serving(source: Source, address: tuple[str, int]) -> Generator[str]:
     host, port = address
     if host != "localhost" and not _is_loopback(host):
         raise InputError(
-            f"{shown(host)}: the page asks nobody for a password, so that it is for this machine alone; from another "
-            "one use `ssh -L PORT:127.0.0.1:PORT`"
+            f"{shown(host)}: the page has no password, so it can be opened on this machine only; from another "
+            "machine use `ssh -L PORT:127.0.0.1:PORT`"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.ExitStack() as held:

@@ -11,7 +11,8 @@ from typing import Any
 
 from partway.arguments import as_whole, named
 from partway.dnn.control_flow import reads
-from partway.dnn.graph import Network, profile_network, sources, views_to
+from partway.dnn.graph import Network, profile_network
+from partway.dnn.liveness import sources, views_to
 from partway.dnn.profile import clean_name
 from partway.errors import InputError, nearest, shown
 
@@ -124,16 +125,16 @@ def _asked_for(network: Network, given: Sequence[str]) -> Boundary:
     source, shown = sources(network.nodes, network.inputs), JOIN.join(given)
     sent = {source.get(name, name) for name in given}
     if sent <= set(network.inputs):
-        raise InputError(f"'{shown}' is no cut: it is an input, and nothing is left for the device")
+        raise InputError(f"'{shown}' is not a cut: it is an input, and nothing is left for the device")
     front = ancestors(network, sent)
     live = live_tensors(network, front)
     if len(given) > 1 and set(live) != sent:
-        raise InputError(f"'{shown}' is no cut: all that is live there is {JOIN.join(live)}")
+        raise InputError(f"'{shown}' is not a cut: all that is live there is {JOIN.join(live)}")
     if not ancestors(network, network.outputs, live) - front:
-        raise InputError(f"'{shown}' is no cut: nothing is left for the server")
+        raise InputError(f"'{shown}' is not a cut: nothing is left for the server")
     for name in live:
         if name not in network.tensors:
-            raise InputError(f"'{shown}' is no cut: the size of '{name}' depends on the data")
+            raise InputError(f"'{shown}' is not a cut: the size of '{name}' depends on the data")
     numbers = (i for i, position in enumerate(network.positions, 1) if set(position.tensors) == set(live))
     return _boundary(network, live, next(numbers, None))
 

@@ -38,7 +38,7 @@ def kept_profile(folder: Path, path: str | Path, shapes: Mapping[str, Any], valu
         os.utime(file)
         return replace(kept, name=clean_name(Path(path).stem))
     profile = _made(path, shapes, values)
-    with contextlib.suppress(OSError):  # that it cannot be kept is nobody's error
+    with contextlib.suppress(OSError):  # a profile that cannot be kept is made again next time
         folder.mkdir(parents=True, exist_ok=True)
         files.write_whole(file, write_profile(profile).encode())
         _prune(folder)

@@ -174,15 +174,15 @@ def split(
 
     cuts            as in `partway.dnn.boundary:boundaries`
     shapes, values  of inputs, as in `partway.dnn.graph:load_network`
-    tensor_dtype    "fp32", "fp16" or "uint8": real numbers are sent so if that takes fewer bits; None: never
+    tensor_dtype    "fp32", "fp16" or "uint8", in which real numbers are sent if that takes fewer bits; None: their own
     layout          "files" or "triton"
     copy_weights    copy external weights that are too large for a model file. Otherwise they are hard links
     verify          run both halves and compare their outputs with the whole network's
     inputs          a folder of inputs to verify with, as in `partway.dnn.verification:Reference`
 
-    Raises InputError if the file is not an ONNX network, cannot be cut there or is not supported by the layout; if the
-    folder cannot be written; and if halves that send tensors in their own types give other outputs than the network,
-    or others outputs of another shape or that are not finite.
+    Raises InputError if the file is not an ONNX network, cannot be cut there or is not supported by the layout, and if
+    the folder cannot be written. `verify` also raises it if outputs differ from the network's; with a `tensor_dtype`
+    only if they have another shape or are not finite.
     """
     for name, given, known in (("tensor_dtype", tensor_dtype, [None, *DTYPE_BITS]), ("layout", layout, LAYOUTS)):
         if given not in known:

@@ -167,8 +167,8 @@ def _scenario(scenario: ScenarioLike, overrides: Overrides) -> Scenario:
     made = scenario if isinstance(scenario, Scenario) and not changes else load(scenario, changes)
     if made.broadcast_delay_blocks == 0:
         raise InputError(
-            "environments need broadcast_delay_blocks of 1 or more, got 0: all agents act at once, so that none can "
-            "have heard what the server broadcasts in the same block"
+            "environments need broadcast_delay_blocks of 1 or more, got 0: all agents act at once, so none can "
+            "have received what the server broadcasts in the same block"
         )
     return made
 

@@ -53,7 +53,7 @@ def check(checkpoint: Checkpoint, plan: Plan) -> None:
     """Raise InputError if a check made before anything runs shows that the plan cannot continue from the file."""
     header, given = checkpoint.header, checkpoint.given
     if header.holds is not None:
-        raise InputError(f"{given}: holds what a part of a live run has learned; `partway serve` and `join` load it")
+        raise InputError(f"{given}: holds controllers of a live run; load it with `partway serve` or `partway join`")
     asked = {
         "--schemes": (" ".join(plan.schemes), header.scheme),
         "--server": (plan.server or "", header.server or ""),

@@ -142,7 +142,7 @@ def _rows(
 
     def progress(name: str, blocks: int) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt  # nobody waits for this scheme any more
+            raise KeyboardInterrupt  # the result of this scheme is not needed any more
         try:
             on_progress(name, blocks)
         except Exception as error:
@@ -195,7 +195,7 @@ def run_scheme(
 ) -> Run:
     """One scheme of a plan, prepared (a tuned constant, unless the scenario sets it) and run.
 
-    threads  at most so many compiled calls side by side; None: as many as there are cores
+    threads  at most that many compiled calls side by side; None: as many as there are cores
     """
     pair, agent = prepared_pair(plan, name, setting), find_scheme(name).agent
     if agent is not None:

@@ -1,4 +1,4 @@
-"""What an agent or a policy is worth: its cost, latency and energy, and its gap to the lower bound."""
+"""Evaluation of an agent or a policy: cost, latency, energy, and the gap to the lower bound."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -105,7 +105,7 @@ def check_controllers(scenario: Scenario, schemes: Sequence[str], server: str | 
 
 
 def check_world(scenario: Scenario, blocks: int, precision: str) -> None:
-    """Raise InputError for a channel or traffic that is not there, cannot work, or ends before so many blocks."""
+    """Raise InputError for a channel or traffic that is not there, cannot work, or ends before that many blocks."""
     if is_paper(scenario):
         return
     world = build(scenario, sample_placement(scenario))

@@ -42,7 +42,7 @@ T = TypeVar("T")
 LOCK = ".lock"
 RESUME = "what is finished is kept; run the same command again to resume"
 KEY = re.compile(r"([\w.-]+-)?[0-9a-f]{32}")
-"""A unit's key: words for whoever looks for a file, and the hash of its content."""
+"""A unit's key: words that help a reader to find a file, and the hash of its content."""
 DIGITS = 64
 """Hexadecimal digits of a SHA-256, with which every file of a unit ends."""
 MAX_UNIT = 2**31

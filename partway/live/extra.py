@@ -24,14 +24,16 @@ def require() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a peer could make it write as many lines as it likes
     absent = missing()
     if absent:
-        raise InputError(f"{', '.join(absent)} not installed: live needs the extra of `pip install 'partway[live]'`")
+        raise InputError(f"{', '.join(absent)} not installed: live needs the extra 'live', pip install 'partway[live]'")
 
 
 def require_for(what: str) -> None:
     """Raise InputError where a package is missing that only a part needs, by its name in PACKAGES_FOR."""
     absent = [name for module, name in PACKAGES_FOR[what].items() if not _found(module)]
     if absent:
-        raise InputError(f"{', '.join(absent)} not installed: {what} needs the extra of `pip install 'partway[live]'`")
+        raise InputError(
+            f"{', '.join(absent)} not installed: {what} needs the extra 'live', pip install 'partway[live]'"
+        )
 
 
 def _found(module: str) -> bool:

@@ -27,7 +27,7 @@ try:
     from partway.dnn.halves import Cutter
     from partway.dnn.runtime import Session, whole_session
 except ImportError as error:
-    raise InputError(f"{error}: live needs the extra of `pip install 'partway[live]'`") from None
+    raise InputError(f"{error}: live needs the extra 'live', pip install 'partway[live]'") from None
 
 LEVELS = 255.0
 """Of an 8-bit image whose numbers are from 0 to 1."""

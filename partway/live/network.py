@@ -11,7 +11,7 @@ try:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 except ImportError as error:
-    raise InputError(f"{error}: live needs the extra of `pip install 'partway[live]'`") from None
+    raise InputError(f"{error}: live needs the extra 'live', pip install 'partway[live]'") from None
 
 SIZE, CLASSES = 32, 10
 """Pixels of a side of its images, and what it tells apart."""

@@ -124,7 +124,7 @@ def make_plan(
     if scenario.queue != "conserving":
         raise InputError(f"queue = {shown(scenario.queue)}: live tasks are whole; use queue = 'conserving'")
     if scenario.arrivals_seen != "past":
-        raise InputError("arrivals_seen = 'current': nobody sees a live task before it arrives; use 'past'")
+        raise InputError("arrivals_seen = 'current': a live task cannot be seen before it arrives; use 'past'")
     if scenario.server.initial_queue_tasks or any(kind.initial_queue_tasks for kind in scenario.device_classes()):
         raise InputError("initial_queue_tasks: live queues begin empty; use 0")
     if not is_paper(scenario):

@@ -43,10 +43,8 @@ def _clock() -> str:
         late.append(time.monotonic() - due)
     worst = float(np.percentile(late, 99))
     if worst > MAX_LATE_S:
-        raise InputError(
-            f"pauses end {1e3 * worst:.1f} ms late (99 %): stop what else computes here, or use longer slots"
-        )
-    return f"pauses end {1e3 * float(np.median(late)):.2f} ms late, {1e3 * worst:.2f} ms in the worst hundredth"
+        raise InputError(f"timers are {1e3 * worst:.1f} ms late (99 %): stop other programs, or use longer slots")
+    return f"timers are {1e3 * float(np.median(late)):.2f} ms late (median), {1e3 * worst:.2f} ms (99 %)"
 
 
 def _network(model: Path | None) -> str:

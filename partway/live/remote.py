@@ -16,7 +16,7 @@ from partway.live.proto import open_inference_pb2 as inference
 try:
     import grpc
 except ImportError as error:
-    raise InputError(f"{error}: live needs the extra of `pip install 'partway[live]'`") from None
+    raise InputError(f"{error}: live needs the extra 'live', pip install 'partway[live]'") from None
 
 INFER, READY = (f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ModelReady"))
 SCHEMES = ("grpc://", "grpcs://")

@@ -1,6 +1,6 @@
 """`cut`: the fastest cut of a network for one task, in the units of an engineer. The first answer of `partway cut`.
 
-It imports no JAX: from Python, too, the answer is there in a second.
+It imports no JAX, so that the answer takes a second from Python, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -119,7 +119,7 @@ def _check_code(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _at(tables: Any, path: Sequence[str]) -> Any:
-    """What is there in nested tables; None if there is nothing."""
+    """The value at a path of nested tables; None if there is none."""
     for part in path:
         tables = cast(Mapping[str, Any], tables).get(part) if isinstance(tables, Mapping) else None
     return tables

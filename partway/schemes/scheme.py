@@ -39,13 +39,13 @@ class Scheme:
 
     about          one line for `partway schemes`
     fractional     whether it works with the fractions of tasks that equation (1) as printed leaves behind (T1)
-    channel_blind  whether it sometimes sends whatever the channel is, so that without a limit on power its mean radio
-                   cost, E[1/h], is infinite
+    channel_blind  whether it sometimes sends regardless of the channel, so that without a limit on power its mean
+                   radio cost, E[1/h], is infinite
     preparation    what is computed before a run
     stream         label of its controllers' random numbers; None: its name
     signals        numbers (up, down) sent per device and block; None: what its controllers say
     by_default     whether a comparison that names no schemes runs it
-    agent          who tells the controllers what to do, block by block (`partway.experiments.agents`); None: nobody
+    agent          what chooses their actions, block by block (`partway.experiments.agents`); None: the controllers do
     """
 
     def __init__(

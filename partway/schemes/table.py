@@ -174,7 +174,7 @@ SCHEMES: dict[str, Scheme] = {
         by_default=False,
     ),
     "qlearning-designed": Scheme(
-        "Q-learning as the text describes it, built to work: designed features and actions, least squares",
+        "Q-learning as the text describes it, with designed features and actions, and least squares",
         controller("designed:DesignedDevice"),
         controller("designed:DesignedServer"),
         fractional=False,

@@ -30,7 +30,7 @@ from partway.pytree import cast_floats, floats_as_arrays
 from partway.rng import ACTS, controller_keys_on_host
 from partway.simulation.fleet import runs_ahead
 from partway.simulation.schedule import schedule
-from partway.simulation.sharding import shared_once, squeeze_shared
+from partway.simulation.sharding import LARGE, release_freed_memory, shared_once, squeeze_shared
 from partway.simulation.shares import Batch, Share, Stacked, axes_of, divide, joined, only, stack
 from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, draw
@@ -92,11 +92,11 @@ def rollout(
     learning     False: the policies are frozen
     precision    "float32" or "float64"
     warmup       blocks of this rollout after which each device's sums begin; None: there are none
-    threads      at most so many calls side by side; None: as many as there are cores
+    threads      at most that many calls side by side; None: as many as there are cores
     on_progress  called with a number of blocks after each compiled call
 
     Raises ValueError if worlds, pairs or certificates do not agree in shapes, a seed is no whole number, or `carry` has
-    another number of runs; InputError if a world is not known for so many blocks.
+    another number of runs; InputError if a channel or traffic ends before that many blocks.
     """
     for each in _several(worlds):
         check_length(each, first_block + blocks)
@@ -113,7 +113,7 @@ def rollout(
 
 
 def check_length(world: World, blocks: int) -> None:
-    """Raise InputError if the channel or the traffic of a world, such as a trace, ends before so many blocks."""
+    """Raise InputError if the channel or the traffic of a world, such as a trace, ends before that many blocks."""
     for process, field in ((world.channel, "radio.fading"), (world.traffic, "traffic")):
         end = process.longest_run()
         if end is not None and end < blocks:
@@ -277,7 +277,7 @@ def _run_calls(
 
     `carry` is used up: a call writes what it leaves over what it was given.
     """
-    plan = schedule(len(batch.seeds), batch.fleet, blocks, threads)
+    plan = schedule(len(batch.seeds), batch.fleet, blocks, threads, ahead=not pair.device.uses_broadcast)
     shares = divide(batch, pair, carry, plan.shares, plan.mesh)
     sums_from = None if warmup is None or batch.fleet > MAX_DEVICES else first + warmup
     parts = list[Any]()
@@ -286,6 +286,8 @@ def _run_calls(
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
             skipped = None if sums_from is None else max(sums_from - first, 0)
             how = {"options": options, "mesh": plan.mesh, "traces": traces, "skipped": skipped}
+            if batch.fleet >= LARGE:
+                release_freed_memory()
             done = list(each(partial(_call, first=first, **how), shares))
             shares = [share for share, _ in done]
             parts.append(jax.tree.map(lambda *runs: np.concatenate(runs), *(part for _, part in done)))

@@ -36,8 +36,11 @@ class Schedule:
     calls: list[tuple[int, int]]
 
 
-def schedule(runs: int, devices: int, blocks: int, threads: int | None = None) -> Schedule:
-    """The fastest schedule known for so many runs of a fleet; `threads`: at most so many, all cores if None.
+def schedule(runs: int, devices: int, blocks: int, threads: int | None = None, ahead: bool = True) -> Schedule:
+    """The fastest schedule known for this number of runs of a fleet; `threads`: at most that many, all cores if None.
+
+    ahead  whether devices may run several blocks ahead of the server; if not, long calls of a large fleet only take
+           memory
 
     XLA starts the small kernels of a block one after another, so that one call hardly uses a second core: there are as
     many threads as cores. Where more JAX devices than shares can have a chunk of a large fleet, they do instead.
@@ -47,7 +50,7 @@ def schedule(runs: int, devices: int, blocks: int, threads: int | None = None) -
     if mesh and mesh.size <= min(shares, cores()):
         mesh = None
     side_by_side = 1 if mesh else min(shares, cores())
-    calls = divide_blocks(blocks, devices * together * side_by_side)
+    calls = divide_blocks(blocks, devices * together * side_by_side, ahead)
     return Schedule(shares, side_by_side if threads is None else min(side_by_side, threads), mesh, calls)
 
 
@@ -60,17 +63,22 @@ def runs_per_call(runs: int, devices: int) -> int:
     return together if 2 * together >= min(per_core, limit) else per_core
 
 
-def divide_blocks(blocks: int, lanes: int) -> list[tuple[int, int]]:
+def divide_blocks(blocks: int, lanes: int, ahead: bool = True) -> list[tuple[int, int]]:
     """Blocks of each compiled call and of each of its tiles; `lanes`: devices of all calls that run at a time.
 
     Equally many in each call, so that one program serves all. Where that would make calls or tiles short, the last call
-    is shorter; but FEW device-blocks are computed in equal calls, or one, whatever their tiles.
+    is shorter; but FEW device-blocks are computed in equal calls, or one, whatever their tiles. Devices that do not run
+    `ahead` get half as many blocks, but two where they would get two: XLA rounds a call of one block differently.
     """
-    limit = max(min(blocks, BLOCKS_PER_CALL, MAX_PER_CALL // lanes), 1)
+    most = MAX_PER_CALL // lanes
+    if not ahead:
+        most = min(most, max(most // 2, 2))
+    limit = max(min(blocks, BLOCKS_PER_CALL, most), 1)
     in_tile = min(BLOCKS_PER_TILE, limit)
     few = blocks <= 10 * BLOCKS_PER_CALL and blocks * lanes <= FEW
     length = divisor(blocks, limit)
-    if 10 * length >= limit and (few or 2 * divisor(length, in_tile) >= in_tile):
+    long = ahead or length > 1 or limit == 1
+    if 10 * length >= limit and (few or (long and 2 * divisor(length, in_tile) >= in_tile)):
         calls = [length] * (blocks // length)
     elif few:
         calls = [blocks]

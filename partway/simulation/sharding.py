@@ -5,6 +5,8 @@ compiled program (`squeeze_shared`, `broadcast_shared`): the 33 cuts of a task a
 device reads.
 """
 
+import contextlib
+import ctypes
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,6 +26,8 @@ CHUNK = 1024
 """Devices that a core computes at a time; results do not depend on it."""
 GPU_CHUNK = 2**20
 """Devices that a GPU computes at a time: as many as its memory allows."""
+LARGE = 2**19
+"""Devices of a fleet for which memory that was freed is released before every compiled call."""
 AXIS = "devices"
 """The axis of the mesh."""
 
@@ -130,3 +134,9 @@ def in_chunks(function: Callable[[S, T], tuple[S, R]], states: S, fleet: T, limi
 
 def _cut(first: int | jax.Array, size: int, leaf: jax.Array) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(leaf, first, size, axis=-1) if leaf.shape[-1] > 1 else leaf
+
+
+def release_freed_memory() -> None:
+    """Give memory that was freed back to the system: glibc keeps most of what XLA has used to compile a program."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -85,7 +85,7 @@ def next_state(
     """(1) and (6): the state of the next block, for feasible actions (K,).
 
     `exogenous` does not depend on the actions ((10), (18)). What is sent in block t is in the server's queue, and paid
-    for, from its block t + 1 on. `state.memory` is that of whoever drew it (`partway.system.exogenous:draw`).
+    for, from its block t + 1 on. `state.memory` comes from `partway.system.exogenous:draw`.
     """
     devices = broadcast_shared(world.devices, state.q.shape[-1])
     random, sent = unpack(devices.slots, exogenous), inflow(devices, actions)

@@ -1,7 +1,7 @@
 """Which channel and which traffic a scenario has: kinds that ship, by one word, and classes of your own.
 
 A new kind is one class and one line here. `radio.fading` and `traffic` name a kind and give its parameters, which are
-the fields of its class. Nobody else imports a kind.
+the fields of its class. No other module imports a kind.
 """
 
 import importlib

@@ -154,7 +154,7 @@ class Process:
 class Channel(Process):
     """Base of channels. A subclass becomes a frozen dataclass and a pytree by itself.
 
-    memory  whether the gains of a device's blocks depend on one another, as they do unless a class says otherwise
+    memory  whether the gains of a device's blocks depend on one another; True unless a class sets it
     """
 
     memory: ClassVar[bool] = True
@@ -212,9 +212,9 @@ class Traffic(Process):
         return None
 
     def relative_rate(self, stations: Station) -> np.ndarray | float:
-        """Tasks that arrive on the mean, in parts of `arrival_prob` a slot, (K,) or for all; on the host.
+        """Mean number of tasks per slot as a multiple of `arrival_prob`, (K,) or one for all; on the host.
 
-        A scenario's load is judged by it.
+        A scenario's load is computed from it.
         """
         del stations
         return 1.0

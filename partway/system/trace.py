@@ -154,7 +154,7 @@ def read_trace(path: str) -> tuple[str, list[Rows]]:
     try:
         return _parse(text.splitlines())
     except (csv.Error, ValueError) as error:
-        raise InputError(f"{given} is no trace: {error}") from None
+        raise InputError(f"{given} is not a trace: {error}") from None
 
 
 def _parse(lines: list[str]) -> tuple[str, list[Rows]]:

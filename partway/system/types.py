@@ -153,7 +153,7 @@ class State:
     backlog      work waiting at the server [mean tasks]
     last_inflow  the part of the backlog that arrived in the block before [mean tasks]
     broadcast_queue  broadcasts on their way, (broadcast_delay_blocks, ...) each, the oldest first
-    memory       what channels and traffic remember; nobody sees it
+    memory       what channels and traffic remember; no controller sees it
     """
 
     q: jax.Array

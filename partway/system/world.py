@@ -23,7 +23,7 @@ MAX_PLANNED = 64
 
 @record
 class World:
-    """The fleet, the server, and the probabilities that nobody in it knows.
+    """The fleet, the server, and the probabilities that no controller knows.
 
     It has these forms, on its way from a scenario into a compiled program:
 
