@@ -32,6 +32,7 @@ def test_a_missing_extra_is_said_in_one_line(
     ("command", "module", "package"),
     [
         (["serve", "--metrics", "0"], "prometheus_client", "prometheus-client"),
+        (["live", "--metrics", "9090"], "prometheus_client", "prometheus-client"),
         (["live", "--page"], "starlette", "starlette"),
         (["view", "."], "uvicorn", "uvicorn"),
     ],
@@ -74,6 +75,12 @@ def test_preflight_names_a_server_that_does_not_answer(capsys: pytest.CaptureFix
 def test_the_server_does_not_listen_to_others_without_a_secret(capsys: pytest.CaptureFixture[str]):
     assert main(["serve", "--bind", "0.0.0.0:7070"]) == 2
     assert "--bind '0.0.0.0:7070' can be reached from other machines" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["0", "65532"])
+def test_metrics_of_a_live_run_need_a_port_for_each_process(port: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["live", "--metrics", port]) == 2
+    assert f"must be from 1 to 65531, since those of 4 devices follow it; got {port}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import prometheus_client as prometheus
 
 from partway.errors import InputError, shown
+from partway.formatting import host_port
 from partway.live.events import (
     BlockBegun,
     BlockMeasured,
@@ -115,5 +116,5 @@ def start(exporter: Exporter, address: tuple[str, int]) -> int:
     try:
         server, _ = prometheus.start_http_server(port, host, exporter.registry)
     except OSError as error:
-        raise InputError(f"--metrics {shown(f'{host}:{port}')}: {error}") from None
+        raise InputError(f"--metrics {shown(host_port(host, port))}: {error}") from None
     return server.server_port

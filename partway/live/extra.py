@@ -8,10 +8,10 @@ from partway.errors import InputError
 PACKAGES = {
     "grpc": "grpcio",
     "google.protobuf": "protobuf",
+    "onnxruntime": "onnxruntime",
     "onnx": "onnx",
     "onnxslim": "onnxslim",
     "onnx_ir": "onnx-ir",
-    "onnxruntime": "onnxruntime",
 }
 """Packages of the extra `live` without which there is no live run: module -> name in a registry."""
 PACKAGES_FOR = {
