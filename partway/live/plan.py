@@ -79,6 +79,11 @@ class LivePlan:
         """The scenario's hash."""
         return scenario_hash(self.scenario)
 
+    @property
+    def uses_price(self) -> bool:
+        """Whether devices of this scheme read a price."""
+        return "price" in self.pair.device.uses_broadcast
+
     def device(self, number: int) -> Device:
         """The constants of one device, scalars."""
         return jax.tree.map(lambda leaf: leaf[..., number], self.world.devices)
