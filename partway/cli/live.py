@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partway.cli import serve
-from partway.cli.flags import address
+from partway.cli.flags import MAX_PORT, address
 from partway.cli.stdout import results
 from partway.cli.terminal import terminal, working
 from partway.errors import InputError, shown
@@ -34,7 +34,6 @@ EXAMPLES = {
     "Another scheme, for longer": "partway live --scheme neurosurgeon --blocks 600",
 }
 
-MAX_PORT = 65535
 LAST_LOOK_S = 2.0
 """How long the page stays after the run: a browser asks at least once a second."""
 
@@ -109,7 +108,7 @@ def _learned_folder(options: argparse.Namespace) -> Generator[Path | None]:
         return
     from partway import files
 
-    with files.new_folder(options.save, options.overwrite, options.command) as folder:
+    with files.new_folder(options.save, options.overwrite, options.command, "save") as folder:
         yield folder
 
 
