@@ -346,6 +346,14 @@ def test_a_stream_that_ends_while_a_report_is_written_may_be_opened_again():
     assert grpc_client._refused(real).code not in PASSING
 
 
+def test_a_device_with_another_network_is_told_so(network: tuple[Path, Halves, LivePlan]):
+    service = Service(network[2])
+    with pytest.raises(
+        Refused, match=rf"runs another network than yours: that with SHA-256 {network[1].sha256[:12]}\.\.\."
+    ):
+        service.register(RegisterRequest(model_sha256="0" * 64))
+
+
 def test_a_server_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"no server answers at 127\.0\.0\.1:1: "):
         asyncio.run(endpoints.join("127.0.0.1:1", None, RegisterRequest(), patience_s=0.3))

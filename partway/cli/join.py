@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from partway.arguments import whole_number as whole
 from partway.cli import flags, serve, telemetry
 from partway.cli.flags import target, whole_number
+from partway.cli.stdout import results
 
 if TYPE_CHECKING:
     from partway.cli.output import Destination, Destinations
@@ -96,6 +97,14 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "l
     endpoints.check_secret(options.target, credentials is not None, token)
     model = write_small_network(folder) if options.model is None else options.model
     halves = Halves(model, "fp16", seed=options.device or 0)
+    joined = list[int]()
+
+    def say_joined(device: int) -> None:
+        joined.append(device)
+        if len(joined) == options.count:
+            numbers = f"device{'s' * (options.count > 1)} {', '.join(map(str, sorted(joined)))}"
+            print(f"joined {options.target} as {numbers}", file=results(), flush=True)
+
     running = endpoints.join(
         options.target,
         halves,
@@ -106,6 +115,7 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "l
         named=options.scheme,
         trained=checkpoint.read(options.load) if options.load else None,
         listen=listen,
+        on_join=say_joined,
     )
     return asyncio.run(running)
 

@@ -111,12 +111,14 @@ async def join(
     named: str | None = None,
     trained: Checkpoint | None = None,
     listen: Listener = silent,
+    on_join: Callable[[int], object] = lambda device: None,
     patience_s: float = 30.0,
 ) -> list[AgentLog]:
     """Run devices until their run ends: `count` of them, each with a connection of its own.
 
     request  of the first one; where it names a number, the others have the next ones
     listen   is told what happens to them
+    on_join  called with the number of each when it has joined
 
     Raises InputError where the server cannot be reached within `patience_s`, or refuses one.
     """
@@ -129,7 +131,8 @@ async def join(
     first = request.device
     asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
     agents = [
-        Agent(link, engine, one, workload, named, trained, listen) for link, one in zip(links, asked, strict=True)
+        Agent(link, engine, one, workload, named, trained, listen, on_join)
+        for link, one in zip(links, asked, strict=True)
     ]
     running = list[asyncio.Task[AgentLog]]()
     try:
