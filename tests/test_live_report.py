@@ -98,7 +98,7 @@ def test_a_device_says_how_all_its_tasks_ended():
     ends = [[LOCAL, LOCAL, ANSWERED], [ANSWERED, ANSWERED, FINISHED_HERE, LOCAL, WAITING]]
     document = {
         "devices": [
-            {"device": 3 - 2 * k, "tasks": [task(k, i, outcome) for i, outcome in enumerate(outcomes)]}
+            {"device": 3 - 2 * k, "alone": [5, 6], "tasks": [task(k, i, outcome) for i, outcome in enumerate(outcomes)]}
             for k, outcomes in enumerate(ends)
         ]
     }
@@ -107,12 +107,13 @@ def test_a_device_says_how_all_its_tasks_ended():
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines[0] == "devices 1, 3"
     assert lines[1] == "latency 2000 ms"
-    assert lines[-5:] == [
+    assert lines[-6:] == [
         "tasks that arrived 8",
         "finished by the device 3",
         "answered by the server 3",
         "sent, but finished by the device 1",
         "not started when the run ended 1",
+        "blocks without the server 4",
     ]
 
 

@@ -180,6 +180,7 @@ def joined_table(document: Mapping[str, Any]) -> Grid:
     grid.add_row("tasks that arrived", str(len(tasks)), "")
     for outcome, words in OUTCOME_NAMES.items():
         grid.add_row(f"  {words}", str(sum(task.outcome == outcome for task in tasks)), "")
+    grid.add_row("blocks without the server", str(sum(len(device["alone"]) for device in document["devices"])), "")
     return grid
 
 
