@@ -191,8 +191,8 @@ def _served(
         trained=checkpoint.read(options.load) if options.load else None,
         wait_s=options.wait,
         listen=Watch(plan, listen, *bound, halves.cuts) if is_watched else lambda event: None,
-        on_listening=lambda port: _say(f"listening at {host}:{port} for {plan.devices} devices"),
-        on_begin=lambda devices: _say(f"the run begins with {devices} devices"),
+        on_listening=lambda port: _say(f"listening at {host}:{port} for {_devices(plan.devices)}"),
+        on_begin=lambda devices: _say(f"the run begins with {_devices(devices)}"),
     )
 
     async def served() -> "tuple[Service, BlockMetrics]":
@@ -215,6 +215,10 @@ async def _engine(options: argparse.Namespace, halves: "Halves") -> "Halves | Re
     remote = Remote(halves, options.engine)
     await remote.check()
     return remote
+
+
+def _devices(number: int) -> str:
+    return f"{number} device{'s' * (number != 1)}"
 
 
 def _say(text: str) -> None:
