@@ -73,15 +73,16 @@ def read_mark(folder: Path) -> Mark | None:
 
 
 @contextlib.contextmanager
-def new_folder(out: Path, overwrite: bool, kind: str = RESULTS) -> Generator[Path]:
+def new_folder(out: Path, overwrite: bool, kind: str = RESULTS, argument: str = "out") -> Generator[Path]:
     """A folder to write into that becomes `out` if the block succeeds and is removed if it does not.
 
-    kind  the command that writes it
+    kind      the command that writes it
+    argument  whose value `out` is
 
     Raises InputError before anything is written if `out` cannot be written, exists and `overwrite` is False, was
     written by another command, or holds anything that Partway did not write.
     """
-    given, made = f"{named('out')} {shown(str(out), 100)}", list[Path]()
+    given, made = f"{named(argument)} {shown(str(out), 100)}", list[Path]()
     with contextlib.ExitStack() as held:
         try:
             with refusals(given):

@@ -73,3 +73,8 @@ def percent(share: Interval) -> str:
     digits = 2 if not math.isfinite(half) else min(3, max(0, 1 - math.floor(math.log10(max(half, 1e-3)))))
     text = f"{100 * share.mean:.{digits}f}"
     return f"{text} ± {half:.{digits}f}" if math.isfinite(half) else text
+
+
+def host_port(host: str, port: int) -> str:
+    """`HOST:PORT` as in a URL: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

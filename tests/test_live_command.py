@@ -32,6 +32,7 @@ def test_a_missing_extra_is_said_in_one_line(
     ("command", "module", "package"),
     [
         (["serve", "--metrics", "0"], "prometheus_client", "prometheus-client"),
+        (["live", "--metrics", "9090"], "prometheus_client", "prometheus-client"),
         (["live", "--page"], "starlette", "starlette"),
         (["view", "."], "uvicorn", "uvicorn"),
     ],
@@ -74,6 +75,43 @@ def test_preflight_names_a_server_that_does_not_answer(capsys: pytest.CaptureFix
 def test_the_server_does_not_listen_to_others_without_a_secret(capsys: pytest.CaptureFixture[str]):
     assert main(["serve", "--bind", "0.0.0.0:7070"]) == 2
     assert "--bind '0.0.0.0:7070' can be reached from other machines" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("live --blocks 0", "--blocks must be a whole number from 2 to 10000000, got 0"),
+        ("serve --blocks -1", "--blocks must be a whole number from 2 to 10000000, got -1"),
+        ("serve --seed -1", "--seed must be a whole number from 0 to 4294967295, got -1"),
+        ("serve --wait nan", "--wait: must be a positive number of seconds, got 'nan'"),
+        ("join localhost:1 --device -1", "--device must be a whole number from 0 to 2147483647, got -1"),
+        ("join localhost", "must be HOST:PORT, such as edge.local:7070, got 'localhost'"),
+        ("preflight --server :7070", "must be HOST:PORT, such as edge.local:7070, got ':7070'"),
+        ("live --save FILE", "--save 'FILE': is not a folder"),
+        ("serve --write-models FILE", "--write-models 'FILE': is not a folder"),
+    ],
+)
+def test_a_wrong_value_is_said_in_one_line(
+    command: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").touch()
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert said.count("\n") == 1
+
+
+def test_nothing_is_left_running_where_another_server_is_not_there(capsys: pytest.CaptureFixture[str]):
+    """A coroutine that nobody awaits is a warning, which is an error here."""
+    assert main(["serve", "--bind", "127.0.0.1:0", "--engine", "grpc://127.0.0.1:1"]) == 2
+    assert "--engine grpc://127.0.0.1:1: model cut-" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["0", "65532"])
+def test_metrics_of_a_live_run_need_a_port_for_each_process(port: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["live", "--metrics", port]) == 2
+    assert f"must be from 1 to 65531, since those of 4 devices follow it; got {port}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

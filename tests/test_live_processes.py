@@ -334,3 +334,11 @@ def test_a_disk_that_is_full(tmp_path: Path):
     assert (counted[ANSWERED] > 10, counted[FINISHED_HERE]) == (True, 0)
     document = json.loads((tmp_path / "server.json").read_text())
     assert document["tasks"]["answered"] == document["tasks"]["received"] == counted[ANSWERED]
+
+
+def test_what_a_killed_process_leaves_goes_with_the_folder_of_its_fleet(tmp_path: Path):
+    with serving(tmp_path, "--set", "devices=1", "--blocks", "10") as fleet:
+        said = (tmp_path / "server.out").read_text()
+        assert list(tmp_path.glob("partway-live-*")) != []  # the network, while it runs
+    assert said.startswith(f"listening at {fleet.target} for 1 device\n")
+    assert list(tmp_path.glob("partway-live-*")) != []

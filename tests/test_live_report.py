@@ -2,13 +2,24 @@
 
 import io
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from partway.live.report import COMPONENT_NAMES, DELAY_NAMES, Figures, figures, horizon_of, live_table, served_table
+from partway.live.report import (
+    COMPONENT_NAMES,
+    DELAY_NAMES,
+    Figures,
+    figures,
+    horizon_of,
+    joined_table,
+    live_table,
+    served_table,
+)
+from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.measurement.metrics import BlockMetrics
@@ -77,6 +88,33 @@ def test_the_tables_give_the_reason_in_place_of_the_unit():
     mine = figures_of("average", None, "nobody knows")
     device = {"device": 0, "tasks": [], "late_s": [0.0], "misses": 0}
     assert row(live_table(mine, mine, document, [device])) == ["-", "-", "nobody knows"]
+
+
+def test_a_device_says_how_all_its_tasks_ended():
+    def task(device: int, number: int, outcome: str) -> dict[str, Any]:
+        times: dict[str, Any] = {} if outcome == WAITING else {"begun": 1.0, "cut": 1.5, "answered": 2.0}
+        return asdict(TaskLog(device, number, 0, 0.0, **times, outcome=outcome))
+
+    ends = [[LOCAL, LOCAL, ANSWERED], [ANSWERED, ANSWERED, FINISHED_HERE, LOCAL, WAITING]]
+    document = {
+        "devices": [
+            {"device": 3 - 2 * k, "alone": [5, 6], "tasks": [task(k, i, outcome) for i, outcome in enumerate(outcomes)]}
+            for k, outcomes in enumerate(ends)
+        ]
+    }
+    text = io.StringIO()
+    Console(file=text, width=80).print(joined_table(document))
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert lines[0] == "devices 1, 3"
+    assert lines[1] == "latency 2000 ms"
+    assert lines[-6:] == [
+        "tasks that arrived 8",
+        "finished by the device 3",
+        "answered by the server 3",
+        "sent, but finished by the device 1",
+        "not started when the run ended 1",
+        "blocks without the server 4",
+    ]
 
 
 def row(grid: Grid) -> list[str]:

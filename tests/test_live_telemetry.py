@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 import shutil
+import socket
 import subprocess
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
@@ -254,6 +256,22 @@ def test_metrics_are_served():
         assert "partway_gap_to_bound_ratio" in answer.read().decode()
     with pytest.raises(InputError, match="--metrics"):
         exporter.start(Exporter("server"), ("127.0.0.1", port))
+
+
+def test_idle_connections_do_not_use_up_the_server(monkeypatch: pytest.MonkeyPatch):
+    """More of them than there may be are closed, and those that say nothing later: then there is room again."""
+    monkeypatch.setattr(exporter._Handler, "timeout", 1.0)
+    port, before = exporter.start(Exporter("server"), ("127.0.0.1", 0)), threading.active_count()
+    held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(5 * exporter.MAX_CONNECTIONS)]
+    for last in held[exporter.MAX_CONNECTIONS :]:
+        assert last.recv(1) == b""  # closed by the server
+    assert threading.active_count() <= before + exporter.MAX_CONNECTIONS
+    for first in held[: exporter.MAX_CONNECTIONS]:
+        assert first.recv(1) == b""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        assert b"partway_devices" in answer.read()
+    for connection in held:
+        connection.close()
 
 
 @pytest.mark.parametrize(

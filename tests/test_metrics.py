@@ -53,7 +53,8 @@ def transitions() -> Transition:
 def blocks_drawn(seed: int) -> Transition:
     rng = np.random.default_rng(seed)
     service = SERVER.slot_capacity * rng.uniform(0.0, 1.0, (BLOCKS, 5)) * (rng.random((BLOCKS, 5)) < 0.7)
-    server = ServerOutcome(rng.exponential(3.0, BLOCKS) * (rng.random(BLOCKS) < 0.8), service, rng.random(BLOCKS))
+    backlog, price, change = rng.exponential(3.0, BLOCKS) * (rng.random(BLOCKS) < 0.8), *rng.random((2, BLOCKS))
+    server = ServerOutcome(backlog, service, price, change)
     rows = [[outcome(rng, d) for d in DEVICES] for _ in range(BLOCKS)]
     measured = [f.name for f in fields(DeviceOutcome) if f.name != "out_of_range"]
     columns = {name: np.array([[one[name] for one in row] for row in rows]) for name in measured}
@@ -155,6 +156,7 @@ def of_server(block: Any) -> dict[str, float]:
         "server_energy_j": energy,
         "wasted_energy_j": wasted,
         "backlog": float(block.server.backlog),
+        "price": float(block.server.price),
         "served": served,
         "server_utilisation": served / (5 * SERVER.slot_capacity),
         "server_relative_change": float(block.server.relative_change),
@@ -215,7 +217,7 @@ def test_every_metric_is_what_loops_compute(mixed_world: World, certificate: Cer
     parties = Parties(mixed_world.devices, mixed_world.server, certificate)
     found, expected = measured(parties, transitions, "float64"), by_loops(certificate, transitions)
     assert set(expected) == set(vars(found))
-    assert len(expected) == 25
+    assert len(expected) == 26
     for name, values in expected.items():
         assert np.ptp(values) > 0, name
         own = getattr(found, name)

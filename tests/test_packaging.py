@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from partway.provenance import import_closure, source_file
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "partway"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -39,10 +41,10 @@ def names(requirements: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(each).name) for each in requirements}
 
 
-def imported() -> set[str]:
-    """Everything outside the standard library that the package imports, by its first name."""
+def imported(sources: Iterable[Path]) -> set[str]:
+    """Everything outside the standard library and the package that its files import, by its first name."""
     found: set[str] = set()
-    for source in PACKAGE.rglob("*.py"):
+    for source in sources:
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Import):
                 found.update(alias.name.partition(".")[0] for alias in node.names)
@@ -86,8 +88,20 @@ def test_what_is_imported_is_declared():
     declared = names(RUN + EXTRAS["onnx"] + EXTRAS["live"] + EXTRAS["env"])
     theirs = names(each for name in declared for each in requires(name) or () if "extra ==" not in each)
     homes = packages_distributions()
-    undeclared = {name for name in imported() if not names(homes.get(name, ())) & (declared | theirs)}
+    undeclared = {
+        name for name in imported(PACKAGE.rglob("*.py")) if not names(homes.get(name, ())) & (declared | theirs)
+    }
     assert undeclared == set()
+
+
+@pytest.mark.parametrize(("extra", "folders"), [("live", ("live", "dashboard")), ("onnx", ("dnn",)), ("env", ("env",))])
+def test_an_extra_is_enough_for_its_packages(extra: str, folders: tuple[str, ...]):
+    """Modules that they import from the rest of Partway count, and other extras are not installed."""
+    files = [path for folder in folders for path in (PACKAGE / folder).glob("*.py") if path.name != "__init__.py"]
+    modules = [".".join((PACKAGE.name, path.parent.name, path.stem)) for path in files]
+    used, homes = imported(map(source_file, import_closure(*modules))), packages_distributions()
+    declared, others = names(RUN + EXTRAS[extra]), names(each for name in EXTRAS for each in EXTRAS[name])
+    assert {name for name in used if (home := names(homes[name])) & others and not home & declared} == set()
 
 
 @pytest.mark.parametrize("glob", PYPROJECT["tool"]["setuptools"]["package-data"]["partway"])

@@ -223,7 +223,7 @@ def test_the_mean_on_the_page_is_over_as_many_blocks_as_the_gap():
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("comparison")
-    dataset = partway.compare("paper", overrides={"devices": 2}, schemes=["local", "myopic"], blocks=30, seeds=2)
+    dataset = partway.compare("paper", overrides={"devices": 2}, schemes=["local", "priced"], blocks=30, seeds=2)
     save_dataset(dataset, folder)
     return folder, dataset
 
@@ -246,6 +246,15 @@ def test_the_cost_of_a_scheme_is_drawn_in_the_order_of_a_live_run(compared: tupl
     for name, line in zip(COMPONENT_NAMES, view.charts[0].lines, strict=True):
         np.testing.assert_allclose(line.values, cost.sel(component=name), rtol=1e-5, atol=1e-12)
     assert len(view.tiles) == 2
+
+
+def test_the_price_is_drawn_beside_that_of_the_bound_where_there_is_one(compared: tuple[Path, Any]):
+    views = {view.name: view.charts[2] for view in Comparison(compared[0]).page().views[1:]}
+    price = compared[1]["price"].sel(scheme="priced").mean("seed")
+    np.testing.assert_allclose(views["priced"].lines[0].values, price, rtol=1e-5)
+    assert views["priced"].mark == pytest.approx(float(compared[1].attrs["bound_price"]))
+    assert (views["local"].lines, views["local"].mark) == ([], None)
+    assert "without a price" in views["local"].note
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

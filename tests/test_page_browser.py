@@ -143,7 +143,7 @@ def test_the_keyboard_reaches_and_reads_everything(browser: Browser, finished: s
 
 
 def test_a_comparison_is_chosen_from_a_list(browser: Browser, tmp_path: Path):
-    dataset = partway.compare("paper", overrides={"devices": 2}, schemes=["local", "myopic"], blocks=30, seeds=2)
+    dataset = partway.compare("paper", overrides={"devices": 2}, schemes=["local", "priced"], blocks=30, seeds=2)
     save_dataset(dataset, tmp_path)
     with serving_page(source_of(tmp_path), ("127.0.0.1", 0)) as url:
         watched = Watched(browser, url, PHONE)
@@ -152,7 +152,7 @@ def test_a_comparison_is_chosen_from_a_list(browser: Browser, tmp_path: Path):
         assert tab.locator("#charts .panel").count() == 0
         tab.focus("#view")
         tab.keyboard.press("ArrowDown")
-        assert tab.locator("#charts .panel").count() == 3
+        assert tab.locator("#charts .panel").count() == 4
         assert overflow(tab) == []
         tab.wait_for_timeout(1500)
         assert (

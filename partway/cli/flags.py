@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from partway.experiments.plan import Plan
 
 T = TypeVar("T")
+MAX_PORT = 65535
 
 
 def whole_number(text: str) -> int:
@@ -27,9 +29,28 @@ def whole_number(text: str) -> int:
 def address(text: str) -> tuple[str, int]:
     """`[HOST:]PORT` -> (HOST, PORT), on this machine where there is no HOST; for `type=` of a flag."""
     host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535 or text.startswith(":"):
+    if not port.isdecimal() or int(port) > MAX_PORT or text.startswith(":"):
         raise argparse.ArgumentTypeError(f"must be PORT or HOST:PORT, such as 9090, got {shown(text)}")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def target(text: str) -> str:
+    """`HOST:PORT` of a server to connect to, for `type=` of a flag."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT, such as edge.local:7070, got {shown(text)}")
+    return text
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds, for `type=` of a flag."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {shown(text)}")
+    return number
 
 
 def tensor_shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from partway.arguments import whole_number as whole
 from partway.cli import flags, serve, telemetry
-from partway.cli.flags import whole_number
+from partway.cli.flags import target, whole_number
+from partway.cli.stdout import results
 
 if TYPE_CHECKING:
     from partway.cli.output import Destination, Destinations
@@ -29,11 +30,12 @@ EXAMPLES = {
 
 MAX_COUNT = 1000
 """Devices in one process."""
+MAX_DEVICE = 2**31 - 1
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway join`."""
-    parser.add_argument("target", metavar="HOST:PORT", help="where the server listens")
+    parser.add_argument("target", type=target, metavar="HOST:PORT", help="where the server listens")
     group = parser.add_argument_group("device")
     group.add_argument(
         "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
@@ -46,6 +48,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
     serve.add_learned(parser)
+    add_connection(parser)
+    telemetry.add_flags(parser)
+    flags.add_output(parser, out=None, overwrite="replace existing files")
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Whom a device trusts, and by what it proves who it is."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--tls-ca", type=Path, metavar="FILE", help="the CA that has signed the server's certificate, PEM"
@@ -53,8 +62,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="the device's own certificate chain, PEM")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="the secret that the server asks for")
-    telemetry.add_flags(parser)
-    flags.add_output(parser, out=None, overwrite="replace existing files")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -66,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
     from partway.cli.main import cache_compiled_programs
 
     whole("--count", options.count, 1, MAX_COUNT)
+    whole("--device", options.device or 0, 0, MAX_DEVICE)
     cache_compiled_programs(own_process=True)
     with (
         output.destinations(options) as places,
@@ -87,18 +95,29 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "l
     from partway.measurement import checkpoint
 
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
+    token, credentials = files.secret(), files.for_device()
+    endpoints.check_secret(options.target, credentials is not None, token)
     model = write_small_network(folder) if options.model is None else options.model
     halves = Halves(model, "fp16", seed=options.device or 0)
+    joined = list[int]()
+
+    def say_joined(device: int) -> None:
+        joined.append(device)
+        if len(joined) == options.count:
+            numbers = f"device{'s' * (options.count > 1)} {', '.join(map(str, sorted(joined)))}"
+            print(f"joined {options.target} as {numbers}", file=results(), flush=True)
+
     running = endpoints.join(
         options.target,
         halves,
         RegisterRequest(options.device, model_sha256=halves.sha256),
         count=options.count,
-        token=files.secret(),
-        credentials=files.for_device(),
+        token=token,
+        credentials=credentials,
         named=options.scheme,
         trained=checkpoint.read(options.load) if options.load else None,
         listen=listen,
+        on_join=say_joined,
     )
     return asyncio.run(running)
 

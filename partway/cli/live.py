@@ -5,15 +5,16 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partway.cli import serve
-from partway.cli.flags import address
+from partway.cli.flags import MAX_PORT, address
 from partway.cli.stdout import results
 from partway.cli.terminal import terminal, working
 from partway.errors import InputError, shown
+from partway.formatting import host_port
 
 if TYPE_CHECKING:
     from partway.cli.output import Destinations
@@ -50,6 +51,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="show the run as a page for a browser on this machine (default: a free port)",
     )
     group.add_argument(
+        "--metrics",
+        type=address,
+        metavar="[HOST:]PORT",
+        help="offer metrics to Prometheus: the server's at http://HOST:PORT/metrics, those of the devices at the ports "
+        "that follow (default host: 127.0.0.1)",
+    )
+    group.add_argument(
         "--events",
         type=Path,
         metavar="DIR",
@@ -72,6 +80,8 @@ def run(options: argparse.Namespace) -> None:
     from partway.live import extra
 
     extra.require()
+    if options.metrics is not None:
+        extra.require_for("--metrics")
     from partway.cli import output
     from partway.live import endpoints
 
@@ -86,9 +96,10 @@ def run(options: argparse.Namespace) -> None:
         with _page(options, events):
             with working("simulating", terminal(errors=True)):
                 plan, _ = serve.prepared(options, folder)
+                metrics = _metric_addresses(options.metrics, plan.devices)
                 simulated = _simulated(plan, options.load)
             with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
-                server, devices = _run(options, plan, folder, events, learned)
+                server, devices = _run(options, plan, folder, events, learned, metrics)
         _write(options, places, simulated, server, devices)
 
 
@@ -100,7 +111,7 @@ def _learned_folder(options: argparse.Namespace) -> Generator[Path | None]:
         return
     from partway import files
 
-    with files.new_folder(options.save, options.overwrite, options.command) as folder:
+    with files.new_folder(options.save, options.overwrite, options.command, "save") as folder:
         yield folder
 
 
@@ -127,6 +138,21 @@ def _events_folder(options: argparse.Namespace, folder: Path) -> Path | None:
         for path in old:
             path.unlink()
     return options.events
+
+
+def _metric_addresses(first: tuple[str, int] | None, devices: int) -> dict[str, str]:
+    """Where each process offers its metrics, by its name. Raises InputError where there are not enough ports."""
+    if first is None:
+        return {}
+    host, port = first
+    if not 0 < port <= MAX_PORT - devices:
+        raise InputError(
+            f"--metrics: the server's port must be from 1 to {MAX_PORT - devices}, since those of {devices} devices "
+            f"follow it; got {port}"
+        )
+    ports = f"devices at ports {port + 1} to {port + devices}"
+    print(f"metrics at http://{host_port(host, port)}/metrics, {ports}", file=results(), flush=True)
+    return {name: host_port(host, port + i) for i, name in enumerate(("server", *map(_device, range(devices))))}
 
 
 @contextlib.contextmanager
@@ -172,7 +198,12 @@ def _nothing(folder: Path) -> None:
 
 
 def _run(
-    options: argparse.Namespace, plan: "LivePlan", folder: Path, events: Path | None, learned: Path | None
+    options: argparse.Namespace,
+    plan: "LivePlan",
+    folder: Path,
+    events: Path | None,
+    learned: Path | None,
+    metrics: Mapping[str, str],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The documents that the server and the devices leave."""
     from partway.live import processes
@@ -180,6 +211,7 @@ def _run(
     def own(name: str) -> list[str]:
         flags = [] if events is None else ["--events", str(events / f"{name}.jsonl")]
         flags += [] if learned is None else ["--save", str(learned / f"{name}.npz")]
+        flags += ["--metrics", metrics[name]] if metrics else []
         return flags if options.load is None else [*flags, "--load", str(_file_of(options.load, name))]
 
     scenario = folder / "scenario.toml"

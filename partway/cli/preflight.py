@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from partway.cli import join
+from partway.cli.flags import target
 from partway.errors import InputError
 
 DESCRIPTION = (
@@ -12,7 +14,8 @@ DESCRIPTION = (
 )
 EXAMPLES = {
     "This machine": "partway preflight",
-    "Your own network, and a server that should answer": "partway preflight --model net.onnx --server edge.local:7070",
+    "Your own network, and a server that should answer": "partway preflight --model net.onnx --server edge.local:7070 "
+    "--tls-ca ca.pem --token-file token",
 }
 
 
@@ -21,16 +24,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
     )
-    parser.add_argument("--server", metavar="HOST:PORT", help="a server that should answer")
+    parser.add_argument("--server", type=target, metavar="HOST:PORT", help="a server that should answer")
+    join.add_connection(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Check one thing after the other, and print each. Raises InputError for those that failed."""
     from partway.cli.terminal import listing, terminal
+    from partway.live.credentials import Files
     from partway.live.preflight import checks
 
+    files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     rows, failed = list[tuple[str, ...]](), list[str]()
-    for name, check in checks(options.model, options.server):
+    for name, check in checks(options.model, options.server, files):
         try:
             rows.append(("ok", name, check()))
         except InputError as error:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from partway.live.events import Listener
     from partway.live.halves import Halves
     from partway.live.plan import LivePlan
+    from partway.live.remote import Remote
     from partway.live.service import Service
     from partway.measurement.metrics import BlockMetrics
 
@@ -47,7 +48,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="accept only devices that this CA has signed")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="accept only devices that know this secret")
     group.add_argument(
-        "--wait", type=float, default=120.0, metavar="S", help="how long to wait for all devices (default: 120)"
+        "--wait", type=flags.seconds, default=120.0, metavar="S", help="how long to wait for all devices (default: 120)"
     )
     group = parser.add_argument_group("engine")
     group.add_argument(
@@ -134,12 +135,12 @@ def _write_models(options: argparse.Namespace) -> None:
     from partway import files
 
     with (
-        files.new_folder(options.write_models, options.overwrite, options.command) as repository,
+        files.new_folder(options.write_models, options.overwrite, options.command, "write_models") as repository,
         tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
     ):
         _, halves = prepared(options, Path(folder))
         names = halves.write_models(repository)
-    print(f"{', '.join(names)} are in {options.write_models}", file=results(), flush=True)
+    _say(f"{', '.join(names)} are in {options.write_models}")
 
 
 class _Access(NamedTuple):
@@ -175,44 +176,53 @@ def _served(
     """Run the server until its run ends. Raises InputError where it cannot listen, or nobody joins."""
     from partway.live import endpoints
     from partway.live.messages import Refused
-    from partway.live.remote import Remote
     from partway.live.watch import Watch
     from partway.measurement import checkpoint
 
-    def listening(port: int) -> None:
-        host = options.bind.rpartition(":")[0]
-        print(f"listening at {host}:{port} for {plan.devices} devices", file=results(), flush=True)
-
-    def begun(devices: int) -> None:
-        print(f"the run begins with {devices} devices", file=results(), flush=True)
-
     is_watched = options.metrics is not None or options.events is not None
-    remote = None if options.engine is None else Remote(halves, options.engine)
-    running = endpoints.serve(
+    host = options.bind.rpartition(":")[0]
+    serve = partial(
+        endpoints.serve,
         plan,
-        remote or halves,
-        options.bind,
+        address=options.bind,
         token=access.token,
         credentials=access.credentials,
         certificate=bound.certificate,
         trained=checkpoint.read(options.load) if options.load else None,
         wait_s=options.wait,
         listen=Watch(plan, listen, *bound, halves.cuts) if is_watched else lambda event: None,
-        on_listening=listening,
-        on_begin=begun,
+        on_listening=lambda port: _say(f"listening at {host}:{port} for {_devices(plan.devices)}"),
+        on_begin=lambda devices: _say(f"the run begins with {_devices(devices)}"),
     )
 
-    async def checked() -> "tuple[Service, BlockMetrics]":
-        if remote is not None:
-            await remote.check()
-        return await running
+    async def served() -> "tuple[Service, BlockMetrics]":
+        return await serve(engine=await _engine(options, halves))
 
     try:
-        return asyncio.run(checked())
-    except Refused as why:
-        raise InputError(str(why)) from None
+        return asyncio.run(served())
+    except Refused as refused:
+        raise InputError(refused.reason) from None
     except OSError as error:
         raise InputError(f"--bind {options.bind}: {error}") from None
+
+
+async def _engine(options: argparse.Namespace, halves: "Halves") -> "Halves | Remote":
+    """What computes the back halves. Raises InputError where another server is to do it and cannot."""
+    from partway.live.remote import Remote
+
+    if options.engine is None:
+        return halves
+    remote = Remote(halves, options.engine)
+    await remote.check()
+    return remote
+
+
+def _devices(number: int) -> str:
+    return f"{number} device{'s' * (number != 1)}"
+
+
+def _say(text: str) -> None:
+    print(text, file=results(), flush=True)
 
 
 def _write(

@@ -10,6 +10,7 @@ from partway.cli.flags import address
 from partway.cli.stdout import results
 from partway.cli.terminal import terminal
 from partway.errors import shown
+from partway.formatting import host_port
 
 if TYPE_CHECKING:
     from partway.live.events import EventFile, Listener
@@ -43,7 +44,7 @@ def listeners(options: argparse.Namespace, party: Literal["server", "device"]) -
 
         metrics = exporter.Exporter(party)
         port = exporter.start(metrics, options.metrics)
-        print(f"metrics at http://{options.metrics[0]}:{port}/metrics", file=results(), flush=True)
+        print(f"metrics at http://{host_port(options.metrics[0], port)}/metrics", file=results(), flush=True)
         found.append(metrics)
     if options.events is not None:
         file = _event_file(options.events, options.overwrite)

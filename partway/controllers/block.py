@@ -64,12 +64,14 @@ class ServerOutcome:
 
     backlog           work that waited before the block [mean tasks]
     service_per_slot  (n,) work commanded in each slot [mean tasks]
+    price             as broadcast [cost per mean task], NaN where no device reads it
     relative_change   of what was learned, NaN where nothing is
     out_of_range      as in `DeviceOutcome`
     """
 
     backlog: jax.Array
     service_per_slot: jax.Array
+    price: jax.Array
     relative_change: jax.Array
     out_of_range: jax.Array | None = None
 

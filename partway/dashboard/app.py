@@ -24,6 +24,7 @@ from partway.dashboard.follow import SUFFIX
 from partway.dashboard.live import LiveRun
 from partway.dashboard.view import Page
 from partway.errors import InputError, shown
+from partway.formatting import host_port
 from partway.netcdf import DATASET
 
 STATIC = files("partway.dashboard") / "static"
@@ -100,14 +101,14 @@ def serving(source: Source, address: tuple[str, int]) -> Generator[str]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
         except OSError as error:
-            raise InputError(f"cannot listen at {host}:{port}: {error}") from None
+            raise InputError(f"cannot listen at {host_port(host, port)}: {error}") from None
         config = uvicorn.Config(make_app(source), log_level="critical", access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         _wait_for(server)
         try:
-            yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+            yield f"http://{host_port(host, listener.getsockname()[1])}/"
         finally:
             server.should_exit = True
             thread.join(START_S)

@@ -7,6 +7,7 @@ import xarray as xr
 
 from partway.dashboard.view import (
     MEAN_BLOCKS,
+    NO_PRICE,
     NOISE,
     Bar,
     Bars,
@@ -115,8 +116,19 @@ def _charts(dataset: xr.Dataset, one: Summary) -> list[Chart]:
             at,
             [Line("at all devices [tasks]", queues[0]), Line("at the server [mean tasks]", queues[1])],
         ),
+        *([_price(blocks, mean("price"), dataset.attrs["bound_price"])] if "price" in own else []),  # newer files
         Chart("cuts", "Share of the started work that is sent", "lines", at, [Line("sent", sent[0])]),
     ]
+
+
+def _price(blocks: np.ndarray, price: np.ndarray, at_bound: float) -> Chart:
+    """The price that is broadcast, beside the one with which the lower bound is computed."""
+    title = "Price of a task at the server"
+    if np.isnan(price).all():
+        return Chart("price", title, "lines", [], [], note=NO_PRICE)
+    at, lines = thinned(blocks, price[None])
+    mark = float(at_bound) if np.isfinite(at_bound) else None
+    return Chart("price", title, "lines", at, [Line("price", lines[0])], mark=mark, mark_name="price at the bound")
 
 
 def _losses(one: Summary) -> Bars:

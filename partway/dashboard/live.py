@@ -12,6 +12,7 @@ import numpy as np
 from partway.dashboard.follow import Files
 from partway.dashboard.view import (
     MEAN_BLOCKS,
+    NO_PRICE,
     NOISE,
     Bar,
     Bars,
@@ -242,7 +243,7 @@ class LiveRun:
         note = "" if bound is None else NOISE + lost
         queues = {"waiting": "at all devices [tasks]", "backlog": "at the server [mean tasks]"}
         prices = lines({"price": "price"}) if self._plan.uses_price else ([], [])
-        why = "" if self._plan.uses_price else "Devices of this scheme decide without a price."
+        why = "" if self._plan.uses_price else NO_PRICE
         return [
             cost_chart(blocks, parts, mean, bound, note),
             Chart("queues", "Queues", "lines", *lines(queues)),

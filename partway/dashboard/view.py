@@ -15,6 +15,7 @@ POINTS = 400
 """Most points of a line: more would be closer than the pixels of a screen."""
 MEAN_BLOCKS = 100
 """Blocks over which the cost is averaged, as the gap of a live run is (`partway.live.watch.WINDOW`)."""
+NO_PRICE = "Devices of this scheme decide without a price."
 NOISE = "The cost of few blocks is noisy and may be below the bound; the gap lacks most of that noise."
 
 

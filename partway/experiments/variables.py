@@ -18,6 +18,7 @@ BLOCKS = {
     "started_work": ("work that the tasks started would be at the server", "mean tasks"),
     "arrived_work": ("work that the tasks that arrived would be at the server", "mean tasks"),
     "total_work": ("work waiting anywhere at the start of the block", "mean tasks"),
+    "price": ("price of work at the server, as broadcast", "cost per mean task"),
     "cpu_utilisation": ("utilisation of the devices' processors", "1"),
     "radio_utilisation": ("utilisation of the devices' radio slots", "1"),
     "server_utilisation": ("utilisation of the server", "1"),

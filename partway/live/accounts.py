@@ -62,6 +62,7 @@ def transitions(ledger: Ledger, plan: LivePlan, blocks: range, changes: list[flo
     server = ServerOutcome(
         backlog=_run([turn.backlog for turn in turns], plan),
         service_per_slot=_run([turn.service_per_slot for turn in turns], plan),
+        price=_run([turn.broadcast["price"] if plan.uses_price else np.nan for turn in turns], plan),
         relative_change=_run(changes[these], plan),
     )
     words = -(-plan.slots // SLOTS_PER_WORD)
@@ -95,7 +96,7 @@ class Meter:
 
     def compile(self) -> None:
         """Compile what measures a single block."""
-        turn = Turn(np.zeros(self._plan.slots), {}, 0.0)
+        turn = Turn(np.zeros(self._plan.slots), {"price": np.zeros(())}, 0.0)
         self.measure(Ledger(turns=[turn], inflow=[0.0]), range(1), [0.0])
 
 

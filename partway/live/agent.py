@@ -112,6 +112,7 @@ class Agent:
         named: str | None = None,
         trained: Checkpoint | None = None,
         listen: Listener = silent,
+        on_join: Callable[[int], object] = lambda device: None,
     ):
         """A device that will join through a link.
 
@@ -121,8 +122,9 @@ class Agent:
         named     a scheme from outside that may be used (`partway.live.plan.controller_of`)
         trained   what a simulation had learned, with which it begins
         listen    is told what happens
+        on_join   called with the device's number when it has joined
         """
-        self._listen = listen
+        self._listen, self._on_join = listen, on_join
         self._link, self._engine = link, engine or NoEngine()
         self._request, self._make_workload = request or RegisterRequest(), workload
         self._named, self._trained = named, trained
@@ -136,6 +138,7 @@ class Agent:
         Raises Refused where the server does not let it join, and MessageError where it breaks the protocol then.
         """
         reply = await self._register(self._request)
+        self._on_join(reply.device)
         workload = self._make_workload(reply)
         party = self._made(reply, workload)
         party.compile()

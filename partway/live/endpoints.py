@@ -26,6 +26,17 @@ from partway.measurement.metrics import BlockMetrics
 RETRY_S, MAX_RETRY_S = 0.2, 3.0
 """How long a device waits before it tries again to reach a server [s]: twice as long each time, up to the second."""
 UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+FINAL = {
+    "CERTIFICATE_VERIFY_FAILED": "no CA of --tls-ca has signed its certificate",
+    "Hostname Verification Check failed": "its certificate is for another name",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS, which --tls-ca asks for",
+}
+"""What gRPC says of a server that will not become reachable by waiting, and in words."""
+WORDS = FINAL | {
+    "Connection refused": "nothing listens there",
+    "lookup failed": "no machine is known by this name",
+    "Socket closed": "it closes the connection; one with a certificate needs --tls-ca",
+}
 
 
 def use_precision(precision: str) -> None:
@@ -100,12 +111,14 @@ async def join(
     named: str | None = None,
     trained: Checkpoint | None = None,
     listen: Listener = silent,
+    on_join: Callable[[int], object] = lambda device: None,
     patience_s: float = 30.0,
 ) -> list[AgentLog]:
     """Run devices until their run ends: `count` of them, each with a connection of its own.
 
     request  of the first one; where it names a number, the others have the next ones
     listen   is told what happens to them
+    on_join  called with the number of each when it has joined
 
     Raises InputError where the server cannot be reached within `patience_s`, or refuses one.
     """
@@ -118,7 +131,8 @@ async def join(
     first = request.device
     asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
     agents = [
-        Agent(link, engine, one, workload, named, trained, listen) for link, one in zip(links, asked, strict=True)
+        Agent(link, engine, one, workload, named, trained, listen, on_join)
+        for link, one in zip(links, asked, strict=True)
     ]
     running = list[asyncio.Task[AgentLog]]()
     try:
@@ -126,12 +140,27 @@ async def join(
         running = [asyncio.create_task(agent.run()) for agent in agents]
         return list(await asyncio.gather(*running))
     except (Refused, MessageError) as error:
-        raise InputError(f"{target}: {error}") from None
+        raise InputError(said(target, error)) from None
     finally:
         for task in running:
             task.cancel()
         for link in links:
             await link.close()
+
+
+def said(target: str, error: Refused | MessageError) -> str:
+    """Why a server does not let a device join, for its user."""
+    if isinstance(error, MessageError):
+        return f"{target} breaks the protocol: {error}"
+    if error.code not in UNREACHABLE:
+        return f"{target}: {error.reason}"
+    return f"no server answers at {target}: {next((WORDS[one] for one in WORDS if one in error.reason), error.reason)}"
+
+
+def check_secret(target: str, secured: bool, token: str) -> None:
+    """Raise InputError where a token would travel to another machine for everybody on the way to read."""
+    if token and not secured and not is_loopback(target.rpartition(":")[0]):
+        raise InputError(f"--token-file: without --tls-ca the token would travel to {shown(target)} unencrypted")
 
 
 async def _reach(link: GrpcLink, patience_s: float) -> None:
@@ -142,7 +171,7 @@ async def _reach(link: GrpcLink, patience_s: float) -> None:
             await link.probe()
             return
         except Refused as error:
-            if error.code not in UNREACHABLE or waited >= patience_s:
+            if error.code not in UNREACHABLE or waited >= patience_s or any(one in error.reason for one in FINAL):
                 raise
         await asyncio.sleep(pause)
         waited, pause = waited + pause, min(2 * pause, MAX_RETRY_S)

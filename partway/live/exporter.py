@@ -1,11 +1,17 @@
 """The metrics of one process for Prometheus, made of the events of its party, and the port where they are served."""
 
 import math
+import socket
+import threading
+from socketserver import ThreadingMixIn
 from typing import Any, Literal
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import prometheus_client as prometheus
 
 from partway.errors import InputError, shown
+from partway.files import why
+from partway.formatting import host_port
 from partway.live.events import (
     BlockBegun,
     BlockMeasured,
@@ -21,6 +27,10 @@ from partway.live.metric_table import DEVICES, METRICS, SECONDS, SERVER, Metric
 from partway.measurement.gap import COST_COMPONENTS
 
 KINDS: dict[str, Any] = {"counter": prometheus.Counter, "gauge": prometheus.Gauge, "histogram": prometheus.Histogram}
+MAX_CONNECTIONS = 16
+"""Connections to the metrics at a time; Prometheus needs one."""
+SILENT_S = 10.0
+"""How long one may say nothing before it is closed."""
 
 
 class Exporter:
@@ -113,7 +123,42 @@ def start(exporter: Exporter, address: tuple[str, int]) -> int:
     """
     host, port = address
     try:
-        server, _ = prometheus.start_http_server(port, host, exporter.registry)
+        server = _MetricsServer((host, port), _Handler)
     except OSError as error:
-        raise InputError(f"--metrics {shown(f'{host}:{port}')}: {error}") from None
+        raise InputError(f"--metrics {shown(host_port(host, port))}: {why(error)}") from None
+    server.set_app(prometheus.make_wsgi_app(exporter.registry))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port
+
+
+class _MetricsServer(ThreadingMixIn, WSGIServer):
+    """As that of `prometheus_client`, which gives every connection a thread and waits for it without end."""
+
+    daemon_threads = True
+    request_queue_size = 128  # with 5, the default, whoever connects waits for seconds while others connect
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]):
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(address, handler)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection; others are closed."""
+        return self._free.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: whoever connects could fill the terminal."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = SILENT_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""

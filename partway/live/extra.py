@@ -5,7 +5,14 @@ import os
 
 from partway.errors import InputError
 
-PACKAGES = {"grpc": "grpcio", "google.protobuf": "protobuf", "onnxruntime": "onnxruntime", "onnx": "onnx"}
+PACKAGES = {
+    "grpc": "grpcio",
+    "google.protobuf": "protobuf",
+    "onnxruntime": "onnxruntime",
+    "onnx": "onnx",
+    "onnxslim": "onnxslim",
+    "onnx_ir": "onnx-ir",
+}
 """Packages of the extra `live` without which there is no live run: module -> name in a registry."""
 PACKAGES_FOR = {
     "--metrics": {"prometheus_client": "prometheus-client"},

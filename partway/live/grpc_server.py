@@ -2,11 +2,13 @@
 
 import contextlib
 import hmac
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 
+from partway.files import why
 from partway.live import codec, tensors
 from partway.live.checks import parsed
 from partway.live.messages import MessageError, Refused
@@ -87,10 +89,10 @@ class GrpcServer:
                 port = self._server.add_insecure_port(address)
             else:
                 port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen at {address}: {error}") from None
+        except RuntimeError:
+            raise OSError(_why_not(address)) from None
         if port == 0:
-            raise OSError(f"cannot listen at {address}")
+            raise OSError(_why_not(address))
         await self._server.start()
         return port
 
@@ -157,6 +159,20 @@ class GrpcServer:
         except (Refused, MessageError) as error:
             await _abort(context, error)
         return b""
+
+
+def _why_not(address: str) -> str:
+    """Why nobody can listen at an address, which gRPC does not say."""
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen()
+    except OSError as error:
+        return why(error)
+    return "gRPC cannot listen there"
 
 
 class _TokenCheck(grpc.aio.ServerInterceptor):

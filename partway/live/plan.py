@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import tomli_w
 
+from partway.arguments import MAX_SEED, whole_number
 from partway.controllers.base import ControllerPair, DeviceController
 from partway.dnn.cuts import Task
 from partway.dnn.profile import read_profile, write_profile
@@ -27,6 +28,7 @@ NUMBERS = (
     *("bandwidth_hz", "slot_s", "tx_power_max_w", "discount", "fleet_size"),
 )
 """The numbers of a device's record."""
+MAX_BLOCKS = 10_000_000
 LEASE_BLOCKS = 10
 """Blocks without a word after which a server forgets a device."""
 
@@ -79,6 +81,11 @@ class LivePlan:
         """The scenario's hash."""
         return scenario_hash(self.scenario)
 
+    @property
+    def uses_price(self) -> bool:
+        """Whether devices of this scheme read a price."""
+        return "price" in self.pair.device.uses_broadcast
+
     def device(self, number: int) -> Device:
         """The constants of one device, scalars."""
         return jax.tree.map(lambda leaf: leaf[..., number], self.world.devices)
@@ -121,6 +128,8 @@ def make_plan(
 
     pair  the scheme's controllers where they have been prepared, such as a tuned constant
     """
+    whole_number("--blocks", blocks, 2, MAX_BLOCKS)
+    whole_number("--seed", seed, 0, MAX_SEED)
     if scenario.queue != "conserving":
         raise InputError(f"queue = {shown(scenario.queue)}: live tasks are whole; use queue = 'conserving'")
     if scenario.arrivals_seen != "past":

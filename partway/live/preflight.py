@@ -10,6 +10,7 @@ import numpy as np
 
 from partway.errors import InputError
 from partway.live import extra
+from partway.live.credentials import Files
 
 Check = Callable[[], str]
 TASKS = 3
@@ -21,12 +22,16 @@ MAX_LATE_S = 0.005
 """How late a pause may end, 99 times of 100: more would show in slots of 50 ms."""
 
 
-def checks(model: Path | None, server: str | None) -> list[tuple[str, Check]]:
-    """What is checked, in order: a name and a function that says what it found, or raises InputError."""
+def checks(model: Path | None, server: str | None, files: Files) -> list[tuple[str, Check]]:
+    """What is checked, in order: a name and a function that says what it found, or raises InputError.
+
+    model   the network's file, the small network without one
+    server  one that should answer, to which a device with these files connects
+    """
     made: list[tuple[str, Check]] = [("packages", _packages), ("clock", _clock)]
     if not extra.missing():
         made += [("network", lambda: _network(model)), ("port", _port)]
-        made += [("server", lambda: _server(server))] if server else []
+        made += [("server", lambda: _server(server, files))] if server else []
     return made
 
 
@@ -97,12 +102,16 @@ def _port() -> str:
     return f"a server here answers in {1e3 * asyncio.run(probe()):.1f} ms"
 
 
-def _server(target: str) -> str:
+def _server(target: str, files: Files) -> str:
+    from partway.live import endpoints
     from partway.live.grpc_client import GrpcLink
     from partway.live.messages import Refused
 
+    token, credentials = files.secret(), files.for_device()
+    endpoints.check_secret(target, credentials is not None, token)
+
     async def probe() -> None:
-        link = GrpcLink(target)
+        link = GrpcLink(target, token, credentials)
         try:
             await link.probe()
         finally:
@@ -111,7 +120,7 @@ def _server(target: str) -> str:
     try:
         asyncio.run(probe())
     except Refused as error:
-        if error.code == "UNAUTHENTICATED":
+        if error.code == "UNAUTHENTICATED" and files.token is None:
             return f"{target} answers, and asks for a token"
-        raise InputError(f"{target}: {error}") from None
+        raise InputError(endpoints.said(target, error)) from None
     return f"{target} answers"

@@ -15,7 +15,7 @@ from typing import Any
 from partway.errors import InputError, shorten
 from partway.workers import ONE_THREAD
 
-LISTENING = re.compile(r"listening at (\S+) for (\d+) devices")
+LISTENING = re.compile(r"listening at (\S+) for (\d+) devices?")
 START_S = 120.0
 """How long a process may take to start on a loaded machine."""
 POLL_S = 0.1
@@ -34,7 +34,10 @@ class Fleet:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict[str, subprocess.Popen[bytes]])
 
     def start(self, name: str, *arguments: str, under: Sequence[str] = ()) -> None:
-        """Start a command of Partway, by the command `under`; its output goes to files in the folder."""
+        """Start a command of Partway, by the command `under`; its output goes to files in the folder.
+
+        So do its temporary files, of which a process that is killed leaves some.
+        """
         left = self.folder / f"{name}.json"
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as errors:
             self.processes[name] = subprocess.Popen(
@@ -42,7 +45,7 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
-                env=os.environ | ONE_THREAD,
+                env=os.environ | ONE_THREAD | {"TMPDIR": str(self.folder)},
             )
 
     def document(self, name: str) -> dict[str, Any]:

@@ -32,6 +32,14 @@ DELAY_NAMES = {
     "server": "server computes",
 }
 """Words for DELAYS."""
+OUTCOME_NAMES = {
+    LOCAL: "finished by the device",
+    ANSWERED: "answered by the server",
+    FINISHED_HERE: "sent, but finished by the device",
+    WAITING: "not started when the run ended",
+}
+COUNT_NAMES = {"received": "received", "answered": "answered", "duplicates": "received again", "late": "received late"}
+"""Words for what a server counts."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +145,11 @@ def task_counts(server: Mapping[str, Any], tasks: Sequence[TaskLog]) -> list[tup
     ended = {outcome: sum(task.outcome == outcome for task in tasks) for outcome in (LOCAL, ANSWERED, FINISHED_HERE)}
     return [
         ("tasks that arrived", len(tasks)),
-        ("  finished by the device", ended[LOCAL]),
+        (f"  {OUTCOME_NAMES[LOCAL]}", ended[LOCAL]),
         ("  sent to the server", server["tasks"]["received"]),
         ("  answered by it", ended[ANSWERED]),
-        ("  sent, but finished by the device", ended[FINISHED_HERE]),
-        ("  not started when the run ended", sum(task.outcome == WAITING for task in tasks)),
+        (f"  {OUTCOME_NAMES[FINISHED_HERE]}", ended[FINISHED_HERE]),
+        (f"  {OUTCOME_NAMES[WAITING]}", sum(task.outcome == WAITING for task in tasks)),
     ]
 
 
@@ -153,8 +161,9 @@ def served_table(document: Mapping[str, Any]) -> Grid:
     for name, words in COMPONENT_NAMES.items():
         grid.add_row(f"  {words}", number(mine.components[name], 3), "")
     grid.add_row("gap to the lower bound", number(100 * mine.gap, 3), mine.no_gap or "%")
-    for name, count in document["tasks"].items():
-        grid.add_row(f"tasks {name}", str(count), "")
+    grid.add_row("tasks", "", "")
+    for name, words in COUNT_NAMES.items():
+        grid.add_row(f"  {words}", str(document["tasks"][name]), "")
     return grid
 
 
@@ -162,14 +171,16 @@ def joined_table(document: Mapping[str, Any]) -> Grid:
     """What a device prints of its run."""
     tasks = [task for device in document["devices"] for task in tasks_of(device)]
     mine = stages(tasks)
-    numbers = ", ".join(str(device["device"]) for device in document["devices"])
-    grid = _plain(f"device {numbers}: {len(tasks)} tasks")
+    numbers = sorted(device["device"] for device in document["devices"])
+    grid = _plain(f"device{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}")
     grid.add_row("latency", number(1e3 * mine.latency, 4), "ms")
     for name in DELAYS:
         grid.add_row(f"  {DELAY_NAMES[name]}", number(1e3 * mine.delays[name], 3), "ms")
     grid.add_row("  messages", number(1e3 * mine.network, 2), "ms")
-    for outcome in (LOCAL, ANSWERED, FINISHED_HERE, WAITING):
-        grid.add_row(f"tasks {outcome}", str(sum(task.outcome == outcome for task in tasks)), "")
+    grid.add_row("tasks that arrived", str(len(tasks)), "")
+    for outcome, words in OUTCOME_NAMES.items():
+        grid.add_row(f"  {words}", str(sum(task.outcome == outcome for task in tasks)), "")
+    grid.add_row("blocks without the server", str(sum(len(device["alone"]) for device in document["devices"])), "")
     return grid
 
 

@@ -121,10 +121,14 @@ class Service:
             raise Refused(
                 "FAILED_PRECONDITION", f"this server speaks version {PROTOCOL_VERSION}, you speak {request.version}"
             )
-        has = {"scenario_sha256": self.plan.scenario_sha256, "model_sha256": self.plan.model_sha256}
-        for what, mine in has.items():
-            if getattr(request, what) not in ("", mine):
-                raise Refused("FAILED_PRECONDITION", f"{what} is {mine or 'none'} here, you have another one")
+        has = {
+            "scenario": (request.scenario_sha256, self.plan.scenario_sha256),
+            "network": (request.model_sha256, self.plan.model_sha256),
+        }
+        for what, (theirs, mine) in has.items():
+            if theirs not in ("", mine):
+                here = f"that with SHA-256 {mine[:12]}..." if mine else "none"
+                raise Refused("FAILED_PRECONDITION", f"this server runs another {what} than yours: {here}")
         session = self._sessions.admit(request.device, request.session, self._now())
         return self.plan.reply(session.device, session.key)
 

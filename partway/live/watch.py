@@ -39,7 +39,6 @@ class Watch:
         self._horizon = Horizon(0, plan.scenario.discount, objective, plan.block_s, bound, no_bound)
         kept = WINDOW if objective == "average" else None
         self._losses = {f"loss_{name}": deque[float](maxlen=kept) for name in LOSSES}
-        self._uses_price = "price" in plan.pair.device.uses_broadcast
         self._meter.compile()
         listen(
             Planned(
@@ -50,7 +49,7 @@ class Watch:
                 objective=objective,
                 bound=bound,
                 no_bound=no_bound,
-                uses_price=self._uses_price,
+                uses_price=plan.uses_price,
                 cuts=cuts,
             )
         )
@@ -70,7 +69,7 @@ class Watch:
             block=block,
             metrics=metrics,
             gap=self._gap(),
-            price=float(ledger.turns[block].broadcast["price"]) if self._uses_price else np.nan,
+            price=metrics["price"],
             received=ledger.received,
             answered=ledger.answered,
             duplicates=ledger.duplicates,

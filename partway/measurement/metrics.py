@@ -40,6 +40,7 @@ class BlockMetrics:
     backlog, sent, served                    work at the server [mean tasks]: waiting at the start, new, done
     started_work, arrived_work               work that the tasks started, and the new ones, are there [mean tasks]
     total_work                               work that waits anywhere [mean tasks]
+    price                                    as broadcast [cost per mean task], NaN where no device reads it
     cpu_utilisation, radio_utilisation, server_utilisation   of f_max, of radio slots, of the server's f_max
     device_relative_change, server_relative_change           of what was learned (mean of devices), NaN if nothing is
     power_mismatch                           fraction of devices that spent another power than the one commanded (T15)
@@ -62,6 +63,7 @@ class BlockMetrics:
     started_work: jax.Array
     arrived_work: jax.Array
     total_work: jax.Array
+    price: jax.Array
     cpu_utilisation: jax.Array
     radio_utilisation: jax.Array
     server_utilisation: jax.Array
@@ -172,6 +174,7 @@ def measure_blocks(parties: Parties, blocks: Transition) -> BlockMetrics:
         started_work=_total(did.started * devices.server_work),
         arrived_work=_total(arrived * devices.server_work),
         total_work=_total(did.q * devices.server_work) + blocks.server.backlog,
+        price=blocks.server.price,
         cpu_utilisation=_mean((did.started - did.offload) / devices.capacity),
         radio_utilisation=_mean(jnp.where(did.offload > 0, 1.0, 0.0)),
         server_utilisation=served / (server.slot_capacity * server.slots),

@@ -73,7 +73,9 @@ def step(
     if learning:
         server_state = learn_server(pair.server, server_state, server, view, service, server_view(after))
     change = jnp.asarray(pair.server.relative_change(server_state), state.q.dtype)
-    did = ServerOutcome(state.backlog, service.service_per_slot, change, out_of_range)
+    is_read = "price" in pair.device.uses_broadcast
+    price = service.broadcast.price if is_read else jnp.full_like(state.backlog, jnp.nan)
+    did = ServerOutcome(state.backlog, service.service_per_slot, price, change, out_of_range)
     return Carry(after, device_state, server_state), Transition(
         block, exogenous.arrival_bits, outcome, did, after.last_inflow
     )
