@@ -19,6 +19,7 @@ FLAGS = {"shapes": "--shape", "values": "--input", "overrides": "--set", "networ
 _by_flags = False
 Limits = tuple[float, float] | frozenset[str]
 """Values that a parameter of a policy or a channel may have: from one number to another, or one of these words."""
+PRECISIONS = ("float32", "float64")
 MAX_SEED = 2**32 - 1
 MAX_SEED_COUNT = 100_000
 
@@ -77,6 +78,14 @@ def flag(name: str, value: Any) -> bool:
     if not is_flag(value):
         raise InputError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
+
+
+def choice(name: str, value: Any, known: Iterable[str | None]) -> Any:
+    """`value`. Raises InputError unless it is one of some words, or None where that is among them."""
+    words = tuple(known)
+    if not isinstance(value, str | None) or value not in words:
+        raise InputError(f"{name} must be one of {', '.join(map(str, words))}, got {shown(value)}")
+    return value
 
 
 def function(name: str, value: Any) -> Callable[..., Any]:

@@ -170,11 +170,55 @@ def test_other_commands_refuse_agents(words: str, user_folder: Path):
         (3, "expected a Scheme, a DeviceController or an agent"),
         (lambda observation: ANSWER, "expected a Scheme, a DeviceController or an agent"),
         (SimpleNamespace(act=Half().act, environment="Device"), "environment must be partway/Device-v0 or partway/"),
+        (SimpleNamespace(act=Half().act, environment=np.arange(2)), r"environment must be .*, got \[0 1\]"),
+        (SimpleNamespace(act=Half().act, observation_space=SimpleNamespace(shape=None)), "observation_space must be"),
+        (SimpleNamespace(act=Half().act, observation_space={"queue": 8}), "observation_space must be .*, got dict"),
     ],
 )
 def test_an_agent_that_cannot_act_is_refused_before_anything_runs(agent: Any, message: str):
     with pytest.raises(InputError, match=message):
         evaluate(agent, FOUR, **SMALL)
+
+
+class Growing:
+    """Answers with more and more numbers, first with the right ones."""
+
+    size = 1
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        self.size += 1
+        return np.zeros(self.size)
+
+
+def test_actions_of_different_shapes_are_named():
+    with pytest.raises(InputError, match=r"actions must have one shape, got \(3,\) and \(4,\)"):
+        evaluate(Growing(), {"devices": 1}, blocks=4, seeds=2, bound=False)
+
+
+def test_an_agent_that_cannot_be_looked_at_is_refused_in_one_line(user_folder: Path):
+    code = "class Agent:\n    @property\n    def act(self):\n        raise ValueError('no act')\n"
+    (user_folder / "outside_broken.py").write_text(code)
+    said = refused("compare", "--schemes", "outside_broken:Agent")
+    assert "scheme 'outside_broken:Agent': ValueError: no act" in said
+
+
+class Tired:
+    """Fails in the third block."""
+
+    blocks = 0
+
+    def predict(self, observation: np.ndarray) -> np.ndarray:
+        self.blocks += 1
+        if self.blocks > 3:  # once it is asked before the run
+            raise ZeroDivisionError("no more")
+        return np.tile(ANSWER, (len(observation), 1))
+
+
+def test_an_agent_that_fails_in_the_run_is_named_with_its_line():
+    with pytest.raises(
+        InputError, match=r"scheme 'Tired' failed: line \d+ of test_agents\.py: ZeroDivisionError: no more"
+    ):
+        evaluate(Tired(), FOUR, **SMALL, bound=False)
 
 
 def test_agents_need_a_broadcast_that_takes_time():

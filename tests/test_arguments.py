@@ -1,5 +1,6 @@
 """Arguments from Python: NumPy's numbers are numbers, a wrong type is an InputError, nothing is rounded in silence."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,22 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "server": (lambda: make_plan("paper", server=Steady()), "--server takes names, got Steady"),
     "empty server": (lambda: make_plan("paper", server=""), "no scheme ''"),
-    "precision": (lambda: make_plan("paper", precision=32), "--precision must be float32 or float64, got 32"),
+    "precision": (lambda: make_plan("paper", precision=32), "--precision must be one of float32, float64, got 32"),
+    "precision of an array": (lambda: make_plan("paper", precision=np.arange(2)), r"float64, got \[0 1\]"),
+    "schemes of an array": (lambda: make_plan("paper", schemes=np.array(3)), "--schemes takes names, got ndarray"),
+    "task": (lambda: load("paper", {"device.task": Decimal(1)}), r"device\.task must be a table, got 1"),
+    "data type": (
+        lambda: partway.cut("mobilenetv2", tensor_dtype=np.arange(2)),
+        r"tensor_dtype must be one of fp32, fp16, uint8, got \[0 1\]",
+    ),
+    "shapes": (
+        lambda: partway.cut("mobilenetv2", shapes=np.arange(2)),
+        r"shapes and values need an \.onnx file, got 'mobilenetv2'",
+    ),
+    "layout": (
+        lambda: partway.split("net.onnx", "halves", layout=np.arange(2)),
+        r"layout must be one of files, triton, got \[0 1\]",
+    ),
     "bound": (lambda: make_plan("paper", bound="no"), "bound must be True or False, got 'no'"),
     "on_progress": (lambda: compare("paper", on_progress=1), "on_progress must be a function, got 1"),
     "axes": (lambda: sweep("paper", 5), "--axis 5: expected"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import world_of
 from rich.console import Console
 
 from partway.cli.main import main
@@ -17,6 +18,9 @@ from partway.experiments.comparison import execute
 from partway.experiments.plan import make_plan
 from partway.experiments.report import as_json
 from partway.experiments.summary import summarise
+from partway.experiments.tidy import write_csv
+from partway.measurement.by_device import DeviceSums
+from partway.scenario.loading import load
 from partway.simulation import rollout as rollouts
 from partway.simulation import schedule
 
@@ -97,6 +101,24 @@ def test_where_no_task_arrives_there_is_no_latency(dataset: xr.Dataset):
     assert (idle["cost_by_class"] == 0).all()
 
 
+def test_a_class_without_devices_has_no_cost():
+    scenario = load({"devices": 2, "group": [{"name": "most", "fraction": 0.9}, {"name": "few", "fraction": 0.1}]})
+    ones = DeviceSums(*[np.ones((1, 2))] * 5)
+    found = by_device.by_device(ones, None, scenario, world_of(scenario).devices, 1, 10)
+    cost, tasks = (found[f"{name}_by_class"][1][0] for name in ("cost", "tasks"))
+    assert cost[0] > 0
+    assert np.isnan([cost[1], tasks[1]]).all()
+
+
+def test_classes_have_names_of_their_own():
+    """A group that is called like the number of another one would count its devices, too."""
+    names = [["1", ""], ["a", "a"], ["a", "0"], []]
+    found = [
+        load({"devices": 2, "group": [{"name": name, "count": 1} for name in each]}).class_names() for each in names
+    ]
+    assert found == [["0", "1"], ["0", "1"], ["a", "1"], ["all"]]
+
+
 def text_of(what: Any) -> str:
     file = io.StringIO()
     Console(file=file, width=200, color_system=None).print(what)
@@ -154,6 +176,14 @@ def test_a_comparison_writes_tidy_tables(tmp_path: Path, capsys: pytest.CaptureF
     parts = [float(row[f"device {part} cost [per block]"]) for row in summary for part in ("queue", "energy")]
     costs = [float(row["cost [per block]"]) for row in classes]
     assert np.reshape(parts, (2, 2)).sum(axis=1) == pytest.approx(np.reshape(costs, (2, 2)).sum(axis=1), rel=1e-5)
+
+
+def test_no_text_is_a_formula_in_a_spreadsheet(tmp_path: Path):
+    """Names of groups come from files of others."""
+    cells = ["=1+1", "@sum", "+a", "-a", "a=b", "-", "-174.0", "-1e-5", -2.0, np.nan, ""]
+    write_csv(tmp_path / "x.csv", [cells])
+    shown = ["_1+1", "_sum", "_a", "_a", "a=b", "-", "-174.0", "-1e-5", "-2.0", "", ""]
+    assert (tmp_path / "x.csv").read_text() == ",".join(shown) + "\n"
 
 
 def test_a_sweep_writes_one_tidy_table(tmp_path: Path):

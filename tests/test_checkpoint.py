@@ -199,6 +199,7 @@ def test_one_flipped_bit_anywhere_is_refused_or_harmless(folder: Path, trained: 
             refusals.append(str(error))
     assert len(refusals) > 100
     assert all("b.npz': holds no trained controllers (" in refusal for refusal in refusals)
+    assert any("Error -3 while decompressing data" in refusal or "Bad CRC-32" in refusal for refusal in refusals)
 
 
 def test_a_file_that_was_cut_anywhere_is_refused(folder: Path, trained: Path):

@@ -126,6 +126,16 @@ def test_a_process_that_is_refused_exits_with_2(folder: Path):
     assert os.listdir(folder) == []
 
 
+def test_a_result_is_printed_in_every_encoding():
+    """Names are shortened with an ellipsis, which Latin-1 does not have."""
+    words = ("cut", "mobilenetv2", "--rate", "20Mbit/s", "--one-task")
+    with process(*words, PYTHONIOENCODING="latin-1", COLUMNS="40") as started:
+        code, out, err = finished(started)
+    assert (code, err) == (0, "Nothing was saved; use --out DIR to save\ndata and figures.\n")
+    assert "?" in out
+    assert "Break-even: " in out
+
+
 @pytest.mark.slow
 def test_an_error_in_a_callback_is_one_line_and_xla_logs_none(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # which JAX has set here

@@ -183,6 +183,14 @@ def test_no_file_breaks_the_page(data: st.DataObject, tmp_path: Path):
     json.dumps(LiveRun(folder).page().as_json(), allow_nan=False)
 
 
+def test_a_line_that_is_nested_too_deeply_is_no_event(tmp_path: Path):
+    events, run = Events(tmp_path), LiveRun(tmp_path)
+    events.begin()
+    with next(tmp_path.glob("*.jsonl")).open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    assert run.page().status.endswith("; 1 lines of the files are no events")
+
+
 def test_a_large_fleet_shows_those_that_are_missing(tmp_path: Path):
     events, run = Events(tmp_path, devices=300), LiveRun(tmp_path)
     events.begin()

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import world_of
@@ -81,6 +82,9 @@ def test_a_file_imports_no_code(mine: Path):
             load(source)
     with pytest.raises(InputError, match=r"traffic\.kind 'mine:Never': .* add --traffic mine:Never too"):
         load(file, ["radio.fading.kind=mine:Half"])
+    for parameters in ({"radio.fading": {"part": 0.5}}, {"radio": {"fading": {"part": 0.5}}}):  # names no class
+        with pytest.raises(InputError, match=refused):
+            load(file, parameters)
     both = load(file, ["traffic.kind=mine:Never", "radio.fading.kind=mine:Half"])
     np.testing.assert_allclose(gain_of(both), 0.25, rtol=1e-6)
     assert load(file, {"radio.fading": {"kind": "rayleigh"}, "traffic.kind": "bernoulli"}) == load({"devices": 2})
@@ -103,6 +107,12 @@ def test_an_object_is_named_by_its_class_and_its_parameters():
     assert load(scenario) == scenario
     with pytest.raises(InputError, match="a scenario imports no code"):
         load(scenario.tables())
+
+
+@pytest.mark.parametrize("half", [np.float32(0.5), np.float64(0.5), np.array(0.5), jnp.float32(0.5)])
+def test_numpys_numbers_are_parameters_of_an_object(half: Any):
+    assert channel_of(load("paper", {"radio.fading": Walk(step_size=half)})) == Walk(step_size=0.5)
+    assert channel_of(load("paper", {"radio.fading": Walk(step_size=np.int64(1))})) == Walk(step_size=1.0)
 
 
 def test_an_object_with_arrays_is_refused():
@@ -181,9 +191,41 @@ class OneTask(partway.Traffic):
         return state, device.mean_gain
 
 
+class Spoilt(partway.Channel):
+    """Has the logarithm of this as its gain from block 20 on."""
+
+    what: float = 1.0
+
+    def step(self, state: Any, key: Any, device: partway.Station, block: Any) -> Any:
+        return state, jnp.where(block < 20, device.mean_gain, jnp.log(self.what))
+
+
+class Counts(partway.Traffic):
+    """Two tasks in a slot, which would count as one."""
+
+    def step(self, state: Any, key: Any, device: partway.Station, block: Any) -> Any:
+        return state, jnp.full(device.slots, 2.0)
+
+
+class Rates(OnOff):
+    """Says this of what arrives on the mean, and in a block."""
+
+    rate: float = 1.0
+
+    def relative_rate(self, stations: Any) -> Any:
+        return self.rate if self.rate < 1 else "much"
+
+    def arrivals_in_a_block(self, stations: Any) -> Any:
+        return np.full((2, 6), self.rate / 6)
+
+
 @pytest.mark.parametrize(
     ("field", "process", "message"),
     [
+        ("radio.fading", Spoilt(what=-1.0), r"Spoilt\.step: .* a finite gain above 0, got nan in block 20"),
+        ("radio.fading", Spoilt(what=1.0), r"Spoilt\.step: .* a finite gain above 0, got 0\.0 in block 20"),
+        ("radio.fading", Spoilt(what=0.5), r"Spoilt\.step: .* a finite gain above 0, got -0\.69"),
+        ("traffic", Counts(), r"Counts\.step: .* must be 0 or 1 for each slot, got 2\.0 in block 0"),
         ("radio.fading", NoStep(), r"radio\.fading: NoStep\.step.*: it needs a method `step`"),
         ("radio.fading", Branching(), r"Branching\.step, line \d+ of test_process_kinds\.py: .*use jnp\.where"),
         ("radio.fading", Alone(), r"Alone\.step: must return a pair, the next state and the gain"),
@@ -194,6 +236,65 @@ class OneTask(partway.Traffic):
 def test_a_process_that_cannot_work_is_explained_before_anything_runs(field: str, process: Any, message: str):
     with pytest.raises(InputError, match=message):
         make_plan("paper", overrides={field: process}, schemes=["local"])
+
+
+class OnHost(Walk):
+    """Fails, or says what cannot be, where it is asked once for the whole fleet."""
+
+    what: str = ""
+
+    def prepared(self, stations: Any) -> Any:
+        return self if self.what != "prepared" else {}["no file"]
+
+    def mean_gain(self, stations: Any) -> Any:
+        gains = {
+            "one gain": 1.0,
+            "negative": -stations.mean_gain,
+            "undefined": stations.mean_gain * np.nan,
+            "word": "x",
+        }
+        return gains.get(self.what, stations.mean_gain)
+
+    def longest_run(self) -> int | None:
+        return None if self.what != "longest_run" else 1 // 0
+
+    @property
+    def law(self) -> Any:
+        return None if self.what != "law" else 1 // 0
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("prepared", r"radio\.fading: OnHost\.prepared: KeyError: 'no file'"),
+        ("longest_run", r"radio\.fading: OnHost\.longest_run: ZeroDivisionError"),
+        ("law", r"radio\.fading: OnHost\.law: ZeroDivisionError"),
+        *((what, "OnHost.mean_gain must return one finite number") for what in ("one gain", "negative", "undefined")),
+        ("word", "OnHost.mean_gain must return one finite number"),
+    ],
+)
+def test_what_a_process_says_on_the_host_is_checked(what: str, message: str):
+    with pytest.raises(InputError, match=message):
+        setting_of(make_plan("paper", overrides={"devices": 2, "radio.fading": OnHost(what=what)}, blocks=4).scenario)
+
+
+@pytest.mark.parametrize("rate", [-1.0, 2.0])
+def test_what_traffic_says_of_its_rate_is_checked(rate: float):
+    scenario = load("paper", {"devices": 2, "traffic": Rates(rate=rate)})
+    with pytest.raises(InputError, match=r"Rates\.relative_rate must return one finite number from 0 on"):
+        load_of(scenario, world_of(scenario))
+
+
+@pytest.mark.parametrize("rate", [-1.0, 0.5])
+def test_what_traffic_says_of_a_block_is_checked(rate: float):
+    with pytest.raises(InputError, match=r"Rates\.arrivals_in_a_block must return probabilities of shape \(2, 6\)"):
+        partway.lower_bound(world_of(load("paper", {"devices": 2, "traffic": Rates(rate=rate)})))
+
+
+def test_a_cut_for_one_task_takes_a_class_from_outside(mine: Path):
+    """Of which it needs the mean gain only."""
+    named = partway.cut("mobilenetv2", overrides=["radio.fading.kind=mine:Half"])
+    assert named.question.link == partway.cut("mobilenetv2").question.link
 
 
 # Where a scenario is used

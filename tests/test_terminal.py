@@ -49,3 +49,15 @@ def test_on_a_terminal_it_is_a_bar(clock: list[float]):
         say("512 states")
     assert "512 states" in screen.getvalue()
     assert "512 states\n" not in screen.getvalue()
+
+
+@pytest.mark.parametrize(("columns", "width"), [("50", 50), ("0", 100), ("²", 100), ("", 100), ("-5", 100)])
+def test_the_width_of_a_pipe_is_that_of_columns_if_it_is_a_width(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """With 0 columns nothing would be printed."""
+    monkeypatch.setenv("COLUMNS", columns)
+    console = terminal.terminal()
+    console.print("a table")
+    assert console.width == width
+    assert capsys.readouterr().out == "a table\n"

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import gc
 import importlib
+import io
 import os
 import re
 import signal
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Open the null device in place of standard streams that are closed, as after `2>&-`.
+    """Make standard streams fit to be written to: the null device in place of those that are closed, as after `2>&-`.
 
     Otherwise the next file that is opened would take their number, and libraries would print into it.
     """
@@ -118,6 +119,8 @@ def _open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8"))  # noqa: SIM115  as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding without "±", or a path that is no UTF-8, loses no result
+        sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding.lower() == "utf-8" else "replace")
 
 
 def _interrupted(message: str, own_process: bool) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import csv
 import json
 import time
 from collections.abc import Generator
@@ -177,8 +176,7 @@ def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
 
     save_dataset(dataset, folder)
     (folder / "results.json").write_text(text, "utf-8")
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(report.csv_rows(json.loads(text)))
+    write_csv(folder / "results.csv", report.csv_rows(json.loads(text)))
     write_csv(folder / "summary.csv", report.summary_rows(json.loads(text), dataset))
     (folder / "scenario.toml").write_text(str(dataset.attrs["scenario"]), "utf-8")
     output.save_table(folder, lambda console: console.print(report.table(dataset, max_rows=len(grid(dataset)))))

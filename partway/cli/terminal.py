@@ -43,11 +43,13 @@ class Screen(Console):
 
 def terminal(errors: bool = False) -> Console:
     """Standard output, or standard error; as wide as the terminal, COLUMNS, or FILE_WIDTH."""
-    file = None if errors else results()
-    console = Screen(stderr=errors, file=file)
-    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+    file, columns = None if errors else results(), os.environ.get("COLUMNS", "")
+    given = columns.isdecimal() and int(columns) > 0
+    environment = os.environ if given else {**os.environ, "COLUMNS": ""}  # Rich would print nothing in 0 columns
+    console = Screen(stderr=errors, file=file, _environ=environment)
+    if console.is_terminal or given:
         return console
-    return Screen(stderr=errors, file=file, width=FILE_WIDTH)
+    return Screen(stderr=errors, file=file, width=FILE_WIDTH, _environ=environment)
 
 
 def listing(titles: Sequence[str], rows: Sequence[Sequence[str]], wrapped: str | None = None) -> Grid:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from partway.controllers.base import (
     BROADCAST_FIELDS,
@@ -37,6 +38,10 @@ REMEDIES: dict[type[Exception], str] = {
     jax.errors.TracerArrayConversionError: f"NumPy needs values, and {UNKNOWN}; use jax.numpy",
     jax.errors.ConcretizationTypeError: f"int, float, range and shapes need values, and {UNKNOWN}; use jax.numpy",
 }
+
+
+CHECKED_BLOCKS = 32
+"""Blocks of a channel or of traffic from outside that are run before anything else is."""
 
 
 def comes_from_outside(pair: ControllerPair) -> bool:
@@ -119,6 +124,22 @@ def _check_process(field: str, process: Channel | Traffic, stations: Station) ->
         raise InputError(f"{field}: {type(process).__name__}.step: must return a pair, the next state and {what}")
     guard.check_state(state, result[0], "step")
     guard.check_number("step", result[1], "the second result", shape)
+    _check_values(guard, process, station)
+
+
+def _check_values(guard: "_Guard", process: Channel | Traffic, station: Station) -> None:
+    """Raise InputError where one of the first CHECKED_BLOCKS blocks of a process has a value that cannot be."""
+    step, state = jax.jit(process.step), process.init(jax.random.key(0), station)
+    for block in range(CHECKED_BLOCKS):
+        state, value = guard("step", step, state, jax.random.key(block), station, jnp.uint32(block), traced=False)
+        numbers = np.asarray(value)
+        is_right = np.isin(numbers, (0, 1)) if isinstance(process, Traffic) else np.isfinite(numbers) & (numbers > 0)
+        if not np.all(is_right):
+            kind = "0 or 1 for each slot" if isinstance(process, Traffic) else "a finite gain above 0"
+            raise InputError(
+                f"{guard.label}: {guard.kind.__name__}.step: the second result must be {kind}, got "
+                f"{shorten(str(numbers[~is_right].flat[0]))} in block {block}"
+            )
 
 
 def _scheme(name: str) -> str:

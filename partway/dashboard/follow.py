@@ -27,7 +27,7 @@ class Files:
             for line in self._lines(path):
                 try:
                     event = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):  # no JSON, or nested too deeply
                     event = None
                 if isinstance(event, dict) and isinstance(event.get("event"), str):
                     yield event

@@ -56,7 +56,10 @@ def _distinct(profile: Profile, tensor_dtype: str) -> list[int]:
 def sentences(profile: Profile, tensor_dtype: str) -> list[str]:
     """The size of the network, the omitted rows, the Pareto-optimal cuts, the fit of the proportional law."""
     shape, count = "x".join(str(size) for size in profile.input_shape) or "of one number", len(profile.cuts)
-    others = [f"'{tensor.name}' of {tensor.elements} elements" for tensor in profile.cuts[0].tensors[1:]]
+    others = [
+        f"'{tensor.name}' of {tensor.elements} element{'s' * (tensor.elements != 1)}"
+        for tensor in profile.cuts[0].tensors[1:]
+    ]
     inputs = f"inputs '{profile.cuts[0].tensors[0].name}' {shape}, {', '.join(others)}" if others else f"input {shape}"
     size = f"{profile.name} ({profile.source}): {inputs}, {_counted(profile.macs)}."
     omitted = count - len(_distinct(profile, tensor_dtype))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from partway import arguments, files
 from partway.arguments import named
 from partway.dnn.profile import DTYPE_BITS, clean_name, clean_text
-from partway.errors import InputError, shorten, shown
+from partway.errors import InputError, shorten
 from partway.provenance import PACKAGE
 from partway.provenance import version as partway_version
 
@@ -184,9 +184,8 @@ def split(
     the folder cannot be written. `verify` also raises it if outputs differ from the network's; with a `tensor_dtype`
     only if they have another shape or are not finite.
     """
-    for name, given, known in (("tensor_dtype", tensor_dtype, [None, *DTYPE_BITS]), ("layout", layout, LAYOUTS)):
-        if given not in known:
-            raise InputError(f"{named(name)} must be one of {', '.join(map(str, known))}, got {shown(given)}")
+    arguments.choice(named("tensor_dtype"), tensor_dtype, [None, *DTYPE_BITS])
+    arguments.choice(named("layout"), layout, LAYOUTS)
     path, out = (arguments.path(named(name), given) for name, given in (("path", path), ("out", out)))
     for name, given in (("copy_weights", copy_weights), ("verify", verify), ("overwrite", overwrite)):
         arguments.flag(named(name), given)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from partway.arguments import whole_number
+from partway.arguments import PRECISIONS, choice, whole_number
 from partway.controllers.base import ControllerPair, ControllerState
 from partway.controllers.given import Given, GivenServer, OneGiven, price_unit
 from partway.errors import InputError, nearest, shown
@@ -219,7 +219,8 @@ def _params(
     serves: bool = False,
 ) -> Params:
     """The record; `serves`: the server plays a scheme."""
-    if reward not in REWARDS:
+    given: Any = reward
+    if not isinstance(given, str) or given not in REWARDS:
         raise InputError(f"reward must be {', '.join(REWARDS)}, got {shown(reward)}{nearest(str(reward), REWARDS)}")
     length = whole_number("horizon", horizon, 1, MAX_HORIZON)
     with jax.enable_x64(_checked(precision) == "float64"):
@@ -240,6 +241,4 @@ def _params(
 
 
 def _checked(precision: str) -> str:
-    if precision not in ("float32", "float64"):
-        raise InputError(f"precision must be float32 or float64, got {shown(precision)}")
-    return precision
+    return choice("precision", precision, PRECISIONS)

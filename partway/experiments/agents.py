@@ -214,7 +214,14 @@ def _asked(agent: Any) -> Callable[[np.ndarray], Any]:
     act = getattr(agent, "act", agent)
     if isinstance(act, jax.stages.Wrapped):
         return jax.jit(jax.vmap(act))
-    return lambda observations: np.stack([np.asarray(act(row)) for row in observations])
+    return lambda observations: _stacked([np.asarray(act(row)) for row in observations])
+
+
+def _stacked(actions: list[np.ndarray]) -> np.ndarray:
+    shapes = {each.shape for each in actions}
+    if len(shapes) > 1:
+        raise InputError(f"actions must have one shape, got {' and '.join(map(str, sorted(shapes)))}")
+    return np.stack(actions)
 
 
 def _name(agent: Any) -> str:

@@ -52,7 +52,7 @@ def by_device(
     members = [np.flatnonzero(classes == i) for i in range(max(len(scenario.group), 1))]
     parts = {"paid": paid, "waited": waited} | {name: getattr(given, name) for name in SUMMED}
     by_class = {name: np.stack([part[:, own].sum(axis=1) for own in members], axis=-1) for name, part in parts.items()}
-    sizes = {"device": np.ones(scenario.devices), "class": np.array([max(len(own), 1) for own in members])}
+    sizes = {"device": np.ones(scenario.devices), "class": np.array([len(own) or np.nan for own in members])}
     found: dict[str, Any] = {}
     for dim, each in (("device", parts), ("class", by_class)):
         for name, value in _ratios(each, sizes[dim] * blocks).items():
@@ -70,7 +70,7 @@ def with_classes(dataset: xr.Dataset, scenario: Scenario) -> xr.Dataset:
 
 
 def _ratios(sums: dict[str, np.ndarray], blocks: np.ndarray) -> dict[str, np.ndarray]:
-    """VALUES from sums (seeds, any); NaN where nothing arrives or nothing is started."""
+    """VALUES from sums (seeds, any); NaN where nothing arrives, nothing is started, or there is no device."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "cost": sums["paid"] / blocks,

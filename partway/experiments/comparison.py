@@ -30,6 +30,7 @@ from partway.scenario.schema import Scenario
 from partway.schemes import find_scheme, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout
 from partway.simulation.sharding import CHUNK
+from partway.system.kinds import channel_of, ships, traffic_of
 from partway.system.placement import Placement
 from partway.workers import cores, threads
 
@@ -121,12 +122,19 @@ def execute(
 def _raised(plan: Plan, errors: Mapping[str, BaseException]) -> BaseException:
     """What is raised where every scheme has ended with one of these errors."""
     name, error = next((name, errors[name]) for name in plan.schemes)
-    theirs = comes_from_outside(pair_for(name, plan.scenario, plan.server)) or out_of_memory(error)
+    theirs = _runs_code_from_outside(plan, name) or out_of_memory(error)
     if isinstance(error, InputError) or not theirs:
         return error
     raised = InputError(f"scheme '{shorten(name)}' failed: {cause(error)}")
     raised.__cause__ = error
     return raised
+
+
+def _runs_code_from_outside(plan: Plan, name: str) -> bool:
+    """Whether an agent, a controller, the channel or the traffic of a scheme's run does not ship with Partway."""
+    if find_scheme(name).agent is not None or comes_from_outside(pair_for(name, plan.scenario, plan.server)):
+        return True
+    return not (ships(channel_of(plan.scenario)) and ships(traffic_of(plan.scenario)))
 
 
 def _rows(

@@ -2,16 +2,16 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from partway.arguments import flag, seed_values, whole_number
+from partway.arguments import PRECISIONS, choice, flag, seed_values, whole_number
 from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound, silent
 from partway.controllers.base import DeviceController
 from partway.controllers.diagnosis import check_pair, check_processes, comes_from_outside, explained
-from partway.errors import InputError, shown
+from partway.errors import InputError
 from partway.experiments.agents import check_agent
 from partway.experiments.preparation import bound_of
 from partway.scenario.loading import load
@@ -63,8 +63,7 @@ def make_plan(
     chosen, serving = scheme_names(schemes), None if server is None else name_of(server, "--server")
     numbers, length = seed_values(seeds), whole_number("--blocks", blocks, 2, 10_000_000)
     half = length // 2 if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
-    if precision not in ("float32", "float64"):
-        raise InputError(f"--precision must be float32 or float64, got {shown(precision)}")
+    choice("--precision", precision, PRECISIONS)
     check_hyperparameters(loaded, named_schemes(chosen, serving))
     check_running(changes, chosen)
     check_controllers(loaded, chosen, serving, precision)
@@ -77,8 +76,10 @@ def scheme_names(schemes: Any) -> tuple[str, ...]:
     """The names of `schemes` as `compare` takes them, each once; those of SCHEMES that run by default for None."""
     if schemes is None:
         return tuple(name for name, scheme in SCHEMES.items() if scheme.by_default)
-    several = isinstance(schemes, Iterable) and not isinstance(schemes, str)
-    given = list(cast(Iterable[Any], schemes)) if several else [schemes]
+    try:
+        given = [schemes] if isinstance(schemes, str) else list(schemes)
+    except TypeError:  # one scheme, or what has a method to iterate and cannot
+        given = [schemes]
     if not given:
         raise InputError("--schemes must name at least one scheme")
     return tuple(dict.fromkeys(name_of(one, "--schemes") for one in given))

@@ -34,7 +34,7 @@ def row_of(
         if error is not None:
             status, reason = FAILED, cause(error)
     else:
-        status, reason, growth = status_of(run.metrics, run.pair)
+        status, reason, growth = status_of(run.metrics, run.pair, plan.scenario)
     sums, counted = None if run is None or status != "ok" else run.by_device, plan.blocks - plan.warmup
     variables |= by_device(sums, late, plan.scenario, setting.world.devices, len(plan.seeds), counted)
     labels = {

@@ -10,12 +10,19 @@ from partway.experiments.failures import INVALID
 from partway.experiments.plan import Plan
 from partway.experiments.statistics import count_unstable
 from partway.measurement.metrics import BlockMetrics
+from partway.scenario.schema import Scenario
+from partway.system.kinds import channel_of, ships, traffic_of
 
 
-def status_of(metrics: BlockMetrics, pair: ControllerPair) -> tuple[str, str | None, float]:
-    """(status, reason, growth of the waiting work per block); `pair`: of the run, whose classes a reason may name."""
+def status_of(
+    metrics: BlockMetrics, pair: ControllerPair, scenario: Scenario | None = None
+) -> tuple[str, str | None, float]:
+    """(status, reason, growth of the waiting work per block).
+
+    pair, scenario  of the run: a reason may name classes that do not ship with Partway
+    """
     if not np.isfinite(metrics.cost()).all():
-        return INVALID, _why_invalid(metrics, pair), np.nan
+        return INVALID, _why_invalid(metrics, pair, scenario), np.nan
     arriving = float(np.mean(np.asarray(metrics.arrived_work)))
     work = np.asarray(metrics.total_work, np.float64)
     unstable, growth = count_unstable(work, arriving)
@@ -38,11 +45,13 @@ def with_note(reason: str | None, clipped: np.ndarray | None, plan: Plan) -> str
     return f"{reason}; {note}" if reason else note
 
 
-def _why_invalid(metrics: BlockMetrics, pair: ControllerPair) -> str:
+def _why_invalid(metrics: BlockMetrics, pair: ControllerPair, scenario: Scenario | None) -> str:
     """What became infinite or undefined first, when, and in which classes from outside to look."""
     block = int(np.argmax(~np.isfinite(np.asarray(metrics.cost())).all(axis=0)))
     actions = np.isnan(np.asarray(metrics.started) + np.asarray(metrics.sent))[:, : block + 1].any(axis=0)
-    acts = " and ".join(f"{name}.act" for name in classes_from_outside(pair))
+    processes = (channel_of(scenario), traffic_of(scenario)) if scenario else ()
+    steps = [f"{type(one).__name__}.step" for one in processes if not ships(one)]
+    acts = " and ".join([*(f"{name}.act" for name in classes_from_outside(pair)), *steps])
     look = f"; look for 0/0, log and sqrt in {acts}" if acts else ""
     if actions.any():
         return f"the policy's action is NaN in block {int(np.argmax(actions))}{look}"

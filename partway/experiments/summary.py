@@ -5,7 +5,7 @@ world. An unstable scheme has a growth rate and no average.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -222,12 +222,12 @@ def summarise(dataset: xr.Dataset, reference: str | None = REFERENCE) -> list[Su
 
     Raises InputError for anything else than such a dataset.
     """
-    given: Any = dataset
+    given, compared = cast(tuple[Any, Any], (dataset, reference))
     if not isinstance(given, xr.Dataset) or not {"scheme", "seed", "block"} <= {*given.dims}:
         raise InputError(f"summarise takes a dataset of partway.compare, got {type(given).__name__} {shown(given, 30)}")
     names = [str(name) for name in dataset["scheme"].values]
     status = {name: str(dataset["status"].sel(scheme=name).values) for name in names}
-    if reference not in (None, REFERENCE, *names):
+    if not isinstance(compared, str | None) or compared not in (None, REFERENCE, *names):
         raise InputError(f"summarise: no scheme {shown(reference)} in this dataset{nearest(str(reference), names)}")
     reference = reference if reference in names and status[reference] == "ok" else None
     return [_summarise(dataset, name, reference) for name in names]

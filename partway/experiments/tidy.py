@@ -1,6 +1,7 @@
 """summary.csv: one row for each scheme and case of a comparison or a sweep, with units in the header."""
 
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 }
 """Title of a column -> where its number is in the JSON of a comparison's scheme, or of a sweep's case."""
 
+NUMBER = r"[+-]?[\d.]+(e[+-]?\d+)?"
+"""A text that is a number, which may begin with a sign."""
+
 
 def rows(before: Mapping[str, Sequence[Any]], cases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """The header, and a row for each case, empty where a number does not exist.
@@ -45,9 +49,15 @@ def rows(before: Mapping[str, Sequence[Any]], cases: Sequence[Mapping[str, Any]]
 
 
 def write_csv(path: Path, table: Iterable[Sequence[Any]]) -> None:
-    """Write rows, of which the first is the header."""
+    """Write rows, the first of them the header: empty cells for NaN, and no text that a spreadsheet would compute."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
+        csv.writer(file, lineterminator="\n").writerows(map(_written, row) for row in table)
+
+
+def _written(value: Any) -> Any:
+    if not isinstance(value, str):
+        return "" if value != value else value
+    return value if re.fullmatch(NUMBER, value) else re.sub("^[=+@-](?=.)", "_", value)
 
 
 def _numbers(case: Mapping[str, Any]) -> list[Any]:

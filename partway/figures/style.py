@@ -1,6 +1,5 @@
 """What all figures share: their look, the wording of titles, notes and axes, and the files they are saved in."""
 
-import csv
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary
+from partway.experiments.tidy import write_csv
 from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
 from partway.measurement.gap import COST_COMPONENTS
 from partway.rng import stable_hash
@@ -111,9 +111,7 @@ def save(folder: Path, name: str, data: FigureData) -> None:
     fit_margins(figure)
     figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 3})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        without_nan = [["" if value != value else value for value in row] for row in rows]
-        csv.writer(file, lineterminator="\n").writerows(without_nan)
+    write_csv(folder / f"{name}.csv", rows)
 
 
 def new_figure(title: str, subtitle: str, notes: Sequence[str], height: float, width: float = WIDTH) -> Figure:

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from partway.errors import InputError, shown
+from partway.errors import InputError, shorten, shown
+from partway.files import why
 
 HEADER = "header"
 SCHEMA_VERSION = 2
@@ -116,8 +117,8 @@ def _readable(given: str) -> Generator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise InputError(f"{given}: cannot be read ({error.strerror}); {cure}") from None
-        why = "its header does not fit" if isinstance(error, ValidationError) else type(error).__name__
-        raise InputError(f"{given}: holds no trained controllers ({why}); {cure}") from None
+        reason = "its header does not fit" if isinstance(error, ValidationError) else shorten(why(error), 100)
+        raise InputError(f"{given}: holds no trained controllers ({reason}); {cure}") from None
 
 
 def _kinds(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

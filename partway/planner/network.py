@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from partway.arguments import named
+from partway.arguments import choice, named
 from partway.dnn.layer_times import read_times
 from partway.dnn.profile import DTYPE_BITS, Profile, read_profile
 from partway.errors import InputError, shown
@@ -24,7 +24,8 @@ def read_network(
         from partway.dnn import graph  # needs the extra `onnx`
 
         return graph.profile_model(str(network), shapes=shapes, values=values)
-    if shapes or values:
+    given = cast(tuple[Any, Any], (shapes, values))
+    if not all(one is None or (isinstance(one, Mapping) and not one) for one in given):
         raise InputError(f"{named('shapes')} and {named('values')} need an .onnx file, got {shown(str(network))}")
     return read_profile(str(network))
 
@@ -41,8 +42,7 @@ def file_of(network: str | Path | Profile) -> str | None:
 
 def task_of(network: str | Path | Profile, tensor_dtype: str, input_bits: float | None) -> dict[str, Any]:
     """The task of a scenario whose devices run the network."""
-    if tensor_dtype not in tuple(DTYPE_BITS):  # not a look-up: anything can be given
-        raise InputError(f"{named('tensor_dtype')} must be one of {', '.join(DTYPE_BITS)}, got {shown(tensor_dtype)}")
+    choice(named("tensor_dtype"), tensor_dtype, DTYPE_BITS)
     name = network.name if isinstance(network, Profile) else str(network)
     bits = {} if input_bits is None else {"input_bits": input_bits}
     return {"kind": "layers", "profile": name, "tensor_dtype": tensor_dtype, "cuts": "pareto", **bits}

@@ -102,7 +102,8 @@ def with_tables(scenario: Scenario, change: Callable[[dict[str, Any]], None], **
         change(table)
     for name, fields in others.items():
         raw[name] = {key: value for key, value in (raw[name] | fields).items() if value is not None}
-    return load(raw)
+    kinds = {"radio.fading.kind": raw["radio"]["fading"]["kind"], "traffic.kind": raw["traffic"]["kind"]}
+    return load(raw, kinds)  # named again: a table alone imports no code
 
 
 def with_task(scenario: Scenario, task: dict[str, Any]) -> Scenario:

@@ -113,8 +113,9 @@ def _check_code(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """Raise InputError for a class from outside that no override names: a scenario imports no code."""
     for field, flag in PROCESSES.items():
         kind = _at(tables, [*field.split("."), "kind"])
-        named = _at(changes, [field]) or _at(changes, [f"{field}.kind"]) or _at(changes, field.split("."))
-        if isinstance(kind, str) and ":" in kind and not named:
+        named = [_at(changes, [f"{field}.kind"])]
+        named += [_at(changes, [*path, "kind"]) for path in ([field], field.split("."))]
+        if isinstance(kind, str) and ":" in kind and not any(named):
             raise InputError(f"{field}.kind {shown(kind)}: a scenario imports no code; add {flag} {shorten(kind)} too")
 
 

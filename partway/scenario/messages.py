@@ -28,7 +28,7 @@ def explain(errors: Sequence[ErrorDetails]) -> str:
         return error["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         return f"unknown field '{field}'{_suggestion(names, section)}"
-    if kind.startswith("union_tag"):
+    if kind.startswith("union_tag") and isinstance(value, dict):
         return f"{field}.kind must be {' or '.join(map(repr, TASKS))}, got {shown(value.get('kind'))}"
     accepted = _accepted(names, section, value) or error["msg"].removeprefix("Input should be ")
     if kind == "missing":

@@ -216,9 +216,11 @@ class Scenario(Section):
         return list(_apportion([group.fraction or 0.0 for group in self.group], self.devices))
 
     def class_names(self) -> list[str]:
-        """The name of every class: that of its group, or its number where several or none have that name."""
+        """The name of every class, all different: that of its group, or its number where that is not its own."""
         names = [group.name for group in self.group]
-        return [name if name and names.count(name) == 1 else str(i) for i, name in enumerate(names)] or ["all"]
+        taken = ["", *map(str, range(len(names)))]  # a group that is called 1 need not be number 1
+        own = [name not in taken and names.count(name) == 1 for name in names]
+        return [name if is_own else str(i) for i, (name, is_own) in enumerate(zip(names, own, strict=True))] or ["all"]
 
     def tables(self) -> dict[str, Any]:
         """The complete scenario as the tables of a file; loading it returns an equal scenario.

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from partway.errors import InputError, shown
 from partway.schemes.scheme import Scheme, controller
@@ -35,12 +35,19 @@ def environment_of(agent: Any) -> str:
     named, space = getattr(agent, "environment", None), getattr(agent, "observation_space", None)
     if named is not None:
         return _known(named)
-    of_device = space is None or tuple(space.shape) == (len(DEVICE_NUMBERS),)
-    return ENVIRONMENTS[0] if of_device else ENVIRONMENTS[1]
+    if space is None:
+        return ENVIRONMENTS[0]
+    shape = getattr(space, "shape", None)
+    if not isinstance(shape, tuple) or len(cast(tuple[Any, ...], shape)) != 1:
+        raise InputError(
+            f"observation_space must be one of a row of numbers, got {type(space).__name__} with the shape {shape}; "
+            "agents observe what the environments of partway.env give"
+        )
+    return ENVIRONMENTS[0] if shape == (len(DEVICE_NUMBERS),) else ENVIRONMENTS[1]
 
 
 def _known(environment: Any) -> str:
-    if environment not in ENVIRONMENTS:
+    if not isinstance(environment, str) or environment not in ENVIRONMENTS:
         raise InputError(f"environment must be {' or '.join(ENVIRONMENTS)}, got {shown(environment)}")
     return environment
 

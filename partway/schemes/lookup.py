@@ -58,12 +58,11 @@ def _imported(name: str) -> Scheme:
         sys.path.insert(0, here)
     try:
         given = getattr(importlib.import_module(module), attribute)
-        made = given() if isinstance(given, type) else given
-    except MemoryError:
+        return as_scheme(name, given() if isinstance(given, type) else given)
+    except (InputError, MemoryError):
         raise
     except (Exception, SystemExit) as error:  # a user's module can fail in any way, and may be a script that exits
         raise InputError(f"scheme '{name}': {type(error).__name__}: {error}") from error
-    return as_scheme(name, made)
 
 
 def as_scheme(name: str, made: Any) -> Scheme:

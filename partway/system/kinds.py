@@ -18,7 +18,7 @@ from partway.errors import InputError, nearest, shorten, shown
 from partway.scenario.schema import Process as Table
 from partway.scenario.schema import Scenario
 from partway.system.fading import GaussMarkov, Rayleigh
-from partway.system.processes import Channel, Process, Traffic
+from partway.system.processes import Channel, Process, Station, Traffic
 from partway.system.trace import Trace
 from partway.system.traffic import Bernoulli
 
@@ -65,6 +65,69 @@ def mean_radio_cost_is_infinite(scenario: Scenario) -> bool:
 def ships(process: Process) -> bool:
     """Whether a process is one of Partway's."""
     return type(process).__module__.partition(".")[0] == "partway"
+
+
+def said(field: str, process: Process, method: str, *arguments: Any) -> Any:
+    """What a method of a process returns, or its property, on the host.
+
+    Raises InputError where that of a class from outside fails.
+    """
+    try:
+        found = getattr(process, method)
+        return found(*arguments) if callable(found) else found
+    except (InputError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # somebody else's code can fail in any way
+        if ships(process):
+            raise
+        where = f"{field}: {type(process).__name__}.{method}"
+        raise InputError(f"{where}: {type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}") from error
+
+
+def mean_gains(channel: Channel, stations: Station) -> np.ndarray:
+    """(K,) `Channel.mean_gain`, which must be positive: raises InputError where that of a class from outside is not."""
+    try:
+        gain = np.asarray(said("radio.fading", channel, "mean_gain", stations), np.float64)
+    except (TypeError, ValueError):
+        gain = np.empty(0)
+    if gain.shape != np.shape(stations.mean_gain) or not np.all((gain > 0) & np.isfinite(gain)):
+        raise InputError(
+            f"radio.fading: {type(channel).__name__}.mean_gain must return one finite number above 0 for each device"
+        )
+    return gain
+
+
+def relative_rates(traffic: Traffic, stations: Station) -> np.ndarray:
+    """(K,) `Traffic.relative_rate`. Raises InputError where that of a class from outside is no rate."""
+    try:
+        rate = np.asarray(said("traffic", traffic, "relative_rate", stations), np.float64)
+        rates = np.broadcast_to(rate, np.shape(stations.mean_gain))
+    except (TypeError, ValueError):
+        rates = np.array(np.nan)
+    if not np.all((rates >= 0) & np.isfinite(rates)):
+        raise InputError(
+            f"traffic: {type(traffic).__name__}.relative_rate must return one finite number from 0 on, or one for each "
+            "device"
+        )
+    return rates
+
+
+def arrival_probabilities(traffic: Traffic, stations: Station) -> np.ndarray | None:
+    """(K, n + 1) `Traffic.arrivals_in_a_block`; raises InputError where those of a class from outside are none."""
+    given = said("traffic", traffic, "arrivals_in_a_block", stations)
+    if given is None:
+        return None
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    shape = (*np.shape(stations.mean_gain), stations.slots + 1)
+    if found.shape != shape or not np.all(found >= 0) or not np.allclose(found.sum(axis=-1), 1.0, atol=1e-6):
+        raise InputError(
+            f"traffic: {type(traffic).__name__}.arrivals_in_a_block must return probabilities of shape {shape}, each "
+            "row with the sum 1"
+        )
+    return found
 
 
 def _made(field: str, table: Table, known: Mapping[str, type[T]], base: type[T]) -> T:

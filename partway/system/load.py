@@ -6,6 +6,7 @@ import numpy as np
 
 from partway.dnn.cuts import MAX_EFFICIENCY
 from partway.scenario.schema import Scenario
+from partway.system.kinds import relative_rates
 from partway.system.processes import Law, station_of
 from partway.system.types import ROUNDING, Device
 from partway.system.world import World
@@ -56,7 +57,7 @@ def load_of(scenario: Scenario, world: World) -> Load:
     """The load of a scenario before anything runs; no policy is assumed."""
     devices, server = world.devices, world.server
     arriving = np.array([kind.arrival_prob for kind in scenario.device_classes()]) * scenario.slots_per_block
-    arriving = arriving * world.traffic.relative_rate(station_of(devices, world.arrival_threshold))
+    arriving = arriving * relative_rates(world.traffic, station_of(devices, world.arrival_threshold))
     finished = np.floor(np.asarray(devices.capacity) + ROUNDING)
     work, at_server = arriving * devices.server_work, float(server.slot_capacity) * scenario.slots_per_block
     own = np.minimum(_usable_capacity(devices), arriving) * devices.server_work

@@ -34,6 +34,7 @@ from partway.arguments import Limits
 from partway.errors import InputError
 from partway.pytree import fleetwise, host_array, record
 from partway.rng import stream, words
+from partway.scenario.overrides import copied
 from partway.system.types import Device
 from partway.threefry import Words
 
@@ -132,10 +133,11 @@ class Process:
         kind = type(self)
         table: dict[str, Any] = {"kind": f"{kind.__module__}:{kind.__qualname__}"}
         for field in fields(self):
-            value = getattr(self, field.name)
+            given = getattr(self, field.name)
+            value = copied(given)  # NumPy's numbers are numbers, and paths are words
             if not isinstance(value, bool | int | float | str):
                 raise InputError(
-                    f"{kind.__name__}.{field.name} must be a number or a word, got {type(value).__name__}: results "
+                    f"{kind.__name__}.{field.name} must be a number or a word, got {type(given).__name__}: results "
                     "name it; read arrays from a file in `prepared`"
                 )
             table[field.name] = value

@@ -34,6 +34,8 @@ MAX_BYTES = 200_000_000
 MAX_BLOCKS = 10_000_000
 """The most blocks of a trace that are kept."""
 TIME, GAIN, RATE, DEVICE = "time_s", "gain_per_w", "rate_bit_s", "device"
+SMALLEST_GAIN = 1e-20
+"""Smaller gains [1/W] no power overcomes, and float32 does not hold the powers that would."""
 EARLY = 1e-9
 """Share of a block by which a row may come too late because its time was rounded in the file."""
 
@@ -71,11 +73,6 @@ class Trace(Channel):
         lengths = np.array([len(values) for values in held], np.uint32)
         padded = [np.pad(values, (0, int(lengths.max()) - len(values)), mode="edge") for values in held]
         values = np.maximum(np.stack(padded, axis=-1), float(self.floor))
-        if values.min() <= 0:
-            raise InputError(
-                f"radio.fading.file {shown(self.file)}: {column} is 0 at times, and no power can send on such a "
-                "channel; set radio.fading.floor above 0"
-            )
         replay = Replay(
             values=host_array(values),
             lengths=host_array(lengths),
@@ -86,6 +83,11 @@ class Trace(Channel):
         )
         if replay.rates:
             _check_rates(float(values.max()), stations, replay)
+        if np.min(_gain_at_rate(values.min(), replay, stations) if replay.rates else values) < SMALLEST_GAIN:
+            raise InputError(
+                f"radio.fading.file {shown(self.file)}: {column} is 0 or next to it at times, and no power can send on "
+                "such a channel; set radio.fading.floor"
+            )
         return replay
 
 
@@ -161,11 +163,13 @@ def _parse(lines: list[str]) -> tuple[str, list[Rows]]:
     reader = csv.DictReader(lines)
     names = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = names
-    columns = [name for name in (GAIN, RATE) if name in names]
-    if TIME not in names or len(columns) != 1:
+    columns = [name for name in names if name in (GAIN, RATE)]
+    if names.count(TIME) != 1 or len(columns) != 1 or names.count(DEVICE) > 1:
         raise ValueError(f"its header must have {TIME} and either {GAIN} or {RATE}, got {shorten(', '.join(names))}")
     traces = dict[int, Rows]()
     for row in reader:
+        if None in row:
+            raise ValueError(f"line {reader.line_num}: has more cells than the header; decimals need a point")
         time, value = (_number(reader.line_num, name, row[name]) for name in (TIME, columns[0]))
         number = _number(reader.line_num, DEVICE, row[DEVICE]) if DEVICE in names else 0.0
         rows = traces.setdefault(int(number), [])
@@ -200,6 +204,12 @@ def _by_block(rows: Rows, block_s: float) -> np.ndarray:
             f"{MAX_BLOCKS} are allowed"
         )
     return value[np.searchsorted(time, (np.arange(blocks) + EARLY) * block_s, side="right") - 1]
+
+
+def _gain_at_rate(rate: float, replay: Replay, stations: Station) -> np.ndarray:
+    """(K,) h at which devices reach a rate with the power at which it was measured. On the host."""
+    power = np.where(replay.power_w > 0, replay.power_w, stations.tx_power_max_w)
+    return np.asarray(stations.snr_gap / power * np.expm1(LN2 * rate / np.asarray(stations.bandwidth_hz)))
 
 
 def _check_rates(largest: float, stations: Station, replay: Replay) -> None:

@@ -121,8 +121,9 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
 def _numbers(case: _Ready, metrics: BlockMetrics, traces: DeviceTraces | None, clipped: np.ndarray | None) -> Outcome:
     """The status of a case, and its numbers by seed or, if they exist for all seeds together only, one."""
     plan, bound = case.plan, case.setting.bound
-    status, reason, growth = status_of(metrics, case.pair)
-    scenario, block_s = plan.scenario, plan.scenario.slots_per_block * plan.scenario.slot_s
+    scenario = plan.scenario
+    status, reason, growth = status_of(metrics, case.pair, scenario)
+    block_s = plan.scenario.slots_per_block * plan.scenario.slot_s
     about = (None, bound) if isinstance(bound, str) else (bound.value, "")
     horizon = Horizon(plan.warmup, scenario.discount, scenario.objective, block_s, *about)
 
