@@ -115,7 +115,8 @@ def _check_process(field: str, process: Channel | Traffic, stations: Station) ->
     state = guard("init", process.init, key, station)
     result: Any = guard("step", process.step, state, key, station, jnp.uint32(0))
     if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore[reportUnknownArgumentType]
-        raise InputError(f"{field}: {type(process).__name__}.step: must return a pair, the state and what comes of it")
+        what = "the arrivals" if isinstance(process, Traffic) else "the gain"
+        raise InputError(f"{field}: {type(process).__name__}.step: must return two values, the next state and {what}")
     guard.check_state(state, result[0], "step")
     guard.check_number("step", result[1], "the second result", shape)
 
@@ -173,7 +174,7 @@ class _Guard:
             raise self._wrong(method, f"{field} must be {of}, not {what}")
         if value.shape != shape:
             raise self._wrong(
-                method, f"{field} must be {of}, not an array of shape {value.shape}; it is for one party only"
+                method, f"{field} must be {of}, not an array of shape {value.shape}; it is for one device or server"
             )
 
     def check_state(self, before: Any, after: Any, method: str = "learn") -> None:
