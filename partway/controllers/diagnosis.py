@@ -35,6 +35,8 @@ REMEDIES: dict[type[Exception], str] = {
     jax.errors.TracerBoolConversionError: f"`if`, `and`, `or`, `not`, `min` and `max` need values, and {UNKNOWN}; use "
     "jnp.where, jnp.minimum, jnp.maximum, & and |",
     jax.errors.TracerArrayConversionError: f"NumPy needs values, and {UNKNOWN}; use jax.numpy",
+    jax.errors.TracerIntegerConversionError: f"`range`, and an index into a list or a NumPy array, need values, and "
+    f"{UNKNOWN}; use jnp.arange, and index a jnp.array",
     jax.errors.ConcretizationTypeError: f"int, float, range and shapes need values, and {UNKNOWN}; use jax.numpy",
 }
 
