@@ -44,6 +44,7 @@ nitpick_ignore_regex = [
 ]
 
 # Pages
+highlight_language = "none"  # a block without a language is output or a formula
 myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline"]
 myst_heading_anchors = 4
 nb_execution_mode = "force"  # a kept output could be that of another version
@@ -69,6 +70,7 @@ html_css_files = ["site.css"]
 html_theme_options = {"top_of_page_buttons": []}
 html_show_sourcelink = False
 html_copy_source = False
+html_use_index = False  # names of Python alone; the search finds these and all the rest
 
 # MathJax is beside the pages (_static/mathjax): the site opens without a network.
 mathjax_path = "mathjax/tex-svg.js"

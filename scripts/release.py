@@ -23,7 +23,7 @@ CITED = re.compile(r"^version: (?P<version>\S+)$", re.MULTILINE)
 def main() -> int:
     """Run all steps; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--tag", action="store_true", help="tag the commit as vVERSION; nothing may be left to mend")
+    parser.add_argument("--tag", action="store_true", help="tag the commit as vVERSION; nothing may be left to fix")
     options = parser.parse_args()
     version = declared_version()
     problems = problems_of(version, (ROOT / "CHANGELOG.md").read_text(), (ROOT / "CITATION.cff").read_text())
@@ -39,7 +39,7 @@ def main() -> int:
         _git("tag", "--annotate", f"v{version}", "--message", f"Partway {version}")
         print(f"Tagged v{version}. Push it: git push origin v{version}")
     else:
-        print(f"Dry run: v{version} was not tagged{', and cannot be before the above is mended' if problems else ''}.")
+        print(f"Dry run: v{version} was not tagged{', and cannot be until the above is fixed' if problems else ''}.")
     return 0
 
 

@@ -32,6 +32,10 @@ MISTAKES = {
         "return DeviceAction(started=view.q, offload=float(view.q))",
         r"Mine.act, line 7 of mine.py: int, float, range and shapes need values, .* use jax.numpy",
     ),
+    "index into a list": (
+        "return DeviceAction(started=view.q, offload=[0.0, 1.0][(view.q > 1).astype(int)])",
+        r"Mine.act, line 7 of mine.py: `range`, and an index into a list .* index a jnp.array",
+    ),
     "shape": (
         "return DeviceAction(started=view.q, offload=view.arrivals)",
         r"Mine.act: offload must be one number, not an array of shape \(5,\)",

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docutils import nodes
 
 import partway
 from docs._ext.docstrings import converted, entries, other_fields
+from docs._ext.generated import prose
 from docs._ext.streams import joined
 from partway.cli.main import COMMANDS
 from partway.scenario.loading import load
@@ -80,6 +82,19 @@ def test_every_code_block_is_run(page: Path):
             assert name in CONSOLE
         else:
             assert kind in SHOWN, f"nobody runs this block of {kind}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_line_of_prose_becomes_a_quotation(page: Path):
+    """A line that begins with the sign of an inequality would."""
+    prose_lines = BLOCK.sub("", page.read_text("utf-8")).splitlines()
+    assert [line for line in prose_lines if line.startswith(">")] == []
+
+
+def test_what_stands_in_backticks_is_code_in_generated_tables():
+    text = prose("near-optimal like `decoupled`, by a price")
+    assert text.astext() == "near-optimal like decoupled, by a price"
+    assert [node.astext() for node in text.findall(nodes.literal)] == ["decoupled"]
 
 
 def test_what_is_printed_in_pieces_is_one_text():

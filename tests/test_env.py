@@ -297,11 +297,8 @@ def test_what_is_returned_can_be_kept_and_changed():
             "broadcast_delay_blocks of 1 or more",
         ),
         (lambda: functional.system(FOUR, horizon=0), "horizon must be a whole number from 1"),
-        (
-            lambda: functional.system(FOUR, precision="float16"),
-            "precision must be one of float32, float64, got 'float16'",
-        ),
-        (lambda: functional.parallel(FOUR, reward="prised"), "got 'prised'; did you mean 'priced'"),
+        (lambda: functional.system(FOUR, precision="float16"), "precision must be float32 or float64, got 'float16'"),
+        (lambda: functional.parallel(FOUR, reward="prised"), "no reward 'prised'; did you mean 'priced'"),
         (lambda: functional.device(FOUR, number=4), "number must be a whole number from 0 to 3, got 4"),
         (lambda: functional.device(FOUR, others="constant"), "'constant' is prepared before a run"),
         (lambda: functional.device(FOUR, others="prized"), "no scheme 'prized'; did you mean 'priced'"),
@@ -318,8 +315,9 @@ def test_what_cannot_be_used_is_refused(make: Callable[[], Any], message: str):
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (np.zeros(12), r"the shape \(13,\)"),
-        ("up", r"the shape \(13,\)"),
+        (np.zeros(12), r"the shape \(13,\), got \(12,\)"),
+        ("up", r"numbers in the shape \(13,\), got 'up'"),
+        ([[1.0], [1.0, 2.0]], r"numbers in the shape \(13,\), got an array"),
         (np.full(13, np.nan), r"not a number \(NaN\)"),
     ],
 )

@@ -228,7 +228,7 @@ class Rates(OnOff):
         ("traffic", Counts(), r"Counts\.step: .* must be 0 or 1 for each slot, got 2\.0 in block 0"),
         ("radio.fading", NoStep(), r"radio\.fading: NoStep\.step.*: it needs a method `step`"),
         ("radio.fading", Branching(), r"Branching\.step, line \d+ of test_process_kinds\.py: .*use jnp\.where"),
-        ("radio.fading", Alone(), r"Alone\.step: must return a pair, the next state and the gain"),
+        ("radio.fading", Alone(), r"Alone\.step: must return two values, the next state and the gain"),
         ("radio.fading", Growing(), r"Growing\.step: must return a state of the same structure as `init`"),
         ("traffic", OneTask(), r"traffic: OneTask\.step: the second result must be numbers of shape \(5,\)"),
     ],

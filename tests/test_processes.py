@@ -208,7 +208,7 @@ def text_of(what: Any) -> str:
 
 def test_without_independent_blocks_there_is_no_gap_and_the_reason_is_said(tmp_path: Path):
     dataset = compare("paper", overrides={"devices": 2, **MARKOV}, schemes=["myopic"], blocks=20, seeds=2)
-    why = "no bound on a channel with a memory: it needs gains that are independent over blocks"
+    why = "no bound for a channel that is correlated in time: the bound needs gains that are independent from block to block"
     (summary,) = summarise(dataset)
     document = as_json(dataset)
     assert (summary.gap, summary.no_gap) == (None, why)
@@ -217,7 +217,7 @@ def test_without_independent_blocks_there_is_no_gap_and_the_reason_is_said(tmp_p
     assert why in text_of(table(dataset))
     write_figure("gap", dataset, tmp_path)
     words = re.sub(r"<[^>]+>", "", (tmp_path / "gap.svg").read_text())
-    assert "no bound on a channel with a memory" in " ".join(words.split())
+    assert "no bound for a channel that is correlated in time" in " ".join(words.split())
 
 
 @pytest.mark.parametrize(

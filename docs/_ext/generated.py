@@ -34,6 +34,12 @@ def code(text: str) -> nodes.literal:
     return nodes.literal(text, text)
 
 
+def prose(text: str) -> nodes.inline:
+    """A text in which what stands in backticks is code."""
+    pieces = enumerate(text.split("`"))
+    return nodes.inline("", "", *(code(piece) if number % 2 else nodes.Text(piece) for number, piece in pieces))
+
+
 def block(text: str, language: str) -> nodes.literal_block:
     """A block of code."""
     return nodes.literal_block(text, text, language=language)
@@ -50,7 +56,7 @@ class CommandLine(SphinxDirective):
         module.add_flags(parser)
         section = nodes.section("", nodes.title("", f"partway {name}"), ids=[f"partway-{name}"])
         self.state.document.note_implicit_target(section)
-        section += [nodes.paragraph("", text) for text in module.DESCRIPTION.split("\n\n")]
+        section += [nodes.paragraph("", "", prose(text)) for text in module.DESCRIPTION.split("\n\n")]
         for group in parser._action_groups:  # argparse has no public list of them
             if group._group_actions:
                 section += nodes.rubric("", (group.title or "").capitalize())
@@ -67,7 +73,7 @@ class CommandLine(SphinxDirective):
         for action in actions:
             term = nodes.term("", "", code(formatter._format_action_invocation(action)))
             text = formatter._expand_help(action) if action.help else ""
-            yield nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph("", text)))
+            yield nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph("", "", prose(text))))
 
 
 class SchemeTable(SphinxDirective):
@@ -77,7 +83,7 @@ class SchemeTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = (
-            (code(name), nodes.Text(scheme.about), *(nodes.Text(str(count)) for count in scheme.signalling().values()))
+            (code(name), prose(scheme.about), *(nodes.Text(str(count)) for count in scheme.signalling().values()))
             for name, scheme in SCHEMES.items()
         )
         return [table(self.HEADER, rows)]
@@ -88,7 +94,7 @@ class VariableTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = (
-            (code(name), nodes.Text(long_name), nodes.Text(units)) for name, (long_name, units) in VARIABLES.items()
+            (code(name), prose(long_name), nodes.Text(units)) for name, (long_name, units) in VARIABLES.items()
         )
         return [table(("variable", "meaning", "unit"), rows)]
 

@@ -36,6 +36,8 @@ REMEDIES: dict[type[Exception], str] = {
     jax.errors.TracerBoolConversionError: f"`if`, `and`, `or`, `not`, `min` and `max` need values, and {UNKNOWN}; use "
     "jnp.where, jnp.minimum, jnp.maximum, & and |",
     jax.errors.TracerArrayConversionError: f"NumPy needs values, and {UNKNOWN}; use jax.numpy",
+    jax.errors.TracerIntegerConversionError: f"`range`, and an index into a list or a NumPy array, need values, and "
+    f"{UNKNOWN}; use jnp.arange, and index a jnp.array",
     jax.errors.ConcretizationTypeError: f"int, float, range and shapes need values, and {UNKNOWN}; use jax.numpy",
 }
 
@@ -121,7 +123,8 @@ def _check_process(field: str, process: Channel | Traffic, stations: Station) ->
     result: Any = guard("step", process.step, state, key, station, jnp.uint32(0))
     what = "the arrivals" if isinstance(process, Traffic) else "the gain"
     if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore[reportUnknownArgumentType]
-        raise InputError(f"{field}: {type(process).__name__}.step: must return a pair, the next state and {what}")
+        what = "the arrivals" if isinstance(process, Traffic) else "the gain"
+        raise InputError(f"{field}: {type(process).__name__}.step: must return two values, the next state and {what}")
     guard.check_state(state, result[0], "step")
     guard.check_number("step", result[1], "the second result", shape)
     _check_values(guard, process, station)
@@ -195,7 +198,7 @@ class _Guard:
             raise self._wrong(method, f"{field} must be {of}, not {what}")
         if value.shape != shape:
             raise self._wrong(
-                method, f"{field} must be {of}, not an array of shape {value.shape}; it is for one party only"
+                method, f"{field} must be {of}, not an array of shape {value.shape}; it is for one device or server"
             )
 
     def check_state(self, before: Any, after: Any, method: str = "learn") -> None:

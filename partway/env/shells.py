@@ -73,9 +73,9 @@ def checked(action: Any, shape: tuple[int, ...], precision: str, who: str = "") 
     try:
         array = np.asarray(action, precision)
     except (TypeError, ValueError):
-        array = np.empty(0)
+        raise InputError(f"the action{who} must be numbers in the shape {shape}, got {shown(action)}") from None
     if array.shape != shape:
-        raise InputError(f"the action{who} must have the shape {shape}, got {shown(np.shape(action))}")
+        raise InputError(f"the action{who} must have the shape {shape}, got {array.shape}")
     if np.isnan(array).any():
         raise InputError(f"the action{who} is not a number (NaN)")
     return array

@@ -87,7 +87,10 @@ def _accepted(names: Sequence[str], section: type[Section], value: Any) -> str:
         return "true or false, a finite number or a string"
     if section is Process and names[-1] not in Process.model_fields:
         return "true or false, a finite number or a string"
-    if names[-1] in (*TABLES, *PROCESSES, "task", "schemes") or names[-2:-1] in (["group"], ["schemes"]):
+    if names[-1] in PROCESSES:
+        kind, base = PROCESSES[names[-1]]
+        return f'a table such as {{ kind = "{kind}" }}, or in Python an object of a class of partway.{base}'
+    if names[-1] in (*TABLES, "task", "schemes") or names[-2:-1] in (["group"], ["schemes"]):
         return "a table"
     if names == ["group"]:
         return "an array of tables, one [[group]] each"

@@ -252,8 +252,8 @@ class Scenario(Section):
 
 TASKS: dict[str, type[Section]] = {"proportional": ProportionalTask, "layers": LayersTask}
 TABLES: dict[str, type[Section]] = {"weights": Weights, "device": DeviceClass, "server": ServerClass, "radio": Radio}
-PROCESSES = ("fading", "traffic")
-"""Names of the tables that are a `Process`."""
+PROCESSES = {"fading": ("rayleigh", "Channel"), "traffic": ("bernoulli", "Traffic")}
+"""Names of the tables that are a `Process`: the kind of the paper, and the base class of other kinds."""
 GROUP_FIELDS = tuple(name for name in Group.model_fields if name != "device")
 """Fields of a [[group]] itself; all others that a user gives there are changes of its device class."""
 

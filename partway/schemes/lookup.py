@@ -75,9 +75,10 @@ def as_scheme(name: str, made: Any) -> Scheme:
     if is_agent(made):
         return agent_scheme(made)
     if not isinstance(made, DeviceController):
+        hint = "; compile a function with jax.jit, or make it the method act of a class" if callable(made) else ""
         raise InputError(
             f"scheme '{name}': expected a Scheme, a DeviceController or an agent with act or predict, "
-            f"got {type(made).__name__}"
+            f"got {type(made).__name__}{hint}"
         )
     return Scheme((type(made).__doc__ or name).split("\n")[0], made, LEARNING_SERVER)
 
