@@ -51,8 +51,8 @@ SECTION = """## The main job
 
 `partway compare` with the 21 schemes that run by default, 20 devices, 2000 blocks and 8 seeds, everything written; and
 the commands that are called most. Times of whole processes, from start to end. *Cold*: the folder of compiled programs
-is empty. *Warm*: the same command has filled it. *Before*: the same command of the version before the restructuring, in alternating
-processes; the column is empty if no older checkout was given (`--only main --before PATH`).
+is empty. *Warm*: the same command has filled it. *Before*: the same command of the version before the restructuring,
+in alternating processes; the column is empty if no older checkout was given (`--only main --before PATH`).
 
 {commands}
 

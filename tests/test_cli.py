@@ -540,7 +540,10 @@ def test_a_scheme_from_the_current_folder(folder: Path):
     [
         ("outside_bad:Missing", "has no attribute 'Missing'"),
         ("outside_bad:number", "expected a Scheme, a DeviceController or an agent with act or predict, got int"),
-        ("outside_bad:fails", "expected a Scheme, a DeviceController or an agent with act or predict, got function; compile"),
+        (
+            "outside_bad:fails",
+            "expected a Scheme, a DeviceController or an agent with act or predict, got function; compile",
+        ),
         ("outside_bad:Fails", "RuntimeError: two lines"),
         ("outside_bad:", "outside_bad:"),
         (":", "scheme ':'"),

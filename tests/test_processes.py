@@ -208,7 +208,10 @@ def text_of(what: Any) -> str:
 
 def test_without_independent_blocks_there_is_no_gap_and_the_reason_is_said(tmp_path: Path):
     dataset = compare("paper", overrides={"devices": 2, **MARKOV}, schemes=["myopic"], blocks=20, seeds=2)
-    why = "no bound for a channel that is correlated in time: the bound needs gains that are independent from block to block"
+    why = (
+        "no bound for a channel that is correlated in time: "
+        "the bound needs gains that are independent from block to block"
+    )
     (summary,) = summarise(dataset)
     document = as_json(dataset)
     assert (summary.gap, summary.no_gap) == (None, why)

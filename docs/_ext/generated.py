@@ -93,9 +93,7 @@ class VariableTable(SphinxDirective):
     """The variables of a dataset of `partway.compare`."""
 
     def run(self) -> list[nodes.Node]:
-        rows = (
-            (code(name), prose(long_name), nodes.Text(units)) for name, (long_name, units) in VARIABLES.items()
-        )
+        rows = ((code(name), prose(long_name), nodes.Text(units)) for name, (long_name, units) in VARIABLES.items())
         return [table(("variable", "meaning", "unit"), rows)]
 
 

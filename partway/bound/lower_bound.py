@@ -154,11 +154,17 @@ def _laws(world: World) -> tuple[Law, np.ndarray]:
     law, stations = said("radio.fading", world.channel, "law"), station_of(world.devices, world.arrival_threshold)
     arrive = arrival_probabilities(world.traffic, stations)
     if world.channel.memory:
-        raise NoBound("no bound for a channel that is correlated in time: the bound needs gains that are independent from block to block")
+        raise NoBound(
+            "no bound for a channel that is correlated in time: the bound needs gains that are independent from block "
+            "to block"
+        )
     if law is None:
         raise NoBound("no bound for this channel: the distribution of its gains is not known")
     if arrive is None:
-        raise NoBound("no bound for this traffic: the bound needs arrivals that are independent from block to block, of a known distribution")
+        raise NoBound(
+            "no bound for this traffic: the bound needs arrivals that are independent from block to block, of a known "
+            "distribution"
+        )
     arriving = arrive @ np.arange(arrive.shape[-1])
     if (arriving > most_started(world.devices, law) * (1.0 + 1e-12)).any():  # but for rounding
         raise NoBound(f"no bound: a device gets more tasks than it can start: {UNSTABLE}")

@@ -123,7 +123,6 @@ def _check_process(field: str, process: Channel | Traffic, stations: Station) ->
     result: Any = guard("step", process.step, state, key, station, jnp.uint32(0))
     what = "the arrivals" if isinstance(process, Traffic) else "the gain"
     if not isinstance(result, tuple) or len(result) != 2:  # pyright: ignore[reportUnknownArgumentType]
-        what = "the arrivals" if isinstance(process, Traffic) else "the gain"
         raise InputError(f"{field}: {type(process).__name__}.step: must return two values, the next state and {what}")
     guard.check_state(state, result[0], "step")
     guard.check_number("step", result[1], "the second result", shape)

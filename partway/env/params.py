@@ -219,7 +219,8 @@ def _params(
     serves: bool = False,
 ) -> Params:
     """The record; `serves`: the server plays a scheme."""
-    if reward not in REWARDS:
+    given: Any = reward
+    if not isinstance(given, str) or given not in REWARDS:
         raise InputError(f"no reward {shown(reward)}{nearest(str(reward), REWARDS)}")
     length = whole_number("horizon", horizon, 1, MAX_HORIZON)
     with jax.enable_x64(_checked(precision) == "float64"):
