@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from docutils import nodes
 
 import partway
@@ -78,6 +79,8 @@ def test_every_code_block_is_run(page: Path):
             load({"device": tomllib.loads(content)})
         elif kind == "python":
             assert name in PYTHON
+        elif kind == "yaml":
+            assert isinstance(yaml.safe_load(content), dict)
         elif kind == "console":
             assert name in CONSOLE
         else:

@@ -297,7 +297,10 @@ def test_what_is_returned_can_be_kept_and_changed():
             "broadcast_delay_blocks of 1 or more",
         ),
         (lambda: functional.system(FOUR, horizon=0), "horizon must be a whole number from 1"),
-        (lambda: functional.system(FOUR, precision="float16"), "precision must be float32 or float64, got 'float16'"),
+        (
+            lambda: functional.system(FOUR, precision="float16"),
+            "precision must be one of float32, float64",
+        ),
         (lambda: functional.parallel(FOUR, reward="prised"), "no reward 'prised'; did you mean 'priced'"),
         (lambda: functional.device(FOUR, number=4), "number must be a whole number from 0 to 3, got 4"),
         (lambda: functional.device(FOUR, others="constant"), "'constant' is prepared before a run"),

@@ -310,5 +310,5 @@ def test_a_simulation_does_not_continue_from_a_part_of_a_live_run(tmp_path: Path
     plan, service, _ = live("priced", blocks=40)
     origin = origin_of("priced", SEED, 40, "float64", 4, plan.scenario.to_toml())
     save_server(tmp_path / "server.npz", origin, service.party.state)
-    with pytest.raises(InputError, match="`partway serve` and `join` load it"):
+    with pytest.raises(InputError, match="load it with `partway serve` or `partway join`"):
         run_command(build_parser().parse_args(["run", "--load", str(tmp_path / "server.npz")]))

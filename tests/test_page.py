@@ -323,7 +323,7 @@ def test_a_page_from_elsewhere_cannot_read_the_state_by_a_name_of_its_own(tmp_pa
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "example.org", "::"])
 def test_the_page_is_for_this_machine_alone(host: str, tmp_path: Path):
-    with pytest.raises(InputError, match="for this machine alone"), serving(LiveRun(tmp_path), (host, 0)):
+    with pytest.raises(InputError, match="can be opened on this machine only"), serving(LiveRun(tmp_path), (host, 0)):
         pass
 
 

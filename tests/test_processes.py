@@ -226,8 +226,8 @@ def test_without_independent_blocks_there_is_no_gap_and_the_reason_is_said(tmp_p
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"traffic": OnOff()}, "arrivals that are independent over blocks"),
-        ({"radio.fading": Walk()}, "gains that are independent over blocks"),
+        ({"traffic": OnOff()}, "arrivals that are independent from block to block"),
+        ({"radio.fading": Walk()}, "gains that are independent from block to block"),
     ],
 )
 def test_a_process_of_ones_own_has_no_bound_unless_it_says_so(given: dict[str, Any], why: str):

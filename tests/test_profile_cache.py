@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import onnx
 import pytest
 from onnx_models import network, node, saved
 
@@ -78,8 +79,8 @@ def test_what_cannot_be_profiled_is_not_kept(tmp_path: Path):
 
 def test_a_network_with_weights_elsewhere_is_not_kept(tmp_path: Path, made: list[str]):
     path, folder = model(tmp_path), tmp_path / "kept"
-    loaded = graph.onnx.load(path)
-    graph.onnx.save(loaded, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    loaded = onnx.load(path)
+    onnx.save(loaded, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     profiles = [kept_profile(folder, path, {}, {}) for _ in range(2)]
     assert profiles[0] == profiles[1]
     assert len(made) == 2

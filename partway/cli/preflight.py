@@ -14,8 +14,8 @@ DESCRIPTION = (
 )
 EXAMPLES = {
     "This machine": "partway preflight",
-    "Your own network, and a server that should answer": "partway preflight --model net.onnx --server edge.local:7070 "
-    "--tls-ca ca.pem --token-file token",
+    "Your own network, and a server that should answer": "partway preflight --model net.onnx "
+    "--server edge.local:7070 --tls-ca ca.pem",
 }
 
 
