@@ -129,11 +129,18 @@ def _check_process(field: str, process: Channel | Traffic, stations: Station) ->
     _check_values(guard, process, station)
 
 
+@jax.jit
+def _step(process: Channel | Traffic, state: Any, key: jax.Array, station: Station, block: jax.Array) -> Any:
+    """`step` of a process, compiled once for all worlds of a sweep."""
+    return process.step(state, key, station, block)
+
+
 def _check_values(guard: "_Guard", process: Channel | Traffic, station: Station) -> None:
     """Raise InputError where one of the first CHECKED_BLOCKS blocks of a process has a value that cannot be."""
-    step, state = jax.jit(process.step), process.init(jax.random.key(0), station)
+    state = process.init(jax.random.key(0), station)
     for block in range(CHECKED_BLOCKS):
-        state, value = guard("step", step, state, jax.random.key(block), station, jnp.uint32(block), traced=False)
+        at = jax.random.key(block), station, jnp.uint32(block)
+        state, value = guard("step", _step, process, state, *at, traced=False)
         numbers = np.asarray(value)
         is_right = np.isin(numbers, (0, 1)) if isinstance(process, Traffic) else np.isfinite(numbers) & (numbers > 0)
         if not np.all(is_right):
