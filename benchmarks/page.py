@@ -117,8 +117,8 @@ OBSERVATIONS = f"""
 ## {OBSERVED}
 
 Written by hand, from two shared cores, on several days and machines, an Intel Xeon unless another is named; no command
-here repeats what this section says. But for the next paragraph the numbers are from before metrics became a program of
-their own: a block then contained its 25 sums over devices.
+here repeats what this section says. But for the next three paragraphs the numbers are from before metrics became a
+program of their own: a block then contained its 25 sums over devices.
 
 Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of CPU
 time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits of
@@ -128,12 +128,19 @@ was made, Matplotlib is imported in a thread beside the computation: warm, `run`
 restructuring (5.24 to 6.28 s against 7.04 to 8.30 s, five runs each, in turn). The certificate takes 300 ns in the
 fastest repetition and 330 ns in the median.
 
-At K = 1e6 (`python -m benchmarks.worker` with the jobs `rates` and `memory`, 2026-11-30) the version before the
-restructuring computed 3.28 to 3.81 million device-blocks a second of `parametric-printed` and 1.64 to 1.75 million of
-`priced`. Now it is 3.18 to 3.61 million, measured some minutes later; for `priced`, in turn with the version before, it
-was 1.62 to 1.79 million while metrics still looped over blocks. Peak memory was 1.13 and 0.93 GB and is 1.19 and 1.12
-GB: the transitions of a call, 36 bytes a device-block for four blocks, wait to be measured. Calls of one block need
-1.14 and 1.05 GB, but `parametric-printed` then reaches 2.0 to 2.3 million only, as its devices no longer run ahead.
+At K = 1e6 a call of the steps leaves 36 bytes a device-block that wait to be measured. Devices that wait for a
+broadcast therefore get calls of two blocks (`priced`); the others run four blocks ahead (`parametric-printed`). For
+`priced` that costs little: four blocks took 2.37 to 2.65 s of CPU time in calls of two, and 2.26 to 2.62 s in one call,
+in turn in one process. Calls of one block change last digits, and `parametric-printed` then reached 2.0 to 2.3 million
+device-blocks a second instead of 3.2 to 3.6. Before a call, memory that was freed is given back to the system, because
+glibc keeps most of what XLA has used to compile.
+
+Peak memory at K = 1e6, before the restructuring and now, in alternating processes that compile (the job `memory` of
+`python -m benchmarks.worker`, 2026-12-01): `parametric-printed` 1.19 to 1.21 GB before and 1.17 to 1.18 GB now,
+`priced` 1.00 to 1.02 GB before and 1.02 GB now; without short calls and memory given back it was 1.24 and 1.18 GB.
+Speed was compared the day before, with calls of four blocks (the job `rates`): `parametric-printed` 3.28 to 3.81
+million device-blocks a second before and 3.18 to 3.61 million now, measured some minutes later; `priced`, in turn, 1.64
+to 1.75 and 1.62 to 1.79 million, while metrics still looped over blocks.
 
 The machine matters more than anything else. The goals on two cores of another AMD EPYC, with 1 MiB of cache each, with
 the code of 2026-11-27 (memory: the median of three processes, of which one compiled):
