@@ -130,10 +130,11 @@ fastest repetition and 330 ns in the median.
 
 At K = 1e6 a call of the steps leaves 36 bytes a device-block that wait to be measured. Devices that wait for a
 broadcast therefore get calls of two blocks (`priced`); the others run four blocks ahead (`parametric-printed`). For
-`priced` that costs little: four blocks took 2.37 to 2.65 s of CPU time in calls of two, and 2.26 to 2.62 s in one call,
-in turn in one process. Calls of one block change last digits, and `parametric-printed` then reached 2.0 to 2.3 million
-device-blocks a second instead of 3.2 to 3.6. Before a call, memory that was freed is given back to the system, because
-glibc keeps most of what XLA has used to compile.
+`priced` that costs little: four blocks took 2.40 to 2.52 s of CPU time in calls of two, and 2.37 to 2.46 s in one call,
+in turn in one process; the version before the restructuring took 2.14 to 2.19 s, in a process of its own. Calls of one
+block change last digits, and `parametric-printed` then reached 2.0 to 2.3 million device-blocks a second instead of 3.2
+to 3.6. Before the first two calls of a run, memory that was freed is given back to the system, because glibc keeps most
+of what XLA has used to compile; that takes 0.1 s.
 
 Peak memory at K = 1e6, before the restructuring and now, in alternating processes that compile (the job `memory` of
 `python -m benchmarks.worker`, 2026-12-01): `parametric-printed` 1.19 to 1.21 GB before and 1.17 to 1.18 GB now,

@@ -287,7 +287,7 @@ def _run_calls(
             each, options = map if plan.threads == 1 else pool.map, Options(length, tile, learning)
             skipped = None if sums_from is None else max(sums_from - first, 0)
             how = {"options": options, "mesh": plan.mesh, "traces": traces, "skipped": skipped}
-            if batch.fleet >= LARGE:
+            if batch.fleet >= LARGE and len(parts) < 2:  # before and after the programs are compiled
                 release_freed_memory()
             done = list(each(partial(_call, first=first, **how), shares))
             shares = [share for share, _ in done]

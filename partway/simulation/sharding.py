@@ -27,7 +27,7 @@ CHUNK = 1024
 GPU_CHUNK = 2**20
 """Devices that a GPU computes at a time: as many as its memory allows."""
 LARGE = 2**19
-"""Devices of a fleet for which memory that was freed is released before every compiled call."""
+"""Devices of a fleet for which memory that was freed is released before the first compiled calls of a run."""
 AXIS = "devices"
 """The axis of the mesh."""
 
