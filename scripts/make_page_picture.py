@@ -11,7 +11,7 @@ from playwright.sync_api import expect, sync_playwright
 PICTURE = Path(__file__).parents[1] / "docs" / "img" / "page.png"
 WIDTH, HEIGHT = 1120, 1290
 BLOCK = re.compile(r"block 14\d of 160")
-PATIENCE_MS = 180_000.0
+PATIENCE_MS = 600_000.0
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Events of a live run, and the metrics that are made of them: they say what the run's own accounts say."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
@@ -51,7 +52,7 @@ from partway.live.memory import MemoryLink
 from partway.live.messages import RegisterRequest
 from partway.live.metric_table import DEVICE_STAGES, METRICS, SERVER_STAGES
 from partway.live.plan import LivePlan, make_plan
-from partway.live.processes import serving
+from partway.live.processes import Fleet, serving
 from partway.live.service import Service
 from partway.live.tasks import ANSWERED, LOCAL, STAGES, WAITING, TaskLog
 from partway.live.watch import WINDOW, Watch
@@ -353,6 +354,33 @@ def test_the_metrics_of_processes_are_what_prometheus_wants(tmp_path: Path):
     assert count(texts[1], "partway_task_seconds_count") > 100
     names = Counter(json.loads(one)["event"] for one in events.read_text().splitlines())
     assert (names["BlockMeasured"], names["Joined"], names["Ended"]) == (60, 4, 1)
+
+
+@pytest.mark.slow
+@needs_promtool
+def test_a_live_run_offers_the_metrics_of_all_its_processes(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    fleet, texts = Fleet(tmp_path), dict[int, bytes]()
+
+    def is_scraped() -> bool:
+        for at in range(port, port + 3):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{at}/metrics") as answer:
+                texts[at] = answer.read()
+        return len(texts) == 3
+
+    fleet.start("live", "live", "--set", "devices=2", "--blocks", "60", "--metrics", str(port))
+    try:
+        fleet.wait(is_scraped, 240.0, "the run")
+    finally:
+        fleet.processes["live"].terminate()
+        fleet.processes["live"].wait(60)
+    said = f"metrics at http://127.0.0.1:{port}/metrics, devices at ports {port + 1} to {port + 2}\n"
+    assert said in (tmp_path / "live.out").read_text()
+    for text in texts.values():
+        check_metrics(text)
+    assert [b"partway_price" in text for text in texts.values()].count(True) == 1
+    assert [b"partway_task_latency_seconds" in text for text in texts.values()].count(True) == 2
 
 
 @needs_promtool
