@@ -34,7 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--blocks", type=whole_number, default=4000, metavar="N", help="blocks to run (default: 4000)")
     group.add_argument("--seeds", type=whole_number, default=8, metavar="N", help="number of seeds (default: 8)")
     flags.add_output(parser, json=False)
-    flags.add_figures(parser, names=False)
+    flags.add_figures(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
     load(options.scenario, options.set)  # refuse what is wrong before a folder is made
     check_running(options.set, (*SCHEMES, CONSTANT))
-    errors, look = terminal(errors=True), flags.look(options)
+    errors, look = terminal(errors=True), flags.look(options, (*SCHEMES, CONSTANT))
     with output.destinations(options) as places:
         with counting(cases(), "comparisons", errors) as on_progress:
             points = measure(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from partway.figures.intervals import mean_and_interval
 from partway.figures.layout import bottom_legend
-from partway.figures.look import panel_height, scheme_colour, scheme_marker
+from partway.figures.look import as_text, display_label, panel_height, scheme_colour, scheme_marker
 from partway.figures.style import FigureData, Row, block_axis, new_figure
 from partway.paper.claims import READINGS
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, WINDOW, Sides, divisor, schemes, sides, smallest
@@ -41,7 +41,7 @@ def draw(runs: Mapping[Any, Mapping[str, np.ndarray]]) -> FigureData:
         for axes, scheme in zip(row, schemes(), strict=False):
             measured = [one for one in own[READINGS[0], scheme] if one.party == party]
             _along_the_run(axes, measured)
-            axes.set(title=f"{number}, {party}: {scheme}", ylabel="squared norm")
+            axes.set(title=as_text(f"{number}, {party}: {display_label(scheme)}"), ylabel="squared norm")
             _against_the_discount(row[-1], scheme, measured)
         row[-1].set(xscale="linear", yscale="log", title=f"{number}, {party}", xlabel="E_1(ln 1/gamma)")
     handles = [handle for axes in (panels[0, 0], panels[0, -1]) for handle in axes.get_legend_handles_labels()[0]]
@@ -61,13 +61,13 @@ def _along_the_run(axes: Axes, measured: Sequence[Sides]) -> None:
 
 
 def _against_the_discount(axes: Axes, scheme: str, measured: Sequence[Sides]) -> None:
-    x, colour = [divisor(one.discount) for one in measured], scheme_colour(scheme)
+    x, colour, name = [divisor(one.discount) for one in measured], scheme_colour(scheme), as_text(display_label(scheme))
     mean, low, high = np.stack([mean_and_interval(smallest(one.left)) for one in measured], axis=-1)
     bars = np.stack([np.minimum(mean - low, 0.9 * mean), high - mean])
-    axes.errorbar(x, mean, bars, color=colour, marker=scheme_marker(scheme), markersize=3.5, label=f"{scheme}: left")
+    axes.errorbar(x, mean, bars, color=colour, marker=scheme_marker(scheme), markersize=3.5, label=f"{name}: left")
     alone = [np.mean(smallest(one.parameters)) for one in measured]
-    axes.plot(x, alone, ":", color=colour, label=f"{scheme}: left, parameters alone")
-    axes.plot(x, [np.mean(one.right) for one in measured], "--", color=colour, label=f"{scheme}: right")
+    axes.plot(x, alone, ":", color=colour, label=f"{name}: left, parameters alone")
+    axes.plot(x, [np.mean(one.right) for one in measured], "--", color=colour, label=f"{name}: right")
     axes.set_xticks(x, [f"{value:.2f}\n{gamma:g}" for value, gamma in zip(x, DISCOUNTS, strict=True)])
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from partway.figures.gap import LINEAR_UP_TO
 from partway.figures.layout import bottom_legend
-from partway.figures.look import Look, panel_height, scheme_colour, scheme_marker
+from partway.figures.look import Look, as_text, display_label, panel_height, scheme_colour, scheme_marker
 from partway.figures.style import (
     FigureData,
     mark_linear_part,
@@ -49,6 +49,10 @@ def draw(points: Sequence[Point], title: str) -> FigureData:
     return figure, [COLUMNS, *map(_row, points)]
 
 
+def _label(kind: tuple[str, str]) -> str:
+    return as_text(f"{display_label(kind[0])}{label(kind).removeprefix(kind[0])}")
+
+
 def _row(point: Point) -> tuple[str | float, ...]:
     percent = (100 * share for share in (point.gap.mean, point.gap.low, point.gap.high))
     case = (point.axis, point.value, point.scheme, VARIANTS[point.criterion], point.status)
@@ -68,6 +72,6 @@ def _panel(axes: Axes, axis: str, points: Sequence[Point], highest: float) -> No
         own = [point for point in points if point.kind == kind]
         x, y = np.array([[point.value, 100 * point.gap.mean] for point in own]).T
         dashes, colour = ":" if kind[0] == CONSTANT else DASHES[kind[1]], scheme_colour(kind[0])
-        axes.plot(x, y, dashes, color=colour, marker=scheme_marker(kind[0]), markersize=3.5, label=label(kind))
+        axes.plot(x, y, dashes, color=colour, marker=scheme_marker(kind[0]), markersize=3.5, label=_label(kind))
         unstable = [point.value for point in own if point.status != "ok"]
         axes.plot(unstable, [4 * highest] * len(unstable), "x", color=colour, markersize=7)
