@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from partway.experiments.evaluation import evaluate
     from partway.experiments.summary import summarise
     from partway.experiments.sweep.run import sweep
+    from partway.figures import draw
     from partway.planner.answer import cut
     from partway.pytree import record
     from partway.scenario.loading import load
@@ -40,6 +41,7 @@ __all__ = [
     "Traffic",
     "compare",
     "cut",
+    "draw",
     "evaluate",
     "load",
     "lower_bound",
@@ -69,6 +71,7 @@ _HOME = {
     "Traffic": "system.processes",
     "compare": "experiments.comparison",
     "cut": "planner.answer",
+    "draw": "figures",
     "evaluate": "experiments.evaluation",
     "load": "scenario.loading",
     "lower_bound": "bound.lower_bound",

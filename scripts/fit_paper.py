@@ -32,7 +32,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pages import paragraph, write_section
 
-from partway.figures.style import figure_style
+from partway.figures.look import figure_style
 from partway.paper.claims import Points, claims
 from partway.paper.figure_runs import FULL, KINDS, Sizes, jobs
 from partway.paper.report import READING_WORDS, interval_words

@@ -19,7 +19,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from pages import paragraph, write_section
 
-from partway.figures.style import STYLE, short_number
+from partway.figures.look import STYLE
+from partway.figures.style import short_number
 from partway.scenario.loading import load
 
 SHARE = "share of comparisons for it"

@@ -169,6 +169,12 @@ def test_a_comparison_writes_tidy_tables(tmp_path: Path, capsys: pytest.CaptureF
     ]
     assert [row["class"] for row in devices] == ["a", "b"] * 2
     assert [row["cost [per block]"] for row in classes] == [row["cost [per block]"] for row in devices]
+    assert set(classes[0]) - set(summary[0]) == {"class", "devices", "tasks [per block]"}
+    assert set(devices[0]) - set(summary[0]) == {"device", "class", "tasks [per block]"}
+    for row in classes:
+        low, high = (float(row[f"cost, 95 % {end} [per block]"]) for end in ("low", "high"))
+        assert (low + high) / 2 == pytest.approx(float(row["cost [per block]"]))
+        assert high > low
     assert [(row["scenario"], row["scheme"], row["status"]) for row in summary] == [
         ("mixed", "local", "ok"),
         ("mixed", "constant", "ok"),

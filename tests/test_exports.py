@@ -8,8 +8,20 @@ import pytest
 import partway
 from partway.errors import InputError
 
-RUN = {"Scenario", "load", "compare", "evaluate", "cut", "split", "sweep", "summarise", "lower_bound", "InputError"}
-"""To run comparisons, evaluate agents, read results, cut and split a network, and catch what a user can cause."""
+RUN = {
+    "Scenario",
+    "load",
+    "compare",
+    "evaluate",
+    "cut",
+    "split",
+    "sweep",
+    "summarise",
+    "draw",
+    "lower_bound",
+    "InputError",
+}
+"""To run comparisons, evaluate agents, read and draw results, cut and split a network, and catch a user's errors."""
 WRITE = {
     *("SCHEMES", "Scheme", "record", "uniform", "most_startable"),
     *("DeviceController", "Device", "DeviceView", "DeviceAction"),

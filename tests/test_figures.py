@@ -1,10 +1,12 @@
 """Figures: what is drawn is what the dataset says, it can be read, and awkward datasets are drawn too."""
 
+import contextlib
 import csv
+import io
 import struct
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,26 +21,35 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+import partway
+from partway.cli.main import main
+from partway.errors import InputError
 from partway.experiments.comparison import execute
 from partway.experiments.plan import make_plan
 from partway.experiments.statistics import estimate
 from partway.experiments.summary import LATENCY, Summary, summarise
 from partway.experiments.variables import describe
-from partway.figures import FIGURES, Kind, figure_names, write_comparison, write_figure, write_run
-from partway.figures.gap import BELOW_BOUND
+from partway.figures import FIGURES, Kind, Look, figure_names, write_comparison, write_figure, write_run
+from partway.figures.captions import latex
+from partway.figures.gap import BELOW_BOUND, LOSSES
 from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
 from partway.figures.layout import fit_margins
-from partway.figures.style import (
-    COMPONENT_DIMENSION,
-    COMPONENT_NAMES,
+from partway.figures.look import (
     OTHER_COLOURS,
+    PAPER_COLOURS,
+    PAPER_ORDER,
+    PAPER_OTHER_COLOURS,
     SCHEME_COLOURS,
+    StyleName,
     figure_style,
     scheme_colour,
-    text_colour,
+    scheme_dashes,
+    scheme_marker,
 )
+from partway.figures.style import COMPONENT_COLOURS, COMPONENT_DIMENSION, COMPONENT_NAMES, text_colour
 from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
+from partway.netcdf import save_dataset
 from partway.schemes import SCHEMES
 
 TRACED = (
@@ -107,9 +118,14 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    name: str, dataset: xr.Dataset, kind: Kind = "comparison", summaries: Sequence[Summary] | None = None
+    name: str,
+    dataset: xr.Dataset,
+    kind: Kind = "comparison",
+    summaries: Sequence[Summary] | None = None,
+    style: StyleName = "screen",
+    labels: dict[str, str] | None = None,
 ) -> Drawn:
-    with figure_style():
+    with figure_style(style, labels, dataset["scheme"].values.tolist()):
         drawn = FIGURES[kind][name](dataset, summaries or summarise(dataset, reference=None))
         assert drawn
         figure, (head, *rows) = drawn
@@ -278,13 +294,13 @@ def test_cost_over_time_is_the_running_mean_and_its_student_interval(several: xr
 
 def test_every_curve_is_drawn_in_its_colour_with_its_band_and_its_name_at_its_end(several: xr.Dataset):
     drawn = draw("cost-over-time", several)
-    lines = {line.get_color(): line for line in drawn.axes.lines}
+    lines = dict(zip(("exact", "mine:Policy", "local"), drawn.axes.lines, strict=True))
     labels = {text.get_text(): text for text in drawn.axes.texts}
     bands = [band for band in drawn.axes.collections if not isinstance(band, LineCollection)]
-    assert len(bands) == len(lines) == 3
+    assert len(bands) == len({line.get_color() for line in lines.values()}) == 3
     ends = []
     for scheme in ("exact", "mine:Policy", "local"):
-        line = lines[scheme_colour(scheme)]
+        line = lines[scheme]
         np.testing.assert_array_equal(line.get_ydata(), drawn.column("cost [per block]", scheme=scheme))
         ends.append((line.get_ydata()[-1], labels[scheme].get_position()[1]))
     assert [label for _, label in sorted(ends)] == sorted(label for _, label in ends)
@@ -593,7 +609,7 @@ def test_traced_devices_are_those_of_the_first_seed_in_the_last_blocks():
     columns |= {"power": "transmit power [W]", "cpu_energy_j": "CPU energy [J]", "radio_energy_j": "radio energy [J]"}
     for name, column in columns.items():
         np.testing.assert_allclose(drawn.column(column, device=7), own[f"device_{name}"])
-    assert "exact, seed 0, last 100 blocks" in drawn.texts()
+    assert "scheme exact, seed 0, last 100 blocks" in drawn.texts()
     gain, power = drawn.figure.axes[7], drawn.figure.axes[9]  # the right column of two
     np.testing.assert_array_equal(gain.lines[0].get_ydata(), own["device_gain"])
     np.testing.assert_array_equal(power.lines[0].get_ydata(), own["device_power"])
@@ -689,3 +705,157 @@ def test_a_scheme_keeps_its_colour_when_others_are_added():
     assert after.pop("new") in OTHER_COLOURS
     assert after == before
     assert scheme_colour("mine:Policy") in OTHER_COLOURS
+
+
+# Figures for a paper
+
+
+PAPER_CASES: dict[str, tuple[Kind, Callable[[], xr.Dataset]]] = {
+    "common schemes": ("comparison", lambda: made_up([*PAPER_ORDER[:6], "mine:Policy"])),
+    "every status": ("comparison", AWKWARD["every status"]),
+    "many schemes, one with a long name": ("comparison", AWKWARD["many schemes, one with a long name"]),
+    "spikes": ("comparison", AWKWARD["spikes"]),
+    "one device": ("run", lambda: made_up(["exact"], blocks=140, traced=[3])),
+    "every device": ("run", AWKWARD_RUNS["every device"]),
+}
+
+
+@pytest.mark.parametrize("case", PAPER_CASES)
+def test_a_figure_for_a_paper_has_the_width_of_its_columns_no_title_and_text_that_can_be_read(case: str):
+    kind, make = PAPER_CASES[case]
+    dataset = make()
+    for name in figure_names(kind):
+        figure = draw(name, dataset, kind, style="paper").figure
+        assert figure.texts == []
+        assert figure.get_figwidth() * 72.27 == pytest.approx(
+            516 if (name, case) == ("devices", "every device") else 252
+        )
+        assert min(text.get_fontsize() for text in visible_texts(figure)) >= 7
+        check_readable(figure)
+
+
+def test_a_paper_gets_vector_files_with_truetype_fonts_and_the_same_bytes_each_time(
+    several: xr.Dataset, tmp_path: Path
+):
+    names = figure_names("comparison")
+    for folder, look in (("a", Look("paper")), ("b", Look("paper")), ("screen", None)):
+        write_comparison(several, tmp_path / folder, look=look)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+        if path.suffix in (".png", ".svg", ".csv"):
+            assert path.read_bytes() == (tmp_path / "screen" / path.name).read_bytes(), path.name
+    pdf = {path.stem: path.read_bytes() for path in (tmp_path / "a").glob("*.pdf")}
+    assert set(pdf) == set(names)
+    for data in pdf.values():
+        assert b"/MediaBox [ 0 0 251.05" in data  # points of 1/72 inch; a column has 252 of 1/72.27 inch
+        assert b"/Subtype /CIDFontType2" in data
+        assert b"/FontFile2" in data  # the font itself
+        for word in (b"/Type3", b"/Subtype /Image", b"CreationDate"):
+            assert word not in data
+    check_files(tmp_path / "screen", names)
+
+
+def test_results_are_drawn_again_from_their_folder(several: xr.Dataset, tmp_path: Path):
+    """The same files as when they were written, from the command and from Python."""
+    labels = {"local": r"$\kappa$, ours"}
+    save_dataset(several, tmp_path)
+    write_comparison(several, tmp_path / "first", look=Look("paper", labels))
+    words = ("--style", "paper", "--label", *(f"{name}={label}" for name, label in labels.items()))
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert main(["draw", str(tmp_path), "--out", str(tmp_path / "command"), *words]) == 0
+    assert said.getvalue().startswith("Results are in ")
+    partway.draw(xr.load_dataset(tmp_path / "results.nc"), tmp_path / "python", style="paper", labels=labels)
+    for path in (tmp_path / "first").iterdir():
+        for folder in ("command", "python"):
+            assert path.read_bytes() == (tmp_path / folder / path.name).read_bytes(), (folder, path.name)
+    with pytest.raises(InputError, match=r"label of 'locl': is not in the figures; names there are exact, mine:Policy"):
+        partway.draw(several, tmp_path / "wrong", labels={"locl": "Ours"})
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_captions_say_what_titles_and_notes_say_on_the_screen(several: xr.Dataset, tmp_path: Path):
+    write_comparison(several.assign_attrs(scenario_name="a_b & 5 %"), tmp_path, look=Look("paper", {"local": "$a_i$"}))
+    captions = (tmp_path / "captions.tex").read_text("utf-8")
+    assert captions.count(r"\begin{figure}") == captions.count(r"\end{figure}") == len(figure_names("comparison"))
+    for name in figure_names("comparison"):
+        assert rf"\includegraphics{{{name}.pdf}}" in captions
+        assert rf"\label{{fig:{name}}}" in captions
+    assert captions.count(r"a\_b \& 5 \%: 20 devices, 80 blocks, 3 seeds. ") == 4
+    assert "Cost over time: running mean over 2 blocks, with its 95 \\% confidence band over seeds." in captions
+
+
+def test_mathematics_of_a_label_stays_mathematics_in_a_caption():
+    dataset = made_up({"exact": ("ok", ""), "full": ("unstable", "grows")})
+    drawn = draw("gap", dataset, style="paper", labels={"full": r"$\lambda_1$"})
+    assert r"No gap: $\lambda_1$ (the scheme is unstable)." in getattr(drawn.figure, "caption")  # noqa: B009
+    assert latex("±1_a{b}~<x> \\ †▲") == (
+        r"$\pm$1\_a\{b\}\textasciitilde{}\textless{}x\textgreater{} \textbackslash{} \textdagger{}$\triangle$"
+    )
+
+
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_labels_stand_for_names_in_figures_but_not_in_data(several: xr.Dataset, style: StyleName):
+    labels = {"local": r"Ours ($\lambda$)", "exact": "US$ 5"}
+    for name in figure_names("comparison"):
+        drawn = draw(name, several, style=style, labels=labels)
+        texts = " ".join(drawn.texts())
+        assert r"Ours ($\lambda$)" in texts
+        assert r"US\$ 5" in texts
+        assert "local" not in texts.replace("mine:Policy", "")
+        assert {row["scheme"] for row in drawn.rows} == {"local", "exact", "mine:Policy"}
+
+
+@pytest.mark.parametrize("label", ["", "  ", "two\nlines", r"$\nosuchthing$", "$x^$"])
+def test_a_label_that_cannot_be_drawn_is_refused_before_anything_is(label: str):
+    with pytest.raises(InputError, match="label of 'local'"):
+        Look(labels={"local": label})
+
+
+def test_schemes_differ_in_print():
+    """By colour and marker, and without colour by marker and line; the six most common by any of colour and marker."""
+    assert {*PAPER_ORDER} == {*SCHEMES}
+    others = [f"mine:Policy{i}" for i in range(len(PAPER_OTHER_COLOURS))]
+    with figure_style("paper", schemes=["local", *others]):
+        looks = [(scheme_colour(name), scheme_marker(name), scheme_dashes(name)) for name in (*PAPER_ORDER, *others)]
+    for one in (slice(0, 2), slice(1, 3)):
+        assert len({look[one] for look in looks}) == len(looks)
+    for part in (0, 1):
+        assert len({look[part] for look in looks[:6]}) == 6
+    with figure_style(schemes=others):
+        assert len({scheme_colour(name) for name in others}) == len(others)
+
+
+MACHADO = {
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.3039)),
+    "none": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+}
+"""What linear RGB looks like to people with a colour vision deficiency: Machado, Oliveira and Fernandes (2009)."""
+
+
+@pytest.mark.parametrize("vision", MACHADO)
+def test_colours_for_print_differ_for_any_colour_vision(vision: str):
+    """By more than 11 in CIE Lab, where 2.3 is just noticeable."""
+    colours = (*PAPER_COLOURS, PAPER_OTHER_COLOURS[0])
+    seen = [lab(np.clip(np.array(MACHADO[vision]) @ linear_rgb(colour), 0, 1)) for colour in colours]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 11
+
+
+def linear_rgb(colour: Any) -> np.ndarray:
+    channels = np.array(mpl.colors.to_rgb(colour))
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def lab(linear: np.ndarray) -> np.ndarray:
+    """CIE Lab of linear sRGB, white point D65."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.maximum(to_xyz @ linear / (0.9505, 1.0, 1.089), 0.009))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_segments_of_bars_differ_in_grey():
+    """By lightness; white paper has 100, and the darkest that can be told from black about 10."""
+    for colours in (COMPONENT_COLOURS.values(), [colour for _, colour in LOSSES.values()]):
+        lightness = sorted(lab(linear_rgb(colour))[0] for colour in colours)
+        assert min(np.diff(lightness)) > 12

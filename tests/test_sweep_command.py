@@ -31,6 +31,8 @@ from partway.experiments.sweep import report
 from partway.experiments.sweep import run as sweep_run
 from partway.experiments.sweep.run import Progress
 from partway.figures import sweep as figure
+from partway.figures.look import figure_style
+from partway.netcdf import save_dataset
 
 WORDS = ("--schemes", "local", "full", "--blocks", "10", "--seeds", "2")
 AXES = ("--axis", "device.arrival_prob=0.1:0.3:3", "devices=1,2")
@@ -121,6 +123,48 @@ def test_the_figures_numbers_are_the_datasets(swept: Swept):
     for row in rows:
         at = {"arrival_prob": float(row["arrival_prob"]), "devices": int(row["devices"]), "scheme": row["scheme"]}
         assert float(row["cost [per block]"]) == pytest.approx(float(dataset["cost"].sel(at).sum("component").mean()))
+
+
+def test_a_finished_sweep_is_drawn_again_for_a_paper(out: Path, capsys: pytest.CaptureFixture[str]):
+    sweeps(*AXES, "--out", str(out))
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".csv", ".json")}
+    sweeps(*AXES, "--out", str(out), "--style", "paper", "--label", "local=Ours", "device.arrival_prob=probability $b$")
+    assert "12 of 12 cases done, 0 of them now" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".csv", ".json")} == before
+    assert (out / "cost.pdf").read_bytes().startswith(b"%PDF")
+    assert "{paper: 10 blocks, 5 of them warm-up, 2 seeds. Cost per block" in (out / "captions.tex").read_text()
+    assert "Ours" in (drawn := (out / "cost.svg").read_text())
+    assert ">local<" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--label", "priced=Ours"), "label of 'priced': is not in the figures; names there are local, full, device"),
+        (("--label", "local=a", "local=b"), "--label: 'local' is given twice"),
+        (("--label", "local=$x^$"), "label of 'local': .* is no valid mathematics"),
+    ],
+)
+def test_a_label_is_checked_before_anything_is_computed(flags: tuple[str, ...], message: str, out: Path):
+    with pytest.raises(InputError, match=message):
+        sweeps(*AXES, "--out", str(out), *flags)
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("out")
+def test_axes_with_the_same_last_part_have_different_names(tmp_path: Path):
+    dataset = computed("device.capacitance=1e-28,2e-28", "server.capacitance=1e-28,3e-28")
+    assert dataset["status"].dims == ("device.capacitance", "server.capacitance", "scheme")
+    assert [dataset[name].attrs["field"] for name in dataset["status"].dims[:2]] == list(dataset["status"].dims[:2])
+    save_dataset(dataset, tmp_path)
+    assert xr.load_dataset(tmp_path / "results.nc")["status"].dims == dataset["status"].dims
+    with figure_style():
+        drawn, rows = figure.draw(dataset, "cost")
+    assert drawn.axes[0].get_xlabel() == "device capacitance [W s^3 / cycle^3]"
+    assert drawn.axes[0].get_title(loc="left") == "server.capacitance = 1e-28"
+    assert rows[0][:2] == ("device.capacitance", "server.capacitance")
+    with figure_style(labels={"server.capacitance": r"$\kappa$"}):
+        assert figure.draw(dataset, "cost")[0].axes[0].get_title(loc="left") == r"$\kappa$ = 1e-28"
 
 
 def with_latency(plans: Sequence[Plan]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from partway.errors import InputError
 from partway.experiments.sweep.axes import Axis, dimensions, parse_axes, parse_values, points
+from partway.experiments.sweep.dataset import ATTRIBUTES
 
 numbers = st.floats(1e-6, 1e6).map(lambda value: float(f"{value:.6g}"))
 
@@ -101,9 +102,16 @@ def test_what_is_no_axis_is_refused_in_one_line(given: object, message: str):
 
 
 def test_dimensions_are_short_where_that_is_clear():
-    fields = ("device.capacitance", "server.capacitance", "devices", "x.component", "schemes.priced.price_gain")
-    named = dimensions([Axis(field, (1,)) for field in fields])
-    assert named == ["device.capacitance", "server.capacitance", "devices", "x.component", "price_gain"]
+    fields = (
+        "device.capacitance",
+        "server.capacitance",
+        "devices",
+        "x.component",
+        "schemes.priced.price_gain",
+        "x.gap",
+    )
+    named = dimensions([Axis(field, (1,)) for field in fields], ATTRIBUTES)
+    assert named == ["device.capacitance", "server.capacitance", "devices", "x.component", "price_gain", "x.gap"]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seeds", type=whole_number, default=3, metavar="N", help="number of seeds (default: 3)")
     flags.add_output(parser)
+    flags.add_figures(parser, names=False)
 
 
 def _add_quantities(group: Any, texts: dict[str, tuple[str, str]]) -> None:
@@ -113,6 +114,7 @@ def run(options: argparse.Namespace) -> None:
     """Print the first answer, then find, print and write the plan."""
     from partway.cli import output
 
+    flags.look(options)  # refuse what is wrong before anything is computed
     first = question(options)
     output.check_destinations(options)
     if not options.one_task:
@@ -305,6 +307,7 @@ def write(options: argparse.Namespace, answers: Answers, folder: Path) -> None:
     """Figures, profile, table, JSON, and a scenario for other commands."""
     from partway.cli import output
     from partway.figures import cut_map, cut_rates
+    from partway.figures.style import write_figures
 
     first, second = answers.first, answers.second
     (folder / "cut.json").write_text(_text(answers), "utf-8")
@@ -317,6 +320,7 @@ def write(options: argparse.Namespace, answers: Answers, folder: Path) -> None:
         _show_second(answers, console)
 
     output.save_table(folder, show_both)
-    cut_rates.write(first, folder)
+    draws = {"cut-rates": partial(cut_rates.draw, first)}
     if second:
-        cut_map.write(second, folder)
+        draws["cut-map"] = partial(cut_map.draw, second)
+    write_figures(folder, draws, flags.look(options))

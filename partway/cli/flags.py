@@ -13,6 +13,7 @@ from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
     from partway.experiments.plan import Plan
+    from partway.figures import Look
 
 T = TypeVar("T")
 MAX_PORT = 65535
@@ -59,6 +60,14 @@ def tensor_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not name or not all(size.isdecimal() and int(size) > 0 for size in sizes.split("x")):
         raise argparse.ArgumentTypeError(f"must be NAME=SIZExSIZE..., such as input=1x3x224x224, got {shown(text)}")
     return name, tuple(int(size) for size in sizes.split("x"))
+
+
+def name_and_text(text: str) -> tuple[str, str]:
+    """`NAME=TEXT` -> (NAME, TEXT), for `type=` of a flag."""
+    name, equals, label = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=TEXT, such as priced=Ours, got {shown(text)}")
+    return name, label
 
 
 def input_value(text: str) -> tuple[str, list[float]]:
@@ -183,6 +192,44 @@ def add_output(
     if json:
         text = "write JSON to this file; '-' writes it to standard output, and nothing else"
         group.add_argument("--json", metavar="FILE|-", help=text)
+
+
+def add_figures(parser: argparse.ArgumentParser, names: bool = True) -> None:
+    """--style, and --label where schemes have `names` in the figures; for a command that has --out."""
+    parser.set_defaults(label=[])
+    group = parser.add_argument_group("figures")
+    group.add_argument(
+        "--style",
+        choices=["screen", "paper"],
+        default="screen",
+        help="paper: also PDF without titles, as wide as a column of a page, and captions.tex (default: screen)",
+    )
+    if names:
+        group.add_argument(
+            "--label",
+            nargs="+",
+            action="extend",
+            type=name_and_text,
+            default=[],
+            metavar="NAME=TEXT",
+            help="what figures show instead of a name, such as priced=Ours or 'constant=fixed $a$'",
+        )
+
+
+def look(options: argparse.Namespace, names: Sequence[str] = ()) -> "Look | None":
+    """The look of the figures; None where it is the usual one. names: those that a label can replace.
+
+    Raises InputError for a label of something else, and for what would be drawn if there were a folder.
+    """
+    if options.style == "screen" and not options.label:
+        return None
+    if not options.out:
+        raise InputError("--style and --label need --out: without a folder no figure is drawn")
+    from partway.figures import Look  # Matplotlib takes half a second to import
+
+    chosen = Look(options.style, one_each("--label", options.label))
+    chosen.check(names)
+    return chosen
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:

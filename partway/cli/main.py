@@ -54,6 +54,7 @@ COMMANDS = (
     Command("join", "join a live system as a device", uses_jax=False),
     Command("preflight", "check what a live run needs", uses_jax=False),
     Command("view", "show results or a live run as a page in a browser", uses_jax=False),
+    Command("draw", "draw the figures of finished results again, also for a paper"),
     Command("schemes", "list the schemes, or the hyperparameters of one", uses_jax=False),
     Command("scenarios", "list the shipped scenarios, or print one as commented TOML", uses_jax=False),
     Command("theorem1", "measure the cost of the separation that Theorem 1 claims is free"),

@@ -16,6 +16,7 @@ from partway.units import SIZE, parsed
 
 if TYPE_CHECKING:
     from partway.dnn.graph import Network  # needs the extra `onnx`
+    from partway.figures import Look
 
 DESCRIPTION = (
     "List where a network can be split between device and server, with the work before each cut and the bits to send "
@@ -49,6 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="run both halves of every cut and compare their output with the whole network's, bit for bit",
     )
     flags.add_output(parser, json=False)
+    flags.add_figures(parser, names=False)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{wanted}, got {shown(options.model)}")
     if options.times and options.time_layers:
         raise InputError("give --times or --time-layers, not both")
-    network, failure = None, None
+    network, failure, look = None, None, flags.look(options)
     with output.destinations(options) as places:
         if from_file:
             network, profile = _profile_file(options)
@@ -79,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
         def show(console: Console) -> None:
             report(profile, options.tensor_dtype, console)
 
-        output.finish(options, str, show, places.steps(str, partial(_write, profile, options.tensor_dtype)))
+        output.finish(options, str, show, places.steps(str, partial(_write, profile, options.tensor_dtype, look)))
     if options.out:
         output.say_where(options)
     if failure:
@@ -139,11 +141,9 @@ def _verify(network: "Network", console: Console) -> None:
         )
 
 
-def _write(profile: Profile, tensor_dtype: str, folder: Path) -> None:
+def _write(profile: Profile, tensor_dtype: str, look: "Look | None", folder: Path) -> None:
     """Write the profile as CSV, and its figure."""
-    from partway.figures.profile import draw
+    from partway.figures import profile as figure
 
     (folder / f"{profile.name}.csv").write_text(write_profile(profile), encoding="utf-8")
-    figure = draw(profile, tensor_dtype)
-    for kind in ("png", "svg"):
-        figure.savefig(folder / f"{profile.name}.{kind}")
+    figure.write(profile, tensor_dtype, folder, look)

@@ -16,6 +16,7 @@ from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
     from partway.experiments.store import Store
+    from partway.figures import Look
     from partway.paper.figure_runs import Sizes
     from partway.paper.jobs import Arrays
     from partway.paper.reproduce import Findings
@@ -50,6 +51,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         out="folder of the report, figures, data and finished jobs",
         overwrite="replace an existing report, but keep finished jobs",
     )
+    flags.add_figures(parser)
     group = parser.add_argument_group("document")
     group.add_argument(
         "--table", type=Path, metavar="FILE.md", help="write the table of claims between the two marks in this file"
@@ -60,11 +62,13 @@ def run(options: argparse.Namespace) -> None:
     """Run Figures 6 to 9, Proposition 1 and the counts of R1, judge the claims, print and write."""
     from partway.cli import output
     from partway.paper.figure_runs import FULL, QUICK
+    from partway.paper.figure_runs import jobs as jobs_of_figures
     from partway.paper.report import as_json, insert, marked, show
     from partway.workers import process_count
 
     sizes, jobs, errors = QUICK if options.quick else FULL, process_count(options.jobs), terminal(errors=True)
     _check_tasks(options.scenario)
+    look = flags.look(options, list(dict.fromkeys(job.name for job in jobs_of_figures(sizes, options.scenario))))
     if options.table:
         marked(options.table)
     with contextlib.ExitStack() as stack:
@@ -76,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
         text = output.json_text(as_json(findings))
         steps = places.steps(lambda: text, lambda folder: None)
         if store:
-            steps.append(lambda: _write_report(findings, text, store))
+            steps.append(lambda: _write_report(findings, text, store, look))
         if options.table:
             steps.append(lambda: insert(options.table, findings))
         output.finish(options, lambda: text, lambda console: console.print(show(findings)), steps)
@@ -86,9 +90,9 @@ def run(options: argparse.Namespace) -> None:
         errors.print("Nothing was saved; use --out DIR to save the report and figures.", style="dim")
 
 
-def _write_report(findings: "Findings", text: str, store: "Store[Arrays]") -> None:
+def _write_report(findings: "Findings", text: str, store: "Store[Arrays]", look: "Look | None") -> None:
     with store.results() as folder:
-        write(findings, text, folder)
+        write(findings, text, folder, look)
 
 
 def _check_tasks(scenario: str) -> None:
@@ -118,13 +122,13 @@ def _findings(
         return reproduce(sizes, scenario, store, processes, on_progress)
 
 
-def write(findings: "Findings", text: str, folder: Path) -> None:
+def write(findings: "Findings", text: str, folder: Path, look: "Look | None" = None) -> None:
     """Write figures, claims.csv, verdicts.md, report.json and report.html, into a folder."""
     from partway.figures import paper as figures
     from partway.paper.html import page
     from partway.paper.report import everything, write_comparisons
 
-    names = figures.write(findings, folder)
+    names = figures.write(findings, folder, look)
     write_comparisons(findings, folder / "claims.csv")
     (folder / "verdicts.md").write_text(everything(findings), "utf-8")
     (folder / "report.json").write_text(text, "utf-8")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from partway.experiments.comparison import SchemeRunner
     from partway.experiments.plan import Plan, Setting
+    from partway.figures import Look
     from partway.measurement.checkpoint import Checkpoint
     from partway.simulation.rollout import Run
 
@@ -55,6 +56,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_by(parser)
     flags.add_output(parser)
+    flags.add_figures(parser)
 
 
 def run(options: Namespace) -> None:
@@ -67,6 +69,7 @@ def run(options: Namespace) -> None:
 
     start = None if options.load is None else read(options.load)
     plan, errors = _plan(options, start), terminal(errors=True)
+    look = flags.look(options, plan.schemes)
     with output.destinations(options) as places, output.checkpoint_file(options) as trained:
         output.print_load(plan, errors)
         if start:
@@ -81,14 +84,14 @@ def run(options: Namespace) -> None:
         first: list[output.Step] = []
         if trained:
             first = [partial(trained.fill, partial(_save, plan, runs[0], start))]
-        output.finish_dataset(options, places, checkpoint.continued(dataset, start), _draw, first)
+        output.finish_dataset(options, places, checkpoint.continued(dataset, start), partial(_draw, look), first)
     check_complete(dataset)
 
 
-def _draw(dataset: "xr.Dataset", folder: Path) -> None:
+def _draw(look: "Look | None", dataset: "xr.Dataset", folder: Path) -> None:
     from partway import figures  # Matplotlib takes half a second to import
 
-    figures.write_run(dataset, folder)
+    figures.write_run(dataset, folder, look=look)
 
 
 def _save(plan: "Plan", run: "Run", start: "Checkpoint | None", path: Path) -> None:

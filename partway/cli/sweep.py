@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from partway.experiments.sweep.plan import SweepPlan
     from partway.experiments.sweep.run import OnProgress, Progress
+    from partway.figures import Look
 
 DESCRIPTION = (
     "Compare schemes at every point of a grid of scenario fields, in parallel. If interrupted or killed, run the same "
@@ -29,6 +30,9 @@ EXAMPLES = {
     "Nine arrival probabilities": "partway sweep --axis device.arrival_prob=0.1:0.9:9 --out results/load",
     "Two axes, one logarithmic": "partway sweep --axis devices=4,20 device.bandwidth_hz=1e5:1e7:5:log --out b",
     "A hyperparameter": "partway sweep --axis schemes.priced.decay=0.5,0.7 --schemes priced --out d",
+    "Figures of a finished sweep for a paper: the same command, and": (
+        "partway sweep --axis devices=4,20 --out fleets --style paper --label devices='devices $K$' priced=Ours"
+    ),
     "On a Dask cluster": "partway sweep --axis devices=4,20 --out fleets --dask tcp://scheduler:8786",
 }
 
@@ -57,6 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         required=True,
         overwrite="delete the sweep in --out and start again, instead of resuming it; replace the file of --json",
     )
+    flags.add_figures(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,6 +74,7 @@ def run(options: argparse.Namespace) -> None:
     errors = terminal(errors=True)
     with working("planning", errors):
         plan = _plan(options)
+    look = flags.look(options, (*plan.base.schemes, *(axis.field for axis in plan.axes)))
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(dask_executor(options.dask)) if options.dask else None
         store = stack.enter_context(opened(plan, options.out, options.overwrite))
@@ -87,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
 
         def write() -> None:
             with store.results() as folder:
-                _write(dataset, text, folder)
+                _write(dataset, text, folder, look)
 
         steps = [*places.steps(lambda: text, lambda folder: None), write]
         output.finish(options, lambda: text, lambda console: console.print(report.table(dataset)), steps)
@@ -165,7 +171,7 @@ def _bar(console: Console) -> "Generator[OnProgress]":
         yield on_progress
 
 
-def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
+def _write(dataset: "xr.Dataset", text: str, folder: Path, look: "Look | None") -> None:
     """Write dataset, JSON, CSV, scenario, table and figures."""
     from partway.cli import output
     from partway.experiments.sweep import report
@@ -180,4 +186,4 @@ def _write(dataset: "xr.Dataset", text: str, folder: Path) -> None:
     write_csv(folder / "summary.csv", report.summary_rows(json.loads(text), dataset))
     (folder / "scenario.toml").write_text(str(dataset.attrs["scenario"]), "utf-8")
     output.save_table(folder, lambda console: console.print(report.table(dataset, max_rows=len(grid(dataset)))))
-    figure.write(dataset, folder)
+    figure.write(dataset, folder, look)

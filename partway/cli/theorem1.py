@@ -34,6 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--blocks", type=whole_number, default=4000, metavar="N", help="blocks to run (default: 4000)")
     group.add_argument("--seeds", type=whole_number, default=8, metavar="N", help="number of seeds (default: 8)")
     flags.add_output(parser, json=False)
+    flags.add_figures(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
     load(options.scenario, options.set)  # refuse what is wrong before a folder is made
     check_running(options.set, (*SCHEMES, CONSTANT))
-    errors = terminal(errors=True)
+    errors, look = terminal(errors=True), flags.look(options, (*SCHEMES, CONSTANT))
     with output.destinations(options) as places:
         with counting(cases(), "comparisons", errors) as on_progress:
             points = measure(
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
             from partway.figures import theorem1 as figure  # Matplotlib takes half a second to import
 
             title = f"Theorem 1 in {options.scenario}: {options.blocks} blocks, {options.seeds} seeds"
-            figure.write(points, title, folder)
+            figure.write(points, title, folder, look)
 
         steps = places.steps(str, draw)
         output.finish(options, str, lambda console: console.print(table(points)), steps)

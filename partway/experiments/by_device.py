@@ -28,6 +28,9 @@ VALUES = {
 }
 """What is known of every device and, as a mean, of every class: long name and unit, as `NAME_by_device`."""
 SUMMED = ("energy_j", "arrived", "started", "sent")
+COLUMNS = ("latency, mean [s]", "device energy [J/task]", "offloaded share [1]", "tasks [per block]")
+"""Titles in CSV files, as in summary.csv, of VALUES after the cost."""
+INTERVAL = ("cost, 95 % low [per block]", "cost, 95 % high [per block]")
 TITLES = ("cost\nper block", "latency\nmean s", "energy\nJ/task", "sent", "tasks\nper block")
 MAX_ROWS = 60
 """Devices of a scheme in the table on the terminal; files hold all of them."""
@@ -98,9 +101,11 @@ def table(dataset: xr.Dataset, by: By, max_rows: int = MAX_ROWS) -> Group:
         own = dataset.sel(scheme=scheme)
         for i, label in enumerate(shown):
             cost, *others = (own[f"{name}_by_{by}"].values[:, i] for name in VALUES)
-            late, energy, sent, tasks = (number(_mean(each), 3) for each in others)
+            late, energy, sent, tasks = map(_mean, others)
             count = [str(counts[i])] if by == "class" else []
-            grid.add_row(scheme, label, *count, with_interval(estimate(cost), 4), late, energy, sent, tasks)
+            share = f"{sent:.0%}" if np.isfinite(sent) else "-"
+            numbers = (number(late, 3), number(energy, 3), share, number(tasks, 3))
+            grid.add_row(scheme, label, *count, with_interval(estimate(cost), 4), *numbers)
     more = f" {len(labels) - len(shown)} devices of each scheme are not shown; the files hold all." * (shown != labels)
     note = f"Cost: a device's own terms of (8), without the server's; of a class the mean over its devices.{more}"
     return Group(grid, Text(note, style="dim"))
@@ -121,9 +126,13 @@ def as_json(dataset: xr.Dataset, scheme: str) -> list[dict[str, Any]] | None:
 
 
 def write(dataset: xr.Dataset, folder: Path) -> None:
-    """Write by-class.csv and by-device.csv, a row for each scheme and class or device, with units in the header."""
+    """Write by-class.csv and by-device.csv, a row for each scheme and class or device, with units in the header.
+
+    Classes have the 95 % intervals of their cost over seeds; thousands of devices have not.
+    """
     if "cost_by_class" not in dataset:
         return
+    scenario = dataset.attrs["scenario_name"]
     kinds: tuple[By, By] = ("class", "device")
     for by in kinds:
         rows: list[Sequence[Any]] = [_header(by)]
@@ -133,13 +142,17 @@ def write(dataset: xr.Dataset, folder: Path) -> None:
             own = dataset.sel(scheme=scheme)
             means = [[_mean(own[f"{name}_by_{by}"].values[:, i]) for name in VALUES] for i in range(len(labels))]
             for i, label in enumerate(labels):
-                rows.append([scheme, label, counts[i] if by == "class" else classes[i], *map(_cell, means[i])])
+                cost, *others = means[i]
+                paid = estimate(own["cost_by_class"].values[:, i]) if by == "class" else None
+                interval = (paid.low, paid.high) if paid else ()
+                about = [scenario, scheme, label, counts[i] if paid else classes[i]]
+                rows.append([*about, *map(_cell, (cost, *interval, *others))])
         write_csv(folder / f"by-{by}.csv", rows)
 
 
 def _header(by: By) -> list[str]:
-    units = [f"{name} [{unit}]" for name, (_, unit) in VALUES.items()]
-    return ["scheme", by, "devices" if by == "class" else "class", *units]
+    about = ["scenario", "scheme", by, "devices" if by == "class" else "class", "cost [per block]"]
+    return [*about, *(INTERVAL if by == "class" else ()), *COLUMNS]
 
 
 def _labels(dataset: xr.Dataset, by: By) -> tuple[list[str], list[int]]:

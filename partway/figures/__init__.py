@@ -1,20 +1,24 @@
-"""Figures of a comparison, a run, a sweep and the paper: PNG, SVG, and CSV with the numbers drawn.
+"""Figures of a comparison, a run, a sweep and the paper: PNG, SVG, and CSV with the numbers drawn; PDF for papers.
 
 FIGURES is the table of the figures that are drawn from a dataset of `compare` or `run`: what was run, then the name of
 the file, then the function that draws it. A new figure is one module with a function of type `Draw`, which builds its
 figure with `style.new_figure`, and one row here; it is then written by `write_comparison` or `write_run`. No other
-file has to change. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and `profile` draw other data.
+file has to change. How all of them look is in `look`. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and
+`profile` draw other data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import xarray as xr
 
 from partway.experiments.summary import Summary, summarise
-from partway.figures import cost_components, devices, gap, over_time, tradeoff
-from partway.figures.style import FigureData, figure_style, save
+from partway.experiments.sweep.dataset import axis_names
+from partway.figures import cost_components, devices, gap, over_time, sweep, tradeoff
+from partway.figures.look import Look, StyleName
+from partway.figures.style import FigureData, write_figures
 
 Kind = Literal["comparison", "run"]
 Draw = Callable[[xr.Dataset, Sequence[Summary]], FigureData | None]
@@ -39,37 +43,66 @@ def figure_names(kind: Kind) -> tuple[str, ...]:
     return tuple(FIGURES[kind])
 
 
+def draw(
+    dataset: xr.Dataset, folder: str | Path, style: StyleName = "screen", labels: Mapping[str, str] | None = None
+) -> None:
+    """Draw the figures of a dataset of `compare` or `sweep`, or of a `results.nc` file, into a folder.
+
+    style   "screen": PNG, SVG and CSV; "paper": also PDF without titles, as wide as one column of a page (3.5 inch) or
+            two (7.16 inch), and captions.tex
+    labels  what figures show instead of the names of schemes, and of axes of a sweep by their fields; `$...$` is
+            mathematics
+
+    Raises InputError for an unknown style, and a label that cannot be drawn or of something that is not in the figures.
+    """
+    look, names = Look(style, labels or {}), dataset["scheme"].values.tolist()
+    if "axes" in dataset.attrs:
+        look.check([*names, *(dataset[name].attrs["field"] for name in axis_names(dataset))])
+        sweep.write(dataset, Path(folder), look)
+        return
+    look.check(names)
+    kind: Kind = "run" if "traced" in dataset.dims else "comparison"
+    _write(figure_names(kind), kind, dataset, Path(folder), None, look)
+
+
 def write_figure(
     name: str,
     dataset: xr.Dataset,
     folder: Path,
     kind: Kind = "comparison",
     summaries: Sequence[Summary] | None = None,
+    look: Look | None = None,
 ) -> None:
-    """Write NAME.png, NAME.svg and NAME.csv.
+    """Write NAME.png, NAME.svg and NAME.csv, and what `look` asks for, with its caption in captions.tex.
 
     Figures do not depend on each other, so several processes can draw them side by side; threads cannot, because
     Matplotlib's settings are global. `summaries` saves the time to compute them. Raises KeyError for an unknown name.
     """
-    draw = FIGURES[kind][name]
-    summaries = summarise(dataset, reference=None) if summaries is None else summaries
-    with figure_style():
-        figure = draw(dataset, summaries)
-        if figure:
-            save(folder, name, figure)
+    _write((name,), kind, dataset, folder, summaries, look)
 
 
-def write_comparison(dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None) -> None:
+def write_comparison(
+    dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None, look: Look | None = None
+) -> None:
     """Write all figures of a comparison of any number of schemes."""
-    _write_all("comparison", dataset, folder, summaries)
+    _write(figure_names("comparison"), "comparison", dataset, folder, summaries, look)
 
 
-def write_run(dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None) -> None:
+def write_run(
+    dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None, look: Look | None = None
+) -> None:
     """Write all figures of a run of one scheme."""
-    _write_all("run", dataset, folder, summaries)
+    _write(figure_names("run"), "run", dataset, folder, summaries, look)
 
 
-def _write_all(kind: Kind, dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None) -> None:
+def _write(
+    names: Sequence[str],
+    kind: Kind,
+    dataset: xr.Dataset,
+    folder: Path,
+    summaries: Sequence[Summary] | None,
+    look: Look | None,
+) -> None:
     summaries = summarise(dataset, reference=None) if summaries is None else summaries
-    for name in figure_names(kind):
-        write_figure(name, dataset, folder, kind, summaries)
+    draws = {name: partial(FIGURES[kind][name], dataset, summaries) for name in names}
+    write_figures(folder, draws, look, dataset["scheme"].values.tolist())

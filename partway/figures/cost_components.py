@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 
 from partway.experiments.summary import Summary
 from partway.figures.bars import legend_handles, name_rows, stacked_bars
+from partway.figures.layout import bottom_legend
+from partway.figures.look import display_label, panel_height
 from partway.figures.style import (
     COMPONENT_COLOURS,
     COMPONENT_NAMES,
@@ -21,7 +23,6 @@ from partway.figures.style import (
     highest_shown,
     new_figure,
     run_title,
-    short_name,
     short_number,
     unstable_note,
 )
@@ -35,12 +36,12 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     costs = np.array([one.cost.mean for one in stable])
     end = highest_shown(costs)
     interval = ", ± 95 % confidence interval over seeds" * (dataset.sizes["seed"] > 1)
-    subtitle = averaged_over(dataset) + interval + "; ► bar cut" * bool((costs > end).any())
+    subtitle = f"cost by component, {averaged_over(dataset)}{interval}" + "; ► bar cut" * bool((costs > end).any())
     notes = (cost_note(dataset), unstable_note(summaries))
-    figure = new_figure(run_title(dataset), subtitle, notes, 0.3 * max(len(ordered), 3))
+    figure = new_figure(run_title(dataset), subtitle, notes, panel_height(0.3 * max(len(ordered), 3)))
     axes = figure.subplots()
     axes.set(xlim=(0, 1.25 * end), ylim=(len(ordered) - 0.4, -0.6), xlabel=axis_label(dataset, "cost"))
-    names = [display_name(one) if one.status == "ok" else short_name(one.name) for one in ordered]
+    names = [display_name(one) if one.status == "ok" else display_label(one.name) for one in ordered]
     name_rows(axes, names)
     components = np.array([list(one.cost_components.values()) for one in stable]).reshape(
         len(stable), len(COST_COMPONENTS)
@@ -50,7 +51,7 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     for row, one in enumerate(ordered):
         _text(axes, row, one, end)
     handles = legend_handles({COMPONENT_NAMES[name]: COMPONENT_COLOURS[name] for name in COST_COMPONENTS})
-    figure.legend(handles=handles, loc="lower left", ncols=len(COST_COMPONENTS), borderaxespad=0, handlelength=1)
+    bottom_legend(figure, handles, len(COST_COMPONENTS), handlelength=1)
     return figure, [("scheme", "status", "component", *COST_COLUMNS), *(row for one in ordered for row in _rows(one))]
 
 

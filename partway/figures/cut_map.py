@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, style
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
-from partway.figures.style import STYLE, FigureData, Row, log_axis, save, text_colour
+from partway.figures.look import as_text, panel_height
+from partway.figures.style import FigureData, Row, log_axis, new_figure, text_colour
 from partway.planner.context import DeviceContext
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
 from partway.planner.under_load_report import CutResult
@@ -24,6 +23,9 @@ FADING = np.geomspace(0.02, 6.0, 97)
 """x at the centres of the columns; in 97 % of the blocks it is between the first and the last."""
 MIN_COLUMNS = 4
 """Columns below which an area is too narrow for its number of tasks."""
+SUBTITLE = (
+    "above: colour, the cut of the last task that is started, and number of tasks that are started; below: CPU rate"
+)
 WAIT_COLOUR = "#ffffff"
 OUTLINE = withStroke(linewidth=2.0, foreground="white", alpha=0.6)
 COLUMNS = (
@@ -32,26 +34,19 @@ COLUMNS = (
 )
 
 
-def write(result: CutResult, folder: Path) -> None:
-    """Write cut-map.png, .svg and .csv."""
-    with style.context(["default", STYLE]):
-        save(folder, "cut-map", draw(result))
-
-
 def draw(result: CutResult) -> FigureData:
     """Both panels, and the numbers in them."""
     target = result.target
     plan = plan_table(target, result.rule, np.arange(1, MAX_QUEUE + 1), FADING)
-    figure = Figure(figsize=(9.5, 6.2))
-    name = target.profile.name.replace("$", r"\$")
-    title = f"{name}: plan of device {target.index}, mean channel gain {float(target.device.mean_gain):.3g} / W"
-    figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+    gain = float(target.device.mean_gain)
+    title = f"{target.profile.name}: plan of device {target.index}, mean channel gain {gain:.3g} / W"
+    figure = new_figure(title, SUBTITLE, (), panel_height(4.2, 2), 9.5, columns=2)
     upper, lower = figure.subplots(2, 1, sharex=True)
     _draw_cuts(upper, plan, target)
     mesh = lower.pcolormesh(FADING, plan.queues, plan.cpu_hz / 1e9, cmap="YlOrBr", vmin=0.0, rasterized=True)
     figure.colorbar(mesh, cax=lower.inset_axes((1.02, 0.0, 0.025, 1.0)), label="CPU rate [GHz]")
-    _dress(upper, "colour: cut of the last task that is started; number: tasks that are started")
-    _dress(lower, "CPU rate of the device")
+    _dress(upper)
+    _dress(lower)
     lower.set_xlabel("channel gain / mean (percentages: share of the blocks with a lower gain)")
     _mark_quantiles(target, upper, lower)
     return figure, _rows(plan, target)
@@ -92,11 +87,10 @@ def _cut_name(target: DeviceContext, cut: int, offload: float) -> str:
     if cut == 0:
         return "send the input"
     name = shorten(target.profile.cuts[cut].after, 24)
-    return f"cut {cut} after {name},\n{100 * offload:.0f} % offloaded".replace("$", r"\$")
+    return as_text(f"cut {cut} after {name},\n{100 * offload:.0f} % offloaded")
 
 
-def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, pad=18)
+def _dress(axes: Axes) -> None:
     axes.set_ylabel("tasks waiting")
     axes.set_yticks([1, *range(2, MAX_QUEUE + 1, 2)])
     axes.grid(False)

@@ -1,7 +1,6 @@
 """Latency and energy of one task at every useful cut against the rate of the link, with the crossovers marked."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,8 @@ from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
 from partway.figures.layout import PointLabel, label_points
-from partway.figures.style import (
-    FigureData,
-    Row,
-    as_text,
-    figure_style,
-    log_axis,
-    new_figure,
-    save,
-    short_number,
-    show_message,
-)
+from partway.figures.look import panel_height
+from partway.figures.style import FigureData, Row, log_axis, new_figure, short_number, show_message
 from partway.planner.answer import OneTask
 from partway.planner.one_task import at_rate, costs
 from partway.planner.one_task_report import name_of
@@ -44,12 +34,6 @@ COLUMNS = ("rate [bit/s]", "cut", "after", "latency [s]", "energy of the device 
 Crossovers = Sequence[tuple[float, int]]
 
 
-def write(answer: OneTask, folder: Path) -> None:
-    """Write cut-rates.png, .svg and .csv."""
-    with figure_style():
-        save(folder, "cut-rates", draw(answer))
-
-
 def draw(answer: OneTask) -> FigureData:
     """Two panels over the rate: the latency and the energy of the device; and the numbers in them."""
     rates, cuts = _rates(answer), _cuts(answer)
@@ -58,7 +42,7 @@ def draw(answer: OneTask) -> FigureData:
     link = answer.question.link
     subtitle = f"one task, nothing else running, round trip {quantity(link.rtt_s, 's')}; at {_rate(link.bit_per_s)} now"
     title = f"{answer.profile.name}: latency and energy by the rate of the link"
-    figure = new_figure(title, subtitle, (_note(answer),), 2 * PANEL)
+    figure = new_figure(title, subtitle, (_note(answer),), panel_height(2 * PANEL, 2), columns=2)
     upper, lower = figure.subplots(2, 1, sharex=True)
     _panel(upper, answer, cuts, rates, 1e3 * latency_s, answer.fastest_by_rate)
     _panel(lower, answer, cuts, rates, 1e3 * device_j, answer.thriftiest_by_rate)
@@ -125,7 +109,7 @@ def _panel(
     names = [_label(answer, cut) for cut in cuts.tolist()]
     last, hues = values[-1].tolist(), [colours[cut] for cut in cuts.tolist()]
     points = [PointLabel(name, float(mbit[-1]), y, hue) for name, y, hue in zip(names, last, hues, strict=True)]
-    label_points(axes, points, PANEL)
+    label_points(axes, points, panel_height(PANEL, 2))
 
 
 def _mark(axes: Axes, dots: Sequence[tuple[float, float]], span: float) -> None:
@@ -152,7 +136,7 @@ def _colours(answer: OneTask, cuts: np.ndarray) -> dict[int, str]:
 
 def _label(answer: OneTask, cut: int) -> str:
     name = name_of(answer, answer.row(cut))
-    return as_text(f"{name}, {shorten(answer.profile.cuts[cut].after, 18)}" if name.startswith("cut") else name)
+    return f"{name}, {shorten(answer.profile.cuts[cut].after, 18)}" if name.startswith("cut") else name
 
 
 def _note(answer: OneTask) -> str:

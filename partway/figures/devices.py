@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from partway.experiments.summary import Summary
+from partway.figures.look import display_label, panel_height
 from partway.figures.style import (
     COMPONENT_COLOURS,
     WIDTH,
@@ -42,8 +43,10 @@ def draw(dataset: xr.Dataset, _: Sequence[Summary]) -> FigureData | None:
     own = dataset.isel(scheme=0, seed=0, traced=slice(MAX_DEVICES), block=slice(-LAST_BLOCKS, None))
     own = own.assign_coords(block=np.arange(dataset.sizes["block"])[-LAST_BLOCKS:])
     numbers, count = own["traced"].to_numpy().tolist(), own.sizes["block"]
-    subtitle = f"{own['scheme'].item()}, seed {own['seed'].item()}, last {count} blocks"
-    figure = new_figure(run_title(dataset), subtitle, NOTES, 1.4 * len(PANELS), max(WIDTH, 1 + 3.5 * len(numbers)))
+    subtitle = f"scheme {display_label(own['scheme'].item())}, seed {own['seed'].item()}, last {count} blocks"
+    wide = min(len(numbers), 2)
+    height, width = panel_height(1.4 * len(PANELS)), max(WIDTH, 1 + 3.5 * len(numbers))
+    figure = new_figure(run_title(dataset), subtitle, NOTES, height, width, columns=wide)
     grid = figure.subplots(len(PANELS), len(numbers), sharex=True, sharey="row", squeeze=False)
     for column, number in zip(grid.T, numbers, strict=True):
         _device(list(column), own.sel(traced=number))

@@ -9,14 +9,14 @@ from matplotlib.transforms import ScaledTranslation
 
 from partway.experiments.summary import Gap, Summary
 from partway.figures.bars import legend_handles, name_rows, row_lines, stacked_bars
-from partway.figures.layout import LINE_HEIGHT
+from partway.figures.layout import bottom_legend, line_height
+from partway.figures.look import display_label, scheme_colour
 from partway.figures.style import (
     FigureData,
     display_name,
     mark_linear_part,
     new_figure,
     run_title,
-    scheme_colour,
     short_number,
     show_message,
     unstable_note,
@@ -24,7 +24,7 @@ from partway.figures.style import (
 
 LOSSES = {
     "devices": ("device decisions", "#8cb8e6"),
-    "waiting": ("work left waiting at the server", "#1b4f8a"),
+    "waiting": ("work left waiting at the server", "#0f2f57"),
     "service": ("service rate of the server", "#a8480a"),
 }
 """The terms of a gap, by their names in `Gap`: what causes the loss, and its colour."""
@@ -46,15 +46,16 @@ def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     marks = ", ◂ the interval extends below zero" * below + ", ▸ beyond the axis" * above
     subtitle = f"left: gap to the lower bound{marks}; right: its causes"
     notes = _notes(dataset, summaries) if known else ()
-    figure = new_figure(run_title(dataset), subtitle, notes, 0.3 + 1.5 * LINE_HEIGHT * max(len(known), 4))
+    rows = 1.5 * line_height() * (1 + max(len(known), 4))
+    figure = new_figure(run_title(dataset), subtitle, notes, rows)
     points, shares = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    points.set_xlabel("gap to the lower bound [% of the bound]")
-    shares.set(xlabel="share of the gap [%]", xlim=(0, 100))
+    points.set_xlabel("gap [% of the bound]")
+    shares.set(xlabel="share [%]", xlim=(0, 100))
     if known:
         _points(points, known)
         _shares(shares, gaps)
         handles = legend_handles(dict(LOSSES.values()))
-        figure.legend(handles=handles, loc="lower left", ncols=3, borderaxespad=0, handlelength=1)
+        bottom_legend(figure, handles, 3, handlelength=1)
     else:
         reasons = "; ".join(dict.fromkeys(one.no_gap for one in summaries if one.no_gap)) or "there is none"
         show_message(points, f"no scheme has a gap: {reasons}")
@@ -67,7 +68,8 @@ def _notes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[str]:
     average = dataset.attrs["objective"] == "average"
     cost = f"mean cost per block (after block {dataset.attrs['warmup']})" if average else "discounted sum of costs"
     reasons = dict.fromkeys(one.no_gap for one in summaries if one.no_gap)
-    without = [f"{', '.join(one.name for one in summaries if one.no_gap == why)} ({why})" for why in reasons]
+    names = {why: [display_label(one.name) for one in summaries if one.no_gap == why] for why in reasons}
+    without = [f"{', '.join(own)} ({why})" for why, own in names.items()]
     return [
         f"Gap: how far the {cost} is above the bound, with its 95 % confidence interval over seeds.",
         f"The axis is linear up to {LINEAR_UP_TO:g} % and logarithmic above.",
@@ -91,7 +93,7 @@ def _points(axes: Axes, known: Sequence[tuple[Summary, Gap]]) -> None:
     axes.xaxis.set_major_formatter(short_number)
     name_rows(axes, [display_name(one) for one in schemes])
     row_lines(axes, len(rows))
-    axes.set_ylim(-0.7, len(rows) - 0.2)
+    axes.set_ylim(-0.7, len(rows) + 0.3)
     below = rows[low < 0]
     if len(below):
         axes.scatter(np.zeros_like(below), below, marker="<", c="0.35", s=16, clip_on=False, zorder=3)

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 
 from partway.experiments.summary import Summary
 from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
-from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
+from partway.figures.layout import PointLabel, label_points, line_height
+from partway.figures.look import mark_line, panel_height, scheme_colour, scheme_marker
 from partway.figures.style import (
     COMPONENT_COLOURS,
     COMPONENT_DIMENSION,
@@ -25,7 +26,6 @@ from partway.figures.style import (
     log_axis,
     new_figure,
     run_title,
-    scheme_colour,
     show_message,
     spans_decade,
     unstable_note,
@@ -40,6 +40,7 @@ WINDOWS = 40
 """A running mean is taken over one of so many parts of the run."""
 AXIS_RANGE = 1e3
 """The cost axis stays within this factor of the median cost, whatever a heavy tail does."""
+COMPONENT_MARKERS = ("o", "s", "^", "D")
 FADE_SHARE, FADE_FACTOR = 0.25, 5.0
 """One block of one seed is marked where it is more than this share of the sum that a mean is taken of, and more than so
 many times the median block and each block of other seeds."""
@@ -57,6 +58,7 @@ class Curve:
     key: str
     label: str
     colour: str
+    marker: str
     stable: bool
     block: np.ndarray
     mean: np.ndarray
@@ -86,22 +88,27 @@ def draw_schemes(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureDat
     cost = dataset["cost"].transpose("scheme", "seed", "block", COMPONENT_DIMENSION).to_numpy().sum(axis=-1)
     curves = [
         _curve(
-            one.name, display_name(one), scheme_colour(one.name), own, one.status == "ok" and not one.partly_unstable
+            one.name,
+            display_name(one),
+            scheme_colour(one.name),
+            scheme_marker(one.name),
+            own,
+            one.status == "ok" and not one.partly_unstable,
         )
         for one, own in zip(summaries, cost, strict=True)
     ]
-    return _draw(dataset, curves, _running(dataset), unstable_note(summaries), "scheme")
+    return _draw(dataset, curves, f"cost over time: {_running(dataset)}", unstable_note(summaries), "scheme")
 
 
 def draw_components(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     """One line for each component of the only scheme's cost, and one for their sum."""
     cost = dataset["cost"].isel(scheme=0).transpose(COMPONENT_DIMENSION, "seed", "block").to_numpy()
     curves = [
-        _curve(name, COMPONENT_NAMES[name], COMPONENT_COLOURS[name], own)
-        for name, own in zip(COST_COMPONENTS, cost, strict=True)
+        _curve(name, COMPONENT_NAMES[name], COMPONENT_COLOURS[name], marker, own)
+        for name, marker, own in zip(COST_COMPONENTS, COMPONENT_MARKERS, cost, strict=True)
     ]
-    curves += [_curve("total", "total", "#222222", cost.sum(axis=0))]
-    subtitle = f"{display_name(summaries[0])}: {_running(dataset)}"
+    curves += [_curve("total", "total", "#222222", "X", cost.sum(axis=0))]
+    subtitle = f"cost of {display_name(summaries[0])} over time: {_running(dataset)}"
     return _draw(dataset, curves, subtitle, unstable_note(summaries), "component")
 
 
@@ -117,12 +124,12 @@ def _running(dataset: xr.Dataset) -> str:
     return text + ", with its 95 % confidence band over seeds" * bands
 
 
-def _curve(key: str, label: str, colour: str, cost: np.ndarray, stable: bool = True) -> Curve:
+def _curve(key: str, label: str, colour: str, marker: str, cost: np.ndarray, stable: bool = True) -> Curve:
     """The curve of a cost, (seeds, blocks)."""
     window, step = _window(cost.shape[1]), max(1, cost.shape[1] // POINTS)
     block, means = running_mean(cost, window, step)
     mean, low, high = mean_and_interval(means)
-    return Curve(key, label, colour, stable, block, mean, low, high, _fades(cost, window, step))
+    return Curve(key, label, colour, marker, stable, block, mean, low, high, _fades(cost, window, step))
 
 
 def _fades(cost: np.ndarray, window: int, step: int) -> np.ndarray:
@@ -137,7 +144,7 @@ def _draw(dataset: xr.Dataset, curves: Sequence[Curve], subtitle: str, note: str
     hidden = [curve.label for curve in curves if curve not in shown and kind == "scheme"]
     scale = _scale([curve for curve in shown if curve.stable] or shown)
     notes = [cost_note(dataset), note, *_notes(shown, scale), f"Not drawn: {'; '.join(hidden)}." * bool(hidden)]
-    height = max(3.5, LINE_HEIGHT * len(curves))
+    height = max(panel_height(3.5), line_height() * len(curves))
     figure = new_figure(run_title(dataset), subtitle, notes, height)
     axes = figure.subplots()
     axes.set_ylabel(axis_label(dataset, "cost"))
@@ -196,7 +203,8 @@ def _shade_warmup(axes: Axes, dataset: xr.Dataset) -> None:
 def _line(axes: Axes, curve: Curve, bands: bool) -> PointLabel:
     """Draw a curve; returns the label of its end, with an arrow if that is beyond the axis."""
     width, dashes = (1.4, "-") if curve.stable else (0.9, "--")
-    axes.plot(curve.block, curve.mean, color=curve.colour, linewidth=width, linestyle=dashes)
+    line = axes.plot(curve.block, curve.mean, color=curve.colour, linewidth=width, linestyle=dashes)
+    mark_line(line[0], curve.marker)
     if curve.stable and bands:
         axes.fill_between(curve.block, curve.low, curve.high, color=curve.colour, alpha=0.12, linewidth=0)
     (low, high), last = axes.get_ylim(), np.flatnonzero(np.isfinite(curve.mean))[-1]

@@ -6,7 +6,8 @@ whose server is overloaded for good would decide a mean. Unstable replicates are
 what is stable in most replicates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +17,9 @@ from matplotlib.figure import Figure
 
 from partway.figures import proposition1
 from partway.figures.intervals import mean_and_interval
-from partway.figures.style import (
-    FigureData,
-    Row,
-    block_axis,
-    figure_style,
-    log_axis,
-    new_figure,
-    save,
-    scheme_colour,
-)
+from partway.figures.layout import PanelFigure, bottom_legend
+from partway.figures.look import Look, as_text, display_label, mark_line, panel_height, scheme_colour, scheme_marker
+from partway.figures.style import FigureData, Row, block_axis, log_axis, new_figure, write_figures
 from partway.paper.claims import BASELINES, CANDIDATES, PHASES, READINGS, TOLERANCE
 from partway.paper.figure_runs import FigureJob
 from partway.paper.reproduce import Findings
@@ -67,19 +61,17 @@ class Line(NamedTuple):
     unstable: np.ndarray
 
 
-def write(findings: Findings, folder: Path) -> list[str]:
+def write(findings: Findings, folder: Path, look: Look | None = None) -> list[str]:
     """Write figure-6 ... figure-9 and proposition-1 as .png, .svg and .csv; returns their names."""
-    names: list[str] = []
-    with figure_style():
-        for reading in READINGS:
-            runs = {job: arrays for job, arrays in findings.figure_runs().items() if job.reading == reading}
-            for number, draw in (("6", _figure_6), ("7", _figure_7), ("8", _figure_8_or_9), ("9", _figure_8_or_9)):
-                own = {job: arrays for job, arrays in runs.items() if job.figure == number}
-                names.append(f"figure-{number}{SUFFIX[reading]}")
-                save(folder, names[-1], draw(own, reading))
-        names.append("proposition-1")
-        save(folder, names[-1], proposition1.draw(findings.runs))
-    return names
+    draws: dict[str, Callable[[], FigureData]] = {}
+    for reading in READINGS:
+        runs = {job: arrays for job, arrays in findings.figure_runs().items() if job.reading == reading}
+        for number, draw in (("6", _figure_6), ("7", _figure_7), ("8", _figure_8_or_9), ("9", _figure_8_or_9)):
+            own = {job: arrays for job, arrays in runs.items() if job.figure == number}
+            draws[f"figure-{number}{SUFFIX[reading]}"] = partial(draw, own, reading)
+    draws["proposition-1"] = partial(proposition1.draw, findings.runs)
+    write_figures(folder, draws, look, sorted({job.name for job in findings.figure_runs()}))
+    return list(draws)
 
 
 def line(x: np.ndarray, values: np.ndarray, unstable: np.ndarray) -> Line:
@@ -91,30 +83,36 @@ def line(x: np.ndarray, values: np.ndarray, unstable: np.ndarray) -> Line:
     return Line(x, median, low, high, mean, mean_low, mean_high, counts)
 
 
-def _new_figure(title: str, notes: Sequence[str], runs: Runs, reading: str, rows: int = 1) -> tuple[Figure, np.ndarray]:
+def _new_figure(
+    title: str, notes: Sequence[str], runs: Runs, reading: str, rows: int = 1
+) -> tuple[PanelFigure, np.ndarray]:
     replicates = len(next(iter(runs)).seeds)
     subtitle = f"{READING_NAMES[reading]}, {replicates} replicates"
-    figure = new_figure(title, subtitle, [*notes, BANDS], PANEL_HEIGHT * rows, PAPER_WIDTH)
+    height = panel_height(PANEL_HEIGHT * rows, 2)
+    figure = new_figure(title, subtitle, [*notes, BANDS], height, PAPER_WIDTH, columns=2)
     return figure, figure.subplots(rows, 2, squeeze=False)
 
 
 def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
     """One legend for lines of several panels."""
     handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="lower left", ncols=columns, borderaxespad=0)
+    bottom_legend(figure, handles, columns)
 
 
 def _draw(axes: Axes, name: str, curve: Line, replicates: int, dashes: str = "-") -> None:
     """A curve with a marker at each point; if there are many, its label has the number of unstable replicates."""
-    colour, label, many = scheme_colour(name), name, len(curve.x) > MAX_MARKERS
+    colour, label, many = scheme_colour(name), as_text(display_label(name)), len(curve.x) > MAX_MARKERS
     if many and curve.unstable[0]:
-        label = f"{name} ({curve.unstable[0]} of {replicates} unstable)"
-    axes.plot(curve.x, curve.median, dashes, color=colour, linewidth=1.3, label=label)
+        label = f"{label} ({curve.unstable[0]} of {replicates} unstable)"
+    lines = axes.plot(curve.x, curve.median, dashes, color=colour, linewidth=1.3, label=label)
     axes.fill_between(curve.x, np.maximum(curve.low, 1e-300), curve.high, color=colour, alpha=0.15, linewidth=0)
     if many:
+        mark_line(lines[0], scheme_marker(name))
         return
+    own = scheme_marker(name)
+    lines[0].set(marker=own, markevery=(len(curve.x), 1), markersize=5)  # in the legend alone
     most, some = 2 * curve.unstable >= replicates, curve.unstable > 0
-    for which, marker, face in ((~some, "o", colour), (some & ~most, "o", "white"), (most, "x", colour)):
+    for which, marker, face in ((~some, own, colour), (some & ~most, own, "white"), (most, "x", colour)):
         style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 5, "zorder": 3}
         axes.plot(curve.x[which], curve.median[which], linestyle="", marker=marker, **style)
 

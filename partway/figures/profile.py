@@ -1,24 +1,33 @@
 """The bits to send at every cut of a network against the work done before it, and the proportional law."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from partway.dnn.profile import Profile
+from partway.figures.layout import PanelFigure
+from partway.figures.look import Look, panel_height
+from partway.figures.style import new_figure, write_figures
 
 CUT_COLOUR, PARETO_COLOUR, LAW_COLOUR = "#9aa5b1", "#0b6e99", "#c8553d"
 MAX_LABELS = 5
 """Number of Pareto-optimal cuts that are labelled: those that reduce the bits most against the one before."""
 
 
-def draw(profile: Profile, tensor_dtype: str) -> Figure:
+def write(profile: Profile, tensor_dtype: str, folder: Path, look: Look | None = None) -> None:
+    """Write the figure as files that have the name of the profile."""
+    write_figures(folder, {profile.name: lambda: (draw(profile, tensor_dtype), [])}, look)
+
+
+def draw(profile: Profile, tensor_dtype: str) -> PanelFigure:
     """The figure of a profile whose tensors are sent as `tensor_dtype`; the bits have a logarithmic axis."""
     done, bits = 1.0 - profile.share(), profile.bits(tensor_dtype)
-    figure = Figure(figsize=(8.0, 4.6), dpi=150, layout="constrained")
+    title = f"{profile.name}: bits to send at each cut, tensors sent as {tensor_dtype}"
+    figure = new_figure(title, "", (), panel_height(3.8))
     axes = figure.subplots()
     axes.plot(done[:-1], bits[:-1], "-o", color=CUT_COLOUR, lw=0.8, ms=3.5, label="all cuts")
     _draw_law(axes, profile, tensor_dtype)
@@ -31,7 +40,7 @@ def draw(profile: Profile, tensor_dtype: str) -> Figure:
     axes.set_yscale("log")
     axes.set_ylim(bits[:-1].min() / 4.0, bits.max() * 2.0)
     _label_cuts(axes, done, bits, pareto)
-    _dress(axes, f"{profile.name}: bits to send at each cut, tensors sent as {tensor_dtype}")
+    _dress(axes)
     return figure
 
 
@@ -45,7 +54,6 @@ def _draw_law(axes: Axes, profile: Profile, tensor_dtype: str) -> None:
 def _label_cuts(axes: Axes, done: np.ndarray, bits: np.ndarray, pareto: np.ndarray) -> None:
     """The number of a cut beside its point, for those that reduce the bits most against the one before."""
     style: dict[str, Any] = {
-        "fontsize": 9,
         "color": PARETO_COLOUR,
         "textcoords": "offset points",
         "ha": "right",
@@ -60,14 +68,10 @@ def _label_cuts(axes: Axes, done: np.ndarray, bits: np.ndarray, pareto: np.ndarr
     axes.annotate("output: nothing to send", (1.0, 0.0), (-8, 3), xycoords=axes.get_xaxis_transform(), **style)
 
 
-def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+def _dress(axes: Axes) -> None:
     axes.set_xlabel("work done before the cut (share of the multiply-accumulates)")
     axes.set_ylabel("data to send")
-    axes.set_xlim(-0.07, 1.02)
+    axes.set_xlim(-0.12, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.yaxis.set_major_formatter(EngFormatter("bit"))
-    axes.grid(which="major", color="#e6e9ed", lw=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    axes.legend(loc="best")

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from partway.figures.intervals import mean_and_interval
-from partway.figures.style import FigureData, Row, block_axis, new_figure, scheme_colour
+from partway.figures.layout import bottom_legend
+from partway.figures.look import as_text, display_label, panel_height, scheme_colour, scheme_marker
+from partway.figures.style import FigureData, Row, block_axis, new_figure
 from partway.paper.claims import READINGS
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, WINDOW, Sides, divisor, schemes, sides, smallest
 
@@ -32,17 +34,18 @@ def draw(runs: Mapping[Any, Mapping[str, np.ndarray]]) -> FigureData:
     own = {(job.reading, job.scheme): sides(arrays) for job, arrays in runs.items() if job.figure == "P1"}
     count = len(next(iter(own.values()))[0].error)
     subtitle = f"K = 4 devices, queue that conserves work, {count} replicates"
-    figure = new_figure("Proposition 1: both sides of (37) and (38)", subtitle, NOTES, 2 * PANEL_HEIGHT, WIDTH)
+    title, height = "Proposition 1: both sides of (37) and (38)", panel_height(2 * PANEL_HEIGHT, 2)
+    figure = new_figure(title, subtitle, NOTES, height, WIDTH, columns=2)
     panels = figure.subplots(len(PARTIES), 1 + len(schemes()), squeeze=False)
     for row, (party, number) in zip(panels, PARTIES.items(), strict=True):
         for axes, scheme in zip(row, schemes(), strict=False):
             measured = [one for one in own[READINGS[0], scheme] if one.party == party]
             _along_the_run(axes, measured)
-            axes.set(title=f"{number}, {party}: {scheme}", ylabel="squared norm")
+            axes.set(title=as_text(f"{number}, {party}: {display_label(scheme)}"), ylabel="squared norm")
             _against_the_discount(row[-1], scheme, measured)
         row[-1].set(xscale="linear", yscale="log", title=f"{number}, {party}", xlabel="E_1(ln 1/gamma)")
     handles = [handle for axes in (panels[0, 0], panels[0, -1]) for handle in axes.get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="lower left", ncols=4, borderaxespad=0)
+    bottom_legend(figure, handles, 4)
     return figure, [(*COLUMNS, *MORE), *(row for key, measured in own.items() for row in _rows(key, measured))]
 
 
@@ -58,13 +61,13 @@ def _along_the_run(axes: Axes, measured: Sequence[Sides]) -> None:
 
 
 def _against_the_discount(axes: Axes, scheme: str, measured: Sequence[Sides]) -> None:
-    x, colour = [divisor(one.discount) for one in measured], scheme_colour(scheme)
+    x, colour, name = [divisor(one.discount) for one in measured], scheme_colour(scheme), as_text(display_label(scheme))
     mean, low, high = np.stack([mean_and_interval(smallest(one.left)) for one in measured], axis=-1)
     bars = np.stack([np.minimum(mean - low, 0.9 * mean), high - mean])
-    axes.errorbar(x, mean, bars, color=colour, marker="o", markersize=3.5, label=f"{scheme}: left")
+    axes.errorbar(x, mean, bars, color=colour, marker=scheme_marker(scheme), markersize=3.5, label=f"{name}: left")
     alone = [np.mean(smallest(one.parameters)) for one in measured]
-    axes.plot(x, alone, ":", color=colour, label=f"{scheme}: left, parameters alone")
-    axes.plot(x, [np.mean(one.right) for one in measured], "--", color=colour, label=f"{scheme}: right")
+    axes.plot(x, alone, ":", color=colour, label=f"{name}: left, parameters alone")
+    axes.plot(x, [np.mean(one.right) for one in measured], "--", color=colour, label=f"{name}: right")
     axes.set_xticks(x, [f"{value:.2f}\n{gamma:g}" for value, gamma in zip(x, DISCOUNTS, strict=True)])
 
 

@@ -1,135 +1,102 @@
 """What all figures share: their look, the wording of titles, notes and axes, and the files they are saved in."""
 
 import textwrap
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary
 from partway.experiments.tidy import write_csv
-from partway.figures.layout import LINE_HEIGHT, PAD, fit_margins
+from partway.figures.captions import figure_float
+from partway.figures.layout import PAD, PanelFigure, fit_margins
+from partway.figures.look import Look, as_text, current_style, display_label, figure_style
 from partway.measurement.gap import COST_COMPONENTS
-from partway.rng import stable_hash
-from partway.text_tables import shorten_name
 
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib; the usual list of others is searched for every text
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": "0.3",
-    "axes.titley": 1.0,  # automatic positions measure every tick label again, each time a figure is drawn
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "0.5",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": "0.92",
-    "xtick.color": "0.5",
-    "ytick.color": "0.5",
-    "xtick.labelcolor": "0.2",
-    "ytick.labelcolor": "0.2",
-    "legend.frameon": False,
-    "figure.dpi": 150,  # as PNG files have: what is measured for the layout is then measured once
-    "savefig.dpi": 150,
-    "path.simplify_threshold": 0.25,  # [pixel]
-    "text.hinting": "none",  # at this resolution the same to the eye, and a third faster
-    "svg.fonttype": "none",  # text stays text: smaller files, and it can be searched
-    "svg.hashsalt": "partway",
-}
 WIDTH = 8.0
 """Width of a figure [inch]."""
 TITLE_COLUMNS, COLUMNS, NOTE_COLUMNS = 10.5, 14.5, 18.5
 """Characters per inch of the title, the subtitle and the notes."""
-AXES_TEXT = 0.9
-"""Height of tick labels, axis label, legend and the space around them [inch]."""
-SCHEME_COLOURS = {
-    "parametric-printed": "#1f6fc4",
-    "parametric": "#f08a00",
-    "qlearning": "#bd1f01",
-    "qlearning-log": "#e58fb0",
-    "binary": "#832db6",
-    "even": "#8c6d4f",
-    "random": "#b9ac70",
-    "local": "#1a9c7b",
-    "full": "#94a4a2",
-    "myopic": "#d9a3ff",
-    "drift": "#5fb3d9",
-    "neurosurgeon": "#ffbe6f",
-    "neurosurgeon-energy": "#7a8b2a",
-    "dads": "#a8c95c",
-    "ans": "#ff7a59",
-    "coedge": "#6f7fd6",
-    "iao": "#40c4b0",
-    "decoupled": "#c77a9e",
-    "priced": "#3f8f3f",
-    "oracle": "#e4007c",
-    "constant": "#5a5a5a",
-    "binary-parametric": "#111111",
-    "even-parametric": "#2f4b7c",
-    "random-fixed": "#b08c00",
-    "qlearning-designed": "#7d1f5c",
-}
-"""Colours of shipped schemes. Another that differs from these is #7fdbca."""
-OTHER_COLOURS = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
-"""Colours of all other schemes; which one depends on the scheme's name alone. Two schemes may have the same."""
 COMPONENT_DIMENSION = "component"
 """The dimension of a dataset that holds the cost components."""
 COMPONENT_COLOURS: dict[str, str] = dict(
-    zip(COST_COMPONENTS, ("#1b4f8a", "#8cb8e6", "#a8480a", "#f6b26b"), strict=True)
+    zip(COST_COMPONENTS, ("#0f2f57", "#6a9fd8", "#a8480a", "#f6b26b"), strict=True)
 )
+"""Blue at the server, brown at the devices; printed in grey they differ as well."""
 COMPONENT_NAMES = dict(
     zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
+)
+COST_NOTE = (
+    "Cost per block: weighted sum of queued work and energy, at server and devices, equation (8) of arXiv 2203.01005."
 )
 COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per block]")
 
 Row = Sequence[str | float]
-FigureData = tuple[Figure, list[Row]]
+FigureData = tuple[PanelFigure, list[Row]]
 """A figure and the numbers in it; the first row names the columns, with units."""
+Draws = Mapping[str, Callable[[], FigureData | None]]
+"""What draws each figure, by its name; a figure that is None has nothing to show."""
 
 
-def figure_style() -> AbstractContextManager[None]:
-    """Matplotlib's defaults and STYLE, whatever the user's own settings are; to create and to save figures in."""
-    settings: dict[Any, Any] = {**mpl.rcParamsDefault, **STYLE}
-    return mpl.rc_context(settings)
+def write_figures(folder: Path, draws: Draws, look: Look | None = None, schemes: Sequence[str] = ()) -> None:
+    """Draw figures and save them; in the style "paper" also captions.tex, which has each of them as a LaTeX figure.
+
+    schemes  as in `figure_style`
+    """
+    look = look or Look()
+    for style in look.styles():
+        floats = list[str]()
+        with figure_style(style, look.labels, schemes) as settings:
+            for name, draw in draws.items():
+                if data := draw():
+                    save(folder, name, data)
+                    floats.append(figure_float(name, data[0]))
+            if not settings.titles:
+                (folder / "captions.tex").write_text("\n".join(floats), "utf-8")
 
 
 def save(folder: Path, name: str, data: FigureData) -> None:
-    """Write NAME.png, NAME.svg, and NAME.csv with the numbers drawn."""
+    """Write a figure as the files of the style in force, and NAME.csv with the numbers drawn, if there are any."""
     figure, rows = data
     folder.mkdir(parents=True, exist_ok=True)
     fit_margins(figure)
-    figure.savefig(folder / f"{name}.png", pil_kwargs={"compress_level": 3})
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    write_csv(folder / f"{name}.csv", rows)
+    for ending, how in current_style().files.items():
+        figure.savefig(folder / f"{name}.{ending}", **how)
+    if rows:
+        write_csv(folder / f"{name}.csv", rows)
 
 
-def new_figure(title: str, subtitle: str, notes: Sequence[str], height: float, width: float = WIDTH) -> Figure:
-    """An empty figure with titles at its top and a line for each note at its bottom.
+def new_figure(
+    title: str, subtitle: str, notes: Sequence[str], height: float, width: float = WIDTH, columns: int = 1
+) -> PanelFigure:
+    """An empty figure with titles at its top and a line for each note at its bottom, or all of them as its caption.
 
-    height, width  of the panels together, and of the whole figure [inch]
+    height, width  of the panels together, without the space between them, and of the whole figure on the screen [inch]
+    columns        of a page that it takes in a paper: 1 or 2
     """
+    style = current_style()
+    caption = " ".join(map(_sentence, filter(None, (title, subtitle[:1].upper() + subtitle[1:], *notes))))
+    figure = PanelFigure(style.column_inch[columns - 1] if style.column_inch else width, height, caption, columns)
+    if not style.titles:
+        return figure
     titles = [_wrap(title, TITLE_COLUMNS * width), _wrap(subtitle, COLUMNS * width)]
     lines = [line for note in notes for line in _wrap(note, NOTE_COLUMNS * width)]
-    text_height = LINE_HEIGHT * sum(map(len, (*titles, lines)))
-    figure = Figure(figsize=(width, height + AXES_TEXT + text_height))
     styles: tuple[dict[str, Any], ...] = ({"fontsize": 10.5, "fontweight": "bold"}, {"color": "0.3"})
-    for text, style in zip(titles, styles, strict=True):
-        figure.text(PAD / width, 1.0, "\n".join(text), va="top", **style)
+    for text, how in zip(titles, styles, strict=True):
+        figure.text(PAD / width, 1.0, "\n".join(text), va="top", **how)
     if lines:
         notes_text = figure.text(PAD / width, 0.0, "\n".join(lines), va="bottom", fontsize=7.5, color="0.35")
         notes_text.set_linespacing(1.3)
     return figure
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 def _wrap(text: str, columns: float) -> list[str]:
@@ -147,8 +114,7 @@ def run_title(dataset: xr.Dataset) -> str:
 
 def cost_note(dataset: xr.Dataset) -> str:
     """What the cost of a block is."""
-    block = f"{short_number(dataset.attrs['block_s'])} s"
-    return f"Cost per block ({block}), equation (8): weighted sum of queued work and energy, at server and devices."
+    return COST_NOTE.replace("block", f"block ({short_number(dataset.attrs['block_s'])} s)", 1)
 
 
 def axis_label(dataset: xr.Dataset, name: str) -> str:
@@ -192,32 +158,17 @@ def unstable_note(summaries: Sequence[Summary]) -> str:
     return f"{UNSTABLE_MARK} {UNSTABLE_NOTE}" * has_mark
 
 
-def as_text(text: str) -> str:
-    """Names hold dollar signs that are no mathematics."""
-    return text.replace("$", r"\$")
-
-
 def short_number(value: float, _: object = None) -> str:
     """A number for an axis or a label; also a formatter for Matplotlib, which passes the position too."""
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
-def short_name(name: str) -> str:
-    """The name of a scheme at the length that fits a figure."""
-    return shorten_name(name)
-
-
 def display_name(summary: Summary) -> str:
     """The scheme's name, with its status unless that is ok, or with UNSTABLE_MARK."""
-    name = short_name(summary.name)
+    name = display_label(summary.name)
     if summary.status != "ok":
         return f"{name}, {summary.status.replace('_', ' ')}"
     return f"{name} {UNSTABLE_MARK}" if summary.partly_unstable else name
-
-
-def scheme_colour(name: str) -> str:
-    """A scheme's colour, the same in all figures and whatever other schemes there are."""
-    return SCHEME_COLOURS.get(name) or OTHER_COLOURS[stable_hash(name) % len(OTHER_COLOURS)]
 
 
 def spans_decade(values: np.ndarray) -> bool:

@@ -1,7 +1,9 @@
 """A sweep: cost, gap, latency, energy and throughput along the first axis of the grid, a panel for each other value."""
 
 import itertools
+import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,19 +15,28 @@ from matplotlib.ticker import NullLocator
 from partway.experiments.sweep.dataset import axis_names, grid
 from partway.figures.gap import BELOW_BOUND, LINEAR_UP_TO
 from partway.figures.intervals import mean_and_interval
+from partway.figures.layout import bottom_legend
+from partway.figures.look import (
+    Look,
+    as_text,
+    display_label,
+    panel_height,
+    scheme_colour,
+    scheme_dashes,
+    scheme_marker,
+    user_label,
+)
 from partway.figures.style import (
     COMPONENT_DIMENSION,
+    COST_NOTE,
     FigureData,
     axis_label,
-    figure_style,
     log_axis,
     mark_linear_part,
     new_figure,
-    save,
-    scheme_colour,
-    short_name,
     short_number,
     spans_decade,
+    write_figures,
 )
 
 MAX_PANELS = 12
@@ -58,7 +69,7 @@ WORK = "Throughput: work that devices and server do, in units of the fleet's mea
 MEASURES: Mapping[str, _Measure] = {
     "cost": _Measure(
         *("cost", COMPONENT_DIMENSION, None, "cost per block"),
-        notes=("Cost per block, equation (8): weighted sum of queued work and energy, at server and devices.",),
+        notes=(COST_NOTE,),
     ),
     "gap": _Measure(
         *("gap", "loss", None, "gap to the lower bound"),
@@ -95,11 +106,10 @@ def figure_names(dataset: xr.Dataset) -> list[str]:
     return [name for name, one in MEASURES.items() if name == "cost" or np.isfinite(_by_seed(dataset, one)).any()]
 
 
-def write(dataset: xr.Dataset, folder: Path) -> None:
+def write(dataset: xr.Dataset, folder: Path, look: Look | None = None) -> None:
     """Write the figures of MEASURES and the numbers in them."""
-    with figure_style():
-        for name in figure_names(dataset):
-            save(folder, name, draw(dataset, name))
+    draws = {name: partial(draw, dataset, name) for name in figure_names(dataset)}
+    write_figures(folder, draws, look, dataset["scheme"].values.tolist())
 
 
 def draw(dataset: xr.Dataset, name: str) -> FigureData:
@@ -114,7 +124,8 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
     subtitle = f"{measure.title} {BAND}"
     missing = "No point: the scheme is unstable or cannot run there; results.csv says why."
     missing *= bool(not np.isfinite(estimates[0]).all() and (dataset["status"] != "ok").any())
-    figure = new_figure(_title(dataset), subtitle, (*measure.notes, more, missing), PANEL_HEIGHT * lines)
+    notes, wide = (*measure.notes, more, missing), min(columns, 2)
+    figure = new_figure(_title(dataset), subtitle, notes, panel_height(PANEL_HEIGHT * lines, wide), columns=wide)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for panel, facet in zip(panels, shown, strict=False):
         _panel(panel, dataset, estimates[:, :, *facet], dict(zip(axes[1:], facet, strict=True)))
@@ -129,7 +140,7 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
     _scale(panels[0], measure, estimates[0])
     for panel in panels[: len(shown)] if measure.symlog else ():
         mark_linear_part(panel, "y", LINEAR_UP_TO)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="lower left", ncols=4, borderaxespad=0)
+    bottom_legend(figure, panels[0].get_legend_handles_labels()[0], 4)
     return figure, _rows(dataset, measure, estimates)
 
 
@@ -163,7 +174,9 @@ def _scale(axes: Axes, measure: _Measure, means: np.ndarray) -> None:
 
 def _title(dataset: xr.Dataset) -> str:
     blocks, warmup = dataset.attrs["blocks"], dataset.attrs["warmup"]
-    return f"{dataset.attrs['scenario_name']}: {blocks} blocks, {warmup} of them warm-up, {dataset.sizes['seed']} seeds"
+    fleet = "" if "devices" in dataset.dims else f"{tomllib.loads(dataset.attrs['scenario'])['devices']} devices, "
+    runs = f"{blocks} blocks, {warmup} of them warm-up, {dataset.sizes['seed']} seeds"
+    return f"{dataset.attrs['scenario_name']}: {fleet}{runs}"
 
 
 def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[str, int]) -> None:
@@ -173,10 +186,12 @@ def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[s
     estimates = estimates.reshape(3, len(x), -1)
     for i, scheme in enumerate(map(str, dataset["scheme"].values)):
         mean, low, high = estimates[..., i]
-        axes.plot(x, mean, color=scheme_colour(scheme), marker="o", markersize=3, label=short_name(scheme))
-        axes.fill_between(x, low, high, color=scheme_colour(scheme), alpha=0.2, linewidth=0)
+        colour, marker, dashes = scheme_colour(scheme), scheme_marker(scheme), scheme_dashes(scheme)
+        how: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 3}
+        axes.plot(x, mean, **how, label=as_text(display_label(scheme)))
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     if at:
-        axes.set_title(", ".join(f"{name} = {_label(dataset[name].values[i])}" for name, i in at.items()))
+        axes.set_title(as_text(", ".join(_fixed(dataset, name, i) for name, i in at.items())))
     if words:
         axes.set_xticks(x, words, rotation=30, ha="right")
     elif spans_decade(x):
@@ -185,7 +200,7 @@ def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[s
             axes.set_xticks(x, [short_number(value) for value in x], rotation=30, ha="right")
             axes.xaxis.set_minor_locator(NullLocator())
     if names:
-        axes.set_xlabel(axis_label(dataset, names[0]))
+        axes.set_xlabel(user_label(dataset[names[0]].attrs["field"]) or axis_label(dataset, names[0]))
 
 
 def _positions(dataset: xr.Dataset, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -195,11 +210,14 @@ def _positions(dataset: xr.Dataset, names: Sequence[str]) -> tuple[np.ndarray, l
     values = dataset[names[0]].values
     if values.dtype.kind in "if":
         return values.astype(float), []
-    return np.arange(len(values), dtype=float), [short_name(str(value)) for value in values]
+    return np.arange(len(values), dtype=float), [as_text(display_label(str(value))) for value in values]
 
 
-def _label(value: Any) -> str:
-    return short_name(str(value)) if isinstance(value, str) else short_number(float(value))
+def _fixed(dataset: xr.Dataset, name: str, at: int) -> str:
+    """The value of an axis that a panel is for."""
+    value = dataset[name].values[at]
+    number = display_label(value) if isinstance(value, str) else short_number(float(value))
+    return f"{user_label(dataset[name].attrs['field']) or name} = {number}"
 
 
 def _rows(dataset: xr.Dataset, measure: _Measure, estimates: np.ndarray) -> list[Sequence[str | float]]:

@@ -1,20 +1,21 @@
 """Theorem 1, measured: gap to the lower bound against number of devices and weight of the server energy."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from partway.figures.gap import LINEAR_UP_TO
+from partway.figures.layout import bottom_legend
+from partway.figures.look import Look, as_text, display_label, panel_height, scheme_colour, scheme_marker
 from partway.figures.style import (
     FigureData,
-    figure_style,
     mark_linear_part,
     new_figure,
-    save,
-    scheme_colour,
     short_number,
+    write_figures,
 )
 from partway.paper.theorem1 import CONSTANT, VARIANTS, Point, label
 
@@ -30,23 +31,26 @@ NOTES = (
 )
 
 
-def write(points: Sequence[Point], title: str, folder: Path) -> None:
+def write(points: Sequence[Point], title: str, folder: Path, look: Look | None = None) -> None:
     """Write theorem1.png, .svg and .csv."""
-    with figure_style():
-        save(folder, "theorem1", draw(points, title))
+    write_figures(folder, {"theorem1": partial(draw, points, title)}, look)
 
 
 def draw(points: Sequence[Point], title: str) -> FigureData:
     """A panel for each axis, a line for each scheme and discount; a cross where a scheme is unstable."""
-    figure = new_figure(title, "gap to the lower bound, one parameter of the scenario changed", NOTES, 3.0)
+    subtitle = "gap to the lower bound, one parameter of the scenario changed"
+    figure = new_figure(title, subtitle, NOTES, panel_height(3.0, 2), columns=2)
     panels = figure.subplots(1, len(AXES), sharey=True)
     highest = max((100 * point.gap.mean for point in points if np.isfinite(point.gap.mean)), default=1.0)
     for axes, axis in zip(panels, AXES, strict=True):
         _panel(axes, axis, [point for point in points if point.axis == axis], max(highest, 2.0))
     panels[0].set_ylabel("gap [% of the bound]")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower left", ncols=3, borderaxespad=0)
+    bottom_legend(figure, panels[0].get_legend_handles_labels()[0], 3)
     return figure, [COLUMNS, *map(_row, points)]
+
+
+def _label(kind: tuple[str, str]) -> str:
+    return as_text(f"{display_label(kind[0])}{label(kind).removeprefix(kind[0])}")
 
 
 def _row(point: Point) -> tuple[str | float, ...]:
@@ -68,6 +72,6 @@ def _panel(axes: Axes, axis: str, points: Sequence[Point], highest: float) -> No
         own = [point for point in points if point.kind == kind]
         x, y = np.array([[point.value, 100 * point.gap.mean] for point in own]).T
         dashes, colour = ":" if kind[0] == CONSTANT else DASHES[kind[1]], scheme_colour(kind[0])
-        axes.plot(x, y, dashes, color=colour, marker="o", markersize=3.5, label=label(kind))
+        axes.plot(x, y, dashes, color=colour, marker=scheme_marker(kind[0]), markersize=3.5, label=_label(kind))
         unstable = [point.value for point in own if point.status != "ok"]
         axes.plot(unstable, [4 * highest] * len(unstable), "x", color=colour, markersize=7)

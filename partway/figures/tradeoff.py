@@ -10,7 +10,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from partway.experiments.summary import Summary
-from partway.figures.layout import LINE_HEIGHT, PointLabel, label_points
+from partway.figures.layout import PointLabel, label_points, line_height
+from partway.figures.look import panel_height, scheme_colour, scheme_marker
 from partway.figures.style import (
     COST_COLUMNS,
     FigureData,
@@ -20,7 +21,6 @@ from partway.figures.style import (
     log_axis,
     new_figure,
     run_title,
-    scheme_colour,
     short_number,
     show_message,
     spans_decade,
@@ -45,8 +45,8 @@ LABEL: Mapping[str, Any] = {"fontsize": 7, "color": "0.45", "zorder": 0.6}
 def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
     """A point for each stable scheme, or a message if there is none."""
     shown = [one for one in summaries if one.status == "ok"]
-    subtitle = f"{averaged_over(dataset)}; grey lines: equal cost, the lower left the cheaper"
-    height = max(3.5, LINE_HEIGHT * len(shown))
+    subtitle = f"waiting against energy, {averaged_over(dataset)}; grey lines: equal cost, the lower left the cheaper"
+    height = max(panel_height(3.5), line_height() * len(shown))
     notes = (cost_note(dataset), "Number beside a name: cost per block, the sum of both.", unstable_note(shown))
     figure = new_figure(run_title(dataset), subtitle, notes, height)
     axes = figure.subplots()
@@ -68,7 +68,11 @@ def _points(axes: Axes, schemes: Sequence[Summary]) -> list[PointLabel]:
     """The points on axes that fit them, and lines of equal cost behind."""
     x, y, cost = np.array([_values(one)[:3] for one in schemes]).T
     colours = [scheme_colour(one.name) for one in schemes]
-    axes.scatter(x, y, s=55, c=colours, alpha=0.9, edgecolor="white", zorder=3)
+    markers = [scheme_marker(one.name) for one in schemes]
+    for marker in dict.fromkeys(markers):
+        own = [i for i, each in enumerate(markers) if each == marker]
+        points = [colours[i] for i in own]
+        axes.scatter(x[own], y[own], s=55, c=points, marker=marker, alpha=0.9, edgecolor="white", zorder=3)
     logarithmic = min(x.min(), y.min()) > 0 and (spans_decade(x) or spans_decade(y))
     sides: tuple[tuple[Literal["x", "y"], np.ndarray], ...] = (("x", x), ("y", y))
     for which, values in sides:

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,6 @@ from partway.scenario.overrides import copied, parse_override
 
 MAX_VALUES = 10_000
 MAX_POINTS = 100_000
-RESERVED = frozenset({"scheme", "seed", "component", "loss", "statistic", "delay", "party"})
-"""Dimensions that every dataset of a sweep has."""
 OTHER_FLAGS = {"scheme": "--schemes", "schemes": "--schemes", "seed": "--seeds", "seeds": "--seeds"}
 UNITS = {
     "devices": "devices",
@@ -63,10 +61,9 @@ class Axis:
             return [float(value) for value in self.values]
         return [value if isinstance(value, str) else json.dumps(value) for value in self.values]
 
-    def words(self) -> str:
-        """The name of the field for people, without its unit."""
-        last = self.field.rpartition(".")[2]
-        return last.removesuffix(f"_{self.unit().lower()}").replace("_", " ")
+    def words(self, name: str) -> str:
+        """A name of the field for people, without its unit, from that of its dimension."""
+        return name.removesuffix(f"_{self.unit().lower()}").replace("_", " ").replace(".", " ")
 
     def unit(self) -> str:
         """The unit of the field; "1" where it has none."""
@@ -118,11 +115,14 @@ def parse_values(spec: str) -> tuple[Any, ...]:
     return tuple(parse_override(f"value={piece.strip()}")[1] for piece in text.split(","))
 
 
-def dimensions(axes: Sequence[Axis]) -> list[str]:
-    """A name for each axis: the last part of its field, or the whole field where that is reserved or not unique."""
+def dimensions(axes: Sequence[Axis], taken: Collection[str]) -> list[str]:
+    """A name for each axis: the last part of its field, or the whole field where that is not unique.
+
+    taken  names in the dataset that are no axes
+    """
     last = [axis.field.rpartition(".")[2] for axis in axes]
     return [
-        name if last.count(name) == 1 and name not in RESERVED else axis.field
+        name if last.count(name) == 1 and name not in taken else axis.field
         for name, axis in zip(last, axes, strict=True)
     ]
 

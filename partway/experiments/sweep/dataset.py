@@ -89,7 +89,7 @@ def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr
         failed(cell.why, INVALID) if cell.key is None else outcome_of(cell.key) or failed("not computed")
         for cell in plan.cells
     ]
-    sizes, names = [len(axis.values) for axis in plan.axes], dimensions(plan.axes)
+    sizes, names = [len(axis.values) for axis in plan.axes], dimensions(plan.axes, ATTRIBUTES)
     shape, dims = [*sizes, len(plan.base.schemes)], [*names, "scheme"]
     seeds = len(plan.base.seeds)
 
@@ -156,9 +156,9 @@ def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
         signals_up=("scheme", [find_scheme(name).signalling()["up"] for name in schemes]),
         signals_down=("scheme", [find_scheme(name).signalling()["down"] for name in schemes]),
     )
-    for name, axis in zip(dimensions(plan.axes), plan.axes, strict=True):
+    for name, axis in zip(dimensions(plan.axes, ATTRIBUTES), plan.axes, strict=True):
         dataset = dataset.assign_coords({name: axis.labels()})
-        dataset[name].attrs = {"units": axis.unit(), "field": axis.field, "long_name": axis.words()}
+        dataset[name].attrs = {"units": axis.unit(), "field": axis.field, "long_name": axis.words(name)}
     for name, (words, unit) in ATTRIBUTES.items():
         dataset[name].attrs |= {"long_name": words, "units": unit}
     return dataset.assign_attrs(

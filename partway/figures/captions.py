@@ -1,0 +1,45 @@
+"""Captions of figures for LaTeX."""
+
+from partway.figures.layout import PanelFigure
+from partway.figures.look import beside_labels
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "✕": r"$\times$",
+    "²": r"$^2$",
+    "†": r"\textdagger{}",
+    "…": r"\dots{}",
+    "►": r"$\triangleright$",
+    "▸": r"$\triangleright$",
+    "◂": r"$\triangleleft$",
+    "▲": r"$\triangle$",
+    "▼": r"$\bigtriangledown$",
+    "◇": r"$\diamond$",
+}
+"""Characters that LaTeX takes for commands, or whose signs it lacks without further packages."""
+
+
+def figure_float(name: str, figure: PanelFigure) -> str:
+    """A LaTeX figure of NAME.pdf at its size, with its caption; one of two columns is a figure*."""
+    kind = "figure" if figure.columns == 1 else "figure*"
+    lines = (
+        rf"\begin{{{kind}}}",
+        r"  \centering",
+        rf"  \includegraphics{{{name}.pdf}}",
+        rf"  \caption{{{beside_labels(figure.caption, latex)}}}",
+        rf"  \label{{fig:{name}}}",
+        rf"\end{{{kind}}}",
+    )
+    return "\n".join(lines) + "\n"
+
+
+def latex(text: str) -> str:
+    """Text as LaTeX shows it as it is."""
+    return "".join(SPECIAL.get(character, character) for character in text)

@@ -1,0 +1,285 @@
+"""How figures look: the styles "screen" and "paper", and the names, colours, markers and lines of schemes in them.
+
+A style is one `Style` here. It is in force inside `figure_style`, as Matplotlib's own settings are; functions that draw
+ask for what they need (`panel_height`, `scheme_colour`, `display_label`) and know no style by name.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.cbook import is_math_text
+from matplotlib.lines import Line2D
+from matplotlib.mathtext import MathTextParser
+
+from partway.errors import InputError, shown
+from partway.rng import stable_hash
+from partway.text_tables import LONGEST_NAME, shorten_name
+
+StyleName = Literal["screen", "paper"]
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib; the usual list of others is searched for every text
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": "0.3",
+    "axes.titley": 1.0,  # automatic positions measure every tick label again, each time a figure is drawn
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.5",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "0.92",
+    "xtick.color": "0.5",
+    "ytick.color": "0.5",
+    "xtick.labelcolor": "0.2",
+    "ytick.labelcolor": "0.2",
+    "legend.frameon": False,
+    "figure.dpi": 150,  # as PNG files have: what is measured for the layout is then measured once
+    "savefig.dpi": 150,
+    "path.simplify_threshold": 0.25,  # [pixel]
+    "text.hinting": "none",  # at this resolution the same to the eye, and a third faster
+    "svg.fonttype": "none",  # text stays text: smaller files, and it can be searched
+    "svg.hashsalt": "partway",
+}
+"""Matplotlib's settings on the screen."""
+PAPER_STYLE: dict[str, Any] = STYLE | {
+    "font.family": ["STIXGeneral", "DejaVu Sans"],  # Times-like, comes with Matplotlib; the second has other scripts
+    "mathtext.fontset": "stix",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 8,
+    "axes.titlecolor": "0",
+    "axes.edgecolor": "0.2",
+    "axes.linewidth": 0.6,
+    "grid.color": "0.88",
+    "grid.linewidth": 0.5,
+    "xtick.color": "0.2",
+    "ytick.color": "0.2",
+    "xtick.labelcolor": "0",
+    "ytick.labelcolor": "0",
+    "legend.labelspacing": 0.3,
+    "legend.columnspacing": 1.2,
+    "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # TrueType; publishers refuse Type 3, which is Matplotlib's default
+    "savefig.dpi": 600,  # of the colour maps of `cut-map`, the only pixels
+}
+"""Matplotlib's settings for a paper: text as in IEEE's figures, at the size at which it is printed."""
+SCHEME_COLOURS = {
+    "parametric-printed": "#1f6fc4",
+    "parametric": "#f08a00",
+    "qlearning": "#bd1f01",
+    "qlearning-log": "#e58fb0",
+    "binary": "#832db6",
+    "even": "#8c6d4f",
+    "random": "#b9ac70",
+    "local": "#1a9c7b",
+    "full": "#94a4a2",
+    "myopic": "#d9a3ff",
+    "drift": "#5fb3d9",
+    "neurosurgeon": "#ffbe6f",
+    "neurosurgeon-energy": "#7a8b2a",
+    "dads": "#a8c95c",
+    "ans": "#ff7a59",
+    "coedge": "#6f7fd6",
+    "iao": "#40c4b0",
+    "decoupled": "#c77a9e",
+    "priced": "#3f8f3f",
+    "oracle": "#e4007c",
+    "constant": "#5a5a5a",
+    "binary-parametric": "#111111",
+    "even-parametric": "#2f4b7c",
+    "random-fixed": "#b08c00",
+    "qlearning-designed": "#7d1f5c",
+}
+"""Colours of shipped schemes on the screen. Another that differs from these is #7fdbca."""
+OTHER_COLOURS = ("#00b8d4", "#7cb518", "#5a3fd6", "#d6006e", "#5b6b00")
+"""Colours of all other schemes on the screen; if a run has more of them than that, some are used twice."""
+PAPER_COLOURS = ("#0072b2", "#000000", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours of Okabe and Ito, which people with any colour vision can tell apart; their vermilion is kept for others."""
+PAPER_OTHER_COLOURS = ("#d55e00", "#882255", "#999933", "#332288", "#44aa99")
+PAPER_MARKERS, PAPER_OTHER_MARKERS = ("o", "s", "^", "D", "v", "<"), ("X", "P", "*", "h", ">")
+PAPER_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+MARKS = 8
+"""Markers on a line of many points."""
+PAPER_ORDER = (
+    *("priced", "constant", "local", "parametric", "qlearning", "oracle"),
+    *("binary", "parametric-printed", "qlearning-designed", "even", "decoupled", "random"),
+    *("full", "myopic", "binary-parametric", "even-parametric", "random-fixed", "qlearning-log"),
+    *("drift", "neurosurgeon", "neurosurgeon-energy", "dads", "ans", "coedge"),
+    *("iao",),
+)
+"""Shipped schemes; all that stand in one line differ in colour and marker, and each line has its own dashes."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style of figures.
+
+    settings       Matplotlib's
+    files          what a figure is saved as: ending -> arguments of `savefig`
+    titles         whether titles and notes stand in the figure; else they are its caption
+    longest_name   characters to which longer names of schemes are shortened
+    column_inch    width of a figure that takes one column of a page, or two; None: as wide as drawn
+    height_factor  height of a panel against that on the screen, in a figure of one column, or two
+    """
+
+    settings: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+    titles: bool = True
+    column_inch: tuple[float, float] | None = None
+    longest_name: int = LONGEST_NAME
+    height_factor: tuple[float, float] = (1.0, 1.0)
+
+
+STYLES: Mapping[StyleName, Style] = {
+    "screen": Style(STYLE, {"png": {"pil_kwargs": {"compress_level": 3}}, "svg": {"metadata": {"Date": None}}}),
+    "paper": Style(
+        PAPER_STYLE, {"pdf": {"metadata": {"CreationDate": None}}}, False, (252 / 72.27, 516 / 72.27), 26, (0.58, 0.7)
+    ),
+}
+"""Columns are those of IEEEtran, 252 and 516 of TeX's points. No file holds the time at which it was made."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a user chooses about figures. Raises InputError for an unknown style, and a label that cannot be drawn.
+
+    style   "screen": PNG and SVG; "paper": also PDF in the width of a column, and captions
+    labels  what is shown instead of the name of a scheme or of a sweep's axis; `$...$` is mathematics
+    """
+
+    style: StyleName = "screen"
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        """Refuse before anything is computed what Matplotlib would refuse at its end."""
+        if self.style not in STYLES:
+            raise InputError(f"style: must be {' or '.join(STYLES)}, got {shown(self.style)}")
+        for name, label in self.labels.items():
+            if not label.strip() or not label.isprintable():
+                raise InputError(f"label of {shown(name)}: must be text of one line, got {shown(label)}")
+            try:
+                if is_math_text(label):
+                    MathTextParser("path").parse(label)
+            except ValueError as error:
+                why = str(error).splitlines()[-1]
+                raise InputError(f"label of {shown(name)}: {shown(label)} is no valid mathematics: {why}") from None
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise InputError for a label of something that is not in the figures: names of schemes and axes are."""
+        for name in self.labels:
+            if name not in names:
+                known = ", ".join(names) or "none"
+                raise InputError(f"label of {shown(name)}: is not in the figures; names there are {known}")
+
+    def styles(self) -> tuple[StyleName, ...]:
+        """What is drawn: a paper's figures do not replace those that `partway view`, reports and people look at."""
+        return ("screen",) if self.style == "screen" else ("screen", "paper")
+
+
+@dataclass(frozen=True)
+class _InForce:
+    style: StyleName = "screen"
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    others: tuple[str, ...] = ()
+
+
+_USUAL = _InForce()
+_IN_FORCE: ContextVar[_InForce] = ContextVar("look of figures", default=_USUAL)
+
+
+@contextlib.contextmanager
+def figure_style(
+    style: StyleName = "screen", labels: Mapping[str, str] | None = None, schemes: Sequence[str] = ()
+) -> Generator[Style]:
+    """A style and Matplotlib's defaults, whatever the user's own settings are; to create and to save figures in.
+
+    schemes  that are drawn: those that are not shipped get colours that differ, in this order
+    """
+    others = tuple(name for name in schemes if name not in SCHEME_COLOURS)
+    token = _IN_FORCE.set(_InForce(style, labels or {}, others))
+    settings: dict[Any, Any] = {**mpl.rcParamsDefault, **STYLES[style].settings}
+    try:
+        with mpl.rc_context(settings):
+            yield STYLES[style]
+    finally:
+        _IN_FORCE.reset(token)
+
+
+def current_style() -> Style:
+    """The style in force."""
+    return STYLES[_IN_FORCE.get().style]
+
+
+def panel_height(inch: float, columns: int = 1) -> float:
+    """The height of a panel that is so high on the screen [inch]. columns: as in `new_figure`"""
+    return inch * current_style().height_factor[columns - 1]
+
+
+def user_label(name: str) -> str | None:
+    """The user's label of a scheme or an axis, if there is one."""
+    return _IN_FORCE.get().labels.get(name)
+
+
+def display_label(name: str) -> str:
+    """The user's label of a scheme, or its name at the length that fits a figure."""
+    return user_label(name) or shorten_name(name, current_style().longest_name)
+
+
+def as_text(text: str) -> str:
+    """Text for Matplotlib: dollar signs are no mathematics, but in the labels of the user."""
+    return beside_labels(text, lambda rest: rest.replace("$", r"\$"))
+
+
+def beside_labels(text: str, change: Callable[[str], str]) -> str:
+    """Text, changed everywhere but in the labels that hold mathematics."""
+    labels = [re.escape(label) for label in _IN_FORCE.get().labels.values() if is_math_text(label)]
+    if not labels:
+        return change(text)
+    pieces = re.split(f"({'|'.join(sorted(labels, key=len, reverse=True))})", text)
+    return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(pieces))
+
+
+def scheme_colour(name: str) -> str:
+    """A scheme's colour. Shipped schemes have the same in all figures of a style, whatever other schemes there are."""
+    if _IN_FORCE.get().style == "screen":
+        return SCHEME_COLOURS.get(name) or OTHER_COLOURS[_other(name) % len(OTHER_COLOURS)]
+    return _paper_look(name)[0]
+
+
+def scheme_marker(name: str) -> str:
+    """A scheme's marker: on the screen, where colours do, the same for all."""
+    return "o" if _IN_FORCE.get().style == "screen" else _paper_look(name)[1]
+
+
+def scheme_dashes(name: str) -> Any:
+    """The line of a scheme in figures in which dashes have no other meaning."""
+    return "-" if _IN_FORCE.get().style == "screen" else _paper_look(name)[2]
+
+
+def mark_line(line: Line2D, marker: str) -> None:
+    """Put a few markers on a line of many points; none on the screen, where colours do."""
+    if _IN_FORCE.get().style == "paper":
+        line.set(marker=marker, markevery=max(1, len(np.asarray(line.get_xdata())) // MARKS), markersize=3.5)
+
+
+def _paper_look(name: str) -> tuple[str, str, Any]:
+    """Colour, marker and dashes: no two shipped schemes have the same colour and marker, or marker and dashes."""
+    if name not in PAPER_ORDER:
+        i = _other(name) % len(PAPER_OTHER_COLOURS)
+        return PAPER_OTHER_COLOURS[i], PAPER_OTHER_MARKERS[i], "-"
+    line, place = divmod(PAPER_ORDER.index(name), len(PAPER_COLOURS))
+    return PAPER_COLOURS[place], PAPER_MARKERS[(place + line) % len(PAPER_MARKERS)], PAPER_DASHES[line]
+
+
+def _other(name: str) -> int:
+    others = _IN_FORCE.get().others
+    return others.index(name) if name in others else stable_hash(name)
