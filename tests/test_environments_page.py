@@ -70,7 +70,7 @@ import partway.env
 warnings.simplefilter("error")
 for name, how in (("Device", {"training": 5}), ("System", {})):
     check_env(gymnasium.make(f"partway/{name}-v0", scenario={"devices": 3}, **how).unwrapped)
-runpy.run_path(sys.argv[1])["main"]({"devices": 3}, devices=3, seeds=1, steps=384, blocks=60)
+runpy.run_path(sys.argv[1])["main"]({"devices": 4}, devices=4, seeds=1, steps=512, blocks=60)
 """
 
 
@@ -81,7 +81,7 @@ def test_stable_baselines_accepts_the_environments_and_its_example_runs():
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     budget, found, *others = done.stdout.splitlines()
-    assert budget == "1 seeds, 384 device-steps each"
+    assert budget == "1 seeds, 512 device-steps each"
     assert re.fullmatch(r"ppo, seed 0: [\d.]+ % above the bound", found)
     assert [line.split(":")[0] for line in others] == ["constant", "priced"]
 
