@@ -1,4 +1,4 @@
-"""Independent PPO in JAX, in one file: all devices share one network, and the server plays `priced`. In this folder:
+"""Independent PPO in JAX, in one file: all devices share one network, and the server follows `priced`. In this folder:
 
     python ippo.py
     python ippo.py --seeds 10 --updates 400

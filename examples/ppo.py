@@ -4,7 +4,7 @@
     python ppo.py
     python ppo.py --seeds 10 --steps 500000
 
-One model learns in 20 episodes at once; in each it acts for another device, and the others play `priced`. What it has
+One model learns in 20 episodes at once; in each it acts for another device, and the others follow `priced`. What it has
 learned is then run by `partway.evaluate` for every device, on other episodes, and its gap to the lower bound is printed
 beside those of `constant` and `priced`.
 """
