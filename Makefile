@@ -6,9 +6,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 KSERVE := .venv/kserve.stamp
+AGENTS := .venv/agents.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients goals bench bench-quick reproduce proposition fit search sensitivity fuzz docs release clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients agents goals bench bench-quick reproduce proposition fit search sensitivity fuzz docs release clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,7 +21,7 @@ compare: $(RUN)  ## Compare all schemes in the paper's scenario and with a real 
 test: lint  ## Lint, check types, run the tests that take seconds
 	$(BIN)/pytest -n 2 --dist loadscope -m "not slow"
 
-test-slow: $(DEV) $(KSERVE)  ## Run the tests that take longer
+test-slow: $(DEV) $(KSERVE) $(AGENTS)  ## Run the tests that take longer
 	$(BIN)/pytest -n 2 --dist loadscope -m slow
 
 lint: $(DEV)  ## Check style, format, imports between packages and types
@@ -63,6 +64,9 @@ goals: $(DEV)  ## Write the gap of priced and Theorem 1 in docs/results.md from 
 
 ingredients: $(DEV)  ## Write what each part of qlearning-designed brings into docs/results.md from new runs (half an hour)
 	$(BIN)/python scripts/ingredients.py
+
+agents: $(AGENTS)  ## Train PPO and independent PPO with ten seeds each, into docs/results.md (hours); resumes if interrupted
+	PYTHONPATH=. .venv/agents/bin/python scripts/make_agents.py
 
 reproduce: $(RUN)  ## Reproduce section VI of the paper, into results/reproduction; resumes if interrupted
 	$(BIN)/partway reproduce --out results/reproduction --table docs/paper.md --overwrite
@@ -114,4 +118,12 @@ $(DEV): requirements-dev.txt $(RUN)
 $(KSERVE): $(RUN)
 	test -x .venv/kserve/bin/python || $(PYTHON) -m venv .venv/kserve
 	.venv/kserve/bin/python -m pip install -qq --disable-pip-version-check kserve==0.21.0 onnxruntime==1.32.0
+	@touch $@
+
+# PyTorch and what is built on it; its wheels differ between indexes, so it is in no file of hashes and comes first
+$(AGENTS): $(RUN)
+	test -x .venv/agents/bin/python || $(PYTHON) -m venv .venv/agents
+	.venv/agents/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0
+	.venv/agents/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement requirements.txt
+	.venv/agents/bin/python -m pip install -qq --disable-pip-version-check stable-baselines3==2.9.2
 	@touch $@

@@ -1,4 +1,4 @@
-"""Independent PPO in JAX, in one file: all devices share one network, and the server plays `priced`. In this folder:
+"""Independent PPO in JAX, in one file: all devices share one network, and the server follows `priced`. In this folder:
 
     python ippo.py
     python ippo.py --seeds 10 --updates 400
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import partway
 from partway.env import functional
 
-EPISODES, STEPS, EPOCHS, MINIBATCHES = 16, 64, 4, 4
+EPISODES, STEPS, EPOCHS, MINIBATCHES = 4, 64, 4, 4
 GAMMA, LAMBDA, CLIP, RATE, WIDTH = 0.95, 0.95, 0.2, 1e-3, 64
 REWARD_UNIT = 100.0
 """Rewards are divided by it, so that values are of order one."""
@@ -98,15 +98,15 @@ def loss(net, batch):
     return -surrogate.mean() + 0.5 * jnp.mean((value(net, batch["seen"]) - batch["target"]) ** 2)
 
 
-def adam(net, moments, grad, count):
+def adam(net, moments, grad, count, rate):
     """One step of Adam (Kingma and Ba, 2015)."""
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], grad)
     second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, moments[1], grad)
-    rate = RATE * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-    return jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), net, first, second), (first, second)
+    step = rate * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+    return jax.tree.map(lambda p, m, v: p - step * m / (jnp.sqrt(v) + 1e-8), net, first, second), (first, second)
 
 
-def update(learner, key, params):
+def update(learner, key, params, rate):
     """One rollout and EPOCHS passes over it; returns the learner and the mean reward."""
     net, moments, count, states, observations = learner
     of_rollout, of_order = jax.random.split(key)
@@ -119,7 +119,7 @@ def update(learner, key, params):
     def minibatch(carry, rows):
         net, moments, count = carry
         grad = jax.grad(loss)(net, jax.tree.map(lambda leaf: leaf[rows], flat))
-        return (*adam(net, moments, grad, count), count + 1), None
+        return (*adam(net, moments, grad, count, rate), count + 1), None
 
     orders = [jax.random.permutation(k, size * MINIBATCHES) for k in jax.random.split(of_order, EPOCHS)]
     rows = jnp.concatenate(orders).reshape(-1, size)
@@ -128,7 +128,7 @@ def update(learner, key, params):
 
 
 @partial(jax.jit, static_argnames="updates")
-def train(key, params, updates):
+def train(key, params, updates, rate=RATE):
     """The network after so many updates, and the mean reward of each."""
     of_net, of_episodes, of_updates = jax.random.split(key, 3)
     net = network(of_net)
@@ -137,7 +137,7 @@ def train(key, params, updates):
     nothing = jax.tree.map(jnp.zeros_like, net)
     learner = (net, (nothing, nothing), 1.0, states, observations["devices"])
     learner, rewards = jax.lax.scan(
-        lambda learner, key: update(learner, key, params), learner, jax.random.split(of_updates, updates)
+        lambda learner, key: update(learner, key, params, rate), learner, jax.random.split(of_updates, updates)
     )
     return learner[0], rewards
 

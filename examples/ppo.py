@@ -4,32 +4,78 @@
     python ppo.py
     python ppo.py --seeds 10 --steps 500000
 
-One model learns in 20 environments at once; in each it acts for another device, and the others play `priced`. What it
-has learned is then run by `partway.evaluate` for every device, on other episodes, and its gap to the lower bound is
-printed beside those of `constant` and `priced`.
+One model learns in 20 episodes at once; in each it acts for another device, and the others follow `priced`. What it has
+learned is then run by `partway.evaluate` for every device, on other episodes, and its gap to the lower bound is printed
+beside those of `constant` and `priced`.
 """
 
 import argparse
 
 import gymnasium
+import numpy as np
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import partway
 import partway.env  # registers the environments
 
+RATE = 1e-3
+"""Step size of Adam."""
+FIRST_SEED = 1000
+"""Seeds of training begin here; episodes of the evaluation have the seeds of `compare`, 0 to 7."""
 
-def make(scenario, number):
-    return lambda: gymnasium.make("partway/Device-v0", scenario=scenario, number=number, horizon=200)
+
+class Episodes(VecEnv):
+    """A vector environment of Gymnasium with the methods that stable-baselines3 calls."""
+
+    def __init__(self, envs):
+        self.envs, self.actions = envs, None
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def reset(self):
+        observations, _ = self.envs.reset(seed=self._seeds[0])
+        self._reset_seeds()
+        return observations
+
+    def step_async(self, actions):
+        self.actions = actions
+
+    def step_wait(self):
+        observations, rewards, terminated, truncated, infos = self.envs.step(self.actions)
+        each = [{} for _ in rewards]
+        for i in np.flatnonzero(truncated):  # the task goes on after the horizon: values are bootstrapped
+            each[i] = {"terminal_observation": infos["final_obs"][i], "TimeLimit.truncated": True}
+        return observations, rewards, terminated | truncated, each
+
+    def close(self):
+        self.envs.close()
+
+    def get_attr(self, attr_name, indices=None):
+        return [getattr(self.envs, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name, value, indices=None):
+        raise NotImplementedError
+
+    def env_method(self, method_name, *method_args, indices=None, **method_kwargs):
+        raise NotImplementedError
+
+    def env_is_wrapped(self, wrapper_class, indices=None):
+        return [False] * len(list(self._get_indices(indices)))
 
 
-def train(scenario, devices, seed, steps):
+def train(scenario, devices, seed, steps, rate=RATE):
     """A model that has seen `steps` blocks of devices 0, 1, ...; only rewards are normalised."""
-    envs = VecNormalize(
-        VecMonitor(DummyVecEnv([make(scenario, k) for k in range(devices)])), norm_obs=False, gamma=0.95
+    envs = gymnasium.make_vec(
+        "partway/Device-v0",
+        num_envs=devices,
+        scenario=scenario,
+        number=range(devices),
+        horizon=200,
+        autoreset_mode="SameStep",
     )
-    model = PPO("MlpPolicy", envs, n_steps=128, batch_size=256, gamma=0.95, seed=seed, device="cpu")
-    return model.learn(steps)
+    normalised = VecNormalize(Episodes(envs), norm_obs=False, gamma=0.95)
+    how = {"n_steps": 128, "batch_size": 256, "gamma": 0.95, "seed": FIRST_SEED + devices * seed, "device": "cpu"}
+    return PPO("MlpPolicy", normalised, learning_rate=rate, **how).learn(steps)
 
 
 def main(scenario="paper", devices=20, seeds=3, steps=200_000, **how):

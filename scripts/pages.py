@@ -18,9 +18,10 @@ def paragraph(text: str) -> str:
     return "\n".join(lines).replace("\0", " ")
 
 
-def origin() -> str:
-    """When a section was made, and with which code."""
-    return f"*Made on {date.today().isoformat()} by the code `{package_hash()}` (`partway.provenance.package_hash`).*"
+def origin(day: str | None = None, code: str | None = None) -> str:
+    """When a section was made, and with which code: today and by this code if nothing else is said."""
+    made, by = day or date.today().isoformat(), code or package_hash()
+    return f"*Made on {made} by the code `{by}` (`partway.provenance.package_hash`).*"
 
 
 def write_section(page: Path, name: str, text: str) -> None:

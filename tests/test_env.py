@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,7 @@ from env_player import Player
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from pettingzoo.test import api_test, max_cycles_test, parallel_api_test, parallel_seed_test, seed_test
+from test_processes import MARKOV, OWN
 
 from partway.controllers.base import BROADCAST_FIELDS, ControllerPair
 from partway.controllers.given import given_device
@@ -23,12 +25,12 @@ from partway.env.params import TRAINING_SEED
 from partway.errors import InputError
 from partway.rng import block_keys, controller_keys, per_device, stable_hash
 from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, stream_of
 from partway.simulation.rollout import rollout
 from partway.simulation.sharding import broadcast_shared
 from partway.simulation.step import device_views
 from partway.system.signalling import no_broadcast
-from partway.system.world import World
 
 BLOCKS, SEED = 30, 5
 FOUR: dict[str, Any] = {"devices": 4}
@@ -44,10 +46,11 @@ SLOW = pytest.mark.slow
 # Every scheme, driven from outside, does what it does in a rollout
 
 
-def driven(player: Player, own: parallel.OffloadingEnv) -> dict[str, list[Any]]:
+def driven(player: Player, scenario: Scenario) -> dict[str, list[Any]]:
     """What a scheme does in BLOCKS blocks of three environments at once, each in its own numbers; they must agree."""
-    params = functional.system(MIXED, precision="float64")
-    central, step = single.SystemEnv(MIXED, precision="float64"), jax.jit(functional.step_env)
+    params = functional.system(scenario, precision="float64")
+    central, step = single.SystemEnv(scenario, precision="float64"), jax.jit(functional.step_env)
+    own = parallel.parallel_env(scenario, precision="float64", shares=True)
     state = jax.jit(functional.reset_to)(jnp.uint32(SEED), params)[1]
     info, _ = central.reset(seed=SEED)[1], own.reset(seed=SEED)
     found = dict[str, list[Any]]()
@@ -59,7 +62,7 @@ def driven(player: Player, own: parallel.OffloadingEnv) -> dict[str, list[Any]]:
         told = {f"device_{k}": devices[:, k] for k in range(4)} | {"server_0": server}
         of_agents = own.step(told)[-1]["server_0"]
         for name, value in inside.items():
-            np.testing.assert_array_equal(value, info[name])
+            np.testing.assert_allclose(value, info[name], rtol=1e-12, atol=1e-12)
         for name in (*PER_DEVICE, "backlog", "cost", "server_energy"):
             np.testing.assert_allclose(of_agents[name], info[name], rtol=1e-13)
         player.learn(kept, info)
@@ -71,21 +74,38 @@ def driven(player: Player, own: parallel.OffloadingEnv) -> dict[str, list[Any]]:
     return found
 
 
-@pytest.mark.parametrize("scheme", [pytest.param(name, marks=() if name in SUITE else SLOW) for name in SCHEMES])
-def test_a_scheme_in_the_environments_does_what_it_does_in_a_rollout(
-    scheme: str, float64: None, mixed_world: World, pair_of: Callable[[str], ControllerPair]
-):
+def check_that_environments_do_what_a_rollout_does(scheme: str, pair: ControllerPair, scenario: Scenario) -> None:
     """Functional, Gymnasium's with one agent, and PettingZoo's: the same actions, and numbers to 1e-12."""
-    run = rollout(mixed_world, pair_of(scheme), stream_of(scheme), [SEED], BLOCKS, precision="float64", traces=True)
+    world, stream = world_of(scenario), stream_of(scheme)
+    run = rollout(world, pair, stream, [SEED], BLOCKS, precision="float64", traces=True)
     assert run.traces is not None
-    own = parallel.parallel_env(MIXED, precision="float64", shares=True)
-    found = driven(Player.of(mixed_world, pair_of(scheme), stream_of(scheme), SEED), own)
+    found = driven(Player.of(world, pair, stream, SEED), scenario)
     for name in PER_DEVICE:
         np.testing.assert_allclose(np.stack(found[name]), getattr(run.traces, name)[0], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(np.stack(found["device_cost"]), run.traces.cost[0], rtol=1e-12)
     for name in COMPONENTS:
         np.testing.assert_allclose(found[name], getattr(run.metrics, name)[0], rtol=1e-12, atol=1e-12)
     assert np.ptp(found["cost"]) > 0
+
+
+@pytest.mark.parametrize("scheme", [pytest.param(name, marks=() if name in SUITE else SLOW) for name in SCHEMES])
+def test_a_scheme_in_the_environments_does_what_it_does_in_a_rollout(
+    scheme: str, float64: None, mixed: Scenario, pair_of: Callable[[str], ControllerPair]
+):
+    check_that_environments_do_what_a_rollout_does(scheme, pair_of(scheme), mixed)
+
+
+@pytest.mark.parametrize("kind", ["gauss_markov", pytest.param("trace", marks=SLOW), pytest.param("own", marks=SLOW)])
+def test_channels_and_traffic_with_a_memory_go_on_in_the_environments_as_in_a_rollout(
+    kind: str, float64: None, tmp_path: Path
+):
+    """A trace is shorter than the run, and each device begins somewhere else in it."""
+    rows = "".join(f"{0.5 * block},{1e6 * (1 + block % 7)}\n" for block in range(11))
+    (tmp_path / "trace.csv").write_text(f"time_s,gain_per_w\n{rows}")
+    trace = {"kind": "trace", "file": str(tmp_path / "trace.csv"), "loop": True, "start": "random"}
+    changes = {"gauss_markov": MARKOV, "trace": {"radio.fading": trace}, "own": OWN}[kind]
+    pair = ControllerPair(SCHEMES["priced"].device, SCHEMES["priced"].server)
+    check_that_environments_do_what_a_rollout_does("priced", pair, load(MIXED, changes))
 
 
 @SLOW
@@ -277,6 +297,21 @@ def test_the_last_step_can_begin_the_next_episode():
     assert not np.array_equal(infos["final_obs"][0], observations[0])
 
 
+def test_each_episode_can_have_another_device_that_acts():
+    """With the same seed: what device 2 observes, is paid and does, in its episode as in one of its own."""
+    envs = vector.DeviceVectorEnv(FOUR, num_envs=3, training=10, number=(1, 2, 2))
+    observations, _ = envs.reset(seed=[SEED, SEED, SEED + 1])
+    actions = np.array([[1.0, -1.0], [0.5, 0.5], [0.5, 0.5]])
+    _, rewards, *_, infos = envs.step(actions)
+    one = single.DeviceEnv(FOUR, training=10, number=2)
+    np.testing.assert_allclose(observations[1], one.reset(seed=SEED)[0], rtol=1e-6)
+    _, reward, *_, info = one.step(actions[1])
+    assert rewards[1] == pytest.approx(reward, rel=1e-5)
+    np.testing.assert_allclose(infos["started"][1], info["started"])
+    assert not np.array_equal(observations[0], observations[1])
+    assert not np.array_equal(observations[1], observations[2])
+
+
 def test_what_is_returned_can_be_kept_and_changed():
     envs = vector.SystemVectorEnv(FOUR, num_envs=2)
     first, _ = envs.reset(seed=0)
@@ -303,6 +338,11 @@ def test_what_is_returned_can_be_kept_and_changed():
         ),
         (lambda: functional.parallel(FOUR, reward="prised"), "no reward 'prised'; did you mean 'priced'"),
         (lambda: functional.device(FOUR, number=4), "number must be a whole number from 0 to 3, got 4"),
+        (
+            lambda: vector.DeviceVectorEnv(FOUR, num_envs=3, training=0, number=[0, 1]),
+            r"number must be one .* or 3",
+        ),
+        (lambda: vector.DeviceVectorEnv(FOUR, num_envs=2, training=0, number=[0, 4]), "number from 0 to 3, got 4"),
         (lambda: functional.device(FOUR, others="constant"), "'constant' is prepared before a run"),
         (lambda: functional.device(FOUR, others="prized"), "no scheme 'prized'; did you mean 'priced'"),
         (lambda: vector.SystemVectorEnv(FOUR, num_envs=2, autoreset_mode="Disabled"), "must be NextStep or SameStep"),

@@ -1,9 +1,11 @@
 """What the environments of Gymnasium and PettingZoo share: compiled programs, spaces, and arrays of NumPy."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from partway.env import functional
@@ -32,8 +34,12 @@ def begin(seed: jax.Array, params: Params) -> Begun:
 
 @kept_jit(compiler_options=RUNS_ONCE)
 def begin_many(seeds: jax.Array, params: Params) -> Begun:
-    """`begin` of several episodes, whose axis comes first."""
-    return jax.vmap(begin.__wrapped__, in_axes=(0, None))(seeds, params)
+    """`begin` of several episodes, whose axis comes first; `params.number` may differ between them."""
+
+    def each(seed: jax.Array, number: jax.Array) -> Begun:
+        return begin.__wrapped__(seed, replace(params, number=number))
+
+    return jax.vmap(each)(seeds, jnp.broadcast_to(params.number, seeds.shape))
 
 
 @kept_jit()
@@ -48,8 +54,12 @@ def advance(
 def advance_many(
     state: EnvState, actions: Action, params: Params
 ) -> tuple[Observation, EnvState, Any, jax.Array, jax.Array, Info]:
-    """`step_env` of several episodes, whose axis comes first."""
-    return jax.vmap(step_env, in_axes=(0, 0, None))(state, actions, params)
+    """`step_env` of several episodes, whose axis comes first; `params.number` may differ between them."""
+
+    def each(state: EnvState, action: Action, number: jax.Array) -> Any:
+        return step_env(state, action, replace(params, number=number))
+
+    return jax.vmap(each)(state, actions, jnp.broadcast_to(params.number, state.seed.shape))
 
 
 @kept_jit(compiler_options=RUNS_ONCE)

@@ -11,7 +11,8 @@ channels are those that `partway.compare` has with this seed, whatever is done; 
 `info` holds costs, queues, gains and energies in the units of the model (`functional.outcome`, `functional.status`).
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -28,11 +29,16 @@ except ModuleNotFoundError as error:
 
 
 class OneAgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """An environment of one agent; `params` is made by `partway.env.params`."""
+    """An environment of one agent, `DeviceEnv` or `SystemEnv`.
+
+    scenario, precision, how  as in the function of `partway.env.functional` that makes the environment
+    """
 
     metadata = {"render_modes": []}  # noqa: RUF012  # declared so by Gymnasium
+    make: ClassVar[Callable[..., Params]]
 
-    def __init__(self, params: Params, precision: str):
+    def __init__(self, scenario: Any = "paper", *, precision: str = "float32", **how: Any):
+        params = type(self).make(scenario, precision=precision, **how)
         self.params, self.precision = params, precision
         self.observation_space = observations(observation_size(params), precision)
         self.action_space = actions(action_size(params), precision)
@@ -64,8 +70,7 @@ class DeviceEnv(OneAgentEnv):
     terms of (8) and the price of the work that it sends.
     """
 
-    def __init__(self, scenario: Any = "paper", *, precision: str = "float32", **how: Any):
-        super().__init__(device(scenario, precision=precision, **how), precision)
+    make = staticmethod(device)
 
 
 class SystemEnv(OneAgentEnv):
@@ -74,5 +79,4 @@ class SystemEnv(OneAgentEnv):
     Arguments and meaning are those of `partway.env.functional.system`; the reward is minus the cost (8) of a block.
     """
 
-    def __init__(self, scenario: Any = "paper", *, precision: str = "float32", **how: Any):
-        super().__init__(system(scenario, precision=precision, **how), precision)
+    make = staticmethod(system)

@@ -5,10 +5,12 @@
 Episodes have the same length, so all end in the same step.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from partway.arguments import whole_number
@@ -28,22 +30,34 @@ MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 
 
 class OneAgentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Many episodes of an environment of one agent; `params` is made by `partway.env.params`.
+    """Many episodes of an environment of one agent, `DeviceVectorEnv` or `SystemVectorEnv`.
 
+    scenario, precision, how  as in the function of `partway.env.functional` that makes the environment
     autoreset_mode  `AutoresetMode.NEXT_STEP`, as Gymnasium's own: the step after the last one of an episode begins the
                     next and ignores the action; or `SAME_STEP`: the last step begins it, and `info` has `final_obs` and
                     `final_info`
     """
 
-    def __init__(self, params: Params, num_envs: int, precision: str, autoreset_mode: AutoresetMode | str):
+    make: ClassVar[Callable[..., Params]]
+
+    def __init__(
+        self,
+        scenario: Any = "paper",
+        *,
+        num_envs: int = 1,
+        precision: str = "float32",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        **how: Any,
+    ):
         try:
             mode = AutoresetMode(autoreset_mode)
         except ValueError:
             mode = AutoresetMode.DISABLED
         if mode not in MODES:
             raise InputError(f"autoreset_mode must be NextStep or SameStep, got {shown(str(autoreset_mode))}")
-        self.params, self.precision, self.autoreset_mode = params, precision, mode
         self.num_envs = whole_number("num_envs", num_envs, 1, MAX_ENVS)
+        params = type(self).make(scenario, precision=precision, **_with_horizon(how))
+        self.params, self.precision, self.autoreset_mode = params, precision, mode
         self.metadata = {"render_modes": [], "autoreset_mode": mode}
         self.single_observation_space = observations(observation_size(params), precision)
         self.single_action_space = actions(action_size(params), precision)
@@ -99,35 +113,26 @@ def _objects(rows: np.ndarray) -> np.ndarray:
 
 
 class DeviceVectorEnv(OneAgentVectorEnv):
-    """Many episodes of `partway/Device-v0`; other arguments are those of `partway.env.functional.device`."""
+    """Many episodes of `partway/Device-v0`; other arguments are those of `partway.env.functional.device`.
 
-    def __init__(
-        self,
-        scenario: Any = "paper",
-        *,
-        num_envs: int = 1,
-        precision: str = "float32",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        **how: Any,
-    ):
-        made = device(scenario, precision=precision, **_with_horizon(how))
-        super().__init__(made, num_envs, precision, autoreset_mode)
+    number  which device acts, or a sequence with one number for each episode
+    """
+
+    make = staticmethod(device)
+
+    def __init__(self, scenario: Any = "paper", *, number: int | Sequence[int] = 0, **how: Any):
+        super().__init__(scenario, **how)
+        last = self.params.devices - 1
+        numbers = [whole_number("number", one, 0, last) for one in np.ravel(number).tolist()]
+        if len(numbers) not in (1, self.num_envs):
+            raise InputError(f"number must be one number or {self.num_envs}, got {shorten(str(number))}")
+        self.params = replace(self.params, number=jnp.asarray(numbers, jnp.int32))
 
 
 class SystemVectorEnv(OneAgentVectorEnv):
     """Many episodes of `partway/System-v0`; other arguments are those of `partway.env.functional.system`."""
 
-    def __init__(
-        self,
-        scenario: Any = "paper",
-        *,
-        num_envs: int = 1,
-        precision: str = "float32",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        **how: Any,
-    ):
-        made = system(scenario, precision=precision, **_with_horizon(how))
-        super().__init__(made, num_envs, precision, autoreset_mode)
+    make = staticmethod(system)
 
 
 def _with_horizon(how: dict[str, Any]) -> dict[str, Any]:
