@@ -29,7 +29,7 @@ import partway
 from partway.env import functional
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.summary import Summary, summarise
-from partway.figures.style import SCHEME_COLOURS, figure_style
+from partway.figures.look import figure_style, scheme_colour
 from partway.files import write_whole
 from partway.formatting import percent
 from partway.provenance import package_hash
@@ -351,10 +351,10 @@ def draw(rows: Sequence[Row]) -> Figure:
         axes.plot(gaps, across, "o", color="#1f6fc4", alpha=0.8, markersize=5)
     for name in BESIDE:
         (row,) = of_part(rows, "scheme", name)
-        axes.axvline(row.gap, color=SCHEME_COLOURS[name], linewidth=1.5)
+        axes.axvline(row.gap, color=scheme_colour(name), linewidth=1.5)
         axes.annotate(
             name, (row.gap, 1.0), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="center", color=SCHEME_COLOURS[name],
+            ha="center", color=scheme_colour(name),
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(-0.6, len(LEARNERS) - 0.4)
