@@ -213,7 +213,7 @@ def test_a_printed_scenario_is_that_scenario(folder: Path, name: str):
 SUGGESTED = {
     ("compair",): (
         "COMMAND must be one of compare, run, sweep, bound, profile, cut, split, live, serve, join, preflight, "
-        "view, schemes, scenarios, theorem1, reproduce, cite, got 'compair'; did you mean 'compare'?"
+        "view, draw, schemes, scenarios, theorem1, reproduce, cite, got 'compair'; did you mean 'compare'?"
     ),
     ("scenario", "paper"): "got 'scenario'; did you mean 'scenarios'?",
     ("compare", "--sede", "3"): "--sede 3; did you mean '--seed'?",

@@ -49,6 +49,7 @@ SHOWN = {
     "",
     "sh",
     "csv",
+    "latex",
     "{toctree}",
     "{include}",
     "{eval-rst}",
@@ -57,7 +58,7 @@ SHOWN = {
     "{schemes}",
     "{variables}",
 }
-"""Output, shell commands (their `partway` commands are parsed by test_docs.py), and what Sphinx runs."""
+"""Output, shell commands (test_docs.py parses those of `partway`), what Sphinx runs, and what needs LaTeX."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

@@ -285,7 +285,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Empty pictures in place of figures; their names."""
     names = [f"figure-{number}{end}" for end in ("", "-as-printed") for number in "6789"] + ["proposition-1"]
 
-    def write(findings: Findings, folder: Path) -> list[str]:
+    def write(findings: Findings, folder: Path, look: Any = None) -> list[str]:
         for name in names:
             (folder / f"{name}.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
         return names

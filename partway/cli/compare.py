@@ -24,7 +24,7 @@ EXAMPLES = {
     "Your own policy beside the tuned constant": "partway compare --schemes constant mymodule:MyPolicy",
     "What each class of devices pays": "partway compare --scenario camera --schemes constant priced --by class",
     "Figures for a paper, with names of your choice": (
-        "partway compare --schemes priced constant --out results/paper --style paper --label priced=Ours"
+        "partway compare --out results/paper --style paper --label priced=Ours"
     ),
     "One column for another program": "partway compare --json - | jq '.schemes[].cost_per_block'",
 }

@@ -31,7 +31,7 @@ EXAMPLES = {
     "Two axes, one logarithmic": "partway sweep --axis devices=4,20 device.bandwidth_hz=1e5:1e7:5:log --out b",
     "A hyperparameter": "partway sweep --axis schemes.priced.decay=0.5,0.7 --schemes priced --out d",
     "Figures of a finished sweep for a paper: the same command, and": (
-        "partway sweep --axis devices=4,20 --out fleets --style paper --label devices='devices $K$' priced=Ours"
+        "partway sweep --axis devices=4,20 --out b --style paper --label priced=Ours"
     ),
     "On a Dask cluster": "partway sweep --axis devices=4,20 --out fleets --dask tcp://scheduler:8786",
 }
