@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search import data, judge, page, plans, stages
+from search import data, judge, page, plans, sensitivity, stages
 from search.data import Tried
 from search.evolution import Evolution, Strategy, evolve, reflected, starts, value_of
 from search.stages import FIRST_SEED, SHORT, Halving, Rung, Runner
@@ -18,6 +18,7 @@ from partway.paper.search import score
 from partway.paper.search.jobs import Point, SearchJob, player_of
 from partway.paper.search.space import (
     CANDIDATES,
+    OWN,
     OWN_STEPS,
     STOPPING_RULE,
     Setting,
@@ -266,14 +267,49 @@ def test_which_claims_were_together_by_hand():
     assert page.together(known, ("7a", "7b", "7c")).tolist() == expected
 
 
+# One parameter at a time
+
+
 def test_what_the_preset_paper_has_of_a_parameter():
     """Of a scheme it is the default; one of a party alone is that of both where the party has none."""
-    assert page.preset_value("discount") == load("paper").discount
-    assert page.preset_value(f"schemes.{PRINTED}.device_step") == 0.01
-    assert page.preset_value(f"schemes.{PRINTED}.start_rate") == 0.3
-    assert page.preset_value(STOPPING_RULE) == ""
-    nothing = [name for candidate in CANDIDATES for name in space(candidate) if page.preset_value(name) == ""]
-    assert set(nothing) == {STOPPING_RULE, OWN_STEPS}
+    assert data.preset_value("discount") == load("paper").discount
+    assert data.preset_value(f"schemes.{PRINTED}.device_step") == 0.01
+    assert data.preset_value(f"schemes.{PRINTED}.start_rate") == 0.3
+    assert data.preset_value(STOPPING_RULE) == "tenth block"
+    assert data.preset_value(OWN_STEPS) is False
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_one_parameter_at_a_time_differs_from_the_preset_in_one(candidate: str):
+    """All values of the preset together are the preset: its candidate, baselines and world."""
+    preset = {name: data.preset_value(name) for name in space(candidate)}
+    plain, whole = load("paper"), load("paper", overrides(candidate, tuple(preset.items())))
+    assert whole.model_copy(update={"schemes": {}}) == plain.model_copy(update={"schemes": {}})
+    for player in PLAYERS:
+        own = [pair_for(*player_of(candidate, Point("7", player, 20, 0.4, 10), one)) for one in (plain, whole)]
+        assert own[0] == own[1], player
+    for name, value, setting in sensitivity.varied(candidate):
+        changed = {one: new for one, new in setting if new != preset[one]}
+        if name in OWN:
+            assert changed.pop(OWN_STEPS) is True
+        assert changed == ({} if value == preset[name] else {name: value})
+
+
+def test_sensitivity_is_kept_and_drawn(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
+    """A dot where a claim is likely to hold, in the panel of its parameter."""
+    monkeypatch.setattr(data, "DATA", tmp_path)
+    monkeypatch.setattr(sensitivity, "DATA", tmp_path)
+    sure = score.needed() + 0.01
+    rows = [("discount", "0.5", "7a", sure), ("discount", "0.99", "7a", 1.0), ("queue", "as_printed", "7a", -50.0)]
+    rows = [(name, value, f"{claim} from_start", z) for name, value, claim, z in rows]
+    sensitivity.write(PRINTED, rows)
+    again = sensitivity.read(PRINTED)
+    assert [row[:3] for row in again] == [row[:3] for row in rows]
+    panels = sensitivity.draw(again).axes
+    dots = {axes.get_title(): [text.get_position() for text in axes.texts] for axes in panels if axes.get_title()}
+    assert dots == {"discount": [(0, 0)], "queue": []}
+    assert [tick.get_text() for tick in panels[0].get_yticklabels()] == ["7a empty"]
+    assert [tick.get_text() for tick in panels[1].get_xticklabels()] == ["as_printed"]
 
 
 # Data

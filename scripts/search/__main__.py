@@ -9,6 +9,7 @@ The stages, in their order, each at most an hour on two cores:
   evolve-all  CMA-ES from the best of these, for as many claims as possible
   judge       the best setting of all becomes a preset; every claim is judged on other seeds and placements, with the
               baselines as they are there and with their own best steps
+  sensitivity one parameter at a time from the preset `paper`: on which values each claim is likely to hold
   page        the section of docs/paper.md between the marks of `make search`, of all candidates that have been judged
 
 make search CANDIDATE=parametric-printed STAGE=screen
@@ -17,7 +18,7 @@ make search CANDIDATE=parametric-printed STAGE=screen
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,7 @@ from partway.paper.search.score import needed
 from partway.paper.search.space import CANDIDATES, Setting, spread
 from partway.provenance import versions
 from partway.workers import process_count, processes
-from search import data, judge, page, stages
+from search import data, judge, page, sensitivity, stages
 from search.evolution import Evolution, evolve
 from search.plans import PLANS
 from search.stages import Runner
@@ -43,7 +44,7 @@ SURE = 8
 """A setting on so many replicates goes before those on fewer, which were left behind for good reasons."""
 FOLDER = data.ROOT / "results" / "search"
 SEARCH: Kind[Any] = Kind("search", "jobs", ARRAYS)
-STAGES = ("screen", "evolve", "extend", "evolve-all", "judge", "page")
+STAGES = ("screen", "evolve", "extend", "evolve-all", "judge", "sensitivity", "page")
 
 
 def options() -> argparse.Namespace:
@@ -73,7 +74,7 @@ def main() -> None:
         processes(count) if count > 1 else contextlib.nullcontext() as workers,
     ):
         runner = Runner(given.stage, given.candidate, store, workers)
-        words = judged(runner, console) if given.stage == "judge" else searched(runner, console)
+        words = WORK.get(given.stage, searched)(runner, console)
     console.print(f"{words}, after {(time.monotonic() - start) / 60:.0f} minutes")
 
 
@@ -118,6 +119,18 @@ def judged(runner: Runner, console: Console) -> str:
         found = judge.judge(replace(runner, on_progress=on_progress), chosen.setting)
     judge.write(found)
     return judge.sentence(found)
+
+
+def varied(runner: Runner, console: Console) -> str:
+    """Measure one parameter at a time, and write what was found."""
+    plan = sensitivity.plan(runner.candidate)
+    with progress(stages.work(runner.candidate, plan), console) as on_progress:
+        rows = sensitivity.measure(replace(runner, figures=plan.figures, on_progress=on_progress))
+    return f"{plan.rungs[0].settings} values in {sensitivity.write(runner.candidate, rows)}"
+
+
+WORK: Mapping[str, Callable[[Runner, Console], str]] = {"judge": judged, "sensitivity": varied}
+"""Stages that do something else than to try settings for the best one."""
 
 
 @contextlib.contextmanager

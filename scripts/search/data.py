@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from partway.paper.search.score import likely, score
-from partway.paper.search.space import Range, Setting, space
+from partway.paper.search.space import OWN_STEPS, STOPPING_RULE, STOPS, Range, Setting, space
+from partway.scenario.loading import load
+from partway.schemes import hyperparameters
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs" / "data" / "search"
@@ -80,3 +82,25 @@ def read(candidate: str, stage: str) -> list[Tried]:
 def _parsed(one: Range, text: str) -> Any:
     """A value of a parameter."""
     return next(value for value in one.choices if str(value) == text) if one.choices else float(text)
+
+
+def preset_value(name: str) -> Any:
+    """What the preset `paper` has for a parameter."""
+    if name == OWN_STEPS:
+        return False
+    if name == STOPPING_RULE:
+        known = hyperparameters("parametric")
+        return next(rule for rule, fields in STOPS.items() if all(known[field] == fields[field] for field in fields))
+    if name.startswith("schemes."):
+        _, scheme, field = name.split(".")
+        known = hyperparameters(scheme)
+        return known.get(field, known.get(field.partition("_")[2]))  # `device_step` is `step` unless it is set
+    value: Any = load("paper").model_dump()
+    for word in name.split("."):
+        value = value[word]
+    return value
+
+
+def short_claim(name: str) -> str:
+    """The name of a claim and its phase on an axis."""
+    return name.replace("from_start", "empty").replace("after_training", "trained")

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,17 +10,16 @@ from pages import paragraph, write_section
 from partway.figures.look import figure_style
 from partway.paper.figure_runs import FULL
 from partway.paper.search.score import needed
-from partway.paper.search.space import CANDIDATES, OWN_STEPS, STOPPING_RULE, space
+from partway.paper.search.space import CANDIDATES, space
 from partway.paper.statistics import HOLDS
-from partway.scenario.loading import load
-from partway.schemes import hyperparameters
-from search import data, stages
-from search.data import Tried
+from search import data, sensitivity, stages
+from search.data import Tried, preset_value, short_claim
 from search.evolution import FIRST_SEED as EVOLVED
 from search.plans import PLANS
 
 ALL_FIGURES = ("extend", "evolve-all")
 """Stages that have Figures 6 to 9."""
+IMAGES = data.ROOT / "docs" / "img"
 SEEN = 16
 """Replicates from which on a setting is in the figure."""
 
@@ -29,6 +27,11 @@ SEEN = 16
 def judged() -> list[str]:
     """Candidates that have verdicts."""
     return [name for name in CANDIDATES if (data.DATA / f"{name}-verdicts.csv").exists()]
+
+
+def varied() -> list[str]:
+    """Candidates of which one parameter at a time was changed."""
+    return [name for name in CANDIDATES if sensitivity.path_of(name).exists()]
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -56,26 +59,12 @@ def draw(tried: Mapping[str, Sequence[Tried]]) -> Figure:
     for axes, (candidate, own) in zip(figure.subplots(1, len(tried), squeeze=False)[0], tried.items(), strict=True):
         claims = list(own[0].weakest)
         axes.imshow(together(own, claims), cmap="Greens", vmin=0, vmax=1.2, interpolation="nearest")
-        words = [name.replace("from_start", "empty").replace("after_training", "trained") for name in claims]
+        words = [short_claim(name) for name in claims]
         axes.set_title(f"{candidate}: at most {max(one.likely() for one in own)} of {len(claims)} at once")
         axes.set_xticks(range(len(claims)), words, rotation=90, fontsize=7)
         axes.set_yticks(range(len(claims)), words, fontsize=7)
         axes.grid(visible=False)
     return figure
-
-
-def preset_value(name: str) -> Any:
-    """What the preset `paper` has for a parameter; "" for one that is no field of a scenario."""
-    if name in (STOPPING_RULE, OWN_STEPS):
-        return ""
-    if name.startswith("schemes."):
-        _, scheme, field = name.split(".")
-        known = hyperparameters(scheme)
-        return known.get(field, known.get(field.partition("_")[2], ""))
-    value: Any = load("paper").model_dump()
-    for word in name.split("."):
-        value = value[word]
-    return value
 
 
 def write_settings(candidates: Sequence[str]) -> None:
@@ -107,9 +96,9 @@ def sentences(candidate: str) -> str:
     )
 
 
-def text(candidates: Sequence[str]) -> str:
+def text(candidates: Sequence[str], varied: Sequence[str]) -> str:
     """The section."""
-    return paragraph(f"""
+    searched = paragraph(f"""
         `make search` searched [what is not published](data/search/settings.csv), with the noise, both readings of (1),
         stopping, and the baselines' own steps: settings spread over the space and halved on Figures 6 and 7, CMA-ES on
         the weakest comparison, the same on Figures 6 to 9; seeds and placements from {stages.FIRST_SEED} and from
@@ -117,6 +106,14 @@ def text(candidates: Sequence[str]) -> str:
         is the preset `paper-fitted-*`, judged with {len(FULL.seeds)} other replicates and all points.
         {" ".join(sentences(one) for one in candidates)}
     """)
+    if not varied:
+        return searched
+    links = (f"[{one}](img/sensitivity-{one}.png) ([data](data/search/{one}-sensitivity.csv))" for one in varied)
+    one_by_one = paragraph(f"""
+        On which values of one parameter each claim is likely to hold, others as in the preset `paper`:
+        {", ".join(links)}.
+    """)
+    return f"{searched}\n\n{one_by_one}"
 
 
 def write() -> None:
@@ -124,5 +121,7 @@ def write() -> None:
     candidates = judged()
     write_settings(candidates)
     with figure_style():
-        draw({name: seen(name) for name in candidates}).savefig(data.ROOT / "docs" / "img" / "search.png")
-    write_section(data.ROOT / "docs" / "paper.md", "search", text(candidates))
+        draw({name: seen(name) for name in candidates}).savefig(IMAGES / "search.png")
+        for name in varied():
+            sensitivity.draw(sensitivity.read(name)).savefig(IMAGES / f"sensitivity-{name}.png")
+    write_section(data.ROOT / "docs" / "paper.md", "search", text(candidates, varied()))
