@@ -173,7 +173,7 @@ def row_of(one: Summary, part: str, name: str) -> Row:
         rate=0.0,
         seed=0,
         device_steps=0,
-        status=one.status if one.reason is None else f"{one.status}: {one.reason}",
+        status=one.status if one.reason is None else one.reason,
         cost=one.cost.mean,
         cost_low=one.cost.low,
         cost_high=one.cost.high,
@@ -313,7 +313,7 @@ def every_seed(rows: Sequence[Row]) -> str:
     """One line for each seed, both learners side by side."""
     lines = list[Sequence[str]]()
     for pair in zip(*(of_part(rows, "result", name) for name in LEARNERS), strict=True):
-        cells = [cell for row in pair for cell in (_gap(row), f"{row.cost:.4g}", f"{row.seconds:.0f} s")]
+        cells = [cell for row in pair for cell in (_gap(row), _cost(row), f"{row.seconds:.0f} s")]
         lines.append((f"{pair[0].seed}", *cells))
     titles = [f"{words}: {what}" for words in LEARNERS.values() for what in ("gap %", "cost", "training")]
     return table(("seed", *titles), lines)
@@ -336,19 +336,31 @@ def _gap(row: Row) -> str:
     return percent(Estimate(row.gap / 100, row.gap_low / 100, row.gap_high / 100))
 
 
+def _cost(row: Row) -> str:
+    """The cost of a block; unstable runs have none."""
+    return "-" if math.isnan(row.cost) else f"{row.cost:.4g}"
+
+
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows))
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A point for each seed, a line for each scheme."""
+    """A point for each seed, a line for each scheme; seeds without a gap are crosses at the right edge."""
     figure = Figure(figsize=(8, 2.4), layout="constrained")
     axes = figure.subplots()
     for height, name in enumerate(LEARNERS):
-        gaps = [row.gap for row in of_part(rows, "result", name)]
+        gaps = np.array([row.gap for row in of_part(rows, "result", name)])
         across = height + np.linspace(-0.25, 0.25, len(gaps))  # so that equal gaps are not one point
         axes.plot(gaps, across, "o", color="#1f6fc4", alpha=0.8, markersize=5)
+        lost = across[np.isnan(gaps)]
+        axes.plot(np.full(len(lost), 0.99), lost, "x", color="#bd1f01", transform=axes.get_yaxis_transform())
+        if len(lost):
+            axes.annotate(
+                "no gap:\nunstable", (0.97, float(lost.mean())), xycoords=axes.get_yaxis_transform(),
+                ha="right", va="center", color="#bd1f01", fontsize=8,
+            )  # fmt: skip
     for name in BESIDE:
         (row,) = of_part(rows, "scheme", name)
         axes.axvline(row.gap, color=scheme_colour(name), linewidth=1.5)
@@ -367,8 +379,9 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 READING = """
 How to read it. Nearly all of an agent's gap is in what the devices decide; what waits at the server and the server's
-rate cost no more than with `priced`. The budgets are small: the gaps show what such a budget reaches, not what an
-algorithm could. The interval of a seed is wide where its policy sends on bad channels, too: the energy of the radio is
+rate cost about what they do with `priced`. The budgets are small: the gaps show what such a budget achieves, not what
+an algorithm could. With its budget, PPO lets work pile up in some seeds; the tuning, with one seed for each rate, did
+not show that. The interval of a seed is wide where its policy sends on bad channels, too: the energy of the radio is
 then heavy-tailed, as with `constant`. `priced` sees the same and needs no training: it solves each device's own problem
 and learns one number, the price.
 """
