@@ -142,7 +142,7 @@ def test_a_finished_sweep_is_drawn_again_for_a_paper(out: Path, capsys: pytest.C
     [
         (
             ("--label", "priced=Ours"),
-            "label of 'priced': no figure has this name; known: device.arrival_prob, devices, full, local",
+            "no figure has this name; known: device.arrival_prob, devices, full, local",
         ),
         (("--label", "local=a", "local=b"), "--label: 'local' is given twice"),
         (("--label", "local=$x^$"), "label of 'local': .* is not valid mathematics"),
