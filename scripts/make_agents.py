@@ -312,7 +312,8 @@ SOURCES = ("devices", "waiting", "service")
 def every_seed(rows: Sequence[Row]) -> str:
     """One line for each seed, both learners side by side."""
     lines = list[Sequence[str]]()
-    for pair in zip(*(of_part(rows, "result", name) for name in LEARNERS), strict=True):
+    by_seed = (sorted(of_part(rows, "result", name), key=lambda row: row.seed) for name in LEARNERS)
+    for pair in zip(*by_seed, strict=True):
         cells = [cell for row in pair for cell in (_gap(row), _cost(row), f"{row.seconds:.0f} s")]
         lines.append((f"{pair[0].seed}", *cells))
     titles = [f"{words}: {what}" for words in LEARNERS.values() for what in ("gap %", "cost", "training")]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import jax
@@ -343,6 +343,10 @@ def test_what_is_returned_can_be_kept_and_changed():
             r"number must be one .* or 3",
         ),
         (lambda: vector.DeviceVectorEnv(FOUR, num_envs=2, training=0, number=[0, 4]), "number from 0 to 3, got 4"),
+        (
+            lambda: vector.DeviceVectorEnv(FOUR, num_envs=2, training=0, number=cast(Any, [[0], [1, 2]])),
+            "number must be a whole number from 0 to 3, got an array",
+        ),
         (lambda: functional.device(FOUR, others="constant"), "'constant' is prepared before a run"),
         (lambda: functional.device(FOUR, others="prized"), "no scheme 'prized'; did you mean 'priced'"),
         (lambda: vector.SystemVectorEnv(FOUR, num_envs=2, autoreset_mode="Disabled"), "must be NextStep or SameStep"),

@@ -41,7 +41,9 @@ from partway.figures.look import (
     PAPER_OTHER_COLOURS,
     SCHEME_COLOURS,
     StyleName,
+    as_text,
     figure_style,
+    outside_mathematics,
     scheme_colour,
     scheme_dashes,
     scheme_marker,
@@ -768,7 +770,7 @@ def test_results_are_drawn_again_from_their_folder(several: xr.Dataset, tmp_path
     for path in (tmp_path / "first").iterdir():
         for folder in ("command", "python"):
             assert path.read_bytes() == (tmp_path / folder / path.name).read_bytes(), (folder, path.name)
-    with pytest.raises(InputError, match=r"label of 'locl': is not in the figures; names there are exact, mine:Policy"):
+    with pytest.raises(InputError, match=r"label of 'locl': no figure has this name; did you mean 'local'"):
         partway.draw(several, tmp_path / "wrong", labels={"locl": "Ours"})
     assert not (tmp_path / "wrong").exists()
 
@@ -788,6 +790,11 @@ def test_mathematics_of_a_label_stays_mathematics_in_a_caption():
     dataset = made_up({"exact": ("ok", ""), "full": ("unstable", "grows")})
     drawn = draw("gap", dataset, style="paper", labels={"full": r"$\lambda_1$"})
     assert r"No gap: $\lambda_1$ (the scheme is unstable)." in getattr(drawn.figure, "caption")  # noqa: B009
+    with figure_style("paper", {"full": "50 % of $a_b$ & c_d, $e$"}):
+        assert outside_mathematics("x_y: 50 % of $a_b$ & c_d, $e$; $5", latex) == (
+            r"x\_y: 50 \% of $a_b$ \& c\_d, $e$; \$5"
+        )
+        assert as_text("$5: 50 % of $a_b$ & c_d, $e$") == r"\$5: 50 % of $a_b$ & c_d, $e$"
     assert latex("±1_a{b}~<x> \\ †▲") == (
         r"$\pm$1\_a\{b\}\textasciitilde{}\textless{}x\textgreater{} \textbackslash{} \textdagger{}$\triangle$"
     )
@@ -809,6 +816,27 @@ def test_labels_stand_for_names_in_figures_but_not_in_data(several: xr.Dataset, 
 def test_a_label_that_cannot_be_drawn_is_refused_before_anything_is(label: str):
     with pytest.raises(InputError, match="label of 'local'"):
         Look(labels={"local": label})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"style": ["paper"]}, "style must be one of screen, paper, got an array"),
+        ({"style": "papr"}, "style must be one of screen, paper, got 'papr'"),
+        ({"labels": "local"}, "labels must be a mapping of names to texts, got 'local'"),
+        ({"labels": {"local": 1}}, "label of 'local': must be text of one line, got 1"),
+        ({"labels": {1: "one"}}, "label of 1: no figure has this name"),
+        ({"dataset": 1}, "draw takes a dataset of partway.compare or sweep, got int"),
+        ({"folder": None}, "folder must be a path"),
+    ],
+)
+def test_draw_refuses_arguments_of_wrong_types(
+    several: xr.Dataset, tmp_path: Path, wrong: dict[str, Any], message: str
+):
+    draw_anything: Any = partway.draw
+    with pytest.raises(InputError, match=message):
+        draw_anything(**{"dataset": several, "folder": tmp_path / "wrong", **wrong})
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_schemes_differ_in_print():

@@ -256,7 +256,7 @@ def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path
 def test_a_token_travels_to_other_machines_encrypted_alone():
     endpoints.check_secret("127.0.0.1:7070", secured=False, token="t" * 16)
     endpoints.check_secret("edge.local:7070", secured=True, token="t" * 16)
-    with pytest.raises(InputError, match=r"would travel to 'edge.local:7070' unencrypted"):
+    with pytest.raises(InputError, match=r"would be sent to 'edge.local:7070' unencrypted"):
         endpoints.check_secret("edge.local:7070", secured=False, token="t" * 16)
 
 

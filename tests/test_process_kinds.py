@@ -281,7 +281,7 @@ def test_what_a_process_says_on_the_host_is_checked(what: str, message: str):
 @pytest.mark.parametrize("rate", [-1.0, 2.0])
 def test_what_traffic_says_of_its_rate_is_checked(rate: float):
     scenario = load("paper", {"devices": 2, "traffic": Rates(rate=rate)})
-    with pytest.raises(InputError, match=r"Rates\.relative_rate must return one finite number from 0 on"):
+    with pytest.raises(InputError, match=r"Rates\.relative_rate must return one finite number of at least 0"):
         load_of(scenario, world_of(scenario))
 
 

@@ -140,9 +140,12 @@ def test_a_finished_sweep_is_drawn_again_for_a_paper(out: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--label", "priced=Ours"), "label of 'priced': is not in the figures; names there are local, full, device"),
+        (
+            ("--label", "priced=Ours"),
+            "no figure has this name; known: device.arrival_prob, devices, full, local",
+        ),
         (("--label", "local=a", "local=b"), "--label: 'local' is given twice"),
-        (("--label", "local=$x^$"), "label of 'local': .* is no valid mathematics"),
+        (("--label", "local=$x^$"), "label of 'local': .* is not valid mathematics"),
     ],
 )
 def test_a_label_is_checked_before_anything_is_computed(flags: tuple[str, ...], message: str, out: Path):

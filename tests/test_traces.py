@@ -118,9 +118,9 @@ def test_a_random_start_differs_by_device_and_seed_and_the_trace_goes_on_from_th
         ("time_s,gain_per_w", [(0, 1)], {}, "two rows or more of every device"),
         ("time_s,gain_per_w", [(0, 1), (0, 2)], {}, "line 3: .* its times begin at 0 and increase"),
         ("time_s,gain_per_w", [(5, 1), (6, 2)], {}, "line 2: .* its times begin at 0"),
-        ("time_s,gain_per_w", [(0, 1), (1, "-")], {}, "line 3: gain_per_w must be a number from 0 on, got '-'"),
+        ("time_s,gain_per_w", [(0, 1), (1, "-")], {}, "line 3: gain_per_w must be a number of at least 0, got '-'"),
         ("time_s,gain_per_w", [(0, 1), (1, "nan")], {}, "line 3: gain_per_w must be a number"),
-        ("time_s,gain_per_w", [(0, 1), (1,)], {}, "line 3: gain_per_w must be a number from 0 on, got ''"),
+        ("time_s,gain_per_w", [(0, 1), (1,)], {}, "line 3: gain_per_w must be a number of at least 0, got ''"),
         ("time_s,device,gain_per_w", [(0, 0, 1), (1, 0, 1), (0, 2, 1), (1, 2, 1)], {}, "without gaps"),
         (
             "time_s,gain_per_w",

@@ -182,7 +182,7 @@ class _Guard:
             return jax.eval_shape(function, *arguments) if traced else function(*arguments)
         except MemoryError:
             raise
-        except (Exception, SystemExit) as error:  # somebody else's code can fail in any way
+        except (Exception, SystemExit) as error:  # a user's code can fail in any way
             remedy = next((words for kind, words in REMEDIES.items() if isinstance(error, kind)), None)
             if isinstance(error, NotImplementedError):
                 remedy = f"it needs a method `{method}`"

@@ -123,9 +123,13 @@ class DeviceVectorEnv(OneAgentVectorEnv):
     def __init__(self, scenario: Any = "paper", *, number: int | Sequence[int] = 0, **how: Any):
         super().__init__(scenario, **how)
         last = self.params.devices - 1
-        numbers = [whole_number("number", one, 0, last) for one in np.ravel(number).tolist()]
-        if len(numbers) not in (1, self.num_envs):
-            raise InputError(f"number must be one number or {self.num_envs}, got {shorten(str(number))}")
+        given: Any = number
+        if isinstance(given, str) or not np.iterable(given):
+            numbers: Any = whole_number("number", given, 0, last)
+        else:
+            numbers = [whole_number("number", one, 0, last) for one in given]
+            if len(numbers) != self.num_envs:
+                raise InputError(f"number must be one number or {self.num_envs}, got {shorten(str(number))}")
         self.params = replace(self.params, number=jnp.asarray(numbers, jnp.int32))
 
 

@@ -252,6 +252,6 @@ def check_agent(name: str, agent: Any, pair: ControllerPair, scenario: Scenario,
             answering(one, size, precision)(np.full((1, seen), 0.5, precision))
         except InputError as error:
             raise InputError(f"scheme '{shorten(name)}': {error}") from error
-        except Exception as error:  # somebody else's code can fail in any way
+        except Exception as error:  # a user's code can fail in any way
             why = shorten(" ".join(str(error).split()), 160)
             raise InputError(f"scheme '{shorten(name)}': {type(error).__name__}: {why}") from error

@@ -10,10 +10,12 @@ file has to change. How all of them look is in `look`. `sweep`, `theorem1`, `pap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import xarray as xr
 
+from partway.arguments import path
+from partway.errors import InputError
 from partway.experiments.summary import Summary, summarise
 from partway.experiments.sweep.dataset import axis_names
 from partway.figures import cost_components, devices, gap, over_time, sweep, tradeoff
@@ -53,16 +55,21 @@ def draw(
     labels  what figures show instead of the names of schemes, and of axes of a sweep by their fields; `$...$` is
             mathematics
 
-    Raises InputError for an unknown style, and a label that cannot be drawn or of something that is not in the figures.
+    Raises InputError for anything else than such a dataset, an unknown style, and a label that cannot be drawn or whose
+    name is not in the figures.
     """
+    given: Any = dataset
+    if not isinstance(given, xr.Dataset) or "scheme" not in given.dims:
+        raise InputError(f"draw takes a dataset of partway.compare or sweep, got {type(given).__name__}")
+    folder = path("folder", folder)
     look, names = Look(style, labels or {}), dataset["scheme"].values.tolist()
     if "axes" in dataset.attrs:
         look.check([*names, *(dataset[name].attrs["field"] for name in axis_names(dataset))])
-        sweep.write(dataset, Path(folder), look)
+        sweep.write(dataset, folder, look)
         return
     look.check(names)
     kind: Kind = "run" if "traced" in dataset.dims else "comparison"
-    _write(figure_names(kind), kind, dataset, Path(folder), None, look)
+    _write(figure_names(kind), kind, dataset, folder, None, look)
 
 
 def write_figure(

@@ -1,7 +1,7 @@
 """Captions of figures for LaTeX."""
 
 from partway.figures.layout import PanelFigure
-from partway.figures.look import beside_labels
+from partway.figures.look import outside_mathematics
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -15,6 +15,7 @@ SPECIAL = {
     "✕": r"$\times$",
     "²": r"$^2$",
     "†": r"\textdagger{}",
+    "|": r"\textbar{}",
     "…": r"\dots{}",
     "►": r"$\triangleright$",
     "▸": r"$\triangleright$",
@@ -23,7 +24,7 @@ SPECIAL = {
     "▼": r"$\bigtriangledown$",
     "◇": r"$\diamond$",
 }
-"""Characters that LaTeX takes for commands, or whose signs it lacks without further packages."""
+"""Characters that are commands of LaTeX, or that its standard fonts lack, and what prints them."""
 
 
 def figure_float(name: str, figure: PanelFigure) -> str:
@@ -33,7 +34,7 @@ def figure_float(name: str, figure: PanelFigure) -> str:
         rf"\begin{{{kind}}}",
         r"  \centering",
         rf"  \includegraphics{{{name}.pdf}}",
-        rf"  \caption{{{beside_labels(figure.caption, latex)}}}",
+        rf"  \caption{{{outside_mathematics(figure.caption, latex)}}}",
         rf"  \label{{fig:{name}}}",
         rf"\end{{{kind}}}",
     )
@@ -41,5 +42,5 @@ def figure_float(name: str, figure: PanelFigure) -> str:
 
 
 def latex(text: str) -> str:
-    """Text as LaTeX shows it as it is."""
+    """Text that LaTeX prints as it is."""
     return "".join(SPECIAL.get(character, character) for character in text)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +17,8 @@ from matplotlib.cbook import is_math_text
 from matplotlib.lines import Line2D
 from matplotlib.mathtext import MathTextParser
 
-from partway.errors import InputError, shown
+from partway.arguments import choice
+from partway.errors import InputError, nearest, shown
 from partway.rng import stable_hash
 from partway.text_tables import LONGEST_NAME, shorten_name
 
@@ -109,6 +110,8 @@ PAPER_MARKERS, PAPER_OTHER_MARKERS = ("o", "s", "^", "D", "v", "<"), ("X", "P", 
 PAPER_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MARKS = 8
 """Markers on a line of many points."""
+MATHEMATICS = re.compile(r"(?<!\\)\$.+?(?<!\\)\$")
+"""A formula in a label, as Matplotlib and LaTeX read it."""
 PAPER_ORDER = (
     *("priced", "constant", "local", "parametric", "qlearning", "oracle"),
     *("binary", "parametric-printed", "qlearning-designed", "even", "decoupled", "random"),
@@ -161,24 +164,25 @@ class Look:
 
     def __post_init__(self) -> None:
         """Refuse before anything is computed what Matplotlib would refuse at its end."""
-        if self.style not in STYLES:
-            raise InputError(f"style: must be {' or '.join(STYLES)}, got {shown(self.style)}")
-        for name, label in self.labels.items():
-            if not label.strip() or not label.isprintable():
+        choice("style", self.style, STYLES)
+        labels: Any = self.labels
+        if not isinstance(labels, Mapping):
+            raise InputError(f"labels must be a mapping of names to texts, got {shown(labels)}")
+        for name, label in cast(Mapping[Any, Any], labels).items():
+            if not isinstance(label, str) or not label.strip() or not label.isprintable():
                 raise InputError(f"label of {shown(name)}: must be text of one line, got {shown(label)}")
             try:
                 if is_math_text(label):
                     MathTextParser("path").parse(label)
             except ValueError as error:
                 why = str(error).splitlines()[-1]
-                raise InputError(f"label of {shown(name)}: {shown(label)} is no valid mathematics: {why}") from None
+                raise InputError(f"label of {shown(name)}: {shown(label)} is not valid mathematics: {why}") from None
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise InputError for a label of something that is not in the figures: names of schemes and axes are."""
+        """Raise InputError for a label whose name is not in the figures. names: of their schemes and axes."""
         for name in self.labels:
             if name not in names:
-                known = ", ".join(names) or "none"
-                raise InputError(f"label of {shown(name)}: is not in the figures; names there are {known}")
+                raise InputError(f"label of {shown(name)}: no figure has this name{nearest(str(name), names)}")
 
     def styles(self) -> tuple[StyleName, ...]:
         """What is drawn: a paper's figures do not replace those that `partway view`, reports and people look at."""
@@ -235,16 +239,17 @@ def display_label(name: str) -> str:
 
 
 def as_text(text: str) -> str:
-    """Text for Matplotlib: dollar signs are no mathematics, but in the labels of the user."""
-    return beside_labels(text, lambda rest: rest.replace("$", r"\$"))
+    """Text for Matplotlib: dollar signs are mathematics only in the labels of the user."""
+    return outside_mathematics(text, lambda rest: re.sub(r"(?<!\\)\$", r"\$", rest))
 
 
-def beside_labels(text: str, change: Callable[[str], str]) -> str:
-    """Text, changed everywhere but in the labels that hold mathematics."""
-    labels = [re.escape(label) for label in _IN_FORCE.get().labels.values() if is_math_text(label)]
-    if not labels:
+def outside_mathematics(text: str, change: Callable[[str], str]) -> str:
+    """Text, changed everywhere except in the mathematics of the user's labels."""
+    labels = [label for label in _IN_FORCE.get().labels.values() if is_math_text(label)]
+    found = {re.escape(formula) for label in labels for formula in MATHEMATICS.findall(label)}
+    if not found:
         return change(text)
-    pieces = re.split(f"({'|'.join(sorted(labels, key=len, reverse=True))})", text)
+    pieces = re.split(f"({'|'.join(sorted(found, key=len, reverse=True))})", text)
     return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(pieces))
 
 

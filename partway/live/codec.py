@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from partway.arguments import PRECISIONS
 from partway.live.checks import LEAST, MAX_BLOCK, MOST, check, number, parsed, printable, whole
 from partway.live.messages import (
     BlockRecord,
@@ -161,7 +162,7 @@ def _constants(given: Any) -> DeviceConstants:
 
 
 def _policy(given: Any) -> Policy:
-    check(given.precision in ("float32", "float64"), "precision must be float32 or float64")
+    check(given.precision in PRECISIONS, f"precision must be {' or '.join(PRECISIONS)}")
     check(set(given.uses_broadcast) <= {*BROADCAST_NUMBERS}, "uses_broadcast names fields of the broadcast")
     check(len(given.settings) <= MAX_SETTINGS, f"at most {MAX_SETTINGS} settings")
     settings = dict[str, Setting]()

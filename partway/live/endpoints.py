@@ -31,7 +31,7 @@ FINAL = {
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS, which --tls-ca asks for",
 }
-"""What gRPC says of a server that will not become reachable by waiting, and in words."""
+"""Errors of gRPC that do not end by waiting, and their meaning."""
 WORDS = FINAL | {
     "Connection refused": "nothing listens there",
     "lookup failed": "no machine is known by this name",
@@ -140,7 +140,7 @@ async def join(
         running = [asyncio.create_task(agent.run()) for agent in agents]
         return list(await asyncio.gather(*running))
     except (Refused, MessageError) as error:
-        raise InputError(said(target, error)) from None
+        raise InputError(reason_of(target, error)) from None
     finally:
         for task in running:
             task.cancel()
@@ -148,8 +148,8 @@ async def join(
             await link.close()
 
 
-def said(target: str, error: Refused | MessageError) -> str:
-    """Why a server does not let a device join, for its user."""
+def reason_of(target: str, error: Refused | MessageError) -> str:
+    """Why a server cannot be reached or does not let a device join, as a message for the user."""
     if isinstance(error, MessageError):
         return f"{target} breaks the protocol: {error}"
     if error.code not in UNREACHABLE:
@@ -158,9 +158,9 @@ def said(target: str, error: Refused | MessageError) -> str:
 
 
 def check_secret(target: str, secured: bool, token: str) -> None:
-    """Raise InputError where a token would travel to another machine for everybody on the way to read."""
+    """Raise InputError where a token would be sent to another machine unencrypted."""
     if token and not secured and not is_loopback(target.rpartition(":")[0]):
-        raise InputError(f"--token-file: without --tls-ca the token would travel to {shown(target)} unencrypted")
+        raise InputError(f"--token-file: without --tls-ca the token would be sent to {shown(target)} unencrypted")
 
 
 async def _reach(link: GrpcLink, patience_s: float) -> None:

@@ -162,7 +162,7 @@ class GrpcServer:
 
 
 def _why_not(address: str) -> str:
-    """Why nobody can listen at an address, which gRPC does not say."""
+    """Why it is impossible to listen at an address, which gRPC does not say."""
     host, _, port = address.rpartition(":")
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]

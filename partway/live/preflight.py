@@ -122,5 +122,5 @@ def _server(target: str, files: Files) -> str:
     except Refused as error:
         if error.code == "UNAUTHENTICATED" and files.token is None:
             return f"{target} answers, and asks for a token"
-        raise InputError(endpoints.said(target, error)) from None
+        raise InputError(endpoints.reason_of(target, error)) from None
     return f"{target} answers"

@@ -34,7 +34,7 @@ from partway.simulation.sharding import LARGE, release_freed_memory, shared_once
 from partway.simulation.shares import Batch, Share, Stacked, axes_of, divide, joined, only, stack
 from partway.simulation.step import Carry, init, run_devices_ahead, step
 from partway.system.exogenous import PackedExogenous, draw
-from partway.system.kinds import said
+from partway.system.kinds import host_value
 from partway.system.world import World
 from partway.workers import threads as thread_pool
 
@@ -116,7 +116,7 @@ def rollout(
 def check_length(world: World, blocks: int) -> None:
     """Raise InputError if the channel or the traffic of a world, such as a trace, ends before that many blocks."""
     for process, field in ((world.channel, "radio.fading"), (world.traffic, "traffic")):
-        end = said(field, process, "longest_run")
+        end = host_value(field, process, "longest_run")
         if end is not None and end < blocks:
             raise InputError(
                 f"{field}: it ends after {end} blocks, and the run needs {blocks}; run at most {end} blocks, or set "

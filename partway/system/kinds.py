@@ -67,17 +67,17 @@ def ships(process: Process) -> bool:
     return type(process).__module__.partition(".")[0] == "partway"
 
 
-def said(field: str, process: Process, method: str, *arguments: Any) -> Any:
-    """What a method of a process returns, or its property, on the host.
+def host_value(field: str, process: Process, method: str, *arguments: Any) -> Any:
+    """What a method of a process returns, or the value of its property, on the host.
 
-    Raises InputError where that of a class from outside fails.
+    Raises InputError where the code of a class from outside fails.
     """
     try:
         found = getattr(process, method)
         return found(*arguments) if callable(found) else found
     except (InputError, MemoryError):
         raise
-    except (Exception, SystemExit) as error:  # somebody else's code can fail in any way
+    except (Exception, SystemExit) as error:  # a user's code can fail in any way
         if ships(process):
             raise
         where = f"{field}: {type(process).__name__}.{method}"
@@ -87,7 +87,7 @@ def said(field: str, process: Process, method: str, *arguments: Any) -> Any:
 def mean_gains(channel: Channel, stations: Station) -> np.ndarray:
     """(K,) `Channel.mean_gain`, which must be positive: raises InputError where that of a class from outside is not."""
     try:
-        gain = np.asarray(said("radio.fading", channel, "mean_gain", stations), np.float64)
+        gain = np.asarray(host_value("radio.fading", channel, "mean_gain", stations), np.float64)
     except (TypeError, ValueError):
         gain = np.empty(0)
     if gain.shape != np.shape(stations.mean_gain) or not np.all((gain > 0) & np.isfinite(gain)):
@@ -98,23 +98,23 @@ def mean_gains(channel: Channel, stations: Station) -> np.ndarray:
 
 
 def relative_rates(traffic: Traffic, stations: Station) -> np.ndarray:
-    """(K,) `Traffic.relative_rate`. Raises InputError where that of a class from outside is no rate."""
+    """(K,) `Traffic.relative_rate`, at least 0: raises InputError where that of a class from outside is not."""
     try:
-        rate = np.asarray(said("traffic", traffic, "relative_rate", stations), np.float64)
+        rate = np.asarray(host_value("traffic", traffic, "relative_rate", stations), np.float64)
         rates = np.broadcast_to(rate, np.shape(stations.mean_gain))
     except (TypeError, ValueError):
         rates = np.array(np.nan)
     if not np.all((rates >= 0) & np.isfinite(rates)):
         raise InputError(
-            f"traffic: {type(traffic).__name__}.relative_rate must return one finite number from 0 on, or one for each "
-            "device"
+            f"traffic: {type(traffic).__name__}.relative_rate must return one finite number of at least 0, or one for "
+            "each device"
         )
     return rates
 
 
 def arrival_probabilities(traffic: Traffic, stations: Station) -> np.ndarray | None:
-    """(K, n + 1) `Traffic.arrivals_in_a_block`; raises InputError where those of a class from outside are none."""
-    given = said("traffic", traffic, "arrivals_in_a_block", stations)
+    """(K, n + 1) `Traffic.arrivals_in_a_block`; raises InputError unless those of a class from outside are such."""
+    given = host_value("traffic", traffic, "arrivals_in_a_block", stations)
     if given is None:
         return None
     try:

@@ -189,7 +189,7 @@ def _number(line: int, column: str, text: str | None) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < 1e30:
-        raise ValueError(f"line {line}: {column} must be a number from 0 on, got {shown(text or '')}")
+        raise ValueError(f"line {line}: {column} must be a number of at least 0, got {shown(text or '')}")
     return number
 
 

@@ -12,7 +12,7 @@ from partway.dnn.profile import read_profile
 from partway.errors import InputError
 from partway.pytree import host_array, record
 from partway.scenario.schema import DeviceClass, Scenario
-from partway.system.kinds import channel_of, mean_gains, said, traffic_of
+from partway.system.kinds import channel_of, host_value, mean_gains, traffic_of
 from partway.system.placement import Placement
 from partway.system.processes import Channel, Traffic, station_of, with_arrays
 from partway.system.types import ROUNDING, Device, Server
@@ -88,8 +88,8 @@ def build(scenario: Scenario, placement: Placement) -> World:
     probability = np.array([kind.arrival_prob for kind in classes])
     threshold = host_array(np.minimum(np.round(probability * 2.0**32), 2.0**32 - 1).astype(np.uint32))
     stations = station_of(devices, threshold)
-    channel = said("radio.fading", channel_of(scenario), "prepared", stations)
-    traffic = said("traffic", traffic_of(scenario), "prepared", stations)
+    channel = host_value("radio.fading", channel_of(scenario), "prepared", stations)
+    traffic = host_value("traffic", traffic_of(scenario), "prepared", stations)
     devices = replace(devices, mean_gain=host_array(mean_gains(channel, stations)))
     waiting = host_array(_spread(rows, *(host_array(kind.initial_queue_tasks) for kind in kinds)))
     backlog, serving = host_array(scenario.server.initial_queue_tasks), _server(scenario, mean_task)
