@@ -25,7 +25,7 @@ from partway.bound.device_program import Fading, Program, Solved, fading_above, 
 from partway.errors import InputError, shown
 from partway.pytree import host_array
 from partway.system.equations import service_cost_coef
-from partway.system.kinds import arrival_probabilities, host_value
+from partway.system.kinds import arrival_probabilities, law_of
 from partway.system.load import UNSTABLE, most_started
 from partway.system.processes import Law, station_of
 from partway.system.types import Device, Server
@@ -151,7 +151,7 @@ def _laws(world: World) -> tuple[Law, np.ndarray]:
         raise NoBound("no bound on the discounted sum from queues that are not empty: it is proven for empty ones")
     if float(world.server.queue_weight) == 0 and world.devices.objective == "average":
         raise NoBound("no bound where waiting at the server costs nothing (w1 = 0): work may accumulate there forever")
-    law, stations = host_value("radio.fading", world.channel, "law"), station_of(world.devices, world.arrival_threshold)
+    law, stations = law_of(world.channel), station_of(world.devices, world.arrival_threshold)
     arrive = arrival_probabilities(world.traffic, stations)
     if world.channel.memory:
         raise NoBound(

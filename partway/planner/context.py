@@ -13,8 +13,8 @@ from partway.errors import InputError
 from partway.planner.statement import with_tables
 from partway.program_cache import kept_jit
 from partway.scenario.schema import Scenario
+from partway.system import kinds
 from partway.system.equations import local_energy, radio_energy
-from partway.system.kinds import host_value
 from partway.system.load import load_of
 from partway.system.placement import Placement
 from partway.system.processes import Law
@@ -161,7 +161,7 @@ def _scale_arrivals(scenario: Scenario, scale: float) -> Scenario:
 
 def law_of(world: World) -> Law:
     """The law of the fading. Raises InputError where it is not known: no plan can then be made."""
-    law = host_value("radio.fading", world.channel, "law")
+    law = kinds.law_of(world.channel)
     if law is None:
         raise InputError(
             "radio.fading: a plan under load needs a fading whose law is known, which this channel does not have; plan "

@@ -18,7 +18,7 @@ from partway.errors import InputError, nearest, shorten, shown
 from partway.scenario.schema import Process as Table
 from partway.scenario.schema import Scenario
 from partway.system.fading import GaussMarkov, Rayleigh
-from partway.system.processes import Channel, Process, Station, Traffic
+from partway.system.processes import Channel, Law, Process, Station, Traffic
 from partway.system.trace import Trace
 from partway.system.traffic import Bernoulli
 
@@ -57,7 +57,7 @@ def is_paper(scenario: Scenario) -> bool:
 
 def mean_radio_cost_is_infinite(scenario: Scenario) -> bool:
     """Whether a device that sends on any channel has an infinite mean radio cost, E[1/h]: nothing limits its power."""
-    law = channel_of(scenario).law
+    law = law_of(channel_of(scenario))
     unlimited = any(np.isinf(kind.tx_power_max_w) for kind in scenario.device_classes())
     return unlimited and law is not None and law.mean_loss_is_infinite
 
@@ -95,6 +95,17 @@ def mean_gains(channel: Channel, stations: Station) -> np.ndarray:
             f"radio.fading: {type(channel).__name__}.mean_gain must return one finite number above 0 for each device"
         )
     return gain
+
+
+def law_of(channel: Channel) -> Law | None:
+    """`Channel.law`. Raises InputError where that of a class from outside is no law."""
+    law = host_value("radio.fading", channel, "law")
+    if law is not None and not isinstance(law, Law):
+        raise InputError(
+            f"radio.fading: {type(channel).__name__}.law must be None or have what partway.system.processes:Law has, "
+            f"got {type(law).__name__}"
+        )
+    return law
 
 
 def relative_rates(traffic: Traffic, stations: Station) -> np.ndarray:

@@ -24,7 +24,7 @@ how processes are named.
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Protocol, dataclass_transform
+from typing import Any, ClassVar, Protocol, dataclass_transform, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,7 @@ def station_of(devices: Device, arrival_threshold: jax.Array) -> Station:
     )
 
 
+@runtime_checkable
 class Law(Protocol):
     """The distribution of the fading x, the channel gain divided by its mean: E[x] = 1. On the host.
 
