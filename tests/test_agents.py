@@ -43,6 +43,13 @@ class Half:
         return ANSWER
 
 
+class Weighted(Half):
+    """Needs an argument."""
+
+    def __init__(self, weights: np.ndarray):
+        self.weights = weights
+
+
 class Rows:
     """Answers many at a time, as stable-baselines3 does."""
 
@@ -164,7 +171,16 @@ def test_other_commands_refuse_agents(words: str, user_folder: Path):
     [
         (jax.jit(lambda observation: jnp.zeros(3)), r"an action must have the shape \(2,\), got \(3,\)"),
         (SimpleNamespace(act=lambda observation: np.full(2, np.nan)), "an action is not a number"),
-        (SimpleNamespace(act=lambda observation: {}["x"]), "KeyError: 'x'"),
+        (SimpleNamespace(act=lambda observation: {}["x"]), r"line \d+ of test_agents.py: KeyError: 'x'"),
+        (
+            SimpleNamespace(predict=lambda observation: ANSWER),
+            r"given many observations, here \(1, 8\), and must return actions \(1, 2\), got \(2,\)",
+        ),
+        (
+            SimpleNamespace(predict=lambda observation: np.ones((2, 8)) @ observation),
+            r"line \d+ of test_agents.py: ValueError: .*; predict is given many observations, here \(1, 8\)",
+        ),
+        (Weighted, r"Weighted\(\) fails; give an object instead of the class: TypeError: .*weights"),
         ({"device_0": compiled}, "has no agent device_1; agents are device_0 to device_3 and server_0"),
         (EACH | {"device_4": compiled}, "has an agent device_4 that does not exist"),
         (3, "expected a Scheme, a DeviceController or an agent"),

@@ -30,6 +30,7 @@ from partway.controllers.observation import (
     system_observation,
 )
 from partway.errors import InputError, shorten
+from partway.experiments.failures import cause
 from partway.measurement.metrics import Parties, device_traces, measure
 from partway.program_cache import kept_jit
 from partway.pytree import cast_floats
@@ -192,14 +193,21 @@ def answering(agent: Any, size: int, precision: str) -> Answer:
 
     def answer(observations: np.ndarray) -> np.ndarray:
         given = np.asarray(ask(observations), precision)
-        if given.shape != (len(observations), size):
-            own = given.shape[1:] if given.ndim else ()
-            raise InputError(f"{_name(agent)}: an action must have the shape ({size},), got {own}")
+        if given.shape[:1] != (len(observations),):
+            raise InputError(f"{_name(agent)}: {_many(observations, size)}, got {given.shape}")
+        if given.shape[1:] != (size,):
+            raise InputError(f"{_name(agent)}: an action must have the shape ({size},), got {given.shape[1:]}")
         if np.isnan(given).any():
             raise InputError(f"{_name(agent)}: an action is not a number (NaN)")
         return given
 
     return answer
+
+
+def _many(observations: np.ndarray, size: int) -> str:
+    """What `predict` is asked, and must answer."""
+    rows = len(observations)
+    return f"predict is given many observations, here {observations.shape}, and must return actions ({rows}, {size})"
 
 
 def _asked(agent: Any) -> Callable[[np.ndarray], Any]:
@@ -248,10 +256,12 @@ def check_agent(name: str, agent: Any, pair: ControllerPair, scenario: Scenario,
         asked = [(agent, "system" if isinstance(pair.server, GivenServer) else "devices")]
     for one, kind in asked:
         size, seen = sizes[kind]
+        observations = np.full((1, seen), 0.5, precision)
         try:
-            answering(one, size, precision)(np.full((1, seen), 0.5, precision))
+            answering(one, size, precision)(observations)
         except InputError as error:
             raise InputError(f"scheme '{shorten(name)}': {error}") from error
         except Exception as error:  # a user's code can fail in any way
-            why = shorten(" ".join(str(error).split()), 160)
-            raise InputError(f"scheme '{shorten(name)}': {type(error).__name__}: {why}") from error
+            hint = f"; {_many(observations, size)}" if callable(getattr(one, "predict", None)) else ""
+            why = shorten(" ".join(cause(error).split()), 160)
+            raise InputError(f"scheme '{shorten(name)}': {why}{hint}") from error

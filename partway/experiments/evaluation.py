@@ -6,6 +6,7 @@ from typing import Any
 
 from partway.errors import InputError
 from partway.experiments.comparison import OnProgress, compare
+from partway.experiments.failures import cause
 from partway.experiments.summary import Summary, summarise
 from partway.schemes import SCHEMES, Scheme, agent_scheme, as_scheme, is_agent
 
@@ -32,7 +33,7 @@ def evaluate(
     `summary.latency_s`, `summary.device_j` and `summary.server_j` the rest. Seeds are those of `compare`, which gives
     the same numbers. Raises InputError for what cannot be run.
     """
-    agent = agent() if isinstance(agent, type) else agent
+    agent = _made(agent) if isinstance(agent, type) else agent
     if isinstance(agent, str):
         return _summary(agent, scenario, on_progress, how)
     if is_agent(agent) or environment is not None:
@@ -42,6 +43,14 @@ def evaluate(
     else:
         scheme = as_scheme("evaluate", agent)
     return _of_row(_label(agent), scheme, lambda name: _summary(name, scenario, on_progress, how))
+
+
+def _made(kind: type) -> Any:
+    try:
+        return kind()
+    except Exception as error:  # a user's class can fail in any way
+        words = f"evaluate: {kind.__name__}() fails; give an object instead of the class"
+        raise InputError(f"{words}: {cause(error)}") from error
 
 
 def _summary(name: str, scenario: Any, on_progress: OnProgress, how: dict[str, Any]) -> Summary:
