@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import world_of
 from scipy import special
 
 import partway
 from partway.cli.main import build_parser
+from partway.controllers.given import startable
 from partway.errors import RENAMED, InputError
 from partway.experiments.plan import make_plan
 from partway.paper.claims import PHASES, Points, claims
@@ -318,3 +320,13 @@ def test_the_commands_of_the_examples_are_understood(name: str, monkeypatch: pyt
     for words in shown:
         options = build_parser().parse_args(words)
         make_plan(options.scenario, overrides=options.set, schemes=options.schemes)
+
+
+def test_the_most_tasks_that_a_device_can_start_are_those_of_the_page():
+    """N, by which the environments scale actions and queues; without it an agent with discrete actions has to guess."""
+    stated = dict(
+        re.findall(r"(\d+) in `(\w+)`", PAGES["environments.md"].split("Let N be")[1].split("The first number")[0])
+    )
+    assert len(stated) == 2
+    for most, name in stated.items():
+        assert set(np.asarray(startable(world_of(load(name)).devices))) == {float(most)}
