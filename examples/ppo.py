@@ -43,7 +43,7 @@ class Episodes(VecEnv):
     def step_wait(self):
         observations, rewards, terminated, truncated, infos = self.envs.step(self.actions)
         each = [{} for _ in rewards]
-        for i in np.flatnonzero(truncated):  # the task goes on after the horizon: values are bootstrapped
+        for i in np.flatnonzero(truncated):  # the task continues after the horizon, so values are bootstrapped
             each[i] = {"terminal_observation": infos["final_obs"][i], "TimeLimit.truncated": True}
         return observations, rewards, terminated | truncated, each
 

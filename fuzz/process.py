@@ -27,7 +27,7 @@ FAST = {
 FRAME = re.compile(r'^(?:Current thread|Thread) .*|^  File "(?:.*/)?([^"]*)", line (\d+) in (\S+)', re.MULTILINE)
 """What a thread says then: that it is another one, or one of its calls, the innermost first."""
 FRAMES = 5
-"""Calls of a thread that are told of a process that hangs."""
+"""How many calls of each thread are reported for a process that hangs."""
 USUAL_SIGNALS = """
 import os, signal, sys
 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):

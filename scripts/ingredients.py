@@ -5,9 +5,8 @@ Takes about half an hour.
 make ingredients
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from pages import paragraph, write_section
+from pages import paragraph, table, write_section
 
 from partway.controllers.base import DeviceController, DeviceView, ServerController, ServerView
 from partway.controllers.designed import DesignedDevice, DesignedDeviceState, DesignedServer, LearnedState
@@ -221,12 +220,6 @@ def row(dataset: xr.Dataset, one: Summary) -> Sequence[str]:
 def interval(mean: float, high: float) -> str:
     """Mean ± half of an interval."""
     return f"{mean:.4g} ± {high - mean:.2g}"
-
-
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    line = partial("| {} |".format)
-    return "\n".join(map(line, map(" | ".join, (titles, ["---"] * len(titles), *rows))))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.figure import Figure
-from pages import origin, paragraph, write_section
+from pages import origin, paragraph, table, write_section
 
 import partway
 from partway.env import functional
@@ -276,8 +276,9 @@ def head(rows: Sequence[Row]) -> str:
     [examples/ppo.py](../examples/ppo.py) trains {STEPS["ppo"]:,} device-steps for a seed,
     [examples/ippo.py](../examples/ippo.py) {STEPS["ippo"]:,}; both have one network for all devices and {SEEDS} seeds,
     all of which are shown. The tuning, by this script, tried {tuned}. Other hyperparameters, in the two files, were set
-    by hand. One was changed after a first look: 16 episodes at once in ippo.py became 4, with the same device-steps, as
-    the gap had been 26 % or more. `constant` is tuned, other schemes are not trained before. [Data](data/{DATA.name}).
+    by hand. One was changed after a first look: 16 episodes at once in ippo.py became 4, with the same device-steps and
+    more gradient steps, as the gap had been larger. `constant` is tuned, other schemes are not
+    trained before. [Data](data/{DATA.name}).
     """
 
 
@@ -340,11 +341,6 @@ def _gap(row: Row) -> str:
 def _cost(row: Row) -> str:
     """The cost of a block; unstable runs have none."""
     return "-" if math.isnan(row.cost) else f"{row.cost:.4g}"
-
-
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows))
 
 
 def draw(rows: Sequence[Row]) -> Figure:

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +17,11 @@ def paragraph(text: str) -> str:
     whole = re.sub(r"\[[^]]*\]\([^)]*\)|`[^`]*`", lambda part: part[0].replace(" ", "\0"), " ".join(text.split()))
     lines = textwrap.wrap(whole, COLUMNS, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("\0", " ")
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows))
 
 
 def origin(day: str | None = None, code: str | None = None) -> str:

@@ -883,7 +883,7 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 
 def test_segments_of_bars_differ_in_grey():
-    """By lightness; white paper has 100, and the darkest that can be told from black about 10."""
+    """By lightness; white paper has 100, and the darkest that is distinguishable from black about 10."""
     for colours in (COMPONENT_COLOURS.values(), [colour for _, colour in LOSSES.values()]):
         lightness = sorted(lab(linear_rgb(colour))[0] for colour in colours)
         assert min(np.diff(lightness)) > 12
