@@ -37,7 +37,7 @@ def test_the_programs_of_the_page_run(capsys: pytest.CaptureFixture[str]):
     names: dict[str, Any] = {"__name__": "page"}
     exec(compile(programs, "environments.md", "exec"), names)
     last, worth, gap = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"\d+ tasks wait, the last block has cost \d+\.\d", last)
+    assert re.fullmatch(r"\d+ tasks wait, the last block cost \d+\.\d", last)
     assert re.fullmatch(r"\d+\.\d per block, 95 % of tasks within (\d+\.\d|nan) s", worth)
     assert re.fullmatch(r"[\d.]+% above the bound: devices [\d.]+%, waiting [\d.]+%, service [\d.]+%", gap)
     assert names["rewards"].shape == (2,)

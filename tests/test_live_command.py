@@ -134,6 +134,12 @@ def test_processes_around_a_real_network_cost_what_the_simulation_costs(
     assert float(cost[-1]) == pytest.approx(float(cost[-2]), rel=0.05)
 
 
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """What a file of NumPy holds."""
+    with np.load(path) as file:
+        return dict(file)
+
+
 @pytest.mark.slow
 def test_a_second_run_begins_with_what_the_first_has_learned(tmp_path: Path):
     """Server and devices as processes; a file of devices is refused by the server in one line."""
@@ -148,7 +154,7 @@ def test_a_second_run_begins_with_what_the_first_has_learned(tmp_path: Path):
             ended(fleet, "server", "devices", within_s=120)
             assert fleet.document("server")["blocks"] == 12
     for first, second in files.values():
-        before, after = np.load(first), np.load(second)
+        before, after = arrays(first), arrays(second)
         assert set(before) == set(after)
         assert all(before[name].shape == after[name].shape for name in before)
         assert any((before[name] != after[name]).any() for name in before if name != "header")
@@ -167,6 +173,6 @@ def test_a_whole_live_run_begins_with_what_another_has_learned(tmp_path: Path, c
     for line in costs:
         assert float(line[-1]) == pytest.approx(float(line[-2]), rel=0.05)
     for name in ("server", "device-2"):
-        before, after = (np.load(folder / f"{name}.npz") for folder in (first, second))
+        before, after = (arrays(folder / f"{name}.npz") for folder in (first, second))
         assert any((before[key] != after[key]).any() for key in before if key != "header")
     assert main(["live", "--blocks", "12", "--load", str(tmp_path / "events")]) == 2

@@ -912,7 +912,8 @@ def test_the_runners_of_the_page_on_networks_give_the_networks_outputs(tmp_path:
     finally:
         server.kill()
         server.wait()
-    found, expected = np.load(tmp_path / "output.npz"), run(path, inputs)
+    with np.load(tmp_path / "output.npz") as file:
+        found, expected = dict(file), run(path, inputs)
     assert set(found) == {"y", "early", "copy"}
     for name in found:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5 if tensor_dtype is None else 0.2, atol=0.05)
