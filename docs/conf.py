@@ -11,6 +11,9 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
+# As in partway/program_cache.py: newer versions of XLA have no such option, and end a process that asks for it.
+OLDER_GENERATOR = "--xla_cpu_use_fusion_emitters=false " if version_of("jax").startswith("0.10.") else ""
+
 # Notebooks run in processes that inherit this environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `partway` of this environment
 os.environ |= {
@@ -21,7 +24,7 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(HERE / "_build" / "jax"),  # a second build compiles nothing
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # short runs: compiling takes longer; the same numbers but for rounding
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",  # for the same reason
+    "XLA_FLAGS": f"{OLDER_GENERATOR}--xla_cpu_parallel_codegen_split_count=1",  # for the same reason
     "XDG_CACHE_HOME": str(HERE / "_build" / "cache"),
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel warns about a debugger that nobody uses
 }

@@ -13,13 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fuzz.counts import Fail
+from partway.program_cache import OLDER_GENERATOR
 
 ROOT = Path(__file__).parents[1]
 CACHE = "FUZZ_CACHE"
 """Environment variable with the folder of compiled programs that all processes share."""
 FAST = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "XLA_FLAGS": " ".join(f"--{option}={str(value).lower()}" for option, value in OLDER_GENERATOR.items()),
     "MPLBACKEND": "Agg",
     "PYTHONFAULTHANDLER": "1",
 }

@@ -30,8 +30,10 @@ from partway.errors import shorten
 
 MAX_BYTES = 2**29
 """Size of the folder above which the programs that have not been used for longest are deleted."""
-RUNS_ONCE = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-"""XLA's options for a program that runs once: it compiles in a third of the time, and runs more slowly."""
+OLDER_GENERATOR: Mapping[str, bool] = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+"""XLA's options for its older code generator, which compiles faster; jaxlib 0.11.2 has neither it nor the option."""
+RUNS_ONCE = {"xla_backend_optimization_level": 1, **OLDER_GENERATOR}
+"""XLA's options for a program that runs once: it compiles in a third of the time (jaxlib 0.10.2), and is slower."""
 CUSTOM_CALL = "custom_call"
 """In the text of a program that calls a library such as LAPACK. It is not kept: JAX prepares the library when it lowers
 a program, and one that is loaded without being lowered would crash."""

@@ -48,7 +48,10 @@ SETTINGS = {
     "jax_traceback_in_locations_limit": 0,  # nobody reads in compiled programs which line of Python wrote an operation
 }
 """Of JAX, in this process and in those that it starts."""
-XLA_FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+XLA_FLAGS = (
+    *(f"--{option}={str(value).lower()}" for option, value in program_cache.OLDER_GENERATOR.items()),
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 os.environ.update(
     {name.upper(): str(int(value) if isinstance(value, bool) else value) for name, value in SETTINGS.items()},
     XDG_CACHE_HOME=CACHE_FOLDER,

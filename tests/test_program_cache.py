@@ -1,6 +1,7 @@
 """Compiled programs that are kept between runs: found again only if everything that they are made from is the same."""
 
 import contextlib
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ def kept(folder: Path) -> list[Path]:
 
 
 X = np.arange(3, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("version", "known"), [((0, 10, 2), True), ((0, 11, 2), False), ((0, 12, 0), False)])
+def test_an_option_that_newer_versions_of_jax_refuse_is_not_given(
+    version: tuple[int, ...], known: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jax, "__version_info__", version)
+    options = runpy.run_path(program_cache.__file__)["RUNS_ONCE"]
+    assert ("xla_cpu_use_fusion_emitters" in options) is known
+    assert options["xla_backend_optimization_level"] == 1
+
+
+def test_xla_knows_the_options_of_a_program_that_runs_once():
+    np.testing.assert_array_equal(jax.jit(lambda x: 2 * x, compiler_options=program_cache.RUNS_ONCE)(X), 2 * X)
 
 
 def test_a_kept_program_is_loaded_instead_of_traced(folder: Path, monkeypatch: pytest.MonkeyPatch):
