@@ -1,6 +1,8 @@
-"""A release: its version is the same everywhere, its notes are a section of the changelog, and `cite` agrees."""
+"""A release: its version is the same everywhere, its notes are a section of the changelog, `cite` agrees, and every
+Python that it names is tested."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def test_the_version_in_the_tree_is_one_version():
     undated = f"CHANGELOG.md gives {declared_version()} no date"
     assert [each for each in problems_of(declared_version(), changelog, CITATION) if undated not in each] == []
     assert notes(changelog, declared_version())
+
+
+def test_every_python_that_is_named_is_tested_before_a_release():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+    named = [each.removeprefix("Programming Language :: Python :: ") for each in project["classifiers"]]
+    versions = [each for each in named if re.fullmatch(r"3\.\d+", each)]
+    assert project["requires-python"] == f">={versions[0]}"
+    assert [jobs[job]["strategy"]["matrix"]["python"] for job in jobs["release"]["needs"]] == [versions, versions]
 
 
 def test_bibtex_and_citation_file_name_the_same_paper():
