@@ -37,7 +37,6 @@ CLASS_COLUMNS = (
 """Titles in CSV files of what `class_row` returns."""
 TITLES = ("cost\nper block", "latency\nmean s", "energy\nJ/task", "sent", "tasks\nper block")
 NOTE = "Cost: a device's own terms of (8), without the server's; of a class the mean over its devices."
-NOTHING_KEPT = f"nothing is kept of single devices of more than {MAX_DEVICES:,}"
 MAX_ROWS = 60
 """Devices of a scheme in the table on the terminal; files hold all of them."""
 
@@ -99,7 +98,7 @@ def _ratios(sums: dict[str, np.ndarray], blocks: np.ndarray) -> dict[str, np.nda
 def table(dataset: xr.Dataset, by: By, max_rows: int = MAX_ROWS) -> Group:
     """A row for each scheme and class, or device; a note where there is nothing."""
     if f"cost_by_{by}" not in dataset:
-        return Group(Text(f"--by {by}: {NOTHING_KEPT}", style="dim"))
+        return Group(Text(f"--by {by}: {nothing_kept()}", style="dim"))
     grid = Grid(f"By {by}, means after warm-up", keys=2)
     grid.add_column("scheme", name=True)
     grid.add_column(by, name=by == "class")
@@ -116,6 +115,11 @@ def table(dataset: xr.Dataset, by: By, max_rows: int = MAX_ROWS) -> Group:
             grid.add_row(scheme, label, *count, *cells(own, by, i))
     more = f" {len(labels) - len(shown)} devices of each scheme are not shown; the files hold all." * (shown != labels)
     return Group(grid, Text(f"{NOTE}{more}", style="dim"))
+
+
+def nothing_kept() -> str:
+    """Why a fleet has no results by class."""
+    return f"nothing is kept of single devices of more than {MAX_DEVICES:,}"
 
 
 def cells(own: xr.Dataset, by: By, i: int) -> list[str]:

@@ -172,7 +172,7 @@ def class_table(dataset: xr.Dataset, max_rows: int | None = MAX_ROWS) -> Group:
         rows.add_row(*labels, scheme, classes[i], count, *by_device.cells(own, "class", i))
     notes = [by_device.NOTE]
     if counts.sum(axis=-1).max() > MAX_DEVICES:
-        notes.append(by_device.NOTHING_KEPT)
+        notes.append(by_device.nothing_kept())
     left_out = len(every[max_rows:]) if max_rows else 0
     if left_out:
         notes.append(f"not shown: {left_out} of {len(every)} rows; the files hold all")
