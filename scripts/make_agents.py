@@ -95,6 +95,9 @@ def main() -> None:
     if not parser.parse_args().page:
         measure()
     rows = stored()
+    lacking = missing(rows)
+    if lacking:
+        sys.exit(f"{DATA.name} is incomplete: {', '.join(lacking)}. `make agents` computes what is missing.")
     with figure_style():
         draw(rows).savefig(PICTURE)
     write_section(ROOT / "docs" / "results.md", "agents", section(rows))
@@ -227,6 +230,21 @@ def current() -> list[Row]:
     steps = STEPS | dict.fromkeys(BESIDE, 0)
     known = {name: (package_hash(), program(name), steps[name]) for name in steps}
     return [row for row in stored() if (row.code, row.program, row.device_steps) == known[row.name]]
+
+
+def missing(rows: Sequence[Row]) -> list[str]:
+    """What the page needs and the data does not have, in words; [] for complete data."""
+    needed = {("scheme", name): 1 for name in BESIDE}
+    for name in LEARNERS:
+        needed |= {("tuning", name): len(RATES), ("result", name): SEEDS}
+    found = {key: len(of_part(rows, *key)) for key in needed}
+    lacking = [
+        f"{found[part, name]} of {count} {part} rows of {name}"
+        for (part, name), count in needed.items()
+        if found[part, name] < count
+    ]
+    codes = {row.code for row in rows}
+    return lacking + ([f"rows of {len(codes)} versions of the code"] if len(codes) > 1 else [])
 
 
 def store(row: Row) -> None:

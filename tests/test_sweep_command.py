@@ -90,7 +90,7 @@ def test_a_sweep_prints_a_table_and_keeps_its_results(swept: Swept):
     assert where == where_again == f"Results are in {swept.out}"
     assert {path.name for path in swept.out.iterdir()} == {
         *(".lock", ".partway", "cases", "results.nc", "results.json", "table.txt", "scenario.toml"),
-        *("results.csv", "summary.csv", "cost.png", "cost.svg", "cost.csv"),
+        *("results.csv", "summary.csv", "by-class.csv", "cost.png", "cost.svg", "cost.csv"),
     }
     assert (swept.out / "table.txt").read_text() == swept.table  # of the second sweep, which computed nothing
 
@@ -109,6 +109,42 @@ def test_json_holds_every_case(swept: Swept):
     assert list(case["cost_components"].values()) == pytest.approx(cost.mean("seed").values.tolist())
     assert case["gap"]["mean"] is None
     assert case["bound"] == float(dataset["bound"][0, 1])
+
+
+def test_by_class_the_table_the_files_and_the_figures_agree(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Where there is one device, class b has none."""
+    scenario = tmp_path / "mixed.toml"
+    scenario.write_text("".join(f"[[group]]\nname = '{name}'\nfraction = 0.5\n" for name in "ab"))
+    flags = ("--scenario", str(scenario), "--axis", "devices=1,2", "--by", "class")
+    sweeps(*flags, "--out", str(out))
+    shown = capsys.readouterr().out
+    assert (out / "table.txt").read_text() == shown
+    printed = [line.split() for line in shown.partition("By class")[2].splitlines() if line.startswith(("1 ", "2 "))]
+    rows = list(csv.DictReader((out / "by-class.csv").read_text().splitlines()))
+    keys = [(row["devices [devices]"], row["scheme"], row["class"], row["devices"]) for row in rows]
+    assert keys == [
+        *(("1", "local", "a", "1"), ("1", "full", "a", "1")),
+        *(("2", "local", "a", "1"), ("2", "local", "b", "1"), ("2", "full", "a", "1"), ("2", "full", "b", "1")),
+    ]
+    assert [tuple(words[:4]) for words in printed] == keys
+    costs = [float(row["cost [per block]"]) for row in rows]
+    assert [float(words[4]) for words in printed] == pytest.approx(costs, rel=1e-3)
+    cases = json.loads((out / "results.json").read_text())["cases"]
+    assert [one["cost_per_block"]["mean"] for case in cases for one in case["classes"]] == costs
+    drawn = list(csv.DictReader((out / "cost-by-class.csv").read_text().splitlines()))
+    lines = [row["cost of a device [per block]"] for row in drawn]
+    assert lines.count("") == 2  # class b of one device, with two schemes
+    assert sorted(float(cost) for cost in lines if cost) == pytest.approx(sorted(costs))
+    again = tmp_path / "again"
+    assert cli.main(["draw", str(out), "--out", str(again)]) == 0
+    assert (again / "cost-by-class.csv").read_bytes() == (out / "cost-by-class.csv").read_bytes()
+
+
+def test_single_devices_of_a_sweep_are_refused():
+    with pytest.raises(InputError, match="--by must be one of class, got 'device'"):
+        parsed(*AXES, "--out", "x", "--by", "device")
 
 
 def test_json_in_the_sweeps_folder_is_refused(out: Path):

@@ -25,14 +25,16 @@ from sweep_toys import Here
 import partway
 from partway.controllers.baselines import Local
 from partway.errors import InputError
+from partway.experiments.by_device import VALUES
 from partway.experiments.comparison import compare
 from partway.experiments.summary import Summary, summarise
 from partway.experiments.sweep import group as sweep_group
 from partway.experiments.sweep import plan as sweep_plan
 from partway.experiments.sweep import run as sweep_run
-from partway.experiments.sweep.dataset import cost_of, gap_of, grid
+from partway.experiments.sweep.dataset import assemble, cost_of, gap_of, grid
 from partway.experiments.sweep.group import run_group
 from partway.experiments.sweep.plan import MAX_WORLDS, key_of
+from partway.experiments.sweep.report import as_json
 from partway.experiments.sweep.run import Progress, sweep
 from partway.measurement.gap import COST_COMPONENTS
 from partway.schemes import SCHEMES, Scheme
@@ -138,6 +140,44 @@ def test_points_that_run_together_have_the_numbers_of_comparisons():
         (summary,) = summarise(compared)
         check_against(summary, dataset, {"arrival_prob": i}, 1e-9)
         assert float(dataset["bound"][i]) == compared.attrs["bound"]
+
+
+@pytest.mark.slow
+def test_classes_of_points_that_run_together_are_those_of_comparisons():
+    fleet = [{"name": "slow", "count": 2, "cpu_max_hz": 4e10}, {"name": "idle", "count": 1, "arrival_prob": 0.0}]
+    how: dict[str, Any] = {"schemes": ["random"], "blocks": 40, "warmup": 15, "seeds": 2, "precision": "float64"}
+    fixed, values = {**NO_BOUND, "devices": 3, "group": fleet}, [0.2, 0.3]
+    dataset = sweep("paper", {"group.slow.arrival_prob": values}, overrides=fixed, **how, executor=Here())
+    assert dataset["devices_by_class"].values.tolist() == [[2, 1], [2, 1]]
+    compared = compare("paper", overrides={**fixed, "group.slow.arrival_prob": 0.3}, **how)
+    for name in VALUES:
+        here, there = (each[f"{name}_by_class"] for each in (dataset.sel(arrival_prob=0.3), compared))
+        assert here.sizes == there.sizes == {"scheme": 1, "seed": 2, "class": 2}
+        np.testing.assert_allclose(here, there, rtol=1e-9, err_msg=name)
+    assert (dataset["tasks_by_class"].sel({"class": "slow"}).diff("arrival_prob") > 0).all()
+    assert np.isfinite(dataset["latency_s_by_class"].sel({"class": "slow"})).all()
+    assert np.isnan(dataset["latency_s_by_class"].sel({"class": "idle"})).all()
+
+
+def test_classes_are_aligned_by_name_where_the_fleet_is_an_axis():
+    """The second point lists b first, and has c and no a; the third is no scenario."""
+    fleets = [
+        [{"name": name, "count": count} for name, count in one]
+        for one in ([("a", 1), ("b", 2)], [("b", 1), ("c", 2)], [("b", 9)])
+    ]
+    plan = sweep_plan.sweep_plan("paper", {"group": fleets}, overrides={"devices": 3}, schemes=["local"], seeds=1)
+    first, second, third = plan.cells
+    assert third.key is None
+    outcomes = {first.key: {"cost_by_class": [[1.0, 2.0]]}, second.key: {"cost_by_class": [[3.0, 4.0]]}}
+    dataset = assemble(plan, lambda key: {"status": "ok", "reason": "", **outcomes[key]})
+    assert dataset["class"].values.tolist() == ["a", "b", "c"]
+    assert dataset["devices_by_class"].values.tolist() == [[1, 2, 0], [0, 1, 2], [0, 0, 0]]
+    costs = dataset["cost_by_class"].sel(scheme="local").squeeze("seed").values
+    np.testing.assert_array_equal(costs, [[1, 2, np.nan], [np.nan, 3, 4], [np.nan] * 3])
+    listed = [
+        [(one["class"], one["cost_per_block"]["mean"]) for one in case["classes"]] for case in as_json(dataset)["cases"]
+    ]
+    assert listed == [[("a", 1.0), ("b", 2.0)], [("b", 3.0), ("c", 4.0)], []]
 
 
 @pytest.mark.slow

@@ -162,12 +162,13 @@ def add_simulation(parser: argparse.ArgumentParser, schemes: str = "all but thos
     group.add_argument("--precision", choices=["float32", "float64"], help="floating-point type (default: float32)")
 
 
-def add_by(parser: argparse.ArgumentParser) -> None:
-    """--by."""
+def add_by(parser: argparse.ArgumentParser, devices: bool = True) -> None:
+    """--by. devices: whether single devices can be printed, too."""
     parser.add_argument(
         "--by",
-        choices=["class", "device"],
-        help="also print cost, latency, energy and offloaded share of each class of devices (group), or each device",
+        choices=["class", "device"] if devices else ["class"],
+        help="also print cost, latency, energy and offloaded share of each class of devices (group)"
+        + ", or each device" * devices,
     )
 
 

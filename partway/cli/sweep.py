@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from partway.experiments.sweep.plan import SweepPlan
+    from partway.experiments.sweep.report import By
     from partway.experiments.sweep.run import OnProgress, Progress
     from partway.figures import Look
 
@@ -30,6 +32,9 @@ EXAMPLES = {
     "Nine arrival probabilities": "partway sweep --axis device.arrival_prob=0.1:0.9:9 --out results/load",
     "Two axes, one logarithmic": "partway sweep --axis devices=4,20 device.bandwidth_hz=1e5:1e7:5:log --out b",
     "A hyperparameter": "partway sweep --axis schemes.priced.decay=0.5,0.7 --schemes priced --out d",
+    "What each class of devices pays": (
+        "partway sweep --scenario camera --axis devices=8,16,32 --schemes constant priced --by class --out c"
+    ),
     "Also figures for a paper, with names of your choice": (
         "partway sweep --axis devices=4,20 --out b --style paper --label priced=Ours"
     ),
@@ -50,6 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_scenario(parser)
     flags.add_simulation(parser)
+    flags.add_by(parser, devices=False)
     workers = parser.add_argument_group("workers").add_mutually_exclusive_group()
     workers.add_argument(
         "--jobs", type=whole_number, metavar="N", help="worker processes (default: one per core; use 1 with a GPU)"
@@ -93,10 +99,10 @@ def run(options: argparse.Namespace) -> None:
 
         def write() -> None:
             with store.results() as folder:
-                _write(dataset, text, folder, look)
+                _write(dataset, text, folder, look, options.by)
 
         steps = [*places.steps(lambda: text, lambda folder: None), write]
-        output.finish(options, lambda: text, lambda console: console.print(report.table(dataset)), steps)
+        output.finish(options, lambda: text, partial(report.show, dataset, by=options.by), steps)
     output.say_where(options)
     report.check_complete(dataset)
 
@@ -171,19 +177,20 @@ def _bar(console: Console) -> "Generator[OnProgress]":
         yield on_progress
 
 
-def _write(dataset: "xr.Dataset", text: str, folder: Path, look: "Look | None") -> None:
-    """Write dataset, JSON, CSV, scenario, table and figures."""
+def _write(dataset: "xr.Dataset", text: str, folder: Path, look: "Look | None", by: "By | None") -> None:
+    """Write dataset, JSON, CSV, scenario, table and figures. by: as in `report.show`."""
     from partway.cli import output
     from partway.experiments.sweep import report
-    from partway.experiments.sweep.dataset import grid
     from partway.experiments.tidy import write_csv
     from partway.figures import sweep as figure
     from partway.netcdf import save_dataset
 
     save_dataset(dataset, folder)
     (folder / "results.json").write_text(text, "utf-8")
-    write_csv(folder / "results.csv", report.csv_rows(json.loads(text)))
-    write_csv(folder / "summary.csv", report.summary_rows(json.loads(text), dataset))
+    document = json.loads(text)
+    write_csv(folder / "results.csv", report.csv_rows(document))
+    write_csv(folder / "summary.csv", report.summary_rows(document, dataset))
+    write_csv(folder / "by-class.csv", report.class_rows(document, dataset))
     (folder / "scenario.toml").write_text(str(dataset.attrs["scenario"]), "utf-8")
-    output.save_table(folder, lambda console: console.print(report.table(dataset, max_rows=len(grid(dataset)))))
+    output.save_table(folder, partial(report.show, dataset, by=by, max_rows=None))
     figure.write(dataset, folder, look)

@@ -1,6 +1,6 @@
-"""Results of single devices and of classes of devices: what a comparison holds of them, and their table."""
+"""Results of single devices and of classes of devices: what a comparison or a sweep holds of them, and their table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,8 +30,13 @@ VALUES = {
 SUMMED = ("energy_j", "arrived", "started", "sent")
 COLUMNS = ("latency, mean [s]", "device energy [J/task]", "offloaded share [1]", "tasks [per block]")
 """Titles in CSV files, as in summary.csv, of VALUES after the cost."""
-INTERVAL = ("cost, 95 % low [per block]", "cost, 95 % high [per block]")
+CLASS_COLUMNS = (
+    *("class", "devices", "cost [per block]", "cost, 95 % low [per block]", "cost, 95 % high [per block]"),
+    *COLUMNS,
+)
+"""Titles in CSV files of what `class_row` returns."""
 TITLES = ("cost\nper block", "latency\nmean s", "energy\nJ/task", "sent", "tasks\nper block")
+NOTE = "Cost: a device's own terms of (8), without the server's; of a class the mean over its devices."
 MAX_ROWS = 60
 """Devices of a scheme in the table on the terminal; files hold all of them."""
 
@@ -72,6 +77,12 @@ def with_classes(dataset: xr.Dataset, scenario: Scenario) -> xr.Dataset:
     return dataset.assign(device_class=("device", of_device)).assign_coords({"class": names})
 
 
+def class_sizes(scenario: Scenario) -> dict[str, int]:
+    """The devices of every class, by its name."""
+    names = scenario.class_names()
+    return dict(zip(names, np.bincount(scenario.groups_of_devices(), minlength=len(names)).tolist(), strict=True))
+
+
 def _ratios(sums: dict[str, np.ndarray], blocks: np.ndarray) -> dict[str, np.ndarray]:
     """VALUES from sums (seeds, any); NaN where nothing arrives, nothing is started, or there is no device."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -87,7 +98,7 @@ def _ratios(sums: dict[str, np.ndarray], blocks: np.ndarray) -> dict[str, np.nda
 def table(dataset: xr.Dataset, by: By, max_rows: int = MAX_ROWS) -> Group:
     """A row for each scheme and class, or device; a note where there is nothing."""
     if f"cost_by_{by}" not in dataset:
-        return Group(Text(f"--by {by}: nothing is kept of single devices of more than {MAX_DEVICES:,}", style="dim"))
+        return Group(Text(f"--by {by}: {nothing_kept()}", style="dim"))
     grid = Grid(f"By {by}, means after warm-up", keys=2)
     grid.add_column("scheme", name=True)
     grid.add_column(by, name=by == "class")
@@ -100,29 +111,53 @@ def table(dataset: xr.Dataset, by: By, max_rows: int = MAX_ROWS) -> Group:
     for scheme in _schemes(dataset):
         own = dataset.sel(scheme=scheme)
         for i, label in enumerate(shown):
-            cost, *others = (own[f"{name}_by_{by}"].values[:, i] for name in VALUES)
-            late, energy, sent, tasks = map(_mean, others)
             count = [str(counts[i])] if by == "class" else []
-            share = f"{sent:.0%}" if np.isfinite(sent) else "-"
-            numbers = (number(late, 3), number(energy, 3), share, number(tasks, 3))
-            grid.add_row(scheme, label, *count, with_interval(estimate(cost), 4), *numbers)
+            grid.add_row(scheme, label, *count, *cells(own, by, i))
     more = f" {len(labels) - len(shown)} devices of each scheme are not shown; the files hold all." * (shown != labels)
-    note = f"Cost: a device's own terms of (8), without the server's; of a class the mean over its devices.{more}"
-    return Group(grid, Text(note, style="dim"))
+    return Group(grid, Text(f"{NOTE}{more}", style="dim"))
+
+
+def nothing_kept() -> str:
+    """Why a fleet has no results by class."""
+    return f"nothing is kept of single devices of more than {MAX_DEVICES:,}"
+
+
+def cells(own: xr.Dataset, by: By, i: int) -> list[str]:
+    """The cells under TITLES of the i-th class or device of a scheme."""
+    cost, *others = (own[f"{name}_by_{by}"].values[:, i] for name in VALUES)
+    late, energy, sent, tasks = map(_mean, others)
+    share = f"{sent:.0%}" if np.isfinite(sent) else "-"
+    return [with_interval(estimate(cost), 4), number(late, 3), number(energy, 3), share, number(tasks, 3)]
 
 
 def as_json(dataset: xr.Dataset, scheme: str) -> list[dict[str, Any]] | None:
     """The classes of a scheme, None where nothing is kept of single devices."""
     if "cost_by_class" not in dataset:
         return None
-    own, (labels, counts) = dataset.sel(scheme=scheme), _labels(dataset, "class")
+    return plain(classes(dataset.sel(scheme=scheme), _labels(dataset, "class")[1]))
+
+
+def classes(own: xr.Dataset, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """The classes of a scheme in JSON types, but NaN for numbers that do not exist. counts: devices of each class."""
     found = list[dict[str, Any]]()
-    for i, label in enumerate(labels):
+    for i, label in enumerate(map(str, own["class"].values)):
         cost = estimate(own["cost_by_class"].values[:, i])
         others = {name: _mean(own[f"{name}_by_class"].values[:, i]) for name in VALUES if name != "cost"}
         paid = {"mean": cost.mean, "ci95": [cost.low, cost.high]}
         found.append({"class": label, "devices": counts[i], "cost_per_block": paid} | others)
-    return plain(found)
+    return found
+
+
+def class_row(one: Mapping[str, Any]) -> list[Any]:
+    """The cells under CLASS_COLUMNS of one of `classes`."""
+    cost = one["cost_per_block"]
+    return [
+        one["class"],
+        one["devices"],
+        cost["mean"],
+        *cost["ci95"],
+        *(one[name] for name in VALUES if name != "cost"),
+    ]
 
 
 def write(dataset: xr.Dataset, folder: Path) -> None:
@@ -132,27 +167,18 @@ def write(dataset: xr.Dataset, folder: Path) -> None:
     """
     if "cost_by_class" not in dataset:
         return
-    scenario = dataset.attrs["scenario_name"]
-    kinds: tuple[By, By] = ("class", "device")
-    for by in kinds:
-        rows: list[Sequence[Any]] = [_header(by)]
-        labels, counts = _labels(dataset, by)
-        classes = dataset["device_class"].values
-        for scheme in _schemes(dataset):
-            own = dataset.sel(scheme=scheme)
-            means = [[_mean(own[f"{name}_by_{by}"].values[:, i]) for name in VALUES] for i in range(len(labels))]
-            for i, label in enumerate(labels):
-                cost, *others = means[i]
-                paid = estimate(own["cost_by_class"].values[:, i]) if by == "class" else None
-                interval = (paid.low, paid.high) if paid else ()
-                about = [scenario, scheme, label, counts[i] if paid else classes[i]]
-                rows.append([*about, *map(_cell, (cost, *interval, *others))])
-        write_csv(folder / f"by-{by}.csv", rows)
-
-
-def _header(by: By) -> list[str]:
-    about = ["scenario", "scheme", by, "devices" if by == "class" else "class", "cost [per block]"]
-    return [*about, *(INTERVAL if by == "class" else ()), *COLUMNS]
+    scenario, of_device = dataset.attrs["scenario_name"], dataset["device_class"].values
+    counts = _labels(dataset, "class")[1]
+    by_class: list[Sequence[Any]] = [("scenario", "scheme", *CLASS_COLUMNS)]
+    devices: list[Sequence[Any]] = [("scenario", "scheme", "device", "class", "cost [per block]", *COLUMNS)]
+    for scheme in _schemes(dataset):
+        own = dataset.sel(scheme=scheme)
+        by_class += [(scenario, scheme, *class_row(one)) for one in classes(own, counts)]
+        values = [own[f"{name}_by_device"].values for name in VALUES]
+        for i, name in enumerate(of_device):
+            devices.append((scenario, scheme, str(i), name, *(_mean(value[:, i]) for value in values)))
+    write_csv(folder / "by-class.csv", by_class)
+    write_csv(folder / "by-device.csv", devices)
 
 
 def _labels(dataset: xr.Dataset, by: By) -> tuple[list[str], list[int]]:
@@ -171,7 +197,3 @@ def _mean(by_seed: np.ndarray) -> float:
     """The mean over the seeds that have a number."""
     known = by_seed[np.isfinite(by_seed)]
     return float(known.mean()) if len(known) else np.nan
-
-
-def _cell(value: float) -> float | str:
-    return value if np.isfinite(value) else ""

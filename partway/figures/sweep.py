@@ -1,4 +1,4 @@
-"""A sweep: cost, gap, latency, energy and throughput along the first axis of the grid, a panel for each other value."""
+"""A sweep: cost, gap, latency, energy and throughput along the first axis, a panel for each other value or class."""
 
 import itertools
 import tomllib
@@ -12,7 +12,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from partway.experiments.sweep.dataset import axis_names, grid
+from partway.experiments import by_device
+from partway.experiments.sweep.dataset import axis_names
 from partway.figures.gap import BELOW_BOUND, LINEAR_UP_TO
 from partway.figures.intervals import mean_and_interval
 from partway.figures.layout import bottom_legend
@@ -97,13 +98,27 @@ MEASURES: Mapping[str, _Measure] = {
         notes=("Energy of the server, divided by the tasks that arrive.",),
     ),
     "throughput": _Measure(*("throughput", "", None, "throughput"), notes=(WORK,)),
+    "cost-by-class": _Measure(
+        *("cost_by_class", "", None, "cost of a device of each class"),
+        notes=(by_device.NOTE,),
+    ),
+    "latency-by-class": _Measure(
+        *("latency_s_by_class", "", None, "mean latency of a task of each class"),
+        notes=("Latency: from a task's arrival to its result.",),
+    ),
 }
 """The figures by the names of their files."""
 
 
 def figure_names(dataset: xr.Dataset) -> list[str]:
-    """The figures for which a sweep has numbers, and always that of the cost."""
-    return [name for name, one in MEASURES.items() if name == "cost" or np.isfinite(_by_seed(dataset, one)).any()]
+    """The figures for which a sweep has numbers, those by class if there are several; and always that of the cost."""
+    return [name for name, one in MEASURES.items() if name == "cost" or _is_known(dataset, one)]
+
+
+def _is_known(dataset: xr.Dataset, measure: _Measure) -> bool:
+    if measure.variable not in dataset or dataset[measure.variable].sizes.get("class") == 1:
+        return False
+    return bool(np.isfinite(_by_seed(dataset, measure)).any())
 
 
 def write(dataset: xr.Dataset, folder: Path, look: Look | None = None) -> None:
@@ -114,7 +129,8 @@ def write(dataset: xr.Dataset, folder: Path, look: Look | None = None) -> None:
 
 def draw(dataset: xr.Dataset, name: str) -> FigureData:
     """A panel for each value of the other axes, a line and its 95 % band for each scheme; CSV rows of all points."""
-    measure, axes, estimates = MEASURES[name], axis_names(dataset), _estimates(dataset, MEASURES[name])
+    measure = MEASURES[name]
+    axes, estimates = _axes(dataset, measure), _estimates(dataset, measure)
     facets = list(itertools.product(*(range(dataset.sizes[axis]) for axis in axes[1:])))
     shown = facets[:MAX_PANELS]
     last = dataset.sizes[axes[-1]] if len(axes) > 2 else len(shown)
@@ -124,11 +140,14 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
     subtitle = f"{measure.title} {BAND}"
     missing = "No point: the scheme is unstable or cannot run there; results.csv says why."
     missing *= bool(not np.isfinite(estimates[0]).all() and (dataset["status"] != "ok").any())
-    notes, wide = (*measure.notes, more, missing), min(columns, 2)
+    absent = "No line where a class has no devices." * bool(
+        "class" in axes and (dataset["devices_by_class"] == 0).any()
+    )
+    notes, wide = (*measure.notes, more, missing, absent), min(columns, 2)
     figure = new_figure(_title(dataset), subtitle, notes, panel_height(PANEL_HEIGHT * lines, wide), columns=wide)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for panel, facet in zip(panels, shown, strict=False):
-        _panel(panel, dataset, estimates[:, :, *facet], dict(zip(axes[1:], facet, strict=True)))
+        _panel(panel, dataset, estimates[:, :, *facet], axes, facet)
     for panel in panels[::columns]:
         panel.set_ylabel(measure.label or axis_label(dataset, measure.variable))
     for panel in panels[len(shown) :]:
@@ -144,6 +163,11 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
     return figure, _rows(dataset, measure, estimates)
 
 
+def _axes(dataset: xr.Dataset, measure: _Measure) -> list[str]:
+    """The dimensions of points and panels: the axes of the sweep, then the classes if the measure has them."""
+    return [*axis_names(dataset), *(["class"] if "class" in dataset[measure.variable].dims else [])]
+
+
 def _estimates(dataset: xr.Dataset, measure: _Measure) -> np.ndarray:
     """(3, axes..., scheme): mean over seeds, low and high end of its 95 % interval, at every point of the grid."""
     return measure.factor * mean_and_interval(_by_seed(dataset, measure))
@@ -156,7 +180,7 @@ def _by_seed(dataset: xr.Dataset, measure: _Measure) -> np.ndarray:
         values = values.sel({measure.dimension: measure.only})
     elif measure.dimension:
         values = values.sum(measure.dimension, skipna=False)
-    return values.transpose("seed", *axis_names(dataset), "scheme").to_numpy()
+    return values.transpose("seed", *_axes(dataset, measure), "scheme").to_numpy()
 
 
 def _scale(axes: Axes, measure: _Measure, means: np.ndarray) -> None:
@@ -179,9 +203,11 @@ def _title(dataset: xr.Dataset) -> str:
     return f"{dataset.attrs['scenario_name']}: {fleet}{runs}"
 
 
-def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[str, int]) -> None:
-    """The lines of one panel: (3, points, scheme), or (3, scheme) if the sweep has no axis."""
-    names = axis_names(dataset)
+def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, names: Sequence[str], facet: Sequence[int]) -> None:
+    """The lines of one panel, (3, points, scheme), or (3, scheme) if the sweep has no axis.
+
+    names  `_axes`: of the points, then of the panel, whose positions are `facet`
+    """
     x, words = _positions(dataset, names)
     estimates = estimates.reshape(3, len(x), -1)
     for i, scheme in enumerate(map(str, dataset["scheme"].values)):
@@ -190,8 +216,9 @@ def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[s
         how: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 3}
         axes.plot(x, mean, **how, label=as_text(display_label(scheme)))
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    if at:
-        axes.set_title(as_text(", ".join(_fixed(dataset, name, i) for name, i in at.items())))
+    if facet:
+        fixed = (_fixed(dataset, name, i) for name, i in zip(names[1:], facet, strict=True))
+        axes.set_title(as_text(", ".join(fixed)))
     if words:
         axes.set_xticks(x, words, rotation=30, ha="right")
     elif spans_decade(x):
@@ -200,7 +227,12 @@ def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, at: Mapping[s
             axes.set_xticks(x, [short_number(value) for value in x], rotation=30, ha="right")
             axes.xaxis.set_minor_locator(NullLocator())
     if names:
-        axes.set_xlabel(user_label(dataset[names[0]].attrs["field"]) or axis_label(dataset, names[0]))
+        axes.set_xlabel(_label_of(dataset, names[0]) or axis_label(dataset, names[0]))
+
+
+def _label_of(dataset: xr.Dataset, name: str) -> str | None:
+    """The user's label of an axis, if there is one."""
+    return user_label(dataset[name].attrs.get("field", ""))
 
 
 def _positions(dataset: xr.Dataset, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -217,22 +249,22 @@ def _fixed(dataset: xr.Dataset, name: str, at: int) -> str:
     """The value of an axis that a panel is for."""
     value = dataset[name].values[at]
     number = display_label(value) if isinstance(value, str) else short_number(float(value))
-    return f"{user_label(dataset[name].attrs['field']) or name} = {number}"
+    return f"{_label_of(dataset, name) or name} = {number}"
 
 
 def _rows(dataset: xr.Dataset, measure: _Measure, estimates: np.ndarray) -> list[Sequence[str | float]]:
-    """Every point of the grid with every scheme."""
-    names = axis_names(dataset)
+    """Every point of the grid with every class, if there are any in the figure, and scheme."""
+    names, axes = _axes(dataset, measure), axis_names(dataset)
     schemes, labels = dataset["scheme"].values.tolist(), {name: dataset[name].values.tolist() for name in names}
-    status = dataset["status"].transpose(*names, "scheme").to_numpy()
-    bound = dataset["bound"].transpose(*names).to_numpy()
+    status = dataset["status"].transpose(*axes, "scheme").to_numpy()
+    bound = dataset["bound"].transpose(*axes).to_numpy()
     what = measure.label or axis_label(dataset, measure.variable)
     low, high = (f"95 % {end} {what[what.find('[') :]}" for end in ("low", "high"))
     rows: list[Sequence[str | float]] = [(*names, "scheme", "status", "bound", what, low, high)]
-    for at in grid(dataset):
-        point, values = tuple(at.values()), [labels[name][i] for name, i in at.items()]
+    for at in np.ndindex(*estimates.shape[1:-1]):
+        point, values = at[: len(axes)], [labels[name][i] for name, i in zip(names, at, strict=True)]
         rows += [
-            (*values, scheme, str(status[*point, i]), float(bound[point]), *estimates[:, *point, i].tolist())
+            (*values, scheme, str(status[*point, i]), float(bound[point]), *estimates[:, *at, i].tolist())
             for i, scheme in enumerate(schemes)
         ]
     return rows

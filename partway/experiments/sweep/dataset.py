@@ -1,4 +1,4 @@
-"""The results of a sweep as one labelled dataset: a dimension for each axis, then scheme, seed, component."""
+"""The results of a sweep as one labelled dataset: a dimension for each axis, then scheme, seed, component or class."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +8,14 @@ import numpy as np
 import xarray as xr
 
 from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
+from partway.experiments.by_device import class_sizes
 from partway.experiments.failures import INVALID
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.summary import LATENCY
 from partway.experiments.sweep.axes import dimensions
-from partway.experiments.sweep.group import Outcome, failed
+from partway.experiments.sweep.group import BY_CLASS, Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, computed_by
+from partway.experiments.variables import BY_DEVICE
 from partway.measurement.gap import COST_COMPONENTS, LOSSES
 from partway.measurement.latency import DELAYS
 from partway.schemes import find_scheme
@@ -74,16 +76,25 @@ OTHERS = {
     "statistic": ("statistic of the latency", "1"),
     "delay": ("part of the latency", "1"),
     "party": ("whose energy it is", "1"),
+    "class": ("class of devices", "1"),
+    "devices_by_class": ("devices of the class, 0 where a point has none", "1"),
 }
-ATTRIBUTES = BY_SEED | BY_CASE | BY_POINT | {name: (words, "1") for name, words in WORDS.items()} | OTHERS
+ATTRIBUTES = (
+    BY_SEED
+    | BY_CASE
+    | BY_POINT
+    | {name: (words, "1") for name, words in WORDS.items()}
+    | {name: BY_DEVICE[name] for name in BY_CLASS}
+    | OTHERS
+)
 """Long name and units of every variable and coordinate but those of the axes."""
 
 
 def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr.Dataset:
     """The dataset of a sweep from the outcome of every case, by its key.
 
-    Means of a case that is not `ok`, and numbers that do not exist, are NaN. Nothing in it depends on when, where or in
-    how many attempts it was computed.
+    Means of a case that is not `ok`, and numbers that do not exist, are NaN. The classes are those of all points.
+    Nothing in it depends on when, where or in how many attempts it was computed.
     """
     outcomes = [
         failed(cell.why, INVALID) if cell.key is None else outcome_of(cell.key) or failed("not computed")
@@ -109,8 +120,34 @@ def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr
     variables |= {name: (names, _of_points(numbers(name))) for name in BY_POINT}
     variables |= {name: (dims, words(name)) for name in WORDS}
     variables["bound_reason"] = (names, _bound_reasons(words("bound_reason"), variables["bound"][1]))
+    classes_at, classes = _class_sizes(plan)
+    for name in BY_CLASS:
+        aligned = [
+            _aligned(outcome.get(name), own, classes, seeds) for outcome, own in zip(outcomes, classes_at, strict=True)
+        ]
+        variables[name] = ([*dims, "seed", "class"], np.stack(aligned).reshape(*shape, seeds, len(classes)))
+    counts = np.array([[own.get(label, 0) for label in classes] for own in classes_at]).reshape(*shape, len(classes))
+    variables["devices_by_class"] = ([*names, "class"], counts.max(axis=len(sizes)))
+    variables["class"] = ("class", classes)
     variables["case"] = (dims, np.array([cell.key or "" for cell in plan.cells], object).reshape(shape))
     return _described(xr.Dataset(variables), plan)
+
+
+def _class_sizes(plan: SweepPlan) -> tuple[list[dict[str, int]], list[str]]:
+    """The devices of every class at each cell, empty for one without a case, and the names of all classes."""
+    known: dict[str | None, dict[str, int]] = {
+        case.key: class_sizes(case.plan.scenario) for group in plan.groups for case in group
+    }
+    found = [known.get(cell.key, {}) for cell in plan.cells]
+    return found, list(dict.fromkeys(name for own in found for name in own))
+
+
+def _aligned(values: Any, own: Mapping[str, int], classes: Sequence[str], seeds: int) -> np.ndarray:
+    """(seeds, classes) from the values (seeds, own classes) of a case; NaN for the others, and all without values."""
+    aligned = np.full((seeds, len(classes)), np.nan)
+    if values is not None:
+        aligned[:, [classes.index(name) for name in own]] = values
+    return aligned
 
 
 def cost_of(dataset: xr.Dataset, at: Mapping[str, int], scheme: str) -> Estimate:

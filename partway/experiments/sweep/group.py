@@ -13,12 +13,14 @@ import numpy as np
 from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
 from partway.errors import InputError, out_of_memory
+from partway.experiments.by_device import VALUES, by_device
 from partway.experiments.comparison import bound_numbers, prepared_pair
 from partway.experiments.failures import FAILED, INVALID, cause
 from partway.experiments.plan import Plan, Setting, applicable, is_traced, setting_of
 from partway.experiments.rows import latency_arrays, latency_of
 from partway.experiments.status import status_of, with_note
 from partway.experiments.summary import Numbers, gap_reason, no_gap_of, numbers_of
+from partway.measurement.by_device import DeviceSums
 from partway.measurement.gap import Horizon
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
 from partway.schemes import stream_of
@@ -26,6 +28,8 @@ from partway.simulation.rollout import rollout
 
 Outcome = dict[str, Any]
 """The result of a case: `status`, `reason`, and its numbers if it ran."""
+BY_CLASS = tuple(f"{name}_by_class" for name in VALUES)
+"""Numbers (seeds, classes) of a case that is `ok`, in a fleet of which single devices are kept."""
 UTILISATIONS = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
 
 
@@ -112,13 +116,20 @@ def _run_together(together: Sequence[_Ready]) -> list[Outcome]:
         certificates=[lane.setting.certificate for lane in lanes],
         precision=plan.precision,
         traces=is_traced(plan),
+        warmup=plan.warmup,
     )
-    every = (run.metrics, run.traces, run.clipped)
+    every = (run.metrics, run.traces, run.clipped, run.by_device)
     own = [jax.tree.map(lambda leaf, i=i: leaf[i * len(seeds) : (i + 1) * len(seeds)], every) for i in range(count)]
     return [_numbers(one, *each) for one, each in zip(together, own, strict=True)]
 
 
-def _numbers(case: _Ready, metrics: BlockMetrics, traces: DeviceTraces | None, clipped: np.ndarray | None) -> Outcome:
+def _numbers(
+    case: _Ready,
+    metrics: BlockMetrics,
+    traces: DeviceTraces | None,
+    clipped: np.ndarray | None,
+    sums: DeviceSums | None,
+) -> Outcome:
     """The status of a case, and its numbers by seed or, if they exist for all seeds together only, one."""
     plan, bound = case.plan, case.setting.bound
     scenario = plan.scenario
@@ -144,6 +155,9 @@ def _numbers(case: _Ready, metrics: BlockMetrics, traces: DeviceTraces | None, c
     if status == "ok":
         late = latency_of(metrics, traces, case.setting.world, plan)
         outcome |= _means(numbers, has_gap=not outcome["gap_reason"]) | ({} if late is None else latency_arrays(late))
+        devices, blocks = case.setting.world.devices, plan.blocks - plan.warmup
+        found = by_device(sums, late, scenario, devices, len(plan.seeds), blocks)
+        outcome |= {name: found[name][1] for name in BY_CLASS if name in found}
     return _plain(outcome | _bound_numbers(bound))
 
 

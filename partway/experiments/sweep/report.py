@@ -4,24 +4,26 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import xarray as xr
-from rich.console import Group
+from rich.console import Console, Group
 from rich.text import Text
 
 from partway.errors import compact
-from partway.experiments import failures, tidy
+from partway.experiments import by_device, failures, tidy
 from partway.experiments.report import bound_note
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.sweep.dataset import axis_names, cost_of, gap_of, grid
 from partway.formatting import number, percent, plain
+from partway.measurement.by_device import MAX_DEVICES
 from partway.text_tables import Grid, shorten_name
 
 SCHEMA_VERSION = 2
 MAX_ROWS = 60
-"""Points of the grid in the table on the terminal; files hold all of them."""
+"""Points of the grid, or rows by class, in the tables on the terminal; files hold all of them."""
+By = Literal["class"]
 CLIPPED = re.compile(r"[\d,]+ (actions out of range were clipped)( \([^)]*\))?")
 """The note of `partway.experiments.status.with_note`."""
 MAX_REASONS = 10
@@ -61,7 +63,16 @@ def _case(dataset: xr.Dataset, at: dict[str, int], scheme: str) -> dict[str, Any
         "unfinished_share": float(here["unfinished"].mean("seed", skipna=False)),
         "throughput_per_s": _estimate(estimate(here["throughput"].to_numpy())),
         **{name: here[name].item() for name in names},
+        "classes": _classes(here),
     }
+
+
+def _classes(here: xr.Dataset) -> list[dict[str, Any]] | None:
+    """The classes that have devices at a point, for one scheme; None where nothing is kept of single devices."""
+    counts = here["devices_by_class"].to_numpy()
+    if counts.sum() > MAX_DEVICES:
+        return None
+    return by_device.classes(here.isel({"class": counts > 0}), counts[counts > 0].tolist())
 
 
 def _estimate(one: Estimate) -> dict[str, Any]:
@@ -71,16 +82,34 @@ def _estimate(one: Estimate) -> dict[str, Any]:
 def summary_rows(document: Mapping[str, Any], dataset: xr.Dataset) -> list[list[Any]]:
     """summary.csv of the JSON of a sweep: the axes come first."""
     cases = document["cases"]
-    before: dict[str, list[Any]] = {"scenario": [dataset.attrs["scenario_name"]] * len(cases)}
-    for name in axis_names(dataset):
-        field, unit = dataset[name].attrs["field"], dataset[name].attrs["units"]
-        before[f"{field} [{unit}]"] = [case["point"][field] for case in cases]
-    return tidy.rows(before | {"scheme": [case["scheme"] for case in cases]}, cases)
+    keys = zip(*(_key(case, dataset) for case in cases), strict=True)
+    return tidy.rows(dict(zip(_key_titles(dataset), map(list, keys), strict=True)), cases)
+
+
+def class_rows(document: Mapping[str, Any], dataset: xr.Dataset) -> list[list[Any]]:
+    """by-class.csv of the JSON of a sweep: a row for each case and each class that has devices there."""
+    rows = [[*_key_titles(dataset), *by_device.CLASS_COLUMNS]]
+    for case in document["cases"]:
+        rows += [[*_key(case, dataset), *by_device.class_row(one)] for one in case["classes"] or ()]
+    return rows
+
+
+def _key_titles(dataset: xr.Dataset) -> list[str]:
+    """Titles of the first columns of CSV files: scenario, axes with their units, scheme."""
+    about = [dataset[name].attrs for name in axis_names(dataset)]
+    return ["scenario", *(f"{attrs['field']} [{attrs['units']}]" for attrs in about), "scheme"]
+
+
+def _key(case: Mapping[str, Any], dataset: xr.Dataset) -> list[Any]:
+    """The cells under `_key_titles` of a case."""
+    return [dataset.attrs["scenario_name"], *case["point"].values(), case["scheme"]]
 
 
 def csv_rows(document: Mapping[str, Any]) -> list[list[Any]]:
-    """The cases of a JSON document as rows of a CSV file, the first with the names of the columns."""
-    rows = [dict(_flat(case)) for case in document["cases"]]
+    """The cases of a JSON document as rows of a CSV file, the first with the names of the columns; without classes."""
+    rows = [
+        dict(_flat({name: value for name, value in case.items() if name != "classes"})) for case in document["cases"]
+    ]
     return [list(rows[0]), *(["" if value is None else value for value in row.values()] for row in rows)]
 
 
@@ -96,8 +125,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield at, inner
 
 
-def table(dataset: xr.Dataset, max_rows: int = MAX_ROWS) -> Group:
-    """A row for each point, a column for each scheme: cost per block, and below it the gap where there is one."""
+def table(dataset: xr.Dataset, max_rows: int | None = MAX_ROWS) -> Group:
+    """A row for each point, a column for each scheme: cost per block, and below it the gap where there is one.
+
+    max_rows  points that are shown; None: all
+    """
     schemes, points = [str(name) for name in dataset["scheme"].values], grid(dataset)
     has_gap = bool(np.isfinite(dataset["gap"]).any())
     rows = Grid(keys=len(axis_names(dataset)))
@@ -111,9 +143,47 @@ def table(dataset: xr.Dataset, max_rows: int = MAX_ROWS) -> Group:
     notes = ["cost per block after warm-up, ± 95 % over seeds" + "; below it the gap to the lower bound" * has_gap]
     if has_gap:
         notes.append(f"gap: {bound_note('`bound` in the files')}")
-    if len(points) > max_rows:
-        notes.append(f"not shown: {len(points) - max_rows} of {len(points)} points; the files hold all")
+    left_out = len(points[max_rows:]) if max_rows else 0
+    if left_out:
+        notes.append(f"not shown: {left_out} of {len(points)} points; the files hold all")
     return Group(rows, *(Text(line, style="dim") for line in notes), *_reasons(dataset))
+
+
+def class_table(dataset: xr.Dataset, max_rows: int | None = MAX_ROWS) -> Group:
+    """A row for each point, scheme and class that has devices there; None: no row is left out."""
+    axes, schemes = axis_names(dataset), [str(name) for name in dataset["scheme"].values]
+    rows = Grid("By class, means after warm-up", keys=len(axes) + 2)
+    for name in axes:
+        rows.add_column(name, name=dataset[name].dtype.kind not in "if")
+    rows.add_column("scheme", name=True)
+    rows.add_column("class", name=True)
+    for title in ("devices", *by_device.TITLES):
+        rows.add_column(title, "right")
+    classes, counts = dataset["class"].values.tolist(), dataset["devices_by_class"].to_numpy()
+    every = [
+        (at, scheme, i)
+        for at in grid(dataset)
+        for scheme in schemes
+        for i in np.flatnonzero(counts[*at.values()]).tolist()
+    ]
+    for at, scheme, i in every[:max_rows]:
+        labels = [_label(dataset[name].values[n]) for name, n in at.items()]
+        own, count = dataset.isel(at).sel(scheme=scheme), str(counts[*at.values(), i])
+        rows.add_row(*labels, scheme, classes[i], count, *by_device.cells(own, "class", i))
+    notes = [by_device.NOTE]
+    if counts.sum(axis=-1).max() > MAX_DEVICES:
+        notes.append(by_device.nothing_kept())
+    left_out = len(every[max_rows:]) if max_rows else 0
+    if left_out:
+        notes.append(f"not shown: {left_out} of {len(every)} rows; the files hold all")
+    return Group(rows, *(Text(line, style="dim") for line in notes))
+
+
+def show(dataset: xr.Dataset, console: Console, by: By | None = None, max_rows: int | None = MAX_ROWS) -> None:
+    """Print a sweep; `by`: also by class."""
+    console.print(table(dataset, max_rows))
+    if by:
+        console.print(Text(""), class_table(dataset, max_rows))
 
 
 def check_complete(dataset: xr.Dataset) -> None:
