@@ -275,6 +275,22 @@ def test_idle_connections_do_not_use_up_the_server(monkeypatch: pytest.MonkeyPat
         connection.close()
 
 
+def test_a_thread_that_cannot_start_takes_no_place(monkeypatch: pytest.MonkeyPatch):
+    """The connection is closed, and as many as before are answered later."""
+    port = exporter.start(Exporter("server"), ("127.0.0.1", 0))
+
+    def full(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", full)
+        for _ in range(exporter.MAX_CONNECTIONS + 1):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as refused:
+                assert refused.recv(1) == b""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        assert b"partway_devices" in answer.read()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -146,6 +146,14 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
         """Whether there is room for one more connection; others are closed."""
         return self._free.acquire(blocking=False)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start the thread that answers one; where none can be started, its place is free again."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer one."""
         try:
