@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +15,18 @@ from partway.arguments import whole_number as whole
 from partway.cli import flags, serve, telemetry
 from partway.cli.flags import target, whole_number
 from partway.cli.stdout import results
+from partway.cli.terminal import terminal
+from partway.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from partway.cli.output import Destination, Destinations
     from partway.live.agent import AgentLog
     from partway.live.events import Listener
+    from partway.live.halves import Halves
+    from partway.live.inputs import Inputs, Results
+    from partway.live.workload import Workload
 
 DESCRIPTION = (
     "Join the server of a live run as a device: run the front half of the network on an emulated CPU, send the rest by "
@@ -26,6 +35,7 @@ DESCRIPTION = (
 EXAMPLES = {
     "A server on this machine": "partway join 127.0.0.1:7070",
     "A server on another machine": "partway join edge.local:7070 --tls-ca ca.pem --token-file token",
+    "Your own images": "partway join 127.0.0.1:7070 --model net.onnx --inputs images --outputs results",
 }
 
 MAX_COUNT = 1000
@@ -47,10 +57,30 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--count", type=whole_number, default=1, metavar="N", help="devices in this process (default: 1)"
     )
     group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
+    add_inputs(parser)
     serve.add_learned(parser)
     add_connection(parser)
     telemetry.add_flags(parser)
     flags.add_output(parser, out=None, overwrite="replace existing files")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """What the tasks compute, and where their results go."""
+    group = parser.add_argument_group("inputs")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="DIR",
+        help="run the .npy and .npz files in this folder once, in the order of their names, and leave; needs --outputs "
+        "(default: random inputs)",
+    )
+    either.add_argument(
+        "--stdin",
+        action="store_true",
+        help="run the file that each line of standard input names, answer each by a line of JSON, and leave at its end",
+    )
+    group.add_argument("--outputs", type=Path, metavar="DIR", help="write each result to this new folder, as .npz")
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +104,7 @@ def run(options: argparse.Namespace) -> None:
 
     whole("--count", options.count, 1, MAX_COUNT)
     whole("--device", options.device or 0, 0, MAX_DEVICE)
+    _check_inputs(options)
     cache_compiled_programs(own_process=True)
     with (
         output.destinations(options) as places,
@@ -81,12 +112,29 @@ def run(options: argparse.Namespace) -> None:
         telemetry.listeners(options, "device") as listen,
         tempfile.TemporaryDirectory(prefix="partway-live-") as folder,
     ):
-        logs = _joined(options, Path(folder), listen)
-        _write(options, places, learned, logs)
+        logs, missing = _joined(options, Path(folder), listen)
+        _write(options, places, learned, logs, missing)
 
 
-def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "list[AgentLog]":
-    """Run the devices until their run ends; files are written to `folder`."""
+def _check_inputs(options: argparse.Namespace) -> None:
+    """Raise InputError where the flags of `add_inputs` do not fit together or the others."""
+    from partway.cli.output import STDOUT
+
+    own = "--stdin" if options.stdin else "--inputs"
+    if options.inputs is None and not options.stdin:
+        if options.outputs is not None:
+            raise InputError("--outputs: belongs to --inputs or --stdin; random inputs have no results that are kept")
+        return
+    if options.inputs is not None and options.outputs is None:
+        raise InputError("--inputs needs --outputs DIR, where the results go")
+    if options.count != 1:
+        raise InputError(f"{own}: has the inputs of one device, and --count is {options.count}")
+    if options.stdin and options.json == STDOUT:
+        raise InputError("--json -: standard output has the answers of --stdin; write to a file")
+
+
+def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "tuple[list[AgentLog], str]":
+    """Run the devices until their run ends, and say which inputs have no result; files are written to `folder`."""
     from partway.live import endpoints
     from partway.live.credentials import Files
     from partway.live.halves import Halves
@@ -99,13 +147,14 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "l
     endpoints.check_secret(options.target, credentials is not None, token)
     model = write_small_network(folder) if options.model is None else options.model
     halves = Halves(model, "fp16", seed=options.device or 0)
+    own = _own_inputs(options, halves)
     joined = list[int]()
 
     def say_joined(device: int) -> None:
         joined.append(device)
         if len(joined) == options.count:
             numbers = f"device{'s' * (options.count > 1)} {', '.join(map(str, sorted(joined)))}"
-            print(f"joined {options.target} as {numbers}", file=results(), flush=True)
+            print(f"joined {options.target} as {numbers}", file=sys.stderr if options.stdin else results(), flush=True)
 
     running = endpoints.join(
         options.target,
@@ -116,16 +165,63 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "l
         credentials=credentials,
         named=options.scheme,
         trained=checkpoint.read(options.load) if options.load else None,
+        tasks=own.tasks if own else lambda laws: laws,
         listen=listen,
         on_join=say_joined,
     )
-    return asyncio.run(running)
+    logs = asyncio.run(running)
+    return logs, own.end() if own else ""
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The inputs of a device that are not random; `count`: how many, None where that is not known."""
+
+    inputs: "Inputs"
+    results: "Results"
+    count: int | None
+
+    def tasks(self, laws: "Workload") -> "Workload":
+        """The tasks, whose channel follows the scenario."""
+        from partway.live.inputs import OwnTasks
+
+        return OwnTasks(laws, self.inputs, as_read=self.count is None, stopped=lambda: self.results.closed)
+
+    def end(self) -> str:
+        """Wait until all answers are written; says which results of a folder are missing, "" if none is."""
+        self.inputs.close()
+        missing = 0 if self.count is None else self.count - self.results.written
+        why = self.results.fault or "the run has ended"
+        return f"--inputs: {missing} of {self.count} inputs have no result: {why}" if missing else ""
+
+
+def _own_inputs(options: argparse.Namespace, halves: "Halves") -> _Own | None:
+    """The inputs that the flags name; those of a folder are checked. Raises InputError. None: random ones."""
+    from partway.dnn.verification import example_files
+    from partway.live.inputs import Inputs, Results, lines_of, results_folder, say_to
+
+    if options.inputs is None and not options.stdin:
+        return None
+    paths = list[Path]() if options.inputs is None else example_files(options.inputs)
+    for path in paths:
+        halves.read(path)
+    outputs = None if options.outputs is None else results_folder(options.outputs)
+    written = Results(outputs, say_to(1) if options.stdin else None)
+    given = lines_of(0) if options.stdin else map(str, paths)
+    return _Own(Inputs(given, halves.read, written), written, None if options.stdin else len(paths))
 
 
 def _write(
-    options: argparse.Namespace, places: "Destinations", learned: "Destination | None", logs: "Sequence[AgentLog]"
+    options: argparse.Namespace,
+    places: "Destinations",
+    learned: "Destination | None",
+    logs: "Sequence[AgentLog]",
+    missing: str,
 ) -> None:
-    """Print where the tasks spent their time; write that, and what the devices have learned."""
+    """Print where the tasks spent their time; write that, and what the devices have learned.
+
+    Raises InputError at the end where results are missing.
+    """
     from partway.cli import output
     from partway.live import documents, memories
     from partway.live.report import joined_table
@@ -141,4 +237,11 @@ def _write(
     text = json.dumps(document) + "\n"
     saving = [partial(learned.fill, save)] if learned else []
     steps = [*saving, *places.steps(lambda: text, lambda _: None)]
-    output.finish(options, lambda: text, lambda console: console.print(joined_table(document)), steps)
+
+    def table(console: "Console") -> None:
+        shown_at = terminal(errors=True) if options.stdin else console
+        shown_at.print(joined_table(document))
+
+    output.finish(options, lambda: text, table, steps)
+    if missing:
+        raise InputError(missing)

@@ -29,7 +29,7 @@ from partway.dashboard.view import (
 from partway.formatting import number
 from partway.live.events import LEFT, LOST
 from partway.live.report import COMPONENT_NAMES, DELAY_NAMES
-from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, MESSAGES, STAGES
+from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES, STAGES
 from partway.measurement.gap import COST_COMPONENTS
 
 WINDOW = 400
@@ -273,6 +273,7 @@ class LiveRun:
 
     def _ended(self) -> Bars:
         words = {LOCAL: "by the device", ANSWERED: "by the server", FINISHED_HERE: "by the device, no answer came"}
+        words |= {FAILED: "by nobody, it failed"} if self._outcomes[FAILED] else {}
         bars = [Bar(word, self._outcomes[name], str(self._outcomes[name])) for name, word in words.items()]
         return Bars("outcomes", "Tasks, by who finished them", bars if self._tasks else [])
 

@@ -75,7 +75,7 @@ class Reference:
     """
 
     def __init__(self, network: Network, folder: Path | None = None):
-        self._network, self._files = network, None if folder is None else _files(folder)
+        self._network, self._files = network, None if folder is None else example_files(folder)
         whole = whole_session(network)
         self._expected = [whole.run(inputs) for inputs in self._examples()]
 
@@ -155,7 +155,8 @@ class _Measured:
         )
 
 
-def _files(folder: Path) -> list[Path]:
+def example_files(folder: Path) -> list[Path]:
+    """The files of inputs in a folder, by name. Raises InputError where there are none."""
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     except NotADirectoryError:

@@ -142,7 +142,7 @@ class Agent:
         workload = self._make_workload(reply)
         party = self._made(reply, workload)
         party.compile()
-        workload.arrivals(0)  # compiles what draws them
+        workload.prepare()
         self._one_way_s = await self._measured_delay()
         begun: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
         attending = asyncio.create_task(self._attend(party, reply, begun))
@@ -163,7 +163,7 @@ class Agent:
         self.epoch = epoch
         timing = Timing(epoch, reply.constants.numbers["slot_s"], reply.constants.slots)
         within_s = reply.lease_blocks * timing.block_s
-        tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s), self._ended)
+        tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s), workload, self._ended)
         records, late, alone = dict[int, BlockRecord](), list[float](), list[int]()
         party.start_at(first, workload.gain(first))
         self._outbox.put_nowait(Report("", first, party.queue))
@@ -172,7 +172,7 @@ class Agent:
                 await sleep_until(timing.start(block))
                 if block > first:
                     records[block - 1] = self._end_block(block - 1, party, workload, tasks)
-                if block == reply.blocks:
+                if block == reply.blocks or workload.over:
                     break
                 late.append(now() - timing.start(block))
                 is_alone = block - reply.broadcast_delay_blocks - max(self._heard, first - 1) > ALONE_AFTER

@@ -110,6 +110,7 @@ async def join(
     credentials: grpc.ChannelCredentials | None = None,
     named: str | None = None,
     trained: Checkpoint | None = None,
+    tasks: Callable[[Workload], Workload] = lambda laws: laws,
     listen: Listener = silent,
     on_join: Callable[[int], object] = lambda device: None,
     patience_s: float = 30.0,
@@ -117,6 +118,7 @@ async def join(
     """Run devices until their run ends: `count` of them, each with a connection of its own.
 
     request  of the first one; where it names a number, the others have the next ones
+    tasks    makes a device's workload of the one that follows the scenario's laws
     listen   is told what happens to them
     on_join  called with the number of each when it has joined
 
@@ -125,7 +127,7 @@ async def join(
 
     def workload(reply: RegisterReply) -> Workload:
         use_precision(reply.policy.precision)
-        return synthetic(reply)
+        return tasks(synthetic(reply))
 
     links = [GrpcLink(target, token, credentials) for _ in range(count)]
     first = request.device

@@ -26,6 +26,7 @@ try:
     from partway.dnn.graph import Network, load_network, profile_network
     from partway.dnn.halves import Cutter
     from partway.dnn.runtime import Session, whole_session
+    from partway.dnn.verification import read_example
 except ImportError as error:
     raise InputError(f"{error}: live needs the extra 'live', pip install 'partway[live]'") from None
 
@@ -100,21 +101,24 @@ class Halves:
         self._accepted = {name: self._on_wire(half) for name, half in self._backs.items()}
         self._pool = ThreadPoolExecutor(1)
 
-    async def front(self, share: float, number: int) -> tuple[str, Tensors]:
-        """Task `number` up to the cut that leaves `share`: the model of the back half, and what it needs."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self.front_now, share, number)
+    async def front(self, share: float, number: int, inputs: Tensors | None = None) -> tuple[str, Tensors]:
+        """Task `number` up to the cut that leaves `share`: the model of the back half, and what it needs.
+
+        inputs  as `read` gives them; None: `inputs(number)`
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.front_now, share, number, inputs)
 
     async def back(self, model: str, tensors: Tensors) -> Tensors:
         """The result of the back half `model`."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self.back_now, model, tensors)
 
-    def front_now(self, share: float, number: int) -> tuple[str, Tensors]:
+    def front_now(self, share: float, number: int, inputs: Tensors | None = None) -> tuple[str, Tensors]:
         """`front`, in this thread."""
         cut = self._rows[int(np.argmin(np.abs(self.shares - share)))]
-        inputs = self.inputs(number)
+        given = self.inputs(number) if inputs is None else dict(inputs)
         if cut > len(self._network.positions):
-            return "", self._whole.run(inputs)
-        return _model(cut), {name: self._coded(name, value) for name, value in self._fronts[cut].run(inputs).items()}
+            return "", self._whole.run(given)
+        return _model(cut), {name: self._coded(name, value) for name, value in self._fronts[cut].run(given).items()}
 
     def back_now(self, model: str, tensors: Tensors) -> Tensors:
         """`back`, in this thread."""
@@ -142,9 +146,24 @@ class Halves:
         triton.write_server_config(repository)
         return names
 
-    def whole_now(self, number: int) -> Tensors:
-        """The result of task `number`, uncut."""
-        return self._whole.run(self.inputs(number))
+    def whole_now(self, number: int, inputs: Tensors | None = None) -> Tensors:
+        """The result of task `number`, uncut; `inputs` as of `front`."""
+        return self._whole.run(self.inputs(number) if inputs is None else dict(inputs))
+
+    def read(self, path: Path) -> Tensors:
+        """The network's inputs in a file, by name: .npy for a single one, else .npz.
+
+        Raises InputError if the file cannot be read, or does not fit the network and the coding of an image.
+        """
+        inputs = read_example(self._network, path)
+        for name, value in inputs.items():
+            coded = value.dtype.kind == "f" and self._encoded.get(name) == "uint8"
+            if coded and not ((value >= 0) & (value <= 1)).all():
+                raise InputError(
+                    f"{shown(str(path), 100)}: '{name}' has numbers from {value.min():g} to {value.max():g}; an image "
+                    "travels in 8 bits, its numbers must be from 0 to 1"
+                )
+        return inputs
 
     def refusal(self, model: str, tensors: Tensors) -> str | None:
         """Why `back` cannot be computed of these, or None."""

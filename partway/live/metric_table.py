@@ -7,7 +7,7 @@ number as a label: a fleet of thousands would make thousands of series.
 from dataclasses import dataclass
 from typing import Literal
 
-from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, MESSAGES
+from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES
 from partway.measurement.gap import COST_COMPONENTS
 
 SERVER_STAGES, DEVICE_STAGES = ("server_wait", "server"), ("device_wait", "device", "radio", MESSAGES)
@@ -69,7 +69,7 @@ METRICS = (
         "partway_tasks_total",
         "counter",
         "Tasks of the devices, by how they have ended",
-        {"device": (LOCAL, ANSWERED, FINISHED_HERE)},
+        {"device": (LOCAL, ANSWERED, FINISHED_HERE, FAILED)},
         "Tasks, by how they end",
         _rate("partway_tasks_total", "outcome"),
         "ops",

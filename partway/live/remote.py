@@ -54,9 +54,9 @@ class Remote:
                     f"--engine {self._address}: it has no model {model}; `partway serve --write-models DIR` writes them"
                 )
 
-    async def front(self, share: float, number: int) -> tuple[str, Tensors]:
+    async def front(self, share: float, number: int, inputs: Tensors | None = None) -> tuple[str, Tensors]:
         """As `Halves.front`."""
-        return await self._halves.front(share, number)
+        return await self._halves.front(share, number, inputs)
 
     async def back(self, model: str, tensors: Tensors) -> Tensors:
         """The result of the back half `model`. Raises Refused or MessageError where the server does not give it."""

@@ -10,7 +10,7 @@ import numpy as np
 from partway.formatting import number
 from partway.live.accounts import Stages, stages
 from partway.live.documents import series_of, tasks_of
-from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
+from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.measurement.gap import COST_COMPONENTS, Horizon, gap_by_seed, why_no_gap
 from partway.measurement.latency import DELAYS
 from partway.scenario.loading import load
@@ -36,6 +36,7 @@ OUTCOME_NAMES = {
     LOCAL: "finished by the device",
     ANSWERED: "answered by the server",
     FINISHED_HERE: "sent, but finished by the device",
+    FAILED: "failed, as the network cannot compute the input",
     WAITING: "not started when the run ended",
 }
 COUNT_NAMES = {"received": "received", "answered": "answered", "duplicates": "received again", "late": "received late"}
@@ -179,7 +180,9 @@ def joined_table(document: Mapping[str, Any]) -> Grid:
     grid.add_row("  messages", number(1e3 * mine.network, 2), "ms")
     grid.add_row("tasks that arrived", str(len(tasks)), "")
     for outcome, words in OUTCOME_NAMES.items():
-        grid.add_row(f"  {words}", str(sum(task.outcome == outcome for task in tasks)), "")
+        count = sum(task.outcome == outcome for task in tasks)
+        if count or outcome != FAILED:  # random inputs never fail
+            grid.add_row(f"  {words}", str(count), "")
     grid.add_row("blocks without the server", str(sum(len(device["alone"]) for device in document["devices"])), "")
     return grid
 

@@ -1,24 +1,27 @@
 """A device's tasks: they wait, run on an emulated CPU, and the rest of one that is cut goes out by an emulated radio.
 
 A task ends exactly once: finished by the device as planned, answered by the server, or, where no answer comes in time,
-finished by the device after all. What has not been started when the run ends is said to wait.
+finished by the device after all. One whose input the network cannot compute fails. What has not been started when the
+run ends is said to wait.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from partway.errors import InputError
 from partway.live.clock import now, sleep_until
 from partway.live.engine import Engine, Tensors
 from partway.live.messages import InferReply
 from partway.measurement.latency import DELAYS
 
-ANSWERED, LOCAL, FINISHED_HERE, WAITING = "answered", "local", "finished here", "waiting"
-"""How a task ends: by the server, by the device as planned, by the device because the server did not, or not at all."""
+ANSWERED, LOCAL, FINISHED_HERE, FAILED, WAITING = "answered", "local", "finished here", "failed", "waiting"
+"""How a task ends: by the server, by the device as planned, by the device because the server did not, without a result,
+or not at all."""
 MESSAGES = "messages"
 STAGES = (*DELAYS, MESSAGES)
 """What a latency is the sum of: the delays of a simulation, and what messages and computing add to them."""
@@ -90,6 +93,26 @@ class Rest:
     tensors: Tensors
 
 
+class Source(Protocol):
+    """Where the inputs of tasks come from and their results go. As it is: random inputs, whose results nobody wants."""
+
+    def arrived(self, number: int) -> float | None:
+        """When the input of a task came, by the loop's clock [s]; None: at the end of the slot."""
+        del number
+
+    def inputs(self, number: int) -> Tensors | None:
+        """The network's inputs in a task that is about to be run; None: random ones."""
+        del number
+
+    def ended(self, task: TaskLog, outputs: Tensors) -> None:
+        """A task has ended with the network's outputs."""
+        del task, outputs
+
+    def failed(self, task: TaskLog, reason: str) -> None:
+        """A task has no result."""
+        del task, reason
+
+
 class Tasks:
     """The tasks of one device.
 
@@ -102,15 +125,17 @@ class Tasks:
         engine: Engine,
         timing: Timing,
         ask: Callable[[Rest], Awaitable[InferReply | None]],
+        source: Source,
         on_end: Callable[[TaskLog], object] = lambda task: None,
     ):
         """No tasks yet.
 
         ask     has the server finish a task; None: it has not answered in time
+        source  has the inputs and takes the results
         on_end  called with each task that ends
         """
         self.ended = list[TaskLog]()
-        self._on_end = on_end
+        self._source, self._on_end = source, on_end
         self._device, self._engine, self._timing, self._ask = device, engine, timing, ask
         self._waiting, self._count = deque[TaskLog](), 0
         self._running, self._faults = set[asyncio.Task[None]](), list[BaseException]()
@@ -123,6 +148,8 @@ class Tasks:
         """The arrivals (n,) of a block join the queue, each at the end of its slot."""
         for slot in np.flatnonzero(arrivals).tolist():
             arrived = self._timing.start(block) - self._timing.epoch + (slot + 1) * self._timing.slot_s
+            if (came := self._source.arrived(self._count)) is not None:
+                arrived = max(came - self._timing.epoch, 0.0)  # what came before the run waits from its start
             self._waiting.append(TaskLog(self._device, self._count, block, arrived))
             self._count += 1
 
@@ -138,6 +165,8 @@ class Tasks:
             await asyncio.wait(self._running)
         if self._faults:
             raise self._faults[0]
+        for task in self._waiting:
+            self._source.failed(task, "the run has ended")
         return [*self.ended, *self._waiting]
 
     def stop(self) -> None:
@@ -156,9 +185,17 @@ class Tasks:
         if not task.cancelled() and (fault := task.exception()):
             self._faults.append(fault)
 
-    def _end(self, task: TaskLog) -> None:
+    def _end(self, task: TaskLog, outputs: Tensors) -> None:
         self.ended.append(task)
+        self._source.ended(task, outputs)
         self._on_end(task)
+
+    def _fail(self, task: TaskLog, error: InputError) -> None:
+        """A task whose input the network cannot compute has ended."""
+        failed = replace(task, answered=self._since_epoch(), outcome=FAILED)
+        self.ended.append(failed)
+        self._source.failed(failed, str(error))
+        self._on_end(failed)
 
     def _since_epoch(self) -> float:
         return now() - self._timing.epoch
@@ -172,13 +209,18 @@ class Tasks:
             end = start + (1.0 if is_cut else (i + 1) / local) * block_s
             await sleep_until(begin)
             begun = replace(task, begun=self._since_epoch())
-            model, tensors = await self._engine.front(offload if is_cut else 0.0, task.number)
+            inputs = self._source.inputs(task.number)
+            try:
+                model, tensors = await self._engine.front(offload if is_cut else 0.0, task.number, inputs)
+            except InputError as error:
+                self._fail(begun, error)
+                continue
             await sleep_until(end)
             done = replace(begun, cut=self._since_epoch())
             if is_cut:
                 self._spawn(self._send(done, Rest(task.number, block, offload, model, tensors)))
             else:
-                self._end(replace(done, answered=done.cut, outcome=LOCAL))
+                self._end(replace(done, answered=done.cut, outcome=LOCAL), tensors)
 
     async def _send(self, task: TaskLog, rest: Rest) -> None:
         """Send the rest of a task when the emulated radio has carried it, and wait for the result."""
@@ -186,8 +228,12 @@ class Tasks:
         sent = replace(task, sent=self._since_epoch(), offload=rest.offload)
         reply = await self._ask(rest)
         if reply is None:
-            await self._engine.back(rest.model, rest.tensors)
-            self._end(replace(sent, answered=self._since_epoch(), outcome=FINISHED_HERE))
+            try:
+                outputs = await self._engine.back(rest.model, rest.tensors)
+            except InputError as error:
+                self._fail(sent, error)
+                return
+            self._end(replace(sent, answered=self._since_epoch(), outcome=FINISHED_HERE), outputs)
             return
         times = {"answered": self._since_epoch(), "wait_s": reply.wait_s, "run_s": reply.run_s}
-        self._end(replace(sent, **times, outcome=ANSWERED))
+        self._end(replace(sent, **times, outcome=ANSWERED), reply.outputs)

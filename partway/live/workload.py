@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from partway.live.tasks import Source
 from partway.program_cache import kept_jit
 from partway.pytree import host_array
 from partway.system.exogenous import PackedExogenous, gains, sample, unpack_arrivals
@@ -17,11 +18,21 @@ TILE = 64
 """Blocks that are drawn at a time."""
 
 
-class Workload(Protocol):
-    """What happens to a device in block after block, whatever it does."""
+class Workload(Source, Protocol):
+    """What happens to a device in block after block, whatever it does; and the inputs of its tasks.
+
+    over  whether nothing more will arrive, and all that has arrived has ended
+    """
+
+    @property
+    def over(self) -> bool:
+        return False
+
+    def prepare(self) -> None:
+        """Do what takes time, before the first block begins."""
 
     def arrivals(self, block: int) -> np.ndarray:
-        """(n,) 0 or 1: whether a task arrives in each slot of a block."""
+        """(n,) 0 or 1: whether a task arrives in each slot of a block. It is asked once for each, in order."""
         ...
 
     def gain(self, block: int) -> float:
@@ -29,7 +40,7 @@ class Workload(Protocol):
         ...
 
 
-class Synthetic:
+class Synthetic(Workload):
     """Arrivals and gains by the scenario's laws: those that the simulation draws for this device and seed."""
 
     def __init__(self, device: Device, number: int, arrival_threshold: int, seed: int, precision: str):
@@ -43,6 +54,10 @@ class Synthetic:
         processes = paper_channel(), paper_traffic()
         self._world = World(_with_gain(devices, own), nobody, threshold, nobody, nobody, *processes)
         self._first = float(np.asarray(_gains(self._world, self._seed, np.uint32(0)))[-1])
+
+    def prepare(self) -> None:
+        """Compile what draws arrivals and gains."""
+        self._tile(0)
 
     def arrivals(self, block: int) -> np.ndarray:
         """(n,) 0 or 1 in each slot of a block."""
