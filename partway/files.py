@@ -93,13 +93,13 @@ def new_folder(out: Path, overwrite: bool, kind: str = RESULTS, argument: str = 
                 partial = held.enter_context(_partial(target, Path.mkdir))
             with full_disk_refused(given):
                 yield partial
-            with _uninterrupted(), refusals(given):
+            with uninterrupted(), refusals(given):
                 Mark(kind, frozenset(_names(partial))).write(partial)
                 _check_folder(target, overwrite, given, kind)
                 _replace_folder(partial, target)
                 written.append(out)
         except BaseException:
-            with _uninterrupted():
+            with uninterrupted():
                 held.close()
                 _remove_folders(made)
             raise
@@ -121,7 +121,7 @@ def new_file(path: Path, overwrite: bool, flag: str) -> Generator[Path]:
             partial = held.enter_context(_partial(target, Path.touch))
         with full_disk_refused(given):
             yield partial
-        with _uninterrupted(), refusals(given):
+        with uninterrupted(), refusals(given):
             check_file(target, overwrite, given)
             partial.replace(target)
             written.append(path)
@@ -206,7 +206,7 @@ def _partial(target: Path, make: Callable[[Path], None]) -> Generator[Path]:
             yield partial
     finally:
         if partial.exists():  # else no signal need be lost
-            with _uninterrupted():
+            with uninterrupted():
                 delete(partial)
 
 
@@ -256,7 +256,7 @@ def full_disk_refused(given: str, cure: str = ELSEWHERE) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Generator[None]:
+def uninterrupted() -> Generator[None]:
     """SIGNALS are ignored inside: renaming and cleaning up take milliseconds and must not stop halfway."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from partway.live.workload import Workload
 
 DESCRIPTION = (
-    "Join the server of a live run as a device: run the front half of the network on an emulated CPU, send the rest by "
-    "an emulated radio, and learn on the way."
+    "Join the server of a live run as a device: run the front half of the network at the commanded rate, send the rest "
+    "by an emulated radio, and learn on the way."
 )
 EXAMPLES = {
     "A server on this machine": "partway join 127.0.0.1:7070",
@@ -58,6 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
     add_inputs(parser)
+    add_cpu(parser)
     serve.add_learned(parser)
     add_connection(parser)
     telemetry.add_flags(parser)
@@ -83,6 +84,30 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--outputs", type=Path, metavar="DIR", help="write each result to this new folder, as .npz")
 
 
+def add_cpu(parser: argparse.ArgumentParser) -> None:
+    """What runs the device's part of the tasks."""
+    group = parser.add_argument_group("CPU")
+    group.add_argument(
+        "--cpu",
+        choices=["pacing", "cpufreq", "cgroup"],
+        default="pacing",
+        help="how the CPU keeps the commanded rate: tasks are paced, or by its frequency, or by a quota of its time "
+        "(default: pacing)",
+    )
+    group.add_argument(
+        "--cpu-path",
+        type=Path,
+        metavar="DIR",
+        help="of cpufreq the folder of a policy (default: policy0 of this machine), of cgroup that of a threaded group",
+    )
+
+
+def check_cpu(options: argparse.Namespace) -> None:
+    """Raise InputError where the flags of `add_cpu` do not fit together."""
+    if options.cpu == "pacing" and options.cpu_path is not None:
+        raise InputError("--cpu-path belongs to --cpu cpufreq or --cpu cgroup")
+
+
 def add_connection(parser: argparse.ArgumentParser) -> None:
     """Whom a device trusts, and by what it proves who it is."""
     group = parser.add_argument_group("connection")
@@ -105,6 +130,9 @@ def run(options: argparse.Namespace) -> None:
     whole("--count", options.count, 1, MAX_COUNT)
     whole("--device", options.device or 0, 0, MAX_DEVICE)
     _check_inputs(options)
+    check_cpu(options)
+    if options.cpu != "pacing" and options.count != 1:
+        raise InputError(f"--cpu {options.cpu}: is the CPU of one device, and --count is {options.count}")
     cache_compiled_programs(own_process=True)
     with (
         output.destinations(options) as places,
@@ -135,7 +163,7 @@ def _check_inputs(options: argparse.Namespace) -> None:
 
 def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "tuple[list[AgentLog], str]":
     """Run the devices until their run ends, and say which inputs have no result; files are written to `folder`."""
-    from partway.live import endpoints
+    from partway.live import cpu, endpoints
     from partway.live.credentials import Files
     from partway.live.halves import Halves
     from partway.live.messages import RegisterRequest
@@ -151,12 +179,14 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
     joined = list[int]()
 
     def say_joined(device: int) -> None:
+        taken.attach(halves.thread())
         joined.append(device)
         if len(joined) == options.count:
             numbers = f"device{'s' * (options.count > 1)} {', '.join(map(str, sorted(joined)))}"
             print(f"joined {options.target} as {numbers}", file=sys.stderr if options.stdin else results(), flush=True)
 
-    running = endpoints.join(
+    join = partial(
+        endpoints.join,
         options.target,
         halves,
         RegisterRequest(options.device, model_sha256=halves.sha256),
@@ -169,7 +199,8 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
         listen=listen,
         on_join=say_joined,
     )
-    logs = asyncio.run(running)
+    with cpu.taken(options.cpu, options.cpu_path) as taken:
+        logs = asyncio.run(join(cpu=taken))
     return logs, own.end() if own else ""
 
 

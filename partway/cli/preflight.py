@@ -25,6 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
     )
     parser.add_argument("--server", type=target, metavar="HOST:PORT", help="a server that should answer")
+    join.add_cpu(parser)
     join.add_connection(parser)
 
 
@@ -36,7 +37,8 @@ def run(options: argparse.Namespace) -> None:
 
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     rows, failed = list[tuple[str, ...]](), list[str]()
-    for name, check in checks(options.model, options.server, files):
+    join.check_cpu(options)
+    for name, check in checks(options.model, options.server, files, options.cpu, options.cpu_path):
         try:
             rows.append(("ok", name, check()))
         except InputError as error:

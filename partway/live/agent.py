@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from partway.live.clock import now, sleep_until
+from partway.live.cpu import Cpu, Pacing
 from partway.live.device import DeviceParty
 from partway.live.engine import Engine, NoEngine
 from partway.live.events import BlockBegun, Listener, silent, task_ended
@@ -113,6 +114,7 @@ class Agent:
         trained: Checkpoint | None = None,
         listen: Listener = silent,
         on_join: Callable[[int], object] = lambda device: None,
+        cpu: Cpu | None = None,
     ):
         """A device that will join through a link.
 
@@ -123,11 +125,13 @@ class Agent:
         trained   what a simulation had learned, with which it begins
         listen    is told what happens
         on_join   called with the device's number when it has joined
+        cpu       that runs its part of the tasks; without one they are paced
         """
         self._listen, self._on_join = listen, on_join
         self._link, self._engine = link, engine or NoEngine()
         self._request, self._make_workload = request or RegisterRequest(), workload
         self._named, self._trained = named, trained
+        self._cpu = cpu or Pacing()
         self._outbox = asyncio.Queue[Report]()
         self._session, self._heard, self._one_way_s = "", -1, 0.0
         self.epoch: float | None = None
@@ -163,7 +167,12 @@ class Agent:
         self.epoch = epoch
         timing = Timing(epoch, reply.constants.numbers["slot_s"], reply.constants.slots)
         within_s = reply.lease_blocks * timing.block_s
-        tasks = Tasks(reply.device, self._engine, timing, lambda rest: self._ask(rest, within_s), workload, self._ended)
+        capacity = reply.constants.numbers["capacity"]
+
+        async def ask(rest: Rest) -> InferReply | None:
+            return await self._ask(rest, within_s)
+
+        tasks = Tasks(reply.device, self._engine, timing, ask, workload, self._ended, self._cpu)
         records, late, alone = dict[int, BlockRecord](), list[float](), list[int]()
         party.start_at(first, workload.gain(first))
         self._outbox.put_nowait(Report("", first, party.queue))
@@ -179,6 +188,7 @@ class Agent:
                 alone += [block] if is_alone else []
                 self._listen(BlockBegun(reply.device, block, late[-1], is_alone))
                 action = party.begin(is_alone)
+                self._cpu.command((float(action.started) - float(action.offload)) / capacity)
                 tasks.start(block, round(float(action.started)), float(action.offload))
             ended = await tasks.drain()
         finally:

@@ -12,6 +12,7 @@ from partway.bound.certificate import Certificate
 from partway.errors import InputError, shown
 from partway.live.accounts import metrics
 from partway.live.agent import Agent, AgentLog, synthetic
+from partway.live.cpu import Cpu
 from partway.live.engine import Engine
 from partway.live.events import Event, Listener, silent
 from partway.live.grpc_client import GrpcLink
@@ -111,6 +112,7 @@ async def join(
     named: str | None = None,
     trained: Checkpoint | None = None,
     tasks: Callable[[Workload], Workload] = lambda laws: laws,
+    cpu: Cpu | None = None,
     listen: Listener = silent,
     on_join: Callable[[int], object] = lambda device: None,
     patience_s: float = 30.0,
@@ -119,6 +121,7 @@ async def join(
 
     request  of the first one; where it names a number, the others have the next ones
     tasks    makes a device's workload of the one that follows the scenario's laws
+    cpu      that runs their part of the tasks; without one they are paced
     listen   is told what happens to them
     on_join  called with the number of each when it has joined
 
@@ -133,7 +136,7 @@ async def join(
     first = request.device
     asked = [replace(request, device=None if first is None else first + i) for i in range(count)]
     agents = [
-        Agent(link, engine, one, workload, named, trained, listen, on_join)
+        Agent(link, engine, one, workload, named, trained, listen, on_join, cpu)
         for link, one in zip(links, asked, strict=True)
     ]
     running = list[asyncio.Task[AgentLog]]()

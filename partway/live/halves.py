@@ -6,6 +6,7 @@ what is sent where nothing is left to the device, travels in 8 bits.
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,6 +112,10 @@ class Halves:
     async def back(self, model: str, tensors: Tensors) -> Tensors:
         """The result of the back half `model`."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self.back_now, model, tensors)
+
+    def thread(self) -> int:
+        """The native number of the thread that computes `front` and `back`."""
+        return self._pool.submit(threading.get_native_id).result()
 
     def front_now(self, share: float, number: int, inputs: Tensors | None = None) -> tuple[str, Tensors]:
         """`front`, in this thread."""

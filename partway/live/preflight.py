@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from partway.errors import InputError
-from partway.live import extra
+from partway.live import cpu, extra
 from partway.live.credentials import Files
 
 Check = Callable[[], str]
@@ -22,13 +22,17 @@ MAX_LATE_S = 0.005
 """How late a pause may end, 99 times of 100: more would show in slots of 50 ms."""
 
 
-def checks(model: Path | None, server: str | None, files: Files) -> list[tuple[str, Check]]:
+def checks(
+    model: Path | None, server: str | None, files: Files, kind: str = cpu.PACING, cpu_path: Path | None = None
+) -> list[tuple[str, Check]]:
     """What is checked, in order: a name and a function that says what it found, or raises InputError.
 
     model   the network's file, the small network without one
     server  one that should answer, to which a device with these files connects
+    kind, cpu_path  of the CPU (`partway.live.cpu`)
     """
     made: list[tuple[str, Check]] = [("packages", _packages), ("clock", _clock)]
+    made += [("CPU", lambda: _cpu(kind, cpu_path))] if kind != cpu.PACING else []
     if not extra.missing():
         made += [("network", lambda: _network(model)), ("port", _port)]
         made += [("server", lambda: _server(server, files))] if server else []
@@ -50,6 +54,11 @@ def _clock() -> str:
     if worst > MAX_LATE_S:
         raise InputError(f"timers are {1e3 * worst:.1f} ms late (99 %): stop other programs, or use longer slots")
     return f"timers are {1e3 * float(np.median(late)):.2f} ms late (median), {1e3 * worst:.2f} ms (99 %)"
+
+
+def _cpu(kind: str, folder: Path | None) -> str:
+    with cpu.taken(kind, folder) as taken:
+        return taken.about
 
 
 def _network(model: Path | None) -> str:

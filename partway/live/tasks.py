@@ -1,4 +1,4 @@
-"""A device's tasks: they wait, run on an emulated CPU, and the rest of one that is cut goes out by an emulated radio.
+"""A device's tasks: they wait, run on its CPU, and the rest of one that is cut goes out by an emulated radio.
 
 A task ends exactly once: finished by the device as planned, answered by the server, or, where no answer comes in time,
 finished by the device after all. One whose input the network cannot compute fails. What has not been started when the
@@ -15,6 +15,7 @@ import numpy as np
 
 from partway.errors import InputError
 from partway.live.clock import now, sleep_until
+from partway.live.cpu import Cpu, Pacing
 from partway.live.engine import Engine, Tensors
 from partway.live.messages import InferReply
 from partway.measurement.latency import DELAYS
@@ -127,15 +128,17 @@ class Tasks:
         ask: Callable[[Rest], Awaitable[InferReply | None]],
         source: Source,
         on_end: Callable[[TaskLog], object] = lambda task: None,
+        cpu: Cpu | None = None,
     ):
         """No tasks yet.
 
         ask     has the server finish a task; None: it has not answered in time
         source  has the inputs and takes the results
         on_end  called with each task that ends
+        cpu     that runs them; without one they are paced
         """
         self.ended = list[TaskLog]()
-        self._source, self._on_end = source, on_end
+        self._source, self._on_end, self._cpu = source, on_end, cpu or Pacing()
         self._device, self._engine, self._timing, self._ask = device, engine, timing, ask
         self._waiting, self._count = deque[TaskLog](), 0
         self._running, self._faults = set[asyncio.Task[None]](), list[BaseException]()
@@ -201,13 +204,13 @@ class Tasks:
         return now() - self._timing.epoch
 
     async def _run(self, block: int, tasks: list[TaskLog], offload: float) -> None:
-        """Run the tasks of a block on the emulated CPU: L = j - offload of them, at a constant rate."""
+        """Run the tasks of a block: L = j - offload of them, at a constant rate."""
         local, start, block_s = len(tasks) - offload, self._timing.start(block), self._timing.block_s
         for i, task in enumerate(tasks):
             is_cut = offload > 0 and i == len(tasks) - 1
             begin = start + (i / local if local > 0 else 1.0) * block_s
             end = start + (1.0 if is_cut else (i + 1) / local) * block_s
-            await sleep_until(begin)
+            await self._cpu.until(begin)
             begun = replace(task, begun=self._since_epoch())
             inputs = self._source.inputs(task.number)
             try:
@@ -215,7 +218,7 @@ class Tasks:
             except InputError as error:
                 self._fail(begun, error)
                 continue
-            await sleep_until(end)
+            await self._cpu.until(end)
             done = replace(begun, cut=self._since_epoch())
             if is_cut:
                 self._spawn(self._send(done, Rest(task.number, block, offload, model, tensors)))
