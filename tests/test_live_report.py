@@ -2,7 +2,7 @@
 
 import io
 import re
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -91,19 +91,14 @@ def test_the_tables_give_the_reason_in_place_of_the_unit():
 
 
 def test_a_device_says_how_all_its_tasks_ended():
-    def task(device: int, number: int, outcome: str) -> dict[str, Any]:
+    def task(device: int, number: int, outcome: str) -> TaskLog:
         times: dict[str, Any] = {} if outcome == WAITING else {"begun": 1.0, "cut": 1.5, "answered": 2.0}
-        return asdict(TaskLog(device, number, 0, 0.0, **times, outcome=outcome))
+        return TaskLog(device, number, 0, 0.0, **times, outcome=outcome)
 
     ends = [[LOCAL, LOCAL, ANSWERED], [ANSWERED, ANSWERED, FINISHED_HERE, LOCAL, WAITING]]
-    document = {
-        "devices": [
-            {"device": 3 - 2 * k, "alone": [5, 6], "tasks": [task(k, i, outcome) for i, outcome in enumerate(outcomes)]}
-            for k, outcomes in enumerate(ends)
-        ]
-    }
+    tasks = {3 - 2 * k: [task(k, i, outcome) for i, outcome in enumerate(outcomes)] for k, outcomes in enumerate(ends)}
     text = io.StringIO()
-    Console(file=text, width=80).print(joined_table(document))
+    Console(file=text, width=80).print(joined_table(tasks, 4))
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines[0] == "devices 1, 3"
     assert lines[1] == "latency 2000 ms"

@@ -257,22 +257,23 @@ def _write(
     from partway.live import documents, memories
     from partway.live.report import joined_table
 
-    document = documents.of_devices(logs)
-
     def save(path: Path) -> None:
         reply, policy = logs[0].reply, logs[0].reply.policy
-        blocks, fleet = max(len(log.records) for log in logs), int(reply.constants.numbers["fleet_size"])
+        blocks, fleet = max(len(log.late_s) for log in logs), int(reply.constants.numbers["fleet_size"])
         origin = memories.origin_of(policy.scheme, policy.seed, max(blocks, 1), policy.precision, fleet)
         memories.save_devices(path, origin, {log.device: log.party.learned for log in logs})
 
-    text = json.dumps(document) + "\n"
+    def text() -> str:
+        return json.dumps(documents.of_devices(logs)) + "\n"
+
     saving = [partial(learned.fill, save)] if learned else []
-    steps = [*saving, *places.steps(lambda: text, lambda _: None)]
+    steps = [*saving, *places.steps(text, lambda _: None)]
 
     def table(console: "Console") -> None:
         shown_at = terminal(errors=True) if options.stdin else console
-        shown_at.print(joined_table(document))
+        alone = sum(len(log.alone) for log in logs)
+        shown_at.print(joined_table({log.device: log.tasks for log in logs}, alone))
 
-    output.finish(options, lambda: text, table, steps)
+    output.finish(options, text, table, steps)
     if missing:
         raise InputError(missing)

@@ -9,7 +9,6 @@ import numpy as np
 
 from partway.bound.certificate import Certificate
 from partway.controllers.block import DeviceOutcome, ServerOutcome, Transition
-from partway.live.messages import BlockRecord
 from partway.live.plan import LivePlan
 from partway.live.server import Turn
 from partway.live.service import Ledger
@@ -19,8 +18,8 @@ from partway.measurement.metrics import BlockMetrics, Parties, measure
 from partway.pytree import cast_floats
 from partway.system.exogenous import SLOTS_PER_WORD
 
-ABSENT = BlockRecord(0.0, 1.0, 0.0, 0.0, float("nan"), 0.0, 0.0, float("nan"), 0)
-"""The block of a device that was not there: nothing waited, nothing was done."""
+PIECE = 4096
+"""Blocks that are measured at a time: measuring takes more memory than the blocks."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class Stages:
 
 def transitions(ledger: Ledger, plan: LivePlan, blocks: range, changes: list[float]) -> Transition:
     """Blocks of a run as the simulation leaves them: one run, (1, blocks, ...)."""
-    rows = [[ledger.records.get((t, k), ABSENT) for k in range(plan.devices)] for t in blocks]
+    records, turns = ledger.records.of(blocks), ledger.turns.of(blocks)
     these = slice(blocks.start, blocks.stop)
 
     def column(name: str) -> Any:
-        return np.array([[[getattr(record, name) for record in row] for row in rows]], plan.precision)
+        return _run(records[name], plan)
 
     devices = DeviceOutcome(
         q=column("queue"),
@@ -58,15 +57,14 @@ def transitions(ledger: Ledger, plan: LivePlan, blocks: range, changes: list[flo
         energy_j=column("energy_j"),
         relative_change=column("relative_change"),
     )
-    turns = ledger.turns[these]
     server = ServerOutcome(
-        backlog=_run([turn.backlog for turn in turns], plan),
-        service_per_slot=_run([turn.service_per_slot for turn in turns], plan),
-        price=_run([turn.broadcast["price"] if plan.uses_price else np.nan for turn in turns], plan),
+        backlog=_run(turns["backlog"], plan),
+        service_per_slot=_run(turns["service_per_slot"], plan),
+        price=_run(turns["price"] if plan.uses_price else np.full(len(turns), np.nan), plan),
         relative_change=_run(changes[these], plan),
     )
     words = -(-plan.slots // SLOTS_PER_WORD)
-    bits = np.array([[record.arrivals for record in row] for row in rows], np.uint64)
+    bits = records["arrivals"]
     shift, mask = np.arange(words, dtype=np.uint64) * np.uint64(SLOTS_PER_WORD), np.uint64(2**SLOTS_PER_WORD - 1)
     packed = (bits[:, None, :] >> shift[:, None] & mask).astype(np.uint32)[None]
     numbers: Any = np.array([blocks], np.uint32)
@@ -96,29 +94,41 @@ class Meter:
 
     def compile(self) -> None:
         """Compile what measures a single block."""
-        turn = Turn(np.zeros(self._plan.slots), {"price": np.zeros(())}, 0.0)
-        self.measure(Ledger(turns=[turn], inflow=[0.0]), range(1), [0.0])
+        ledger = Ledger(self._plan.devices, self._plan.slots)
+        ledger.note(Turn(np.zeros(self._plan.slots), {"price": np.zeros(())}, 0.0))
+        ledger.inflow.append(0.0)
+        self.measure(ledger, range(1), [0.0])
 
 
 def metrics(ledger: Ledger, plan: LivePlan, changes: list[float], certificate: Certificate | None) -> BlockMetrics:
     """`BlockMetrics` (1, blocks) of a live run; its losses need a certificate of the bound."""
     blocks = range(min(len(ledger.turns), len(ledger.inflow), len(changes)))
-    measured = Meter(plan, certificate).measure(ledger, blocks, changes)
-    return BlockMetrics(**{name: cast(Any, values[None]) for name, values in measured.items()})
+    meter = Meter(plan, certificate)
+    pieces = [meter.measure(ledger, blocks[at : at + PIECE], changes) for at in range(0, len(blocks), PIECE)]
+    return BlockMetrics(
+        **{name: cast(Any, np.concatenate([piece[name] for piece in pieces])[None]) for name in pieces[0]}
+    )
 
 
 def stages(tasks: Iterable[TaskLog], first_block: int = 0) -> Stages:
     """Where the tasks that arrived from a block on, and have ended, spent their time; NaN where there are none."""
-    ended = [task for task in tasks if task.outcome in (ANSWERED, LOCAL, FINISHED_HERE) and task.block >= first_block]
-    if not ended:
+    took = np.fromiter(
+        (
+            tuple(task.stages().values())
+            for task in tasks
+            if task.outcome in (ANSWERED, LOCAL, FINISHED_HERE) and task.block >= first_block
+        ),
+        np.dtype((float, len(STAGES))),
+    )
+    if not len(took):
         return Stages(dict.fromkeys(DELAYS, np.nan), np.nan, np.nan, np.nan, np.nan, 0)
-    latency = np.array([task.answered - task.arrived for task in ended])
-    mean = {name: float(np.mean([task.stages()[name] for task in ended])) for name in STAGES}
+    latency = took.sum(axis=1)
+    mean = dict(zip(STAGES, took.mean(axis=0).tolist(), strict=True))
     return Stages(
         delays={name: mean[name] for name in DELAYS},
         latency=float(latency.mean()),
         network=mean[MESSAGES],
         p50=float(np.percentile(latency, 50)),
         p95=float(np.percentile(latency, 95)),
-        tasks=len(ended),
+        tasks=len(took),
     )

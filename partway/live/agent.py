@@ -7,7 +7,8 @@ arrives. Neither the server nor the network can delay a device's blocks.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from array import array
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,7 +21,6 @@ from partway.live.engine import Engine, NoEngine
 from partway.live.events import BlockBegun, Listener, silent, task_ended
 from partway.live.memories import run_of
 from partway.live.messages import (
-    BlockRecord,
     InferReply,
     InferRequest,
     LeaveRequest,
@@ -33,6 +33,7 @@ from partway.live.messages import (
     Start,
 )
 from partway.live.plan import controller_of, device_of
+from partway.live.rows import TaskRows
 from partway.live.tasks import Rest, TaskLog, Tasks, Timing
 from partway.live.workload import Synthetic, Workload
 from partway.measurement.checkpoint import Checkpoint
@@ -43,6 +44,8 @@ PROBES = 5
 """Round trips by which a device finds out how late the server's word is."""
 PASSING = ("UNAVAILABLE", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNKNOWN")
 """Refusals after which the same may be tried again."""
+MAX_REPORTS = 1000
+"""Blocks of which a device tells a server that comes back; older ones count as if it had not been there."""
 FIRST_PAUSE_BLOCKS, MAX_PAUSE_BLOCKS = 0.5, 8.0
 """How long a device waits before it tries again: twice as long every time, up to the second number [blocks]."""
 
@@ -85,8 +88,7 @@ class AgentLog:
     device: int
     reply: RegisterReply
     party: DeviceParty
-    records: dict[int, BlockRecord]
-    tasks: list[TaskLog]
+    tasks: Sequence[TaskLog]
     misses: int
     alone: list[int]
     late_s: np.ndarray
@@ -132,7 +134,7 @@ class Agent:
         self._request, self._make_workload = request or RegisterRequest(), workload
         self._named, self._trained = named, trained
         self._cpu = cpu or Pacing()
-        self._outbox = asyncio.Queue[Report]()
+        self._outbox = asyncio.Queue[Report](MAX_REPORTS)
         self._session, self._heard, self._one_way_s = "", -1, 0.0
         self.epoch: float | None = None
 
@@ -172,15 +174,19 @@ class Agent:
         async def ask(rest: Rest) -> InferReply | None:
             return await self._ask(rest, within_s)
 
-        tasks = Tasks(reply.device, self._engine, timing, ask, workload, self._ended, self._cpu)
-        records, late, alone = dict[int, BlockRecord](), list[float](), list[int]()
+        def on_end(task: TaskLog) -> None:
+            ended.append(task)
+            self._listen(task_ended(task))
+
+        tasks = Tasks(reply.device, self._engine, timing, ask, workload, on_end, self._cpu)
+        late, alone, ended = array("d"), list[int](), TaskRows()
         party.start_at(first, workload.gain(first))
         self._outbox.put_nowait(Report("", first, party.queue))
         try:
             for block in range(first, reply.blocks + 1):
                 await sleep_until(timing.start(block))
                 if block > first:
-                    records[block - 1] = self._end_block(block - 1, party, workload, tasks)
+                    self._end_block(block - 1, party, workload, tasks)
                 if block == reply.blocks or workload.over:
                     break
                 late.append(now() - timing.start(block))
@@ -190,23 +196,22 @@ class Agent:
                 action = party.begin(is_alone)
                 self._cpu.command((float(action.started) - float(action.offload)) / capacity)
                 tasks.start(block, round(float(action.started)), float(action.offload))
-            ended = await tasks.drain()
+            for task in await tasks.drain():
+                ended.append(task)
         finally:
             tasks.stop()
         with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
             await self._link.leave(LeaveRequest(self._session))
-        return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late))
+        return AgentLog(reply.device, reply, party, ended, party.misses, alone, np.array(late))
 
-    def _ended(self, task: TaskLog) -> None:
-        self._listen(task_ended(task))
-
-    def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
+    def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> None:
         """End a block, whose arrivals join the queue, and report on it."""
         arrivals = workload.arrivals(block)
         record = party.end(arrivals, workload.gain(block + 1))
         tasks.arrive(block, arrivals)
+        if self._outbox.full():
+            self._outbox.get_nowait()
         self._outbox.put_nowait(Report("", block + 1, party.queue, record))
-        return record
 
     def _made(self, reply: RegisterReply, workload: Workload) -> DeviceParty:
         policy = reply.policy

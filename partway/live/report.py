@@ -1,8 +1,10 @@
 """What a live run prints: what it cost beside its simulation, where tasks spent their time, and whether all ended."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -168,22 +170,20 @@ def served_table(document: Mapping[str, Any]) -> Grid:
     return grid
 
 
-def joined_table(document: Mapping[str, Any]) -> Grid:
-    """What a device prints of its run."""
-    tasks = [task for device in document["devices"] for task in tasks_of(device)]
-    mine = stages(tasks)
-    numbers = sorted(device["device"] for device in document["devices"])
+def joined_table(tasks: Mapping[int, Sequence[TaskLog]], alone: int) -> Grid:
+    """What devices print of their run: by number their tasks; and in how many blocks they were without the server."""
+    mine, numbers = stages(chain(*tasks.values())), sorted(tasks)
+    ended = Counter(task.outcome for task in chain(*tasks.values()))
     grid = _plain(f"device{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}")
     grid.add_row("latency", number(1e3 * mine.latency, 4), "ms")
     for name in DELAYS:
         grid.add_row(f"  {DELAY_NAMES[name]}", number(1e3 * mine.delays[name], 3), "ms")
     grid.add_row("  messages", number(1e3 * mine.network, 2), "ms")
-    grid.add_row("tasks that arrived", str(len(tasks)), "")
+    grid.add_row("tasks that arrived", str(ended.total()), "")
     for outcome, words in OUTCOME_NAMES.items():
-        count = sum(task.outcome == outcome for task in tasks)
-        if count or outcome != FAILED:  # random inputs never fail
-            grid.add_row(f"  {words}", str(count), "")
-    grid.add_row("blocks without the server", str(sum(len(device["alone"]) for device in document["devices"])), "")
+        if ended[outcome] or outcome != FAILED:  # random inputs never fail
+            grid.add_row(f"  {words}", str(ended[outcome]), "")
+    grid.add_row("blocks without the server", str(alone), "")
     return grid
 
 

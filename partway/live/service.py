@@ -9,7 +9,7 @@ number says, whenever it arrives.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from partway.live.events import LEFT, LOST, Begun, Ended, Event, Gone, Joined, S
 from partway.live.memories import run_of
 from partway.live.messages import (
     PROTOCOL_VERSION,
-    BlockRecord,
     BroadcastNews,
     InferReply,
     InferRequest,
@@ -35,6 +34,7 @@ from partway.live.messages import (
     Start,
 )
 from partway.live.plan import LivePlan
+from partway.live.rows import RecordRows, Rows
 from partway.live.server import ServerParty, Turn
 from partway.live.sessions import GREET_S, Session, Sessions
 from partway.live.work import Job, WorkQueue
@@ -46,17 +46,21 @@ EARLY_BLOCKS = 3
 """Blocks by which a report may be ahead of this server's clock."""
 
 
-@dataclass
 class Ledger:
-    """What has happened: the server's turns, and the devices' records by (block, device)."""
+    """What has happened: the server's turns, and the devices' records by (block, device).
 
-    turns: list[Turn] = field(default_factory=list[Turn])
-    inflow: list[float] = field(default_factory=list[float])
-    records: dict[tuple[int, int], BlockRecord] = field(default_factory=dict[tuple[int, int], BlockRecord])
-    received: int = 0
-    answered: int = 0
-    duplicates: int = 0
-    late: int = 0
+    turns   rows of service_per_slot (n,), price and backlog, as in `Turn`
+    inflow  work that has come in each block [mean tasks]
+    """
+
+    def __init__(self, devices: int, slots: int):
+        self.turns = Rows(np.dtype([("service_per_slot", "f8", (slots,)), ("price", "f8"), ("backlog", "f8")]))
+        self.inflow, self.records = list[float](), RecordRows(devices)
+        self.received = self.answered = self.duplicates = self.late = 0
+
+    def note(self, turn: Turn) -> None:
+        """Keep a turn."""
+        self.turns.append((turn.service_per_slot, turn.broadcast["price"], turn.backlog))
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Service:
 
         Raises InputError where that does not fit.
         """
-        self.plan, self.ledger, self._listen = plan, Ledger(), listen
+        self.plan, self.ledger, self._listen = plan, Ledger(plan.devices, plan.slots), listen
         self._engine = engine or NoEngine()
         self.party = ServerParty(
             plan.pair.server, plan.world.server, plan.devices, plan.stream, plan.seed, plan.precision
@@ -245,7 +249,7 @@ class Service:
         if block:
             self._end_block(block)
         turn = self.party.begin()
-        self.ledger.turns.append(turn)
+        self.ledger.note(turn)
         for session in self._sessions.attending():
             self._sessions.tell(session, self._broadcast(turn, session))
         self._expire()

@@ -115,10 +115,7 @@ class Source(Protocol):
 
 
 class Tasks:
-    """The tasks of one device.
-
-    ended  those that have ended, in that order
-    """
+    """The tasks of one device."""
 
     def __init__(
         self,
@@ -137,7 +134,6 @@ class Tasks:
         on_end  called with each task that ends
         cpu     that runs them; without one they are paced
         """
-        self.ended = list[TaskLog]()
         self._source, self._on_end, self._cpu = source, on_end, cpu or Pacing()
         self._device, self._engine, self._timing, self._ask = device, engine, timing, ask
         self._waiting, self._count = deque[TaskLog](), 0
@@ -163,14 +159,14 @@ class Tasks:
             self._spawn(self._run(block, tasks, offload))
 
     async def drain(self) -> list[TaskLog]:
-        """Wait until all that were started have ended. Returns all tasks. Raises what went wrong in one."""
+        """Wait until all that were started have ended. Returns the others. Raises what went wrong in one."""
         while self._running:
             await asyncio.wait(self._running)
         if self._faults:
             raise self._faults[0]
         for task in self._waiting:
             self._source.failed(task, "the run has ended")
-        return [*self.ended, *self._waiting]
+        return list(self._waiting)
 
     def stop(self) -> None:
         """Stop what runs, at once."""
@@ -189,14 +185,12 @@ class Tasks:
             self._faults.append(fault)
 
     def _end(self, task: TaskLog, outputs: Tensors) -> None:
-        self.ended.append(task)
         self._source.ended(task, outputs)
         self._on_end(task)
 
     def _fail(self, task: TaskLog, error: InputError) -> None:
         """A task whose input the network cannot compute has ended."""
         failed = replace(task, answered=self._since_epoch(), outcome=FAILED)
-        self.ended.append(failed)
         self._source.failed(failed, str(error))
         self._on_end(failed)
 
