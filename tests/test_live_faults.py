@@ -159,7 +159,7 @@ def check_tasks(log: AgentLog) -> None:
 def check_every_task_ends_once(site: Site, logs: list[AgentLog]) -> None:
     for log in logs:
         check_tasks(log)
-        assert len(log.late_s) == BLOCKS
+        assert len(log.records) == BLOCKS
     answered = sum(task.outcome == ANSWERED for log in logs for task in log.tasks)
     assert answered <= site.service.ledger.answered <= site.service.ledger.received
 
@@ -289,7 +289,7 @@ def test_messages_that_overtake_each_other_and_come_twice(slowest_s: float):
     for log in logs:
         check_tasks(log)
         assert log.alone == []
-        assert len(log.late_s) == BLOCKS
+        assert len(log.records) == BLOCKS
     sent = [task for log in logs for task in log.tasks if task.outcome in (ANSWERED, FINISHED_HERE)]
     answered = sum(task.outcome == ANSWERED for task in sent)
     assert 20 < answered <= service.ledger.received == service.ledger.answered <= len(sent)
@@ -343,7 +343,7 @@ def test_another_device_may_have_the_place_of_one_that_is_gone():
 
     _, logs = run(disturb)
     assert [log.device for log in logs] == [0, 1, 2]
-    assert 30 < len(logs[1].late_s) < BLOCKS
+    assert 30 < len(logs[1].records) < BLOCKS
     assert logs[1].alone == []
     assert any(task.outcome == ANSWERED for task in logs[1].tasks)
 
@@ -539,4 +539,4 @@ def test_the_time_of_day_may_jump(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
     for one, other in zip(calm, wild, strict=True):
         assert repr(one.tasks) == repr(other.tasks)
-        assert one.alone == other.alone
+        assert repr(one.records) == repr(other.records)

@@ -157,7 +157,7 @@ def check_tasks(log: AgentLog) -> None:
     assert sorted(task.number for task in log.tasks) == list(range(len(log.tasks)))
     assert {task.outcome for task in log.tasks} <= {ANSWERED, LOCAL, FINISHED_HERE, WAITING}
     assert all(np.isfinite(task.answered) for task in log.tasks if task.outcome != WAITING)
-    assert len(log.late_s) == BLOCKS
+    assert len(log.records) == BLOCKS
 
 
 def alone(log: AgentLog, broke_s: float) -> float:

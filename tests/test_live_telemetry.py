@@ -10,7 +10,7 @@ import subprocess
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ from partway.live.events import (
 )
 from partway.live.exporter import Exporter
 from partway.live.memory import MemoryLink
-from partway.live.messages import BlockRecord, RegisterRequest, Report
+from partway.live.messages import RegisterRequest
 from partway.live.metric_table import DEVICE_STAGES, METRICS, SERVER_STAGES
 from partway.live.plan import LivePlan, make_plan
 from partway.live.processes import Fleet, serving
@@ -72,7 +72,6 @@ class Seen(NamedTuple):
     logs: Sequence[AgentLog]
     at_server: list[Event]
     at_devices: list[Event]
-    reports: dict[tuple[int, int], BlockRecord]
     registries: dict[str, prometheus.CollectorRegistry]
 
 
@@ -87,21 +86,8 @@ def seen() -> Seen:
     service = Service(plan, listen=watch)
     listen = to_all([events[1].append, exporters[1]])
 
-    reports = dict[tuple[int, int], BlockRecord]()
-
-    class Noting(MemoryLink):
-        def __init__(self, device: int):
-            super().__init__(service, 0.001)
-            self._device = device
-
-        async def _up(self, given: AsyncIterator[Report]) -> AsyncIterator[Report]:
-            async for report in super()._up(given):
-                if report.last is not None:
-                    reports[report.block - 1, self._device] = report.last
-                yield report
-
     async def together() -> list[AgentLog]:
-        agents = [Agent(Noting(k), request=RegisterRequest(k), listen=listen) for k in range(2)]
+        agents = [Agent(MemoryLink(service, 0.001), request=RegisterRequest(k), listen=listen) for k in range(2)]
         running = asyncio.create_task(service.run())
         logs = await asyncio.gather(*(agent.run() for agent in agents))
         await running
@@ -109,7 +95,7 @@ def seen() -> Seen:
 
     logs = run_on_fake_clock(together())
     registries = {"server": exporters[0].registry, "device": exporters[1].registry}
-    return Seen(plan, bound, service, logs, *events, reports, registries)
+    return Seen(plan, bound, service, logs, *events, registries)
 
 
 def of_kind(events: Sequence[Event], kind: type[Any]) -> list[Any]:
@@ -146,8 +132,7 @@ def test_what_is_measured_block_by_block_is_what_is_measured_at_the_end():
 def test_a_block_tells_what_each_device_reports():
     for block in of_kind(seen().at_server, BlockMeasured):
         for log in seen().logs:
-            own = seen().reports[block.block, log.device]
-            assert repr(block.reports[log.device]) == repr(own)  # NaN is not equal to itself
+            assert repr(block.reports[log.device]) == repr(log.records[block.block])  # NaN is not equal to itself
         assert block.attending == (0, 1)
 
 
@@ -180,7 +165,7 @@ def test_the_metrics_count_what_has_happened():
     assert value("server", "partway_requests_total", what="answered") == ledger.answered
     assert value("server", "partway_task_seconds_count", stage="server") == ledger.answered
     assert value("server", "partway_energy_joules_total", source="devices") == pytest.approx(
-        sum(record.energy_j for record in seen().reports.values()), rel=1e-4
+        sum(record.energy_j for log in seen().logs for record in log.records.values()), rel=1e-4
     )
     for component in COST_COMPONENTS:
         assert value("server", "partway_block_cost", component=component) == blocks[-1].metrics[component]

@@ -259,7 +259,7 @@ def _write(
 
     def save(path: Path) -> None:
         reply, policy = logs[0].reply, logs[0].reply.policy
-        blocks, fleet = max(len(log.late_s) for log in logs), int(reply.constants.numbers["fleet_size"])
+        blocks, fleet = max(len(log.records) for log in logs), int(reply.constants.numbers["fleet_size"])
         origin = memories.origin_of(policy.scheme, policy.seed, max(blocks, 1), policy.precision, fleet)
         memories.save_devices(path, origin, {log.device: log.party.learned for log in logs})
 

@@ -8,7 +8,7 @@ arrives. Neither the server nor the network can delay a device's blocks.
 import asyncio
 import contextlib
 from array import array
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from partway.live.engine import Engine, NoEngine
 from partway.live.events import BlockBegun, Listener, silent, task_ended
 from partway.live.memories import run_of
 from partway.live.messages import (
+    BlockRecord,
     InferReply,
     InferRequest,
     LeaveRequest,
@@ -33,7 +34,7 @@ from partway.live.messages import (
     Start,
 )
 from partway.live.plan import controller_of, device_of
-from partway.live.rows import TaskRows
+from partway.live.rows import BlockRows, TaskRows
 from partway.live.tasks import Rest, TaskLog, Tasks, Timing
 from partway.live.workload import Synthetic, Workload
 from partway.measurement.checkpoint import Checkpoint
@@ -88,6 +89,7 @@ class AgentLog:
     device: int
     reply: RegisterReply
     party: DeviceParty
+    records: Mapping[int, BlockRecord]
     tasks: Sequence[TaskLog]
     misses: int
     alone: list[int]
@@ -179,14 +181,14 @@ class Agent:
             self._listen(task_ended(task))
 
         tasks = Tasks(reply.device, self._engine, timing, ask, workload, on_end, self._cpu)
-        late, alone, ended = array("d"), list[int](), TaskRows()
+        records, late, alone, ended = BlockRows(), array("d"), list[int](), TaskRows()
         party.start_at(first, workload.gain(first))
         self._outbox.put_nowait(Report("", first, party.queue))
         try:
             for block in range(first, reply.blocks + 1):
                 await sleep_until(timing.start(block))
                 if block > first:
-                    self._end_block(block - 1, party, workload, tasks)
+                    records[block - 1] = self._end_block(block - 1, party, workload, tasks)
                 if block == reply.blocks or workload.over:
                     break
                 late.append(now() - timing.start(block))
@@ -202,9 +204,9 @@ class Agent:
             tasks.stop()
         with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
             await self._link.leave(LeaveRequest(self._session))
-        return AgentLog(reply.device, reply, party, ended, party.misses, alone, np.array(late))
+        return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late))
 
-    def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> None:
+    def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
         """End a block, whose arrivals join the queue, and report on it."""
         arrivals = workload.arrivals(block)
         record = party.end(arrivals, workload.gain(block + 1))
@@ -212,6 +214,7 @@ class Agent:
         if self._outbox.full():
             self._outbox.get_nowait()
         self._outbox.put_nowait(Report("", block + 1, party.queue, record))
+        return record
 
     def _made(self, reply: RegisterReply, workload: Workload) -> DeviceParty:
         policy = reply.policy

@@ -76,6 +76,29 @@ class TaskRows(Sequence[TaskLog]):
         return TaskLog(*numbers, outcome=outcome.decode())
 
 
+class BlockRows(Mapping[int, BlockRecord]):
+    """What one device did, by block, 73 bytes each."""
+
+    def __init__(self) -> None:
+        self._records = RecordRows(1)
+
+    def __setitem__(self, block: int, record: BlockRecord) -> None:
+        """Keep a record."""
+        self._records[block, 0] = record
+
+    def __getitem__(self, block: int) -> BlockRecord:
+        return self._records[block, 0]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[int]:
+        return (block for block, _ in self._records)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 class RecordRows(Mapping[tuple[int, int], BlockRecord]):
     """What each of so many devices did in each block, by (block, device), 73 bytes each."""
 
