@@ -20,7 +20,6 @@ from partway.errors import InputError, shown
 from partway.live.clock import sleep_until
 
 PACING, CPUFREQ, CGROUP = "pacing", "cpufreq", "cgroup"
-KINDS = (PACING, CPUFREQ, CGROUP)
 POLICY = Path("/sys/devices/system/cpu/cpufreq/policy0")
 """The policy of the first CPU."""
 USERSPACE = "userspace"
