@@ -126,6 +126,7 @@ def run(options: argparse.Namespace) -> None:
     extra.require()
     from partway.cli import output
     from partway.cli.main import cache_compiled_programs
+    from partway.live import endpoints
 
     whole("--count", options.count, 1, MAX_COUNT)
     whole("--device", options.device or 0, 0, MAX_DEVICE)
@@ -133,6 +134,7 @@ def run(options: argparse.Namespace) -> None:
     check_cpu(options)
     if options.cpu != "pacing" and options.count != 1:
         raise InputError(f"--cpu {options.cpu}: is the CPU of one device, and --count is {options.count}")
+    endpoints.compute_in_the_calling_thread()
     cache_compiled_programs(own_process=True)
     with (
         output.destinations(options) as places,

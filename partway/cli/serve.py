@@ -115,6 +115,7 @@ def run(options: argparse.Namespace) -> None:
         _write_models(options)
         return
     access = _access(options)
+    endpoints.compute_in_the_calling_thread()
     endpoints.use_precision(options.precision)
     with (
         output.destinations(options) as places,

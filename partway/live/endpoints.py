@@ -45,6 +45,14 @@ def use_precision(precision: str) -> None:
     jax.config.update("jax_enable_x64", precision == "float64")
 
 
+def compute_in_the_calling_thread() -> None:
+    """Have JAX run a program in the thread that calls it; must be set before JAX computes for the first time.
+
+    Another thread, which JAX uses otherwise, gets a busy core only after milliseconds, and a block begins late by them.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def check_address(address: str, secured: bool) -> None:
     """Raise InputError unless an address to listen at is on this machine alone, or connections are secured."""
     host, colon, port = address.rpartition(":")
