@@ -16,6 +16,7 @@ from partway.cli.run import run as run_command
 from partway.errors import InputError
 from partway.experiments.checkpoint import save
 from partway.experiments.plan import make_plan as make_comparison
+from partway.live import pacing
 from partway.live.accounts import metrics, stages
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock
@@ -26,7 +27,7 @@ from partway.live.messages import RegisterRequest
 from partway.live.plan import LivePlan, make_plan
 from partway.live.server import ServerParty
 from partway.live.service import Service
-from partway.live.tasks import ANSWERED, LOCAL
+from partway.live.tasks import ANSWERED, LOCAL, WAITING, Timing
 from partway.measurement.checkpoint import read
 from partway.measurement.latency import DELAYS, finish_times, latency
 from partway.scenario.loading import load
@@ -174,6 +175,21 @@ def test_no_block_lacks_its_broadcast_and_none_begins_late():
     _, _, logs = live("priced")
     assert [log.misses for log in logs] == [0, 0, 0, 0]
     assert max(float(log.late_s.max()) for log in logs) < 1e-6
+
+
+@pytest.mark.parametrize("scheme", ["priced", "neurosurgeon"])
+def test_tasks_and_answers_keep_the_plan(scheme: str):
+    """On a clock that waits for computing, nothing is early or late."""
+    plan, service, logs = live(scheme)
+    timing = Timing(0.0, plan.slot_s, plan.slots)
+    for log in logs:
+        late = pacing.late(log.records, log.tasks, timing)
+        started = sum(task.outcome != WAITING for task in log.tasks)
+        sent = sum(task.outcome == ANSWERED for task in log.tasks)
+        assert late.size == 2 * started + sent > BLOCKS
+        np.testing.assert_allclose(late, 0.0, atol=1e-6)
+    assert len(service.ledger.answer_late_s) == service.ledger.answered
+    np.testing.assert_allclose(service.ledger.answer_late_s, 0.0, atol=1e-6)
 
 
 def test_a_slow_link_changes_nothing_while_messages_are_in_time():

@@ -83,10 +83,14 @@ def test_the_tables_give_the_reason_in_place_of_the_unit():
     scenario = load("paper", {"objective": "discounted"})
     tasks = {"received": 0, "answered": 0, "duplicates": 0, "late": 0}
     document = {"scenario": scenario.to_toml(), "scheme": "local", "blocks": 4, "tasks": tasks, "bound": None}
-    document |= {"bound_reason": "nobody knows", "metrics": {name: own[0].tolist() for name, own in series().items()}}
+    document |= {
+        "answer_late_s": [],
+        "bound_reason": "nobody knows",
+        "metrics": {name: own[0].tolist() for name, own in series().items()},
+    }
     assert row(served_table(document)) == ["-", "nobody knows"]
     mine = figures_of("average", None, "nobody knows")
-    device = {"device": 0, "tasks": [], "late_s": [0.0], "misses": 0}
+    device = {"device": 0, "tasks": [], "late_s": [0.0], "task_late_s": [], "misses": 0}
     assert row(live_table(mine, mine, document, [device])) == ["-", "-", "nobody knows"]
 
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from partway.live.clock import now, run_on_fake_clock, sleep_until
+from partway.live.messages import BlockRecord
+from partway.live.pacing import late
+from partway.live.tasks import ANSWERED, LOCAL, TaskLog, Timing
 from partway.live.work import Job, WorkQueue
 
 
@@ -106,3 +109,23 @@ def test_the_fake_clock_says_that_everybody_waits():
 
     with pytest.raises(RuntimeError, match="waits for another one"):
         run_on_fake_clock(main())
+
+
+def test_how_late_the_parts_of_tasks_are():
+    """By hand, in blocks of 2 s. Block 3 starts three tasks and leaves half of the last: 0.8 s each, 0.4 s; slot 0.5 s.
+
+    Block 4 sends the input of one, which takes no time of the CPU: its part begins and ends with the block.
+    """
+
+    def record(started: float, offload: float) -> BlockRecord:
+        return BlockRecord(9.0, 1.0, started, offload, np.nan, 0.0, 0.0, np.nan, 0)
+
+    tasks = [
+        TaskLog(0, 3, 2, 5.0, 10.0, 10.25, 10.5, 11.0, 0.0, 0.0, 1.0, ANSWERED),
+        TaskLog(0, 0, 1, 4.0, 6.01, 6.8, answered=6.8, outcome=LOCAL),
+        TaskLog(0, 1, 1, 4.0, 6.8, 7.62, answered=7.62, outcome=LOCAL),
+        TaskLog(0, 2, 2, 4.5, 7.6, 8.0, 8.53, 9.0, 0.0, 0.0, 0.5, ANSWERED),
+        TaskLog(0, 4, 2, 6.0),  # has not been started
+    ]
+    found = late({4: record(1.0, 1.0), 3: record(3.0, 0.5)}, tasks, Timing(0.0, 0.5, 4))
+    np.testing.assert_allclose(found, [0.01, 0.0, 0.0, 0.02, 0.0, 0.0, 0.03, 0.0, 0.25, 0.0], atol=1e-12)

@@ -83,7 +83,7 @@ class AgentLog:
     party   the device, with what it has learned
     misses  blocks in which the broadcast that was due was not there
     alone   blocks in which it sent nothing because the server was silent
-    late_s  (blocks,) how late each block began [s]
+    late_s  (blocks,) how late each block began, its action decided [s]
     """
 
     device: int
@@ -191,13 +191,13 @@ class Agent:
                     records[block - 1] = self._end_block(block - 1, party, workload, tasks)
                 if block == reply.blocks or workload.over:
                     break
-                late.append(now() - timing.start(block))
                 is_alone = block - reply.broadcast_delay_blocks - max(self._heard, first - 1) > ALONE_AFTER
                 alone += [block] if is_alone else []
-                self._listen(BlockBegun(reply.device, block, late[-1], is_alone))
                 action = party.begin(is_alone)
                 self._cpu.command((float(action.started) - float(action.offload)) / capacity)
                 tasks.start(block, round(float(action.started)), float(action.offload))
+                late.append(now() - timing.start(block))
+                self._listen(BlockBegun(reply.device, block, late[-1], is_alone))
             for task in await tasks.drain():
                 ended.append(task)
         finally:

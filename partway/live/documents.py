@@ -7,10 +7,11 @@ from typing import Any, cast
 import numpy as np
 
 from partway.formatting import plain
+from partway.live import pacing
 from partway.live.agent import AgentLog
 from partway.live.plan import LivePlan
 from partway.live.service import Ledger
-from partway.live.tasks import TaskLog
+from partway.live.tasks import TaskLog, Timing
 from partway.measurement.metrics import BlockMetrics
 
 SCHEMA_VERSION = 1
@@ -39,6 +40,7 @@ def of_server(plan: LivePlan, ledger: Ledger, measured: BlockMetrics, bound: flo
                 "duplicates": ledger.duplicates,
                 "late": ledger.late,
             },
+            "answer_late_s": ledger.answer_late_s.tolist(),
         }
     )
 
@@ -51,11 +53,18 @@ def of_devices(logs: Iterable[AgentLog]) -> dict[str, Any]:
             "misses": log.misses,
             "alone": log.alone,
             "late_s": log.late_s.tolist(),
+            "task_late_s": pacing.late(log.records, log.tasks, _timing(log)).tolist(),
             "tasks": [asdict(task) for task in log.tasks],
         }
         for log in logs
     ]
     return plain({"schema_version": SCHEMA_VERSION, "devices": devices})
+
+
+def _timing(log: AgentLog) -> Timing:
+    """A device's blocks, by a clock that is 0 when block 0 begins, as in `TaskLog`."""
+    constants = log.reply.constants
+    return Timing(0.0, constants.numbers["slot_s"], constants.slots)
 
 
 def series_of(document: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -115,11 +115,25 @@ def live_table(
         grid.add_row(name, number(mine, digits), number(theirs, digits), unit)
     for name, count in task_counts(server, [task for device in devices for task in tasks_of(device)]):
         grid.add_row(name, str(count), "", "")
-    late = np.concatenate([np.asarray(device["late_s"], float) for device in devices])
-    grid.add_row("blocks begin late by (median)", number(1e3 * float(np.median(late)), 2), "0", "ms")
-    grid.add_row("blocks begin late by (99 %)", number(1e3 * float(np.percentile(late, 99)), 2), "0", "ms")
+    for name, late in _pacing(server, devices).items():
+        for words, share in (("median", 50), ("99 %", 99)):
+            percentile = float(np.percentile(late, share)) if late.size else np.nan
+            grid.add_row(f"{name} late by ({words})", number(1e3 * percentile, 2), "0", "ms")
     grid.add_row("broadcasts that came too late", str(sum(device["misses"] for device in devices)), "0", "")
     return grid
+
+
+def _pacing(server: Mapping[str, Any], devices: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """How late blocks began and what the emulation paces happened [s], by words."""
+
+    def of_devices(name: str) -> np.ndarray:
+        return np.concatenate([np.asarray(device[name], float) for device in devices])
+
+    return {
+        "blocks begin": of_devices("late_s"),
+        "tasks at devices are": of_devices("task_late_s"),
+        "answers of the server are": np.asarray(server["answer_late_s"], float),
+    }
 
 
 def _rows(measured: Figures, simulated: Figures) -> list[tuple[str, float, float, str, int]]:

@@ -8,6 +8,7 @@ number says, whenever it arrives.
 """
 
 import asyncio
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -49,14 +50,17 @@ EARLY_BLOCKS = 3
 class Ledger:
     """What has happened: the server's turns, and the devices' records by (block, device).
 
-    turns   rows of service_per_slot (n,), price and backlog, as in `Turn`
-    inflow  work that has come in each block [mean tasks]
+    turns          rows of service_per_slot (n,), price and backlog, as in `Turn`
+    inflow         work that has come in each block [mean tasks]
+    late           tasks that came after the block in which they were due
+    answer_late_s  by how much each answer was later than the emulated CPU has it [s]
     """
 
     def __init__(self, devices: int, slots: int):
         self.turns = Rows(np.dtype([("service_per_slot", "f8", (slots,)), ("price", "f8"), ("backlog", "f8")]))
         self.inflow, self.records = list[float](), RecordRows(devices)
         self.received = self.answered = self.duplicates = self.late = 0
+        self.answer_late_s = array("d")
 
     def note(self, turn: Turn) -> None:
         """Keep a turn."""
@@ -294,6 +298,7 @@ class Service:
             answer.set_exception(Refused("INTERNAL", f"the network cannot be computed: {shorten(str(error), 200)}"))
             return
         await sleep_until(done)
+        self.ledger.answer_late_s.append(now() - done)
         reply = InferReply(job.task, max(begun - job.received, 0.0), max(now() - begun, 0.0), outputs)
         answer.set_result(reply)
         self.ledger.answered += 1
