@@ -88,11 +88,11 @@ class KeptJit:
         traced = any(isinstance(leaf, Tracer) for leaf in leaves)
         if folder is None or traced or get_abstract_mesh().axis_names or jax.default_backend() != "cpu":
             return self.jit(*arguments, **static)
-        x64 = bool(jax.numpy.result_type(float) == "float64")
-        kinds = tuple((jax.numpy.shape(leaf), str(jax.numpy.result_type(leaf))) for leaf in leaves)
-        key = (tree, kinds, tuple(sorted(static.items())), x64)
+        x64 = jax.config.jax_enable_x64
+        key = (tree, tuple(map(_kind, leaves)), tuple(sorted(static.items())), x64)
         with self._locks.setdefault(key, threading.Lock()):  # of threads that need the same program one makes it
             if key not in self._known:
+                kinds = tuple((jax.numpy.shape(leaf), str(jax.numpy.result_type(leaf))) for leaf in leaves)
                 self._known[key] = self._made(folder, arguments, static, (kinds, x64))
         return self._known[key](*arguments)
 
@@ -119,6 +119,11 @@ class KeptJit:
             program, _, out_tree = serialize_executable.serialize(compiled)
             _write(path, pickle.dumps((program, _shape(out_tree))))
         return compiled
+
+
+def _kind(leaf: Any) -> Any:
+    """What a program has to know of a leaf: found in every call, so without JAX's rules for types."""
+    return (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else type(leaf)
 
 
 def kept_jit(
