@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping
@@ -17,10 +18,13 @@ from partway.errors import InputError, shown
 from partway.formatting import host_port
 
 if TYPE_CHECKING:
+    from partway.bound.certificate import Certificate
     from partway.cli.output import Destinations
     from partway.controllers.base import ControllerPair
+    from partway.live.outlook import Outlook
     from partway.live.plan import LivePlan
     from partway.live.report import Figures
+    from partway.measurement.gap import Horizon
     from partway.simulation.step import Carry
 
 DESCRIPTION = (
@@ -97,10 +101,12 @@ def run(options: argparse.Namespace) -> None:
             with working("simulating", terminal(errors=True)):
                 plan, _ = serve.prepared(options, folder)
                 metrics = _metric_addresses(options.metrics, plan.devices)
-                simulated = _simulated(plan, options.load)
+                simulated, outlook = _simulated(plan, options.load)
+            if outlook is not None:
+                print(outlook.sentence(), file=sys.stderr if options.json == output.STDOUT else results(), flush=True)
             with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
                 server, devices = _run(options, plan, folder, events, learned, metrics)
-        _write(options, places, simulated, server, devices)
+        _write(options, places, simulated, outlook, server, devices)
 
 
 @contextlib.contextmanager
@@ -177,19 +183,24 @@ def _write(
     options: argparse.Namespace,
     places: "Destinations",
     simulated: "Figures",
+    outlook: "Outlook | None",
     server: dict[str, Any],
     devices: list[dict[str, Any]],
 ) -> None:
     """Print what was measured beside what was simulated, and write it."""
     from partway.cli import output
+    from partway.formatting import plain
     from partway.live.accounts import stages
     from partway.live.documents import SCHEMA_VERSION, series_of, tasks_of
     from partway.live.report import figures, live_table, served_horizon, with_stages
 
     tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
     measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
-    table = live_table(measured, simulated, server, devices)
-    text = json.dumps({"schema_version": SCHEMA_VERSION, "server": server, "devices": devices}) + "\n"
+    alone = None if outlook is None or not outlook.is_stable_alone else outlook.alone
+    table = live_table(measured, simulated, server, devices, alone)
+    foreseen = None if outlook is None else plain(outlook.as_json())
+    document = {"schema_version": SCHEMA_VERSION, "outlook": foreseen, "server": server, "devices": devices}
+    text = json.dumps(document) + "\n"
     output.finish(options, lambda: text, lambda console: console.print(table), places.steps(lambda: text, _nothing))
 
 
@@ -226,25 +237,49 @@ def _run(
         return fleet.document("server"), [device for document in left for device in document["devices"]]
 
 
-def _simulated(plan: "LivePlan", load: Path | None) -> "Figures":
-    """The figures of the simulation of the same scenario, scheme, seed and tasks, begun with the same memories."""
-    from dataclasses import fields, replace
+def _simulated(plan: "LivePlan", load: Path | None) -> "tuple[Figures, Outlook | None]":
+    """The figures of the simulation of the same scenario, scheme, seed and tasks, begun with the same memories.
 
-    import numpy as np
-
+    The second: beside devices that work alone, None where those of this run do.
+    """
     from partway.experiments.preparation import bound_of
-    from partway.live.report import figures, horizon_of
-    from partway.measurement.latency import DELAYS, latency
-    from partway.simulation.rollout import rollout
+    from partway.live.outlook import ALONE, Outlook
+    from partway.live.report import horizon_of
+    from partway.schemes import pair_for, stream_of
+    from partway.system.load import load_of
 
     bound = bound_of(plan.world)
     value, certificate, why = (None, None, bound) if isinstance(bound, str) else (bound.value, bound.certificate, "")
     horizon = horizon_of(plan.scenario, plan.blocks, value, why)
     pair, carry = (plan.pair, None) if load is None else _trained(plan, load)
+    simulated = _figures(plan, pair, plan.stream, horizon, certificate, carry)
+    if plan.scheme == ALONE:
+        return simulated, None
+    alone = _figures(plan, pair_for(ALONE, plan.scenario), stream_of(ALONE), horizon, certificate, None)
+    return simulated, Outlook(plan.scheme, simulated, alone, load_of(plan.scenario, plan.world).device_utilisation)
+
+
+def _figures(
+    plan: "LivePlan",
+    pair: "ControllerPair",
+    stream: str,
+    horizon: "Horizon",
+    certificate: "Certificate | None",
+    carry: "Carry | None",
+) -> "Figures":
+    """The figures of a simulated run."""
+    from dataclasses import fields, replace
+
+    import numpy as np
+
+    from partway.live.report import figures
+    from partway.measurement.latency import DELAYS, latency
+    from partway.simulation.rollout import rollout
+
     run = rollout(
         plan.world,
         pair,
-        plan.stream,
+        stream,
         [plan.seed],
         plan.blocks,
         certificates=certificate,

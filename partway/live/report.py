@@ -104,15 +104,25 @@ def with_stages(figures: Figures, measured: Stages) -> Figures:
 
 
 def live_table(
-    measured: Figures, simulated: Figures, server: Mapping[str, Any], devices: Sequence[Mapping[str, Any]]
+    measured: Figures,
+    simulated: Figures,
+    server: Mapping[str, Any],
+    devices: Sequence[Mapping[str, Any]],
+    alone: Figures | None = None,
 ) -> Grid:
-    """The table of a whole run, in which each number stands beside that of the simulation."""
+    """The table of a whole run, in which each number stands beside that of the simulation.
+
+    alone  the simulation of devices that work alone, None where they are unstable or it is the same
+    """
     grid = Grid(f"{server['scheme']}: {len(devices)} devices, {server['blocks']} blocks, the second half", header=True)
     for title in ("", "measured", "simulated"):
         grid.add_column(title, "left" if title == "" else "right")
     grid.add_column("unit", wrap=True)
     for name, mine, theirs, unit, digits in _rows(measured, simulated):
         grid.add_row(name, number(mine, digits), number(theirs, digits), unit)
+    if alone is not None:
+        grid.add_row("devices alone: latency", "-", number(1e3 * alone.latency, 4), "ms")
+        grid.add_row("  95 % of the tasks", "-", number(1e3 * alone.p95, 4), "ms")
     for name, count in task_counts(server, [task for device in devices for task in tasks_of(device)]):
         grid.add_row(name, str(count), "", "")
     for name, late in _pacing(server, devices).items():

@@ -1,0 +1,74 @@
+"""Whether cooperation makes tasks slower than devices that work alone: by simulation, before a live run begins."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from partway.formatting import number
+from partway.live.report import Figures
+
+ALONE = "local"
+"""The scheme of devices that work alone."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A scheme beside devices that work alone, both simulated with the tasks and channels of a run.
+
+    utilisation  tasks that arrive at the busiest device, as a share of those that it can finish alone: from 1 on its
+                 queue grows without bound
+    """
+
+    scheme: str
+    with_server: Figures
+    alone: Figures
+    utilisation: float
+
+    @property
+    def is_stable_alone(self) -> bool:
+        """Whether devices that work alone finish all their tasks."""
+        return self.utilisation < 1
+
+    @property
+    def is_slower(self) -> bool | None:
+        """Whether 95 % of the tasks take longer than on devices alone; None where those are unstable."""
+        if not self.is_stable_alone:
+            return None
+        return not self.with_server.p95 <= self.alone.p95  # NaN: so many tasks are never done
+
+    def sentence(self) -> str:
+        """What a user should know before the run."""
+        if not self.is_stable_alone:
+            gets = f"the busiest one gets {self.utilisation:.0%} of the tasks that it can finish"
+            why = gets if np.isfinite(self.utilisation) else "one of them cannot finish a task in a block"
+            return f"Devices alone are unstable: {why}. With {self.scheme} {_within(self.with_server)} (simulated)."
+        verdict = "Cooperation makes tasks slower" if self.is_slower else "Cooperation does not make tasks slower"
+        mean, energy = self._compared("latency", "ms"), self._compared("device_j", "mJ")
+        return (
+            f"{verdict}: with {self.scheme} {_within(self.with_server)}, on devices alone {_within(self.alone)}; mean "
+            f"{mean}, energy of the device per task {energy} (simulated)."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON types, times in s, energy in J."""
+        both = {"with_server": self.with_server, "alone": self.alone}
+        return {
+            "scheme": self.scheme,
+            "utilisation_alone": self.utilisation,
+            "slower": self.is_slower,
+            **{
+                name: {"latency_s": one.latency, "p95_s": one.p95, "device_j_per_task": one.device_j}
+                for name, one in both.items()
+            },
+        }
+
+    def _compared(self, name: str, unit: str) -> str:
+        mine, theirs = (number(1e3 * getattr(one, name), 4) for one in (self.with_server, self.alone))
+        return f"{mine} instead of {theirs} {unit}"
+
+
+def _within(figures: Figures) -> str:
+    if np.isnan(figures.p95):
+        return "more than 5 % of the tasks are not done when the run ends"
+    return f"95 % of the tasks take up to {number(1e3 * figures.p95, 4)} ms"
