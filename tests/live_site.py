@@ -1,10 +1,12 @@
 """What tests of live processes share: certificates, a fleet that is stopped at the end, a cable that can be cut."""
 
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import trustme
 
 from partway.live.documents import tasks_of
 from partway.live.processes import Fleet
@@ -15,23 +17,28 @@ BLOCK_S = 0.25
 
 
 def certificates(folder: Path) -> None:
-    """A CA, and what it has signed for a server at localhost and for a device: NAME.pem and NAME.key."""
-    extensions = {
-        "server": "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:10.77.0.1",
-        "device": "subjectAltName=DNS:device",
+    """Two CAs, ca.pem and stranger.pem, and those whom they have signed, NAME.pem and NAME.key.
+
+    server   by ca, for this machine and the address of a test      device   by ca
+    expired  by ca for both, valid until yesterday                  foreign  a device, by stranger
+    early    by ca for a server, valid from tomorrow on
+    """
+    authorities = {name: trustme.CA() for name in ("ca", "stranger")}
+    ca, stranger = authorities.values()
+    names, today = ("localhost", "127.0.0.1", "10.77.0.1"), datetime.now(UTC)
+    day = timedelta(days=1)
+    issued = {
+        "server": ca.issue_cert(*names),
+        "device": ca.issue_cert("device"),
+        "expired": ca.issue_cert(*names, "device", not_before=today - 2 * day, not_after=today - day),
+        "early": ca.issue_cert(*names, not_before=today + day, not_after=today + 2 * day),
+        "foreign": stranger.issue_cert("device"),
     }
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for ca in ("ca", "stranger"):
-        openssl("req", "-x509", *key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN={ca}")
-    for name, extension in extensions.items():
-        (folder / f"{name}.ext").write_text(extension)
-        openssl("req", "-new", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+    for name, authority in authorities.items():
+        authority.cert_pem.write_to_path(folder / f"{name}.pem")
+    for name, certificate in issued.items():
+        certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+        certificate.private_key_pem.write_to_path(folder / f"{name}.key")
 
 
 def secured(folder: Path) -> tuple[list[str], list[str]]:

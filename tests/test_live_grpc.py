@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -182,22 +181,21 @@ def test_a_task_that_is_sent_twice_is_done_once(network: tuple[Path, Halves, Liv
         np.testing.assert_allclose(answer.outputs["scores"], expected, atol=1e-2)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 def test_only_a_device_that_the_ca_has_signed_can_speak(tmp_path: Path, network: tuple[Path, Halves, LivePlan]):
     certificates(tmp_path)
-    at = {
-        name: tmp_path / name
-        for name in ("ca.pem", "stranger.pem", "server.pem", "server.key", "device.pem", "device.key")
-    }
-    server = Files(at["server.pem"], at["server.key"], at["ca.pem"]).for_server()
+    own = {name: (tmp_path / f"{name}.pem", tmp_path / f"{name}.key") for name in ("device", "expired", "foreign")}
+    ca, stranger = tmp_path / "ca.pem", tmp_path / "stranger.pem"
+    server = Files(tmp_path / "server.pem", tmp_path / "server.key", ca).for_server()
 
     async def main() -> list[str]:
         listener = GrpcServer(Service(network[2]))
         port = await listener.start("127.0.0.1:0", server)
         devices = {
-            "signed": Files(at["device.pem"], at["device.key"], at["ca.pem"]).for_device(),
-            "no certificate": Files(ca=at["ca.pem"]).for_device(),
-            "another server": Files(at["device.pem"], at["device.key"], at["stranger.pem"]).for_device(),
+            "signed": Files(*own["device"], ca).for_device(),
+            "no certificate": Files(ca=ca).for_device(),
+            "one of yesterday": Files(*own["expired"], ca).for_device(),
+            "one by another CA": Files(*own["foreign"], ca).for_device(),
+            "another server": Files(*own["device"], stranger).for_device(),
             "no encryption": None,
         }
         reached = list[str]()
@@ -213,22 +211,27 @@ def test_only_a_device_that_the_ca_has_signed_can_speak(tmp_path: Path, network:
     assert asyncio.run(main()) == ["signed"]
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path):
     """At once where waiting does not help."""
     certificates(tmp_path)
     own = Files(tmp_path / "server.pem", tmp_path / "server.key").for_server()
+    expired, early = (
+        Files(tmp_path / f"{name}.pem", tmp_path / f"{name}.key").for_server() for name in ("expired", "early")
+    )
     ca, stranger = (Files(ca=tmp_path / f"{name}.pem").for_device() for name in ("ca", "stranger"))
     made: dict[str, Any] = {"token": "t" * 16, "credentials": ca}
 
     async def main() -> dict[str, str]:
-        servers = secured, plain, renamed = GrpcServer(None, "t" * 16), GrpcServer(None), GrpcServer(None)
+        secured, *others = servers = GrpcServer(None, "t" * 16), *(GrpcServer(None) for _ in range(4))
+        plain, renamed, late, soon = others
         port, open_port = await secured.start("127.0.0.1:0", own), await plain.start("127.0.0.1:0")
         here, found = f"localhost:{port}", dict[str, str]()
         for name, target, change, patience_s in (
             ("wrong token", here, {"token": "u" * 16}, 60.0),
             ("another CA", here, {"credentials": stranger}, 60.0),
             ("another name", f"127.0.0.2:{await renamed.start('127.0.0.2:0', own)}", {}, 60.0),
+            ("expired", f"localhost:{await late.start('127.0.0.1:0', expired)}", {}, 60.0),
+            ("early", f"localhost:{await soon.start('127.0.0.1:0', early)}", {}, 60.0),
             ("no TLS there", f"localhost:{open_port}", {}, 60.0),
             ("no TLS here", here, {"credentials": None}, 0.0),
             ("nobody there", "127.0.0.1:1", {}, 0.0),
@@ -247,6 +250,8 @@ def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path
         "wrong token": "HERE: the token is missing or wrong",
         "another CA": f"{none}no CA of --tls-ca has signed its certificate",
         "another name": f"{none}its certificate is for another name",
+        "expired": f"{none}its certificate has expired",
+        "early": f"{none}its certificate is not valid yet; is the time right on both machines?",
         "no TLS there": f"{none}it does not speak TLS, which --tls-ca asks for",
         "no TLS here": f"{none}it closes the connection; one with a certificate needs --tls-ca",
         "nobody there": f"{none}nothing listens there",
@@ -272,7 +277,6 @@ def test_a_port_that_is_taken_is_said():
     assert asyncio.run(main()) == "Address already in use"
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 def test_certificates_that_do_not_fit_are_refused_with_their_names(tmp_path: Path):
     certificates(tmp_path)
     (tmp_path / "junk").write_text("junk")

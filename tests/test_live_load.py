@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,16 @@ def plan_of(blocks: int) -> LivePlan:
 
 
 def test_two_hundred_devices_connect_at_once_and_as_many_as_there_are_places_run():
-    """Each by a connection of its own; the others hear at once that there is no place."""
-    plan = plan_of(8)
+    """Each by a connection of its own; the others hear at once that there is no place. With -s it says when."""
+    plan, refused_at = plan_of(8), list[float]()
+
+    async def device(link: GrpcLink) -> AgentLog:
+        began = time.monotonic()
+        try:
+            return await Agent(link).run()
+        except Refused:
+            refused_at.append(time.monotonic() - began)
+            raise
 
     async def main() -> tuple[Ledger, list[AgentLog | BaseException]]:
         service = Service(plan)
@@ -47,13 +56,14 @@ def test_two_hundred_devices_connect_at_once_and_as_many_as_there_are_places_run
         port = await server.start("127.0.0.1:0")
         links = [GrpcLink(f"127.0.0.1:{port}") for _ in range(CROWD)]
         running = asyncio.create_task(service.run(60.0))
-        ended = await asyncio.gather(*(Agent(link).run() for link in links), return_exceptions=True)
+        ended = await asyncio.gather(*(device(link) for link in links), return_exceptions=True)
         await running
         await asyncio.gather(*(link.close() for link in links))
         await server.stop(0)
         return service.ledger, ended
 
     ledger, ended = asyncio.run(main())
+    print(f"\n{len(refused_at)} of {CROWD} refused within {max(refused_at):.1f} s")
     logs = [one for one in ended if isinstance(one, AgentLog)]
     refused = [one for one in ended if isinstance(one, Refused)]
     assert sorted(log.device for log in logs) == list(range(FEW))

@@ -28,11 +28,13 @@ RETRY_S, MAX_RETRY_S = 0.2, 3.0
 """How long a device waits before it tries again to reach a server [s]: twice as long each time, up to the second."""
 UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 FINAL = {
+    "certificate has expired": "its certificate has expired",
+    "certificate is not yet valid": "its certificate is not valid yet; is the time right on both machines?",
     "CERTIFICATE_VERIFY_FAILED": "no CA of --tls-ca has signed its certificate",
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS, which --tls-ca asks for",
 }
-"""Errors of gRPC that do not end by waiting, and their meaning."""
+"""Errors of gRPC that do not end by waiting, and their meaning: of those that fit the first one counts."""
 WORDS = FINAL | {
     "Connection refused": "nothing listens there",
     "lookup failed": "no machine is known by this name",
