@@ -13,8 +13,10 @@ from live_site import BLOCK_S, devices_of, outcomes
 
 from fuzz.hostile import memory_mib
 from partway.live.agent import Agent, AgentLog
+from partway.live.clock import run_on_fake_clock
 from partway.live.grpc_client import GrpcLink
 from partway.live.grpc_server import GrpcServer
+from partway.live.memory import MemoryLink
 from partway.live.messages import Refused, RegisterRequest
 from partway.live.plan import LivePlan, make_plan
 from partway.live.processes import serving
@@ -62,6 +64,12 @@ def test_two_hundred_devices_connect_at_once_and_as_many_as_there_are_places_run
         await server.stop(0)
         return service.ledger, ended
 
+    async def rehearsal() -> None:
+        """In memory, so that nothing is compiled while two hundred wait."""
+        service = Service(plan)
+        await asyncio.gather(service.run(), *(Agent(MemoryLink(service)).run() for _ in range(FEW)))
+
+    run_on_fake_clock(rehearsal())
     ledger, ended = asyncio.run(main())
     print(f"\n{len(refused_at)} of {CROWD} refused within {max(refused_at):.1f} s")
     logs = [one for one in ended if isinstance(one, AgentLog)]

@@ -24,7 +24,7 @@ CLIENT_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own: one carries a limited number of streams
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 200),  # a device tries again by itself, less and less often
-    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # how long an attempt may take: over TLS three round trips
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 UNWRITTEN = "Internal error from Core"
