@@ -17,19 +17,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from live_site import BLOCK_S, devices_of, ended, outcomes
 
+from partway.live import codec, tensors
 from partway.live.agent import ALONE_AFTER, MAX_PAUSE_BLOCKS, Agent, AgentLog
 from partway.live.clock import now, sleep_until
 from partway.live.documents import tasks_of
-from partway.live.grpc_client import GrpcLink
+from partway.live.grpc_client import CLIENT_OPTIONS, GrpcLink
+from partway.live.grpc_server import ATTEND, INFER, REGISTER
 from partway.live.halves import Halves
-from partway.live.messages import Refused, RegisterRequest
+from partway.live.messages import InferRequest, Refused, RegisterRequest, Report, Start
 from partway.live.network import write_small_network
 from partway.live.plan import LEASE_BLOCKS
 from partway.live.processes import Fleet, serving
+from partway.live.sessions import MAX_NEWS
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 
 pytestmark = pytest.mark.slow
@@ -115,10 +119,12 @@ def played(
     here: int = 4,
     start: Callable[[Fleet], None] = lambda fleet: None,
     finish: Callable[[Fleet], Any] = lambda fleet: None,
+    beside: Callable[[Scene], Awaitable[None]] | None = None,
 ) -> tuple[Scene, list[AgentLog], dict[str, Any] | None]:
     """A run with `here` devices in this process, of which the last one has a cable that can break.
 
     start, finish  start those that are processes of their own, and wait for what they leave (`Scene.seen["finished"]`)
+    beside         another client, which is not waited for when the run has ended
     """
     halves = Halves(write_small_network(folder), "fp16")
 
@@ -129,11 +135,14 @@ def played(
             links = [GrpcLink(target) for target in targets]
             agents = [Agent(link, halves, RegisterRequest(number)) for number, link in enumerate(links)]
             running = [asyncio.create_task(agent.run()) for agent in agents]
+            other = None if beside is None else asyncio.ensure_future(beside(scene))
             while not agents[0].epoch:
                 await asyncio.sleep(0.05)
             scene.epoch = agents[0].epoch
             await disturb(scene)
             logs = list(await asyncio.gather(*running))
+            if other is not None and not other.done():
+                other.cancel()
             for link in links:
                 await link.close()
             return scene, logs
@@ -270,6 +279,42 @@ def test_a_device_that_is_killed(tmp_path: Path):
     assert (LEASE_BLOCKS - 3) * BLOCK_S < free_s < (LEASE_BLOCKS + 4 + SLACK) * BLOCK_S
     assert served is not None
     assert len(served["metrics"]["device_queue"]) == BLOCKS
+
+
+def test_a_device_that_does_not_read(tmp_path: Path):
+    """It reports every block and reads nothing after the first block's time: when gRPC's buffers are full, MAX_NEWS
+    broadcasts wait for it, and then its session ends. The others notice nothing."""
+
+    async def beside(scene: Scene) -> None:
+        small = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
+        async with grpc.aio.insecure_channel(scene.fleet.target, options=(*CLIENT_OPTIONS, *small)) as channel:
+            register, infer = channel.unary_unary(REGISTER), channel.unary_unary(INFER)
+            reply = await register(codec.write_register(RegisterRequest(3)), timeout=30.0)
+            session = codec.read_registered(reply).session
+            stream = channel.stream_stream(ATTEND)()
+            await stream.write(codec.write_report(Report(session, 0, 0.0)))
+            start = codec.read_news(await stream.read())
+            assert isinstance(start, Start)
+            began = now() + start.in_s
+            for block in range(1, BLOCKS):
+                await sleep_until(began + block * BLOCK_S)
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    await stream.write(codec.write_report(Report(session, block, 0.0)))
+                try:  # no block has this number: the server says whether it knows the session
+                    await infer(tensors.write_infer(InferRequest(session, 0, 10**6, 0.5)), timeout=2.0)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                        scene.seen["ended"] = now() - began
+                        return
+
+    async def disturb(scene: Scene) -> None:
+        scene.seen["broke"] = 0.0
+
+    scene, logs, served = played(tmp_path, disturb, here=3, beside=beside)
+    tell("a device does not read", logs, its_session_ends_after=scene.seen["ended"])
+    check_server(logs, served)
+    assert [log.alone for log in logs] == [[], [], []]
+    assert MAX_NEWS * BLOCK_S - 1 < scene.seen["ended"] < (BLOCKS - 1) * BLOCK_S
 
 
 def test_a_device_whose_clock_jumps(tmp_path: Path):

@@ -113,7 +113,7 @@ class DeviceParty:
         if self._acted is None:
             raise ValueError("a block must begin before it ends")
         came = np.asarray(arrivals)
-        if came.shape != (self._device.slots,) or not np.isin(came, (0, 1)).all():
+        if came.shape != (self._device.slots,) or not ((came == 0) | (came == 1)).all():
             raise ValueError(f"arrivals must be 0 or 1 in each of {self._device.slots} slots, got {came}")
         seen = cast(jax.Array, came.astype(self._dtype))
         exogenous = Exogenous(seen, cast(jax.Array, self._scalar(_positive(next_gain))), seen)
