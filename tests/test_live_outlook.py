@@ -87,7 +87,10 @@ def test_the_sentence_has_the_numbers():
         "the tasks take up to 1000 ms; mean 542.3 instead of 400 ms, energy of the device per task 23.8 instead of "
         "36 mJ (simulated)."
     )
-    assert Outlook("priced", theirs, theirs, 0.8).is_slower is False
+    assert Outlook("priced", theirs, theirs, 0.8).sentence().startswith("Cooperation does not make tasks slower: ")
+    mixed = Outlook("priced", figures(0.5, 0.9, 0.0), theirs, 0.8)
+    assert (mixed.is_slower, mixed.is_slower_on_average) == (False, True)
+    assert mixed.sentence().startswith("Cooperation makes tasks slower on average, but not the slowest ones: with ")
     cannot = Outlook("priced", mine, theirs, np.inf)
     assert cannot.sentence() == (
         "Devices alone are unstable: one of them cannot finish a task in a block. With priced 95 % of the tasks take "
@@ -97,6 +100,7 @@ def test_the_sentence_has_the_numbers():
         "scheme": "priced",
         "utilisation_alone": None,
         "slower": None,
+        "slower_on_average": None,
         "with_server": {"latency_s": 0.5423, "p95_s": 1.1, "device_j_per_task": 0.0238},
         "alone": {"latency_s": 0.4, "p95_s": 1.0, "device_j_per_task": 0.036},
     }

@@ -37,13 +37,22 @@ class Outlook:
             return None
         return not self.with_server.p95 <= self.alone.p95  # NaN: so many tasks are never done
 
+    @property
+    def is_slower_on_average(self) -> bool | None:
+        """Whether the mean latency is longer than on devices alone; None where those are unstable."""
+        return self.with_server.latency > self.alone.latency if self.is_stable_alone else None
+
     def sentence(self) -> str:
         """What a user should know before the run."""
         if not self.is_stable_alone:
             gets = f"the busiest one gets {self.utilisation:.0%} of the tasks that it can finish"
             why = gets if np.isfinite(self.utilisation) else "one of them cannot finish a task in a block"
             return f"Devices alone are unstable: {why}. With {self.scheme} {_within(self.with_server)} (simulated)."
-        verdict = "Cooperation makes tasks slower" if self.is_slower else "Cooperation does not make tasks slower"
+        verdict = "Cooperation does not make tasks slower"
+        if self.is_slower:
+            verdict = "Cooperation makes tasks slower"
+        elif self.is_slower_on_average:
+            verdict = "Cooperation makes tasks slower on average, but not the slowest ones"
         mean, energy = self._compared("latency", "ms"), self._compared("device_j", "mJ")
         return (
             f"{verdict}: with {self.scheme} {_within(self.with_server)}, on devices alone {_within(self.alone)}; mean "
@@ -57,6 +66,7 @@ class Outlook:
             "scheme": self.scheme,
             "utilisation_alone": self.utilisation,
             "slower": self.is_slower,
+            "slower_on_average": self.is_slower_on_average,
             **{
                 name: {"latency_s": one.latency, "p95_s": one.p95, "device_j_per_task": one.device_j}
                 for name, one in both.items()
