@@ -88,7 +88,7 @@ class KeptJit:
         traced = any(isinstance(leaf, Tracer) for leaf in leaves)
         if folder is None or traced or get_abstract_mesh().axis_names or jax.default_backend() != "cpu":
             return self.jit(*arguments, **static)
-        x64 = jax.config.jax_enable_x64
+        x64 = bool(jax.numpy.result_type(float) == "float64")
         key = (tree, tuple(map(_kind, leaves)), tuple(sorted(static.items())), x64)
         with self._locks.setdefault(key, threading.Lock()):  # of threads that need the same program one makes it
             if key not in self._known:
