@@ -9,8 +9,11 @@ from partway.cli import flags
 from partway.cli.terminal import counting, terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
 
+    from partway.experiments.summary import Summary
     from partway.figures import Look
 
 DESCRIPTION = (
@@ -58,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     check_complete(dataset)
 
 
-def _draw(look: "Look | None", dataset: "xr.Dataset", folder: Path) -> None:
+def _draw(look: "Look | None", dataset: "xr.Dataset", summaries: "Sequence[Summary]", folder: Path) -> None:
     from partway import figures  # Matplotlib takes half a second to import
 
-    figures.write_comparison(dataset, folder, look=look)
+    figures.write_comparison(dataset, folder, summaries, look)

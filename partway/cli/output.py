@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from partway.experiments.by_device import By
     from partway.experiments.plan import Plan
+    from partway.experiments.summary import Summary
 
 STDOUT = "-"
 """What --json takes for standard output."""
@@ -209,43 +210,47 @@ def finish_dataset(
     options: argparse.Namespace,
     places: Destinations,
     dataset: "xr.Dataset",
-    draw: Callable[["xr.Dataset", Path], object],
+    draw: Callable[["xr.Dataset", "Sequence[Summary]", Path], object],
     first: Sequence[Step] = (),
 ) -> None:
     """Print and write a comparison, and say where it is.
 
-    draw   writes its figures into a folder
+    draw   writes its figures, from the dataset and the summaries of its schemes, into a folder
     first  what is written before
     """
     from partway.experiments import report
+    from partway.experiments.summary import summarise
+
+    summaries = summarise(dataset)
 
     def write(folder: Path) -> None:
-        write_dataset(dataset, folder, options.by)
-        draw(dataset, folder)
+        write_dataset(dataset, summaries, folder, options.by)
+        draw(dataset, summaries, folder)
 
-    text = partial(dataset_json, dataset)
-    finish(options, text, partial(report.show, dataset, by=options.by), [*first, *places.steps(text, write)])
+    text, table = partial(dataset_json, dataset, summaries), partial(report.show, dataset, summaries=summaries)
+    finish(options, text, partial(table, by=options.by), [*first, *places.steps(text, write)])
     say_where(options)
 
 
-def write_dataset(dataset: "xr.Dataset", folder: Path, by: "By | None" = None) -> None:
-    """Write a comparison to a folder, without figures. by: as in `report.show`."""
+def write_dataset(dataset: "xr.Dataset", summaries: "Sequence[Summary]", folder: Path, by: "By | None" = None) -> None:
+    """Write a comparison and the summaries of its schemes to a folder, without figures. by: as in `report.show`."""
     from partway.experiments import by_device, report
     from partway.experiments.tidy import write_csv
 
     netcdf.save_dataset(dataset, folder)
-    (folder / "results.json").write_text(dataset_json(dataset), "utf-8")
+    document = report.as_json(dataset, summaries)
+    (folder / "results.json").write_text(json_text(document), "utf-8")
     (folder / "scenario.toml").write_text(dataset.attrs["scenario"], "utf-8")
-    save_table(folder, partial(report.show, dataset, by=by))
+    save_table(folder, partial(report.show, dataset, by=by, summaries=summaries))
     by_device.write(dataset, folder)
-    write_csv(folder / "summary.csv", report.summary_rows(report.as_json(dataset), dataset.attrs["scenario_name"]))
+    write_csv(folder / "summary.csv", report.summary_rows(document, dataset.attrs["scenario_name"]))
 
 
-def dataset_json(dataset: "xr.Dataset") -> str:
-    """A comparison as JSON."""
+def dataset_json(dataset: "xr.Dataset", summaries: "Sequence[Summary] | None" = None) -> str:
+    """A comparison as JSON. summaries: as in `report.as_json`."""
     from partway.experiments import report
 
-    return json_text(report.as_json(dataset))
+    return json_text(report.as_json(dataset, summaries))
 
 
 def print_load(plan: "Plan", console: Console) -> None:

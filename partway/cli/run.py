@@ -13,12 +13,13 @@ from partway.cli.terminal import counting, terminal
 from partway.errors import InputError, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import xarray as xr
 
     from partway.experiments.comparison import SchemeRunner
     from partway.experiments.plan import Plan, Setting
+    from partway.experiments.summary import Summary
     from partway.figures import Look
     from partway.measurement.checkpoint import Checkpoint
     from partway.simulation.rollout import Run
@@ -88,10 +89,10 @@ def run(options: Namespace) -> None:
     check_complete(dataset)
 
 
-def _draw(look: "Look | None", dataset: "xr.Dataset", folder: Path) -> None:
+def _draw(look: "Look | None", dataset: "xr.Dataset", summaries: "Sequence[Summary]", folder: Path) -> None:
     from partway import figures  # Matplotlib takes half a second to import
 
-    figures.write_run(dataset, folder, look=look)
+    figures.write_run(dataset, folder, summaries, look)
 
 
 def _save(plan: "Plan", run: "Run", start: "Checkpoint | None", path: Path) -> None:

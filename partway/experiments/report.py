@@ -21,8 +21,11 @@ SCHEMA_VERSION = 2
 """Schema version of the JSON; increment when a key is renamed."""
 
 
-def as_json(dataset: xr.Dataset) -> dict[str, Any]:
-    """The results as JSON types: null for what does not exist or is infinite, never NaN."""
+def as_json(dataset: xr.Dataset, summaries: Sequence[Summary] | None = None) -> dict[str, Any]:
+    """The results as JSON types: null for what does not exist or is infinite, never NaN.
+
+    summaries  of the dataset's schemes, which saves the time to compute them
+    """
     document = {
         "schema_version": SCHEMA_VERSION,
         "scenario": tomllib.loads(dataset.attrs["scenario"]),
@@ -33,7 +36,7 @@ def as_json(dataset: xr.Dataset) -> dict[str, Any]:
         "lower_bound": _bound(dataset),
         "schemes": [
             _scheme(summary, dataset.attrs["objective"]) | {"classes": by_device.as_json(dataset, summary.name)}
-            for summary in summarise(dataset)
+            for summary in summaries or summarise(dataset)
         ],
     }
     return cast(dict[str, Any], plain(document))
@@ -121,9 +124,9 @@ def _row(summary: Summary) -> list[str]:
     ]
 
 
-def table(dataset: xr.Dataset) -> Group:
+def _table(dataset: xr.Dataset, summaries: Sequence[Summary]) -> Group:
     """The comparison for the terminal, cheapest scheme first, a legend, and where the latency arises."""
-    summaries = sorted(summarise(dataset), key=lambda one: (one.status != "ok", one.cost.mean))
+    summaries = sorted(summaries, key=lambda one: (one.status != "ok", one.cost.mean))
     costs = Grid(_title(dataset))
     costs.add_column("scheme", name=True)
     for head in COST_AND_LATENCY + ENERGY_AND_MESSAGES:
@@ -205,9 +208,8 @@ def check_complete(dataset: xr.Dataset) -> None:
     failures.check_complete(runs, f"scheme{'s' * (len(runs) > 1)}")
 
 
-def details_table(dataset: xr.Dataset) -> Group:
+def _details_table(dataset: xr.Dataset, one: Summary) -> Group:
     """Every number of a dataset's only scheme, one a line."""
-    (one,) = summarise(dataset, reference=None)
     grid = details_grid(f"{one.name} on {_title(dataset)}")
     for name, value, unit in _lines(one, dataset.attrs["bound"]):
         grid.add_row(name, value, unit)
@@ -259,8 +261,14 @@ def summary_rows(document: dict[str, Any], scenario_name: str) -> list[list[Any]
     return tidy.rows(before, schemes)
 
 
-def show(dataset: xr.Dataset, console: Console, by: by_device.By | None = None) -> None:
-    """Print a comparison, or all about the only scheme; `by`: also by class or device."""
-    console.print(details_table(dataset) if dataset.sizes["scheme"] == 1 else table(dataset))
+def show(
+    dataset: xr.Dataset,
+    console: Console,
+    by: by_device.By | None = None,
+    summaries: Sequence[Summary] | None = None,
+) -> None:
+    """Print a comparison, or all about the only scheme; `by`: also by class or device. summaries: as in `as_json`."""
+    known = summaries or summarise(dataset)
+    console.print(_details_table(dataset, known[0]) if len(known) == 1 else _table(dataset, known))
     if by:
         console.print(Text(""), by_device.table(dataset, by))
