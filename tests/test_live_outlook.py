@@ -106,6 +106,17 @@ def test_the_sentence_has_the_numbers():
     }
 
 
+@pytest.mark.parametrize(
+    ("with_server", "alone", "slower"),
+    [(1.0, np.nan, False), (np.nan, 1.0, True), (np.nan, np.nan, False)],
+)
+def test_tasks_that_are_not_done_when_the_run_ends_are_the_slowest(with_server: float, alone: float, slower: bool):
+    """Devices that are stable alone may still have a queue when a short run ends."""
+    found = Outlook("priced", figures(0.3, with_server, 0.0), figures(0.4, alone, 0.0), 0.99)
+    assert found.is_slower is slower
+    assert found.sentence().startswith(f"Cooperation {'makes' if slower else 'does not make'} tasks slower: ")
+
+
 def test_it_is_said_before_the_run_begins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """On standard error where JSON goes to standard output."""
 
