@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx_models import network, node, saved
 
+from partway.errors import InputError
 from partway.live.halves import Halves
 
 MATRICES = {"w": np.linspace(-1, 1, 48).reshape(8, 6), "v": np.linspace(1, -1, 24).reshape(6, 4)}
@@ -56,3 +57,12 @@ def test_weights_in_a_file_of_their_own_are_found(tmp_path: Path, monkeypatch: p
 
 def test_an_input_that_nothing_reads_is_given_to_the_whole_network(tmp_path: Path):
     assert agree(saved(tmp_path, network(CHAIN, {"x": (1, 8), "unused": (1, 3)}, ["y"], WEIGHTS))) >= 3
+
+
+def test_open_sizes_are_to_be_fixed_in_the_file_and_an_open_batch_is_one(tmp_path: Path):
+    """There is no flag for them: server and devices compare the file."""
+    assert agree(saved(tmp_path, network(CHAIN, {"x": ("N", 8)}, ["y"], WEIGHTS))) >= 3
+    path = saved(tmp_path, network([node("Relu", "x", "y")], {"x": (1, "H", "W")}, ["y"]))
+    with pytest.raises(InputError, match=r"input 'x' is 1xHxW\); fix them in the file") as raised:
+        Halves(path, "fp32")
+    assert "shapes" not in str(raised.value)

@@ -26,6 +26,7 @@ try:
     from partway.dnn.control_flow import reads
     from partway.dnn.graph import Network, load_network, profile_network
     from partway.dnn.halves import Cutter
+    from partway.dnn.inputs import OpenSizes
     from partway.dnn.runtime import Session, whole_session
     from partway.dnn.verification import read_example
 except ImportError as error:
@@ -85,7 +86,13 @@ class Halves:
         """
         if tensor_dtype not in SHORT:
             raise InputError(f"tensor_dtype = {shown(tensor_dtype)}: live tensors travel as {' or '.join(SHORT)}")
-        self._network = load_network(path)
+        try:
+            self._network = load_network(path)
+        except OpenSizes as error:  # both sides must have the same file
+            raise InputError(
+                f"{shown(str(path), 100)}: sizes are open ({error.inputs}); fix them in the file, such as by "
+                "`python -m onnxruntime.tools.make_dynamic_shape_fixed`"
+            ) from None
         self.profile: Profile = profile_network(self._network)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self._cutter = Cutter(self._network)
