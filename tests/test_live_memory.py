@@ -17,7 +17,7 @@ from partway.scenario.loading import load
 
 DEVICES, BLOCKS, FIRST = 3, 300, 50
 LIMIT = 550
-"""Bytes: of the server 73 for the record and a third of 150 for the turn, of the device 81 and 112 for each task."""
+"""Bytes: of the server 73 for the record and a third of 150 for the turn, of the device 81 and 104 for each task."""
 
 
 @pytest.mark.slow

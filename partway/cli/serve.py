@@ -69,7 +69,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """What is run: the network, the scenario, the scheme and for how long."""
     group = parser.add_argument_group("run")
-    group.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that ships)")
+    group.add_argument(
+        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
+    )
     flags.add_scenario(parser, None, "four devices of two classes, with rates that suit the network")
     group.add_argument(
         "--scheme",

@@ -46,7 +46,7 @@ class Rows:
 
 
 class TaskRows(Sequence[TaskLog]):
-    """Tasks, 112 bytes each."""
+    """Tasks, 104 bytes each."""
 
     def __init__(self) -> None:
         self._rows = Rows(TASK)
