@@ -72,6 +72,8 @@ def load_dataset(folder: str | Path) -> "xr.Dataset":
     """
     path = argument_path("the folder of results", folder)
     given, cure = shown(str(folder), 100), "give a folder that `partway compare --out` wrote"
+    if path.is_dir() and not (path / DATASET).exists():
+        raise InputError(f"{given}: has no {DATASET}; {cure}")
     try:
         dataset = _loaded(path / DATASET if path.is_dir() else path)
     except Exception as error:  # netCDF, HDF5 and xarray raise a dozen kinds of errors for a damaged file

@@ -18,6 +18,7 @@ from partway.controllers.base import DeviceController, ServerView
 from partway.controllers.given import device_action, given_device, given_server, price_unit, server_action_of, startable
 from partway.controllers.observation import bounded, device_observation, radio_ease
 from partway.errors import InputError
+from partway.experiments.by_device import VALUES
 from partway.experiments.comparison import compare
 from partway.experiments.evaluation import evaluate
 from partway.experiments.summary import Summary
@@ -128,6 +129,17 @@ def test_latency_and_traces_of_several_calls_are_joined(monkeypatch: pytest.Monk
     found = evaluate(compiled, FOUR, on_progress=lambda name, blocks: seen.append(blocks), **SMALL)
     assert_same(found, constant)
     assert seen == [0, 25, 25, 10]
+
+
+def test_an_agent_has_results_of_devices_and_classes_like_a_scheme(monkeypatch: pytest.MonkeyPatch):
+    """The sums begin within the second of three parts."""
+    monkeypatch.setattr("partway.experiments.agents.MEASURED", 25)
+    how = {"schemes.constant.offload": OFFLOAD, "schemes.constant.started": STARTED}
+    dataset = compare(FOUR, schemes=[Rows, "constant"], overrides=how, server="priced", **SMALL)
+    one, other = (dataset.isel(scheme=i) for i in (0, 1))
+    for name in (f"{each}_by_{by}" for each in VALUES for by in ("class", "device")):
+        assert np.isfinite(one[name]).all()
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
 
 
 MODULE = """

@@ -532,6 +532,13 @@ def test_a_dataset_comes_back_as_it_was(tmp_path: Path):
         }
 
 
+def test_a_folder_without_a_dataset_is_told_from_one_that_does_not_exist(tmp_path: Path):
+    with pytest.raises(InputError, match=f"{tmp_path.name}': has no {DATASET}; give a folder"):
+        load_dataset(tmp_path)
+    with pytest.raises(InputError, match="none': cannot be read \\(No such file or directory\\)"):
+        load_dataset(tmp_path / "none")
+
+
 def test_a_dataset_of_another_version_is_refused(tmp_path: Path):
     save_dataset(dataset(), tmp_path)
     assert xr.load_dataset(tmp_path / DATASET).attrs["schema_version"] == DATASET_VERSION

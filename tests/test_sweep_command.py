@@ -306,6 +306,15 @@ def test_a_panel_for_every_value_of_the_other_axes(axes: tuple[str, ...], panels
 
 
 @pytest.mark.usefixtures("out")
+def test_an_axis_of_whole_numbers_has_ticks_at_whole_numbers():
+    with figure_style():
+        drawn, _ = figure.draw(computed("devices=4,8"), "cost")
+    ticks = drawn.axes[0].get_xticks()
+    assert {4, 6, 8} <= set(ticks)
+    assert (ticks % 1 == 0).all()
+
+
+@pytest.mark.usefixtures("out")
 def test_cases_without_numbers_say_why_below_the_table(capsys: pytest.CaptureFixture[str]):
     terminal().print(report.table(computed("device.arrival_prob=0.5,1.5")))
     printed = capsys.readouterr().out

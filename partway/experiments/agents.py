@@ -31,6 +31,7 @@ from partway.controllers.observation import (
 )
 from partway.errors import InputError, shorten
 from partway.experiments.failures import cause
+from partway.measurement.by_device import MAX_DEVICES, DeviceSums, summed, sums_of
 from partway.measurement.metrics import Parties, device_traces, measure
 from partway.program_cache import kept_jit
 from partway.pytree import cast_floats
@@ -60,9 +61,12 @@ def rollout_agent(
     certificate: Certificate | None = None,
     precision: str = "float32",
     traces: bool = False,
+    warmup: int = 0,
     on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
     """`rollout` of a pair whose given parties are told what to do by an agent, block by block.
+
+    warmup  blocks after which each device's sums begin
 
     A server that is not given learns on the way. Raises InputError for an action of another shape, or that is NaN.
     """
@@ -72,6 +76,7 @@ def rollout_agent(
     own, carry = init_runs(world, pair, stream, seeds, precision)
     keys = controller_keys_on_host(np.asarray(seeds, np.uint32), stream, ACTS)
     parts, pieces, done = list[Any](), list[Transition](), 0
+    has_sums = carry.state.q.shape[-1] <= MAX_DEVICES
     with jax.enable_x64(double):
         concrete = cast_floats(squeezed(world), precision)
         parties = Parties(concrete.devices, concrete.server, cast_floats(certificate, precision))
@@ -84,21 +89,29 @@ def rollout_agent(
             )
             pieces.append(transition)
             if len(pieces) == MEASURED or block == blocks - 1:
-                parts.append(_measured(parties, pieces, traces))
+                parts.append(_measured(parties, pieces, traces, max(warmup - done, 0) if has_sums else None))
                 on_progress(block + 1 - done)
                 pieces, done = [], block + 1
-    metrics, traced, clipped = jax.tree.map(lambda *each: np.concatenate(each, axis=1), *parts)
-    return Run(metrics, traced, own, carry, clipped)
+    metrics, traced, clipped, sums = jax.tree.map(lambda *each: np.concatenate(each, axis=1), *parts)
+    return Run(metrics, traced, own, carry, clipped, None if sums is None else summed(sums))
 
 
-def _measured(parties: Parties, pieces: list[Transition], traces: bool) -> tuple[Any, Any, Any]:
-    """Metrics, traces and what was clipped, (runs, blocks) each, of transitions (runs,) of one block after another."""
+def _measured(
+    parties: Parties, pieces: list[Transition], traces: bool, skipped: int | None
+) -> tuple[Any, Any, Any, DeviceSums | None]:
+    """Metrics, traces and what was clipped, (runs, blocks) each, of transitions (runs,) of one block after another.
+
+    Then the sums of each device.
+
+    skipped  first blocks that these sums leave out; None: there are no sums
+    """
     together = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *pieces)
     clipped, transitions = bare(together)
     stacked = tuple(False for _ in jax.tree.leaves(parties))
     metrics = jax.tree.map(np.asarray, measure(parties, transitions, stacked=stacked))
     devices = jax.tree.map(np.asarray, parties.devices)
-    return metrics, device_traces(devices, transitions) if traces else None, clipped
+    sums = None if skipped is None else sums_of(transitions, skipped)
+    return metrics, device_traces(devices, transitions) if traces else None, clipped, sums
 
 
 @kept_jit()

@@ -217,6 +217,7 @@ def run_scheme(
             certificate=setting.certificate,
             precision=plan.precision,
             traces=traces,
+            warmup=plan.warmup,
             on_progress=on_progress,
         )
     return rollout(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from partway.experiments import by_device
 from partway.experiments.sweep.dataset import axis_names
@@ -226,6 +226,8 @@ def _panel(axes: Axes, dataset: xr.Dataset, estimates: np.ndarray, names: Sequen
         if len(x) <= MAX_TICKS:
             axes.set_xticks(x, [short_number(value) for value in x], rotation=30, ha="right")
             axes.xaxis.set_minor_locator(NullLocator())
+    elif names and dataset[names[0]].dtype.kind == "i":  # no half devices
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     if names:
         axes.set_xlabel(_label_of(dataset, names[0]) or axis_label(dataset, names[0]))
 
