@@ -120,16 +120,16 @@ Written by hand, from two shared cores, on several days and machines, an Intel X
 here repeats what this section says. But for the next three paragraphs the numbers are from before metrics became a
 program of their own: a block then contained its 25 sums over devices.
 
-Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of CPU
-time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits of
-the results and make `parametric` take twice as long; only programs that run once are compiled with them. Warm, it takes
-about 33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start. Since the table
-was made, Matplotlib is imported in a thread beside the computation: warm, `run` took 75.7 % of the time before the
-restructuring (5.24 to 6.28 s against 7.04 to 8.30 s, five runs each, in turn). Later still, what is printed and written
-shares one summary of the dataset, which was made five times. The certificate takes 300 ns in the fastest repetition and
-330 ns in the median. With its choices in one axis of blocks and devices, metrics and certificate took 191 ns of CPU time
-instead of 337 (20 devices, 4 seeds, in turn); but then last digits depend on how many runs are measured together, so
-this was not kept.
+Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of
+CPU time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits
+of the results and make `parametric` take twice as long; only programs that run once are compiled with them. Warm, it
+takes about 33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start. Since the
+table was made, Matplotlib is imported in a thread beside the computation: warm, `run` took 75.7 % of the time before
+the restructuring (5.24 to 6.28 s against 7.04 to 8.30 s, five runs each, in turn). Later still, what is printed and
+written shares one summary of the dataset, which was made five times. The certificate takes 300 ns in the fastest
+repetition and 330 ns in the median. With its choices in one axis of blocks and devices, metrics and certificate took
+191 ns of CPU time instead of 337 (20 devices, 4 seeds, in turn); but then last digits depend on how many runs are
+measured together, so this was not kept.
 
 At K = 1e6 a call of the steps leaves 36 bytes a device-block that wait to be measured. Devices that wait for a
 broadcast therefore get calls of two blocks (`priced`); the others run four blocks ahead (`parametric-printed`). For
