@@ -26,6 +26,7 @@ from partway.live import codec, tensors
 from partway.live.agent import ALONE_AFTER, MAX_PAUSE_BLOCKS, Agent, AgentLog
 from partway.live.clock import now, sleep_until
 from partway.live.documents import tasks_of
+from partway.live.endpoints import reach
 from partway.live.grpc_client import CLIENT_OPTIONS, GrpcLink
 from partway.live.grpc_server import ATTEND, INFER, REGISTER
 from partway.live.halves import Halves
@@ -133,6 +134,8 @@ def played(
         async with scene.cable.laid() as near:
             targets = [*[fleet.target] * (here - 1), near]
             links = [GrpcLink(target) for target in targets]
+            for link in links:
+                await reach(link, 30.0)
             agents = [Agent(link, halves, RegisterRequest(number)) for number, link in enumerate(links)]
             running = [asyncio.create_task(agent.run()) for agent in agents]
             other = None if beside is None else asyncio.ensure_future(beside(scene))

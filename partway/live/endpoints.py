@@ -151,8 +151,8 @@ async def join(
     ]
     running = list[asyncio.Task[AgentLog]]()
     try:
-        await _reach(links[0], patience_s)
-        running = [asyncio.create_task(agent.run()) for agent in agents]
+        await reach(links[0], patience_s)
+        running = [asyncio.create_task(_reached(*each, patience_s)) for each in zip(links, agents, strict=True)]
         return list(await asyncio.gather(*running))
     except (Refused, MessageError) as error:
         raise InputError(reason_of(target, error)) from None
@@ -178,8 +178,14 @@ def check_secret(target: str, secured: bool, token: str) -> None:
         raise InputError(f"--token-file: without --tls-ca the token would be sent to {shown(target)} unencrypted")
 
 
-async def _reach(link: GrpcLink, patience_s: float) -> None:
-    """Wait until the server answers, trying less and less often."""
+async def _reached(link: GrpcLink, agent: Agent, patience_s: float) -> AgentLog:
+    """Run a device once its own connection is there, which can take more than one attempt on a busy machine."""
+    await reach(link, patience_s)
+    return await agent.run()
+
+
+async def reach(link: GrpcLink, patience_s: float) -> None:
+    """Wait until the server answers, trying less and less often. Raises Refused where it does not or refuses."""
     pause, waited = RETRY_S, 0.0
     while True:
         try:

@@ -72,6 +72,7 @@ class Inputs:
         self._room, self.ahead = threading.Semaphore(MAX_OPEN), threading.Event()
         self._read_ones, self._answers = queue.SimpleQueue[_Given | None](), queue.SimpleQueue[Answer | None]()
         self._done = False
+        self._fault: Exception | None = None
         self._answering = threading.Thread(target=self._answer_all, daemon=True)
         self._answering.start()
         threading.Thread(target=self._read_all, daemon=True).start()  # it may wait for its next path at the end
@@ -81,21 +82,26 @@ class Inputs:
         """Whether `next` will give no more input."""
         return self._done and self._read_ones.qsize() <= 1  # the word that there are no more
 
-    def next(self, wait: bool) -> "_Given | None":
-        """The next input; None after the last one. Raises queue.Empty if it has not been read, unless told to wait."""
-        return self._read_ones.get(block=wait)
+    def next(self) -> "_Given | None":
+        """The next input; None after the last one. Raises queue.Empty if it has not been read."""
+        return self._read_ones.get(block=False)
 
     def answer(self, answer: Answer) -> None:
         """Answer an input; returns at once."""
         self._answers.put(answer)
 
     def close(self) -> None:
-        """Answer those that have been read and not run; return when all answers are written."""
+        """Answer those that have been read and not run; return when all answers are written.
+
+        Raises what `answer` has raised first.
+        """
         while not self._read_ones.empty():
             if (given := self._read_ones.get()) is not None:
                 self.answer(Answer(given.path, error="the run has ended"))
         self._answers.put(None)
         self._answering.join()
+        if self._fault is not None:
+            raise self._fault
 
     def _read_all(self) -> None:
         try:
@@ -118,7 +124,10 @@ class Inputs:
 
     def _answer_all(self) -> None:
         while (answer := self._answers.get()) is not None:
-            self._answer(answer)
+            try:
+                self._answer(answer)
+            except Exception as fault:  # the others are answered all the same
+                self._fault = self._fault or fault
             self._room.release()
 
 
@@ -183,7 +192,7 @@ class OwnTasks(Workload):
         if self._all or self._stopped() or len(self._open) == MAX_OPEN:
             return False
         try:
-            given = self._inputs.next(wait=not self._as_read)
+            given = self._inputs.next()
         except queue.Empty:
             return False
         if given is None:
