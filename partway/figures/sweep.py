@@ -134,7 +134,8 @@ def draw(dataset: xr.Dataset, name: str) -> FigureData:
     facets = list(itertools.product(*(range(dataset.sizes[axis]) for axis in axes[1:])))
     shown = facets[:MAX_PANELS]
     last = dataset.sizes[axes[-1]] if len(axes) > 2 else len(shown)
-    columns = last if last <= MAX_COLUMNS else min(len(shown), MAX_COLUMNS)
+    most = 2 if len(shown) == 4 else MAX_COLUMNS  # no places left empty
+    columns = last if last <= MAX_COLUMNS else min(len(shown), most)
     lines = -(-len(shown) // columns)
     more = f"The first {MAX_PANELS} of {len(facets)} panels; all are in the CSV file." * (len(facets) > MAX_PANELS)
     subtitle = f"{measure.title} {BAND}"
