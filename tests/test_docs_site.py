@@ -40,6 +40,7 @@ PYTHON = {
     "docs/channels.md": "test_docs.py",
     "docs/cluster.md": "test_sweep_cluster.py",
     "docs/environments.md": "test_environments_page.py",
+    "docs/live.md": "test_live_inputs.py",
     "docs/network.md": "test_split.py",
 }
 """Pages with blocks of Python that are no cells, and who runs these."""

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -476,3 +477,22 @@ def test_a_device_ends_with_the_run_while_its_standard_input_is_open(tmp_path: P
             assert device.stdout is not None
             assert device.stdout.read() == b""
         ended(fleet, "server", within_s=60)
+
+
+@pytest.mark.slow
+def test_the_program_of_the_page_gets_its_answers(tmp_path: Path):
+    """docs/live.md: two images, two answers."""
+    page = (Path(__file__).parents[1] / "docs" / "live.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "images").mkdir()
+    for k in range(2):
+        np.save(tmp_path / "images" / f"{k}.npy", image(k))
+    with serving(tmp_path, "--set", "devices=1", "--blocks", "200") as fleet:
+        program = program.replace("127.0.0.1:7070", fleet.target)
+        program = program.replace('["partway"', f'[{sys.executable!r}, "-m", "partway"')
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+        )
+    outcomes = [line.split()[0] for line in done.stdout.splitlines()]
+    assert len(outcomes) == 2
+    assert set(outcomes) <= {LOCAL, ANSWERED}
