@@ -145,7 +145,7 @@ VARIANTS: dict[str, tuple[DeviceController, ServerController]] = {
 }
 HEAD = f"""
 `{NAME}` keeps what section V fixes: Q linear in 30 sigmoids of weighted sums, the minimum over the next action, what
-each party sees, and learning online from its own cost. What the paper leaves open is chosen to work
+each party sees, and learning online from its own cost. Weights, inputs, actions, start and steps are chosen to work
 (`partway/controllers/designed.py`), with the seeds 5000 to 5007 in `paper` with 20 devices; below are the seeds 0 to
 {SEEDS - 1}, or to {FEWER - 1} for each ingredient. A device knows nothing of what its work costs at the server (T4),
 nor does one of `decoupled`. Where `{NAME}` costs less than `decoupled`, its devices have learned to send a little less

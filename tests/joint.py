@@ -165,22 +165,22 @@ def party(world: World, k: int, grid: Grid) -> Party:
     return Party(cost, np.clip(remaining, 0, limit), halves, probability, float(device.queue_weight))
 
 
-def selfish(one: Party, price: float) -> Party:
+def selfish(one: Party, price: float, discount: float = 1.0) -> Party:
     """The party that does what is best for itself alone when it pays `price` for a task sent, and nothing else."""
     paid, value, change = one.cost + price * one.sent / HALVES, np.zeros(len(one.probability)), np.inf
     queue = one.wait * np.arange(len(one.cost))[:, None]
     while change > 1e-12:
-        new = np.tensordot(one.probability, queue + np.min(paid + value[one.remaining][:, None], axis=2), 2)
+        new = np.tensordot(one.probability, queue + np.min(paid + discount * value[one.remaining][:, None], axis=2), 2)
         new, change = new - new[0], np.ptp(new - value)
         value = new
-    total = paid + value[one.remaining][:, None]
+    total = paid + discount * value[one.remaining][:, None]
     chosen = np.argmin(total, axis=2)[:, :, None]
     return replace(one, cost=np.where(np.arange(len(one.sent)) == chosen, one.cost, np.inf))
 
 
-def alone(system: Joint, price: float) -> Joint:
+def alone(system: Joint, price: float, discount: float = 1.0) -> Joint:
     """The system with devices that are selfish at `price`; only the server, which sees everything, can choose."""
-    return replace(system, parties=[selfish(one, price) for one in system.parties])
+    return replace(system, parties=[selfish(one, price, discount) for one in system.parties])
 
 
 def steady(system: Joint, served: int) -> Joint:

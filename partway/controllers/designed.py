@@ -1,4 +1,4 @@
-"""Q-learning as section V describes it: what the paper leaves open is designed for this problem, not random.
+"""Q-learning with the function class of section V and its minimum; the rest is designed for this problem.
 
 Kept: Q = theta . phi, M = 30 sigmoids of weighted sums of the inputs, the weights fixed in advance, (22), (23), (29),
 (30); the minimum over the next action, (20), (21); what each party sees; learning online from its own cost. Ours:

@@ -183,7 +183,7 @@ def _figure_8(points: Sequence[float]) -> tuple[Claim, ...]:
         Claim(
             "8a",
             "8",
-            'The discounted sum cost of the four schemes "increases as the task probability increases" (K = 50)',
+            'All four sums grow: each "increases as the task probability increases" (K = 50)',
             f"Larger at each point than at the one before, for proposed, binary, even and random; {where}.{_START}",
             _rising(points),
         ),
@@ -213,7 +213,7 @@ def _figure_9(points: Sequence[int]) -> tuple[Claim, ...]:
         Claim(
             "9a",
             "9",
-            'The discounted sum cost of the four schemes is "observed to increase as K increases"',
+            'All four sums grow: each is "observed to increase as K increases"',
             f"Larger at each point than at the one before, for proposed, binary, even and random; {where}.{_START}",
             _rising(points),
         ),

@@ -93,8 +93,9 @@ def _about(findings: Findings) -> list[str]:
         f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1, R2 are families "
         f"of their own, of {findings.sizes.points.replicates} replicates. A ratio above 1 supports the claim. R1 is "
         "counted, with the least and the greatest ratio over K; D1 and D2 follow from what a scheme declares. A dash: "
-        "the scheme cannot run, or the claim is not on it. Baselines are as section VI words them and learn with the "
-        "candidate's gradient and steps; the last row counts those that hold with `binary`, `even`, `random` instead."
+        "the scheme cannot run, or the claim is not on it. Baselines are as section VI words them, with the "
+        "candidate's gradient and steps, or those of `parametric`; the last row counts those that hold with `binary`, "
+        "`even`, `random` instead."
     )
     return textwrap.wrap(made + (_too_few(findings) if len(seeds) < ENOUGH else reading), DOCUMENT_COLUMNS)
 

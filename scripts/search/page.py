@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from pages import paragraph, write_section
 from partway.figures.look import figure_style
 from partway.paper.figure_runs import FULL
 from partway.paper.search.score import needed
-from partway.paper.search.space import CANDIDATES, space
+from partway.paper.search.space import CANDIDATES, STOPPING_RULE, space
 from partway.paper.statistics import HOLDS
 from search import data, sensitivity, stages
 from search.data import Tried, preset_value, short_claim
@@ -20,6 +21,15 @@ from search.plans import PLANS
 ALL_FIGURES = ("extend", "evolve-all")
 """Stages that have Figures 6 to 9."""
 IMAGES = data.ROOT / "docs" / "img"
+FACTORS = {
+    "weights.server_queue": "w1",
+    "weights.server_energy": "w2",
+    "weights.device_energy": "w4",
+    "device.task.bits_per_cycle": "zeta",
+    "device.cpu_max_hz": "f_max of devices",
+    "server.cpu_max_hz": "f_max of the server",
+}
+"""What of the world a setting has in other units than the preset `paper`, and its name in a sentence."""
 SEEN = 16
 """Replicates from which on a setting is in the figure."""
 
@@ -80,9 +90,16 @@ def write_settings(candidates: Sequence[str]) -> None:
             writer.writerow((name, *ends, one.why, preset_value(name), *values))
 
 
+def words_of(claim: str) -> str:
+    """A claim and its phase in a sentence."""
+    return claim.replace("from_start", "from empty queues").replace("after_training", "after training")
+
+
 def sentences(candidate: str) -> str:
     """How many settings were tried for a candidate, and how its claims were judged."""
     tried = sum(len(data.read(candidate, stage)) for stage in PLANS)
+    known = seen(candidate)
+    never = [name for name in known[0].weakest if all(one.weakest[name] < needed() for one in known)]
     verdicts = rows(f"{candidate}-verdicts.csv")
     held = sum(row["verdict"] == HOLDS for row in verdicts)
     worse = sum(row["only against worse"] == "yes" for row in verdicts)
@@ -92,7 +109,20 @@ def sentences(candidate: str) -> str:
     return (
         f"`{candidate}`, of {tried:,} settings: [there hold](data/search/{candidate}-verdicts.csv) {held} of "
         f"{len(verdicts)}, {worse} of them only against a baseline that is worse than it could be (baselines cost more "
-        f"than with their own [best steps](data/search/{candidate}-baselines.csv) by: {excess})."
+        f"than with their own [best steps](data/search/{candidate}-baselines.csv) by: {excess}). Likely in no setting: "
+        f"{', '.join(map(words_of, never)) or 'none'}. {world_words(dict(stages.best(known).setting))}"
+    )
+
+
+def world_words(setting: Mapping[str, Any]) -> str:
+    """What a setting assumes about the world, against the preset `paper`."""
+    horizon, usual = (1.0 / (1.0 - discount) for discount in (setting["discount"], preset_value("discount")))
+    factors = ", ".join(f"{words} x {setting[name] / preset_value(name):.2g}" for name, words in FACTORS.items())
+    reading = str(setting.get("queue", preset_value("queue"))).replace("_", " ")
+    noise = setting["radio.noise_dbm_per_hz"]
+    return (
+        f"It assumes a horizon of {horizon:.2g} blocks (`paper`: {usual:.2g}), {factors}, noise of {noise:g} dBm/Hz, "
+        f"(1) {reading}; learning stops: {setting[STOPPING_RULE]}."
     )
 
 
