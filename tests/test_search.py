@@ -211,5 +211,13 @@ def test_the_weakest_comparison_of_a_claim_by_hand():
 
 def test_a_score_by_hand():
     weakest = {"7a": np.array([score.needed()]), "7b": np.array([-score.FARTHEST])}
-    np.testing.assert_allclose(score.score(weakest), np.tanh(1.0) - 1.0)
+    np.testing.assert_allclose(score.score(weakest), 0.5 + np.tanh(0.1) / 10 - 0.1, atol=1e-9)
     np.testing.assert_allclose(score.score(weakest, ("7a",)), 1.0)
+
+
+def test_one_claim_that_holds_is_worth_more_than_five_ties():
+    """With a sum of tanh, CMA-ES went to a setting in which all schemes do the same and eleven claims were ties."""
+    names = ("7a", "7b", "7c", "7d", "8a", "8b")
+    tied = dict.fromkeys(names, np.zeros(1))
+    one = dict.fromkeys(names, np.array([-30.0])) | {"7a": np.array([2 * score.needed()])}
+    assert score.score(one) > score.score(tied)

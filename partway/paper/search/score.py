@@ -1,4 +1,4 @@
-"""How good a setting is: of every claim its weakest comparison, standardised, and the sum over claims.
+"""How good a setting is: of every claim its weakest comparison, standardised, and about how many claims hold.
 
     z = sqrt(n) mean / s,   n = the replicates of `make reproduce`
 
@@ -96,13 +96,17 @@ def needed() -> float:
 
 
 def score(weakest: dict[str, np.ndarray], wanted: Sequence[str] = ()) -> np.ndarray:
-    """(settings,) the sum over claims of tanh(z / needed): about 1 where a claim is sure to hold, -1 where it fails.
+    """(settings,) about how many claims hold: the sum over claims of expit(4 (u - 1)) + tanh(u / 10) / 10.
+
+    u is z / needed. A claim counts half at u = 1 and hardly at 0: a setting in which all schemes cost the same is no
+    better than one in which claims fail. The second term says in which direction a claim lies that is far from holding.
 
     wanted  the weakest comparison of these claims together instead, in units of what is needed
     """
     if wanted:
         return np.min([weakest[name] for name in wanted], axis=0) / needed()
-    return np.sum([np.tanh(z / needed()) for z in weakest.values()], axis=0)
+    units = [z / needed() for z in weakest.values()]
+    return np.sum([special.expit(4.0 * (u - 1.0)) + np.tanh(u / 10.0) / 10.0 for u in units], axis=0)
 
 
 def likely(weakest: dict[str, np.ndarray]) -> np.ndarray:
