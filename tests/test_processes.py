@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import scheduled, world_of
 from rich.console import Console
 from scipy import stats
@@ -18,7 +19,7 @@ import partway
 from partway.bound.lower_bound import NoBound, lower_bound
 from partway.controllers.base import ControllerPair
 from partway.experiments.comparison import compare
-from partway.experiments.report import as_json, table
+from partway.experiments.report import as_json, show
 from partway.experiments.summary import summarise
 from partway.figures import write_figure
 from partway.pytree import cast_floats
@@ -200,10 +201,10 @@ def test_a_channel_with_a_memory_takes_at_most_half_as_much_time_again(devices: 
 # The bound
 
 
-def text_of(what: Any) -> str:
-    console = Console(file=io.StringIO(), width=400, color_system=None)
-    console.print(what)
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+def shown(dataset: xr.Dataset) -> str:
+    file = io.StringIO()
+    show(dataset, Console(file=file, width=400, color_system=None))
+    return file.getvalue()
 
 
 def test_without_independent_blocks_there_is_no_gap_and_the_reason_is_said(tmp_path: Path):
@@ -217,7 +218,7 @@ def test_without_independent_blocks_there_is_no_gap_and_the_reason_is_said(tmp_p
     assert (summary.gap, summary.no_gap) == (None, why)
     assert document["lower_bound"]["average"] is None
     assert document["lower_bound"]["reason"] == document["schemes"][0]["gap"]["reason"] == why
-    assert why in text_of(table(dataset))
+    assert why in shown(dataset)
     write_figure("gap", dataset, tmp_path)
     words = re.sub(r"<[^>]+>", "", (tmp_path / "gap.svg").read_text())
     assert "no bound for a channel that is correlated in time" in " ".join(words.split())

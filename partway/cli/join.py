@@ -35,7 +35,7 @@ DESCRIPTION = (
 EXAMPLES = {
     "A server on this machine": "partway join 127.0.0.1:7070",
     "A server on another machine": "partway join edge.local:7070 --tls-ca ca.pem --token-file token",
-    "Your own images": "partway join 127.0.0.1:7070 --model net.onnx --inputs images --outputs results",
+    "Your own images": "partway join 127.0.0.1:7070 --inputs images --outputs results",
 }
 
 MAX_COUNT = 1000
