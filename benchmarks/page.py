@@ -126,10 +126,12 @@ of the results and make `parametric` take twice as long; only programs that run 
 takes about 33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start. Since the
 table was made, Matplotlib is imported in a thread beside the computation: warm, `run` took 75.7 % of the time before
 the restructuring (5.24 to 6.28 s against 7.04 to 8.30 s, five runs each, in turn). Later still, what is printed and
-written shares one summary of the dataset, which was made five times. The certificate takes 300 ns in the fastest
-repetition and 330 ns in the median. With its choices in one axis of blocks and devices, metrics and certificate took
-191 ns of CPU time instead of 337 (20 devices, 4 seeds, in turn); but then last digits depend on how many runs are
-measured together, so this was not kept.
+written shares one summary of the dataset, which was made five times. On a faster machine, in turn (2026-12-01), warm
+`compare` then took 11.1 to 11.9 s against 23.7 to 24.6 s (48 %, four runs each), warm `run` 2.99 to 3.18 s against
+3.70 to 4.19 s (80 %, five each): what is left is starting Python, imports, and loading programs. The certificate takes
+300 ns in the fastest repetition and 330 ns in the median. With its choices in one axis of blocks and devices, metrics
+and certificate took 191 ns of CPU time instead of 337 (20 devices, 4 seeds, in turn); but then last digits depend on
+how many runs are measured together, so this was not kept.
 
 At K = 1e6 a call of the steps leaves 36 bytes a device-block that wait to be measured. Devices that wait for a
 broadcast therefore get calls of two blocks (`priced`); the others run four blocks ahead (`parametric-printed`). For
