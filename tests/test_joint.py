@@ -205,7 +205,7 @@ def test_theorem_1_is_false(devices: int):
 
 @pytest.mark.parametrize(("discount", "loss"), [(0.9, 0.29), (0.95, 0.35), (0.99, 0.38)])
 def test_theorem_1_is_false_for_the_discounted_sum(discount: float, loss: float):
-    """As the theorem states it: the sum of (9a), from empty queues, here of one device with dear server energy."""
+    """As the theorem states it: the sum of (9a), from empty queues, for one device and expensive server energy."""
     system = known(1, 10.0)[1]
     least = optimum(system, discount)
     assert optimum(alone(system, 0.0, discount), discount) / least - 1 == pytest.approx(loss, abs=0.006)

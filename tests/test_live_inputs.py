@@ -261,19 +261,19 @@ def test_a_device_takes_no_more_than_may_be_open(monkeypatch: pytest.MonkeyPatch
     assert own.arrivals(503).sum() == 0
 
 
-def test_an_answer_that_fails_unexpectedly_is_told_and_holds_up_no_other():
-    told = list[str]()
+def test_an_answer_that_fails_unexpectedly_is_raised_at_the_end_and_the_others_are_written():
+    written = list[str]()
 
     def answer(one: Answer) -> None:
         if one.given == "0":
             raise RuntimeError("a fault of ours")
-        told.append(one.given)
+        written.append(one.given)
 
     read = Inputs(["0", "1", "2"], lambda path: {}, answer)
     assert read.ahead.wait(10)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         read.close()
-    assert told == ["1", "2"]
+    assert written == ["1", "2"]
 
 
 # Files

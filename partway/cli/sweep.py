@@ -32,7 +32,7 @@ EXAMPLES = {
     "Nine arrival probabilities": "partway sweep --axis device.arrival_prob=0.1:0.9:9 --out results/load",
     "Two axes, one logarithmic": "partway sweep --axis devices=4,20 device.bandwidth_hz=1e5:1e7:5:log --out b",
     "A hyperparameter": "partway sweep --axis schemes.priced.decay=0.5,0.7 --schemes priced --out d",
-    "What each class of devices pays": ("partway sweep --scenario camera --axis devices=8,16 --by class --out c"),
+    "What each class of devices pays": "partway sweep --scenario camera --axis devices=8,16 --by class --out c",
     "Also figures for a paper, with names of your choice": (
         "partway sweep --axis devices=4,20 --out b --style paper --label priced=Ours"
     ),
