@@ -74,6 +74,9 @@ class Law(Workload):
     def arrivals(self, block: int) -> np.ndarray:
         return np.full(2, self._arrives)
 
+    def expected(self, block: int) -> np.ndarray:
+        return self.arrivals(block)
+
     def gain(self, block: int) -> float:
         return 1.0
 
@@ -213,6 +216,23 @@ def test_a_task_arrives_when_its_line_is_read_and_one_in_a_slot():
     for number in range(3):
         own.failed(TaskLog(0, number, 0, 0.0), "no")
     assert own.over
+
+
+@pytest.mark.parametrize("as_read", [True, False])
+def test_what_is_expected_arrives_if_no_more_is_read(monkeypatch: pytest.MonkeyPatch, as_read: bool):
+    """To ask changes nothing. Five inputs, at most three of them open, two slots in a block."""
+    monkeypatch.setattr(inputs, "MAX_OPEN", 3)
+    read = Inputs("abcde", lambda path: {}, lambda answer: None)
+    own, seen = OwnTasks(Law(1), read, as_read), list[list[int]]()
+    own.prepare()
+    for block in range(6):
+        read.ahead.wait()
+        expected = [own.expected(block), own.expected(block)]
+        seen.append(own.arrivals(block).tolist())
+        assert [np.asarray(one).tolist() for one in expected] == [seen[-1], seen[-1]]
+        if block == 2:
+            own.ended(TaskLog(0, 0, 0, 0.0), {})
+    assert seen[:3] == [[1, 1], [1, 0], [0, 0]]
 
 
 def test_no_more_is_read_than_may_be_open(monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import astuple, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from partway.cli.run import run as run_command
 from partway.errors import InputError
 from partway.experiments.checkpoint import save
 from partway.experiments.plan import make_plan as make_comparison
-from partway.live import pacing
+from partway.live import device, pacing
 from partway.live.accounts import metrics, stages
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock
@@ -192,12 +192,76 @@ def test_tasks_and_answers_keep_the_plan(scheme: str):
     np.testing.assert_allclose(service.ledger.answer_late_s, 0.0, atol=1e-6)
 
 
-def test_a_slow_link_changes_nothing_while_messages_are_in_time():
-    """0.15 s each way: a report has a block and a slot, 0.6 s, and a broadcast nearly a block, 0.4 s."""
-    plan, service, logs = live("priced", 0.15, 40)
+@pytest.mark.parametrize("delay_s", [0.15, 0.38])
+def test_a_slow_link_changes_nothing_while_messages_are_in_time(delay_s: float):
+    """A report has a block and a slot, 0.6 s, and a broadcast nearly a block, 0.4 s.
+
+    One that takes 0.38 s comes 20 ms before the block, which has been computed 50 ms before: it is computed again.
+    """
+    plan, service, logs = live("priced", delay_s, 40)
     assert [log.misses for log in logs] == [0, 0, 0, 0]
     measured = metrics(service.ledger, plan, service.party.changes, None)
     np.testing.assert_allclose(measured.cost()[0], simulated("priced").metrics.cost()[0, :40], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("delay_s", "is_late"), [(DELAY_S, False), (0.38, True)])
+def test_a_block_is_computed_before_it_begins(monkeypatch: pytest.MonkeyPatch, delay_s: float, is_late: bool):
+    """When it begins nothing is left to compute, unless a broadcast has come since."""
+    plan = plan_of("priced", blocks=10)
+    finish, computed = device._finish, list[int]()
+
+    def counted(*arguments: Any, **static: Any) -> Any:
+        computed.append(1)
+        return finish(*arguments, **static)
+
+    def made(service: Service, number: int) -> Agent:
+        return Agent(MemoryLink(service, delay_s), request=RegisterRequest(device=number))
+
+    monkeypatch.setattr(device, "_finish", counted)
+    run_on_fake_clock(together(plan, delay_s, made))
+    again = 9 if is_late else 0  # no broadcast is due in the first block
+    assert len(computed) == plan.devices * (1 + 10 + again)  # once to compile the program
+
+
+def blocks_of(party: DeviceParty, prepare: Callable[[DeviceParty, int, np.ndarray, float], object]) -> list[Any]:
+    """What a device of 5 slots does in 30 blocks, of which it is alone in the last ones.
+
+    In every second block the price that is due for the next one comes after that has been prepared.
+    """
+    rng, found = np.random.default_rng(1), list[Any]()
+    for block in range(30):
+        came, gain = rng.integers(0, 2, 5), float(rng.exponential(1e9))
+        action = party.begin(alone=block > 25)
+        price = {"price": float(rng.uniform(0.0, 2.0))}
+        if block % 2:
+            party.hear(block - 1, price)
+        prepare(party, block, came, gain)
+        party.hear(block - 1, price)
+        happened = astuple(party.end(came, gain))
+        found.append((float(action.started), float(action.offload), happened, memories_of(party)))
+    return [*found, party.misses]
+
+
+def test_what_was_prepared_changes_nothing():
+    """Rightly expected or not: arrivals, gain, the broadcast and whether the server is silent."""
+
+    async def joined() -> DeviceParty:
+        agent = Agent(MemoryLink(Service(plan_of("priced", blocks=30))))
+        reply = await agent._register(RegisterRequest(2))
+        return agent._made(reply, synthetic(reply))
+
+    ways: dict[str, Callable[[DeviceParty, int, np.ndarray, float], object]] = {
+        "as it happens": lambda party, block, came, gain: party.prepare(came, gain, block + 1 > 25),
+        "other arrivals": lambda party, block, came, gain: party.prepare(1 - came, gain, block + 1 > 25),
+        "another gain": lambda party, block, came, gain: party.prepare(came, 2 * gain, block + 1 > 25),
+        "the server as silent": lambda party, block, came, gain: party.prepare(came, gain, True),
+        "twice": lambda party, block, came, gain: (party.prepare(1 - came, gain), party.prepare(came, gain)),
+    }
+    plain = blocks_of(run_on_fake_clock(joined()), lambda *given: None)
+    assert len({done[:2] for done in plain[:-1]}) > 5
+    for way, prepare in ways.items():
+        for mine, theirs in zip(blocks_of(run_on_fake_clock(joined()), prepare), plain, strict=True):
+            np.testing.assert_equal(mine, theirs, err_msg=way)
 
 
 def test_a_link_that_is_too_slow_is_counted_and_never_answered_by_a_newer_broadcast():

@@ -47,6 +47,8 @@ PASSING = ("UNAVAILABLE", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "CANCELLED", "
 """Refusals after which the same may be tried again."""
 MAX_REPORTS = 1000
 """Blocks of which a device tells a server that comes back; older ones count as if it had not been there."""
+MAX_LEAD_S = 0.05
+"""A block is computed half a slot before it begins, and no earlier than this: what comes later may change it."""
 FIRST_PAUSE_BLOCKS, MAX_PAUSE_BLOCKS = 0.5, 8.0
 """How long a device waits before it tries again: twice as long every time, up to the second number [blocks]."""
 
@@ -184,20 +186,35 @@ class Agent:
         records, late, alone, ended = BlockRows(), array("d"), list[int](), TaskRows()
         party.start_at(first, workload.gain(first))
         self._outbox.put_nowait(Report("", first, party.queue))
+        lead_s = min(timing.slot_s / 2, MAX_LEAD_S)
+
+        def is_alone(block: int) -> bool:
+            return block - reply.broadcast_delay_blocks - max(self._heard, first - 1) > ALONE_AFTER
+
         try:
             for block in range(first, reply.blocks + 1):
+                await sleep_until(timing.start(block) - lead_s)
+                if block > first and (expected := workload.expected(block - 1)) is not None:
+                    party.prepare(expected, workload.gain(block), is_alone(block))
                 await sleep_until(timing.start(block))
+                record = None
                 if block > first:
-                    records[block - 1] = self._end_block(block - 1, party, workload, tasks)
-                if block == reply.blocks or workload.over:
+                    arrivals = workload.arrivals(block - 1)
+                    record = party.end(arrivals, workload.gain(block))
+                    tasks.arrive(block - 1, arrivals)
+                over, without_server = block == reply.blocks or workload.over, is_alone(block)
+                if not over:
+                    action = party.begin(without_server)
+                    self._cpu.command((float(action.started) - float(action.offload)) / capacity)
+                    tasks.start(block, round(float(action.started)), float(action.offload))
+                    late.append(now() - timing.start(block))
+                if record is not None:
+                    records[block - 1] = record
+                    self._report(block, party.queue, record)
+                if over:
                     break
-                is_alone = block - reply.broadcast_delay_blocks - max(self._heard, first - 1) > ALONE_AFTER
-                alone += [block] if is_alone else []
-                action = party.begin(is_alone)
-                self._cpu.command((float(action.started) - float(action.offload)) / capacity)
-                tasks.start(block, round(float(action.started)), float(action.offload))
-                late.append(now() - timing.start(block))
-                self._listen(BlockBegun(reply.device, block, late[-1], is_alone))
+                alone += [block] if without_server else []
+                self._listen(BlockBegun(reply.device, block, late[-1], without_server))
             for task in await tasks.drain():
                 ended.append(task)
         finally:
@@ -206,15 +223,11 @@ class Agent:
             await self._link.leave(LeaveRequest(self._session))
         return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late))
 
-    def _end_block(self, block: int, party: DeviceParty, workload: Workload, tasks: Tasks) -> BlockRecord:
-        """End a block, whose arrivals join the queue, and report on it."""
-        arrivals = workload.arrivals(block)
-        record = party.end(arrivals, workload.gain(block + 1))
-        tasks.arrive(block, arrivals)
+    def _report(self, block: int, queue: float, last: BlockRecord) -> None:
+        """Say at the start of a block what waits, and what happened in the block before."""
         if self._outbox.full():
             self._outbox.get_nowait()
-        self._outbox.put_nowait(Report("", block + 1, party.queue, record))
-        return record
+        self._outbox.put_nowait(Report("", block, queue, last))
 
     def _made(self, reply: RegisterReply, workload: Workload) -> DeviceParty:
         policy = reply.policy

@@ -5,6 +5,7 @@ at a time. It knows no clock and no socket: `partway.live.agent` has both.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import jax
@@ -23,6 +24,26 @@ from partway.system.types import Broadcast, Device, DeviceAction, Exogenous
 
 Acted = tuple[DeviceAction, jax.Array, jax.Array | None]
 """What `act_device` returns."""
+
+
+@dataclass(frozen=True)
+class _Next:
+    """The end of a block: what the device remembers and sees then, and what happened in the block."""
+
+    state: ControllerState
+    view: DeviceView
+    record: BlockRecord
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """The end of a block and the begin of the next, computed from what was `known` then."""
+
+    known: tuple[Any, ...]
+    next: _Next
+    alone: bool
+    acted: Acted
+    action: DeviceAction
 
 
 class DeviceParty:
@@ -61,11 +82,11 @@ class DeviceParty:
         self._key = keys[ACTS]
         self._names = controller.uses_broadcast
         self._heard = dict[int, Mapping[str, float]]()
-        nothing = np.zeros(device.slots, self._dtype)
-        self._view = self._next_view(self._scalar(0.0), self._scalar(_positive(gain)), nothing)
+        self._view = self._first_view(first_block, gain)
         given = floats_as_arrays(controller, precision)
         self._controller, self._state = _set_up(given, self._device, self._view, keys, self._number)
         self._acted: Acted | None = None
+        self._ahead: _Ahead | None = None
 
     @property
     def queue(self) -> float:
@@ -89,18 +110,23 @@ class DeviceParty:
 
     def begin(self, alone: bool = False) -> DeviceAction:
         """Begin a block: what happens in it. `alone`: nothing is sent, whatever the controller wants."""
-        acted = self._acted = _act(
-            self._controller,
-            self._state,
-            self._device,
-            self._view,
-            self._key,
-            np.uint32(self.block),
-            self._number,
-            alone=alone,
-        )
-        action = acted[0]
-        return DeviceAction(cast(jax.Array, float(action.started)), cast(jax.Array, float(action.offload)))
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.next.view is self._view and ahead.alone == alone:
+            self._acted = ahead.acted
+            return ahead.action
+        self._acted, action = self._begun(self._state, self._view, self.block, alone)
+        return action
+
+    def prepare(self, arrivals: np.ndarray, next_gain: float, alone: bool = False) -> None:
+        """Compute `end` and the `begin` that follows it ahead of time, from what is expected and known now.
+
+        They take what has been computed if their arguments are these, and no broadcast that changes it has come in
+        between; otherwise they compute again.
+        """
+        came, known = self._known(arrivals, next_gain)
+        then = self._ended(came, next_gain)
+        acted, action = self._begun(then.state, then.view, self.block + 1, alone)
+        self._ahead = _Ahead(known, then, alone, acted, action)
 
     def end(self, arrivals: np.ndarray, next_gain: float) -> BlockRecord:
         """End the block: learn from it, and see the next one. Returns what happened in it.
@@ -110,35 +136,22 @@ class DeviceParty:
 
         Raises ValueError, and changes nothing, for arrivals or a gain that would spoil the memory.
         """
-        if self._acted is None:
-            raise ValueError("a block must begin before it ends")
-        came = np.asarray(arrivals)
-        if came.shape != (self._device.slots,) or not ((came == 0) | (came == 1)).all():
-            raise ValueError(f"arrivals must be 0 or 1 in each of {self._device.slots} slots, got {came}")
-        seen = cast(jax.Array, came.astype(self._dtype))
-        exogenous = Exogenous(seen, cast(jax.Array, self._scalar(_positive(next_gain))), seen)
+        came, known = self._known(arrivals, next_gain)
+        if self._ahead is not None and self._ahead.known != known:
+            self._ahead = None
+        then = self._ended(came, next_gain) if self._ahead is None else self._ahead.next
+        self._state, self._view, self._acted = then.state, then.view, None
         self.block += 1
-        self._state, self._view, outcome = _finish(
-            self._controller,
-            self._state,
-            self._device,
-            self._view,
-            self._acted,
-            exogenous,
-            self._broadcast(),
-            learning=self._learning,
-        )
-        self._acted = None
-        values = (outcome.commanded, outcome.power, outcome.energy_j, outcome.relative_change)
-        bits = sum(1 << slot for slot in np.flatnonzero(came).tolist())
-        state = (outcome.q, outcome.gain, outcome.started, outcome.offload)
-        return BlockRecord(*(float(value) for value in (*state, *values)), arrivals=bits)
+        self.misses += self._misses(self.block)
+        newest = self._newest(self.block)
+        for block in [block for block in self._heard if newest is not None and block < newest]:
+            del self._heard[block]
+        return then.record
 
     def start_at(self, block: int, gain: float) -> None:
         """Begin with another block than planned, with an empty queue; `gain`: h of that block [1/W]."""
-        self.block, self.misses = block, 0
-        nothing = np.zeros(self._device.slots, self._dtype)
-        self._view = self._next_view(self._scalar(0.0), self._scalar(_positive(gain)), nothing)
+        self.block, self.misses = block, int(self._misses(block))
+        self._view = self._first_view(block, gain)
 
     def remember(self, checkpoint: Checkpoint, run: int) -> None:
         """Continue with what this device had learned in a run of a checkpoint; raises InputError if it does not fit."""
@@ -159,25 +172,71 @@ class DeviceParty:
         self.end(np.zeros(self._device.slots), float(np.asarray(view.gain)))
         self.block, self._state, self._view, self.misses = block, state, view, misses
 
-    def _broadcast(self) -> Broadcast:
-        """The broadcast that has reached the device when `block` begins: that of `block` - delay, or zeros before any.
+    def _begun(self, state: ControllerState, view: DeviceView, block: int, alone: bool) -> tuple[Acted, DeviceAction]:
+        """What a device that remembers and sees this does in a block; and its action as numbers."""
+        acted = _act(
+            self._controller, state, self._device, view, self._key, np.uint32(block), self._number, alone=alone
+        )
+        started, offload = (cast(jax.Array, float(value)) for value in (acted[0].started, acted[0].offload))
+        return acted, DeviceAction(started, offload)
+
+    def _ended(self, came: np.ndarray, next_gain: float) -> _Next:
+        """The end of the block that runs, with these arrivals (n,)."""
+        seen = cast(jax.Array, came.astype(self._dtype))
+        state, view, outcome = _finish(
+            self._controller,
+            self._state,
+            self._device,
+            self._view,
+            self._acted,
+            Exogenous(seen, self._scalar(next_gain), seen),
+            self._broadcast(self.block + 1),
+            learning=self._learning,
+        )
+        values = (outcome.commanded, outcome.power, outcome.energy_j, outcome.relative_change)
+        bits = sum(1 << slot for slot in np.flatnonzero(came).tolist())
+        before = (outcome.q, outcome.gain, outcome.started, outcome.offload)
+        return _Next(state, view, BlockRecord(*(float(value) for value in (*before, *values)), arrivals=bits))
+
+    def _known(self, arrivals: np.ndarray, next_gain: float) -> tuple[np.ndarray, tuple[Any, ...]]:
+        """Arrivals (n,), and all on which the end of the block that runs depends. Raises ValueError."""
+        if self._acted is None:
+            raise ValueError("a block must begin before it ends")
+        came = np.asarray(arrivals)
+        if came.shape != (self._device.slots,) or not ((came == 0) | (came == 1)).all():
+            raise ValueError(f"arrivals must be 0 or 1 in each of {self._device.slots} slots, got {came}")
+        return came, (self.block, came.tolist(), _positive(next_gain), self._values(self.block + 1))
+
+    def _misses(self, block: int) -> bool:
+        """Whether the broadcast that is due when a block begins is not there."""
+        due = block - self._delay
+        return due >= 0 and due not in self._heard
+
+    def _newest(self, block: int) -> int | None:
+        """The broadcast that has reached the device when a block begins: that of `block` - delay; None before any.
 
         One that has been lost is replaced by the newest before it, never by a newer one: how late a message is must not
         decide what a device knows.
         """
-        due = self.block - self._delay
-        known = max((block for block in self._heard if block <= due), default=None)
-        self.misses += due >= 0 and known != due
-        for block in [block for block in self._heard if known is not None and block < known]:
-            del self._heard[block]
-        values = dict.fromkeys(self._names, 0.0) if known is None else self._heard[known]
-        return cast(Broadcast, Received(**{name: self._scalar(value) for name, value in values.items()}))
+        return max((heard for heard in self._heard if heard <= block - self._delay), default=None)
 
-    def _next_view(self, q: Any, gain: Any, arrivals: Any) -> DeviceView:
-        return DeviceView(q, gain, arrivals, self._broadcast())
+    def _values(self, block: int) -> Mapping[str, float]:
+        """What the newest broadcast says when a block begins; zeros before any."""
+        newest = self._newest(block)
+        return dict.fromkeys(self._names, 0.0) if newest is None else self._heard[newest]
 
-    def _scalar(self, value: float) -> np.ndarray:
-        return np.asarray(value, self._dtype)
+    def _broadcast(self, block: int) -> Broadcast:
+        """The same as arrays."""
+        values = {name: self._scalar(value) for name, value in self._values(block).items()}
+        return cast(Broadcast, Received(**values))
+
+    def _first_view(self, block: int, gain: float) -> DeviceView:
+        """What a device with an empty queue sees when it begins with a block."""
+        nothing = cast(jax.Array, np.zeros(self._device.slots, self._dtype))
+        return DeviceView(self._scalar(0.0), self._scalar(_positive(gain)), nothing, self._broadcast(block))
+
+    def _scalar(self, value: float) -> jax.Array:
+        return cast(jax.Array, np.asarray(value, self._dtype))
 
 
 def _positive(gain: float) -> float:

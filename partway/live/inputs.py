@@ -80,7 +80,12 @@ class Inputs:
     @property
     def exhausted(self) -> bool:
         """Whether `next` will give no more input."""
-        return self._done and self._read_ones.qsize() <= 1  # the word that there are no more
+        return self._done and not self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that have been read, for `next`."""
+        return max(self._read_ones.qsize() - self._done, 0)  # without the word that there are no more
 
     def next(self) -> "_Given | None":
         """The next input; None after the last one. Raises queue.Empty if it has not been read."""
@@ -157,12 +162,20 @@ class OwnTasks(Workload):
     def arrivals(self, block: int) -> np.ndarray:
         """(n,) 0 or 1 in each slot of a block."""
         came = self._laws.arrivals(block)
-        slots = range(len(came)) if self._as_read else np.flatnonzero(came).tolist()
         own = np.zeros_like(came)
-        for slot in slots:
+        for slot in self._slots(came):
             if not self._arrive():
                 break
             own[slot] = 1
+        return own
+
+    def expected(self, block: int) -> np.ndarray | None:
+        """As if no more inputs were read in this block."""
+        came = self._laws.expected(block)
+        if came is None:
+            return None
+        own, room = np.zeros_like(came), 0 if self._all or self._stopped() else MAX_OPEN - len(self._open)
+        own[self._slots(came)[: min(room, self._inputs.waiting)]] = 1
         return own
 
     def gain(self, block: int) -> float:
@@ -186,6 +199,10 @@ class OwnTasks(Workload):
     def failed(self, task: TaskLog, reason: str) -> None:
         """Answer without one."""
         self._inputs.answer(Answer(self._open.pop(task.number).path, task, error=reason))
+
+    def _slots(self, came: np.ndarray) -> list[int]:
+        """Those in which a task of one's own may arrive; came: (n,) arrivals by the laws."""
+        return [*range(len(came))] if self._as_read else np.flatnonzero(came).tolist()
 
     def _arrive(self) -> bool:
         """Whether one more task arrives; while as many are open as may be, none does."""

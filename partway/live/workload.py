@@ -35,6 +35,10 @@ class Workload(Source, Protocol):
         """(n,) 0 or 1: whether a task arrives in each slot of a block. It is asked once for each, in order."""
         ...
 
+    def expected(self, block: int) -> np.ndarray | None:
+        """What `arrivals` will most likely be, asked before the block ends; None: nobody knows."""
+        del block
+
     def gain(self, block: int) -> float:
         """h of a block [1/W]."""
         ...
@@ -62,6 +66,10 @@ class Synthetic(Workload):
     def arrivals(self, block: int) -> np.ndarray:
         """(n,) 0 or 1 in each slot of a block."""
         return self._tile(block)[0][block % TILE]
+
+    def expected(self, block: int) -> np.ndarray:
+        """The arrivals themselves."""
+        return self.arrivals(block)
 
     def gain(self, block: int) -> float:
         """h of a block [1/W]."""
