@@ -1,6 +1,7 @@
 """What `partway live` says before a run: whether tasks take longer with the server than on devices alone."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from partway.cli import live
 from partway.cli.main import main
 from partway.errors import InputError
 from partway.formatting import plain
+from partway.live import demo
+from partway.live.halves import Halves
+from partway.live.network import write_small_network
 from partway.live.outlook import Outlook
 from partway.live.plan import make_plan
 from partway.live.report import Figures
@@ -74,6 +78,27 @@ def test_devices_that_are_unstable_alone_are_said_to_be():
 
 def test_devices_alone_are_compared_with_nothing():
     assert live._simulated(make_plan(load({"devices": 2}), "local", blocks=10), None)[1] is None
+
+
+def test_weights_that_make_it_as_quick_as_devices_alone_are_named_where_they_do(tmp_path: Path):
+    """In the example of docs/live.md they do; where every task is sent whatever the weights, they do not."""
+    network = Halves(write_small_network(tmp_path), "fp16").profile
+    example = demo.scenario_for(network, demo.write_network_profile(network, tmp_path))
+    changes = {"device.arrival_prob": 0.1}
+    weights = {"weights.device_energy": 5.0, "weights.server_energy": 5.0, "weights.server_queue": 3e-7}
+    _, found = live._simulated(make_plan(load(example, changes), "priced", blocks=160), None)
+    assert found is not None
+    assert found.quicker is not None
+    assert found.quicker.weights == pytest.approx(weights)
+    again, _ = live._simulated(make_plan(load(example, changes | weights), "priced", blocks=160), None)
+    assert again.p95 == found.quicker.figures.p95 < found.alone.p95 < found.with_server.p95
+    given = "--set weights.device_energy=5 weights.server_energy=5 weights.server_queue=3e-07"
+    assert f" (simulated). With {given}, 95 % of the tasks take up to " in found.sentence()
+    _, useless = live._simulated(make_plan(load(example, changes), "full", blocks=160), None)
+    assert useless is not None
+    assert useless.quicker is not None
+    assert useless.is_slower
+    assert "--set" not in useless.sentence()
 
 
 def figures(latency: float, p95: float, device_j: float) -> Figures:

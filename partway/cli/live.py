@@ -242,9 +242,13 @@ def _simulated(plan: "LivePlan", load: Path | None) -> "tuple[Figures, Outlook |
 
     The second: beside devices that work alone, None where those of this run do.
     """
+    from dataclasses import replace
+
     from partway.experiments.preparation import bound_of
-    from partway.live.outlook import ALONE, Outlook
+    from partway.live.outlook import ALONE, Outlook, Quicker, for_latency
+    from partway.live.plan import make_plan
     from partway.live.report import horizon_of
+    from partway.scenario.loading import load as scenario_with
     from partway.schemes import pair_for, stream_of
     from partway.system.load import load_of
 
@@ -256,7 +260,16 @@ def _simulated(plan: "LivePlan", load: Path | None) -> "tuple[Figures, Outlook |
     if plan.scheme == ALONE:
         return simulated, None
     alone = _figures(plan, pair_for(ALONE, plan.scenario), stream_of(ALONE), horizon, certificate, None)
-    return simulated, Outlook(plan.scheme, simulated, alone, load_of(plan.scenario, plan.world).device_utilisation)
+    outlook = Outlook(plan.scheme, simulated, alone, load_of(plan.scenario, plan.world).device_utilisation)
+    if not outlook.is_slower or carry is not None:  # what was learned holds for its weights
+        return simulated, outlook
+    weights = for_latency(plan.scenario.weights)
+    other = make_plan(
+        scenario_with(plan.scenario, weights), plan.scheme, blocks=plan.blocks, seed=plan.seed, precision=plan.precision
+    )
+    unbounded = horizon_of(plan.scenario, plan.blocks, None, "")
+    quicker = _figures(other, other.pair, other.stream, unbounded, None, None)
+    return simulated, replace(outlook, quicker=Quicker(weights, quicker))
 
 
 def _figures(

@@ -1,5 +1,6 @@
 """Whether cooperation makes tasks slower than devices that work alone: by simulation, before a live run begins."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,35 @@ import numpy as np
 
 from partway.formatting import number
 from partway.live.report import Figures
+from partway.scenario.schema import Weights
 
 ALONE = "local"
 """The scheme of devices that work alone."""
+LESS_ENERGY, MORE_SERVER = 0.25, 3.0
+"""Factors on the weights where latency matters more than energy (docs/live.md)."""
+
+
+def for_latency(weights: Weights) -> dict[str, float]:
+    """The weights of a scenario where latency matters more than energy, by their dotted names."""
+    return {
+        "weights.device_energy": LESS_ENERGY * weights.device_energy,
+        "weights.server_energy": LESS_ENERGY * weights.server_energy,
+        "weights.server_queue": MORE_SERVER * weights.server_queue,
+    }
+
+
+@dataclass(frozen=True)
+class Quicker:
+    """A scheme with other weights, by their dotted names."""
+
+    weights: Mapping[str, float]
+    figures: Figures
+
+    def sentence(self) -> str:
+        """What to set, and what that gives."""
+        given = " ".join(f"{name}={value:.6g}" for name, value in self.weights.items())
+        energy = number(1e3 * self.figures.device_j, 4)
+        return f"With --set {given}, {_within(self.figures)}, energy of the device per task {energy} mJ (simulated)."
 
 
 @dataclass(frozen=True)
@@ -18,12 +45,14 @@ class Outlook:
 
     utilisation  tasks that arrive at the busiest device, as a share of those that it can finish alone: from 1 on its
                  queue grows without bound
+    quicker      the scheme with the weights of `for_latency`, None where they were not tried
     """
 
     scheme: str
     with_server: Figures
     alone: Figures
     utilisation: float
+    quicker: Quicker | None = None
 
     @property
     def is_stable_alone(self) -> bool:
@@ -54,10 +83,12 @@ class Outlook:
         elif self.is_slower_on_average:
             verdict = "Cooperation makes tasks slower on average, but not the slowest ones"
         mean, energy = self._compared("latency", "ms"), self._compared("device_j", "mJ")
-        return (
+        said = (
             f"{verdict}: with {self.scheme} {_within(self.with_server)}, on devices alone {_within(self.alone)}; mean "
             f"{mean}, energy of the device per task {energy} (simulated)."
         )
+        helps = self.quicker is not None and _slowest(self.quicker.figures) <= _slowest(self.alone) < np.inf
+        return f"{said} {self.quicker.sentence()}" if self.is_slower and self.quicker and helps else said
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON types, times in s, energy in J."""
