@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -41,7 +43,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Halves, Liv
         demo.scenario_for(halves.profile, demo.write_network_profile(halves.profile, folder)),
         {"device.arrival_prob": 0.3},
     )
-    plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, lease_blocks=200, model_sha256=halves.sha256)
+    model = {"model_sha256": halves.sha256, "model_words": halves.words}
+    plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, lease_blocks=200, **model)
     return path, halves, plan
 
 
@@ -351,11 +354,15 @@ def test_a_stream_that_ends_while_a_report_is_written_may_be_opened_again():
 
 
 def test_a_device_with_another_network_is_told_so(network: tuple[Path, Halves, LivePlan]):
-    service = Service(network[2])
-    with pytest.raises(
-        Refused, match=rf"runs another network than yours: that with SHA-256 {network[1].sha256[:12]}\.\.\."
-    ):
-        service.register(RegisterRequest(model_sha256="0" * 64))
+    path, halves, plan = network
+    service, file = Service(plan), hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = f"this server runs another network than yours: small.onnx (SHA-256 {file[:12]}...), image=1x3x32x32"
+    larger = Halves(path, "fp16", shapes={"image": (1, 3, 64, 64)})
+    for theirs in ("0" * 64, larger.sha256):
+        with pytest.raises(Refused, match=re.escape(expected)):
+            service.register(RegisterRequest(model_sha256=theirs))
+    same = Halves(path, "fp16", shapes={"image": (1, 3, 32, 32)})
+    assert same.sha256 == halves.sha256
 
 
 def test_a_server_that_is_not_there_is_named():

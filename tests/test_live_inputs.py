@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from live_site import ended
-from onnx_models import network, node, saved
+from onnx_models import any_size, network, node, saved
 
 from partway.cli.main import main
 from partway.errors import InputError
@@ -51,8 +52,8 @@ class Now:
     def __init__(self, halves: Halves):
         self._halves = halves
 
-    async def front(self, share: float, number: int, given: Tensors | None) -> tuple[str, Tensors]:
-        return self._halves.front_now(share, number, given)
+    async def front(self, share: float, number: int, given: Tensors | None, device: int) -> tuple[str, Tensors]:
+        return self._halves.front_now(share, number, given, device)
 
     async def back(self, model: str, tensors: Tensors) -> Tensors:
         return self._halves.back_now(model, tensors)
@@ -315,6 +316,30 @@ def test_a_file_that_does_not_fit_is_refused(halves: Halves, tmp_path: Path):
             halves.read(tmp_path / name)
     np.save(tmp_path / "double.npy", good.astype(np.float64))
     np.testing.assert_array_equal(halves.read(tmp_path / "double.npy")["image"], good)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 12, 10), (2, 3, 8, 8)])
+def test_inputs_have_the_shape_that_is_given(tmp_path: Path, shape: tuple[int, ...]):
+    """A file with open sizes: what comes from both halves is what onnxruntime computes with the file itself."""
+    path = saved(tmp_path, any_size())
+    halves = Halves(path, "fp16", shapes={"x": shape})
+    np.save(tmp_path / "wrong.npy", np.zeros((1, 3, 9, 9), np.float32))
+    with pytest.raises(InputError, match=re.escape(f"the network reads float32 of {shape}")):
+        halves.read(tmp_path / "wrong.npy")
+    given = {f"{k}.npy": (np.random.default_rng(k).integers(0, 256, shape) / 255).astype("float32") for k in range(6)}
+    for name, value in given.items():
+        np.save(tmp_path / name, value)
+    (tmp_path / "out").mkdir()
+    read = Inputs([str(tmp_path / name) for name in given], halves.read, Results(tmp_path / "out", None))
+    log = run(Now(halves), tmp_path, lambda laws: OwnTasks(laws, read, as_read=False), "full")
+    read.close()
+    assert [task.outcome for task in log.tasks].count(ANSWERED) >= 2
+    whole = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for number, value in enumerate(given.values()):
+        (expected,) = whole.run(None, {"x": value})
+        with np.load(tmp_path / "out" / f"{number:06d}-{number}.npz") as found:
+            assert found["y"].shape == (shape[0], 5)
+            np.testing.assert_allclose(found["y"], expected, atol=TOLERANCE * np.abs(expected).max())
 
 
 def test_a_network_with_several_inputs_reads_them_by_name(tmp_path: Path):

@@ -46,10 +46,8 @@ MAX_DEVICE = 2**31 - 1
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway join`."""
     parser.add_argument("target", type=target, metavar="HOST:PORT", help="where the server listens")
+    serve.add_network(parser)
     group = parser.add_argument_group("device")
-    group.add_argument(
-        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
-    )
     group.add_argument(
         "--device", type=whole_number, metavar="N", help="its number in the scenario (default: a free one)"
     )
@@ -167,16 +165,13 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
     """Run the devices until their run ends, and say which inputs have no result; files are written to `folder`."""
     from partway.live import cpu, endpoints
     from partway.live.credentials import Files
-    from partway.live.halves import Halves
     from partway.live.messages import RegisterRequest
-    from partway.live.network import write_small_network
     from partway.measurement import checkpoint
 
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     token, credentials = files.secret(), files.for_device()
     endpoints.check_secret(options.target, credentials is not None, token)
-    model = write_small_network(folder) if options.model is None else options.model
-    halves = Halves(model, "fp16", seed=options.device or 0)
+    halves = serve.halves_of(options, folder)
     own = _own_inputs(options, halves)
     joined = list[int]()
 

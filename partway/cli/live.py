@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +228,7 @@ def _run(
     scenario = folder / "scenario.toml"
     scenario.write_text(plan.scenario.to_toml(), "utf-8")
     model = ["--model", str(folder / "small.onnx" if options.model is None else options.model)]
+    model += _repeated("--shape", options.shape, "x") + _repeated("--input", options.input, ",")
     asked = ["--scheme", plan.scheme, "--blocks", str(plan.blocks), "--seed", str(plan.seed)]
     asked += ["--precision", plan.precision, "--scenario", str(scenario)]
     with processes.loopback(folder, [*asked, *model], model, plan.devices, own) as fleet:
@@ -318,6 +319,11 @@ def _trained(plan: "LivePlan", load: Path) -> "tuple[ControllerPair, Carry]":
         carry.server_state,
     )
     return replace(pair, device=device), replace(carry, device_state=states, server_state=server)
+
+
+def _repeated(flag: str, given: Sequence[tuple[str, Sequence[float]]], between: str) -> list[str]:
+    """A flag with its values as they were given."""
+    return [flag, *(f"{name}={between.join(map(repr, numbers))}" for name, numbers in given)] if given else []
 
 
 def _device(number: int) -> str:

@@ -32,6 +32,7 @@ DESCRIPTION = (
 EXAMPLES = {
     "On this machine, the small network that ships": "partway serve --bind 127.0.0.1:7070",
     "Your own network, for longer": "partway serve --model net.onnx --blocks 1000",
+    "Its input has open sizes": "partway serve --model net.onnx --shape x=1x3x224x224",
 }
 
 
@@ -68,10 +69,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """What is run: the network, the scenario, the scheme and for how long."""
+    add_network(parser)
     group = parser.add_argument_group("run")
-    group.add_argument(
-        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
-    )
     flags.add_scenario(parser, None, "four devices of two classes, with rates that suit the network")
     group.add_argument(
         "--scheme",
@@ -89,6 +88,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="floating-point type (default: float32)",
     )
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """--model, --shape and --input, which server and devices must have in common."""
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
+    )
+    flags.add_inputs(group.add_argument)
 
 
 def add_learned(parser: argparse.ArgumentParser) -> None:
@@ -257,14 +265,11 @@ def _write(
 def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halves]":
     """The run that the flags of `add_run` ask for, and the network's halves; files are written to `folder`."""
     from partway.live import demo, plan
-    from partway.live.halves import Halves
-    from partway.live.network import write_small_network
     from partway.scenario.loading import load
     from partway.schemes import check_running
 
     check_running(options.set, [options.scheme])
-    model = write_small_network(folder) if options.model is None else options.model
-    halves = Halves(model, "fp16", seed=options.seed)
+    halves = halves_of(options, folder)
     profile = demo.write_network_profile(halves.profile, folder)
     if options.scenario is None:
         scenario = load(demo.scenario_for(halves.profile, profile), options.set)
@@ -278,5 +283,19 @@ def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halv
         seed=options.seed,
         precision=options.precision,
         model_sha256=halves.sha256,
+        model_words=halves.words,
     )
     return made, halves
+
+
+def halves_of(options: argparse.Namespace, folder: Path) -> "Halves":
+    """The halves of the network that the flags of `add_network` name; the small one is written to `folder`."""
+    from partway.live.halves import Halves
+    from partway.live.network import write_small_network
+
+    return Halves(
+        write_small_network(folder) if options.model is None else options.model,
+        "fp16",
+        shapes=flags.one_each("--shape", options.shape),
+        values=flags.one_each("--input", options.input),
+    )
