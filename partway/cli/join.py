@@ -58,7 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     add_cpu(parser)
     serve.add_learned(parser)
-    add_connection(parser)
+    add_connection(parser, wait=True)
     telemetry.add_flags(parser)
     flags.add_output(parser, out=None, overwrite="replace existing files")
 
@@ -106,8 +106,8 @@ def check_cpu(options: argparse.Namespace) -> None:
         raise InputError("--cpu-path belongs to --cpu cpufreq or --cpu cgroup")
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Whom a device trusts, and by what it proves who it is."""
+def add_connection(parser: argparse.ArgumentParser, wait: bool = False) -> None:
+    """Whom a device trusts, by what it proves who it is, and how long it tries where it can `wait`."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--tls-ca", type=Path, metavar="FILE", help="the CA that has signed the server's certificate, PEM"
@@ -115,6 +115,8 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="the device's own certificate chain, PEM")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="the secret that the server asks for")
+    if wait:
+        serve.add_wait(group.add_argument, "how long to try to reach the server")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -175,12 +177,15 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
     own = _own_inputs(options, halves)
     joined = list[int]()
 
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if options.stdin else results(), flush=True)
+
     def say_joined(device: int) -> None:
         taken.attach(halves.thread())
         joined.append(device)
         if len(joined) == options.count:
             numbers = f"device{'s' * (options.count > 1)} {', '.join(map(str, sorted(joined)))}"
-            print(f"joined {options.target} as {numbers}", file=sys.stderr if options.stdin else results(), flush=True)
+            say(f"joined {options.target} as {numbers}")
 
     join = partial(
         endpoints.join,
@@ -195,6 +200,8 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
         tasks=own.tasks if own else lambda laws: laws,
         listen=listen,
         on_join=say_joined,
+        on_wait=lambda reason: say(f"{reason}; trying again for {options.wait:g} s"),
+        wait_s=options.wait,
     )
     with cpu.taken(options.cpu, options.cpu_path) as taken:
         logs = asyncio.run(join(cpu=taken))

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,9 +49,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
     group.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="accept only devices that this CA has signed")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="accept only devices that know this secret")
-    group.add_argument(
-        "--wait", type=flags.seconds, default=120.0, metavar="S", help="how long to wait for all devices (default: 120)"
-    )
+    add_wait(group.add_argument, "how long to wait for all devices")
     group = parser.add_argument_group("engine")
     group.add_argument(
         "--engine",
@@ -65,6 +64,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     telemetry.add_flags(parser)
     add_json(parser)
+
+
+def add_wait(add: Callable[..., object], words: str) -> None:
+    """--wait, by default as long for devices as for their server. `add`: the `add_argument` of a group."""
+    add("--wait", type=flags.seconds, default=120.0, metavar="S", help=f"{words} (default: 120)")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
