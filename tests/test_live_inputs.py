@@ -23,7 +23,8 @@ from onnx_models import any_size, network, node, saved
 
 from partway.cli.main import main
 from partway.errors import InputError
-from partway.live import demo, inputs
+from partway.live import demo, documents, inputs
+from partway.live.accounts import metrics
 from partway.live.agent import Agent, AgentLog, synthetic
 from partway.live.clock import run_on_fake_clock
 from partway.live.engine import Tensors
@@ -35,6 +36,7 @@ from partway.live.network import write_small_network
 from partway.live.plan import make_plan
 from partway.live.preflight import TOLERANCE
 from partway.live.processes import serving
+from partway.live.report import served_figures
 from partway.live.service import Service
 from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.live.workload import Workload
@@ -98,7 +100,14 @@ Make = Callable[[Workload], Workload]
 
 
 def run(
-    engine: Any, folder: Path, tasks: Make, scheme: str = "priced", blocks: int = 80, real: bool = False, **changes: Any
+    engine: Any,
+    folder: Path,
+    tasks: Make,
+    scheme: str = "priced",
+    blocks: int = 80,
+    real: bool = False,
+    on_service: Callable[[Service], object] = lambda service: None,
+    **changes: Any,
 ) -> AgentLog:
     """A run of one device, which has to send."""
     profile = demo.write_network_profile(engine.profile, folder)
@@ -107,6 +116,7 @@ def run(
 
     async def together() -> AgentLog:
         service = Service(plan, engine)
+        on_service(service)
 
         def workload(reply: RegisterReply) -> Workload:
             return tasks(synthetic(reply))
@@ -160,6 +170,23 @@ def test_a_folder_is_run_once_in_the_order_of_names(halves: Halves, tmp_path: Pa
     for task, (name, value) in zip(tasks, given.items(), strict=True):
         with np.load(tmp_path / "out" / f"{task.number:06d}-{Path(name).stem}.npz") as found:
             right(halves, value, found, exact=task.outcome == LOCAL or task.offload == 1.0)
+
+
+def test_blocks_after_the_only_device_has_left_do_not_count(halves: Halves, tmp_path: Path):
+    """The server runs to its end; what it prints is the cost of the blocks with the device."""
+    given = images(tmp_path, 3)
+    (tmp_path / "out").mkdir()
+    read = Inputs([str(tmp_path / name) for name in given], halves.read, Results(tmp_path / "out", None))
+    served = list[Service]()
+    log = run(Now(halves), tmp_path, lambda laws: OwnTasks(laws, read, as_read=False), on_service=served.append)
+    read.close()
+    (service,), blocks = served, len(log.late_s)
+    measured = metrics(service.ledger, service.plan, service.party.changes, None)
+    document = documents.of_server(service.plan, service.ledger, measured, None, "")
+    assert document["reports"] == [1] * blocks + [0] * (80 - blocks)
+    cost = np.asarray(measured.cost())[0]
+    assert cost[blocks:].sum() == 0 < cost[blocks - 1]
+    assert served_figures(document)[0].cost == pytest.approx(cost[blocks // 2 : blocks].mean())
 
 
 def test_inputs_that_the_run_leaves_have_no_result(halves: Halves, tmp_path: Path):

@@ -45,6 +45,16 @@ LAST_LOOK_S = 2.0
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway live`."""
     serve.add_run(parser)
+    group = parser.add_argument_group("controllers")
+    group.add_argument(
+        "--load",
+        type=Path,
+        metavar="FILE|DIR",
+        help="begin with what was saved by `partway run --save FILE` or by this command",
+    )
+    group.add_argument(
+        "--save", type=Path, metavar="DIR", help="save what server and devices learn to files in this new folder"
+    )
     group = parser.add_argument_group("telemetry")
     group.add_argument(
         "--page",
@@ -66,15 +76,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="write what happens to a file for each process in this folder, which 'partway view DIR' opens",
-    )
-    parser.add_argument(
-        "--load",
-        type=Path,
-        metavar="FILE|DIR",
-        help="start from what was saved by `partway run --save FILE` or by this command",
-    )
-    parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="save what server and devices learn to files in this new folder"
     )
     serve.add_json(parser)
 
@@ -191,11 +192,12 @@ def _write(
     from partway.cli import output
     from partway.formatting import plain
     from partway.live.accounts import stages
-    from partway.live.documents import SCHEMA_VERSION, series_of, tasks_of
-    from partway.live.report import figures, live_table, served_horizon, with_stages
+    from partway.live.documents import SCHEMA_VERSION, tasks_of
+    from partway.live.report import live_table, served_figures, with_stages
 
-    tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
-    measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
+    tasks = [task for device in devices for task in tasks_of(device)]
+    found, horizon = served_figures(server)
+    measured = with_stages(found, stages(tasks, horizon.warmup))
     alone = None if outlook is None or not outlook.is_stable_alone else outlook.alone
     table = live_table(measured, simulated, server, devices, alone)
     foreseen = None if outlook is None else plain(outlook.as_json())

@@ -105,10 +105,11 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 def add_learned(parser: argparse.ArgumentParser) -> None:
     """--load and --save."""
-    parser.add_argument(
-        "--load", metavar="FILE", help="begin with what `partway run --save FILE`, or this, has learned"
+    group = parser.add_argument_group("controllers")
+    group.add_argument(
+        "--load", metavar="FILE", help="begin with what was saved by `partway run --save FILE` or by this command"
     )
-    parser.add_argument("--save", metavar="FILE", help="save what was learned to this .npz file at the end")
+    group.add_argument("--save", metavar="FILE", help="save what was learned to this .npz file at the end")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
