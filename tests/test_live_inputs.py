@@ -26,7 +26,7 @@ from partway.errors import InputError
 from partway.live import demo, documents, inputs
 from partway.live.accounts import metrics
 from partway.live.agent import Agent, AgentLog, synthetic
-from partway.live.clock import run_on_fake_clock
+from partway.live.clock import now, run_on_fake_clock
 from partway.live.engine import Tensors
 from partway.live.halves import Halves
 from partway.live.inputs import Answer, Inputs, OwnTasks, Results, lines_of, results_folder, write_arrays
@@ -38,7 +38,18 @@ from partway.live.preflight import TOLERANCE
 from partway.live.processes import serving
 from partway.live.report import served_figures
 from partway.live.service import Service
-from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
+from partway.live.tasks import (
+    ANSWERED,
+    FAILED,
+    FINISHED_HERE,
+    LOCAL,
+    WAITING,
+    Rest,
+    Source,
+    TaskLog,
+    Tasks,
+    Timing,
+)
 from partway.live.workload import Workload
 from partway.scenario.loading import load
 
@@ -199,6 +210,32 @@ def test_inputs_that_the_run_leaves_have_no_result(halves: Halves, tmp_path: Pat
     done = [task for task in log.tasks if task.outcome != WAITING]
     assert 0 < len(done) == results.written == len(list((tmp_path / "out").iterdir())) < 16
     assert results.fault == "the run has ended"
+
+
+def test_random_inputs_are_those_of_the_device(halves: Halves):
+    """Two tasks of device 3 that arrive in block 0 and are run in block 1."""
+    drawn = list[tuple[int, int]]()
+
+    class Noting(Now):
+        async def front(self, share: float, number: int, given: Tensors | None, device: int) -> tuple[str, Tensors]:
+            drawn.append((device, number))
+            assert given is None
+            return await super().front(share, number, given, device)
+
+    async def nobody(rest: Rest) -> None:
+        raise AssertionError
+
+    class Randomly(Source):
+        pass
+
+    async def both() -> None:
+        tasks = Tasks(3, Noting(halves), Timing(now(), 0.1, 2), nobody, Randomly())
+        tasks.arrive(0, np.ones(2))
+        tasks.start(1, 2, 0.0)
+        assert await tasks.drain() == []
+
+    run_on_fake_clock(both())
+    assert drawn == [(3, 0), (3, 1)]
 
 
 # Standard input
