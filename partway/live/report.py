@@ -102,7 +102,7 @@ def served_figures(document: Mapping[str, Any]) -> tuple[Figures, Horizon]:
     took_part = reports > 0
     horizon = replace(horizon, warmup=int(took_part.sum()) // 2)
     if not took_part.any():
-        components = {name: np.nan for name in COMPONENT_NAMES}
+        components = dict.fromkeys(COMPONENT_NAMES, np.nan)
         return Figures(np.nan, components, np.nan, np.nan, np.nan, "no device took part"), horizon
     mine = figures({name: values[:, took_part] for name, values in series.items()}, horizon)
     last = len(reports) - 1  # the report on it may not arrive before its device leaves
