@@ -214,6 +214,19 @@ def conditional() -> ModelProto:
     return fixed(nodes, dict(IMAGE), ["y"], SQUARE | weights)
 
 
+def any_size() -> ModelProto:
+    """Images of any size: two convolutions, whose mean over the pixels is classified."""
+    nodes = [
+        conv("x", "a"),
+        node("Relu", "a", "r"),
+        node("Conv", "r v", "b", strides=[2, 2]),
+        node("GlobalAveragePool", "b", "g"),
+        node("Flatten", "g", "f"),
+        node("MatMul", "f u", "y"),
+    ]
+    return fixed(nodes, {"x": ("N", 3, "H", "W")}, ["y"], {"w": (4, 3, 3, 3), "v": (6, 4, 1, 1), "u": (6, 5)})
+
+
 def half_precision() -> ModelProto:
     """Two layers in float16."""
     nodes = [node("MatMul", "x w", "h"), node("Relu", "h", "r"), node("MatMul", "r v", "y")]

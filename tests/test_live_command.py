@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live_site import ended
+from onnx_models import network, node, saved
 
 from partway.cli.main import main
 from partway.live import extra
@@ -88,6 +89,10 @@ def test_the_server_does_not_listen_to_others_without_a_secret(capsys: pytest.Ca
         ("join localhost", "must be HOST:PORT, such as edge.local:7070, got 'localhost'"),
         ("preflight --server :7070", "must be HOST:PORT, such as edge.local:7070, got ':7070'"),
         ("live --save FILE", "--save 'FILE': is not a folder"),
+        ("live --shape image=1x3xH", "must be NAME=SIZExSIZE..., such as input=1x3x224x224, got 'image=1x3xH'"),
+        ("live --shape image=1x3x64x64 image=2x3x64x64", "--shape: 'image' is given twice"),
+        ("serve --shape picture=1x3x64x64", "--shape: the network has no input 'picture'"),
+        ("join localhost:1 --shape image=3x64x64", "--shape: input 'image' has the shape 1x3x32x32 in the file"),
         ("serve --write-models FILE", "--write-models 'FILE': is not a folder"),
     ],
 )
@@ -100,6 +105,27 @@ def test_a_wrong_value_is_said_in_one_line(
     said = capsys.readouterr().err
     assert expected in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["live"], ["serve"], ["join", "127.0.0.1:1"]])
+def test_open_sizes_are_asked_for_in_the_words_of_the_flag(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = saved(tmp_path, network([node("Relu", "x", "y")], {"x": (1, "H", "W")}, ["y"]))
+    assert main([*command, "--model", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "sizes are open in the file (input 'x' is 1xHxW); fix them, such as by --shape x=1x128x128" in said
+    assert said.count("\n") == 1
+
+
+def test_preflight_tries_the_network_with_the_shape_that_is_given(capsys: pytest.CaptureFixture[str]):
+    main(["preflight", "--shape", "image=1x3x48x40"])
+    assert "image=1x3x48x40" in capsys.readouterr().out
+    assert main(["preflight", "--shape", "image=1x3"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("partway: not ready: ")
+    assert "network" in said.err
+    assert "got 1x3" in " ".join(said.out.split())
 
 
 def test_nothing_is_left_running_where_another_server_is_not_there(capsys: pytest.CaptureFixture[str]):

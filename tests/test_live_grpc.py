@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import hashlib
+import re
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from live_site import certificates
 
+from partway.cli.main import main
 from partway.errors import InputError
 from partway.live import demo, endpoints, grpc_client
 from partway.live.accounts import metrics, stages
@@ -41,7 +45,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Halves, Liv
         demo.scenario_for(halves.profile, demo.write_network_profile(halves.profile, folder)),
         {"device.arrival_prob": 0.3},
     )
-    plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, lease_blocks=200, model_sha256=halves.sha256)
+    model = {"model_sha256": halves.sha256, "model_words": halves.words}
+    plan = make_plan(scenario, "priced", blocks=BLOCKS, seed=1, lease_blocks=200, **model)
     return path, halves, plan
 
 
@@ -226,7 +231,7 @@ def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path
         plain, renamed, late, soon = others
         port, open_port = await secured.start("127.0.0.1:0", own), await plain.start("127.0.0.1:0")
         here, found = f"localhost:{port}", dict[str, str]()
-        for name, target, change, patience_s in (
+        for name, target, change, wait_s in (
             ("wrong token", here, {"token": "u" * 16}, 60.0),
             ("another CA", here, {"credentials": stranger}, 60.0),
             ("another name", f"127.0.0.2:{await renamed.start('127.0.0.2:0', own)}", {}, 60.0),
@@ -237,7 +242,7 @@ def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path
             ("nobody there", "127.0.0.1:1", {}, 0.0),
         ):
             with pytest.raises(InputError) as refused:
-                await endpoints.join(target, None, RegisterRequest(), patience_s=patience_s, **(made | change))
+                await endpoints.join(target, None, RegisterRequest(), wait_s=wait_s, **(made | change))
             found[name] = str(refused.value).replace(target, "HERE")
         for server in servers:
             await server.stop(0)
@@ -351,16 +356,59 @@ def test_a_stream_that_ends_while_a_report_is_written_may_be_opened_again():
 
 
 def test_a_device_with_another_network_is_told_so(network: tuple[Path, Halves, LivePlan]):
-    service = Service(network[2])
-    with pytest.raises(
-        Refused, match=rf"runs another network than yours: that with SHA-256 {network[1].sha256[:12]}\.\.\."
-    ):
-        service.register(RegisterRequest(model_sha256="0" * 64))
+    path, halves, plan = network
+    service, file = Service(plan), hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = f"this server runs another network than yours: small.onnx (SHA-256 {file[:12]}...), image=1x3x32x32"
+    larger = Halves(path, "fp16", shapes={"image": (1, 3, 64, 64)})
+    for theirs in ("0" * 64, larger.sha256):
+        with pytest.raises(Refused, match=re.escape(expected)):
+            service.register(RegisterRequest(model_sha256=theirs))
+    same = Halves(path, "fp16", shapes={"image": (1, 3, 32, 32)})
+    assert same.sha256 == halves.sha256
 
 
 def test_a_server_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"no server answers at 127\.0\.0\.1:1: "):
-        asyncio.run(endpoints.join("127.0.0.1:1", None, RegisterRequest(), patience_s=0.3))
+        asyncio.run(endpoints.join("127.0.0.1:1", None, RegisterRequest(), wait_s=0.3))
+
+
+def test_a_device_waits_for_a_server_that_starts_later():
+    """It says so once, however often it tries."""
+
+    async def main() -> list[str]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        said, link = list[str](), GrpcLink(f"127.0.0.1:{port}")
+        reaching = asyncio.create_task(endpoints.reach(link, 60.0, lambda error: said.append(error.code)))
+        await asyncio.sleep(1.0)
+        assert not reaching.done()
+        server = GrpcServer(None)
+        await server.start(f"127.0.0.1:{port}")
+        await reaching
+        await link.close()
+        await server.stop(0)
+        return said
+
+    assert asyncio.run(main()) == ["UNAVAILABLE"]
+
+
+def test_a_device_gives_up_after_the_time_that_it_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert main(["join", "127.0.0.1:1", "--wait", "0.5"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "no server answers at 127.0.0.1:1: nothing listens there; trying again for 0.5 s\n"
+    assert said.err == "partway: no server answers at 127.0.0.1:1: nothing listens there\n"
+    given = dict[str, float]()
+
+    async def join(*positional: Any, wait_s: float, **named: Any) -> list[Any]:
+        given["wait_s"] = wait_s
+        raise InputError("enough")
+
+    monkeypatch.setattr(endpoints, "join", join)
+    assert main(["join", "127.0.0.1:1"]) == 2
+    assert given == {"wait_s": 120.0}
 
 
 def test_models_are_described_in_the_words_of_the_protocol(network: tuple[Path, Halves, LivePlan]):

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from live_site import ended
-from onnx_models import network, node, saved
+from onnx_models import any_size, network, node, saved
 
 from partway.cli.main import main
 from partway.errors import InputError
-from partway.live import demo, inputs
+from partway.live import demo, documents, inputs
+from partway.live.accounts import metrics
 from partway.live.agent import Agent, AgentLog, synthetic
-from partway.live.clock import run_on_fake_clock
+from partway.live.clock import now, run_on_fake_clock
 from partway.live.engine import Tensors
 from partway.live.halves import Halves
 from partway.live.inputs import Answer, Inputs, OwnTasks, Results, lines_of, results_folder, write_arrays
@@ -34,8 +36,20 @@ from partway.live.network import write_small_network
 from partway.live.plan import make_plan
 from partway.live.preflight import TOLERANCE
 from partway.live.processes import serving
+from partway.live.report import served_figures
 from partway.live.service import Service
-from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
+from partway.live.tasks import (
+    ANSWERED,
+    FAILED,
+    FINISHED_HERE,
+    LOCAL,
+    WAITING,
+    Rest,
+    Source,
+    TaskLog,
+    Tasks,
+    Timing,
+)
 from partway.live.workload import Workload
 from partway.scenario.loading import load
 
@@ -51,8 +65,8 @@ class Now:
     def __init__(self, halves: Halves):
         self._halves = halves
 
-    async def front(self, share: float, number: int, given: Tensors | None) -> tuple[str, Tensors]:
-        return self._halves.front_now(share, number, given)
+    async def front(self, share: float, number: int, given: Tensors | None, device: int) -> tuple[str, Tensors]:
+        return self._halves.front_now(share, number, given, device)
 
     async def back(self, model: str, tensors: Tensors) -> Tensors:
         return self._halves.back_now(model, tensors)
@@ -97,7 +111,14 @@ Make = Callable[[Workload], Workload]
 
 
 def run(
-    engine: Any, folder: Path, tasks: Make, scheme: str = "priced", blocks: int = 80, real: bool = False, **changes: Any
+    engine: Any,
+    folder: Path,
+    tasks: Make,
+    scheme: str = "priced",
+    blocks: int = 80,
+    real: bool = False,
+    on_service: Callable[[Service], object] = lambda service: None,
+    **changes: Any,
 ) -> AgentLog:
     """A run of one device, which has to send."""
     profile = demo.write_network_profile(engine.profile, folder)
@@ -106,6 +127,7 @@ def run(
 
     async def together() -> AgentLog:
         service = Service(plan, engine)
+        on_service(service)
 
         def workload(reply: RegisterReply) -> Workload:
             return tasks(synthetic(reply))
@@ -161,6 +183,23 @@ def test_a_folder_is_run_once_in_the_order_of_names(halves: Halves, tmp_path: Pa
             right(halves, value, found, exact=task.outcome == LOCAL or task.offload == 1.0)
 
 
+def test_blocks_after_the_only_device_has_left_do_not_count(halves: Halves, tmp_path: Path):
+    """The server runs to its end; what it prints is the cost of the blocks with the device."""
+    given = images(tmp_path, 3)
+    (tmp_path / "out").mkdir()
+    read = Inputs([str(tmp_path / name) for name in given], halves.read, Results(tmp_path / "out", None))
+    served = list[Service]()
+    log = run(Now(halves), tmp_path, lambda laws: OwnTasks(laws, read, as_read=False), on_service=served.append)
+    read.close()
+    (service,), blocks = served, len(log.late_s)
+    measured = metrics(service.ledger, service.plan, service.party.changes, None)
+    document = documents.of_server(service.plan, service.ledger, measured, None, "")
+    assert document["reports"] == [1] * blocks + [0] * (80 - blocks)
+    cost = np.asarray(measured.cost())[0]
+    assert cost[blocks:].max() == 0 < cost[:blocks].max()
+    assert served_figures(document)[0].cost == pytest.approx(cost[blocks // 2 : blocks].mean())
+
+
 def test_inputs_that_the_run_leaves_have_no_result(halves: Halves, tmp_path: Path):
     given = images(tmp_path, 16)
     (tmp_path / "out").mkdir()
@@ -171,6 +210,32 @@ def test_inputs_that_the_run_leaves_have_no_result(halves: Halves, tmp_path: Pat
     done = [task for task in log.tasks if task.outcome != WAITING]
     assert 0 < len(done) == results.written == len(list((tmp_path / "out").iterdir())) < 16
     assert results.fault == "the run has ended"
+
+
+def test_random_inputs_are_those_of_the_device(halves: Halves):
+    """Two tasks of device 3 that arrive in block 0 and are run in block 1."""
+    drawn = list[tuple[int, int]]()
+
+    class Noting(Now):
+        async def front(self, share: float, number: int, given: Tensors | None, device: int) -> tuple[str, Tensors]:
+            drawn.append((device, number))
+            assert given is None
+            return await super().front(share, number, given, device)
+
+    async def nobody(rest: Rest) -> None:
+        raise AssertionError
+
+    class Randomly(Source):
+        pass
+
+    async def both() -> None:
+        tasks = Tasks(3, Noting(halves), Timing(now(), 0.1, 2), nobody, Randomly())
+        tasks.arrive(0, np.ones(2))
+        tasks.start(1, 2, 0.0)
+        assert await tasks.drain() == []
+
+    run_on_fake_clock(both())
+    assert drawn == [(3, 0), (3, 1)]
 
 
 # Standard input
@@ -315,6 +380,30 @@ def test_a_file_that_does_not_fit_is_refused(halves: Halves, tmp_path: Path):
             halves.read(tmp_path / name)
     np.save(tmp_path / "double.npy", good.astype(np.float64))
     np.testing.assert_array_equal(halves.read(tmp_path / "double.npy")["image"], good)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 12, 10), (2, 3, 8, 8)])
+def test_inputs_have_the_shape_that_is_given(tmp_path: Path, shape: tuple[int, ...]):
+    """A file with open sizes: what comes from both halves is what onnxruntime computes with the file itself."""
+    path = saved(tmp_path, any_size())
+    halves = Halves(path, "fp16", shapes={"x": shape})
+    np.save(tmp_path / "wrong.npy", np.zeros((1, 3, 9, 9), np.float32))
+    with pytest.raises(InputError, match=re.escape(f"the network reads float32 of {shape}")):
+        halves.read(tmp_path / "wrong.npy")
+    given = {f"{k}.npy": (np.random.default_rng(k).integers(0, 256, shape) / 255).astype("float32") for k in range(6)}
+    for name, value in given.items():
+        np.save(tmp_path / name, value)
+    (tmp_path / "out").mkdir()
+    read = Inputs([str(tmp_path / name) for name in given], halves.read, Results(tmp_path / "out", None))
+    log = run(Now(halves), tmp_path, lambda laws: OwnTasks(laws, read, as_read=False), "full")
+    read.close()
+    assert [task.outcome for task in log.tasks].count(ANSWERED) >= 2
+    whole = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for number, value in enumerate(given.values()):
+        (expected,) = whole.run(None, {"x": value})
+        with np.load(tmp_path / "out" / f"{number:06d}-{number}.npz") as found:
+            assert found["y"].shape == (shape[0], 5)
+            np.testing.assert_allclose(found["y"], expected, atol=TOLERANCE * np.abs(expected).max())
 
 
 def test_a_network_with_several_inputs_reads_them_by_name(tmp_path: Path):

@@ -8,9 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 from live_site import BLOCK_S, devices_of, ended, outcomes, secured
+from onnx_models import any_size, saved
 
+from partway.live.preflight import TOLERANCE
 from partway.live.processes import Fleet, serving
 from partway.live.tasks import ANSWERED, FINISHED_HERE
 
@@ -53,10 +57,10 @@ def cable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def site(folder: Path) -> Iterator[tuple[Fleet, list[str]]]:
+def site(folder: Path, *more: str) -> Iterator[tuple[Fleet, list[str]]]:
     """A server that listens in its namespace, and the credentials that a device needs."""
     theirs, ours = secured(folder)
-    flags = ["--blocks", str(BLOCKS), "--wait", "90", *theirs]
+    flags = ["--blocks", str(BLOCKS), "--wait", "90", *theirs, *more]
     with serving(folder, *flags, bind=f"{ADDRESS}:7070", under=inside(EDGE)) as fleet:
         yield fleet, ours
 
@@ -75,6 +79,36 @@ def test_two_machines_answer_inferences_over_tls(tmp_path: Path):
     print(f"\ntwo namespaces, TLS and token: {dict(counted)}, at the server {served['tasks']}")
     assert served["tasks"]["received"] == served["tasks"]["answered"] == counted[ANSWERED] > 20
     assert counted[FINISHED_HERE] == served["tasks"]["duplicates"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cable")
+def test_two_machines_run_a_network_with_open_sizes_on_own_inputs(tmp_path: Path):
+    """The answers are what onnxruntime computes with the whole file; a device with another shape is refused."""
+    path, shape = saved(tmp_path, any_size()), (1, 3, 40, 24)
+    given = [(np.random.default_rng(k).integers(0, 256, shape) / 255).astype(np.float32) for k in range(20)]
+    (tmp_path / "images").mkdir()
+    for k, value in enumerate(given):
+        np.save(tmp_path / "images" / f"{k:02d}.npy", value)
+    network = ["--model", str(path), "--shape"]
+    with site(tmp_path, *network, "x=1x3x40x24", "--set", "devices=1") as (fleet, ours):
+        fleet.start("other", "join", fleet.target, *ours, *network, "x=1x3x24x40", under=inside(FIELD))
+        assert fleet.processes["other"].wait(60) == 2
+        said = (tmp_path / "other.err").read_text("utf-8")
+        assert "this server runs another network than yours: net.onnx (SHA-256 " in said
+        assert said.endswith("), x=1x3x40x24\n")
+        fleet.processes.pop("other")
+        own = ["--inputs", str(tmp_path / "images"), "--outputs", str(tmp_path / "results")]
+        fleet.start("device", "join", fleet.target, *ours, *network, "x=1x3x40x24", *own, under=inside(FIELD))
+        ended(fleet, "server", "device", within_s=120)
+        counted = outcomes(devices_of(fleet, "device"))
+    print(f"\na network with open sizes on 20 inputs: {dict(counted)}")
+    assert counted[ANSWERED] > 3
+    whole = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for k, value in enumerate(given):
+        (expected,) = whole.run(None, {"x": value})
+        with np.load(tmp_path / "results" / f"{k:06d}-{k:02d}.npz") as found:
+            np.testing.assert_allclose(found["y"], expected, atol=TOLERANCE * np.abs(expected).max())
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from partway.live.report import (
     horizon_of,
     joined_table,
     live_table,
+    served_figures,
     served_table,
 )
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
@@ -24,6 +25,7 @@ from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.measurement.metrics import BlockMetrics
 from partway.scenario.loading import load
+from partway.scenario.schema import Scenario
 from partway.text_tables import Grid
 
 BOUND = 4.0
@@ -81,17 +83,59 @@ def test_every_component_and_delay_has_words():
 
 def test_the_tables_give_the_reason_in_place_of_the_unit():
     scenario = load("paper", {"objective": "discounted"})
-    tasks = {"received": 0, "answered": 0, "duplicates": 0, "late": 0}
-    document = {"scenario": scenario.to_toml(), "scheme": "local", "blocks": 4, "tasks": tasks, "bound": None}
-    document |= {
-        "answer_late_s": [],
-        "bound_reason": "nobody knows",
-        "metrics": {name: own[0].tolist() for name, own in series().items()},
-    }
+    document = document_of(scenario, None, "nobody knows", [scenario.devices] * 4)
     assert row(served_table(document)) == ["-", "nobody knows"]
     mine = figures_of("average", None, "nobody knows")
     device = {"device": 0, "tasks": [], "late_s": [0.0], "task_late_s": [], "misses": 0}
     assert row(live_table(mine, mine, document, [device])) == ["-", "-", "nobody knows"]
+
+
+def document_of(
+    scenario: Scenario, bound: float | None, why: str, reports: list[int], **changes: Any
+) -> dict[str, Any]:
+    """What a server leaves of four blocks, on which so many devices have reported."""
+    return {
+        "scenario": scenario.to_toml(),
+        "scheme": "local",
+        "blocks": 4,
+        "tasks": {"received": 0, "answered": 0, "duplicates": 0, "late": 0},
+        "bound": bound,
+        "bound_reason": why,
+        "answer_late_s": [],
+        "reports": reports,
+        "metrics": {name: own[0].tolist() for name, own in series(**changes).items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("reports", "objective", "cost", "gap", "counted"),
+    [
+        ([2, 2, 2, 2], "average", 7.0, 2.5 / BOUND, 4),  # blocks 2 and 3
+        ([2, 2, 2, 1], "average", 7.0, 2.5 / BOUND, 4),  # the word on the last block is lost
+        ([1, 1, 2, 2], "average", 7.0, 2.5 / BOUND, 4),  # one came late, in the warm-up
+        ([1, 1, 2, 2], "discounted", 7.0, None, 4),
+        ([2, 2, 1, 1], "average", 7.0, None, 4),  # one has left
+        ([2, 2, 0, 0], "average", 5.0, 4.0 / BOUND, 2),  # both have left: block 1 counts
+        ([0, 2, 2, 0], "average", 6.0, 2.0 / BOUND, 2),  # block 2
+        ([0, 0, 0, 0], "average", None, None, 0),
+    ],
+)
+def test_blocks_in_which_no_device_takes_part_do_not_count(
+    reports: list[int], objective: str, cost: float | None, gap: float | None, counted: int
+):
+    """The server's queue costs 1, 2, 3 and 5 in the four blocks, the other components 1 each."""
+    scenario = load("paper", {"devices": 2, "objective": objective, "discount": 0.5})
+    document = document_of(scenario, BOUND, "", reports, server_queue=(1.0, 2.0, 3.0, 5.0))
+    found, horizon = served_figures(document)
+    assert horizon.warmup == counted // 2
+    assert (None if np.isnan(found.cost) else found.cost) == cost
+    assert (None if np.isnan(found.gap) else found.gap) == gap
+    if gap is None:
+        assert found.no_gap == ("not all devices took part" if counted else "no device took part")
+    text = io.StringIO()
+    Console(file=text, width=120).print(served_table(document))
+    last = " ".join(text.getvalue().splitlines()[-1].split())
+    assert (last == f"blocks without a device, which do not count {4 - counted}") == (counted < 4)
 
 
 def test_a_device_says_how_all_its_tasks_ended():

@@ -46,10 +46,8 @@ MAX_DEVICE = 2**31 - 1
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway join`."""
     parser.add_argument("target", type=target, metavar="HOST:PORT", help="where the server listens")
+    serve.add_network(parser)
     group = parser.add_argument_group("device")
-    group.add_argument(
-        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
-    )
     group.add_argument(
         "--device", type=whole_number, metavar="N", help="its number in the scenario (default: a free one)"
     )
@@ -60,7 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     add_cpu(parser)
     serve.add_learned(parser)
-    add_connection(parser)
+    add_connection(parser, wait=True)
     telemetry.add_flags(parser)
     flags.add_output(parser, out=None, overwrite="replace existing files")
 
@@ -108,8 +106,8 @@ def check_cpu(options: argparse.Namespace) -> None:
         raise InputError("--cpu-path belongs to --cpu cpufreq or --cpu cgroup")
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Whom a device trusts, and by what it proves who it is."""
+def add_connection(parser: argparse.ArgumentParser, wait: bool = False) -> None:
+    """Whom a device trusts, by what it proves who it is, and how long it tries where it can `wait`."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--tls-ca", type=Path, metavar="FILE", help="the CA that has signed the server's certificate, PEM"
@@ -117,6 +115,8 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="the device's own certificate chain, PEM")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="the secret that the server asks for")
+    if wait:
+        serve.add_wait(group.add_argument, "how long to try to reach the server")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -167,25 +167,25 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
     """Run the devices until their run ends, and say which inputs have no result; files are written to `folder`."""
     from partway.live import cpu, endpoints
     from partway.live.credentials import Files
-    from partway.live.halves import Halves
     from partway.live.messages import RegisterRequest
-    from partway.live.network import write_small_network
     from partway.measurement import checkpoint
 
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     token, credentials = files.secret(), files.for_device()
     endpoints.check_secret(options.target, credentials is not None, token)
-    model = write_small_network(folder) if options.model is None else options.model
-    halves = Halves(model, "fp16", seed=options.device or 0)
+    halves = serve.halves_of(options, folder)
     own = _own_inputs(options, halves)
     joined = list[int]()
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if options.stdin else results(), flush=True)
 
     def say_joined(device: int) -> None:
         taken.attach(halves.thread())
         joined.append(device)
         if len(joined) == options.count:
             numbers = f"device{'s' * (options.count > 1)} {', '.join(map(str, sorted(joined)))}"
-            print(f"joined {options.target} as {numbers}", file=sys.stderr if options.stdin else results(), flush=True)
+            say(f"joined {options.target} as {numbers}")
 
     join = partial(
         endpoints.join,
@@ -200,6 +200,8 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
         tasks=own.tasks if own else lambda laws: laws,
         listen=listen,
         on_join=say_joined,
+        on_wait=lambda reason: say(f"{reason}; trying again for {options.wait:g} s"),
+        wait_s=options.wait,
     )
     with cpu.taken(options.cpu, options.cpu_path) as taken:
         logs = asyncio.run(join(cpu=taken))

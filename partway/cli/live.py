@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,16 @@ LAST_LOOK_S = 2.0
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway live`."""
     serve.add_run(parser)
+    group = parser.add_argument_group("controllers")
+    group.add_argument(
+        "--load",
+        type=Path,
+        metavar="FILE|DIR",
+        help="begin with what was saved by `partway run --save FILE` or by this command",
+    )
+    group.add_argument(
+        "--save", type=Path, metavar="DIR", help="save what server and devices learn to files in this new folder"
+    )
     group = parser.add_argument_group("telemetry")
     group.add_argument(
         "--page",
@@ -66,15 +76,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="write what happens to a file for each process in this folder, which 'partway view DIR' opens",
-    )
-    parser.add_argument(
-        "--load",
-        type=Path,
-        metavar="FILE|DIR",
-        help="start from what was saved by `partway run --save FILE` or by this command",
-    )
-    parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="save what server and devices learn to files in this new folder"
     )
     serve.add_json(parser)
 
@@ -191,11 +192,12 @@ def _write(
     from partway.cli import output
     from partway.formatting import plain
     from partway.live.accounts import stages
-    from partway.live.documents import SCHEMA_VERSION, series_of, tasks_of
-    from partway.live.report import figures, live_table, served_horizon, with_stages
+    from partway.live.documents import SCHEMA_VERSION, tasks_of
+    from partway.live.report import live_table, served_figures, with_stages
 
-    tasks, horizon = [task for device in devices for task in tasks_of(device)], served_horizon(server)
-    measured = with_stages(figures(series_of(server), horizon), stages(tasks, horizon.warmup))
+    tasks = [task for device in devices for task in tasks_of(device)]
+    found, horizon = served_figures(server)
+    measured = with_stages(found, stages(tasks, horizon.warmup))
     alone = None if outlook is None or not outlook.is_stable_alone else outlook.alone
     table = live_table(measured, simulated, server, devices, alone)
     foreseen = None if outlook is None else plain(outlook.as_json())
@@ -228,6 +230,7 @@ def _run(
     scenario = folder / "scenario.toml"
     scenario.write_text(plan.scenario.to_toml(), "utf-8")
     model = ["--model", str(folder / "small.onnx" if options.model is None else options.model)]
+    model += _repeated("--shape", options.shape, "x") + _repeated("--input", options.input, ",")
     asked = ["--scheme", plan.scheme, "--blocks", str(plan.blocks), "--seed", str(plan.seed)]
     asked += ["--precision", plan.precision, "--scenario", str(scenario)]
     with processes.loopback(folder, [*asked, *model], model, plan.devices, own) as fleet:
@@ -331,6 +334,11 @@ def _trained(plan: "LivePlan", load: Path) -> "tuple[ControllerPair, Carry]":
         carry.server_state,
     )
     return replace(pair, device=device), replace(carry, device_state=states, server_state=server)
+
+
+def _repeated(flag: str, given: Sequence[tuple[str, Sequence[float]]], between: str) -> list[str]:
+    """A flag with its values as they were given."""
+    return [flag, *(f"{name}={between.join(map(repr, numbers))}" for name, numbers in given)] if given else []
 
 
 def _device(number: int) -> str:

@@ -1,10 +1,10 @@
 """`partway preflight`: whether this machine can take part in a live run, without any hardware."""
 
 import argparse
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from partway.cli import join
+from partway.cli import join, serve
 from partway.cli.flags import target
 from partway.errors import InputError
 
@@ -21,9 +21,7 @@ EXAMPLES = {
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway preflight`."""
-    parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
-    )
+    serve.add_network(parser)
     parser.add_argument("--server", type=target, metavar="HOST:PORT", help="a server that should answer")
     join.add_cpu(parser)
     join.add_connection(parser)
@@ -38,7 +36,8 @@ def run(options: argparse.Namespace) -> None:
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     rows, failed = list[tuple[str, ...]](), list[str]()
     join.check_cpu(options)
-    for name, check in checks(options.model, options.server, files, options.cpu, options.cpu_path):
+    network = partial(serve.halves_of, options)
+    for name, check in checks(network, options.server, files, options.cpu, options.cpu_path):
         try:
             rows.append(("ok", name, check()))
         except InputError as error:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,7 @@ DESCRIPTION = (
 EXAMPLES = {
     "On this machine, the small network that ships": "partway serve --bind 127.0.0.1:7070",
     "Your own network, for longer": "partway serve --model net.onnx --blocks 1000",
+    "Its input has open sizes": "partway serve --model net.onnx --shape x=1x3x224x224",
 }
 
 
@@ -47,9 +49,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
     group.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="accept only devices that this CA has signed")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="accept only devices that know this secret")
-    group.add_argument(
-        "--wait", type=flags.seconds, default=120.0, metavar="S", help="how long to wait for all devices (default: 120)"
-    )
+    add_wait(group.add_argument, "how long to wait for all devices")
     group = parser.add_argument_group("engine")
     group.add_argument(
         "--engine",
@@ -66,12 +66,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_wait(add: Callable[..., object], words: str) -> None:
+    """--wait, by default as long for devices as for their server. `add`: the `add_argument` of a group."""
+    add("--wait", type=flags.seconds, default=120.0, metavar="S", help=f"{words} (default: 120)")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """What is run: the network, the scenario, the scheme and for how long."""
+    add_network(parser)
     group = parser.add_argument_group("run")
-    group.add_argument(
-        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
-    )
     flags.add_scenario(parser, None, "four devices of two classes, with rates that suit the network")
     group.add_argument(
         "--scheme",
@@ -91,12 +94,22 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """--model, --shape and --input, which server and devices must have in common."""
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--model", type=Path, metavar="FILE", help="an ONNX file (default: a small network that is included)"
+    )
+    flags.add_inputs(group.add_argument)
+
+
 def add_learned(parser: argparse.ArgumentParser) -> None:
     """--load and --save."""
-    parser.add_argument(
-        "--load", metavar="FILE", help="begin with what `partway run --save FILE`, or this, has learned"
+    group = parser.add_argument_group("controllers")
+    group.add_argument(
+        "--load", metavar="FILE", help="begin with what was saved by `partway run --save FILE` or by this command"
     )
-    parser.add_argument("--save", metavar="FILE", help="save what was learned to this .npz file at the end")
+    group.add_argument("--save", metavar="FILE", help="save what was learned to this .npz file at the end")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -257,14 +270,11 @@ def _write(
 def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halves]":
     """The run that the flags of `add_run` ask for, and the network's halves; files are written to `folder`."""
     from partway.live import demo, plan
-    from partway.live.halves import Halves
-    from partway.live.network import write_small_network
     from partway.scenario.loading import load
     from partway.schemes import check_running
 
     check_running(options.set, [options.scheme])
-    model = write_small_network(folder) if options.model is None else options.model
-    halves = Halves(model, "fp16", seed=options.seed)
+    halves = halves_of(options, folder)
     profile = demo.write_network_profile(halves.profile, folder)
     if options.scenario is None:
         scenario = load(demo.scenario_for(halves.profile, profile), options.set)
@@ -278,5 +288,19 @@ def prepared(options: argparse.Namespace, folder: Path) -> "tuple[LivePlan, Halv
         seed=options.seed,
         precision=options.precision,
         model_sha256=halves.sha256,
+        model_words=halves.words,
     )
     return made, halves
+
+
+def halves_of(options: argparse.Namespace, folder: Path) -> "Halves":
+    """The halves of the network that the flags of `add_network` name; the small one is written to `folder`."""
+    from partway.live.halves import Halves
+    from partway.live.network import write_small_network
+
+    return Halves(
+        write_small_network(folder) if options.model is None else options.model,
+        "fp16",
+        shapes=flags.one_each("--shape", options.shape),
+        values=flags.one_each("--input", options.input),
+    )

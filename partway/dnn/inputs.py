@@ -39,12 +39,6 @@ EXAMPLE_SIDE, EXAMPLE_SIZE = 224, 128
 """Sizes in the proposal: the sides of an image, and others."""
 
 
-class OpenSizes(InputError):
-    """The file leaves sizes of inputs open. `inputs`: of which ones, in words."""
-
-    inputs = ""
-
-
 def checked_shapes(given: Any) -> dict[str, Shape]:
     """Input name -> shape. Raises InputError for what is no mapping from names to sequences of whole numbers."""
     return {name: _checked_shape(name, sizes) for name, sizes in checked_names("shapes", given).items()}
@@ -151,9 +145,7 @@ def _fixed_shapes(model: ModelProto, inputs: list[ValueInfoProto], shapes: Mappi
     if asked:
         shown_as = ", ".join(f"input '{name}' is {_text(found)}" for name, found in asked)
         examples = " ".join(f"{name}={_example(found)}" for name, found in asked)
-        error = OpenSizes(f"sizes are open in the file ({shown_as}); fix them, such as by {named('shapes')} {examples}")
-        error.inputs = shown_as
-        raise error
+        raise InputError(f"sizes are open in the file ({shown_as}); fix them, such as by {named('shapes')} {examples}")
     return fixed
 
 

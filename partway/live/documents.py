@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 def of_server(plan: LivePlan, ledger: Ledger, measured: BlockMetrics, bound: float | None, why: str) -> dict[str, Any]:
-    """What the server leaves: every metric block by block, and counts of tasks.
+    """What the server leaves: every metric and the number of devices that reported, block by block; counts of tasks.
 
     bound, why  the lower bound on the scenario's objective, or why there is none
     """
@@ -34,6 +34,7 @@ def of_server(plan: LivePlan, ledger: Ledger, measured: BlockMetrics, bound: flo
             "bound": bound,
             "bound_reason": why,
             "metrics": series,
+            "reports": ledger.records.counts(len(series["device_queue"])).tolist(),
             "tasks": {
                 "received": ledger.received,
                 "answered": ledger.answered,

@@ -12,6 +12,7 @@ from partway.bound.certificate import Certificate
 from partway.errors import InputError, shown
 from partway.live.accounts import metrics
 from partway.live.agent import Agent, AgentLog, synthetic
+from partway.live.clock import now
 from partway.live.cpu import Cpu
 from partway.live.engine import Engine
 from partway.live.events import Event, Listener, silent
@@ -80,11 +81,11 @@ async def serve(
     engine: Engine | None,
     address: str,
     *,
+    wait_s: float,
     token: str = "",
     credentials: grpc.ServerCredentials | None = None,
     certificate: Certificate | None = None,
     trained: Checkpoint | None = None,
-    wait_s: float = 60.0,
     listen: Callable[[Event | BlockEnded], object] = lambda event: None,
     on_listening: Callable[[int], None] = lambda port: None,
     on_begin: Callable[[int], None] = lambda devices: None,
@@ -116,6 +117,7 @@ async def join(
     engine: Engine | None,
     request: RegisterRequest,
     *,
+    wait_s: float,
     count: int = 1,
     token: str = "",
     credentials: grpc.ChannelCredentials | None = None,
@@ -125,7 +127,7 @@ async def join(
     cpu: Cpu | None = None,
     listen: Listener = silent,
     on_join: Callable[[int], object] = lambda device: None,
-    patience_s: float = 30.0,
+    on_wait: Callable[[str], object] = lambda reason: None,
 ) -> list[AgentLog]:
     """Run devices until their run ends: `count` of them, each with a connection of its own.
 
@@ -134,8 +136,9 @@ async def join(
     cpu      that runs their part of the tasks; without one they are paced
     listen   is told what happens to them
     on_join  called with the number of each when it has joined
+    on_wait  called with the reason where the server cannot be reached at once
 
-    Raises InputError where the server cannot be reached within `patience_s`, or refuses one.
+    Raises InputError where the server cannot be reached within `wait_s`, or refuses one.
     """
 
     def workload(reply: RegisterReply) -> Workload:
@@ -151,8 +154,8 @@ async def join(
     ]
     running = list[asyncio.Task[AgentLog]]()
     try:
-        await reach(links[0], patience_s)
-        running = [asyncio.create_task(_reached(*each, patience_s)) for each in zip(links, agents, strict=True)]
+        await reach(links[0], wait_s, lambda error: on_wait(reason_of(target, error)))
+        running = [asyncio.create_task(_reached(*each, wait_s)) for each in zip(links, agents, strict=True)]
         return list(await asyncio.gather(*running))
     except (Refused, MessageError) as error:
         raise InputError(reason_of(target, error)) from None
@@ -178,21 +181,26 @@ def check_secret(target: str, secured: bool, token: str) -> None:
         raise InputError(f"--token-file: without --tls-ca the token would be sent to {shown(target)} unencrypted")
 
 
-async def _reached(link: GrpcLink, agent: Agent, patience_s: float) -> AgentLog:
+async def _reached(link: GrpcLink, agent: Agent, wait_s: float) -> AgentLog:
     """Run a device once its own connection is there, which can take more than one attempt on a busy machine."""
-    await reach(link, patience_s)
+    await reach(link, wait_s)
     return await agent.run()
 
 
-async def reach(link: GrpcLink, patience_s: float) -> None:
-    """Wait until the server answers, trying less and less often. Raises Refused where it does not or refuses."""
-    pause, waited = RETRY_S, 0.0
+async def reach(link: GrpcLink, wait_s: float, on_wait: Callable[[Refused], object] = lambda error: None) -> None:
+    """Wait until the server answers, trying less and less often. Raises Refused where it does not or refuses.
+
+    on_wait  called with the first error that may end by waiting
+    """
+    pause, end, is_first = RETRY_S, now() + wait_s, True
     while True:
         try:
             await link.probe()
             return
         except Refused as error:
-            if error.code not in UNREACHABLE or waited >= patience_s or any(one in error.reason for one in FINAL):
+            if error.code not in UNREACHABLE or now() + pause > end or any(one in error.reason for one in FINAL):
                 raise
+            if is_first:
+                on_wait(error)
         await asyncio.sleep(pause)
-        waited, pause = waited + pause, min(2 * pause, MAX_RETRY_S)
+        pause, is_first = min(2 * pause, MAX_RETRY_S), False

@@ -13,10 +13,11 @@ Specs = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 class Engine(Protocol):
     """The halves of one network."""
 
-    async def front(self, share: float, number: int, inputs: Tensors | None) -> tuple[str, Tensors]:
-        """Task `number` up to the cut that leaves `share` of the work: the model of the back half, what it needs.
+    async def front(self, share: float, number: int, inputs: Tensors | None, device: int) -> tuple[str, Tensors]:
+        """Task `number` of a device up to the cut that leaves `share` of the work: the model of the back half, what it
+        needs.
 
-        inputs  of the network, by name; None: random ones, which depend on `number`
+        inputs  of the network, by name; None: random ones, which depend on `device` and `number`
 
         Where nothing is left, the model is "" and the tensors are the result.
         """
@@ -46,9 +47,9 @@ class Engine(Protocol):
 class NoEngine:
     """No network: tasks take their time, and nothing is computed."""
 
-    async def front(self, share: float, number: int, inputs: Tensors | None) -> tuple[str, Tensors]:
+    async def front(self, share: float, number: int, inputs: Tensors | None, device: int) -> tuple[str, Tensors]:
         """Nothing."""
-        del share, number, inputs
+        del share, number, inputs, device
         return "", {}
 
     async def back(self, model: str, tensors: Tensors) -> Tensors:

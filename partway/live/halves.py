@@ -7,8 +7,9 @@ what is sent where nothing is left to the device, travels in 8 bits.
 import asyncio
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,15 @@ from partway.live.engine import Specs, Tensors
 
 try:
     import onnx
+    from onnx import external_data_helper, numpy_helper
 
     from partway.dnn import triton, weights
     from partway.dnn.boundary import offered
     from partway.dnn.control_flow import reads
     from partway.dnn.graph import Network, load_network, profile_network
     from partway.dnn.halves import Cutter
-    from partway.dnn.inputs import OpenSizes
+    from partway.dnn.inputs import Value
+    from partway.dnn.macs import Shape
     from partway.dnn.runtime import Session, whole_session
     from partway.dnn.verification import read_example
 except ImportError as error:
@@ -74,31 +77,40 @@ class Halves:
 
     shares   (cuts,) the share of the work that is left to the server at each, ascending
     profile  of the network
+    given    its inputs, as --shape and --input of the command line name them
+    words    its files and `given`
+    sha256   of the same: whoever has another one computes something else
     """
 
-    def __init__(self, path: Path, tensor_dtype: str, keep: str = "all", seed: int = 0):
+    def __init__(
+        self,
+        path: Path,
+        tensor_dtype: str,
+        keep: str = "all",
+        shapes: Mapping[str, Shape] | None = None,
+        values: Mapping[str, Value] | None = None,
+    ):
         """Cut the network at the table's cuts.
 
-        keep  "all" cuts or only the "pareto"-optimal ones
-        seed  of the random inputs
+        keep            "all" cuts or only the "pareto"-optimal ones
+        shapes, values  as of `load_network`
 
         Raises InputError for a network that cannot be cut or run, and for a data type in which nothing is sent live.
         """
         if tensor_dtype not in SHORT:
             raise InputError(f"tensor_dtype = {shown(tensor_dtype)}: live tensors travel as {' or '.join(SHORT)}")
-        try:
-            self._network = load_network(path)
-        except OpenSizes as error:  # both sides must have the same file
-            raise InputError(
-                f"{shown(str(path), 100)}: sizes are open ({error.inputs}); fix them in the file, such as by "
-                "`python -m onnxruntime.tools.make_dynamic_shape_fixed`"
-            ) from None
+        self._network = load_network(path, shapes, values)
         self.profile: Profile = profile_network(self._network)
-        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        digests = {name: _digest(path.parent / name) for name in _files(self._network)}
+        self.given = _given(self._network, values or {})
+        self.words = ", ".join(
+            [*(f"{name} (SHA-256 {digest[:12]}...)" for name, digest in digests.items()), self.given]
+        )
+        self.sha256 = hashlib.sha256("\n".join([*digests.values(), self.given]).encode()).hexdigest()
         self._cutter = Cutter(self._network)
         self._rows = table_rows(self.profile, tensor_dtype, None, keep).tolist()
         self.shares = self.profile.share()[self._rows]
-        self._short, self._seed = SHORT[tensor_dtype], seed
+        self._short = SHORT[tensor_dtype]
         self._encoded = {tensor.name: tensor.dtype for tensor in self.profile.cuts[0].tensors}
         self._whole = whole_session(self._network)
         self._specs = _specs(self._network)
@@ -109,12 +121,15 @@ class Halves:
         self._accepted = {name: self._on_wire(half) for name, half in self._backs.items()}
         self._pool = ThreadPoolExecutor(1)
 
-    async def front(self, share: float, number: int, inputs: Tensors | None = None) -> tuple[str, Tensors]:
-        """Task `number` up to the cut that leaves `share`: the model of the back half, and what it needs.
+    async def front(
+        self, share: float, number: int, inputs: Tensors | None = None, device: int = 0
+    ) -> tuple[str, Tensors]:
+        """Task `number` of a device up to the cut that leaves `share`: the model of the back half, and what it needs.
 
-        inputs  as `read` gives them; None: `inputs(number)`
+        inputs  as `read` gives them; None: `inputs(number, device)`
         """
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self.front_now, share, number, inputs)
+        now = partial(self.front_now, share, number, inputs, device)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, now)
 
     async def back(self, model: str, tensors: Tensors) -> Tensors:
         """The result of the back half `model`."""
@@ -124,10 +139,12 @@ class Halves:
         """The native number of the thread that computes `front` and `back`."""
         return self._pool.submit(threading.get_native_id).result()
 
-    def front_now(self, share: float, number: int, inputs: Tensors | None = None) -> tuple[str, Tensors]:
+    def front_now(
+        self, share: float, number: int, inputs: Tensors | None = None, device: int = 0
+    ) -> tuple[str, Tensors]:
         """`front`, in this thread."""
         cut = self._rows[int(np.argmin(np.abs(self.shares - share)))]
-        given = self.inputs(number) if inputs is None else dict(inputs)
+        given = self.inputs(number, device) if inputs is None else dict(inputs)
         if cut > len(self._network.positions):
             return "", self._whole.run(given)
         return _model(cut), {name: self._coded(name, value) for name, value in self._fronts[cut].run(given).items()}
@@ -209,9 +226,9 @@ class Halves:
         ]
         return max(sizes, default=0)
 
-    def inputs(self, number: int) -> dict[str, np.ndarray]:
-        """The random input of task `number`: an image's numbers are multiples of 1/255."""
-        rng = np.random.default_rng((self._seed, number))
+    def inputs(self, number: int, device: int = 0) -> dict[str, np.ndarray]:
+        """The random input of task `number` of a device: an image's numbers are multiples of 1/255."""
+        rng = np.random.default_rng((device, number))
         drawn = dict[str, np.ndarray]()
         for name, (dtype, shape) in ((name, self._specs[name]) for name in self._whole.inputs):
             levels = rng.integers(0, int(LEVELS) + 1, shape)
@@ -255,6 +272,32 @@ class Halves:
 def _model(cut: int) -> str:
     """The name of a back half."""
     return f"cut-{cut}"
+
+
+def _files(network: Network) -> list[str]:
+    """The ONNX file and those with its weights, from its folder on."""
+    external = map(external_data_helper.ExternalDataInfo, weights.external_tensors(network.original))
+    return [network.path.name, *sorted({info.location for info in external})]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _given(network: Network, values: Mapping[str, Value]) -> str:
+    """x=1x3x224x224, sr=16000: the shapes of a network's inputs, and those that are always the same."""
+    graph = network.original.graph
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input}
+    fixed = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in values}
+    sizes = [f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()]
+    return ", ".join([*sizes, *(f"{name}={_numbers(array)}" for name, array in sorted(fixed.items()))])
+
+
+def _numbers(array: np.ndarray) -> str:
+    """Those of a constant; one where all are equal."""
+    different = np.unique(array)
+    return ",".join(map(str, (different if different.size == 1 else array.ravel()).tolist()))
 
 
 def _specs(network: Network) -> Specs:

@@ -39,6 +39,8 @@ class LivePlan:
 
     pair          the controllers of the scheme, with the scenario's hyperparameters
     lease_blocks  blocks without a word after which the server forgets a device
+    model_sha256  of the network, which its devices must have as well ("": of none)
+    model_words   which network that is
     """
 
     scenario: Scenario
@@ -50,6 +52,7 @@ class LivePlan:
     precision: str
     lease_blocks: int = LEASE_BLOCKS
     model_sha256: str = ""
+    model_words: str = ""
 
     @property
     def devices(self) -> int:
@@ -122,6 +125,7 @@ def make_plan(
     precision: str = "float32",
     lease_blocks: int = LEASE_BLOCKS,
     model_sha256: str = "",
+    model_words: str = "",
     pair: ControllerPair | None = None,
 ) -> LivePlan:
     """Check a live run before anything starts. Raises InputError.
@@ -152,7 +156,7 @@ def make_plan(
         raise InputError(f"scheme {shown(scheme)} knows the statistics of the world, which no live device does")
     made = pair_for(scheme, scenario) if pair is None else pair
     world = build(scenario, sample_placement(scenario))
-    return LivePlan(scenario, scheme, made, world, blocks, seed, precision, lease_blocks, model_sha256)
+    return LivePlan(scenario, scheme, made, world, blocks, seed, precision, lease_blocks, model_sha256, model_words)
 
 
 def scenario_hash(scenario: Scenario) -> str:

@@ -5,12 +5,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from partway.errors import InputError
 from partway.live import cpu, extra
 from partway.live.credentials import Files
+
+if TYPE_CHECKING:
+    from partway.live.halves import Halves
 
 Check = Callable[[], str]
 TASKS = 3
@@ -23,18 +27,22 @@ MAX_LATE_S = 0.005
 
 
 def checks(
-    model: Path | None, server: str | None, files: Files, kind: str = cpu.PACING, cpu_path: Path | None = None
+    network: "Callable[[Path], Halves]",
+    server: str | None,
+    files: Files,
+    kind: str = cpu.PACING,
+    cpu_path: Path | None = None,
 ) -> list[tuple[str, Check]]:
     """What is checked, in order: a name and a function that says what it found, or raises InputError.
 
-    model   the network's file, the small network without one
-    server  one that should answer, to which a device with these files connects
+    network         makes the halves; it may write files to the folder that it is given
+    server          one that should answer, to which a device with these files connects
     kind, cpu_path  of the CPU (`partway.live.cpu`)
     """
     made: list[tuple[str, Check]] = [("packages", _packages), ("clock", _clock)]
     made += [("CPU", lambda: _cpu(kind, cpu_path))] if kind != cpu.PACING else []
     if not extra.missing():
-        made += [("network", lambda: _network(model)), ("port", _port)]
+        made += [("network", lambda: _network(network)), ("port", _port)]
         made += [("server", lambda: _server(server, files))] if server else []
     return made
 
@@ -61,12 +69,9 @@ def _cpu(kind: str, folder: Path | None) -> str:
         return taken.about
 
 
-def _network(model: Path | None) -> str:
-    from partway.live.halves import Halves
-    from partway.live.network import write_small_network
-
+def _network(network: "Callable[[Path], Halves]") -> str:
     with tempfile.TemporaryDirectory(prefix="partway-live-") as folder:
-        halves = Halves(write_small_network(Path(folder)) if model is None else model, "fp16")
+        halves = network(Path(folder))
         worst, longest = 0.0, 0.0
         for number in range(TASKS):
             whole = halves.whole_now(number)
@@ -81,7 +86,7 @@ def _network(model: Path | None) -> str:
             f"a cut changes the result by {worst:.2g} of its largest number when tensors travel as float16"
         )
     cuts = f"{len(halves.shares)} cuts, each within {worst:.1g} of the whole network"
-    return f"{halves.profile.name}: {cuts}; a task takes up to {1e3 * longest:.1f} ms on this CPU"
+    return f"{halves.profile.name}, {halves.given}: {cuts}; a task takes up to {1e3 * longest:.1f} ms on this CPU"
 
 
 def _error(expected: np.ndarray, given: np.ndarray) -> float:

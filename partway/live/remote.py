@@ -54,9 +54,11 @@ class Remote:
                     f"--engine {self._address}: it has no model {model}; `partway serve --write-models DIR` writes them"
                 )
 
-    async def front(self, share: float, number: int, inputs: Tensors | None = None) -> tuple[str, Tensors]:
+    async def front(
+        self, share: float, number: int, inputs: Tensors | None = None, device: int = 0
+    ) -> tuple[str, Tensors]:
         """As `Halves.front`."""
-        return await self._halves.front(share, number, inputs)
+        return await self._halves.front(share, number, inputs, device)
 
     async def back(self, model: str, tensors: Tensors) -> Tensors:
         """The result of the back half `model`. Raises Refused or MessageError where the server does not give it."""

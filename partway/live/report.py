@@ -91,6 +91,27 @@ def figures(series: Mapping[str, np.ndarray], horizon: Horizon) -> Figures:
     return Figures(sum(components.values()), components, *energy, gap, why_no_gap(series.__getitem__, horizon))
 
 
+def served_figures(document: Mapping[str, Any]) -> tuple[Figures, Horizon]:
+    """The figures of the run in a server's document, and what they refer to.
+
+    A block in which no device took part is not one of the system: it does not count. The bound is one of the whole
+    fleet, so that there is a gap only where all devices took part in all blocks to which it refers.
+    """
+    series, horizon = series_of(document), served_horizon(document)
+    reports, devices = np.asarray(document["reports"]), load(tomllib.loads(document["scenario"])).devices
+    took_part = reports > 0
+    horizon = replace(horizon, warmup=int(took_part.sum()) // 2)
+    if not took_part.any():
+        components = dict.fromkeys(COMPONENT_NAMES, np.nan)
+        return Figures(np.nan, components, np.nan, np.nan, np.nan, "no device took part"), horizon
+    mine = figures({name: values[:, took_part] for name, values in series.items()}, horizon)
+    last = len(reports) - 1  # the report on it may not arrive before its device leaves
+    counted = np.flatnonzero(took_part)[horizon.warmup :] if horizon.objective == "average" else np.arange(last + 1)
+    if (reports[counted[counted < last]] < devices).any():
+        mine = replace(mine, gap=np.nan, no_gap=mine.no_gap or "not all devices took part")
+    return mine, horizon
+
+
 def with_stages(figures: Figures, measured: Stages) -> Figures:
     """The figures of a live run with the times of its tasks."""
     return replace(
@@ -182,8 +203,10 @@ def task_counts(server: Mapping[str, Any], tasks: Sequence[TaskLog]) -> list[tup
 
 def served_table(document: Mapping[str, Any]) -> Grid:
     """What a server prints of its run."""
-    mine = figures(series_of(document), served_horizon(document))
-    grid = _plain(f"{document['scheme']}: {document['blocks']} blocks, the second half")
+    mine, _ = served_figures(document)
+    empty = document["reports"].count(0)
+    blocks = f"{document['blocks'] - empty} of {document['blocks']}" if empty else document["blocks"]
+    grid = _plain(f"{document['scheme']}: {blocks} blocks, the second half")
     grid.add_row("cost per block", number(mine.cost, 4), "")
     for name, words in COMPONENT_NAMES.items():
         grid.add_row(f"  {words}", number(mine.components[name], 3), "")
@@ -191,6 +214,8 @@ def served_table(document: Mapping[str, Any]) -> Grid:
     grid.add_row("tasks", "", "")
     for name, words in COUNT_NAMES.items():
         grid.add_row(f"  {words}", str(document["tasks"][name]), "")
+    if empty:
+        grid.add_row("blocks without a device, which do not count", str(empty), "")
     return grid
 
 

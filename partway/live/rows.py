@@ -128,6 +128,11 @@ class RecordRows(Mapping[tuple[int, int], BlockRecord]):
             for block, device in np.argwhere(there).tolist():
                 yield tile * TILE + block, device
 
+    def counts(self, blocks: int) -> np.ndarray:
+        """(blocks,) how many devices have a record of each of the first blocks."""
+        known = [there.sum(axis=1) for there in self._there]
+        return np.concatenate([*known, np.zeros(blocks, int)])[:blocks]
+
     def of(self, blocks: range) -> np.ndarray:
         """(blocks, devices) records in a range whose step is 1, ABSENT where there is none."""
         missing = np.full((TILE, self._devices), np.array(astuple(ABSENT), RECORD))

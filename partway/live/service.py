@@ -129,13 +129,14 @@ class Service:
             raise Refused(
                 "FAILED_PRECONDITION", f"this server speaks version {PROTOCOL_VERSION}, you speak {request.version}"
             )
+        plan = self.plan
+        scenario = f"that with SHA-256 {plan.scenario_sha256[:12]}..."
         has = {
-            "scenario": (request.scenario_sha256, self.plan.scenario_sha256),
-            "network": (request.model_sha256, self.plan.model_sha256),
+            "scenario": (request.scenario_sha256, plan.scenario_sha256, scenario),
+            "network": (request.model_sha256, plan.model_sha256, shorten(plan.model_words, 300) or "none"),
         }
-        for what, (theirs, mine) in has.items():
+        for what, (theirs, mine, here) in has.items():
             if theirs not in ("", mine):
-                here = f"that with SHA-256 {mine[:12]}..." if mine else "none"
                 raise Refused("FAILED_PRECONDITION", f"this server runs another {what} than yours: {here}")
         session = self._sessions.admit(request.device, request.session, self._now())
         return self.plan.reply(session.device, session.key)

@@ -208,7 +208,8 @@ class Tasks:
             begun = replace(task, begun=self._since_epoch())
             inputs = self._source.inputs(task.number)
             try:
-                model, tensors = await self._engine.front(offload if is_cut else 0.0, task.number, inputs)
+                share = offload if is_cut else 0.0
+                model, tensors = await self._engine.front(share, task.number, inputs, self._device)
             except InputError as error:
                 self._fail(begun, error)
                 continue

@@ -12,7 +12,8 @@ from partway.live.service import BlockEnded
 from partway.measurement.gap import LOSSES, Horizon, gap_by_seed, why_no_gap
 
 WINDOW = 100
-"""Blocks over which the gap to the lower bound on the average cost is averaged while a run goes on."""
+"""Blocks over which the gap to the lower bound on the average cost is averaged while a run goes on: the last ones on
+which all devices have reported."""
 
 
 class Watch:
@@ -62,9 +63,10 @@ class Watch:
         block, ledger = ended.block, ended.ledger
         series = self._meter.measure(ledger, range(block, block + 1), ended.changes)
         metrics = {name: float(values[0]) for name, values in series.items()}
-        for name, losses in self._losses.items():
-            losses.append(metrics[name])
         reported = {number: ledger.records.get((block, number)) for number in range(ended.devices)}
+        if None not in reported.values() or self._horizon.objective != "average":
+            for name, losses in self._losses.items():
+                losses.append(metrics[name])
         return BlockMeasured(
             block=block,
             metrics=metrics,
