@@ -117,21 +117,34 @@ OBSERVATIONS = f"""
 ## {OBSERVED}
 
 Written by hand, from two shared cores, on several days and machines, an Intel Xeon unless another is named; no command
-here repeats what this section says. But for the next three paragraphs the numbers are from before metrics became a
+here repeats what this section says. But for the next six paragraphs the numbers are from before metrics became a
 program of their own: a block then contained its 25 sums over devices.
 
-Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of
-CPU time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits
-of the results and make `parametric` take twice as long; only programs that run once are compiled with them. Warm, it
-takes about 33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start. Since the
-table was made, Matplotlib is imported in a thread beside the computation: warm, `run` took 75.7 % of the time before
-the restructuring (5.24 to 6.28 s against 7.04 to 8.30 s, five runs each, in turn). Later still, what is printed and
-written shares one summary of the dataset, which was made five times. On a faster machine, in turn (2026-12-01), warm
-`compare` then took 11.1 to 11.9 s against 23.7 to 24.6 s (48 %, four runs each), warm `run` 2.99 to 3.18 s against
-3.70 to 4.19 s (80 %, five each): what is left is starting Python, imports, and loading programs. The certificate takes
-300 ns in the fastest repetition and 330 ns in the median. With its choices in one axis of blocks and devices, metrics
-and certificate took 191 ns of CPU time instead of 337 (20 devices, 4 seeds, in turn); but then last digits depend on
-how many runs are measured together, so this was not kept.
+Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of CPU
+time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits of
+the results and make `parametric` take twice as long; only programs that run once are compiled with them. Warm, it takes
+about 33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start.
+
+Since the table was made, Matplotlib is imported in a thread beside the computation, and what is printed and written
+shares one summary of the dataset. Latency is computed only for the tasks that arrive after the warm-up, in half of the
+CPU time (97 ms instead of 190 ms a scheme, the same bits). The bound's program, which calls LAPACK, is kept like the
+others: the bound took 0.6 s of CPU time instead of 1.2 to 1.6 s. Two things that every start did are cheaper: the
+pattern of a scenario's texts, and superscripts on logarithmic axes, which were parsed as formulas. On two cores of an
+AMD EPYC (2026-12-01), by turns, as `python -m benchmarks --only main --before PATH` times the commands, but with fewer
+repetitions: warm `compare` took 17.3 s against 45.1 s before the restructuring (38 %, one run each); warm `run` took
+5.40 and 5.62 s against 8.03 and 8.50 s before the restructuring (66 to 67 %, two runs each). The table is to be made
+again.
+
+What is left of warm `compare`, in one run of 18.9 s: 1.3 s to start Python and to import, 1.6 s for the bound while
+Matplotlib is imported, 11.7 s in which both cores are busy (1.85 on average), and 4.3 s on one core at the end, 2.6 s
+of them for figures, 0.7 s for the dataset and 0.4 s for the summaries. Warm `run` is on one core from start to end:
+imports, loading programs, and two figures. Of importing, a third is JAX and a sixth is xarray with pandas. To load a
+program, XLA parses its text again, about 0.2 s for each scheme. Deferring pydantic's validators (`defer_build`) saved
+nothing.
+
+The certificate takes 300 ns in the fastest repetition and 330 ns in the median. With its choices in one axis of blocks
+and devices, metrics and certificate took 191 ns of CPU time instead of 337 (20 devices, 4 seeds, in turn); but then
+last digits depend on how many runs are measured together, so this was not kept.
 
 At K = 1e6 a call of the steps leaves 36 bytes a device-block that wait to be measured. Devices that wait for a
 broadcast therefore get calls of two blocks (`priced`); the others run four blocks ahead (`parametric-printed`). For

@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import platform
+import re
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache
@@ -34,9 +35,11 @@ OLDER_GENERATOR: Mapping[str, bool] = {"xla_cpu_use_fusion_emitters": False} if 
 """XLA's options for its older code generator, which compiles faster; jaxlib 0.11.2 has neither it nor the option."""
 RUNS_ONCE = {"xla_backend_optimization_level": 1, **OLDER_GENERATOR}
 """XLA's options for a program that runs once: it compiles in a third of the time (jaxlib 0.10.2), and is slower."""
-CUSTOM_CALL = "custom_call"
-"""In the text of a program that calls a library such as LAPACK. It is not kept: JAX prepares the library when it lowers
-a program, and one that is loaded without being lowered would crash."""
+CUSTOM_CALL = re.compile(r"custom_call @(\w+)")
+"""In the text of a program, what it calls outside itself. A program that calls anything but LAPACK is not kept: a
+function of Python, for example, has its address only in this process."""
+LAPACK = "lapack_"
+"""How the names of LAPACK's functions begin in such a text."""
 _folder: Path | None = None
 _switching = threading.Lock()
 _compiling = 0
@@ -104,21 +107,30 @@ class KeptJit:
             return self.jit.lower(*arguments, **static).compile()
         path, in_tree = folder / f"{name}.program", jax.tree.structure((arguments, {}))
         with contextlib.suppress(Exception):  # a file that is missing, damaged or of another kind is made again
-            program, shape = pickle.loads(path.read_bytes())
+            program, shape, lapack = pickle.loads(path.read_bytes())
+            if lapack:
+                _prepare_lapack()
             out_tree, where = jax.tree.structure(shape), jax.local_devices()[:1]
             loaded = serialize_executable.deserialize_and_load(program, in_tree, out_tree, execution_devices=where)
             os.utime(path)
             return loaded
         lowered = self.jit.lower(*arguments, **static)
-        if CUSTOM_CALL in lowered.as_text():
+        called = CUSTOM_CALL.findall(lowered.as_text())
+        if not all(name.startswith(LAPACK) for name in called):
             return lowered.compile()
         with _without_jax_cache():
             compiled = lowered.compile()
         with contextlib.suppress(jax.errors.JaxRuntimeError, ValueError, NotImplementedError):
             # a program that sorts, for example, cannot be serialized (jaxlib 0.10.2)
             program, _, out_tree = serialize_executable.serialize(compiled)
-            _write(path, pickle.dumps((program, _shape(out_tree))))
+            _write(path, pickle.dumps((program, _shape(out_tree), bool(called))))
         return compiled
+
+
+@cache
+def _prepare_lapack() -> None:
+    """JAX looks for LAPACK when it lowers a program that calls it; without that a loaded program would crash."""
+    jax.jit(jax.lax.linalg.cholesky).lower(jax.numpy.ones((1, 1)))
 
 
 def _kind(leaf: Any) -> Any:

@@ -2,12 +2,13 @@
 
 import contextlib
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -109,14 +110,39 @@ def test_programs_with_a_policy_from_outside_are_not_kept(folder: Path):
     assert kept(folder) == []
 
 
-def test_programs_that_call_a_library_are_not_kept(folder: Path):
-    """LAPACK is prepared when a program is lowered: loaded without it, it would crash."""
+SOLVES = """
+import sys
+from pathlib import Path
+import jax.numpy as jnp
+import numpy as np
+from partway import program_cache
 
-    def solved(matrix: jax.Array, right: jax.Array) -> jax.Array:
-        return jnp.linalg.solve(matrix, right)
+def solved(matrix, right):
+    return jnp.linalg.solve(matrix, right)
 
-    found = KeptJit(solved, [], [])(2 * np.eye(3, dtype=np.float32), X)
-    np.testing.assert_allclose(found, X / 2)
+program_cache.keep_in(Path(sys.argv[1]))
+kept = program_cache.KeptJit(solved, [], [])
+if sys.argv[2] == "again":
+    kept.jit = None  # neither traced nor compiled
+print(kept(2 * np.eye(3, dtype=np.float32), np.arange(3, dtype=np.float32)).tolist())
+"""
+
+
+def test_a_program_that_calls_lapack_is_kept_for_the_next_process(tmp_path: Path):
+    """JAX looks for LAPACK only when it lowers a program: one that is loaded without it would crash the process."""
+    for which in ("first", "again"):
+        command = [sys.executable, "-c", SOLVES, str(tmp_path), which]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "[0.0, 0.5, 1.0]\n"
+
+
+def test_programs_that_call_python_are_not_kept(folder: Path):
+    """They hold the address of a function of this process."""
+
+    def doubled(x: jax.Array) -> jax.Array:
+        return jax.pure_callback(lambda x: 2 * np.asarray(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    np.testing.assert_array_equal(KeptJit(doubled, [], [])(X), 2 * X)
     assert kept(folder) == []
 
 

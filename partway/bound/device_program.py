@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partway.bound.certificate import Tables
+from partway.program_cache import kept_jit
 from partway.pytree import host_array, record
 from partway.system.equations import affordable_bits
 from partway.system.processes import Law
@@ -318,7 +319,7 @@ def solve(program: Program, price: jax.Array, guess: jax.Array) -> Solved:
     return Solved(tables, part, inflow, tail_probability, many[0] if many else jnp.zeros(()))
 
 
-@jax.jit
+@kept_jit()
 def solve_fleet(programs: Program, price: jax.Array, guess: jax.Array) -> Solved:
     """`solve` for every device, one after another, each with as many rounds as it needs; the device axis is first."""
     return jax.lax.map(lambda one: solve(one[0], price, one[1]), (programs, guess))

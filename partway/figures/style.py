@@ -34,6 +34,7 @@ COMPONENT_NAMES = dict(
 COST_NOTE = (
     "Cost per block: weighted sum of queued work and energy, at server and devices, equation (8) of arXiv 2203.01005."
 )
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per block]")
 
 Row = Sequence[str | float]
@@ -186,7 +187,13 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> N
     if few:
         axis.set_major_formatter(short_number)
     else:
+        axis.set_major_formatter(power_of_ten)
         axis.set_minor_locator(NullLocator())
+
+
+def power_of_ten(value: float, _: object = None) -> str:
+    """A power of ten for an axis; a formatter for Matplotlib, whose own takes long: it parses each one as a formula."""
+    return "10" + str(round(np.log10(value))).translate(SUPERSCRIPTS)
 
 
 def block_axis(axes: Axes, block_s: float | None = None) -> None:

@@ -17,6 +17,7 @@ server computes. The last three are 0 for a task that is not cut.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -57,7 +58,7 @@ class Traced(Protocol):
 
 @dataclass(frozen=True)
 class Tasks:
-    """Every task of one seed, device by device in the order of arrival; all arrays have the shape (tasks,).
+    """Tasks of one seed, device by device in the order of arrival; all arrays have the shape (tasks,).
 
     device, block       where and in which block it arrived
     arrived, finished   [s] from the start of the run; finished is inf where the run ended first
@@ -101,16 +102,13 @@ def latency(traces: Traced, server_work: ArrayLike, slot_s: float, warmup: int =
     blocks, slots = np.shape(traces.service_per_slot)[1:]
     end = ((blocks + 1) * slots + 1) * slot_s
     devices = np.shape(traces.arrivals)[-1]
-    both = [
-        (_summary(tasks, warmup, end), _means_by_device(tasks, warmup, end, devices))
-        for tasks in finish_times(traces, server_work, slot_s)
-    ]
-    seeds, by_device = (np.array(each) for each in zip(*both, strict=True))
+    each_seed = [_summary(tasks, end, devices) for tasks in finish_times(traces, server_work, slot_s, warmup)]
+    seeds, by_device = (np.array(each) for each in zip(*each_seed, strict=True))
     return Latency(*seeds[:, : -len(DELAYS)].T, delays=seeds[:, -len(DELAYS) :], by_device=by_device)
 
 
-def finish_times(traces: Traced, server_work: ArrayLike, slot_s: float) -> Iterator[Tasks]:
-    """All tasks, one seed after the other.
+def finish_times(traces: Traced, server_work: ArrayLike, slot_s: float, warmup: int = 0) -> Iterator[Tasks]:
+    """All tasks that arrive from block `warmup` on, one seed after the other.
 
     server_work   (K,) work of a whole task at the server [mean tasks]
     slot_s        tau, length of a slot [s]
@@ -123,10 +121,9 @@ def finish_times(traces: Traced, server_work: ArrayLike, slot_s: float) -> Itera
     work = offload * np.asarray(server_work, np.float64)
     left = server_left(service_per_slot, work.sum(axis=-1))
     whole = started.astype(np.int64)
-    return (
-        _tasks(arrivals[s], whole[s], offload[s], _server_times(work[s], service_per_slot[s], left[s], slot_s), slot_s)
-        for s in range(len(service_per_slot))
-    )
+    own = zip(work, service_per_slot, left, strict=True)
+    at_server = (_server_times(*each, slot_s, warmup) for each in own)
+    return (_tasks(*each, slot_s, warmup) for each in zip(arrivals, whole, offload, at_server, strict=True))
 
 
 def server_left(service_per_slot: np.ndarray, inflow: np.ndarray) -> np.ndarray:
@@ -135,13 +132,20 @@ def server_left(service_per_slot: np.ndarray, inflow: np.ndarray) -> np.ndarray:
     A remainder within TOLERANCE, and below what the block has done so far, is rounding and counts as done. Otherwise a
     server that empties its queue in every block would carry along, and add up, what float32 has rounded away.
     """
-    done = np.cumsum(service_per_slot, axis=-1).transpose(1, 0, 2)
-    slack, left, backlog = np.minimum(done, TOLERANCE), np.empty_like(done), np.zeros(len(service_per_slot))
-    for t, sent in enumerate(inflow.T):
-        remains = backlog[:, None] - done[t]
-        left[t] = np.where(remains <= slack[t], 0.0, remains)
-        backlog = left[t, :, -1] + sent
-    return left.transpose(1, 0, 2)
+    done = np.cumsum(service_per_slot, axis=-1)
+    slack, backlog = np.minimum(done, TOLERANCE), np.empty_like(inflow)
+    for s, sent in enumerate(inflow):
+        blocks = zip(done[s, :, -1].tolist(), slack[s, :, -1].tolist(), sent.tolist(), strict=True)
+        backlog[s] = list(accumulate(blocks, _backlog_after, initial=0.0))[:-1]  # plain numbers: it is a long loop
+    remains = backlog[..., None] - done
+    return np.where(remains <= slack, 0.0, remains)
+
+
+def _backlog_after(backlog: float, block: tuple[float, float, float]) -> float:
+    """The server's backlog after a block in which so much is done, but for so much rounding, and so much arrives."""
+    done, slack, sent = block
+    remains = backlog - done
+    return (0.0 if remains <= slack else remains) + sent
 
 
 def _check(arrived: np.ndarray, started: np.ndarray, offload: np.ndarray) -> None:
@@ -154,16 +158,19 @@ def _check(arrived: np.ndarray, started: np.ndarray, offload: np.ndarray) -> Non
         raise ValueError("the traces contradict each other: `offload` is not a fraction of a task that is started")
 
 
-def _server_times(work: np.ndarray, service_per_slot: np.ndarray, left: np.ndarray, slot_s: float) -> np.ndarray:
-    """(2, T, K) when the server begins and finishes what device k sent in block t [s], inf if never.
+def _server_times(
+    work: np.ndarray, service_per_slot: np.ndarray, left: np.ndarray, slot_s: float, warmup: int
+) -> np.ndarray:
+    """(2, T, K) when the server begins and finishes what device k sent in block t [s].
 
-    work (T, K), rates, left (T, n). A task is done at the end of a slot if less than TOLERANCE, and less than half of
-    it, is missing then.
+    It is inf if never, and before block `warmup`. work (T, K), rates, left (T, n). A task is done at the end of a slot
+    if less than TOLERANCE, and less than half of it, is missing then.
     """
     ends, inflow, slots = _ends(work), work.sum(axis=-1), service_per_slot.shape[-1]
     done = ((np.cumsum(inflow) - inflow)[:, None] - left).ravel()
     done = np.maximum.accumulate(done)  # it would fall by a rounding error where a block begins
-    block, device = np.nonzero(work)
+    block, device = np.nonzero(work[warmup:])
+    block += warmup
     end, own = ends[block, device], work[block, device]
     first = np.searchsorted(done, end - (1 - ROUNDING) * own, side="right")
     last = np.searchsorted(done, end - np.minimum(TOLERANCE, own / 2))
@@ -187,65 +194,53 @@ def _ends(work: np.ndarray) -> np.ndarray:
     return ends
 
 
-def _started_tasks(
-    started: np.ndarray, offload: np.ndarray, at_server: np.ndarray, slots: int, slot_s: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(5, tasks) `moments` and `finished` of each task that is started, and whether it was cut.
-
-    Device by device in FIFO order; started, offload (T, K), at_server (2, T, K) from `_server_times`.
-    """
-    j, share, blocks, block_s = started.T.ravel(), offload.T.ravel(), len(started), slots * slot_s
-    after = np.cumsum(j)
-    place = np.repeat(np.arange(len(j)), j)
-    i = np.arange(1, len(place) + 1) - (after - j)[place]
-    local = np.where(j > share, j - share, 1.0)  # L; where it is 0 the one task started is cut
-    begun, done = (place % blocks + np.stack([i - 1, i]) / local[place]) * block_s
-    times = np.stack([begun, done, done, done, done])
-    last, sends = after[share > 0] - 1, np.flatnonzero(share > 0)
-    block_end = (sends % blocks + 1) * block_s
-    times[0, last] = np.where(j[sends] > share[sends], begun[last], block_end)
-    times[1, last], times[2, last] = block_end, block_end + slot_s
-    times[3:, last] = at_server.transpose(0, 2, 1).reshape(2, -1)[:, sends]
-    cut = np.zeros(len(place), bool)
-    cut[last] = True
-    return times, cut
-
-
 def _tasks(
-    arrivals: np.ndarray, started: np.ndarray, offload: np.ndarray, at_server: np.ndarray, slot_s: float
+    arrivals: np.ndarray, started: np.ndarray, offload: np.ndarray, at_server: np.ndarray, slot_s: float, warmup: int
 ) -> Tasks:
-    """One seed: arrivals (T, n, K), at_server (2, T, K), the others (T, K).
+    """One seed: arrivals (T, n, K), at_server (2, T, K) from `_server_times`, the others (T, K).
 
-    The first tasks of a device are the ones that were started.
+    A device starts its tasks in the order of arrival. Those that it never starts are in one more block, at time inf.
     """
-    slots = arrivals.shape[1]
-    device, block, slot = np.nonzero(np.ascontiguousarray(arrivals.transpose(2, 0, 1)))
-    rank = np.arange(len(device)) - np.searchsorted(device, np.arange(arrivals.shape[-1]))[device]
-    up = rank < started.sum(axis=0)[device]
-    times, cut = np.full((5, len(device)), np.inf), np.zeros(len(device), bool)
-    times[:, up], cut[up] = _started_tasks(started, offload, at_server, slots, slot_s)
-    return Tasks(device, block, (block * slots + slot + 1) * slot_s, times[-1], cut, times[:-1])
+    blocks, slots, devices = arrivals.shape
+    slot = np.flatnonzero(np.ascontiguousarray(arrivals.transpose(2, 0, 1)))
+    device = slot // (blocks * slots)
+    slot -= device * (blocks * slots)
+    late = np.flatnonzero(slot >= warmup * slots)
+
+    waiting = np.bincount(device, minlength=devices) - started.sum(axis=0)
+    j = np.vstack([started, waiting]).T.ravel()
+    share = np.pad(offload.T, ((0, 0), (0, 1))).ravel()
+    local = np.where(j > share, j - share, 1.0)  # L; where it is 0 the one task started is cut
+    begins = np.tile(np.append(np.arange(blocks), np.inf), devices)
+
+    place = np.repeat(np.arange(len(j)), j)[late]  # the block of its device in which each task is started
+    before = late - (np.cumsum(j) - j)[place]  # tasks that are started before it in that block
+    block_s, own, begin = slots * slot_s, local[place], begins[place]
+    times = np.empty((5, len(late)))
+    times[0], times[1:] = (begin + before / own) * block_s, (begin + (before + 1) / own) * block_s
+
+    cut = before == np.where(share > 0, j - 1, -1)[place]
+    last = np.flatnonzero(cut)
+    sends = place[last]
+    block_end = (begins[sends] + 1) * block_s
+    times[0, last] = np.where(j[sends] > share[sends], times[0, last], block_end)
+    times[1, last], times[2, last] = block_end, block_end + slot_s
+    times[3:, last] = np.pad(at_server.transpose(0, 2, 1), ((0, 0), (0, 0), (0, 1))).reshape(2, -1)[:, sends]
+    slot = slot[late]
+    return Tasks(device[late], slot // slots, (slot + 1) * slot_s, times[-1], cut, times[:-1])
 
 
-def _summary(tasks: Tasks, warmup: int, end: float) -> list[float]:
-    """The fields of `Latency` for one seed, the delays last."""
-    late = tasks.block >= warmup
-    arrived, finished = tasks.arrived[late], tasks.finished[late]
-    count = len(arrived)
+def _summary(tasks: Tasks, end: float, devices: int) -> tuple[list[float], np.ndarray]:
+    """The fields of `Latency` for one seed, the delays last, and (K,) `by_device`."""
+    arrived, finished, count = tasks.arrived, tasks.finished, len(tasks.arrived)
     if not count:
-        return [np.nan] * (5 + len(DELAYS))
+        return [np.nan] * (5 + len(DELAYS)), np.full(devices, np.nan)
     ranks = [-(-percent * count // 100) - 1 for percent in PERCENTILES]
     waits = np.partition(finished - arrived, ranks)[ranks]
     percentiles = np.where(np.isinf(waits), np.nan, waits)
-    mean = np.mean(np.minimum(finished, end) - arrived)
-    ends = [np.mean(np.minimum(moments, end)) for moments in (arrived, *tasks.moments[:, late], finished)]
-    delays = np.diff(ends)
-    return [float(mean), *map(float, percentiles), float(np.mean(np.isinf(finished))), *delays.tolist()]
-
-
-def _means_by_device(tasks: Tasks, warmup: int, end: float, devices: int) -> np.ndarray:
-    """(K,) `Latency.mean` of each device for one seed."""
-    late = tasks.block >= warmup
-    device, waits = tasks.device[late], np.minimum(tasks.finished[late], end) - tasks.arrived[late]
-    count = np.bincount(device, minlength=devices)
-    return np.bincount(device, weights=waits, minlength=devices) / np.where(count > 0, count, np.nan)
+    so_far = np.minimum(finished, end) - arrived
+    ends = [np.mean(np.minimum(moments, end)) for moments in (arrived, *tasks.moments, finished)]
+    each = np.bincount(tasks.device, minlength=devices)
+    by_device = np.bincount(tasks.device, weights=so_far, minlength=devices) / np.where(each > 0, each, np.nan)
+    unfinished, delays = float(np.mean(np.isinf(finished))), np.diff(ends)
+    return [float(np.mean(so_far)), *map(float, percentiles), unfinished, *delays.tolist()], by_device

@@ -24,7 +24,9 @@ Capacitance = Annotated[float, Field(ge=0, le=1)]
 MacsPerCycle = Annotated[float, Field(ge=1e-6, le=1e12)]
 Metres = Annotated[float, Field(ge=1e-3, le=1e9)]
 Decibel = Annotated[float, Field(ge=-300, le=300)]
-Word = Annotated[str, Field(pattern=r"^\P{C}{0,200}$", description="a string of at most 200 printable characters")]
+Word = Annotated[
+    str, Field(pattern=r"^\P{C}*$", max_length=200, description="a string of at most 200 printable characters")
+]
 NameOrPath = Annotated[
     str,
     Field(pattern=r"^\P{C}*$", max_length=4096, description="a name or a path of at most 4096 printable characters"),
