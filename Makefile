@@ -9,7 +9,7 @@ KSERVE := .venv/kserve.stamp
 AGENTS := .venv/agents.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients agents goals bench bench-quick reproduce proposition fit search sensitivity fuzz docs release clean
+.PHONY: help compare test test-slow lint pre-commit lock protos profiles results ingredients agents goals bench bench-quick reproduce proposition search fuzz docs release clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -78,16 +78,10 @@ reproduce: $(RUN)  ## Reproduce section VI of the paper, into results/reproducti
 proposition: $(DEV)  ## Measure Proposition 1 and Remark 2, into docs/proposition-1.md (ten minutes); resumes if interrupted
 	$(BIN)/python scripts/proposition1.py
 
-fit: $(DEV)  ## Search the parameters that the paper does not publish, into presets paper-fitted-* (half an hour)
-	$(BIN)/python scripts/fit_paper.py
-
 CANDIDATE ?= parametric-printed
 STAGE ?= screen
-search: $(DEV)  ## One stage of a wider search, an hour at most: CANDIDATE=parametric STAGE=screen, see scripts/search
+search: $(DEV)  ## One stage of the search for unpublished values, an hour at most: CANDIDATE=parametric STAGE=screen
 	PYTHONPATH=.:scripts $(BIN)/python -m search --candidate $(CANDIDATE) --stage $(STAGE)
-
-sensitivity: $(DEV)  ## Draw the range of each of them over which the claims hold, into docs/img (half an hour)
-	$(BIN)/python scripts/sensitivity.py
 
 fuzz: $(DEV)  ## Try mutated inputs, damaged files, signals and full disks; counts into docs/reliability.md (half an hour)
 	$(BIN)/python -m fuzz

@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +21,6 @@ from partway.cli.main import build_parser
 from partway.controllers.given import startable
 from partway.errors import RENAMED, InputError
 from partway.experiments.plan import make_plan
-from partway.paper.claims import PHASES, Points, claims
-from partway.paper.verdicts import phases
 from partway.scenario.loading import load
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +32,6 @@ PAPER, README, DESIGN = PAGES["paper.md"], PAGES["README.md"], PAGES["design.md"
 PAPER_WORDS = " ".join(PAPER.split())
 """docs/paper.md on one line."""
 EXAMPLES = ROOT / "examples"
-FITTED = ("parametric-printed", "parametric", "qlearning")
 MAX_FIRST_LINES = 1100
 """Lines of the files that docs/design.md tells a newcomer to read first: "about 1,000"."""
 
@@ -130,44 +126,10 @@ def test_what_the_paper_page_says_of_the_joint_optimum_is_in_its_data():
     assert round(int(largest["joint states"]) / 1e6) == 7
 
 
-def test_the_fitted_verdicts_on_the_paper_page_are_those_in_its_data():
-    rows = data("fit-verdicts.csv")
-    held = [sum(row["scheme"] == name and row["verdict"] == "holds" for row in rows) for name in FITTED]
-    words = ", ".join(f"{count} with `{name}`" for count, name in zip(held, FITTED, strict=True))
-    assert f"[there hold](data/fit-verdicts.csv) {words}." in PAPER_WORDS
-    assert len(rows) == 3 * 21
-
-
 def test_the_gaps_of_the_readme_are_measured_ones():
     said = re.findall(r"\d+\.\d+ ± \d+\.\d+", README)
     assert said
     assert [gap for gap in said if gap not in PAGES["results.md"]] == []
-
-
-@pytest.mark.parametrize("candidate", FITTED)
-def test_a_fitted_preset_is_the_setting_in_which_most_claims_held(candidate: str):
-    best = max(data(f"fit-{candidate}.csv"), key=lambda row: (int(row["held"]), float(row["score"])))
-    scenario = load(f"paper-fitted-{candidate}").model_dump()
-    for name, value in best.items():
-        if name not in ("setting", "score", "held", "held claims"):
-            field: Any = scenario
-            for word in name.split("."):
-                field = field[word]
-            assert field == pytest.approx(float(value), rel=1e-3), name
-
-
-def test_what_no_setting_had_is_what_the_paper_page_says():
-    """docs/paper.md: 7a, 8b after training, 8c, 9c, 9d from empty queues; 9b after training with two of them."""
-    had = {name: {one for row in data(f"fit-{name}.csv") for one in row["held claims"].split("; ")} for name in FITTED}
-    pairs = [(one.id, phase) for one in claims(Points()) if one.orderings for phase in phases(one)]
-    everything = {" ".join(pair).strip() for pair in pairs}
-    assert everything - set().union(*had.values()) == {
-        "7a",
-        "8b after_training",
-        *(f"{claim} {phase}" for claim in ("8c", "9c") for phase in PHASES),
-        "9d from_start",
-    }
-    assert [name for name in FITTED if "9b after_training" in had[name]] == ["parametric-printed"]
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -86,7 +86,7 @@ def test_a_candidates_baselines_have_its_gradient_and_steps():
     """Of a fitted preset: what the search set for the candidate; of these `random-fixed` has its first rate."""
     scenario = load(f"paper-fitted-{PRINTED}")
     fitted = {"gradient": "printed", **scenario.schemes[PRINTED]}
-    assert len(fitted) == 6
+    assert {"device_step", "server_step", "start_rate", "patience"} < set(fitted)
     for name in ("binary", "even"):
         assert baseline(name, PRINTED, "literal", scenario) == (f"{name}-parametric", tuple(sorted(fitted.items())))
     assert baseline("random", PRINTED, "literal", scenario) == ("random-fixed", (("start_rate", fitted["start_rate"]),))
@@ -94,8 +94,8 @@ def test_a_candidates_baselines_have_its_gradient_and_steps():
         assert baseline("binary", candidate, "q-learned", scenario) == ("binary", ())
         printed = (("gradient", "printed"),) if candidate == PRINTED else ()
         assert baseline("binary", candidate, "literal", load("paper")) == ("binary-parametric", printed)
-    own = load(f"paper-fitted-{PRINTED}", {"schemes.binary-parametric.step": 0.5})
-    assert "step" not in dict(baseline("binary", PRINTED, "literal", own)[1])
+    own = load(f"paper-fitted-{PRINTED}", {"schemes.binary-parametric.device_step": 0.5})
+    assert "device_step" not in dict(baseline("binary", PRINTED, "literal", own)[1])
 
 
 def test_a_baselines_run_has_its_candidates_gradient():
@@ -134,7 +134,7 @@ def test_the_step_ratio_is_what_the_second_row_of_figure_6_divides_by():
     np.testing.assert_allclose(ratio(PRINTED, 4), [1, 2**-0.6, 3**-0.6, 4**-0.6])
     assert ratio("decoupled", 10_000)[-1] == 0.01 > ratio(PRINTED, 10_000)[-1]
     np.testing.assert_array_equal(ratio("qlearning-designed", 4), np.ones(4))
-    decay = load(f"paper-fitted-{PRINTED}").schemes[PRINTED]["decay"]
+    decay = load(f"paper-fitted-{PRINTED}").schemes[PRINTED]["device_decay"]
     np.testing.assert_allclose(ratio(PRINTED, 4, f"paper-fitted-{PRINTED}"), np.arange(1, 5) ** -decay)
 
 

@@ -276,6 +276,39 @@ def test_what_a_setting_assumes_by_hand():
     )
 
 
+def test_the_paper_page_says_what_the_search_has_found():
+    """Its section is the one that `make search STAGE=page` writes."""
+    page_text = (data.ROOT / "docs" / "paper.md").read_text("utf-8")
+    assert page.judged() != []
+    assert f"\n{page.text(page.judged(), page.varied())}\n" in page_text
+
+
+def test_a_judged_preset_is_the_best_setting():
+    for candidate in page.judged():
+        best = stages.best(page.seen(candidate))
+        assert load(str(judge.preset_of(candidate))) == load("paper", overrides(candidate, best.setting))
+
+
+def test_what_the_paper_page_concludes_from_the_verdicts():
+    """docs/paper.md: five claims hold with baselines at their best steps, and 7b, 8b and 9b in no phase."""
+    rows = page.rows(f"{PRINTED}-verdicts.csv")
+    named = [(row["claim"], row["phase"]) for row in rows if row["with best steps"] == HOLDS]
+    assert named == [("6a", ""), ("6b", ""), ("6c", ""), ("8a", "from_start"), ("9a", "from_start")]
+    assert {row["verdict"] for row in rows if row["claim"] in ("7b", "8b", "9b")} == {FAILS}
+    finalists = [one for one in data.read(PRINTED, "evolve") if one.replicates == 24]
+    wanted = ("6a", "6b", "6c", "7a", "7b", "7d")
+    found = [one for one in finalists if all(one.weakest[name] >= score.needed() for name in wanted)]
+    assert (len(found), len(finalists)) == (2, 96)
+    assert {dict(one.setting)["queue"] for one in found} == {"as_printed"}
+    assert {dict(one.setting)["radio.noise_dbm_per_hz"] for one in found} == {-204.0}
+    chosen = stages.best(page.seen(PRINTED))
+    assert chosen.likely() == 11
+    scenario = load("paper", overrides(PRINTED, chosen.setting))
+    assert 1 / (1 - scenario.discount) == pytest.approx(3, abs=0.2)
+    load_hz = 20 * load("paper").device.task.cycles * 0.4 / scenario.slot_s
+    assert scenario.server.cpu_max_hz / load_hz == pytest.approx(0.5, abs=0.02)
+
+
 # One parameter at a time
 
 

@@ -65,7 +65,7 @@ def together(tried: Sequence[Tried], claims: Sequence[str]) -> np.ndarray:
 def draw(tried: Mapping[str, Sequence[Tried]]) -> Figure:
     """A panel for each candidate: dark where two claims were likely in the same setting."""
     figure = Figure(figsize=(4.2 * len(tried), 4.6), layout="constrained")
-    figure.suptitle("Which claims were likely to hold in the same setting; on the diagonal: in any")
+    figure.suptitle("Claims that were likely to hold in the same setting;\non the diagonal: in any setting")
     for axes, (candidate, own) in zip(figure.subplots(1, len(tried), squeeze=False)[0], tried.items(), strict=True):
         claims = list(own[0].weakest)
         axes.imshow(together(own, claims), cmap="Greens", vmin=0, vmax=1.2, interpolation="nearest")
@@ -109,8 +109,9 @@ def sentences(candidate: str) -> str:
     return (
         f"`{candidate}`, of {tried:,} settings: [there hold](data/search/{candidate}-verdicts.csv) {held} of "
         f"{len(verdicts)}, {worse} of them only against a baseline that is worse than it could be (baselines cost more "
-        f"than with their own [best steps](data/search/{candidate}-baselines.csv) by: {excess}). Likely in no setting: "
-        f"{', '.join(map(words_of, never)) or 'none'}. {world_words(dict(stages.best(known).setting))}"
+        f"than with their own [best steps](data/search/{candidate}-baselines.csv) by: {excess}). In none of the "
+        f"{len(known)} settings that had {SEEN} replicates or more on all four figures was this likely: "
+        f"{', '.join(map(words_of, never)) or 'no claim'}. {world_words(dict(stages.best(known).setting))}"
     )
 
 
@@ -151,7 +152,8 @@ def write() -> None:
     candidates = judged()
     write_settings(candidates)
     with figure_style():
-        draw({name: seen(name) for name in candidates}).savefig(IMAGES / "search.png")
+        draw({name: seen(name) for name in candidates}).savefig(IMAGES / "search.png", bbox_inches="tight")
         for name in varied():
-            sensitivity.draw(sensitivity.read(name)).savefig(IMAGES / f"sensitivity-{name}.png")
+            drawn = sensitivity.draw(sensitivity.read(name))
+            drawn.savefig(IMAGES / f"sensitivity-{name}.png", bbox_inches="tight")
     write_section(data.ROOT / "docs" / "paper.md", "search", text(candidates, varied()))
