@@ -124,11 +124,15 @@ def test_live_devices_do_what_simulated_ones_do(scheme: str):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_live_memories_are_those_of_the_simulation(scheme: str):
-    _, service, _ = live(scheme)
-    ours, theirs = jax.tree.leaves(service.party.state), jax.tree.leaves(simulated(scheme).carry.server_state)
+    _, service, logs = live(scheme)
+    carry = simulated(scheme).carry
+    ours, theirs = jax.tree.leaves(service.party.state), jax.tree.leaves(carry.server_state)
     assert ours
     for mine, simulation in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, np.asarray(simulation)[0], rtol=1e-12, atol=1e-12)
+    for log in logs:
+        for mine, simulation in zip(memories_of(log.party), jax.tree.leaves(carry.device_state), strict=True):
+            np.testing.assert_allclose(mine, np.asarray(simulation)[0][..., log.device], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
