@@ -303,6 +303,10 @@ def test_what_the_paper_page_concludes_from_the_verdicts():
     assert {dict(one.setting)["radio.noise_dbm_per_hz"] for one in found} == {-204.0}
     chosen = stages.best(page.seen(PRINTED))
     assert chosen.likely() == 11
+    tried = sum(len(data.read(PRINTED, stage)) for stage in plans.PLANS)
+    held = sum(row["verdict"] == HOLDS for row in rows)
+    explained = (data.ROOT / "docs" / "explanation" / "claims.md").read_text("utf-8")
+    assert f"{held} of 21 hold together in the best of {tried:,} settings" in " ".join(explained.split())
     scenario = load("paper", overrides(PRINTED, chosen.setting))
     assert 1 / (1 - scenario.discount) == pytest.approx(3, abs=0.2)
     load_hz = 20 * load("paper").device.task.cycles * 0.4 / scenario.slot_s

@@ -218,7 +218,7 @@ class DeviceParty:
         One that has been lost is replaced by the newest before it, never by a newer one: how late a message is must not
         decide what a device knows.
         """
-        return max((heard for heard in self._heard if heard <= block - self._delay), default=None)
+        return max((number for number in self._heard if number <= block - self._delay), default=None)
 
     def _values(self, block: int) -> Mapping[str, float]:
         """What the newest broadcast says when a block begins; zeros before any."""

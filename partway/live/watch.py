@@ -12,7 +12,7 @@ from partway.live.service import BlockEnded
 from partway.measurement.gap import LOSSES, Horizon, gap_by_seed, why_no_gap
 
 WINDOW = 100
-"""Blocks over which the gap to the lower bound on the average cost is averaged while a run goes on: the last ones on
+"""The gap to the lower bound on the average cost, while a run goes on, is the mean of so many blocks: the last ones for
 which all devices have reported."""
 
 
