@@ -99,6 +99,8 @@ def device_features(
     fixed = by(mu[:, 1], jnp.log(gain) if log_scaled else gain) + arrived
 
     def features(power: jax.Array, q: jax.Array) -> jax.Array:
+        # The quotient is q; XLA computes the result of a division once, but the next queue for each of the M features.
+        q = q / jax.lax.stop_gradient(jnp.maximum(jnp.sign(q), 1.0))
         return jax.nn.sigmoid(fixed + by(mu[:, 0], q) + by(mu[:, 2], jnp.log1p(power) if log_scaled else power))
 
     return features

@@ -3,7 +3,8 @@
 The stages, in their order, each at most an hour on two cores:
 
   screen      settings spread over the space on Figures 6 and 7: 10,752 with 2 replicates (half as many for
-              `qlearning`, a quarter for `qlearning-designed`), the best quarter with 8, an eighth of these with 24
+              `parametric` and `qlearning`, a quarter for `qlearning-designed`), the best quarter with 8, an eighth of
+              these with 24
   evolve      CMA-ES from the best of these, on the weakest comparison of the claims on Figures 6 and 7
   extend      the best of both so far on Figures 6 to 9, halved from few points and replicates to all
   evolve-all  CMA-ES from the best of these, for as many claims as possible
