@@ -271,8 +271,8 @@ def test_what_a_setting_assumes_by_hand():
     """The preset itself is everything times 1; gamma = 0.5 is a horizon of two blocks."""
     setting = {name: data.preset_value(name) for name in space(PRINTED)} | {"discount": 0.5}
     assert page.world_words(setting | {"weights.device_energy": 3 * setting["weights.device_energy"]}) == (
-        "It assumes a horizon of 2 blocks (`paper`: 20), w1 x 1, w2 x 1, w4 x 3, zeta x 1, f_max of devices x 1, f_max "
-        "of the server x 1, noise of -174 dBm/Hz, (1) conserving; learning stops: tenth block."
+        "a horizon of 2 blocks (`paper`: 20), w1 x 1, w2 x 1, w4 x 3, zeta x 1, f_max of devices x 1, f_max of the "
+        "server x 1, noise of -174 dBm/Hz, (1) conserving; learning stops: tenth block"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the search has found, for docs/paper.md: a paragraph, a figure, and the values of the best settings."""
+"""What the search has found, for docs/paper.md: a table, a figure, and the values of the best settings."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -95,24 +95,32 @@ def words_of(claim: str) -> str:
     return claim.replace("from_start", "from empty queues").replace("after_training", "after training")
 
 
-def sentences(candidate: str) -> str:
-    """How many settings were tried for a candidate, and how its claims were judged."""
-    tried = sum(len(data.read(candidate, stage)) for stage in PLANS)
+def table(candidates: Sequence[str]) -> str:
+    """What was found for each candidate."""
+    first = (
+        "| candidate | settings tried | claims that hold in the best one | also with baselines at their own best steps "
+        "| baselines cost more than there by | likely to hold in no setting | what the best setting assumes |"
+    )
+    return "\n".join((first, "|---" * 7 + "|", *map(row, candidates)))
+
+
+def row(candidate: str) -> str:
+    """A row of the table."""
     known = seen(candidate)
     never = [name for name in known[0].weakest if all(one.weakest[name] < needed() for one in known)]
-    verdicts = rows(f"{candidate}-verdicts.csv")
-    held = sum(row["verdict"] == HOLDS for row in verdicts)
-    worse = sum(row["only against worse"] == "yes" for row in verdicts)
-    excess = ", ".join(
-        f"`{row['baseline']}` {row['cost above these [%]']} %" for row in rows(f"{candidate}-baselines.csv")
+    verdicts, baselines = rows(f"{candidate}-verdicts.csv"), rows(f"{candidate}-baselines.csv")
+    excess = ", ".join(f"{one['baseline']} {one['cost above these [%]']} %" for one in baselines)
+    held = [sum(one[column] == HOLDS for one in verdicts) for column in ("verdict", "with best steps")]
+    cells = (
+        f"`{candidate}`",
+        f"{sum(len(data.read(candidate, stage)) for stage in PLANS):,}",
+        f"[{held[0]} of {len(verdicts)}](data/search/{candidate}-verdicts.csv)",
+        str(held[1]),
+        f"[{excess}](data/search/{candidate}-baselines.csv)",
+        f"{', '.join(map(words_of, never)) or 'no claim'} (of {len(known)} settings)",
+        world_words(dict(stages.best(known).setting)),
     )
-    return (
-        f"`{candidate}`, of {tried:,} settings: [there hold](data/search/{candidate}-verdicts.csv) {held} of "
-        f"{len(verdicts)}, {worse} of them only against a baseline that is worse than it could be (baselines cost more "
-        f"than with their own [best steps](data/search/{candidate}-baselines.csv) by: {excess}). In none of the "
-        f"{len(known)} settings that had {SEEN} replicates or more on all four figures was this likely: "
-        f"{', '.join(map(words_of, never)) or 'no claim'}. {world_words(dict(stages.best(known).setting))}"
-    )
+    return f"| {' | '.join(cells)} |"
 
 
 def world_words(setting: Mapping[str, Any]) -> str:
@@ -122,8 +130,8 @@ def world_words(setting: Mapping[str, Any]) -> str:
     reading = str(setting.get("queue", preset_value("queue"))).replace("_", " ")
     noise = setting["radio.noise_dbm_per_hz"]
     return (
-        f"It assumes a horizon of {horizon:.2g} blocks (`paper`: {usual:.2g}), {factors}, noise of {noise:g} dBm/Hz, "
-        f"(1) {reading}; learning stops: {setting[STOPPING_RULE]}."
+        f"a horizon of {horizon:.2g} blocks (`paper`: {usual:.2g}), {factors}, noise of {noise:g} dBm/Hz, "
+        f"(1) {reading}; learning stops: {setting[STOPPING_RULE]}"
     )
 
 
@@ -134,17 +142,18 @@ def text(candidates: Sequence[str], varied: Sequence[str]) -> str:
         stopping, and the baselines' own steps: settings spread over the space and halved on Figures 6 and 7, CMA-ES on
         the weakest comparison, the same on Figures 6 to 9; seeds and placements from {stages.FIRST_SEED} and from
         {EVOLVED}. [Which claims were likely together](img/search.png); [every setting](data/search/). The best setting
-        is the preset `paper-fitted-*`, judged with {len(FULL.seeds)} other replicates and all points.
-        {" ".join(sentences(one) for one in candidates)}
+        is the preset `paper-fitted-*`, judged with {len(FULL.seeds)} other replicates and all points. "Likely" counts
+        settings that had {SEEN} replicates or more on all four figures.
     """)
+    found = f"{searched}\n\n{table(candidates)}"
     if not varied:
-        return searched
+        return found
     links = (f"[{one}](img/sensitivity-{one}.png) ([data](data/search/{one}-sensitivity.csv))" for one in varied)
     one_by_one = paragraph(f"""
         On which values of one parameter each claim is likely to hold, others as in the preset `paper`:
         {", ".join(links)}.
     """)
-    return f"{searched}\n\n{one_by_one}"
+    return f"{found}\n\n{one_by_one}"
 
 
 def write() -> None:
