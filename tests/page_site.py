@@ -14,6 +14,7 @@ PLANNED: dict[str, Any] = {
     "devices": 3,
     "blocks": 40,
     "block_s": 0.25,
+    "slot_s": 0.05,
     "objective": "average",
     "bound": 9.0,
     "no_bound": "",
@@ -66,9 +67,10 @@ class Events:
         self.add("server", "BlockMeasured", **(given | fields))
 
     def task(self, device: int, number: int, outcome: str = "answered") -> None:
-        """A task ends."""
-        fields = {"task": number, "block": number, "outcome": outcome, "latency_s": sum(STAGES_S.values())}
-        self.add(f"device-{device}", "TaskEnded", device=device, stages=STAGES_S, **fields)
+        """A task ends that has arrived when block `number` began."""
+        arrived = {"task": number, "block": number, "arrived_s": PLANNED["block_s"] * number}
+        took = {"outcome": outcome, "latency_s": sum(STAGES_S.values()), "stages": STAGES_S}
+        self.add(f"device-{device}", "TaskEnded", device=device, **arrived, **took)
 
     def whole(self) -> None:
         """A whole run."""

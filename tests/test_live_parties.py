@@ -29,7 +29,7 @@ from partway.live.server import ServerParty
 from partway.live.service import Service
 from partway.live.tasks import ANSWERED, LOCAL, WAITING, Timing
 from partway.measurement.checkpoint import read
-from partway.measurement.latency import DELAYS, finish_times, latency
+from partway.measurement.latency import DELAYS, end_of_run, finish_times, latency
 from partway.scenario.loading import load
 from partway.simulation.rollout import Run, init_runs, rollout
 
@@ -166,13 +166,29 @@ def test_the_stages_add_up_to_the_latency_of_the_simulation():
     plan, _, logs = live("priced")
     run = simulated("priced")
     assert run.traces is not None
-    mine = stages([task for log in logs for task in log.tasks])
+    end_s = end_of_run(BLOCKS, plan.slots, plan.slot_s)
+    mine = stages([task for log in logs for task in log.tasks], end_s)
     theirs = latency(run.traces, np.asarray(plan.world.devices.server_work), plan.slot_s)
     assert 0 < mine.network < 2 * DELAY_S
     assert sum(mine.delays.values()) + mine.network == pytest.approx(mine.latency, abs=1e-6)
-    # tasks that the end of the run cuts off are missing in the one and count in part in the other
-    assert mine.delays["device"] == pytest.approx(theirs.delays[0, DELAYS.index("device")], rel=0.05)
-    assert mine.delays["radio"] == pytest.approx(theirs.delays[0, DELAYS.index("radio")], rel=0.05)
+    assert mine.delays["device"] == pytest.approx(theirs.delays[0, DELAYS.index("device")], abs=1e-6)
+    assert mine.delays["radio"] == pytest.approx(theirs.delays[0, DELAYS.index("radio")], abs=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["priced", "full"])
+def test_measured_and_simulated_latencies_follow_the_same_rules(scheme: str):
+    """With messages of 10 us; `full` sends more than the server can do, so that its 95 % are never done."""
+    delay_s, first = 1e-5, BLOCKS // 2
+    plan, _, logs = live(scheme, delay_s)
+    run = simulated(scheme)
+    assert run.traces is not None
+    mine = stages((task for log in logs for task in log.tasks), end_of_run(BLOCKS, plan.slots, plan.slot_s), first)
+    theirs = latency(run.traces, np.asarray(plan.world.devices.server_work), plan.slot_s, first)
+    assert 0 < mine.unfinished == theirs.unfinished[0] < 1
+    assert np.isnan(mine.p95) == (scheme == "full")
+    found = [mine.latency, mine.p50, mine.p95, *mine.delays.values()]
+    expected = [theirs.mean[0], theirs.p50[0], theirs.p95[0], *theirs.delays[0]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2 * delay_s + 1e-6)
 
 
 def test_no_block_lacks_its_broadcast_and_none_begins_late():

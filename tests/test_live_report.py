@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from partway.live.accounts import stages
 from partway.live.report import (
     COMPONENT_NAMES,
     DELAY_NAMES,
@@ -20,7 +21,7 @@ from partway.live.report import (
     served_figures,
     served_table,
 )
-from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING, TaskLog
+from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.measurement.metrics import BlockMetrics
@@ -138,6 +139,36 @@ def test_blocks_in_which_no_device_takes_part_do_not_count(
     assert (last == f"blocks without a device, which do not count {4 - counted}") == (counted < 4)
 
 
+def test_what_the_end_of_a_run_cuts_off_counts_as_it_does_in_a_simulation():
+    """By hand, of a run that ends at 10 s: the third task is answered later, the fourth one is never started.
+
+    They take 3 and 7 s, and have waited for 6 and 2 s so far.
+    """
+    tasks = [
+        TaskLog(0, 0, 0, 1.0, 2.0, 4.0, answered=4.0, outcome=LOCAL),
+        TaskLog(0, 1, 0, 1.0, 2.0, 5.0, 6.0, 8.0, 1.0, 0.5, 0.5, ANSWERED),
+        TaskLog(1, 0, 1, 4.0, 5.0, 6.0, 7.0, 10.1, 1.0, 2.0, 0.5, ANSWERED),
+        TaskLog(1, 1, 2, 8.0),
+    ]
+    found = stages(tasks, 10.0)
+    assert (found.tasks, found.unfinished, found.latency, found.p50) == (4, 0.5, 4.5, 7.0)
+    assert np.isnan(found.p95)
+    assert list(found.delays.values()) == [1.25, 1.5, 0.5, 0.5, 0.625]
+    assert found.network == 0.125
+    later = stages(tasks, 10.2, first_block=1)
+    assert (later.tasks, later.p50) == (2, pytest.approx(6.1))
+
+
+def test_95_per_cent_is_the_time_of_a_task_and_not_between_two():
+    """Of 20 tasks 19 take 1, 2, ..., 19 s, and one is not done: within 19 s 95 % are. One that failed has no time."""
+    tasks = [TaskLog(0, k, 0, 0.0, 0.0, float(k), answered=float(k), outcome=LOCAL) for k in range(1, 20)]
+    tasks += [TaskLog(0, 20, 0, 0.0), TaskLog(0, 21, 0, 0.0, answered=1.0, outcome=FAILED)]
+    found = stages(tasks, 100.0)
+    assert (found.tasks, found.p50, found.p95) == (20, 10.0, 19.0)
+    assert stages([], 100.0).tasks == 0
+    assert np.isnan(stages([], 100.0).latency)
+
+
 def test_a_device_says_how_all_its_tasks_ended():
     def task(device: int, number: int, outcome: str) -> TaskLog:
         times: dict[str, Any] = {} if outcome == WAITING else {"begun": 1.0, "cut": 1.5, "answered": 2.0}
@@ -146,10 +177,10 @@ def test_a_device_says_how_all_its_tasks_ended():
     ends = [[LOCAL, LOCAL, ANSWERED], [ANSWERED, ANSWERED, FINISHED_HERE, LOCAL, WAITING]]
     tasks = {3 - 2 * k: [task(k, i, outcome) for i, outcome in enumerate(outcomes)] for k, outcomes in enumerate(ends)}
     text = io.StringIO()
-    Console(file=text, width=80).print(joined_table(tasks, 4))
+    Console(file=text, width=80).print(joined_table(tasks, 9.0, 4))
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines[0] == "devices 1, 3"
-    assert lines[1] == "latency 2000 ms"
+    assert lines[1] == "latency 2875 ms"  # seven took 2 s, the last one has waited for 9 s
     assert lines[-6:] == [
         "tasks that arrived 8",
         "finished by the device 3",

@@ -43,6 +43,7 @@ from partway.live.events import (
     Planned,
     Served,
     TaskEnded,
+    TaskLeft,
     line,
     task_ended,
     to_all,
@@ -143,6 +144,9 @@ def test_the_events_of_tasks_are_the_tasks():
     for at, event in told.items():
         assert event.outcome == tasks[at].outcome
         assert event.latency_s == pytest.approx(tasks[at].answered - tasks[at].arrived)
+    arrivals = {(task.device, task.number): task.arrived for log in seen().logs for task in log.tasks}
+    told_left = {(event.device, event.task): event.arrived_s for event in of_kind(seen().at_devices, TaskLeft)}
+    assert told_left == {at: arrived for at, arrived in arrivals.items() if at not in tasks}
     assert len(of_kind(seen().at_server, Served)) == seen().service.ledger.answered > 10
     assert len(of_kind(seen().at_devices, BlockBegun)) == 2 * BLOCKS
 

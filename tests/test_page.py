@@ -80,6 +80,25 @@ def test_the_page_of_a_run_that_has_ended_is_that_of_a_new_reader(tmp_path: Path
     assert [bar.value for bar in page.views[0].bars[2].bars] == [0, 120, 0]
 
 
+def test_tasks_that_the_end_of_the_run_cuts_off_are_the_slowest(tmp_path: Path):
+    """The run ends at 10.3 s. Of 20 tasks 18 take 0.5 s, one would end at 10.5 s, and one waits from 9.3 s on."""
+    events = Events(tmp_path)
+    events.begin()
+    events.block(39)
+    for number in range(18):
+        events.task(0, number)
+    assert facts(LiveRun(tmp_path).page())["latency, 95 % within"] == "500 ms"
+    events.task(0, 40)
+    events.add("device-0", "TaskLeft", device=0, task=19, block=37, arrived_s=9.3)
+    page = LiveRun(tmp_path).page()
+    assert facts(page)["latency, 95 % within"] == "–"
+    assert facts(page)["latency, mean"] == "515 ms"  # 18 of 0.5 s, 0.3 s, 1 s
+    stages = page.views[0].bars[0]
+    assert sum(bar.value for bar in stages.bars) == pytest.approx(0.515)
+    assert stages.note == "The last 20 tasks that have ended, or were not finished when the run ended (2)."
+    assert page.views[0].bars[2].bars[-1].value == 1
+
+
 def test_a_cut_is_that_of_the_nearest_share(tmp_path: Path):
     events, run = Events(tmp_path), LiveRun(tmp_path)
     events.begin()

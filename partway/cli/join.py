@@ -260,6 +260,7 @@ def _write(
     from partway.cli import output
     from partway.live import documents, memories
     from partway.live.report import joined_table
+    from partway.measurement.latency import end_of_run
 
     def save(path: Path) -> None:
         reply, policy = logs[0].reply, logs[0].reply.policy
@@ -275,8 +276,9 @@ def _write(
 
     def table(console: "Console") -> None:
         shown_at = terminal(errors=True) if options.stdin else console
-        alone = sum(len(log.alone) for log in logs)
-        shown_at.print(joined_table({log.device: log.tasks for log in logs}, alone))
+        alone, reply = sum(len(log.alone) for log in logs), logs[0].reply
+        end_s = end_of_run(reply.blocks, reply.constants.slots, reply.constants.numbers["slot_s"])
+        shown_at.print(joined_table({log.device: log.tasks for log in logs}, end_s, alone))
 
     output.finish(options, text, table, steps)
     if missing:

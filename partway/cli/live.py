@@ -193,15 +193,21 @@ def _write(
     from partway.formatting import plain
     from partway.live.accounts import stages
     from partway.live.documents import SCHEMA_VERSION, tasks_of
-    from partway.live.report import live_table, served_figures, with_stages
+    from partway.live.report import end_of, latency_json, live_table, served_figures, with_stages
 
     tasks = [task for device in devices for task in tasks_of(device)]
     found, horizon = served_figures(server)
-    measured = with_stages(found, stages(tasks, horizon.warmup))
+    measured = with_stages(found, stages(tasks, end_of(server), horizon.warmup))
     alone = None if outlook is None or not outlook.is_stable_alone else outlook.alone
     table = live_table(measured, simulated, server, devices, alone)
     foreseen = None if outlook is None else plain(outlook.as_json())
-    document = {"schema_version": SCHEMA_VERSION, "outlook": foreseen, "server": server, "devices": devices}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "outlook": foreseen,
+        "latency": plain({"measured": latency_json(measured), "simulated": latency_json(simulated)}),
+        "server": server,
+        "devices": devices,
+    }
     text = json.dumps(document) + "\n"
     output.finish(options, lambda: text, lambda console: console.print(table), places.steps(lambda: text, _nothing))
 

@@ -27,9 +27,10 @@ from partway.dashboard.view import (
     with_unit,
 )
 from partway.formatting import number
+from partway.live.accounts import UNFINISHED, Stages, stages_of
 from partway.live.events import LEFT, LOST
 from partway.live.report import COMPONENT_NAMES, DELAY_NAMES
-from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES, STAGES
+from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES, STAGES, WAITING
 from partway.measurement.gap import COST_COMPONENTS
 
 WINDOW = 400
@@ -50,12 +51,13 @@ SERIES = (*COST_COMPONENTS, "waiting", "backlog")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a run from its plan, as in `partway.live.events.Planned`."""
+    """What is known of a run from its plan, as in `partway.live.events.Planned`; `end_s`: when the run ends."""
 
     scheme: str = "run"
     devices: int = 0
     blocks: int = 0
     block_s: float = 0.5
+    end_s: float = np.inf
     is_average: bool = True
     bound: float | None = None
     no_bound: str = ""
@@ -70,6 +72,7 @@ class Plan:
             devices=_count(event["devices"], MAX_DEVICES),
             blocks=_count(event["blocks"]),
             block_s=_finite(event["block_s"]),
+            end_s=_finite((_count(event["blocks"]) + 1) * _finite(event["block_s"]) + _finite(event["slot_s"])),
             is_average=event["objective"] == "average",
             bound=None if event["bound"] is None else _finite(event["bound"]),
             no_bound=str(event["no_bound"]),
@@ -104,7 +107,7 @@ class LiveRun:
         self._blocks = list[int]()
         self._devices = dict[int, Device]()
         self._cuts, self._outcomes = Counter[int](), Counter[str]()
-        self._tasks = deque[dict[str, float]](maxlen=RECENT)
+        self._tasks = deque[tuple[float, ...]](maxlen=RECENT)
         self._missing, self._alone, self._alerts = False, 0, deque[str](maxlen=MAX_ALERTS)
 
     def page(self) -> Page:
@@ -140,9 +143,14 @@ class LiveRun:
                 self._counts = {name: _count(event[name]) for name in COUNTED}
                 self._state = "ended"
             case "TaskEnded":
-                stages = {stage: _finite(event["stages"][stage]) for stage in STAGES}
-                self._tasks.append(stages | {"latency": _finite(event["latency_s"])})
-                self._outcomes[str(event["outcome"])] += 1
+                took = tuple(_finite(event["stages"][stage]) for stage in STAGES)
+                outcome, arrived = str(event["outcome"]), _finite(event["arrived_s"])
+                self._outcomes[outcome] += 1
+                if outcome != FAILED:
+                    self._tasks.append((arrived, *took))
+            case "TaskLeft":
+                self._tasks.append((_finite(event["arrived_s"]), *UNFINISHED))
+                self._outcomes[WAITING] += 1
             case "BlockBegun":
                 self._alone += bool(event["alone"])
             case _:
@@ -215,10 +223,10 @@ class LiveRun:
         facts.append(("gap to the lower bound", with_unit(100 * self._gap, "%")))
         if self._plan.uses_price:
             facts.append(("price of a task", number(self._series["price"][-1])))
-        if self._tasks:
-            late = np.array([task["latency"] for task in self._tasks])
-            facts.append(("latency, mean", with_unit(1e3 * float(late.mean()), "ms")))
-            facts.append(("latency, 95 % within", with_unit(1e3 * float(np.percentile(late, 95)), "ms")))
+        if self._tasks and np.isfinite(self._plan.end_s):
+            took = self._took()
+            facts.append(("latency, mean", with_unit(1e3 * took.latency, "ms")))
+            facts.append(("latency, 95 % within", with_unit(1e3 * took.p95, "ms")))
         counted = self._counts
         facts.append(("tasks sent, answered, sent twice", ", ".join(str(counted[name]) for name in COUNTED)))
         if self._alone:
@@ -257,12 +265,20 @@ class LiveRun:
 
     def _stages(self) -> Bars:
         title = "Where the latency arises (mean)"
-        if not self._tasks:
+        if not (self._tasks and np.isfinite(self._plan.end_s)):
             note = "Devices write their own files of events; there is none in this folder."
             return Bars("stages", title, [], note=note)
-        mean = {stage: float(np.mean([task[stage] for task in self._tasks])) for stage in STAGES}
+        took = self._took()
+        mean = {**took.delays, MESSAGES: took.network}
         bars = [Bar(STAGE_NAMES[stage], mean[stage], with_unit(1e3 * mean[stage], "ms")) for stage in STAGES]
-        return Bars("stages", title, bars, note=f"The last {len(self._tasks)} tasks that have ended.")
+        unfinished = round(took.unfinished * took.tasks)
+        note = f"The last {took.tasks} tasks that have ended"
+        note += f", or were not finished when the run ended ({unfinished})." if unfinished else "."
+        return Bars("stages", title, bars, note=note)
+
+    def _took(self) -> Stages:
+        """How long the last tasks took."""
+        return stages_of(np.array(self._tasks), self._plan.end_s)
 
     def _chosen(self) -> Bars:
         names = [name for name, _ in self._plan.cuts]
@@ -273,7 +289,8 @@ class LiveRun:
 
     def _ended(self) -> Bars:
         words = {LOCAL: "by the device", ANSWERED: "by the server", FINISHED_HERE: "by the device, no answer came"}
-        words |= {FAILED: "by nobody, it failed"} if self._outcomes[FAILED] else {}
+        rare = {FAILED: "by nobody, it failed", WAITING: "by nobody, the run ended before it began"}
+        words |= {outcome: word for outcome, word in rare.items() if self._outcomes[outcome]}
         bars = [Bar(word, self._outcomes[name], str(self._outcomes[name])) for name, word in words.items()]
         return Bars("outcomes", "Tasks, by who finished them", bars if self._tasks else [])
 

@@ -1,6 +1,6 @@
 """What a live run cost, by the same program that measures a simulation, and where its tasks spent their time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -12,8 +12,8 @@ from partway.controllers.block import DeviceOutcome, ServerOutcome, Transition
 from partway.live.plan import LivePlan
 from partway.live.server import Turn
 from partway.live.service import Ledger
-from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, MESSAGES, STAGES, TaskLog
-from partway.measurement.latency import DELAYS
+from partway.live.tasks import FAILED, MESSAGES, STAGES, WAITING, TaskLog
+from partway.measurement.latency import DELAYS, Tasks, latency_of
 from partway.measurement.metrics import BlockMetrics, Parties, measure
 from partway.pytree import cast_floats
 from partway.system.exogenous import SLOTS_PER_WORD
@@ -24,19 +24,21 @@ PIECE = 4096
 
 @dataclass(frozen=True)
 class Stages:
-    """Mean times [s] of the tasks that have ended, by stage, and how late the emulation was.
+    """How long tasks took [s], by the rules of `partway.measurement.latency`.
 
-    delays    by `DELAYS`, 0 where a task has none
-    latency   mean from arrival to result                  network  what is in it beyond the delays: messages
-    p50, p95  of the latency                               tasks    how many
+    latency            mean, with what an unfinished task has waited so far
+    delays, network    what of it is in each of DELAYS, and beyond them: messages
+    p50, p95           NaN where so many tasks are not finished
+    tasks, unfinished  how many, and the share of them that is not finished
     """
 
-    delays: dict[str, float]
     latency: float
+    delays: Mapping[str, float]
     network: float
     p50: float
     p95: float
     tasks: int
+    unfinished: float
 
 
 def transitions(ledger: Ledger, plan: LivePlan, blocks: range, changes: list[float]) -> Transition:
@@ -110,25 +112,38 @@ def metrics(ledger: Ledger, plan: LivePlan, changes: list[float], certificate: C
     )
 
 
-def stages(tasks: Iterable[TaskLog], first_block: int = 0) -> Stages:
-    """Where the tasks that arrived from a block on, and have ended, spent their time; NaN where there are none."""
-    took = np.fromiter(
-        (
-            tuple(task.stages().values())
-            for task in tasks
-            if task.outcome in (ANSWERED, LOCAL, FINISHED_HERE) and task.block >= first_block
-        ),
-        np.dtype((float, len(STAGES))),
+def stages(tasks: Iterable[TaskLog], end_s: float, first_block: int = 0) -> Stages:
+    """How long the tasks took that arrived from a block on; NaN where there are none.
+
+    end_s  when the run ends (`partway.measurement.latency.end_of_run`), by the clock of the tasks. What the server
+           answers later, because it stops, is unfinished.
+
+    Tasks that failed are left out: they have no result.
+    """
+    rows = (
+        (task.arrived, *(UNFINISHED if task.outcome == WAITING else task.stages().values()))
+        for task in tasks
+        if task.outcome != FAILED and task.block >= first_block
     )
-    if not len(took):
-        return Stages(dict.fromkeys(DELAYS, np.nan), np.nan, np.nan, np.nan, np.nan, 0)
-    latency = took.sum(axis=1)
-    mean = dict(zip(STAGES, took.mean(axis=0).tolist(), strict=True))
+    return stages_of(np.fromiter(rows, np.dtype((float, 1 + len(STAGES)))), end_s)
+
+
+UNFINISHED = (np.inf, *(0.0,) * (len(STAGES) - 1))
+"""What each of STAGES takes of a task that is never started."""
+
+
+def stages_of(rows: np.ndarray, end_s: float) -> Stages:
+    """How long tasks took; rows (tasks, 7): when each arrived, and how long it was in each of STAGES [s]."""
+    arrived, *moments, ended = np.cumsum(rows, axis=1).T
+    finished, none = np.where(ended > end_s, np.inf, ended), np.zeros(len(rows), int)
+    found = latency_of([Tasks(none, none, arrived, finished, none > 0, np.array(moments))], end_s, 1)
+    mean = dict(zip(STAGES, found.delays[0].tolist(), strict=True))
     return Stages(
+        latency=float(found.mean[0]),
         delays={name: mean[name] for name in DELAYS},
-        latency=float(latency.mean()),
         network=mean[MESSAGES],
-        p50=float(np.percentile(latency, 50)),
-        p95=float(np.percentile(latency, 95)),
-        tasks=len(took),
+        p50=float(found.p50[0]),
+        p95=float(found.p95[0]),
+        tasks=len(rows),
+        unfinished=float(found.unfinished[0]),
     )

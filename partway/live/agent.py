@@ -18,7 +18,7 @@ from partway.live.clock import now, sleep_until
 from partway.live.cpu import Cpu, Pacing
 from partway.live.device import DeviceParty
 from partway.live.engine import Engine, NoEngine
-from partway.live.events import BlockBegun, Listener, silent, task_ended
+from partway.live.events import BlockBegun, Listener, TaskLeft, silent, task_ended
 from partway.live.memories import run_of
 from partway.live.messages import (
     BlockRecord,
@@ -217,6 +217,7 @@ class Agent:
                 self._listen(BlockBegun(reply.device, block, late[-1], without_server))
             for task in await tasks.drain():
                 ended.append(task)
+                self._listen(TaskLeft(task.device, task.number, task.block, task.arrived))
         finally:
             tasks.stop()
         with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run

@@ -23,7 +23,7 @@ LEFT, LOST = "left", "lost"
 class Planned:
     """A server is ready for its devices.
 
-    block_s          length of a block [s]
+    block_s, slot_s  length of a block and of a slot [s]
     objective        of the scenario; bound: the lower bound on it, None for the reason `no_bound`
     uses_price       whether devices decide by a price
     cuts             (name, share of the work that is left to the server) of each cut of the network
@@ -33,6 +33,7 @@ class Planned:
     devices: int
     blocks: int
     block_s: float
+    slot_s: float
     objective: str
     bound: float | None
     no_bound: str
@@ -110,6 +111,8 @@ class Ended:
 class TaskEnded:
     """A device's task has ended.
 
+    block      in which it arrived
+    arrived_s  when that was [s from the start of block 0]
     outcome    as in `partway.live.tasks`
     latency_s  from arrival to result
     stages     what of it each stage took [s], by the names of `TaskLog.stages`
@@ -118,9 +121,20 @@ class TaskEnded:
     device: int
     task: int
     block: int
+    arrived_s: float
     outcome: str
     latency_s: float
     stages: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TaskLeft:
+    """A device's task, which arrived at `arrived_s` in a block, was not started before the run ended."""
+
+    device: int
+    task: int
+    block: int
+    arrived_s: float
 
 
 @dataclass(frozen=True)
@@ -133,7 +147,7 @@ class BlockBegun:
     alone: bool
 
 
-Event = Planned | Joined | Gone | Begun | Served | BlockMeasured | Ended | TaskEnded | BlockBegun
+Event = Planned | Joined | Gone | Begun | Served | BlockMeasured | Ended | TaskEnded | TaskLeft | BlockBegun
 Listener = Callable[[Event], object]
 
 
@@ -155,7 +169,8 @@ def to_all(listeners: Sequence[Listener]) -> Listener:
 def task_ended(task: TaskLog) -> TaskEnded:
     """The event of a task that has ended."""
     stages = task.stages()
-    return TaskEnded(task.device, task.number, task.block, task.outcome, sum(stages.values()), stages)
+    latency_s = sum(stages.values())
+    return TaskEnded(task.device, task.number, task.block, task.arrived, task.outcome, latency_s, stages)
 
 
 def line(event: Event, at: float) -> str:

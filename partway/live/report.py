@@ -12,9 +12,9 @@ import numpy as np
 from partway.formatting import number
 from partway.live.accounts import Stages, stages
 from partway.live.documents import series_of, tasks_of
-from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
+from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES, WAITING, TaskLog
 from partway.measurement.gap import COST_COMPONENTS, Horizon, gap_by_seed, why_no_gap
-from partway.measurement.latency import DELAYS
+from partway.measurement.latency import DELAYS, end_of_run
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.text_tables import Grid
@@ -110,6 +110,18 @@ def served_figures(document: Mapping[str, Any]) -> tuple[Figures, Horizon]:
     if (reports[counted[counted < last]] < devices).any():
         mine = replace(mine, gap=np.nan, no_gap=mine.no_gap or "not all devices took part")
     return mine, horizon
+
+
+def end_of(document: Mapping[str, Any]) -> float:
+    """When the run in a server's document ends [s from the start of its first block]."""
+    scenario = load(tomllib.loads(document["scenario"]))
+    return end_of_run(document["blocks"], scenario.slots_per_block, scenario.slot_s)
+
+
+def latency_json(figures: Figures) -> dict[str, Any]:
+    """The latency of a run as JSON types, times in s."""
+    delays = dict(figures.delays or {}) | {MESSAGES: figures.network}
+    return {"mean_s": figures.latency, "p50_s": figures.p50, "p95_s": figures.p95, "stages_s": delays}
 
 
 def with_stages(figures: Figures, measured: Stages) -> Figures:
@@ -219,9 +231,12 @@ def served_table(document: Mapping[str, Any]) -> Grid:
     return grid
 
 
-def joined_table(tasks: Mapping[int, Sequence[TaskLog]], alone: int) -> Grid:
-    """What devices print of their run: by number their tasks; and in how many blocks they were without the server."""
-    mine, numbers = stages(chain(*tasks.values())), sorted(tasks)
+def joined_table(tasks: Mapping[int, Sequence[TaskLog]], end_s: float, alone: int) -> Grid:
+    """What devices print of their run.
+
+    tasks  by the number of the device      end_s  as of `stages`      alone  blocks without the server
+    """
+    mine, numbers = stages(chain(*tasks.values()), end_s), sorted(tasks)
     ended = Counter(task.outcome for task in chain(*tasks.values()))
     grid = _plain(f"device{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}")
     grid.add_row("latency", number(1e3 * mine.latency, 4), "ms")

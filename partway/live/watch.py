@@ -47,6 +47,7 @@ class Watch:
                 devices=plan.devices,
                 blocks=plan.blocks,
                 block_s=plan.block_s,
+                slot_s=plan.slot_s,
                 objective=objective,
                 bound=bound,
                 no_bound=no_bound,

@@ -15,7 +15,7 @@ ends), the device computes, the radio sends, it waits at the server (at least un
 server computes. The last three are 0 for a task that is not cut.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -64,7 +64,8 @@ class Tasks:
     arrived, finished   [s] from the start of the run; finished is inf where the run ended first
     cut                 whether it is finished by the server
     moments             (4, tasks) [s] when the device begins and ends, the radio ends, and the server begins; inf where
-                        the run ended first, `finished` where nothing is left to do
+                        the run ended first, `finished` where nothing is left to do. A live run has one more, the
+                        server's end (`partway.live.accounts`)
     """
 
     device: np.ndarray
@@ -82,7 +83,8 @@ class Latency:
     mean           with what an unfinished task has waited so far in place of its latency: a lower bound
     p50, p95, p99  the least time within which that share of the tasks is done; NaN where so many never are
     unfinished     share of the tasks that the run's end cut off
-    delays         (seeds, 5) means of DELAYS over all tasks, 0 where a task has none; they add up to `mean`
+    delays         (seeds, 5) means of DELAYS over all tasks, 0 where a task has none; they add up to `mean`. One more
+                   column for each further moment of the tasks
     by_device      (seeds, K) `mean` of each device's tasks, NaN for a device that gets none
 
     All are NaN for a seed in which no task arrives.
@@ -100,11 +102,21 @@ class Latency:
 def latency(traces: Traced, server_work: ArrayLike, slot_s: float, warmup: int = 0) -> Latency:
     """Latency of the tasks that arrive from block `warmup` on; arguments as in `finish_times`."""
     blocks, slots = np.shape(traces.service_per_slot)[1:]
-    end = ((blocks + 1) * slots + 1) * slot_s
-    devices = np.shape(traces.arrivals)[-1]
-    each_seed = [_summary(tasks, end, devices) for tasks in finish_times(traces, server_work, slot_s, warmup)]
-    seeds, by_device = (np.array(each) for each in zip(*each_seed, strict=True))
-    return Latency(*seeds[:, : -len(DELAYS)].T, delays=seeds[:, -len(DELAYS) :], by_device=by_device)
+    tasks = finish_times(traces, server_work, slot_s, warmup)
+    return latency_of(tasks, end_of_run(blocks, slots, slot_s), np.shape(traces.arrivals)[-1])
+
+
+def end_of_run(blocks: int, slots: int, slot_s: float) -> float:
+    """When the last of the server's blocks ends [s]: until then a run is observed."""
+    return ((blocks + 1) * slots + 1) * slot_s
+
+
+def latency_of(seeds: Iterable[Tasks], end: float, devices: int) -> Latency:
+    """Latency of the tasks of each seed, of so many devices, observed until `end` [s]."""
+    each_seed = [_summary(tasks, end, devices) for tasks in seeds]
+    rows, by_device = (np.array(each) for each in zip(*each_seed, strict=True))
+    fixed = 2 + len(PERCENTILES)
+    return Latency(*rows[:, :fixed].T, delays=rows[:, fixed:], by_device=by_device)
 
 
 def finish_times(traces: Traced, server_work: ArrayLike, slot_s: float, warmup: int = 0) -> Iterator[Tasks]:
@@ -234,7 +246,7 @@ def _summary(tasks: Tasks, end: float, devices: int) -> tuple[list[float], np.nd
     """The fields of `Latency` for one seed, the delays last, and (K,) `by_device`."""
     arrived, finished, count = tasks.arrived, tasks.finished, len(tasks.arrived)
     if not count:
-        return [np.nan] * (5 + len(DELAYS)), np.full(devices, np.nan)
+        return [np.nan] * (3 + len(PERCENTILES) + len(tasks.moments)), np.full(devices, np.nan)
     ranks = [-(-percent * count // 100) - 1 for percent in PERCENTILES]
     waits = np.partition(finished - arrived, ranks)[ranks]
     percentiles = np.where(np.isinf(waits), np.nan, waits)
