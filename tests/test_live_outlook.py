@@ -14,7 +14,7 @@ from partway.formatting import plain
 from partway.live import demo
 from partway.live.halves import Halves
 from partway.live.network import write_small_network
-from partway.live.outlook import Outlook
+from partway.live.outlook import Outlook, Quicker
 from partway.live.plan import make_plan
 from partway.live.report import Figures
 from partway.scenario.loading import load
@@ -128,7 +128,20 @@ def test_the_sentence_has_the_numbers():
         "slower_on_average": None,
         "with_server": {"latency_s": 0.5423, "p95_s": 1.1, "device_j_per_task": 0.0238},
         "alone": {"latency_s": 0.4, "p95_s": 1.0, "device_j_per_task": 0.036},
+        "quicker": None,
     }
+
+
+@pytest.mark.parametrize(("p95", "helps"), [(0.9, True), (1.0, True), (1.05, False), (np.nan, False)])
+def test_weights_are_in_the_file_where_the_sentence_names_them(p95: float, helps: bool):
+    """Devices alone take up to 1 s, the scheme 1.1 s, and with the other weights `p95`."""
+    weights = {"weights.device_energy": 5.0}
+    found = Outlook(
+        "priced", figures(0.5, 1.1, 0.02), figures(0.4, 1.0, 0.036), 0.8, Quicker(weights, figures(0.4, p95, 0.03))
+    )
+    expected = {"weights": weights, "latency_s": 0.4, "p95_s": p95, "device_j_per_task": 0.03} if helps else None
+    assert found.as_json()["quicker"] == expected
+    assert ("--set weights.device_energy=5," in found.sentence()) == helps
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from dataclasses import fields
 from typing import Any
 
@@ -19,7 +20,9 @@ from partway.live.report import (
     joined_table,
     live_table,
     served_figures,
+    served_stages,
     served_table,
+    task_counts,
 )
 from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.measurement.gap import COST_COMPONENTS
@@ -181,14 +184,41 @@ def test_a_device_says_how_all_its_tasks_ended():
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines[0] == "devices 1, 3"
     assert lines[1] == "latency 2875 ms"  # seven took 2 s, the last one has waited for 9 s
-    assert lines[-6:] == [
+    assert lines[-7:] == [
         "tasks that arrived 8",
         "finished by the device 3",
-        "answered by the server 3",
-        "sent, but finished by the device 1",
+        "sent to the server 4",
+        "answered by it 3",
+        "finished by the device after all 1",
         "not started when the run ended 1",
         "blocks without the server 4",
     ]
+
+
+def test_what_is_indented_adds_up_to_the_row_above_it():
+    tasks = [TaskLog(0, k, 0, 0.0, outcome=outcome) for k, outcome in enumerate([LOCAL] * 2 + [ANSWERED] * 3)]
+    tasks += [TaskLog(0, 5 + k, 0, 0.0, outcome=outcome) for k, outcome in enumerate([FINISHED_HERE, WAITING, FAILED])]
+    indents = Counter[int]()
+    counts = dict(task_counts(tasks))
+    for name, count in counts.items():
+        indents[len(name) - len(name.lstrip())] += count
+    assert indents == {0: 8, 2: 8, 4: 4}
+    assert counts["  sent to the server"] == 4
+    assert len(counts) == 1 + len(task_counts([]))  # a row for those that failed only where there are any
+
+
+@pytest.mark.parametrize(
+    ("reports", "first"), [([2, 2, 2, 2], 2), ([0, 0, 2, 2], 3), ([2, 2, 0, 0], 1), ([0, 2, 0, 2], 3), ([0] * 4, None)]
+)
+def test_tasks_count_from_the_block_from_which_the_figures_do(reports: list[int], first: int | None):
+    """Half of the blocks in which a device took part are warm-up. The task of block b takes b + 1 s."""
+    document = document_of(load("paper", {"devices": 2}), None, "", reports)
+    tasks = [TaskLog(0, b, b, 0.0, 0.0, b + 1.0, answered=b + 1.0, outcome=LOCAL) for b in range(4)]
+    found = served_stages(document | {"blocks": 100}, tasks)
+    if first is None:
+        assert (found.tasks, np.isnan(found.latency)) == (0, True)
+    else:
+        assert (found.tasks, found.latency) == (4 - first, pytest.approx((first + 1 + 4) / 2))
 
 
 def row(grid: Grid) -> list[str]:

@@ -191,13 +191,11 @@ def _write(
     """Print what was measured beside what was simulated, and write it."""
     from partway.cli import output
     from partway.formatting import plain
-    from partway.live.accounts import stages
     from partway.live.documents import SCHEMA_VERSION, tasks_of
-    from partway.live.report import end_of, latency_json, live_table, served_figures, with_stages
+    from partway.live.report import latency_json, live_table, served_figures, served_stages, with_stages
 
     tasks = [task for device in devices for task in tasks_of(device)]
-    found, horizon = served_figures(server)
-    measured = with_stages(found, stages(tasks, end_of(server), horizon.warmup))
+    measured = with_stages(served_figures(server)[0], served_stages(server, tasks))
     alone = None if outlook is None or not outlook.is_stable_alone else outlook.alone
     table = live_table(measured, simulated, server, devices, alone)
     foreseen = None if outlook is None else plain(outlook.as_json())

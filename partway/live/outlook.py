@@ -71,6 +71,13 @@ class Outlook:
         """Whether the mean latency is longer than on devices alone; None where those are unstable."""
         return self.with_server.latency > self.alone.latency if self.is_stable_alone else None
 
+    @property
+    def advice(self) -> Quicker | None:
+        """`quicker` where tasks are slower than on devices alone, and with those weights they are not."""
+        if not self.is_slower or self.quicker is None:
+            return None
+        return self.quicker if _slowest(self.quicker.figures) <= _slowest(self.alone) < np.inf else None
+
     def sentence(self) -> str:
         """What a user should know before the run."""
         if not self.is_stable_alone:
@@ -87,26 +94,28 @@ class Outlook:
             f"{verdict}: with {self.scheme} {_within(self.with_server)}, on devices alone {_within(self.alone)}; mean "
             f"{mean}, energy of the device per task {energy} (simulated)."
         )
-        helps = self.quicker is not None and _slowest(self.quicker.figures) <= _slowest(self.alone) < np.inf
-        return f"{said} {self.quicker.sentence()}" if self.is_slower and self.quicker and helps else said
+        return said if self.advice is None else f"{said} {self.advice.sentence()}"
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON types, times in s, energy in J."""
-        both = {"with_server": self.with_server, "alone": self.alone}
+        advice = self.advice
         return {
             "scheme": self.scheme,
             "utilisation_alone": self.utilisation,
             "slower": self.is_slower,
             "slower_on_average": self.is_slower_on_average,
-            **{
-                name: {"latency_s": one.latency, "p95_s": one.p95, "device_j_per_task": one.device_j}
-                for name, one in both.items()
-            },
+            "with_server": _numbers(self.with_server),
+            "alone": _numbers(self.alone),
+            "quicker": None if advice is None else {"weights": dict(advice.weights), **_numbers(advice.figures)},
         }
 
     def _compared(self, name: str, unit: str) -> str:
         mine, theirs = (number(1e3 * getattr(one, name), 4) for one in (self.with_server, self.alone))
         return f"{mine} instead of {theirs} {unit}"
+
+
+def _numbers(figures: Figures) -> dict[str, float]:
+    return {"latency_s": figures.latency, "p95_s": figures.p95, "device_j_per_task": figures.device_j}
 
 
 def _slowest(figures: Figures) -> float:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -36,8 +36,8 @@ DELAY_NAMES = {
 """Words for DELAYS."""
 OUTCOME_NAMES = {
     LOCAL: "finished by the device",
-    ANSWERED: "answered by the server",
-    FINISHED_HERE: "sent, but finished by the device",
+    ANSWERED: "answered by it",
+    FINISHED_HERE: "finished by the device after all",
     FAILED: "failed, as the network cannot compute the input",
     WAITING: "not started when the run ended",
 }
@@ -91,6 +91,12 @@ def figures(series: Mapping[str, np.ndarray], horizon: Horizon) -> Figures:
     return Figures(sum(components.values()), components, *energy, gap, why_no_gap(series.__getitem__, horizon))
 
 
+def counted_blocks(document: Mapping[str, Any]) -> np.ndarray:
+    """The blocks of the run in a server's document that count: those in which a device took part, after warm-up."""
+    took_part = np.flatnonzero(document["reports"])
+    return took_part[len(took_part) // 2 :]
+
+
 def served_figures(document: Mapping[str, Any]) -> tuple[Figures, Horizon]:
     """The figures of the run in a server's document, and what they refer to.
 
@@ -106,16 +112,17 @@ def served_figures(document: Mapping[str, Any]) -> tuple[Figures, Horizon]:
         return Figures(np.nan, components, np.nan, np.nan, np.nan, "no device took part"), horizon
     mine = figures({name: values[:, took_part] for name, values in series.items()}, horizon)
     last = len(reports) - 1  # the report on it may not arrive before its device leaves
-    counted = np.flatnonzero(took_part)[horizon.warmup :] if horizon.objective == "average" else np.arange(last + 1)
+    counted = counted_blocks(document) if horizon.objective == "average" else np.arange(last + 1)
     if (reports[counted[counted < last]] < devices).any():
         mine = replace(mine, gap=np.nan, no_gap=mine.no_gap or "not all devices took part")
     return mine, horizon
 
 
-def end_of(document: Mapping[str, Any]) -> float:
-    """When the run in a server's document ends [s from the start of its first block]."""
-    scenario = load(tomllib.loads(document["scenario"]))
-    return end_of_run(document["blocks"], scenario.slots_per_block, scenario.slot_s)
+def served_stages(document: Mapping[str, Any], tasks: Iterable[TaskLog]) -> Stages:
+    """How long the tasks of that run took which arrived in the blocks that count."""
+    scenario, counted = load(tomllib.loads(document["scenario"])), counted_blocks(document)
+    end_s = end_of_run(document["blocks"], scenario.slots_per_block, scenario.slot_s)
+    return stages(tasks, end_s, int(counted.min(initial=document["blocks"])))
 
 
 def latency_json(figures: Figures) -> dict[str, Any]:
@@ -156,7 +163,7 @@ def live_table(
     if alone is not None:
         grid.add_row("devices alone: latency", "-", number(1e3 * alone.latency, 4), "ms")
         grid.add_row("  95 % of the tasks", "-", number(1e3 * alone.p95, 4), "ms")
-    for name, count in task_counts(server, [task for device in devices for task in tasks_of(device)]):
+    for name, count in task_counts(task for device in devices for task in tasks_of(device)):
         grid.add_row(name, str(count), "", "")
     for name, late in _pacing(server, devices).items():
         for words, share in (("median", 50), ("99 %", 99)):
@@ -200,17 +207,19 @@ def _rows(measured: Figures, simulated: Figures) -> list[tuple[str, float, float
     return rows
 
 
-def task_counts(server: Mapping[str, Any], tasks: Sequence[TaskLog]) -> list[tuple[str, int]]:
-    """How all tasks of a run ended."""
-    ended = {outcome: sum(task.outcome == outcome for task in tasks) for outcome in (LOCAL, ANSWERED, FINISHED_HERE)}
-    return [
-        ("tasks that arrived", len(tasks)),
+def task_counts(tasks: Iterable[TaskLog]) -> list[tuple[str, int]]:
+    """How all tasks of devices ended, as they counted them; what is indented adds up to the row above it."""
+    ended = Counter(task.outcome for task in tasks)
+    rows = [
+        ("tasks that arrived", ended.total()),
         (f"  {OUTCOME_NAMES[LOCAL]}", ended[LOCAL]),
-        ("  sent to the server", server["tasks"]["received"]),
-        ("  answered by it", ended[ANSWERED]),
-        (f"  {OUTCOME_NAMES[FINISHED_HERE]}", ended[FINISHED_HERE]),
-        (f"  {OUTCOME_NAMES[WAITING]}", sum(task.outcome == WAITING for task in tasks)),
+        ("  sent to the server", ended[ANSWERED] + ended[FINISHED_HERE]),
+        (f"    {OUTCOME_NAMES[ANSWERED]}", ended[ANSWERED]),
+        (f"    {OUTCOME_NAMES[FINISHED_HERE]}", ended[FINISHED_HERE]),
+        (f"  {OUTCOME_NAMES[FAILED]}", ended[FAILED]),
+        (f"  {OUTCOME_NAMES[WAITING]}", ended[WAITING]),
     ]
+    return [row for row in rows if row != (f"  {OUTCOME_NAMES[FAILED]}", 0)]  # random inputs never fail
 
 
 def served_table(document: Mapping[str, Any]) -> Grid:
@@ -237,16 +246,13 @@ def joined_table(tasks: Mapping[int, Sequence[TaskLog]], end_s: float, alone: in
     tasks  by the number of the device      end_s  as of `stages`      alone  blocks without the server
     """
     mine, numbers = stages(chain(*tasks.values()), end_s), sorted(tasks)
-    ended = Counter(task.outcome for task in chain(*tasks.values()))
     grid = _plain(f"device{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}")
     grid.add_row("latency", number(1e3 * mine.latency, 4), "ms")
     for name in DELAYS:
         grid.add_row(f"  {DELAY_NAMES[name]}", number(1e3 * mine.delays[name], 3), "ms")
     grid.add_row("  messages", number(1e3 * mine.network, 2), "ms")
-    grid.add_row("tasks that arrived", str(ended.total()), "")
-    for outcome, words in OUTCOME_NAMES.items():
-        if ended[outcome] or outcome != FAILED:  # random inputs never fail
-            grid.add_row(f"  {words}", str(ended[outcome]), "")
+    for name, count in task_counts(chain(*tasks.values())):
+        grid.add_row(name, str(count), "")
     grid.add_row("blocks without the server", str(alone), "")
     return grid
 
