@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from live_site import ended
 from onnx_models import network, node, saved
 
 from partway.cli.main import main
+from partway.errors import InputError
 from partway.live import extra
 from partway.live.documents import tasks_of
+from partway.live.plan import make_plan
 from partway.live.processes import serving
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
+from partway.scenario.loading import load
 
 
 @pytest.mark.parametrize("command", [["live"], ["serve"], ["join", "127.0.0.1:7070"]])
@@ -105,6 +109,30 @@ def test_a_wrong_value_is_said_in_one_line(
     said = capsys.readouterr().err
     assert expected in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"queue": "as_printed"}, ["queue"]),
+        ({"arrivals_seen": "current"}, ["arrivals_seen"]),
+        ({"device.initial_queue_tasks": 1}, ["initial_queue_tasks"]),
+        ({"server.initial_queue_tasks": 1.0}, ["initial_queue_tasks"]),
+        ({"broadcast_delay_blocks": 1}, ["broadcast_delay_blocks"]),
+        ({"radio.fading": {"kind": "gauss_markov", "lag_correlation": 0.5}}, ["radio.fading", "traffic"]),
+    ],
+)
+def test_what_a_live_run_refuses_is_in_its_help(
+    changes: dict[str, Any], fields: list[str], capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(InputError) as refused:
+        make_plan(load("paper", changes), "priced", blocks=10)
+    with pytest.raises(SystemExit):
+        main(["live", "--help"])
+    said = capsys.readouterr().out
+    for field in fields:
+        assert field in str(refused.value)
+        assert field in said
 
 
 @pytest.mark.parametrize("command", [["live"], ["serve"], ["join", "127.0.0.1:1"]])

@@ -99,14 +99,20 @@ def one_each(flag: str, pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
     return found
 
 
-def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper", otherwise: str = "") -> None:
-    """--scenario and --set. `otherwise`: what the help says of the default where that is not a scenario's name."""
+def add_scenario(
+    parser: argparse.ArgumentParser, default: str | None = "paper", otherwise: str = "", live: str = ""
+) -> None:
+    """--scenario, --set, --channel and --traffic.
+
+    otherwise  what the help says of the default where that is not a scenario's name
+    live       what the help says that a live run needs, of which channel and traffic are those of the paper
+    """
     group = parser.add_argument_group("scenario")
     group.add_argument(
         "--scenario",
         default=default,
         metavar="NAME|FILE",
-        help=f"a shipped scenario or a TOML file (default: {otherwise or default})",
+        help=f"a shipped scenario or a TOML file{live} (default: {otherwise or default})",
     )
     group.add_argument(
         "--set",
@@ -127,7 +133,9 @@ def add_scenario(parser: argparse.ArgumentParser, default: str | None = "paper",
             type=partial(_kind_set, field),
             action="append",
             metavar="KIND",
-            help=f"{examples}, or module:Class for your own; the same as --set {field}=KIND",
+            help=f"only {examples.split(',')[0]} in a live run"
+            if live
+            else f"{examples}, or module:Class for your own; the same as --set {field}=KIND",
         )
 
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -18,6 +17,8 @@ from partway.errors import InputError, shown
 from partway.formatting import host_port
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from partway.bound.certificate import Certificate
     from partway.cli.output import Destinations
     from partway.controllers.base import ControllerPair
@@ -104,10 +105,18 @@ def run(options: argparse.Namespace) -> None:
                 metrics = _metric_addresses(options.metrics, plan.devices)
                 simulated, outlook = _simulated(plan, options.load)
             if outlook is not None:
-                print(outlook.sentence(), file=sys.stderr if options.json == output.STDOUT else results(), flush=True)
+                _say(outlook, terminal(errors=options.json == output.STDOUT))
             with working(f"running {plan.blocks} blocks of {plan.block_s:g} s", terminal(errors=True)):
                 server, devices = _run(options, plan, folder, events, learned, metrics)
         _write(options, places, simulated, outlook, server, devices)
+
+
+def _say(outlook: "Outlook", console: "Console") -> None:
+    """Print what a user should know before the run; flags are not broken, so that they can be copied."""
+    words, _, flags = outlook.sentence().partition("\n")
+    console.print(words)
+    if flags:
+        console.print(flags, soft_wrap=True)
 
 
 @contextlib.contextmanager

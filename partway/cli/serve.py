@@ -75,12 +75,18 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """What is run: the network, the scenario, the scheme and for how long."""
     add_network(parser)
     group = parser.add_argument_group("run")
-    flags.add_scenario(parser, None, "four devices of two classes, with rates that suit the network")
+    flags.add_scenario(
+        parser,
+        None,
+        "four devices of two classes, with rates that suit the network",
+        "; it must have queue=conserving, arrivals_seen=past, initial_queue_tasks=0 everywhere, "
+        "radio.fading.kind=rayleigh, traffic.kind=bernoulli and broadcast_delay_blocks=2 or more",
+    )
     group.add_argument(
         "--scheme",
         default=DEFAULT_SCHEME,
         metavar="NAME",
-        help=f"a scheme from 'partway schemes' (default: {DEFAULT_SCHEME})",
+        help=f"a scheme from 'partway schemes', but not oracle (default: {DEFAULT_SCHEME})",
     )
     group.add_argument("--blocks", type=whole_number, default=160, metavar="N", help="blocks to run (default: 160)")
     group.add_argument(

@@ -33,10 +33,10 @@ class Quicker:
     figures: Figures
 
     def sentence(self) -> str:
-        """What to set, and what that gives."""
+        """What the weights give, and in a line of its own the flag that sets them."""
         given = " ".join(f"{name}={value:.6g}" for name, value in self.weights.items())
         energy = number(1e3 * self.figures.device_j, 4)
-        return f"With --set {given}, {_within(self.figures)}, energy of the device per task {energy} mJ (simulated)."
+        return f"With these weights {_within(self.figures)}, energy of the device per task {energy} mJ:\n--set {given}"
 
 
 @dataclass(frozen=True)
