@@ -28,7 +28,7 @@ from partway.experiments.preparation import bound_of
 from partway.live import exporter
 from partway.live.accounts import metrics
 from partway.live.agent import Agent, AgentLog
-from partway.live.clock import run_on_fake_clock
+from partway.live.clock import now, run_on_fake_clock
 from partway.live.events import (
     LEFT,
     LOST,
@@ -54,7 +54,7 @@ from partway.live.messages import RegisterRequest
 from partway.live.metric_table import DEVICE_STAGES, METRICS, SERVER_STAGES
 from partway.live.plan import LivePlan, make_plan
 from partway.live.processes import Fleet, serving
-from partway.live.service import Service
+from partway.live.service import BlockEnded, Service
 from partway.live.tasks import ANSWERED, LOCAL, STAGES, WAITING, TaskLog
 from partway.live.watch import WINDOW, Watch
 from partway.measurement.gap import COST_COMPONENTS, LOSSES
@@ -128,6 +128,24 @@ def test_what_is_measured_block_by_block_is_what_is_measured_at_the_end():
     for at in (0, 9, BLOCKS - 1):
         window = losses[max(at + 1 - WINDOW, 0) : at + 1]
         assert blocks[at].gap == pytest.approx(window.mean() / seen().bound.value, rel=1e-4)
+
+
+def test_a_block_is_measured_half_a_slot_after_the_next_one_has_begun():
+    """When it begins tensors arrive, and the devices wait for the broadcast. The last one is measured at once."""
+    plan, measured = make_plan(load(SCENARIO), "priced", blocks=5), list[float]()
+
+    def listen(event: Event | BlockEnded) -> None:
+        if isinstance(event, BlockEnded):
+            assert event.block == len(measured)
+            measured.append(now() - service._start(event.block + 1))
+
+    async def together() -> None:
+        agents = [Agent(MemoryLink(service), request=RegisterRequest(k)) for k in range(2)]
+        await asyncio.gather(service.run(), *(agent.run() for agent in agents))
+
+    service = Service(plan, listen=listen)
+    run_on_fake_clock(together())
+    assert measured == pytest.approx([plan.slot_s / 2] * 4 + [0.0], abs=1e-9)
 
 
 def test_a_block_tells_what_each_device_reports():

@@ -233,7 +233,7 @@ class Service:
             await self._wait_for(block)
             self._turn(block)
         await self._wait_for(self.plan.blocks)
-        self._end_block(self.plan.blocks)
+        self._listen(self._end_block(self.plan.blocks))
         await self._finish()
         done = self.ledger
         self._listen(Ended(self.plan.blocks, done.received, done.answered, done.duplicates, done.late))
@@ -251,8 +251,8 @@ class Service:
     def _turn(self, block: int) -> None:
         """Begin a block: see what came, decide, say it, and serve."""
         self._block = block
-        if block:
-            self._end_block(block)
+        if block:  # what listens takes milliseconds, and now tensors arrive and the devices wait for the broadcast
+            asyncio.get_running_loop().call_later(self.plan.slot_s / 2, self._listen, self._end_block(block))
         turn = self.party.begin()
         self.ledger.note(turn)
         for session in self._sessions.attending():
@@ -261,7 +261,7 @@ class Service:
         for job in self._jobs.serve(turn.service_per_slot, self._start(block)):
             self._follow(job)
 
-    def _end_block(self, block: int) -> None:
+    def _end_block(self, block: int) -> BlockEnded:
         """End the block before: what was cut in it, or late before, is in the queue from now on."""
         came = [job for job in self._new if job.block < block]
         self._new = [job for job in self._new if job.block >= block]
@@ -278,7 +278,7 @@ class Service:
             session.queues = {at: queue for at, queue in session.queues.items() if at > block}
         self.party.end(self._queues, inflow)
         there = tuple(sorted(session.device for session in self._sessions.attending()))
-        self._listen(BlockEnded(block - 1, self.ledger, self.party.changes, self.plan.devices, there))
+        return BlockEnded(block - 1, self.ledger, self.party.changes, self.plan.devices, there)
 
     def _follow(self, job: Job) -> None:
         """Compute and answer a job that is begun in this block, when it is done."""
