@@ -72,7 +72,7 @@ def test_the_page_of_a_run_that_has_ended_is_that_of_a_new_reader(tmp_path: Path
     page = follower.page()
     assert page.as_json() == LiveRun(tmp_path).page().as_json()
     assert (page.state, page.every_s) == ("ended", None)
-    assert facts(page)["tasks sent, answered, sent twice"] == "117, 117, 0"
+    assert facts(page)["tasks received, answered, received twice"] == "117, 117, 0"
     assert facts(page)["latency, mean"] == "500 ms"
     stages = page.views[0].bars[0].bars
     assert [bar.value for bar in stages] == pytest.approx(list(STAGES_S.values()))

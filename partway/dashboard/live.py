@@ -228,7 +228,7 @@ class LiveRun:
             facts.append(("latency, mean", with_unit(1e3 * took.latency, "ms")))
             facts.append(("latency, 95 % within", with_unit(1e3 * took.p95, "ms")))
         counted = self._counts
-        facts.append(("tasks sent, answered, sent twice", ", ".join(str(counted[name]) for name in COUNTED)))
+        facts.append(("tasks received, answered, received twice", ", ".join(str(counted[name]) for name in COUNTED)))
         if self._alone:
             facts.append(("blocks without the server", str(self._alone)))
         return facts

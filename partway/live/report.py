@@ -190,7 +190,7 @@ def _rows(measured: Figures, simulated: Figures) -> list[tuple[str, float, float
     """(name, measured, simulated, unit, digits)."""
     both = (measured, simulated)
     rows: list[Any] = [("cost per block", measured.cost, simulated.cost, "", 4)]
-    rows += [(f"  {words}", *(one.components[name] for one in both), "", 3) for name, words in COMPONENT_NAMES.items()]
+    rows += [(f"  {words}", *(one.components[name] for one in both), "", 4) for name, words in COMPONENT_NAMES.items()]
     rows += [("device energy per task", *(1e3 * one.device_j for one in both), "mJ", 3)]
     rows += [("server energy per task", *(1e3 * one.server_j for one in both), "mJ", 3)]
     rows += [
