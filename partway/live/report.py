@@ -154,7 +154,8 @@ def live_table(
 
     alone  the simulation of devices that work alone, None where they are unstable or it is the same
     """
-    grid = Grid(f"{server['scheme']}: {len(devices)} devices, {server['blocks']} blocks, the second half", header=True)
+    run = f"{server['scheme']}: {len(devices)} devices, {server['blocks']} blocks"
+    grid = Grid(f"{run}; cost and latency of the second half", header=True)
     for title in ("", "measured", "simulated"):
         grid.add_column(title, "left" if title == "" else "right")
     grid.add_column("unit", wrap=True)
@@ -227,7 +228,7 @@ def served_table(document: Mapping[str, Any]) -> Grid:
     mine, _ = served_figures(document)
     empty = document["reports"].count(0)
     blocks = f"{document['blocks'] - empty} of {document['blocks']}" if empty else document["blocks"]
-    grid = _plain(f"{document['scheme']}: {blocks} blocks, the second half")
+    grid = _plain(f"{document['scheme']}: {blocks} blocks; cost of the second half")
     grid.add_row("cost per block", number(mine.cost, 4), "")
     for name, words in COMPONENT_NAMES.items():
         grid.add_row(f"  {words}", number(mine.components[name], 3), "")
