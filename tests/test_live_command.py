@@ -184,6 +184,8 @@ def test_processes_around_a_real_network_cost_what_the_simulation_costs(
     assert outcomes.count(ANSWERED) == document["server"]["tasks"]["answered"] > 10
     assert document["server"]["tasks"]["duplicates"] == 0
     assert len(document["server"]["metrics"]["device_queue"]) == 40
+    latency = document["latency"]["measured"]
+    assert sum(latency["stages_s"].values()) == pytest.approx(latency["mean_s"])
     cost = next(line.split() for line in said.splitlines() if line.startswith("cost per block"))
     assert float(cost[-1]) == pytest.approx(float(cost[-2]), rel=0.05)
 

@@ -18,11 +18,13 @@ from partway.live.report import (
     figures,
     horizon_of,
     joined_table,
+    latency_json,
     live_table,
     served_figures,
     served_stages,
     served_table,
     task_counts,
+    with_stages,
 )
 from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
 from partway.measurement.gap import COST_COMPONENTS
@@ -158,6 +160,8 @@ def test_what_the_end_of_a_run_cuts_off_counts_as_it_does_in_a_simulation():
     assert np.isnan(found.p95)
     assert list(found.delays.values()) == [1.25, 1.5, 0.5, 0.5, 0.625]
     assert found.network == 0.125
+    written = latency_json(with_stages(figures_of("average"), found))
+    assert (written["mean_s"], written["p50_s"], sum(written["stages_s"].values())) == (4.5, 7.0, 4.5)
     later = stages(tasks, 10.2, first_block=1)
     assert (later.tasks, later.p50) == (2, pytest.approx(6.1))
 
