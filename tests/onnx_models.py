@@ -227,6 +227,17 @@ def any_size() -> ModelProto:
     return fixed(nodes, {"x": ("N", 3, "H", "W")}, ["y"], {"w": (4, 3, 3, 3), "v": (6, 4, 1, 1), "u": (6, 5)})
 
 
+def classifier(side: int = 64, width: int = 64) -> ModelProto:
+    """Images: four convolutions, whose mean over the pixels is classified; 467 M MACs as it is."""
+    nodes, weights, previous = list[NodeProto](), dict[str, np.ndarray | Shape](), "image"
+    for i in range(4):
+        nodes += [conv(previous, f"c{i}", f"w{i}"), node("Relu", f"c{i}", f"r{i}")]
+        weights[f"w{i}"] = np.random.default_rng(i).normal(0, 0.05, (width, width if i else 3, 3, 3)).astype(np.float32)
+        previous = f"r{i}"
+    nodes += [node("GlobalAveragePool", previous, "g"), node("Flatten", "g", "f"), node("MatMul", "f u", "scores")]
+    return fixed(nodes, {"image": (1, 3, side, side)}, ["scores"], weights | {"u": (width, 10)})
+
+
 def half_precision() -> ModelProto:
     """Two layers in float16."""
     nodes = [node("MatMul", "x w", "h"), node("Relu", "h", "r"), node("MatMul", "r v", "y")]

@@ -1,7 +1,12 @@
-"""Two machines: a server in one network namespace, devices in another, a cable between them, TLS and a token."""
+"""Two machines: a server in one network namespace, devices in another, a cable between them, TLS and a token.
+
+With `-s` the tests print the figures of docs/live.md, section "Two machines".
+"""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -11,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from live_site import BLOCK_S, devices_of, ended, outcomes, secured
-from onnx_models import any_size, saved
+from live_site import BLOCK_S, block_with, counts, devices_of, ended, outcomes, said, secured, shells, until
+from onnx_models import any_size, classifier, saved
 
 from partway.live.preflight import TOLERANCE
 from partway.live.processes import Fleet, serving
@@ -22,6 +27,8 @@ EDGE, FIELD = "partway-edge", "partway-field"
 """The namespaces of the server and of the devices."""
 ADDRESS = "10.77.0.1"
 """Of the server; its certificate names it."""
+WHAT = ["packages", "clock", "network", "port", "server"]
+"""That a preflight looks at."""
 BLOCKS, CUT_S = 100, 5.0
 """Of a run, 25 s; and how long the cable is cut."""
 
@@ -48,7 +55,8 @@ def cable() -> Iterator[None]:
         ip("link", "add", "near", "netns", FIELD, "type", "veth", "peer", "name", "far", "netns", EDGE)
         for namespace, end, address in ((EDGE, "far", ADDRESS), (FIELD, "near", "10.77.0.2")):
             ip("-n", namespace, "address", "add", f"{address}/24", "dev", end)
-            ip("-n", namespace, "link", "set", end, "up")
+            for name in (end, "lo"):
+                ip("-n", namespace, "link", "set", name, "up")
         yield
     finally:
         for namespace in (EDGE, FIELD):
@@ -63,6 +71,52 @@ def site(folder: Path, *more: str) -> Iterator[tuple[Fleet, list[str]]]:
     flags = ["--blocks", str(BLOCKS), "--wait", "90", *theirs, *more]
     with serving(folder, *flags, bind=f"{ADDRESS}:7070", under=inside(EDGE)) as fleet:
         yield fleet, ours
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cable")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes its certificate with openssl")
+def test_the_commands_of_the_page_lead_from_a_file_to_answered_inferences(tmp_path: Path):
+    """As docs/live.md prints them but for the server's name, and a file of events, which tells of the first answer."""
+    section = "Two machines"
+    edge, field = tmp_path / "edge", tmp_path / "field"
+    for folder in (edge, field):
+        folder.mkdir()
+        saved(folder, classifier())
+
+    def printed(words: str) -> str:
+        return block_with(section, words).replace("DNS:edge.local", f"IP:{ADDRESS}").replace("edge.local", ADDRESS)
+
+    def answered() -> bool:
+        events = field / "events"
+        lines = events.read_text("utf-8").splitlines() if events.exists() else []
+        return any(json.loads(line).get("outcome") == ANSWERED for line in lines if line.endswith("}"))
+
+    with shells(tmp_path) as site:
+        began = time.monotonic()
+        site.run(printed("openssl req"), edge, inside(EDGE))
+        shutil.copy(edge / "token", field)
+        shutil.copy(edge / "cert.pem", field / "ca.pem")
+        server = site.start(printed("--bind 0.0.0.0:7070"), edge, "server", inside(EDGE))
+        until(lambda: "listening" in said(edge, "server"), {"server": server}, 120)
+        listens = time.monotonic()
+        check, join = printed("partway preflight").splitlines()
+        found = site.run(check, field, inside(FIELD), but="partway: not ready: clock")  # a loaded machine is late
+        checked = time.monotonic()
+        device = site.start(f"{join} --events events", field, "device", inside(FIELD))
+        running = {"server": server, "device": device}
+        until(answered, running, 120)
+        print(
+            f"\nthe page's commands: the first answer after {time.monotonic() - began:.1f} s, of these until the server "
+            f"listens {listens - began:.1f} s, preflight {checked - listens:.1f} s",
+            flush=True,
+        )
+        until(lambda: server.poll() == 0 and device.poll() == 0, running, 120)
+        served, joined = counts(said(edge, "server")), counts(said(field, "device"))
+    print(f"{served['answered']} tasks answered in the whole run")
+    assert re.findall(r"^ *ok +(\w+) ", found.replace("missing", "ok"), re.MULTILINE) == WHAT
+    assert f"{ADDRESS}:7070 answers" in found
+    assert served["received"] == served["answered"] == joined["answered by the server"] > 3
 
 
 @pytest.mark.slow

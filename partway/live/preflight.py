@@ -102,7 +102,10 @@ def _port() -> str:
 
     async def probe() -> float:
         server = GrpcServer(None)
-        port = await server.start("127.0.0.1:0")
+        try:
+            port = await server.start("127.0.0.1:0")
+        except OSError as error:
+            raise InputError(f"no server can listen at 127.0.0.1: {error}") from None
         link = GrpcLink(f"127.0.0.1:{port}")
         try:
             await link.probe()
