@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 KSERVE := .venv/kserve.stamp
+TRITON := .venv/triton.stamp
 AGENTS := .venv/agents.stamp
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ compare: $(RUN)  ## Compare all schemes in the paper's scenario and with a real 
 test: lint  ## Lint, check types, run the tests that take seconds
 	$(BIN)/pytest -n 2 --dist loadscope -m "not slow"
 
-test-slow: $(DEV) $(KSERVE) $(AGENTS)  ## Run the tests that take longer
+test-slow: $(DEV) $(KSERVE) $(TRITON) $(AGENTS)  ## Run the tests that take longer
 	$(BIN)/pytest -n 2 --dist loadscope -m slow
 
 lint: $(DEV)  ## Check style, format, imports between packages and types
@@ -112,6 +113,12 @@ $(DEV): requirements-dev.txt $(RUN)
 $(KSERVE): $(RUN)
 	test -x .venv/kserve/bin/python || $(PYTHON) -m venv .venv/kserve
 	.venv/kserve/bin/python -m pip install -qq --disable-pip-version-check kserve==0.21.0 onnxruntime==1.32.0
+	@touch $@
+
+# Triton's client, which a test points at our server
+$(TRITON): $(RUN)
+	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
+	.venv/triton/bin/python -m pip install -qq --disable-pip-version-check "tritonclient[grpc]==2.73.0"
 	@touch $@
 
 # PyTorch and what is built on it; its wheels differ between indexes, so it is in no file of hashes and comes first

@@ -133,6 +133,7 @@ def test_a_peer_makes_nobody_import_code_or_allocate_tables():
 def test_tensors_travel_bit_for_bit(dtype: str):
     values = np.arange(-3, 9).reshape(2, 2, 3).astype(dtype)
     request = InferRequest("key", 5, 9, 0.75, "cut-2", {"a": values, "scalar": values[0, 0, 0], "empty": values[:0]})
+    request = replace(request, label="mine")
     read = tensors.read_infer(tensors.write_infer(request))
     assert replace(read, tensors={}) == replace(request, tensors={})
     for name, tensor in request.tensors.items():
@@ -140,6 +141,11 @@ def test_tensors_travel_bit_for_bit(dtype: str):
         assert (read.tensors[name].shape, read.tensors[name].dtype) == (tensor.shape, tensor.dtype)
     reply = tensors.read_inferred(tensors.write_inferred(InferReply(5, 0.1, 0.2, {"a": values}), "cut-2"))
     assert (reply.task, reply.wait_s, reply.run_s) == (5, 0.1, 0.2)
+    some = inference.ModelInferResponse.FromString(
+        tensors.write_inferred(InferReply(5, 0.1, 0.2, {"a": values, "b": values}), "cut-2", ["b"], "mine")
+    )
+    assert (some.id, some.model_name, some.model_version) == ("mine", "cut-2", "1")
+    assert [one.name for one in some.outputs] == ["b"]
     np.testing.assert_array_equal(reply.outputs["a"], values)
 
 

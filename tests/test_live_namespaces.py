@@ -107,8 +107,8 @@ def test_the_commands_of_the_page_lead_from_a_file_to_answered_inferences(tmp_pa
         running = {"server": server, "device": device}
         until(answered, running, 120)
         print(
-            f"\nthe page's commands: the first answer after {time.monotonic() - began:.1f} s, of these until the server "
-            f"listens {listens - began:.1f} s, preflight {checked - listens:.1f} s",
+            f"\nthe page's commands: the first answer after {time.monotonic() - began:.1f} s, of these "
+            f"{listens - began:.1f} s until the server listened, {checked - listens:.1f} s preflight",
             flush=True,
         )
         until(lambda: server.poll() == 0 and device.poll() == 0, running, 120)

@@ -14,6 +14,7 @@ from partway.live.checks import parsed
 from partway.live.messages import MessageError, Refused
 from partway.live.proto import open_inference_pb2 as inference
 from partway.live.service import Service
+from partway.provenance import version
 
 CONTROL, INFERENCE = "partway.live.v1.Control", "inference.GRPCInferenceService"
 REGISTER, ATTEND, LEAVE = (f"/{CONTROL}/{name}" for name in ("Register", "Attend", "Leave"))
@@ -70,6 +71,7 @@ class GrpcServer:
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
             "ServerLive": grpc.unary_unary_rpc_method_handler(self._live),
             "ServerReady": grpc.unary_unary_rpc_method_handler(self._ready),
+            "ServerMetadata": grpc.unary_unary_rpc_method_handler(self._server_metadata),
             "ModelMetadata": grpc.unary_unary_rpc_method_handler(self._model_metadata),
             "ModelReady": grpc.unary_unary_rpc_method_handler(self._model_ready),
         }
@@ -115,7 +117,9 @@ class GrpcServer:
 
     async def _infer(self, data: bytes, context: Any) -> bytes:
         async def answer() -> bytes:
-            return tensors.write_inferred(await self._service.infer(tensors.read_infer(data)))
+            request = tensors.read_infer(data)
+            reply = await self._service.infer(request)
+            return tensors.write_inferred(reply, request.model, request.wanted, request.label)
 
         return await self._answered(context, answer)
 
@@ -127,16 +131,22 @@ class GrpcServer:
         del data, context
         return inference.ServerReadyResponse(ready=True).SerializeToString()
 
+    async def _server_metadata(self, data: bytes, context: Any) -> bytes:
+        del data, context
+        return inference.ServerMetadataResponse(name="partway", version=version()).SerializeToString()
+
     async def _model_ready(self, data: bytes, context: Any) -> bytes:
         async def answer() -> bytes:
-            name = parsed(inference.ModelReadyRequest, data).name
+            asked = parsed(inference.ModelReadyRequest, data)
+            name = tensors.named(asked.name, asked.version)
             return inference.ModelReadyResponse(ready=name in self._service.models()).SerializeToString()
 
         return await self._answered(context, answer)
 
     async def _model_metadata(self, data: bytes, context: Any) -> bytes:
         async def answer() -> bytes:
-            name = parsed(inference.ModelMetadataRequest, data).name
+            asked = parsed(inference.ModelMetadataRequest, data)
+            name = tensors.named(asked.name, asked.version)
             return tensors.write_metadata(name, *self._service.specs(name))
 
         return await self._answered(context, answer)

@@ -137,7 +137,12 @@ class LeaveRequest:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A task that was cut: the share `offload` of it is left. `tensors`: what is sent, by name."""
+    """A task that was cut: the share `offload` of it is left.
+
+    tensors  what is sent, by name
+    wanted   outputs that are asked for; all if none is named
+    label    by which the caller knows its call, "" if it has none
+    """
 
     session: str
     task: int
@@ -145,6 +150,8 @@ class InferRequest:
     offload: float
     model: str = ""
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    wanted: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True)

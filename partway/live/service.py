@@ -186,6 +186,8 @@ class Service:
             raise Refused("INVALID_ARGUMENT", f"a task of block {request.block} was sent already: one is cut per block")
         if why := self._engine.refusal(request.model, request.tensors):
             raise Refused("INVALID_ARGUMENT", why)
+        if unknown := set(request.wanted).difference(self._engine.specs(request.model)[1]):
+            raise Refused("INVALID_ARGUMENT", f"model {request.model} has no output {shorten(min(unknown))}")
         own.cut.difference_update([past for past in own.cut if past < oldest])
         own.cut.add(request.block)
         answer = own.answers[request.task] = asyncio.get_running_loop().create_future()

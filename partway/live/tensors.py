@@ -1,7 +1,7 @@
 """The bytes of a task that was cut, and of its result: messages of the Open Inference Protocol."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from partway.live.messages import InferReply, InferRequest
 from partway.live.proto import open_inference_pb2 as inference
 
 MAX_TASK = 2**62
+VERSION = "1"
+"""Of every model."""
 DATATYPES = {
     **{"FP64": "float64", "FP32": "float32", "FP16": "float16", "BOOL": "bool"},
     **{f"{sign}INT{bits}": f"{sign.lower()}int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
@@ -24,7 +26,7 @@ MAX_TENSORS = 1000
 
 def write_infer(request: InferRequest) -> bytes:
     """The bytes of a task that was cut."""
-    message = inference.ModelInferRequest(model_name=request.model, id=str(request.task))
+    message = inference.ModelInferRequest(model_name=request.model, id=request.label or str(request.task))
     _put(message.parameters, "partway_session", string_param=request.session)
     _put(message.parameters, "partway_task", int64_param=request.task)
     _put(message.parameters, "partway_block", int64_param=request.block)
@@ -42,17 +44,25 @@ def read_infer(data: bytes) -> InferRequest:
         task=whole("partway_task", _parameter(parameters, "partway_task", "int64_param"), MAX_TASK),
         block=whole("partway_block", _parameter(parameters, "partway_block", "int64_param"), MAX_BLOCK),
         offload=number("partway_offload", _parameter(parameters, "partway_offload", "double_param"), 0.0, 1.0),
-        model=printable("model_name", given.model_name),
+        model=printable("model_name", named(given.model_name, given.model_version)),
         tensors=_tensors(given.inputs, given.raw_input_contents),
+        wanted=tuple(printable("a tensor's name", one.name, empty=False) for one in given.outputs[:MAX_TENSORS]),
+        label=printable("id", given.id),
     )
 
 
-def write_inferred(reply: InferReply, model: str = "") -> bytes:
-    """The bytes of a result."""
-    message = inference.ModelInferResponse(model_name=model, id=str(reply.task))
+def named(model: str, version: str) -> str:
+    """A model of that version by its name alone; another version than VERSION is a model that there is not."""
+    return model if version in ("", VERSION) else f"{model} of version {version}"
+
+
+def write_inferred(reply: InferReply, model: str = "", wanted: Collection[str] = (), label: str = "") -> bytes:
+    """The bytes of a result: the outputs that are `wanted`, all if none is named. `label`: the id of the call."""
+    message = inference.ModelInferResponse(model_name=model, model_version=VERSION, id=label or str(reply.task))
     _put(message.parameters, "partway_wait_s", double_param=reply.wait_s)
     _put(message.parameters, "partway_run_s", double_param=reply.run_s)
-    _put_tensors(message.outputs, message.raw_output_contents, reply.outputs)
+    outputs = {name: value for name, value in reply.outputs.items() if not wanted or name in wanted}
+    _put_tensors(message.outputs, message.raw_output_contents, outputs)
     return message.SerializeToString()
 
 
@@ -89,7 +99,7 @@ def read_outputs(data: bytes, specs: Specs) -> dict[str, np.ndarray]:
 
 def write_metadata(model: str, inputs: Specs, outputs: Specs) -> bytes:
     """The bytes of a description of a model."""
-    message = inference.ModelMetadataResponse(name=model, versions=["1"], platform="onnxruntime_onnx")
+    message = inference.ModelMetadataResponse(name=model, versions=[VERSION], platform="onnxruntime_onnx")
     for listed, specs in ((message.inputs, inputs), (message.outputs, outputs)):
         for name, (kind, shape) in specs.items():
             listed.add(name=name, datatype=OF_NUMPY[kind.name], shape=shape)
