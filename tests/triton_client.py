@@ -2,7 +2,7 @@
 
 python triton_client.py TARGET PROTOS FOLDER
 
-It joins by the messages of control.proto, which the folder PROTOS has for Python. FOLDER/*.npz are inputs, named like the
+It joins by the messages of control.proto, which PROTOS has for Python. FOLDER/*.npz are inputs, each named like the
 model that takes them: it sends one in each block, writes the results to FOLDER/answers, and prints what else the server
 has said. FOLDER has ca.pem and the token.
 """
