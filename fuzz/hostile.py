@@ -2,6 +2,7 @@
 
 python -m fuzz.hostile                       100,000 messages to a server that two honest devices use; minutes
 python -m fuzz.hostile --messages 2000       for a first look
+python -m fuzz.hostile --flood               valid messages of a device that has joined, as fast as they are taken
 
 Every message is made from the seed and its number. Prints how they were answered, the server's memory before and after,
 and how the tasks of the honest devices ended; exit code 1 where something happened that must not.
@@ -16,7 +17,7 @@ import random
 import struct
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -283,6 +284,30 @@ async def attacked(attack: Attack, messages: int, seed: int, parties: int = PART
             await channel.close()
 
 
+async def flooded(attack: Attack, messages: int, seed: int) -> None:
+    """Send so many valid messages of a device that has joined, as fast as the server takes them: registrations, and
+    reports on streams; count the reports that were sent, and how the calls are answered."""
+    del seed
+    async with grpc.aio.insecure_channel(attack.target, options=OWN) as channel:
+        while attack.counted.total() < messages:
+            try:
+                asked = codec.write_register(RegisterRequest(PLACE, session=attack.session))
+                reply = codec.read_registered(await channel.unary_unary(REGISTER)(asked, timeout=WITHIN_S))
+            except grpc.aio.AioRpcError as error:
+                attack.counted[_named(error.code(), error.details())] += 1
+                continue
+            attack.counted["OK"] += 1
+            attack.session = reply.session
+            report = codec.write_report(Report(reply.session, attack.block, 0.0))
+            stream = channel.stream_stream(ATTEND)()
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                while attack.counted.total() < messages:
+                    await stream.write(report)
+                    attack.counted["a report"] += 1
+            stream.cancel()
+            attack.counted[_named(await stream.code(), await stream.details())] += 1
+
+
 async def joining(attack: Attack) -> None:
     """Join as an honest device would, for a session that passes the first check; again and again."""
     async with grpc.aio.insecure_channel(attack.target, options=OWN) as channel:
@@ -420,7 +445,11 @@ class Outcome:
         )
 
 
-def besieged(messages: int, seed: int, blocks: int, folder: Path) -> Outcome:
+Assault = Callable[[Attack, int, int], Awaitable[None]]
+"""Sends so many messages, made from a seed."""
+
+
+def besieged(messages: int, seed: int, blocks: int, folder: Path, assault: Assault = attacked) -> Outcome:
     """Attack a server while honest devices run, and wait until their run has ended."""
     with serving(folder, "--blocks", str(blocks), "--wait", "10") as fleet:
         fleet.start("honest", "join", fleet.target, "--device", "0", "--count", str(HONEST))
@@ -432,7 +461,9 @@ def besieged(messages: int, seed: int, blocks: int, folder: Path) -> Outcome:
                 fleet.check("server")
                 await asyncio.sleep(0.1)
             before, began = memory_mib(pid)[0], asyncio.get_running_loop().time()
-            await attacked(attack, messages, seed)
+            if assault is flooded:  # it joins by itself
+                joined.cancel()
+            await assault(attack, messages, seed)
             joined.cancel()
             return before, asyncio.get_running_loop().time() - began
 
@@ -466,9 +497,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="of the run around the attack")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--flood", action="store_true", help="valid messages of one device, as fast as possible")
     options = parser.parse_args(arguments)
     with TemporaryDirectory(prefix="fuzz-") as name:
-        outcome = besieged(options.messages, options.seed, options.blocks, Path(name))
+        assault = flooded if options.flood else attacked
+        outcome = besieged(options.messages, options.seed, options.blocks, Path(name), assault)
     print(outcome.table())
     return int(bool(outcome.faults()))
 

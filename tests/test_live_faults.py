@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from partway.live.agent import ALONE_AFTER, Agent, AgentLog
+from partway.live.agent import ALONE_AFTER, MAX_REPORTS, Agent, AgentLog
 from partway.live.clock import FakeTimeLoop, now, run_on_fake_clock, sleep_until
 from partway.live.memory import MemoryLink
 from partway.live.messages import (
@@ -28,7 +28,7 @@ from partway.live.messages import (
 )
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
-from partway.live.sessions import GREET_S, MAX_NEWS, Session
+from partway.live.sessions import GREET_S, MAX_NEWS, MAX_SAVED, MESSAGES_PER_BLOCK, Session
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 from partway.scenario.loading import load
 
@@ -399,6 +399,53 @@ def test_a_task_that_is_asked_for_again_is_done_once():
     service, replies = run_on_fake_clock(main())
     assert service.ledger.duplicates == 5
     assert len({(reply.task, reply.wait_s, reply.run_s) for reply in replies}) == 1
+
+
+def test_a_device_that_floods_the_server_with_valid_messages_is_stopped_and_harms_nobody():
+    """It sends ten thousand reports in a second, on one stream after the other, and the others run as without it."""
+    assert MAX_SAVED > MAX_REPORTS + MESSAGES_PER_BLOCK  # an honest one that comes back
+    taken, refusals = list[float](), Counter[str]()
+
+    async def flood(service: Service) -> None:
+        link, key = MemoryLink(service), ""
+
+        async def reports() -> AsyncIterator[Report]:
+            yield Report(key, 0, 0.0)
+            for _ in range(5000):
+                yield Report(key, service._now(), 0.0)
+                taken.append(now())
+                await asyncio.sleep(1e-4)
+
+        end = now() + 1.0
+        while now() < end:
+            try:
+                key = (await link.register(RegisterRequest(1, session=key))).session
+                async for _ in link.attend(reports()):
+                    pass
+            except Refused as refused:
+                refusals[refused.code] += 1
+                await asyncio.sleep(1e-3)
+
+    async def disturb(site: Site) -> None:
+        await sleep_until(CUT_S)
+        site.devices[1].cancel()
+        await asyncio.sleep((site.plan.lease_blocks + 3) * BLOCK_S)  # its place is free
+        await flood(site.service)
+
+    async def leave(site: Site) -> None:
+        await sleep_until(CUT_S)
+        site.devices[1].cancel()
+        await asyncio.sleep(0.1)
+
+    _, logs = run(disturb)
+    _, quiet = run(leave)
+    assert set(refusals) == {"RESOURCE_EXHAUSTED"}
+    assert MAX_SAVED / 2 < len(taken) <= MAX_SAVED + 3 * MESSAGES_PER_BLOCK
+    for log, other in zip(logs, quiet, strict=True):
+        assert [(task.number, task.outcome) for task in log.tasks] == [
+            (task.number, task.outcome) for task in other.tasks
+        ]
+        assert log.alone == []
 
 
 def test_a_device_sends_one_task_per_block_and_none_of_another_time():

@@ -67,3 +67,14 @@ def test_a_hundred_thousand_hostile_messages_harm_nobody(tmp_path: Path):
     outcome = hostile.besieged(hostile.MESSAGES, 0, hostile.BLOCKS, tmp_path)
     assert outcome.counted.total() == hostile.MESSAGES
     assert outcome.faults() == [], outcome.table()
+
+
+@pytest.mark.slow
+def test_a_device_that_floods_the_server_harms_nobody(tmp_path: Path):
+    """Valid messages, of which most are refused, from a process of its own."""
+    messages = hostile.MESSAGES // 10
+    outcome = hostile.besieged(messages, 0, hostile.BLOCKS // 2, tmp_path, hostile.flooded)
+    print(f"\n{outcome.table()}")
+    assert outcome.counted.total() >= messages
+    assert outcome.counted["RESOURCE_EXHAUSTED"] > outcome.counted["OK"]
+    assert outcome.faults() == [], outcome.table()

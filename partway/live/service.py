@@ -109,7 +109,7 @@ class Service:
         )
         if trained is not None:
             self.party.remember(trained, run_of(trained, plan.scheme, plan.devices, plan.seed))
-        self._sessions = Sessions(plan.devices)
+        self._sessions = Sessions(plan.devices, plan.block_s)
         self._full = asyncio.Event()
         self._epoch: float | None = None
         self._block, self._closed = 0, False
@@ -153,6 +153,7 @@ class Service:
         own = self._sessions.of(first.session)
         if own.attending:
             raise Refused("FAILED_PRECONDITION", "this session has a stream already")
+        self._sessions.spend(own)
         own.attending = own.arrived = True
         reading = asyncio.create_task(self._read(own, reports))
         self._listen(Joined(own.device))
@@ -160,8 +161,8 @@ class Service:
             self._welcome(own)
             while (news := await own.news.get()) is not None:
                 yield news
-            if own.fault:
-                raise Refused("INVALID_ARGUMENT", own.fault)
+            if own.fault is not None:
+                raise own.fault
         finally:
             own.attending = False
             reading.cancel()
@@ -176,6 +177,7 @@ class Service:
         if self._closed:
             raise Refused("UNAVAILABLE", "the run has ended")
         if request.task in own.answers:
+            self._sessions.spend(own)
             self.ledger.duplicates += 1
             return await asyncio.shield(own.answers[request.task])
         own.forget_answers()
@@ -350,9 +352,12 @@ class Service:
             async for report in reports:
                 if report.session != session.key:
                     raise MessageError("a report of another session")
+                self._sessions.spend(session)
                 self._note(session, report)
         except MessageError as error:
-            session.fault = str(error)
+            session.fault = Refused("INVALID_ARGUMENT", str(error))
+        except Refused as error:
+            session.fault = error
         self._sessions.tell(session, None)
 
     def _note(self, session: Session, report: Report) -> None:

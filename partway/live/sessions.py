@@ -1,6 +1,7 @@
 """Who has joined a server: a session per place, what each is still to be told, and results that it may ask for."""
 
 import asyncio
+import math
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,11 @@ MAX_NEWS = 64
 """News that wait for a device that does not read; then its session ends."""
 MAX_ANSWERS = 1024
 """Tasks of a device that the server keeps: those that wait, and results for those who ask again."""
+MESSAGES_PER_BLOCK = 8
+"""Messages of a device that the server takes in a block, in the mean. An honest one reports once, asks for a task up to
+five times, and while it reconnects registers and greets at most twice."""
+MAX_SAVED = 1024
+"""Messages that a device may send at once when it comes back: it reports up to 1000 blocks in which it was away."""
 GREET_S = 15.0
 """How long a stream may last without a greeting."""
 ARRIVE_S = 60.0
@@ -31,7 +37,7 @@ class Session:
     cut        the blocks in which the tasks were cut that it has sent lately
     attending  whether its stream is open            arrived  whether it ever was
     left       whether it has said that it leaves
-    fault      the rule that its stream has broken
+    fault      why its stream is ended
     """
 
     device: int
@@ -45,7 +51,7 @@ class Session:
     attending: bool = False
     arrived: bool = False
     left: bool = False
-    fault: str = ""
+    fault: Refused | None = None
 
     def forget_answers(self) -> None:
         """Make room for another task. Raises Refused where all are still waited for."""
@@ -58,11 +64,27 @@ class Session:
             del self.answers[task]
 
 
-class Sessions:
-    """The sessions of a server with so many places."""
+class Allowance:
+    """The messages that one place may still send: it grows with time, whoever has the place."""
 
-    def __init__(self, places: int):
+    def __init__(self, block_s: float):
+        self._per_s, self._left, self._at = MESSAGES_PER_BLOCK / block_s, 0.0, -math.inf
+
+    def spend(self) -> None:
+        """Take one message in. Raises Refused where there have been too many."""
+        at = now()
+        self._left, self._at = min(self._left + (at - self._at) * self._per_s, MAX_SAVED), at
+        if self._left < 1:
+            raise Refused("RESOURCE_EXHAUSTED", f"a device may send {MESSAGES_PER_BLOCK} messages per block")
+        self._left -= 1
+
+
+class Sessions:
+    """The sessions of a server with so many places, in a run with blocks of so many seconds."""
+
+    def __init__(self, places: int, block_s: float):
         self._places, self._by_key = places, dict[str, Session]()
+        self._allowances = [Allowance(block_s) for _ in range(places)]
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_key.values()))
@@ -72,6 +94,10 @@ class Sessions:
         if key not in self._by_key:
             raise Refused("UNAUTHENTICATED", "this session is not known; register again")
         return self._by_key[key]
+
+    def spend(self, session: Session) -> None:
+        """Take one more message of a device in. Raises Refused where it has sent too many."""
+        self._allowances[session.device].spend()
 
     def attending(self) -> list[Session]:
         """Those whose stream is open."""
@@ -84,14 +110,16 @@ class Sessions:
         old_key  the session that this one takes over, with its results: of a device that comes back
         block    that begins now
 
-        Raises Refused where there is no such place, or it is taken.
+        Raises Refused where there is no such place, it is taken, or it has sent too many messages.
         """
         old = self._by_key.get(old_key)
         if old is not None and wanted in (None, old.device):
+            self.spend(old)
             self.end(old)
             made = Session(old.device, secrets.token_hex(16), block, now(), answers=old.answers, cut=old.cut)
         else:
             made = Session(self._free(wanted), secrets.token_hex(16), block, now())
+            self.spend(made)
         self._by_key[made.key] = made
         return made
 
