@@ -49,3 +49,13 @@ def test_a_run_begins_with_what_the_run_before_has_learned(tmp_path: Path):
             assert served["received"] == served["answered"] == joined["answered by the server"] > 3
     assert (tmp_path / "server.npz").exists()
     assert (tmp_path / "device-0.npz").exists()
+
+
+@pytest.mark.slow
+def test_a_measured_link_is_replayed(tmp_path: Path):
+    saved(tmp_path, classifier())
+    with shells(tmp_path) as site:
+        measure, serve, join = block_with("The radio of a device", "--trace").splitlines()
+        site.run(measure, tmp_path)
+        served, joined = run_together(site, serve, join, tmp_path, "run")
+    assert served["received"] == served["answered"] == joined["answered by the server"] > 3

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from conftest import world_of
 
 from partway.cli.main import build_parser
 from partway.cli.run import run as run_command
@@ -18,7 +19,7 @@ from partway.experiments.checkpoint import save
 from partway.experiments.plan import make_plan as make_comparison
 from partway.live import device, pacing
 from partway.live.accounts import metrics, stages
-from partway.live.agent import Agent, AgentLog, synthetic
+from partway.live.agent import Agent, AgentLog, synthetic, traced
 from partway.live.clock import run_on_fake_clock
 from partway.live.device import DeviceParty
 from partway.live.memories import of_fleet, origin_of, run_of, save_devices, save_server
@@ -412,3 +413,30 @@ def test_a_simulation_does_not_continue_from_a_part_of_a_live_run(tmp_path: Path
     save_server(tmp_path / "server.npz", origin, service.party.state)
     with pytest.raises(InputError, match="load it with `partway serve` or `partway join`"):
         run_command(build_parser().parse_args(["run", "--load", str(tmp_path / "server.npz")]))
+
+
+@pytest.mark.parametrize("column", ["gain_per_w", "rate_bit_s"])
+def test_a_measured_channel_is_that_of_a_simulation_which_replays_it(column: str, tmp_path: Path):
+    """Gains, power, energy and what devices decide by the mean of the trace; the trace is shorter than the run."""
+    drawn = np.random.default_rng(1).uniform(0.5, 4.0, 60) * (1e3 if column == "gain_per_w" else 2e6)
+    lines = [f"{0.5 * block:g},{value!r}" for block, value in enumerate(drawn.tolist())]
+    path = tmp_path / "link.csv"
+    path.write_text("\n".join([f"time_s,{column}", *lines]))
+    limited: dict[str, Any] = {"device": {"tx_power_max_w": 0.2}}
+    plan = plan_of("neurosurgeon", **limited)
+    fading = {"kind": "trace", "file": str(path), "loop": True}
+    world = world_of(load(TWO_CLASSES | limited, {"radio.fading": fading}))
+    expected = rollout(world, plan.pair, plan.stream, [SEED], BLOCKS, precision="float64", traces=True).traces
+    assert expected is not None
+
+    def made(service: Service, number: int) -> Agent:
+        request = RegisterRequest(device=number)
+        return Agent(MemoryLink(service, DELAY_S), request=request, workload=partial(traced, str(path)))
+
+    service, _ = run_on_fake_clock(together(plan, DELAY_S, made))
+    for ours, theirs in {"gain": "gain", "started": "started", "offload": "offload", "power_w": "power"}.items():
+        mine = [[getattr(service.ledger.records[t, k], ours) for k in range(plan.devices)] for t in range(BLOCKS)]
+        np.testing.assert_allclose(mine, np.asarray(getattr(expected, theirs))[0], rtol=1e-12, atol=1e-12)
+    assert {service.ledger.records[t, 0].gain for t in range(60)} == {
+        service.ledger.records[t, 0].gain for t in range(BLOCKS)
+    }

@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--scheme", metavar="MODULE:NAME", help="a scheme of your own that the server may name")
     add_inputs(parser)
+    add_radio(parser)
     add_cpu(parser)
     serve.add_learned(parser)
     add_connection(parser, wait=True)
@@ -80,6 +82,17 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         help="run the file that each line of standard input names, answer each by a line of JSON, and leave at its end",
     )
     group.add_argument("--outputs", type=Path, metavar="DIR", help="write each result to this new folder, as .npz")
+
+
+def add_radio(parser: argparse.ArgumentParser) -> None:
+    """How good the device's channel is."""
+    group = parser.add_argument_group("radio")
+    group.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="a CSV file of the device's channel, gains or rates over time, which begins again at its end (default: by "
+        "the scenario's law)",
+    )
 
 
 def add_cpu(parser: argparse.ArgumentParser) -> None:
@@ -166,14 +179,19 @@ def _check_inputs(options: argparse.Namespace) -> None:
 def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "tuple[list[AgentLog], str]":
     """Run the devices until their run ends, and say which inputs have no result; files are written to `folder`."""
     from partway.live import cpu, endpoints
+    from partway.live.agent import synthetic, traced
     from partway.live.credentials import Files
     from partway.live.messages import RegisterRequest
     from partway.measurement import checkpoint
+    from partway.system.trace import read_trace
 
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     token, credentials = files.secret(), files.for_device()
     endpoints.check_secret(options.target, credentials is not None, token)
     halves = serve.halves_of(options, folder)
+    if options.trace is not None:
+        with _named("--trace"):
+            read_trace(options.trace)
     own = _own_inputs(options, halves)
     joined = list[int]()
 
@@ -197,15 +215,26 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
         credentials=credentials,
         named=options.scheme,
         trained=checkpoint.read(options.load) if options.load else None,
+        laws=partial(traced, options.trace) if options.trace is not None else synthetic,
         tasks=own.tasks if own else lambda laws: laws,
         listen=listen,
         on_join=say_joined,
         on_wait=lambda reason: say(f"{reason}; trying again for {options.wait:g} s"),
         wait_s=options.wait,
     )
-    with cpu.taken(options.cpu, options.cpu_path) as taken:
+    with cpu.taken(options.cpu, options.cpu_path) as taken, _named("--trace"):
         logs = asyncio.run(join(cpu=taken))
     return logs, own.end() if own else ""
+
+
+@contextlib.contextmanager
+def _named(flag: str) -> Generator[None]:
+    """Have errors of a trace name the flag instead of the scenario's fields."""
+    try:
+        yield
+    except InputError as error:
+        said = str(error).replace("radio.fading.file", flag)
+        raise InputError(said.replace("set radio.fading.floor", "raise these values in the file")) from None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from partway.errors import InputError
 from partway.live.clock import now, sleep_until
 from partway.live.cpu import Cpu, Pacing
 from partway.live.device import DeviceParty
@@ -36,8 +37,9 @@ from partway.live.messages import (
 from partway.live.plan import controller_of, device_of
 from partway.live.rows import BlockRows, TaskRows
 from partway.live.tasks import Rest, TaskLog, Tasks, Timing
-from partway.live.workload import Synthetic, Workload
+from partway.live.workload import Synthetic, Traced, Workload
 from partway.measurement.checkpoint import Checkpoint
+from partway.pytree import host_array
 
 ALONE_AFTER = 3
 """Broadcasts in a row that may be missing before a device sends nothing any more."""
@@ -103,8 +105,16 @@ MakeWorkload = Callable[[RegisterReply], Workload]
 
 def synthetic(reply: RegisterReply) -> Workload:
     """Tasks and channel by the scenario's laws."""
-    device = device_of(reply.constants)
-    return Synthetic(device, reply.device, reply.arrival_threshold, reply.policy.seed, reply.policy.precision)
+    policy = reply.policy
+    return Synthetic(device_of(reply.constants), reply.device, reply.arrival_threshold, policy.seed, policy.precision)
+
+
+def traced(path: str, reply: RegisterReply) -> Workload:
+    """Tasks by the scenario's law, on a channel that was measured. Raises InputError."""
+    policy = reply.policy
+    return Traced(
+        path, device_of(reply.constants), reply.device, reply.arrival_threshold, policy.seed, policy.precision
+    )
 
 
 class Agent:
@@ -149,7 +159,12 @@ class Agent:
         """
         reply = await self._register(self._request)
         self._on_join(reply.device)
-        workload = self._make_workload(reply)
+        try:
+            workload = self._make_workload(reply)
+        except InputError:  # of a trace that does not fit: the place is free for another device
+            with contextlib.suppress(Refused, MessageError):
+                await self._link.leave(LeaveRequest(self._session))
+            raise
         party = self._made(reply, workload)
         party.compile()
         workload.prepare()
@@ -231,10 +246,12 @@ class Agent:
         self._outbox.put_nowait(Report("", block, queue, last))
 
     def _made(self, reply: RegisterReply, workload: Workload) -> DeviceParty:
-        policy = reply.policy
+        policy, device = reply.policy, device_of(reply.constants)
+        if workload.mean_gain is not None:
+            device = replace(device, mean_gain=host_array(np.float64(workload.mean_gain)))
         party = DeviceParty(
             controller_of(policy, self._named),
-            device_of(reply.constants),
+            device,
             reply.device,
             policy.stream,
             policy.seed,

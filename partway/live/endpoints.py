@@ -11,7 +11,7 @@ import jax
 from partway.bound.certificate import Certificate
 from partway.errors import InputError, shown
 from partway.live.accounts import metrics
-from partway.live.agent import Agent, AgentLog, synthetic
+from partway.live.agent import Agent, AgentLog, MakeWorkload, synthetic
 from partway.live.clock import now
 from partway.live.cpu import Cpu
 from partway.live.engine import Engine
@@ -124,6 +124,7 @@ async def join(
     named: str | None = None,
     trained: Checkpoint | None = None,
     tasks: Callable[[Workload], Workload] = lambda laws: laws,
+    laws: MakeWorkload = synthetic,
     cpu: Cpu | None = None,
     listen: Listener = silent,
     on_join: Callable[[int], object] = lambda device: None,
@@ -132,7 +133,8 @@ async def join(
     """Run devices until their run ends: `count` of them, each with a connection of its own.
 
     request  of the first one; where it names a number, the others have the next ones
-    tasks    makes a device's workload of the one that follows the scenario's laws
+    laws     makes a device's arrivals and channel
+    tasks    makes its workload of these
     cpu      that runs their part of the tasks; without one they are paced
     listen   is told what happens to them
     on_join  called with the number of each when it has joined
@@ -143,7 +145,7 @@ async def join(
 
     def workload(reply: RegisterReply) -> Workload:
         use_precision(reply.policy.precision)
-        return tasks(synthetic(reply))
+        return tasks(laws(reply))
 
     links = [GrpcLink(target, token, credentials) for _ in range(count)]
     first = request.device

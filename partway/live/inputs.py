@@ -148,6 +148,7 @@ class OwnTasks(Workload):
         """
         self._laws, self._inputs, self._as_read, self._stopped = laws, inputs, as_read, stopped
         self._open, self._count, self._all = dict[int, _Given](), 0, False
+        self.mean_gain = laws.mean_gain
 
     @property
     def over(self) -> bool:

@@ -11,6 +11,8 @@ from partway.program_cache import kept_jit
 from partway.pytree import host_array
 from partway.system.exogenous import PackedExogenous, gains, sample, unpack_arrivals
 from partway.system.kinds import paper_channel, paper_traffic
+from partway.system.processes import Station
+from partway.system.trace import gains_of
 from partway.system.types import Device
 from partway.system.world import World
 
@@ -21,8 +23,11 @@ TILE = 64
 class Workload(Source, Protocol):
     """What happens to a device in block after block, whatever it does; and the inputs of its tasks.
 
-    over  whether nothing more will arrive, and all that has arrived has ended
+    over       whether nothing more will arrive, and all that has arrived has ended
+    mean_gain  h in the mean [1/W] where it is not that of the device's record
     """
+
+    mean_gain: float | None = None
 
     @property
     def over(self) -> bool:
@@ -85,6 +90,33 @@ class Synthetic(Workload):
             self._tiles = {n: tile for n, tile in self._tiles.items() if n == number - 1}
             self._tiles[number] = bits[..., -1], np.asarray(drawn.gain)[:, -1]
         return self._tiles[number]
+
+
+class Traced(Synthetic):
+    """Arrivals by the scenario's law, on a channel that was measured."""
+
+    def __init__(self, path: str, device: Device, number: int, arrival_threshold: int, seed: int, precision: str):
+        """As `Synthetic`; path: of a trace (`partway.system.trace`), which begins again at its end.
+
+        Raises InputError where it cannot be replayed.
+        """
+        super().__init__(device, number, arrival_threshold, seed, precision)
+        station = Station(
+            number=host_array(np.uint32(number)),
+            mean_gain=device.mean_gain,
+            arrival_threshold=host_array(np.uint32(arrival_threshold)),
+            bandwidth_hz=device.bandwidth_hz,
+            snr_gap=device.snr_gap,
+            tx_power_max_w=device.tx_power_max_w,
+            slot_s=device.slot_s,
+            slots=device.slots,
+        )
+        self._gains = gains_of(path, station)
+        self.mean_gain = float(np.mean(self._gains))
+
+    def gain(self, block: int) -> float:
+        """h of a block [1/W]."""
+        return float(self._gains[block % len(self._gains)])
 
 
 def _with_gain(device: Any, gain: np.ndarray) -> Device:

@@ -143,6 +143,15 @@ class Replay(Channel):
         return state, device.snr_gap / power * jnp.expm1(LN2 * value / device.bandwidth_hz)
 
 
+def gains_of(path: str, station: Station) -> np.ndarray:
+    """(blocks,) the gains [1/W] in a trace for one device, whose numbers are scalars. Raises InputError."""
+    replay = Trace(file=path, loop=True).prepared(station)
+    assert isinstance(replay, Replay)
+    row = int(station.number) % len(replay.lengths)
+    values = np.asarray(replay.values)[: int(replay.lengths[row]), row]
+    return np.array([_gain_at_rate(value, replay, station) for value in values]) if replay.rates else values
+
+
 def read_trace(path: str) -> tuple[str, list[Rows]]:
     """The column, `gain_per_w` or `rate_bit_s`, and the rows of every device in a CSV file.
 
