@@ -592,7 +592,7 @@ def test_a_device_ends_with_the_run_while_its_standard_input_is_open(tmp_path: P
 def test_the_program_of_the_page_gets_its_answers(tmp_path: Path):
     """docs/live.md: two images, two answers."""
     page = (Path(__file__).parents[1] / "docs" / "live.md").read_text("utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (program,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "--stdin" in one)
     (tmp_path / "images").mkdir()
     for k in range(2):
         np.save(tmp_path / "images" / f"{k}.npy", image(k))
@@ -605,3 +605,20 @@ def test_the_program_of_the_page_gets_its_answers(tmp_path: Path):
     outcomes = [line.split()[0] for line in done.stdout.splitlines()]
     assert len(outcomes) == 2
     assert set(outcomes) <= {LOCAL, ANSWERED}
+
+
+def test_the_network_of_the_page_normalises_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """docs/live.md: on numbers from 0 to 1 it gives what the network without it gives on normalised ones; it is cut."""
+    page = (Path(__file__).parents[1] / "docs" / "live.md").read_text("utf-8")
+    (program,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "normalised" in one)
+    write_small_network(tmp_path).rename(tmp_path / "net.onnx")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    mean, deviation = (np.float32(part).reshape(1, 3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    given = image(0)
+    (expected,) = onnxruntime.InferenceSession("net.onnx").run(None, {"image": (given - mean) / deviation})
+    cut = Halves(tmp_path / "normalising.onnx", "fp16")
+    for share in cut.shares:
+        name, sent = cut.front_now(float(share), 0, {"image": given})
+        found = cut.back_now(name, sent) if name else sent
+        np.testing.assert_allclose(found["scores"], expected, atol=TOLERANCE * np.abs(expected).max())

@@ -168,18 +168,32 @@ def test_two_machines_run_a_network_with_open_sizes_on_own_inputs(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.usefixtures("cable")
 def test_a_cable_between_two_machines_is_pulled_and_put_back(tmp_path: Path):
+    events = tmp_path / "events"
     with site(tmp_path) as (fleet, ours):
-        fleet.start("devices", "join", fleet.target, "--count", "4", *ours, under=inside(FIELD))
+        own = ["--count", "4", "--events", str(events)]
+        fleet.start("devices", "join", fleet.target, *own, *ours, under=inside(FIELD))
         time.sleep(0.1)
         fleet.wait(lambda: "begins" in (tmp_path / "server.out").read_text("utf-8"), 90, "joining")
         time.sleep(20 * BLOCK_S)
         ip("-n", FIELD, "link", "set", "near", "down")
+        cut = time.time()
         time.sleep(CUT_S)
         ip("-n", FIELD, "link", "set", "near", "up")
+        whole = time.time()
         ended(fleet, "server", "devices", within_s=120)
         served, devices = fleet.document("server"), devices_of(fleet, "devices")
     counted = outcomes(devices)
-    print(f"\ncable pulled for {CUT_S:g} s: {dict(counted)}, alone in {[len(one['alone']) for one in devices]} blocks")
+    begun = [one for one in map(json.loads, events.read_text("utf-8").splitlines()) if one["event"] == "BlockBegun"]
+    alone, back = list[float](), list[float]()
+    for device in devices:
+        blocks = [one for one in begun if one["device"] == device["device"]]
+        first, last = (next(one for one in blocks if one["block"] == device["alone"][at]) for at in (0, -1))
+        alone.append((first["time"] - cut) / BLOCK_S)
+        back.append((last["time"] - whole) / BLOCK_S + 1)
+    print(
+        f"\ncable pulled for {CUT_S:g} s: {dict(counted)}, alone in {[len(one['alone']) for one in devices]} blocks; "
+        f"alone {max(alone):.1f} blocks after the cut, back {max(back):.1f} blocks after it ended (the slowest device)"
+    )
     assert counted[ANSWERED] <= served["tasks"]["answered"] == served["tasks"]["received"]
     for device in devices:
         assert 0 < len(device["alone"]) < CUT_S / BLOCK_S + 20
