@@ -454,6 +454,7 @@ def besieged(messages: int, seed: int, blocks: int, folder: Path, assault: Assau
     with serving(folder, "--blocks", str(blocks), "--wait", "10") as fleet:
         fleet.start("honest", "join", fleet.target, "--device", "0", "--count", str(HONEST))
         attack, pid = Attack(fleet.target), fleet.processes["server"].pid
+        started = len((folder / "server.err").read_text("utf-8", "replace"))  # its progress while it prepared the run
 
         async def main() -> tuple[float, float]:
             joined = asyncio.create_task(joining(attack))
@@ -485,7 +486,7 @@ def besieged(messages: int, seed: int, blocks: int, folder: Path, assault: Assau
             misses=sum(device["misses"] for device in devices),
             received=served["tasks"]["received"],
             answered=served["tasks"]["answered"],
-            said=(folder / "server.err").read_text("utf-8", "replace").strip()[-300:],
+            said=(folder / "server.err").read_text("utf-8", "replace")[started:].strip()[-300:],
         )
 
 

@@ -68,7 +68,7 @@ def test_preflight_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setitem(sys.modules, "grpc", None)
     assert main(["preflight"]) == 2
     said = capsys.readouterr()
-    assert "missing" in said.out
+    assert "not ok  packages" in said.out
     assert "packages" in said.err
 
 

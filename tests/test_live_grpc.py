@@ -339,10 +339,17 @@ async def attend_silently(link: GrpcLink, session: str) -> None:
 )
 def test_nobody_else_can_connect_without_encryption_and_a_secret(address: str, secured: bool, accepted: bool):
     if accepted:
-        endpoints.check_address(address, secured)
+        endpoints.check_address(address, secured, secured)
         return
     with pytest.raises(InputError, match="--bind"):
-        endpoints.check_address(address, secured)
+        endpoints.check_address(address, secured, secured)
+
+
+def test_what_a_server_lacks_that_others_can_reach_is_named():
+    with pytest.raises(InputError, match="machines: give --tls-cert and --tls-key, or bind"):
+        endpoints.check_address("0.0.0.0:7070", encrypted=False, asks=True)
+    with pytest.raises(InputError, match="machines: give --token-file or --tls-client-ca, or bind"):
+        endpoints.check_address("0.0.0.0:7070", encrypted=True, asks=False)
 
 
 def test_a_stream_that_ends_while_a_report_is_written_may_be_opened_again():

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
             rows.append(("ok", name, check()))
         except InputError as error:
             failed.append(name)
-            rows.append(("missing", name, str(error)))
+            rows.append(("not ok", name, str(error)))
     console: Any = terminal()
     console.print(listing(("", "what", "result"), rows, "result"))
     if failed:

@@ -188,7 +188,7 @@ def _access(options: argparse.Namespace) -> _Access:
     files = Files(options.tls_cert, options.tls_key, options.tls_client_ca, options.token_file)
     access = _Access(files.for_server(), files.secret())
     asked = access.token != "" or options.tls_client_ca is not None
-    endpoints.check_address(options.bind, access.credentials is not None and asked)
+    endpoints.check_address(options.bind, access.credentials is not None, asked)
     return access
 
 

@@ -56,15 +56,20 @@ def compute_in_the_calling_thread() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
-def check_address(address: str, secured: bool) -> None:
-    """Raise InputError unless an address to listen at is on this machine alone, or connections are secured."""
+def check_address(address: str, encrypted: bool, asks: bool) -> None:
+    """Raise InputError unless an address to listen at is on this machine alone, or connections are secured.
+
+    encrypted, asks  whether they are encrypted, and whether devices must prove who they are
+    """
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 65536):
         raise InputError(f"--bind must be HOST:PORT, got {shown(address)}")
-    if not secured and not is_loopback(host):
+    lacks = [] if encrypted else ["--tls-cert and --tls-key"]
+    lacks += [] if asks else ["--token-file or --tls-client-ca"]
+    if lacks and not is_loopback(host):
         raise InputError(
-            f"--bind {shown(address)} can be reached from other machines: give --tls-cert and --tls-key, and "
-            "--token-file or --tls-client-ca, or bind to 127.0.0.1"
+            f"--bind {shown(address)} can be reached from other machines: give {', and '.join(lacks)}, "
+            "or bind to 127.0.0.1"
         )
 
 

@@ -102,9 +102,9 @@ class Traced(Synthetic):
         """
         super().__init__(device, number, arrival_threshold, seed, precision)
         station = Station(
-            number=host_array(np.uint32(number)),
+            number=host_array(np.asarray(number, np.uint32)),
             mean_gain=device.mean_gain,
-            arrival_threshold=host_array(np.uint32(arrival_threshold)),
+            arrival_threshold=host_array(np.asarray(arrival_threshold, np.uint32)),
             bandwidth_hz=device.bandwidth_hz,
             snr_gap=device.snr_gap,
             tx_power_max_w=device.tx_power_max_w,
