@@ -154,7 +154,7 @@ class Sessions:
         places = range(self._places) if wanted is None else [wanted]
         free = [*(number for number in places if number not in taken), *(number for number in places if number in late)]
         if not free:
-            which = f"all {self._places} places are" if wanted is None else f"place {wanted} is"
+            which = "every place is" if wanted is None else f"place {wanted} is"
             raise Refused("RESOURCE_EXHAUSTED", f"{which} taken")
         if free[0] in taken:
             self.end(taken[free[0]])
