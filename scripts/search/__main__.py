@@ -114,7 +114,7 @@ def best_of(candidate: str, count: int) -> list[Setting]:
 def judged(runner: Runner, console: Console) -> str:
     """Freeze and judge the best setting; returns what was found."""
     candidate = runner.candidate
-    chosen = stages.best([one for stage in ("extend", "evolve-all") for one in data.read(candidate, stage)])
+    chosen = stages.best(page.seen(candidate))
     judge.write_preset(candidate, chosen)
     with progress(judge.work(candidate), console) as on_progress:
         found = judge.judge(replace(runner, on_progress=on_progress), chosen.setting)

@@ -44,6 +44,11 @@ def varied() -> list[str]:
     return [name for name in CANDIDATES if sensitivity.path_of(name).exists()]
 
 
+def done(candidate: str) -> list[str]:
+    """The stages that have tried settings of a candidate; a preset can be judged before the last of them."""
+    return [stage for stage in PLANS if data.path_of(candidate, stage).exists()]
+
+
 def rows(name: str) -> list[dict[str, str]]:
     """The rows of a file of data."""
     with (data.DATA / name).open(encoding="utf-8") as file:
@@ -52,7 +57,7 @@ def rows(name: str) -> list[dict[str, str]]:
 
 def seen(candidate: str) -> list[Tried]:
     """The settings with all claims on most replicates."""
-    known = [one for stage in ALL_FIGURES for one in data.read(candidate, stage)]
+    known = [one for stage in done(candidate) if stage in ALL_FIGURES for one in data.read(candidate, stage)]
     return [one for one in known if one.replicates >= SEEN]
 
 
@@ -113,7 +118,7 @@ def row(candidate: str) -> str:
     held = [sum(one[column] == HOLDS for one in verdicts) for column in ("verdict", "with best steps")]
     cells = (
         f"`{candidate}`",
-        f"{sum(len(data.read(candidate, stage)) for stage in PLANS):,}",
+        f"{sum(len(data.read(candidate, stage)) for stage in done(candidate)):,}",
         f"[{held[0]} of {len(verdicts)}](data/search/{candidate}-verdicts.csv)",
         str(held[1]),
         f"[{excess}](data/search/{candidate}-baselines.csv)",
