@@ -30,6 +30,7 @@ from partway.live.network import write_small_network
 from partway.live.plan import LivePlan, make_plan
 from partway.live.service import Service
 from partway.live.tasks import ANSWERED
+from partway.measurement.latency import end_of_run
 from partway.scenario.loading import load
 from partway.simulation.rollout import rollout
 
@@ -89,7 +90,7 @@ def test_four_devices_on_sockets_cost_what_the_simulation_costs(network: tuple[P
     assert len(service.ledger.records) == BLOCKS * plan.devices
     if not service.ledger.late and not any(log.misses for log in logs):  # on a loaded machine messages come too late
         np.testing.assert_allclose(measured.cost(), np.asarray(simulated.cost()), rtol=1e-4)
-    of = stages(tasks)
+    of = stages(tasks, end_of_run(BLOCKS, plan.slots, plan.slot_s))
     assert of.network >= 0
     assert of.latency == pytest.approx(sum(of.delays.values()) + of.network)
 

@@ -183,7 +183,7 @@ def _joined(options: argparse.Namespace, folder: Path, listen: "Listener") -> "t
     from partway.live.credentials import Files
     from partway.live.messages import RegisterRequest
     from partway.measurement import checkpoint
-    from partway.system.trace import read_trace
+    from partway.system.trace_file import read_trace
 
     files = Files(options.tls_cert, options.tls_key, options.tls_ca, options.token_file)
     token, credentials = files.secret(), files.for_device()

@@ -10,9 +10,8 @@ from partway.live.tasks import Source
 from partway.program_cache import kept_jit
 from partway.pytree import host_array
 from partway.system.exogenous import PackedExogenous, gains, sample, unpack_arrivals
-from partway.system.kinds import paper_channel, paper_traffic
+from partway.system.kinds import paper_channel, paper_traffic, trace_gains
 from partway.system.processes import Station
-from partway.system.trace import gains_of
 from partway.system.types import Device
 from partway.system.world import World
 
@@ -96,7 +95,7 @@ class Traced(Synthetic):
     """Arrivals by the scenario's law, on a channel that was measured."""
 
     def __init__(self, path: str, device: Device, number: int, arrival_threshold: int, seed: int, precision: str):
-        """As `Synthetic`; path: of a trace (`partway.system.trace`), which begins again at its end.
+        """As `Synthetic`; path: of a trace (`partway.system.trace_file`), which begins again at its end.
 
         Raises InputError where it cannot be replayed.
         """
@@ -111,7 +110,7 @@ class Traced(Synthetic):
             slot_s=device.slot_s,
             slots=device.slots,
         )
-        self._gains = gains_of(path, station)
+        self._gains = trace_gains(path, station)
         self.mean_gain = float(np.mean(self._gains))
 
     def gain(self, block: int) -> float:

@@ -49,6 +49,11 @@ def paper_traffic() -> Traffic:
     return TRAFFIC[PAPER["traffic"]]()
 
 
+def trace_gains(path: str, station: Station) -> np.ndarray:
+    """(blocks,) the gains [1/W] in a trace for one device, whose numbers are scalars. Raises InputError."""
+    return Trace(file=path, loop=True).prepared(station).gains(station)
+
+
 def is_paper(scenario: Scenario) -> bool:
     """Whether channels and traffic are the paper's."""
     given = {"radio.fading": scenario.radio.fading, "traffic": scenario.traffic}

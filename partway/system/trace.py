@@ -1,17 +1,9 @@
-"""A channel that was measured: gains or data rates over time from a CSV file.
+"""A channel that was measured: gains or data rates over time from a CSV file (`partway.system.trace_file`).
 
-The file has a header and one row for every change, in the order of time:
-
-    time_s        from the start of the trace [s]; a value holds until the next row
-    gain_per_w    channel gain over noise [1/W], or instead
-    rate_bit_s    data rate of the device at the transmit power `power_w` [bit/s]
-    device        optional, 0, 1, ...: whose trace the row belongs to
-
-Other columns are not read. With M traces device k replays trace k mod M. A block has the value that holds when it
-begins. A file may come from elsewhere, so it is read with suspicion.
+With M traces device k replays trace k mod M. A block has the value that holds when it begins. Rates are those at the
+transmit power `power_w`.
 """
 
-import csv
 import math
 from collections.abc import Mapping
 from typing import ClassVar
@@ -22,18 +14,14 @@ import numpy as np
 
 from partway.arguments import Limits
 from partway.dnn.cuts import MAX_EFFICIENCY
-from partway.errors import InputError, compact, shorten, shown
-from partway.files import read_limited, why
+from partway.errors import InputError, compact, shown
 from partway.pytree import host_array
 from partway.system.processes import Channel, ProcessState, Station
+from partway.system.trace_file import RATE, Rows, read_trace
 
-Rows = list[tuple[float, float]]
-"""(time [s], value) of a trace."""
 LN2 = 0.6931471805599453
-MAX_BYTES = 200_000_000
 MAX_BLOCKS = 10_000_000
 """The most blocks of a trace that are kept."""
-TIME, GAIN, RATE, DEVICE = "time_s", "gain_per_w", "rate_bit_s", "device"
 SMALLEST_GAIN = 1e-20
 """Smaller gains [1/W] no power overcomes, and float32 does not hold the powers that would."""
 EARLY = 1e-9
@@ -61,7 +49,7 @@ class Trace(Channel):
         "power_w": (0.0, 1e12),
     }
 
-    def prepared(self, stations: Station) -> Channel:
+    def prepared(self, stations: Station) -> "Replay":
         """The trace by blocks. Raises InputError where the file cannot be replayed."""
         if not self.file:
             raise InputError("radio.fading.file is missing; it must be a CSV file with time_s and gain_per_w")
@@ -119,6 +107,12 @@ class Replay(Channel):
             means.append(float(np.mean(scale * np.expm1(LN2 * own / bandwidth_hz) if self.rates else own)))
         return host_array(np.array(means)[kind.reshape(-1)])
 
+    def gains(self, station: Station) -> np.ndarray:
+        """(blocks,) h [1/W] of one device, whose numbers are scalars. On the host."""
+        row = int(station.number) % len(self.lengths)
+        values = np.asarray(self.values)[: int(self.lengths[row]), row]
+        return np.array([_gain_at_rate(value, self, station) for value in values]) if self.rates else values
+
     def longest_run(self) -> int | None:
         """The blocks of the shortest trace, unless it begins again."""
         return None if self.loop else int(np.min(np.asarray(self.lengths)))
@@ -141,65 +135,6 @@ class Replay(Channel):
             return state, value
         power = jnp.where(self.power_w > 0, self.power_w, device.tx_power_max_w)
         return state, device.snr_gap / power * jnp.expm1(LN2 * value / device.bandwidth_hz)
-
-
-def gains_of(path: str, station: Station) -> np.ndarray:
-    """(blocks,) the gains [1/W] in a trace for one device, whose numbers are scalars. Raises InputError."""
-    replay = Trace(file=path, loop=True).prepared(station)
-    assert isinstance(replay, Replay)
-    row = int(station.number) % len(replay.lengths)
-    values = np.asarray(replay.values)[: int(replay.lengths[row]), row]
-    return np.array([_gain_at_rate(value, replay, station) for value in values]) if replay.rates else values
-
-
-def read_trace(path: str) -> tuple[str, list[Rows]]:
-    """The column, `gain_per_w` or `rate_bit_s`, and the rows of every device in a CSV file.
-
-    Raises InputError for what cannot be read or is no trace.
-    """
-    given = f"radio.fading.file {shown(path, 100)}"
-    try:
-        text = read_limited(path, MAX_BYTES).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{given} cannot be read: {why(error)}") from None
-    try:
-        return _parse(text.splitlines())
-    except (csv.Error, ValueError) as error:
-        raise InputError(f"{given} is not a trace: {error}") from None
-
-
-def _parse(lines: list[str]) -> tuple[str, list[Rows]]:
-    reader = csv.DictReader(lines)
-    names = [name.strip() for name in reader.fieldnames or ()]
-    reader.fieldnames = names
-    columns = [name for name in names if name in (GAIN, RATE)]
-    if names.count(TIME) != 1 or len(columns) != 1 or names.count(DEVICE) > 1:
-        raise ValueError(f"its header must have {TIME} and either {GAIN} or {RATE}, got {shorten(', '.join(names))}")
-    traces = dict[int, Rows]()
-    for row in reader:
-        if None in row:
-            raise ValueError(f"line {reader.line_num}: has more cells than the header; decimals need a point")
-        time, value = (_number(reader.line_num, name, row[name]) for name in (TIME, columns[0]))
-        number = _number(reader.line_num, DEVICE, row[DEVICE]) if DEVICE in names else 0.0
-        rows = traces.setdefault(int(number), [])
-        if number % 1 or (rows and time <= rows[-1][0]) or (not rows and time != 0):
-            raise ValueError(
-                f"line {reader.line_num}: a device is a whole number, and its times begin at 0 and increase"
-            )
-        rows.append((time, value))
-    if sorted(traces) != list(range(len(traces))) or not traces or min(map(len, traces.values())) < 2:
-        raise ValueError("it must have two rows or more of every device 0, 1, ..., without gaps")
-    return columns[0], [traces[number] for number in range(len(traces))]
-
-
-def _number(line: int, column: str, text: str | None) -> float:
-    try:
-        number = float(text or "")
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < 1e30:
-        raise ValueError(f"line {line}: {column} must be a number of at least 0, got {shown(text or '')}")
-    return number
 
 
 def _by_block(rows: Rows, block_s: float) -> np.ndarray:
