@@ -133,3 +133,5 @@ def test_two_dozen_devices_run_for_ten_minutes_in_two_processes(tmp_path: Path):
     assert served["tasks"]["received"] == served["tasks"]["answered"]
     assert counted[ANSWERED] + counted[FINISHED_HERE] == served["tasks"]["received"]
     assert served["tasks"]["duplicates"] == 0
+    assert misses + alone < PLACES * blocks / 100, "devices are often without the server"
+    assert all(max(seen) < 1.5 * settled[name] for name, seen in memory.items()), "memory grows with the run"

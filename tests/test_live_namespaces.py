@@ -116,7 +116,7 @@ def test_the_commands_of_the_page_lead_from_a_file_to_answered_inferences(tmp_pa
     print(f"{served['answered']} tasks answered in the whole run")
     assert re.findall(r"^ *(?:not )?ok +(\w+) ", found, re.MULTILINE) == WHAT
     assert f"{ADDRESS}:7070 answers" in found
-    assert served["received"] == served["answered"] == joined["answered by the server"] > 3
+    assert served["received"] == served["answered"] == joined["answered by it"] > 3
 
 
 @pytest.mark.slow

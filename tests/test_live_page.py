@@ -36,7 +36,7 @@ def test_a_scenario_of_ones_own_is_simulated_and_then_run(tmp_path: Path):
         assert "2 devices" in site.run(simulate, tmp_path)
         served, joined = run_together(site, serve, join, tmp_path, "run")
         assert "begins with 2 devices" in said(tmp_path, "run-server")
-    assert served["received"] == served["answered"] == joined["answered by the server"] > 3
+    assert served["received"] == served["answered"] == joined["answered by it"] > 3
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def test_a_run_begins_with_what_the_run_before_has_learned(tmp_path: Path):
         lines = block_with(SECTION, "--load server.npz").splitlines()
         for name, serve, join in (("first", *lines[:2]), ("second", *lines[2:])):
             served, joined = run_together(site, serve, join, tmp_path, name)
-            assert served["received"] == served["answered"] == joined["answered by the server"] > 3
+            assert served["received"] == served["answered"] == joined["answered by it"] > 3
     assert (tmp_path / "server.npz").exists()
     assert (tmp_path / "device-0.npz").exists()
 
@@ -58,4 +58,4 @@ def test_a_measured_link_is_replayed(tmp_path: Path):
         measure, serve, join = block_with("The radio of a device", "--trace").splitlines()
         site.run(measure, tmp_path)
         served, joined = run_together(site, serve, join, tmp_path, "run")
-    assert served["received"] == served["answered"] == joined["answered by the server"] > 3
+    assert served["received"] == served["answered"] == joined["answered by it"] > 3
