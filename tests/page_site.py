@@ -14,7 +14,7 @@ PLANNED: dict[str, Any] = {
     "devices": 3,
     "blocks": 40,
     "block_s": 0.25,
-    "slot_s": 0.05,
+    "end_s": 41 * 0.25 + 0.05,
     "objective": "average",
     "bound": 9.0,
     "no_bound": "",

@@ -295,6 +295,12 @@ def test_what_the_paper_page_concludes_from_the_verdicts():
     named = [(row["claim"], row["phase"]) for row in rows if row["with best steps"] == HOLDS]
     assert named == [("6a", ""), ("6b", ""), ("6c", ""), ("8a", "from_start"), ("9a", "from_start")]
     assert {row["verdict"] for row in rows if row["claim"] in ("7b", "8b", "9b")} == {FAILS}
+    finalists = [one for one in data.read(PRINTED, "evolve") if one.replicates == 24]
+    wanted = ("6a", "6b", "6c", "7a", "7b", "7d")
+    found = [one for one in finalists if all(one.weakest[name] >= score.needed() for name in wanted)]
+    assert (len(found), len(finalists)) == (2, 96)
+    assert {dict(one.setting)["queue"] for one in found} == {"as_printed"}
+    assert {dict(one.setting)["radio.noise_dbm_per_hz"] for one in found} == {-204.0}
     chosen = stages.best(page.seen(PRINTED))
     assert chosen.likely() == 11
     explained = " ".join((data.ROOT / "docs" / "explanation" / "claims.md").read_text("utf-8").split())

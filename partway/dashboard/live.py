@@ -72,7 +72,7 @@ class Plan:
             devices=_count(event["devices"], MAX_DEVICES),
             blocks=_count(event["blocks"]),
             block_s=_finite(event["block_s"]),
-            end_s=_finite((_count(event["blocks"]) + 1) * _finite(event["block_s"]) + _finite(event["slot_s"])),
+            end_s=_finite(event["end_s"]),
             is_average=event["objective"] == "average",
             bound=None if event["bound"] is None else _finite(event["bound"]),
             no_bound=str(event["no_bound"]),

@@ -23,7 +23,8 @@ LEFT, LOST = "left", "lost"
 class Planned:
     """A server is ready for its devices.
 
-    block_s, slot_s  length of a block and of a slot [s]
+    block_s          length of a block [s]
+    end_s            when the run ends [s from the start of block 0]
     objective        of the scenario; bound: the lower bound on it, None for the reason `no_bound`
     uses_price       whether devices decide by a price
     cuts             (name, share of the work that is left to the server) of each cut of the network
@@ -33,7 +34,7 @@ class Planned:
     devices: int
     blocks: int
     block_s: float
-    slot_s: float
+    end_s: float
     objective: str
     bound: float | None
     no_bound: str

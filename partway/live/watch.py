@@ -10,9 +10,10 @@ from partway.live.events import BlockMeasured, Event, Listener, Planned
 from partway.live.plan import LivePlan
 from partway.live.service import BlockEnded
 from partway.measurement.gap import LOSSES, Horizon, gap_by_seed, why_no_gap
+from partway.measurement.latency import end_of_run
 
 WINDOW = 100
-"""The gap to the lower bound on the average cost, while a run goes on, is the mean of so many blocks: the last ones for
+"""Number of blocks that the gap to the lower bound on the average cost is averaged over during a run: the last ones on
 which all devices have reported."""
 
 
@@ -47,7 +48,7 @@ class Watch:
                 devices=plan.devices,
                 blocks=plan.blocks,
                 block_s=plan.block_s,
-                slot_s=plan.slot_s,
+                end_s=end_of_run(plan.blocks, plan.slots, plan.slot_s),
                 objective=objective,
                 bound=bound,
                 no_bound=no_bound,

@@ -11,7 +11,7 @@ FIGURE_7 = ("7a", "7b", "7c", "7d")
 EVERY = ("6a", "6b", "6c", *FIGURE_7)
 """Claims on Figures 6 and 7, whose weakest comparison `evolve` makes strong: all, all but 7c, Figure 7 alone."""
 PACE = {"parametric-printed": 1, "parametric": 2, "qlearning": 2, "qlearning-designed": 4}
-"""By how much fewer settings a candidate has: some take longer for a block, and a stage has an hour."""
+"""Divides the number of settings of a candidate, so that each stage takes at most an hour."""
 SCREENED, SEEN_LONGER, MOST = 10_752, 2688, 336
 
 
