@@ -1,10 +1,10 @@
 """One stage of the search for one candidate: resumable, with the time left; its settings are kept as data.
 
-The stages, in their order, each at most an hour on two cores:
+The stages, in their order, each at most an hour on two cores. The numbers are those for `parametric-printed`; other
+candidates have half as many settings, and the learners of Q half as many again after the first stage:
 
-  screen      settings spread over the space on Figures 6 and 7: 10,752 with 2 replicates (half as many for
-              `parametric` and `qlearning`, a quarter for `qlearning-designed`), the best quarter with 8, an eighth of
-              these with 24
+  screen      settings spread over the space on Figures 6 and 7: 10,752 with 2 replicates, the best quarter with 8, an
+              eighth of these with 24
   evolve      CMA-ES from the best of these, on the weakest comparison of the claims on Figures 6 and 7
   extend      the best of both so far on Figures 6 to 9, halved from few points and replicates to all
   evolve-all  CMA-ES from the best of these, for as many claims as possible
