@@ -13,6 +13,7 @@ from partway.paper import verdicts as module
 from partway.paper.claims import BASELINES, PROPOSED, Ordering, Points, Term, claims
 from partway.paper.figure_runs import FigureJob, converged
 from partway.paper.information import decentralised, without_statistics
+from partway.paper.report import interval_words
 from partway.paper.statistics import (
     ENOUGH,
     FAILS,
@@ -243,3 +244,11 @@ def test_who_decides_from_what():
     assert decentralised("priced") == (False, "Devices use price of the server's broadcast.")
     assert {name for name in SCHEMES if not without_statistics(name)[0]} == {"oracle", "constant"}
     assert "devices' queues" in without_statistics("parametric")[1]
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [((0.972, 1.003), "[0.97, 1.00]"), ((0.99728, 0.99828), "[0.997, 0.998]"), ((0.01, 0.01), "[1.0e-02, 1.0e-02]")],
+)
+def test_an_interval_has_as_many_digits_as_its_ends_need(ends: tuple[float, float], words: str):
+    assert interval_words(Verdict("7b", "priced", "conserving", "", HOLDS, counted=ends)) == words

@@ -62,7 +62,8 @@ def _table(findings: Findings, reading: str) -> Grid:
 
 def markdown(findings: Findings) -> str:
     """The table for a document: verdicts under HEADLINE's reading, and how many hold under the other."""
-    lines = [*_about(findings), f"With {READING_WORDS[HEADLINE[0]]}:", "", *_verdicts(findings, HEADLINE[0])]
+    headline = f"With {READING_WORDS[HEADLINE[0]]} (what is sent leaves the queue, which (1) does not say: T1):"
+    lines = [*_about(findings), headline, "", *_verdicts(findings, HEADLINE[0])]
     if len(findings.sizes.seeds) < ENOUGH:
         return "\n".join(lines)
     for reading in (one for one in READINGS if one != HEADLINE[0]):
@@ -89,13 +90,13 @@ def _about(findings: Findings) -> list[str]:
         f"{numbers}. "
     )
     reading = (
-        "Brackets hold the interval of the comparison that decides, at its level by Holm's method (`claims.csv`): with "
-        f"a probability of {1 - ALPHA:.0%} all verdicts of a column on Figures 6 to 9 are right; P1, R2 are families "
-        f"of their own, of {findings.sizes.points.replicates} replicates. A ratio above 1 supports the claim. R1 is "
-        "counted, with the least and the greatest ratio over K; D1 and D2 follow from what a scheme declares. A dash: "
-        "the scheme cannot run, or the claim is not on it. Baselines are as section VI words them, with the "
-        "candidate's gradient and steps, or those of `parametric`; the last row counts those that hold with `binary`, "
-        "`even`, `random` instead."
+        "Brackets hold the interval of the comparison that decides, at its level by Holm (`claims.csv`): the "
+        f'probability that any "holds" or "fails" of a column on Figures 6 to 9 is wrong, for our values, is at most '
+        f"{ALPHA:.0%}; P1, R2 are families of their own, of {findings.sizes.points.replicates} replicates. A ratio "
+        "above 1 supports the claim. R1 is counted, with its least and greatest ratio over K; D1 and D2 follow from "
+        "what a scheme declares. A dash: the scheme cannot run, or the claim is not on it. Baselines are as section VI "
+        "words them, with the candidate's gradient and steps, or those of `parametric`; the last row counts those that "
+        "hold with `binary`, `even`, `random` instead."
     )
     return textwrap.wrap(made + (_too_few(findings) if len(seeds) < ENOUGH else reading), DOCUMENT_COLUMNS)
 
@@ -166,11 +167,13 @@ def interval_words(one: Verdict) -> str:
     interval = None if one.verdict == TOO_FEW else one.interval()
     if interval is None or not all(map(math.isfinite, interval)):
         return ""
-    return f"[{_short(interval[0])}, {_short(interval[1])}]"
+    low, high = interval
+    texts = [(_short(low, digits), _short(high, digits)) for digits in (2, 3, 4)]
+    return "[{}, {}]".format(*next((pair for pair in texts if pair[0] != pair[1]), texts[0]))
 
 
-def _short(number: float) -> str:
-    return f"{number:.2f}" if 0.1 <= abs(number) < 100 else f"{number:.1e}"
+def _short(number: float, digits: int) -> str:
+    return f"{number:.{digits}f}" if 0.1 <= abs(number) < 100 else f"{number:.{digits - 1}e}"
 
 
 def marked(document: Path) -> str:

@@ -30,8 +30,6 @@ FIRST_SEED, REPLICATES = 7000, 16
 """Of the seeds and placements on which the baselines' best steps are chosen."""
 STEPS = 7
 """Steps that are tried of each party of `binary` and `even`: all pairs of so many, from end to end of their range."""
-FIRST_RATE = f"schemes.{LITERAL['random']}.start_rate"
-"""`random-fixed` learns nothing: what it has instead of steps is the rate that its server keeps."""
 Fields = dict[str, Any]
 
 
@@ -78,7 +76,7 @@ def write_preset(candidate: str, chosen: Tried) -> Path:
             table = table.setdefault(word, {})
         table[field] = value
     head = (
-        f"# Section VI with what the paper does not publish searched for its claims on `{candidate}` (make search)\n"
+        f"# What the paper does not publish, from a search for values with which `{candidate}` has its claims.\n"
         f"# {chosen.likely()} of {len(chosen.weakest)} claims were likely to hold on the replicates of the search;\n"
         f"# docs/data/search/{candidate}-verdicts.csv has the verdicts on others.\n"
         "# Everything else is as in the preset paper.\n\n"

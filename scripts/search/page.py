@@ -1,7 +1,7 @@
 """What the search has found, for docs/paper.md: a table, a figure, and the values of the best settings."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,8 @@ from partway.paper.figure_runs import FULL
 from partway.paper.search.score import needed
 from partway.paper.search.space import CANDIDATES, STOPPING_RULE, space
 from partway.paper.statistics import HOLDS
-from search import data, sensitivity, stages
+from search import data, judge, sensitivity, stages
 from search.data import Tried, preset_value, short_claim
-from search.evolution import FIRST_SEED as EVOLVED
 from search.plans import PLANS
 
 ALL_FIGURES = ("extend", "evolve-all")
@@ -30,6 +29,7 @@ FACTORS = {
     "server.cpu_max_hz": "f_max of the server",
 }
 """What of the world a setting has in other units than the preset `paper`, and its name in a sentence."""
+NOISE = {-174.0: "-174 dBm/Hz", -204.0: "as printed (T7)"}
 SEEN = 16
 """Replicates from which on a setting is in the figure."""
 
@@ -53,6 +53,12 @@ def rows(name: str) -> list[dict[str, str]]:
     """The rows of a file of data."""
     with (data.DATA / name).open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def settings_of(candidate: str, stages: Collection[str] = tuple(PLANS)) -> int:
+    """How many different settings were tried in these stages."""
+    known = [stage for stage in done(candidate) if stage in stages]
+    return len({one.setting for stage in known for one in data.read(candidate, stage)})
 
 
 def seen(candidate: str) -> list[Tried]:
@@ -103,8 +109,9 @@ def words_of(claim: str) -> str:
 def table(candidates: Sequence[str]) -> str:
     """What was found for each candidate."""
     first = (
-        "| candidate | settings tried | claims that hold in the best one | also with baselines at their own best steps "
-        "| baselines cost more than there by | likely to hold in no setting | what the best setting assumes |"
+        "| candidate | settings (on all figures) | verdicts that hold in the best | with baselines at best steps "
+        f"| baselines cost more than with these by | likely in no setting with {SEEN} replicates "
+        "| the best setting, as factors of the preset `paper` |"
     )
     return "\n".join((first, "|---" * 7 + "|", *map(row, candidates)))
 
@@ -114,15 +121,15 @@ def row(candidate: str) -> str:
     known = seen(candidate)
     never = [name for name in known[0].weakest if all(one.weakest[name] < needed() for one in known)]
     verdicts, baselines = rows(f"{candidate}-verdicts.csv"), rows(f"{candidate}-baselines.csv")
-    excess = ", ".join(f"{one['baseline']} {one['cost above these [%]']} %" for one in baselines)
+    excess = ", ".join(f"{one['baseline']} {float(one['cost above these [%]']):.2g} %" for one in baselines)
     held = [sum(one[column] == HOLDS for one in verdicts) for column in ("verdict", "with best steps")]
     cells = (
         f"`{candidate}`",
-        f"{sum(len(data.read(candidate, stage)) for stage in done(candidate)):,}",
+        f"{settings_of(candidate):,} ({settings_of(candidate, ALL_FIGURES):,})",
         f"[{held[0]} of {len(verdicts)}](data/search/{candidate}-verdicts.csv)",
         str(held[1]),
         f"[{excess}](data/search/{candidate}-baselines.csv)",
-        f"{', '.join(map(words_of, never)) or 'no claim'} (of {len(known)} settings)",
+        f"{', '.join(map(words_of, never)) or 'none'} (of {len(known)})",
         world_words(dict(stages.best(known).setting)),
     )
     return f"| {' | '.join(cells)} |"
@@ -135,30 +142,27 @@ def world_words(setting: Mapping[str, Any]) -> str:
     reading = str(setting.get("queue", preset_value("queue"))).replace("_", " ")
     noise = setting["radio.noise_dbm_per_hz"]
     return (
-        f"a horizon of {horizon:.2g} blocks (`paper`: {usual:.2g}), {factors}, noise of {noise:g} dBm/Hz, "
+        f"1/(1 - gamma) = {horizon:.2g} blocks (`paper`: {usual:.2g}), {factors}, noise {NOISE[noise]}, "
         f"(1) {reading}; learning stops: {setting[STOPPING_RULE]}"
     )
 
 
 def text(candidates: Sequence[str], varied: Sequence[str]) -> str:
     """The section."""
-    searched = paragraph(f"""
-        `make search` searched [what is not published](data/search/settings.csv), with the noise, both readings of (1),
-        stopping, and the baselines' own steps: settings spread over the space and halved on Figures 6 and 7, CMA-ES on
-        the weakest comparison, the same on Figures 6 to 9; seeds and placements from {stages.FIRST_SEED} and from
-        {EVOLVED}. [Which claims were likely together](img/search.png); [every setting](data/search/). The best setting
-        is the preset `paper-fitted-*`, judged with {len(FULL.seeds)} other replicates and all points. "Likely" counts
-        settings that had {SEEN} replicates or more on all four figures.
-    """)
-    found = f"{searched}\n\n{table(candidates)}"
-    if not varied:
-        return found
     links = (f"[{one}](img/sensitivity-{one}.png) ([data](data/search/{one}-sensitivity.csv))" for one in varied)
-    one_by_one = paragraph(f"""
-        On which values of one parameter each claim is likely to hold, others as in the preset `paper`:
-        {", ".join(links)}.
+    one_by_one = f"One parameter varied: {', '.join(links)}." if varied else ""
+    searched = paragraph(f"""
+        A *candidate* is a scheme in the place of the proposed one. A *setting* gives a value to every parameter
+        [that is not published](data/search/settings.csv), with the noise, both forms of (1), stopping, and steps of the
+        baselines' own. A *replicate* is a seed with a placement of its own. A claim is *likely* in a setting if each of
+        its comparisons is {needed():.1f} standard errors on its side. `make search` keeps the best of settings all over
+        the space on Figures 6 and 7, improves the weakest comparison by CMA-ES, takes the best to Figures 6 to 9, and
+        goes on by CMA-ES for as many claims as possible. The best setting is the preset `paper-fitted-*`, judged on
+        {len(FULL.seeds)} replicates that the search did not use. *Best steps* are the first steps, of {judge.STEPS} x
+        {judge.STEPS} (for `random` the rate), with which a baseline is cheapest at the end of Figure 7 there.
+        [Likely together](img/search.png); [every setting](data/search/). {one_by_one}
     """)
-    return f"{found}\n\n{one_by_one}"
+    return f"{searched}\n\n{table(candidates)}"
 
 
 def write() -> None:
