@@ -75,8 +75,8 @@ def together(tried: Sequence[Tried], claims: Sequence[str]) -> np.ndarray:
 
 def draw(tried: Mapping[str, Sequence[Tried]]) -> Figure:
     """A panel for each candidate: dark where two claims were likely in the same setting."""
-    figure = Figure(figsize=(4.2 * len(tried), 4.6), layout="constrained")
-    figure.suptitle("Claims that were likely to hold in the same setting;\non the diagonal: in any setting")
+    figure = Figure(figsize=(4.2 * len(tried), 4.7), layout="constrained")
+    figure.suptitle("Claims that were likely to hold in the same setting (on the diagonal: in any setting)")
     for axes, (candidate, own) in zip(figure.subplots(1, len(tried), squeeze=False)[0], tried.items(), strict=True):
         claims = list(own[0].weakest)
         axes.imshow(together(own, claims), cmap="Greens", vmin=0, vmax=1.2, interpolation="nearest")
