@@ -126,7 +126,7 @@ def seed_values(seeds: Any) -> tuple[int, ...]:
 
 def checked_setting(field: str, kind: type, limits: Limits | None, value: Any) -> Any:
     """`value` as the type of the field's default, within its limits; a whole number may stand for a float."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
     if isinstance(limits, frozenset):
         words = " or ".join(sorted(map(repr, limits)))
     elif limits is not None:

@@ -61,7 +61,7 @@ def import_closure(*modules: str) -> tuple[str, ...]:
     """
     absent = next((name for name in modules if not source_file(name).is_file()), None)
     if absent:
-        raise ModuleNotFoundError(f"{absent} is no module of Partway")
+        raise ModuleNotFoundError(f"{absent} is not a module of Partway")
     known, waiting = set[str](), [each for name in modules for each in _modules(name.split("."))]
     while waiting:
         name = waiting.pop()

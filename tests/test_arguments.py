@@ -148,7 +148,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "on_progress": (lambda: compare("paper", on_progress=1), "on_progress must be a function, got 1"),
     "axes": (lambda: sweep("paper", 5), "--axis 5: expected"),
     "axis": (lambda: sweep("paper", [5]), "--axis 5: expected FIELD=SPEC"),
-    "values of an axis": (lambda: sweep("paper", {"devices": 4}), "--axis 'devices'=4: "),
+    "values of an axis": (lambda: sweep("paper", {"devices": 4}), "--axis 'devices=4': "),
     "name of an axis": (lambda: sweep("paper", {5: [4]}), "--axis 5: must be the dotted name of a field"),
     "out": (lambda: sweep("paper", {"devices": [4]}, out=5), "out must be a path, got 5"),
     "empty out": (lambda: sweep("paper", {"devices": [4]}, out=""), "out must be a path, got ''"),

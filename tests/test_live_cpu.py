@@ -186,7 +186,7 @@ def test_a_file_that_refuses_a_value_is_named(tmp_path: Path, monkeypatch: pytes
     [
         ("--cpu cgroup", "--cpu cgroup needs --cpu-path DIR"),
         ("--cpu-path /", "--cpu-path belongs to --cpu cpufreq or --cpu cgroup"),
-        ("--cpu cpufreq --count 2", "--cpu cpufreq: is the CPU of one device, and --count is 2"),
+        ("--cpu cpufreq --count 2", "--cpu cpufreq is for one device, got --count 2"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags: str, expected: str, capsys: pytest.CaptureFixture[str]):

@@ -505,11 +505,11 @@ def test_a_device_leaves_when_nobody_reads_its_answers():
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("--outputs new", "--outputs: belongs to --inputs or --stdin"),
+        ("--outputs new", "--outputs needs --inputs or --stdin"),
         ("--inputs images", "--inputs needs --outputs DIR"),
         ("--inputs images --stdin", "not allowed with argument --inputs"),
         ("--inputs images --outputs images", "--outputs 'images': is not empty"),
-        ("--inputs images --outputs new --count 2", "--inputs: has the inputs of one device, and --count is 2"),
+        ("--inputs images --outputs new --count 2", "--inputs is for one device, got --count 2"),
         ("--stdin --json -", "--json -: standard output has the answers of --stdin"),
         ("--inputs new --outputs other", "--inputs 'new': cannot be read"),
         ("--inputs empty --outputs new", "--inputs 'empty': has no .npz or .npy files"),

@@ -207,7 +207,7 @@ def test_a_line_that_is_nested_too_deeply_is_no_event(tmp_path: Path):
     events.begin()
     with next(tmp_path.glob("*.jsonl")).open("a") as file:
         file.write("[" * 100_000 + "\n")
-    assert run.page().status.endswith("; 1 lines of the files are no events")
+    assert run.page().status.endswith("; 1 lines of the files are not events")
 
 
 def test_a_large_fleet_shows_those_that_are_missing(tmp_path: Path):

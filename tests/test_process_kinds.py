@@ -119,7 +119,7 @@ def test_an_object_with_arrays_is_refused():
     class Table(partway.Channel):
         values: Any = None
 
-    with pytest.raises(InputError, match=r"Table\.values must be a number or a word, got ndarray"):
+    with pytest.raises(InputError, match=r"Table\.values must be a number or a string, got ndarray"):
         load("paper", {"radio.fading": Table(np.ones(3))})
 
 

@@ -155,7 +155,7 @@ def test_a_tensor_alone_stands_for_the_cut_where_it_is_ready(tmp_path: Path):
         ("y", "nothing is left for the server"),
         ("skp", "no tensor 'skp'; did you mean 'skip'"),
         ("k", "no tensor 'k'"),  # a weight
-        (["auto", 1], "^cuts is 'auto' alone, or numbers of cuts or names of tensors$"),
+        (["auto", 1], "^cuts must be 'auto' alone, or numbers of cuts or names of tensors$"),
     ],
 )
 def test_what_is_no_cut_is_refused(tmp_path: Path, cut: Cuts, why: str):

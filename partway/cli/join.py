@@ -102,14 +102,15 @@ def add_cpu(parser: argparse.ArgumentParser) -> None:
         "--cpu",
         choices=["pacing", "cpufreq", "cgroup"],
         default="pacing",
-        help="how the CPU keeps the commanded rate: tasks are paced, or by its frequency, or by a quota of its time "
-        "(default: pacing)",
+        help="how the device keeps the commanded rate: pacing waits after each task, cpufreq sets the CPU's frequency, "
+        "cgroup limits the CPU time (default: pacing)",
     )
     group.add_argument(
         "--cpu-path",
         type=Path,
         metavar="DIR",
-        help="of cpufreq the folder of a policy (default: policy0 of this machine), of cgroup that of a threaded group",
+        help="cpufreq: the folder of a frequency policy (default: policy0 of this machine); cgroup: the folder of a "
+        "threaded control group",
     )
 
 
@@ -146,7 +147,7 @@ def run(options: argparse.Namespace) -> None:
     _check_inputs(options)
     check_cpu(options)
     if options.cpu != "pacing" and options.count != 1:
-        raise InputError(f"--cpu {options.cpu}: is the CPU of one device, and --count is {options.count}")
+        raise InputError(f"--cpu {options.cpu} is for one device, got --count {options.count}")
     endpoints.compute_in_the_calling_thread()
     cache_compiled_programs(own_process=True)
     with (
@@ -166,12 +167,12 @@ def _check_inputs(options: argparse.Namespace) -> None:
     own = "--stdin" if options.stdin else "--inputs"
     if options.inputs is None and not options.stdin:
         if options.outputs is not None:
-            raise InputError("--outputs: belongs to --inputs or --stdin; random inputs have no results that are kept")
+            raise InputError("--outputs needs --inputs or --stdin: results of random inputs are not kept")
         return
     if options.inputs is not None and options.outputs is None:
         raise InputError("--inputs needs --outputs DIR, where the results go")
     if options.count != 1:
-        raise InputError(f"{own}: has the inputs of one device, and --count is {options.count}")
+        raise InputError(f"{own} is for one device, got --count {options.count}")
     if options.stdin and options.json == STDOUT:
         raise InputError("--json -: standard output has the answers of --stdin; write to a file")
 

@@ -174,7 +174,7 @@ def backup(device: Device, left: jax.Array, cost: jax.Array, discount: jax.Array
 
 
 class Oracle(DeviceController):
-    """Uses the multiplier and the exact tables of the lower bound: a yardstick that knows the statistics, no optimum.
+    """Uses the multiplier and the exact tables of the lower bound. Knows the statistics; for reference, not an optimum.
 
     certificate  of the lower bound; filled in by the scheme's preparation
     """

@@ -211,7 +211,7 @@ class LiveRun:
             "ended": f"ended, {of}",
         }[state]
         lines = self._files.unreadable
-        return said + (f"; {lines} lines of the files are no events" if lines else "")
+        return said + (f"; {lines} lines of the files are not events" if lines else "")
 
     def _facts(self) -> list[tuple[str, str]]:
         if not self._blocks:

@@ -63,7 +63,7 @@ def boundaries(network: Network, cuts: Cuts = AUTO, tensor_dtype: str | None = N
     if words == [AUTO]:
         return _pareto_optimal(network, tensor_dtype)
     if AUTO in words and not _tensor(network, AUTO):
-        raise InputError(f"{named('cuts')} is 'auto' alone, or numbers of cuts or names of tensors")
+        raise InputError(f"{named('cuts')} must be 'auto' alone, or numbers of cuts or names of tensors")
     return tuple(dict.fromkeys(_asked(network, word) for word in words))
 
 

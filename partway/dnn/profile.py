@@ -240,7 +240,8 @@ def _parse(name: str, lines: list[str]) -> Profile:
     together = [(number, [row for _, row in group]) for number, group in groups]
     numbers = [number for number, _ in together]
     if len(set(numbers)) < len(numbers):
-        raise ValueError(f"the rows of cut {shown(next(one for one in numbers if numbers.count(one) > 1))} are apart")
+        twice = next(one for one in numbers if numbers.count(one) > 1)
+        raise ValueError(f"the rows of cut {shown(twice)} must follow one another")
     cuts = tuple(_cut(number, rows) for number, rows in together)
     sizes = header["input_shape"].strip()  # none for a scalar
     shape = tuple(_count("input_shape", size, 1) for size in sizes.split("x")) if sizes else ()

@@ -74,7 +74,7 @@ class OneAgentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         else:
             seeds = seed + np.arange(self.num_envs) if isinstance(seed, int) else np.asarray(seed)
         if seeds.shape != (self.num_envs,):
-            raise InputError(f"seed must be one number or {self.num_envs}, got {shorten(str(seed))}")
+            raise InputError(f"seed must be a whole number or a sequence of {self.num_envs}, got {shorten(str(seed))}")
         with jax.enable_x64(self.precision == "float64"):
             observation, self._state, info = begin_many((seeds % SEEDS).astype(np.uint32), self.params)
         self._over = False
@@ -129,7 +129,9 @@ class DeviceVectorEnv(OneAgentVectorEnv):
         else:
             numbers = [whole_number("number", one, 0, last) for one in given]
             if len(numbers) != self.num_envs:
-                raise InputError(f"number must be one number or {self.num_envs}, got {shorten(str(number))}")
+                raise InputError(
+                    f"number must be a whole number or a sequence of {self.num_envs}, got {shorten(str(number))}"
+                )
         self.params = replace(self.params, number=jnp.asarray(numbers, jnp.int32))
 
 

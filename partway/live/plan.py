@@ -148,8 +148,9 @@ def make_plan(
     slack = (scenario.broadcast_delay_blocks - 1) * scenario.slots_per_block - 1
     if slack < 1:
         raise InputError(
-            f"broadcast_delay_blocks = {scenario.broadcast_delay_blocks}: a server's block begins a block and a slot "
-            "after the devices', so that live no broadcast can arrive so early; use 2, and at least 2 slots_per_block"
+            "a live run needs broadcast_delay_blocks and slots_per_block of 2 or more, got "
+            f"{scenario.broadcast_delay_blocks} and {scenario.slots_per_block}: the server's block begins one block "
+            "and one slot after the devices', so an earlier broadcast cannot arrive in time"
         )
     refuse_agents([scheme], "live")
     if find_scheme(scheme).preparation == "use_bound":

@@ -90,12 +90,12 @@ def read(path: str | Path) -> Checkpoint:
     given = f"--load {shown(str(path), 100)}"
     with _readable(given):
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("a device or a pipe may have no end")
+            raise ValueError("it is not a regular file")
         with zipfile.ZipFile(path) as archive:
             kinds = _kinds(archive)
             shape, dtype = kinds.pop(HEADER)
             if shape or dtype.kind != "U" or dtype.itemsize > MAX_HEADER_BYTES:
-                raise ValueError("its header is no text")
+                raise ValueError("its header is not text")
             with archive.open(f"{HEADER}.npy") as member:
                 text = str(np.lib.format.read_array(member, allow_pickle=False))
         _check_version(text, given)
@@ -130,7 +130,7 @@ def _kinds(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtyp
         name = info.filename.removesuffix(".npy")
         with archive.open(info) as member:
             if np.lib.format.read_magic(member) != (1, 0) or name in kinds or name == info.filename:
-                raise ValueError("no arrays with names of their own")
+                raise ValueError("it is not a file of arrays with distinct names")
             shape, _, dtype = np.lib.format.read_array_header_1_0(member)
             kinds[name] = (shape, dtype)
     return kinds

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from partway.errors import InputError, shown
-from partway.files import clear_stale, read_limited, refusals, write_whole, written
+from partway.files import clear_stale, read_limited, refusals, why, write_whole, written
 from partway.formatting import plain
 from partway.paper.claims import CANDIDATES, PHASES, READINGS, Claim
 from partway.paper.figure_runs import KINDS, supports
@@ -182,7 +182,7 @@ def marked(document: Path) -> str:
         text = read_limited(document, MAX_DOCUMENT_BYTES).decode()
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--table {document}: cannot be read ({error}); name a document with the lines {' and '.join(MARKS)}"
+            f"--table {document}: cannot be read ({why(error)}); name a document with the lines {' and '.join(MARKS)}"
         ) from None
     if any(text.count(mark) != 1 for mark in MARKS):
         raise InputError(f"--table {document}: must contain each of these lines once: {' and '.join(MARKS)}")

@@ -201,8 +201,10 @@ def with_rate(scenario: Scenario, index: int, gain: float, rate: float) -> Scena
     bandwidth_hz = rate / max(efficiency(scenario, kind, gain), 1e-300)
     least, most = BANDWIDTHS_HZ
     if not least <= bandwidth_hz <= most:
-        carried = f"{quantity(rate, 'bit/s')} at the mean channel gain"
-        raise InputError(f"{carried} is no bandwidth from {compact(least)} to {compact(most)} Hz")
+        raise InputError(
+            f"{quantity(rate, 'bit/s')} at the mean channel gain needs a bandwidth of {compact(bandwidth_hz)} Hz; "
+            f"it must be between {compact(least)} and {compact(most)} Hz"
+        )
     total = float(noise_dbw(scenario.radio, np.array(kind.bandwidth_hz)))
     radio = {"noise_dbw": total, "noise_dbm_per_hz": None, "noise_figure_db": 0.0}
     return with_tables(scenario, lambda table: table.update(bandwidth_hz=bandwidth_hz), radio=radio)

@@ -40,7 +40,7 @@ def environment_of(agent: Any) -> str:
     shape = getattr(space, "shape", None)
     if not isinstance(shape, tuple) or len(cast(tuple[Any, ...], shape)) != 1:
         raise InputError(
-            f"observation_space must be one of a row of numbers, got {type(space).__name__} with the shape {shape}; "
+            f"observation_space must be a vector of numbers, got {type(space).__name__} with the shape {shape}; "
             "agents observe what the environments of partway.env give"
         )
     return ENVIRONMENTS[0] if shape == (len(DEVICE_NUMBERS),) else ENVIRONMENTS[1]

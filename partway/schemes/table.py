@@ -135,7 +135,7 @@ SCHEMES: dict[str, Scheme] = {
         signals=(0, 1),
     ),
     "oracle": Scheme(
-        "the lower bound's own price and exact tables: knows the statistics; a yardstick, no optimum",
+        "knows the statistics, through the lower bound's price and exact tables; for reference, not an optimum",
         controller("postdecision:Oracle"),
         LEARNING_SERVER,
         fractional=False,

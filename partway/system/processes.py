@@ -135,10 +135,10 @@ class Process:
         table: dict[str, Any] = {"kind": f"{kind.__module__}:{kind.__qualname__}"}
         for field in fields(self):
             given = getattr(self, field.name)
-            value = copied(given)  # NumPy's numbers are numbers, and paths are words
+            value = copied(given)  # NumPy's numbers are numbers, and paths are strings
             if not isinstance(value, bool | int | float | str):
                 raise InputError(
-                    f"{kind.__name__}.{field.name} must be a number or a word, got {type(given).__name__}: results "
+                    f"{kind.__name__}.{field.name} must be a number or a string, got {type(given).__name__}: results "
                     "name it; read arrays from a file in `prepared`"
                 )
             table[field.name] = value

@@ -73,8 +73,8 @@ class Trace(Channel):
             _check_rates(float(values.max()), stations, replay)
         if np.min(_gain_at_rate(values.min(), replay, stations) if replay.rates else values) < SMALLEST_GAIN:
             raise InputError(
-                f"radio.fading.file {shown(self.file)}: {column} is 0 or next to it at times, and no power can send on "
-                "such a channel; set radio.fading.floor"
+                f"radio.fading.file {shown(self.file)}: {column} is 0 or nearly 0 in some blocks, in which nothing "
+                "can be sent at any power; set radio.fading.floor"
             )
         return replay
 

@@ -146,15 +146,16 @@ def _axis(field: Any, given: Any) -> Axis:
         raise InputError(f"{name}: must be the dotted name of a field")
     if field in OTHER_FLAGS:
         raise InputError(f"{name}: is always a dimension; give its values with {OTHER_FLAGS[field]}")
+    name = f"--axis {shown(f'{field}={given}')}"
     try:
         values = parse_values(given) if isinstance(given, str) else _plain(given)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}={shown(given)}: {error}") from None
+        raise InputError(f"{name}: {error}") from None
     if not 1 <= len(values) <= MAX_VALUES or "" in values:
-        raise InputError(f"{name}={shown(given)}: must have 1 to {MAX_VALUES} values, such as 0.1:0.9:9 or 4,20,50")
+        raise InputError(f"{name}: must have 1 to {MAX_VALUES} values, such as 0.1:0.9:9 or 4,20,50")
     seen = [json.dumps(value, sort_keys=True, default=str) for value in values]
     if len(set(seen)) < len(seen) or len({*Axis(field, values).labels()}) < len(values):
-        raise InputError(f"{name}={shown(given)}: has a value twice; values must differ")
+        raise InputError(f"{name}: values must differ, got one twice")
     return Axis(field, values)
 
 
