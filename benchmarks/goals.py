@@ -274,7 +274,7 @@ GOALS: tuple[Goal, ...] = (
         _fastest,
         "--device gpu",
         "gpu",
-        "not measured: no accelerator at hand",
+        "not measured: needs an accelerator",
     ),
 )
 assert MEASURED == ("parametric-printed", "priced")  # the two columns of the table

@@ -29,7 +29,7 @@ LINES = {
 
 @dataclass(frozen=True)
 class Line:
-    """A command with a goal: at most so many percent of its time before the restructuring; None: no goal."""
+    """A command with a goal: at most so many percent of its time before (d5fbe5c); None: no goal."""
 
     words: str
     command: str
@@ -51,8 +51,9 @@ SECTION = """## The main job
 
 `partway compare` with the 21 schemes that run by default, 20 devices, 2000 blocks and 8 seeds, everything written; and
 the commands that are called most. Times of whole processes, from start to end. *Cold*: the folder of compiled programs
-is empty. *Warm*: the same command has filled it. *Before*: the same command of the version before the restructuring,
-in alternating processes; the column is empty if no older checkout was given (`--only main --before PATH`).
+is empty. *Warm*: the same command has filled it. *Before*: the same command of the commit d5fbe5c, the last version
+before the packages were rearranged, in alternating processes; the column is empty if no checkout of it was given
+(`--only main --before PATH`).
 
 {commands}
 

@@ -117,49 +117,52 @@ OBSERVATIONS = f"""
 ## {OBSERVED}
 
 Written by hand, from two shared cores, on several days and machines, an Intel Xeon unless another is named; no command
-here repeats what this section says. But for the next six paragraphs the numbers are from before metrics became a
-program of their own: a block then contained its 25 sums over devices.
+here repeats what this section says. *Before* is the version of the first column in [the main job](#the-main-job).
 
-Why [the main job](#the-main-job) misses four goals, by the table of its parts. Cold, `compare` takes about 150 s of CPU
-time, 100 s of them in LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits of
-the results and make `parametric` take twice as long; only programs that run once are compiled with them. Warm, it takes
-about 33 s of CPU time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start.
+### Inside the main job
 
-Since the table was made, Matplotlib is imported in a thread beside the computation, and what is printed and written
-shares one summary of the dataset. Latency is computed only for the tasks that arrive after the warm-up, in half of the
-CPU time (97 ms instead of 190 ms a scheme, the same bits). The bound's program, which calls LAPACK, is kept like the
-others: the bound took 0.6 s of CPU time instead of 1.2 to 1.6 s. Two things that every start did are cheaper: the
-pattern of a scenario's texts, and superscripts on logarithmic axes, which were parsed as formulas. On two cores of an
-AMD EPYC (2026-12-01), by turns, as `python -m benchmarks --only main --before PATH` times the commands, but with fewer
-repetitions: warm `compare` took 17.3 s against 45.1 s before the restructuring (38 %, one run each); warm `run` took
-5.40 and 5.62 s against 8.03 and 8.50 s before the restructuring (66 to 67 %, two runs each). The table is to be made
-again.
+The table above says where the time goes, part by part. Cold, `compare` takes about 150 s of CPU time, 100 s of them in
+LLVM for the step programs of 21 schemes. Options of XLA that halve this change last digits of the results and make
+`parametric` take twice as long; only programs that run once are compiled with them. Warm, it takes about 33 s of CPU
+time: 9.4 s for the steps, 5.3 s to load programs, 5.2 s for latency, 2.3 s to start.
 
-What is left of warm `compare`, in one run of 18.9 s: 1.3 s to start Python and to import, 1.6 s for the bound while
-Matplotlib is imported, 11.7 s in which both cores are busy (1.85 on average), and 4.3 s on one core at the end, 2.6 s
-of them for figures, 0.7 s for the dataset and 0.4 s for the summaries. Warm `run` is on one core from start to end:
-imports, loading programs, and two figures. Of importing, a third is JAX and a sixth is xarray with pandas. To load a
-program, XLA parses its text again, about 0.2 s for each scheme. Deferring pydantic's validators (`defer_build`) saved
-nothing.
+What made it faster, besides a program of their own for the metrics: Matplotlib is imported in a thread beside the
+computation, and what is printed and written shares one summary of the dataset. Latency is computed only for the tasks
+that arrive after the warm-up, in half of the CPU time (97 ms instead of 190 ms a scheme, the same bits). The bound's
+program, which calls LAPACK, is kept like the others: the bound took 0.6 s of CPU time instead of 1.2 to 1.6 s. Two
+things that every start did are cheaper: the pattern of a scenario's texts, and superscripts on logarithmic axes, which
+were parsed as formulas.
 
-The certificate takes 300 ns in the fastest repetition and 330 ns in the median. With its choices in one axis of blocks
-and devices, metrics and certificate took 191 ns of CPU time instead of 337 (20 devices, 4 seeds, in turn); but then
-last digits depend on how many runs are measured together, so this was not kept.
+What is left: in the middle of a warm `compare`, about three fifths of its time, both cores are busy (1.85 on average).
+Before that Python starts, imports, and computes the bound; at the end figures, dataset and summaries are made on one
+core, figures for the longest time. Warm `run` is on one core from start to end: imports, loading programs, and two
+figures. Of importing, a third is JAX and a sixth is xarray with pandas. To load a program, XLA parses its text again,
+about 0.2 s for each scheme. Deferring pydantic's validators (`defer_build`) saved nothing.
+
+With the certificate's choices in one axis of blocks and devices, metrics and certificate took 191 ns of CPU time
+instead of 337 (20 devices, 4 seeds, in turn); but then last digits depend on how many runs are measured together, so
+this was not kept.
+
+### A million devices
 
 At K = 1e6 a call of the steps leaves 36 bytes a device-block that wait to be measured. Devices that wait for a
 broadcast therefore get calls of two blocks (`priced`); the others run four blocks ahead (`parametric-printed`). For
 `priced` that costs little: four blocks took 2.40 to 2.52 s of CPU time in calls of two, and 2.37 to 2.46 s in one call,
-in turn in one process; the version before the restructuring took 2.14 to 2.19 s, in a process of its own. Calls of one
-block change last digits, and `parametric-printed` then reached 2.0 to 2.3 million device-blocks a second instead of 3.2
-to 3.6. Before the first two calls of a run, memory that was freed is given back to the system, because glibc keeps most
-of what XLA has used to compile; that takes 0.1 s.
+in turn in one process; before, 2.14 to 2.19 s, in a process of its own. Calls of one block change last digits, and
+`parametric-printed` then reached 2.0 to 2.3 million device-blocks a second instead of 3.2 to 3.6. Before the first two
+calls of a run, memory that was freed is given back to the system, because glibc keeps most of what XLA has used to
+compile; that takes 0.1 s.
 
-Peak memory at K = 1e6, before the restructuring and now, in alternating processes that compile (the job `memory` of
-`python -m benchmarks.worker`, 2026-12-01): `parametric-printed` 1.19 to 1.21 GB before and 1.17 to 1.18 GB now,
-`priced` 1.00 to 1.02 GB before and 1.02 GB now; without short calls and memory given back it was 1.24 and 1.18 GB.
-Speed was compared the day before, with calls of four blocks (the job `rates`): `parametric-printed` 3.28 to 3.81
-million device-blocks a second before and 3.18 to 3.61 million now, measured some minutes later; `priced`, in turn, 1.64
-to 1.75 and 1.62 to 1.79 million, while metrics still looped over blocks.
+Peak memory at K = 1e6, before and now, in alternating processes that compile (the job `memory` of `python -m
+benchmarks.worker`, 2026-12-01): `parametric-printed` 1.19 to 1.21 GB before and 1.17 to 1.18 GB now, `priced` 1.00 to
+1.02 GB before and 1.02 GB now; without short calls and memory given back it was 1.24 and 1.18 GB. Speed was compared
+the day before, with calls of four blocks (the job `rates`): `parametric-printed` 3.28 to 3.81 million device-blocks a
+second before and 3.18 to 3.61 million now, measured some minutes later; `priced`, in turn, 1.64 to 1.75 and 1.62 to
+1.79 million, while metrics still looped over blocks.
+
+### When a block contained its metrics
+
+These numbers are older: the metrics, 25 sums over devices, were still a part of each block.
 
 The machine matters more than anything else. The goals on two cores of another AMD EPYC, with 1 MiB of cache each, with
 the code of 2026-11-27 (memory: the median of three processes, of which one compiled):
@@ -186,7 +189,7 @@ a kernel; with 1000 devices x 16 runs, on one core, 230 ns with one seed and 640
 cache. The rule is about 1280 devices in a call, of all its seeds, and one seed if a fleet is larger.
 
 Three changes made `parametric-printed` and `parametric` two to three times as fast. Alternating processes of two trees,
-ns a device-block, before and after: 1000 devices with one seed 470 and 210, 20 devices x 128 runs 720 and 320,
+ns a device-block, without and with them: 1000 devices with one seed 470 and 210, 20 devices x 128 runs 720 and 320,
 `parametric` with 20 x 32 930 and 370.
 
 - The derivative with respect to the power went back through all inputs of the features, as a transposed matrix
@@ -202,10 +205,10 @@ ns a device-block, before and after: 1000 devices with one seed 470 and 210, 20 
 A large fleet with fewer seeds than cores is divided among JAX's host devices, one a core, by `shard_map`, if each core
 gets 1024 devices or more (the command asks for host devices; from Python: `JAX_NUM_CPU_DEVICES`). A core computes its
 devices in chunks of 1024, so that the data of a chunk stay in the cache. What remains is that the state of all devices
-streams through memory. Two things help; alternating processes of the trees before and after, one run, ns a
+streams through memory. Two things help; alternating processes of the trees without and with them, one run, ns a
 device-block, two cores of an AMD EPYC with 1 MiB of cache each:
 
-| scheme | K | cores | before | after |
+| scheme | K | cores | without | with |
 | --- | --- | --- | --- | --- |
 | `parametric-printed` | 1e6 | 2 | 120 | 82 |
 | `parametric-printed` | 1e5 | 2 | 107 | 71 |
@@ -335,5 +338,5 @@ def left_out(records: Sequence[Record], device: str, accelerated: Sequence[Recor
         why = "100,000 devices times 128 runs took more than 18 GB when they were tried"
         parts.insert(0, f"more than {MOST_LANES:,} devices times runs ({why})")
     if device == "cpu" and not accelerated:
-        parts.append("an accelerator (`python -m benchmarks --device gpu` is there and has not been run)")
+        parts.append("an accelerator (to be measured by `python -m benchmarks --device gpu`)")
     return "\n- ".join([f"Not measured: {'; '.join(parts)}.", *failures(records)])

@@ -6,13 +6,10 @@ make results
 """
 
 import io
-import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +19,7 @@ from rich.console import Console
 from partway.dnn.profile import read_profile
 from partway.experiments import report
 from partway.experiments.comparison import execute
-from partway.experiments.plan import make_plan, scheme_names
+from partway.experiments.plan import make_plan
 from partway.experiments.summary import Summary, summarise
 from partway.figures import profile as profile_report
 from partway.netcdf import load_dataset
@@ -32,7 +29,6 @@ SCENARIOS = ("paper", "ocr", "camera")
 RULES = ("priced", "constant", "neurosurgeon", "ans", "dads", "iao")
 """Schemes that are also shown with Algorithm 2 at the server, whose broadcast rate does not depend on its work."""
 COMMAND = [sys.executable, "-m", "partway", "compare"]
-COLD_RUNS, WARM_RUNS = 3, 3
 SHOWN = ("gap", "cost-over-time", "tradeoff")
 
 READING = """
@@ -57,7 +53,7 @@ def main() -> None:
     """Run everything and write the section."""
     made = origin()  # before minutes in which the code may change
     steady = _comparison("paper", ["--server", "parametric-printed", "--schemes", *RULES])
-    parts = [made, "", *(_comparison(name) for name in SCENARIOS), READING, steady, _precision(), _times()]
+    parts = [made, "", *(_comparison(name) for name in SCENARIOS), READING, steady, _precision()]
     write_section(DOCS / "results.md", "results", "\n".join(parts))
     figure = profile_report.draw(read_profile("mobilenetv2"), "uint8")
     figure.savefig(DOCS / "img" / "mobilenetv2.png")
@@ -112,34 +108,6 @@ def _within(single: Summary, double: Summary) -> bool:
     if single.status != "ok":
         return single.status == double.status
     return double.cost.low <= single.cost.mean <= double.cost.high
-
-
-def _times() -> str:
-    """Wall time of the main job as a whole process, with an empty and with a filled cache of compiled programs."""
-    with tempfile.TemporaryDirectory() as folder:
-        caches = [f"{folder}/{i}" for i in range(COLD_RUNS)]
-        cold = [_seconds(cache) for cache in caches]
-        warm = [_seconds(caches[0]) for _ in range(WARM_RUNS)]
-    return "\n".join(
-        [
-            "## How long it takes",
-            "",
-            f"`partway compare` (paper, 20 devices, 2000 blocks, 8 seeds, the {len(scheme_names(None))} default "
-            f"schemes, the bound) on {os.cpu_count()} shared cores, process start to end:",
-            "",
-            "| cache of compiled programs | seconds, median of 3 |",
-            "|---|---|",
-            f"| empty | {statistics.median(cold):.0f} |",
-            f"| filled | {statistics.median(warm):.0f} |",
-            "",
-        ]
-    )
-
-
-def _seconds(cache: str) -> float:
-    begin = time.perf_counter()
-    subprocess.run(COMMAND, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"XDG_CACHE_HOME": cache})
-    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":
