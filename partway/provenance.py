@@ -44,8 +44,16 @@ def code_hash(*modules: str) -> str:
 
 @cache
 def package_hash() -> str:
-    """Hash of the source of all of Partway: faster than that of an import closure, and changes more often."""
-    digest, package = hashlib.sha256(), Path(__file__).parent
+    """Hash of the source of all of Partway: faster than that of an import closure, and changes more often.
+
+    `scripts/commit_of.py` finds the commit that has it.
+    """
+    return source_hash(Path(__file__).parent)
+
+
+def source_hash(package: Path) -> str:
+    """`package_hash` of Partway's source in any folder."""
+    digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()[:32]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from pages import paragraph, table, write_section
+from pages import origin, paragraph, table, write_section
 
 from partway.controllers.base import DeviceController, DeviceView, ServerController, ServerView
 from partway.controllers.designed import DesignedDevice, DesignedDeviceState, DesignedServer, LearnedState
@@ -169,6 +169,7 @@ cost does not fall with time.
 def main() -> None:
     """Run everything and write the section."""
     parts = [
+        origin(),
         "## The paper's Q-learning, built to work",
         paragraph(HEAD),
         worlds(),

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from pages import write_section
+from pages import origin, write_section
 
 from partway.experiments import store as stores
 from partway.experiments.statistics import estimate
@@ -57,6 +57,7 @@ Runs = Mapping[PropositionJob, Arrays]
 
 def main() -> None:
     """Run what is missing and write everything."""
+    made = origin()  # before minutes in which the code may change
     base = jobs(FULL)
     others = [replace(job, **changed) for changed in STEPS.values() for job in base if _headline(job)]
     everything = list(dict.fromkeys((*base, *others)))
@@ -69,7 +70,7 @@ def main() -> None:
     shutil.copy(OUT / "proposition-1.csv", DATA / "reproduction")
     with (DATA / "proposition-1.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([HEAD, *numbers(runs)])
-    write_section(PAGE, "proposition", "\n\n".join("\n".join(part) for part in sections(runs, base)))
+    write_section(PAGE, "proposition", "\n\n".join([made, *("\n".join(part) for part in sections(runs, base))]))
 
 
 def _headline(job: PropositionJob) -> bool:

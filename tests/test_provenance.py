@@ -2,14 +2,16 @@
 
 import importlib.metadata
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commit_of import commits_of
 
 import partway
 from partway import provenance
-from partway.provenance import code_hash, import_closure, made_by
+from partway.provenance import code_hash, import_closure, made_by, source_hash
 from partway.schemes import SCHEMES
 
 SOURCE = Path(partway.__file__).parent
@@ -111,3 +113,21 @@ def test_what_made_a_number_names_versions_and_code():
     assert made["code"] == code_hash(FIGURES)
     assert made["jax"] == importlib.metadata.version("jax")
     assert {"partway", "python", "numpy", "scipy", "jaxlib"} < set(made)
+
+
+def test_a_hash_leads_to_its_commits(tmp_path: Path):
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    commits, hashes = list[str](), list[str]()
+    for text in ("1", "2"):
+        (tmp_path / "partway" / "system").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "partway" / "system" / "types.py").write_text(text)
+        git("add", ".")
+        git("commit", "--quiet", "--message", text)
+        commits.append(git("rev-parse", "HEAD"))
+        hashes.append(source_hash(tmp_path / "partway"))
+    assert [list(commits_of(code, tmp_path)) for code in hashes] == [[commit] for commit in commits]
+    assert list(commits_of("0" * 32, tmp_path)) == []
