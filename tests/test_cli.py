@@ -192,6 +192,14 @@ def test_what_a_scheme_is_fits_the_terminal(monkeypatch: pytest.MonkeyPatch):
     assert lines[field + 2] == 17 * " " + '"discounted": the gamma of the scenario'
 
 
+def test_schemes_explains_only_what_can_be_set_and_says_where_traps_are_listed():
+    out = call("schemes", "parametric").out
+    assert not re.search("^mu ", out, re.MULTILINE)
+    assert re.search("^feature_weights ", out, re.MULTILINE)
+    assert "docs/paper.md" in out
+    assert "docs/paper.md" not in call("schemes", "priced").out
+
+
 def test_scenarios_lists_every_preset():
     code, out, err = call("scenarios")
     assert (code, err) == (0, "")

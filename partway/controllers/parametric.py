@@ -189,8 +189,8 @@ class Algorithm1(_Learner, DeviceController):
                  constant (T14, T15). On a table of cuts offload(p) is a staircase of slope 0: the gradient is still
                  true, but p then acts through the features only, not through the cost.
                  "printed": r contains the commanded p, and neither L nor q_(t+1) depends on it
-    start_power  p before the first block, in units of `power_unit`
-    limit_power  False: p has no upper end, as in (28a); True: it is at most MAX_POWER units
+    start_power  p before the first block, in units of the power that sends half a task at mean gain (T11)
+    limit_power  False: p has no upper end, as in (28a); True: it is at most 1e4 units
     feature_weights  "shared": all devices have the same mu; "per_device": each has its own, mu_k as printed
     mu           (M, 3 + n) weights of the features that all devices share; filled in by `setup`
     """
