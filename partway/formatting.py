@@ -25,11 +25,7 @@ class Interval(Protocol):
 
 
 def plain(value: Any) -> Any:
-    """`value` with every number that JSON has no word for replaced by None.
-
-    Every kind of result has a JSON document of its own, made by the `as_json` of its report; this is what those have in
-    common.
-    """
+    """`value` with every number that JSON cannot express replaced by None."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, list | tuple):
