@@ -196,7 +196,7 @@ def test_a_number_that_is_also_another_tensor_is_refused(tmp_path: Path):
         ({"out": 3}, "out must be a path, got 3"),
         ({"verify": 3}, "verify must be True or False, got 3"),
         ({"overwrite": "yes"}, "overwrite must be True or False, got 'yes'"),
-        ({"inputs": "mine"}, "inputs are what the halves are verified with: add verify"),
+        ({"inputs": "mine"}, "inputs needs verify"),
         ({"shapes": 5}, "shapes must be a mapping from names of inputs, got 5"),
         ({"shapes": {5: (1, 3)}}, "shapes must be a mapping from names of inputs, got a table"),
         ({"shapes": {"x": "1x3"}}, r"shapes must be sequences of whole numbers, such as .*, got '1x3' for 'x'"),

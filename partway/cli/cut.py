@@ -52,7 +52,7 @@ LINK = {
     "deadline": ("TIME", "recommend the cut with the least energy that meets it; without one, the fastest cut"),
 }
 PROCESSORS = {
-    "device-rate": ("RATE", "work of the device per second, such as 8GMAC/s: clock rate x MACs per cycle x cores"),
+    "device-rate": ("RATE", "speed of the device, such as 8GMAC/s: clock rate x MACs per cycle x cores"),
     "server-rate": ("RATE", "the same for the server (default of both: the scenario's)"),
     "cpu-max": ("HZ", "the device's CPU rate at full speed, such as 2GHz"),
     "cpu-min": ("HZ", "its lowest CPU rate, to save energy within a deadline (default: always full speed)"),

@@ -9,12 +9,12 @@ from partway.cli.flags import target
 from partway.errors import InputError
 
 DESCRIPTION = (
-    "Check what a live run needs: packages, the network and its halves, a port, and how exactly this machine keeps the "
+    "Check what a live run needs: packages, the network and its halves, a port, and how accurately this machine keeps "
     "time. Exits with 2 if something is missing."
 )
 EXAMPLES = {
     "This machine": "partway preflight",
-    "Your own network, and a server that should answer": "partway preflight --model net.onnx "
+    "Your own network, and the connection to a server": "partway preflight --model net.onnx "
     "--server edge.local:7070 --tls-ca ca.pem",
 }
 
@@ -22,7 +22,7 @@ EXAMPLES = {
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `partway preflight`."""
     serve.add_network(parser)
-    parser.add_argument("--server", type=target, metavar="HOST:PORT", help="a server that should answer")
+    parser.add_argument("--server", type=target, metavar="HOST:PORT", help="also connect to this server")
     join.add_cpu(parser)
     join.add_connection(parser)
 

@@ -190,7 +190,7 @@ def split(
     for name, given in (("copy_weights", copy_weights), ("verify", verify), ("overwrite", overwrite)):
         arguments.flag(named(name), given)
     if inputs is not None and not verify:
-        raise InputError(f"{named('inputs')} are what the halves are verified with: add {named('verify')}")
+        raise InputError(f"{named('inputs')} needs {named('verify')}")
     inputs = None if inputs is None else arguments.path(named("inputs"), inputs)
     with files.new_folder(out, overwrite, KIND) as folder:
         network = load_network(path, shapes, values)
