@@ -1,6 +1,6 @@
 """Arguments from Python, checked: a value of a wrong type is an InputError, like any other wrong value.
 
-NumPy's numbers are numbers. Fractions are not rounded, and True and False are no numbers.
+NumPy's numbers are numbers. Fractions are not rounded, and True and False are not numbers.
 """
 
 import contextlib

@@ -109,8 +109,8 @@ def new_folder(out: Path, overwrite: bool, kind: str = RESULTS, argument: str = 
 def new_file(path: Path, overwrite: bool, flag: str) -> Generator[Path]:
     """A file to write that becomes `path` if the block succeeds and is removed if it does not.
 
-    Raises InputError, which names `flag`, before anything is written if `path` cannot be written, is no regular file,
-    or exists and `overwrite` is False.
+    Raises InputError, which names `flag`, before anything is written if `path` cannot be written, is not a regular
+    file, or exists and `overwrite` is False.
     """
     given = f"{flag} {shown(str(path), 100)}"
     with contextlib.ExitStack() as held:

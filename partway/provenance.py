@@ -64,7 +64,7 @@ def import_closure(*modules: str) -> tuple[str, ...]:
     """`modules` and the modules of Partway that they import, directly or not, sorted.
 
     Imports inside functions and the controllers of SCHEMES count, imports for type checkers do not. `partway` itself
-    counts only where a name that is no module is imported from it: all that it does is to export such names. Raises
+    counts only where a name that is not a module is imported from it: all that it does is to export such names. Raises
     ModuleNotFoundError.
     """
     absent = next((name for name in modules if not source_file(name).is_file()), None)

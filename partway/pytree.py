@@ -78,5 +78,5 @@ def cast_floats(tree: T, precision: str, put: Callable[[Any], jax.Array] = jnp.a
 
 def floats_as_arrays(tree: T, precision: str) -> T:
     """A controller with its hyperparameters as arrays: their values are no part of a compiled program."""
-    kinds = float | np.floating  # NumPy's float32 is no float of Python
+    kinds = float | np.floating  # NumPy's float32 is not a Python float
     return jax.tree.map(lambda leaf: np.asarray(leaf, precision) if isinstance(leaf, kinds) else leaf, tree)

@@ -120,7 +120,7 @@ def _open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8"))  # noqa: SIM115  as long as the process
-    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding without "±", or a path that is no UTF-8, loses no result
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding without "±" or a path that is not UTF-8 loses no result
         sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding.lower() == "utf-8" else "replace")
 
 

@@ -14,7 +14,7 @@ PIECE = 2**20
 class Files:
     """All files of events in a folder, each read from where the last call ended.
 
-    unreadable  lines that are no events
+    unreadable  lines that are not events
     """
 
     def __init__(self, folder: Path):

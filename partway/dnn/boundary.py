@@ -54,7 +54,7 @@ def boundaries(network: Network, cuts: Cuts = AUTO, tensor_dtype: str | None = N
                   cross together, joined by "+" as in a profile
     tensor_dtype  the data type in which real numbers are sent, for "auto"; None: each in its own
 
-    Raises InputError for an unknown number or name, for tensors that are no cut, and if "auto" finds none.
+    Raises InputError for an unknown number or name, for tensors that are not a cut, and if "auto" finds none.
     """
     given: Any = [cuts] if isinstance(cuts, str) or as_whole(cuts) is not None else cuts
     words: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, bytes) else []

@@ -112,7 +112,7 @@ class Cutter:
         """What decodes the tensors that were sent, and computes the outputs from them."""
         model = self.part([tensor.name for tensor in sent], outputs)
         for value in model.graph.output:
-            if not value.type.tensor_type.elem_type:  # what is no tensor has lost its type when it was simplified
+            if not value.type.tensor_type.elem_type:  # what is not a tensor has lost its type when it was simplified
                 value.type.CopyFrom(self._declared[value.name].type)
         values, codes = list(model.graph.input), [decoder(tensor) for tensor in sent]
         nodes = [*(node for code in codes for node in code.nodes), *model.graph.node]

@@ -40,12 +40,12 @@ EXAMPLE_SIDE, EXAMPLE_SIZE = 224, 128
 
 
 def checked_shapes(given: Any) -> dict[str, Shape]:
-    """Input name -> shape. Raises InputError for what is no mapping from names to sequences of whole numbers."""
+    """Input name -> shape. Raises InputError for anything but a mapping from names to sequences of whole numbers."""
     return {name: _checked_shape(name, sizes) for name, sizes in checked_names("shapes", given).items()}
 
 
 def checked_names(argument: str, given: Any) -> dict[str, Any]:
-    """Input name -> what is given for it; nothing for None. Raises InputError for what is no mapping from names."""
+    """Input name -> what is given for it; nothing for None. Raises InputError for anything but a mapping from names."""
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in cast(Mapping[Any, Any], given)):

@@ -68,7 +68,7 @@ class Kind(Generic[T]):
     codec: Codec[T]
 
     def file_name(self, key: str) -> str:
-        """Name of a unit's file within the folder of units. Raises ValueError for what is no KEY."""
+        """Name of a unit's file within the folder of units. Raises ValueError for anything but a KEY."""
         if not KEY.fullmatch(key):
             raise ValueError(f"{key!r} does not end with a hash")
         return key + self.codec.suffix

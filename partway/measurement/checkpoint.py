@@ -122,7 +122,7 @@ def _readable(given: str) -> Generator[None]:
 
 
 def _kinds(archive: zipfile.ZipFile) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and type of every array, from the first bytes of each. Raises ValueError for what is no file of arrays."""
+    """Shape and type of every array from the first bytes of each. Raises ValueError if it is not a file of arrays."""
     kinds = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]()
     if len(archive.infolist()) != _announced(archive):
         raise ValueError("its list of arrays is damaged")

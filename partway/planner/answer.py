@@ -236,7 +236,7 @@ def from_onnx(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     values: Mapping[str, list[float]] | None = None,
 ) -> OneTask:
-    """The answer with the ONNX file that the network is from, and how it was read; unchanged if it is no such file."""
+    """The answer with the ONNX file that the network is from, and how it was read; unchanged if it is not from one."""
     if not is_onnx(network):
         return answer
     shape = [f"{name}={'x'.join(map(str, sizes))}" for name, sizes in (shapes or {}).items()]

@@ -96,8 +96,8 @@ def rollout(
     threads      at most that many calls side by side; None: as many as there are cores
     on_progress  called with a number of blocks after each compiled call
 
-    Raises ValueError if worlds, pairs or certificates do not agree in shapes, a seed is no whole number, or `carry` has
-    another number of runs; InputError if a channel or traffic ends before that many blocks.
+    Raises ValueError if worlds, pairs or certificates do not agree in shapes, a seed is not a whole number, or `carry`
+    has another number of runs; InputError if a channel or traffic ends before that many blocks.
     """
     for each in _several(worlds):
         check_length(each, first_block + blocks)

@@ -103,7 +103,7 @@ def mean_gains(channel: Channel, stations: Station) -> np.ndarray:
 
 
 def law_of(channel: Channel) -> Law | None:
-    """`Channel.law`. Raises InputError where that of a class from outside is no law."""
+    """`Channel.law`. Raises InputError where that of a class from outside is not a law."""
     law = host_value("radio.fading", channel, "law")
     if law is not None and not isinstance(law, Law):
         raise InputError(

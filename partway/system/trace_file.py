@@ -25,7 +25,7 @@ TIME, GAIN, RATE, DEVICE = "time_s", "gain_per_w", "rate_bit_s", "device"
 def read_trace(path: str) -> tuple[str, list[Rows]]:
     """The column, `gain_per_w` or `rate_bit_s`, and the rows of every device in a CSV file.
 
-    Raises InputError for what cannot be read or is no trace.
+    Raises InputError for what cannot be read or is not a trace.
     """
     given = f"radio.fading.file {shown(path, 100)}"
     try:

@@ -118,7 +118,7 @@ def parse_values(spec: str) -> tuple[Any, ...]:
 def dimensions(axes: Sequence[Axis], taken: Collection[str]) -> list[str]:
     """A name for each axis: the last part of its field, or the whole field where that is not unique.
 
-    taken  names in the dataset that are no axes
+    taken  names in the dataset that are not axes
     """
     last = [axis.field.rpartition(".")[2] for axis in axes]
     return [
