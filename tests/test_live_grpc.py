@@ -150,15 +150,16 @@ def test_the_server_says_why_it_refuses(
 
 @pytest.mark.parametrize("own", ["", "x" * 32])
 def test_without_the_token_nothing_is_answered(own: str, network: tuple[Path, Halves, LivePlan]):
-    secret = "0123456789abcdef"
-    for call in (
-        lambda link: link.probe(),
-        lambda link: link.register(RegisterRequest()),
-        lambda link: link.infer(InferRequest("nobody", 0, 0, 0.5), 5.0),
-        lambda link: first_news(link, "nobody"),
+    secret, no_token = "0123456789abcdef", ("UNAUTHENTICATED", "the token is missing or wrong")
+    for call, allowed in (
+        (lambda link: link.probe(), [no_token]),
+        (lambda link: link.register(RegisterRequest()), [no_token]),
+        (lambda link: link.infer(InferRequest("nobody", 0, 0, 0.5), 5.0), [no_token]),
+        # the server may end the stream while the first report is written: gRPC then loses its reason
+        (lambda link: first_news(link, "nobody"), [no_token, ("UNAVAILABLE", "the stream has ended")]),
     ):
         why = refused(call, network[2], secret, own)
-        assert (why.code, why.reason) == ("UNAUTHENTICATED", "the token is missing or wrong")
+        assert (why.code, why.reason) in allowed
 
 
 def test_a_task_that_is_sent_twice_is_done_once(network: tuple[Path, Halves, LivePlan]):
@@ -224,12 +225,13 @@ def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path
     expired, early = (
         Files(tmp_path / f"{name}.pem", tmp_path / f"{name}.key").for_server() for name in ("expired", "early")
     )
+    asking = Files(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "ca.pem").for_server()
     ca, stranger = (Files(ca=tmp_path / f"{name}.pem").for_device() for name in ("ca", "stranger"))
     made: dict[str, Any] = {"token": "t" * 16, "credentials": ca}
 
     async def main() -> dict[str, str]:
-        secured, *others = servers = GrpcServer(None, "t" * 16), *(GrpcServer(None) for _ in range(4))
-        plain, renamed, late, soon = others
+        secured, *others = servers = GrpcServer(None, "t" * 16), *(GrpcServer(None) for _ in range(5))
+        plain, renamed, late, soon, strict = others
         port, open_port = await secured.start("127.0.0.1:0", own), await plain.start("127.0.0.1:0")
         here, found = f"localhost:{port}", dict[str, str]()
         for name, target, change, wait_s in (
@@ -239,7 +241,8 @@ def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path
             ("expired", f"localhost:{await late.start('127.0.0.1:0', expired)}", {}, 60.0),
             ("early", f"localhost:{await soon.start('127.0.0.1:0', early)}", {}, 60.0),
             ("no TLS there", f"localhost:{open_port}", {}, 60.0),
-            ("no TLS here", here, {"credentials": None}, 0.0),
+            ("no TLS here", here, {"credentials": None}, 60.0),
+            ("no certificate", f"127.0.0.1:{await strict.start('127.0.0.1:0', asking)}", {}, 0.0),
             ("nobody there", "127.0.0.1:1", {}, 0.0),
         ):
             with pytest.raises(InputError) as refused:
@@ -253,13 +256,14 @@ def test_why_a_server_does_not_let_a_device_join_is_said_in_words(tmp_path: Path
     assert time.monotonic() - began < 50
     none = "no server answers at HERE: "
     assert found == {
-        "wrong token": "HERE: the token is missing or wrong",
+        "wrong token": "HERE: the token is missing or wrong, see --token-file",
         "another CA": f"{none}no CA of --tls-ca has signed its certificate",
         "another name": f"{none}its certificate is for another name",
         "expired": f"{none}its certificate has expired",
         "early": f"{none}its certificate is not valid yet; is the time right on both machines?",
         "no TLS there": f"{none}it does not speak TLS, which --tls-ca asks for",
-        "no TLS here": f"{none}it closes the connection; one with a certificate needs --tls-ca",
+        "no TLS here": f"{none}it speaks TLS, give --tls-ca",
+        "no certificate": f"{none}it closes the connection; with --tls-client-ca it asks for --tls-cert and --tls-key",
         "nobody there": f"{none}nothing listens there",
     }
 

@@ -16,8 +16,8 @@ from partway.live.clock import now
 from partway.live.cpu import Cpu
 from partway.live.engine import Engine
 from partway.live.events import Event, Listener, silent
-from partway.live.grpc_client import GrpcLink
-from partway.live.grpc_server import GrpcServer
+from partway.live.grpc_client import SPEAKS_TLS, GrpcLink
+from partway.live.grpc_server import NO_TOKEN, GrpcServer
 from partway.live.messages import MessageError, Refused, RegisterReply, RegisterRequest
 from partway.live.plan import LivePlan
 from partway.live.service import BlockEnded, Service
@@ -34,12 +34,13 @@ FINAL = {
     "CERTIFICATE_VERIFY_FAILED": "no CA of --tls-ca has signed its certificate",
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS, which --tls-ca asks for",
+    SPEAKS_TLS: "it speaks TLS, give --tls-ca",
 }
-"""Errors of gRPC that do not end by waiting, and their meaning: of those that fit the first one counts."""
+"""Errors of a link that do not end by waiting, and their meaning: of those that fit the first one counts."""
 WORDS = FINAL | {
     "Connection refused": "nothing listens there",
     "lookup failed": "no machine is known by this name",
-    "Socket closed": "it closes the connection; one with a certificate needs --tls-ca",
+    "Socket closed": "it closes the connection; with --tls-client-ca it asks for --tls-cert and --tls-key",
 }
 
 
@@ -178,7 +179,7 @@ def reason_of(target: str, error: Refused | MessageError) -> str:
     if isinstance(error, MessageError):
         return f"{target} breaks the protocol: {error}"
     if error.code not in UNREACHABLE:
-        return f"{target}: {error.reason}"
+        return f"{target}: {error.reason}{', see --token-file' * (error.reason == NO_TOKEN)}"
     return f"no server answers at {target}: {next((WORDS[one] for one in WORDS if one in error.reason), error.reason)}"
 
 

@@ -1,6 +1,8 @@
 """A link over gRPC: what a device calls."""
 
+import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -31,6 +33,8 @@ UNWRITTEN = "Internal error from Core"
 """What gRPC says, instead of the server's reason, where a stream has ended while a message was being written to it."""
 PROBE_S = 3.0
 """How long a server may take to say that it is there."""
+SPEAKS_TLS = "the server speaks TLS"
+"""The reason where a server that speaks TLS has closed an unencrypted connection, which gRPC calls "Socket closed"."""
 
 
 class GrpcLink:
@@ -38,6 +42,7 @@ class GrpcLink:
 
     def __init__(self, target: str, token: str = "", credentials: grpc.ChannelCredentials | None = None):
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._target, self._is_secure = target, credentials is not None
         if credentials is None:
             self._channel: Any = grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
         else:
@@ -47,7 +52,12 @@ class GrpcLink:
 
     async def probe(self) -> None:
         """Raise Refused unless a server answers."""
-        await self._called(self._channel.unary_unary(LIVE), b"", PROBE_S)
+        try:
+            await self._called(self._channel.unary_unary(LIVE), b"", PROBE_S)
+        except Refused as error:
+            if error.code == "UNAVAILABLE" and not self._is_secure and await _speaks_tls(self._target):
+                raise Refused(error.code, SPEAKS_TLS) from None
+            raise
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         """Join."""
@@ -87,6 +97,20 @@ class GrpcLink:
             return await method(data, timeout=within_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise _refused(error) from None
+
+
+async def _speaks_tls(target: str) -> bool:
+    """Whether a handshake with a server succeeds, whoever it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, _, port = target.rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
+    except (OSError, ValueError):  # TimeoutError and SSLError among them; a name that is none
+        return False
+    writer.transport.abort()
+    return True
 
 
 def _refused(error: grpc.aio.AioRpcError) -> Refused:

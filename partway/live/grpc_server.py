@@ -25,6 +25,7 @@ MAX_CONTROL_BYTES = 2**20
 """A message without a tensor."""
 WITHIN_S = 20.0
 """How long a call of the control service may take: on a loaded machine the first takes seconds."""
+NO_TOKEN = "the token is missing or wrong"
 MAX_CALLS = 4096
 """Calls that a server answers at a time; more are refused."""
 OPTIONS = (
@@ -201,7 +202,7 @@ class _TokenCheck(grpc.aio.ServerInterceptor):
 
 async def _refuse(messages: Any, context: Any) -> None:
     del messages
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing or wrong")
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
 
 
 async def _abort(context: Any, error: Refused | MessageError) -> None:
