@@ -1,4 +1,4 @@
-"""Two machines: a server in one network namespace, devices in another, a cable between them, TLS and a token.
+"""Two machines: a server in one network namespace, devices in another, a switch between them, TLS and a token.
 
 With `-s` the tests print the figures of docs/live.md, section "Two machines".
 """
@@ -19,18 +19,28 @@ import pytest
 from live_site import BLOCK_S, block_with, counts, devices_of, ended, outcomes, said, secured, shells, until
 from onnx_models import any_size, classifier, saved
 
+from partway.live.agent import ALONE_AFTER, MAX_PAUSE_BLOCKS
+from partway.live.documents import tasks_of
 from partway.live.preflight import TOLERANCE
 from partway.live.processes import Fleet, serving
 from partway.live.tasks import ANSWERED, FINISHED_HERE
 
-EDGE, FIELD = "partway-edge", "partway-field"
-"""The namespaces of the server and of the devices."""
+EDGE, FIELD, SWITCH = "partway-edge", "partway-field", "partway-switch"
+"""The namespaces of the server, of the devices and of the switch between them."""
 ADDRESS = "10.77.0.1"
 """Of the server; its certificate names it."""
 WHAT = ["packages", "clock", "network", "port", "server"]
 """That a preflight looks at."""
 BLOCKS, CUT_S = 100, 5.0
 """Of a run, 25 s; and how long the cable is cut."""
+PULLED = ["-n", FIELD, "link", "set", "near", "down"], ["-n", FIELD, "link", "set", "near", "up"]
+DROPPED = ["-n", SWITCH, "link", "set", "near", "nomaster"], ["-n", SWITCH, "link", "set", "near", "master", "switch"]
+"""How the devices are cut off, and connected again: at their machine, or on the way, so that no machine notices it."""
+TCP_S = 3.2
+"""How much later a device that is cut off on the way may be back: TCP sends again what was lost, after pauses that
+double from 0.2 s on, so after 3.0 and 6.2 s."""
+SLACK = 2
+"""Blocks that a loaded machine may take longer."""
 
 
 def ip(*words: str) -> None:
@@ -43,23 +53,28 @@ def inside(namespace: str) -> list[str]:
 
 @pytest.fixture
 def cable() -> Iterator[None]:
-    """Two namespaces, and what connects them."""
+    """Two namespaces, and what connects them: a cable from each to a switch."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
     try:
-        ip("netns", "add", EDGE)
+        ip("netns", "add", SWITCH)
+        ip("-n", SWITCH, "link", "add", "switch", "type", "bridge")
     except subprocess.CalledProcessError as error:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("netns", "delete", SWITCH)
         pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
     try:
-        ip("netns", "add", FIELD)
-        ip("link", "add", "near", "netns", FIELD, "type", "veth", "peer", "name", "far", "netns", EDGE)
+        ip("-n", SWITCH, "link", "set", "switch", "up")
         for namespace, end, address in ((EDGE, "far", ADDRESS), (FIELD, "near", "10.77.0.2")):
+            ip("netns", "add", namespace)
+            ip("link", "add", end, "netns", namespace, "type", "veth", "peer", "name", end, "netns", SWITCH)
+            ip("-n", SWITCH, "link", "set", end, "up", "master", "switch")
             ip("-n", namespace, "address", "add", f"{address}/24", "dev", end)
             for name in (end, "lo"):
                 ip("-n", namespace, "link", "set", name, "up")
         yield
     finally:
-        for namespace in (EDGE, FIELD):
+        for namespace in (EDGE, FIELD, SWITCH):
             with contextlib.suppress(subprocess.CalledProcessError):
                 ip("netns", "delete", namespace)
 
@@ -167,7 +182,10 @@ def test_two_machines_run_a_network_with_open_sizes_on_own_inputs(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cable")
-def test_a_cable_between_two_machines_is_pulled_and_put_back(tmp_path: Path):
+@pytest.mark.parametrize(("how", "tcp_s"), [(PULLED, 0.0), (DROPPED, TCP_S)], ids=["pulled", "dropped"])
+def test_devices_are_cut_off_from_their_server_for_a_while(
+    how: tuple[list[str], list[str]], tcp_s: float, tmp_path: Path
+):
     events = tmp_path / "events"
     with site(tmp_path) as (fleet, ours):
         own = ["--count", "4", "--events", str(events)]
@@ -175,10 +193,10 @@ def test_a_cable_between_two_machines_is_pulled_and_put_back(tmp_path: Path):
         time.sleep(0.1)
         fleet.wait(lambda: "begins" in (tmp_path / "server.out").read_text("utf-8"), 90, "joining")
         time.sleep(20 * BLOCK_S)
-        ip("-n", FIELD, "link", "set", "near", "down")
+        ip(*how[0])
         cut = time.time()
         time.sleep(CUT_S)
-        ip("-n", FIELD, "link", "set", "near", "up")
+        ip(*how[1])
         whole = time.time()
         ended(fleet, "server", "devices", within_s=120)
         served, devices = fleet.document("server"), devices_of(fleet, "devices")
@@ -190,11 +208,20 @@ def test_a_cable_between_two_machines_is_pulled_and_put_back(tmp_path: Path):
         first, last = (next(one for one in blocks if one["block"] == device["alone"][at]) for at in (0, -1))
         alone.append((first["time"] - cut) / BLOCK_S)
         back.append((last["time"] - whole) / BLOCK_S + 1)
+    sent = sum(bool(np.isfinite(task.sent)) for device in devices for task in tasks_of(device))
     print(
-        f"\ncable pulled for {CUT_S:g} s: {dict(counted)}, alone in {[len(one['alone']) for one in devices]} blocks; "
-        f"alone {max(alone):.1f} blocks after the cut, back {max(back):.1f} blocks after it ended (the slowest device)"
+        f"\n{' '.join(how[0])} for {CUT_S:g} s: {sent} tasks sent, {counted[ANSWERED]} answered, "
+        f"{counted[FINISHED_HERE]} finished here, received twice {served['tasks']['duplicates']}; "
+        f"alone {max(alone):.1f} blocks after the cut, back {max(back):.1f} blocks after its end (the slowest device)"
     )
-    assert counted[ANSWERED] <= served["tasks"]["answered"] == served["tasks"]["received"]
+    assert sent == counted[ANSWERED] + counted[FINISHED_HERE]
+    assert counted[ANSWERED] <= served["tasks"]["answered"] == served["tasks"]["received"] <= sent
+    assert served["tasks"]["duplicates"] == 0 < counted[FINISHED_HERE]
     for device in devices:
-        assert 0 < len(device["alone"]) < CUT_S / BLOCK_S + 20
-        assert device["alone"][-1] < BLOCKS - 1  # it has come back
+        own, begun = device["alone"], {task.number: task.begun / BLOCK_S for task in tasks_of(device)}
+        assert own == list(range(own[0], own[-1] + 1))
+        answered = [begun[task.number] for task in tasks_of(device) if task.outcome == ANSWERED]
+        assert not any(own[0] + 1 < block < own[-1] for block in answered)  # it sends nothing while it is alone
+        assert max(answered) > own[-1]  # it has come back
+    assert 0 < max(alone) <= ALONE_AFTER + 3 + SLACK
+    assert 0 < max(back) <= MAX_PAUSE_BLOCKS + 4 + tcp_s / BLOCK_S + SLACK
