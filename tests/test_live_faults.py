@@ -1,4 +1,7 @@
-"""What breaks: links, servers and devices, on a clock that skips waiting. Every task still ends, once."""
+"""What breaks: links, servers and devices, on a clock that skips waiting. Every task still ends, once.
+
+With `-s` some tests print their figures, which docs/live.md has.
+"""
 
 import asyncio
 import random
@@ -164,6 +167,16 @@ def check_every_task_ends_once(site: Site, logs: list[AgentLog]) -> None:
     assert answered <= site.service.ledger.answered <= site.service.ledger.received
 
 
+def tell(name: str, logs: list[AgentLog], service: Service) -> None:
+    """Print the figures of a test."""
+    ended = Counter(task.outcome for log in logs for task in log.tasks)
+    print(
+        f"\n{name}: {ended[ANSWERED] + ended[FINISHED_HERE]} tasks sent, {ended[ANSWERED]} answered, "
+        f"{ended[FINISHED_HERE]} finished here, {service.ledger.duplicates} received twice, "
+        f"alone in {sum(len(log.alone) for log in logs)} blocks"
+    )
+
+
 def alone_and_back(log: AgentLog) -> tuple[float, float]:
     """How long after the cut the device works alone, and how long after the repair it sends again [s]."""
     assert log.alone == list(range(log.alone[0], log.alone[-1] + 1))
@@ -286,6 +299,7 @@ def test_messages_that_overtake_each_other_and_come_twice(slowest_s: float):
         return service, list(logs), sum(link.late for link in links)
 
     service, logs, answers = run_on_fake_clock(main())
+    tell(f"messages that take up to {slowest_s:g} s", logs, service)
     for log in logs:
         check_tasks(log)
         assert log.alone == []
@@ -321,6 +335,7 @@ def test_answers_that_come_after_the_lease_are_not_used():
         return service, list(logs)
 
     service, logs = run_on_fake_clock(main())
+    tell("answers of one device after the lease", logs, service)
     for log in logs:
         check_tasks(log)
     ended = [Counter(task.outcome for task in log.tasks) for log in logs]
@@ -437,7 +452,8 @@ def test_a_device_that_floods_the_server_with_valid_messages_is_stopped_and_harm
         site.devices[1].cancel()
         await asyncio.sleep(0.1)
 
-    _, logs = run(disturb)
+    site, logs = run(disturb)
+    tell("one device floods the server, the others", logs, site.service)
     _, quiet = run(leave)
     assert set(refusals) == {"RESOURCE_EXHAUSTED"}
     assert MAX_SAVED / 2 < len(taken) <= MAX_SAVED + 3 * MESSAGES_PER_BLOCK

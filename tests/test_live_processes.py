@@ -7,11 +7,12 @@ each test prints its figures, which docs/live.md has.
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from partway.live.clock import now, sleep_until
 from partway.live.documents import tasks_of
 from partway.live.endpoints import reach
 from partway.live.grpc_client import CLIENT_OPTIONS, GrpcLink
-from partway.live.grpc_server import ATTEND, INFER, REGISTER
+from partway.live.grpc_server import ATTEND, INFER, MAX_CONTROL_BYTES, REGISTER
 from partway.live.halves import Halves
 from partway.live.messages import InferRequest, Refused, RegisterRequest, Report, Start
 from partway.live.network import write_small_network
@@ -186,8 +187,8 @@ def tell(name: str, logs: list[AgentLog], **figures: float) -> None:
     """Print the figures of a test."""
     ended = Counter(task.outcome for log in logs for task in log.tasks)
     sent = ended[ANSWERED] + ended[FINISHED_HERE]
-    numbers = ", ".join(f"{word.replace('_', ' ')} {value:.1f} s" for word, value in figures.items())
-    print(f"\n{name}: {sent} tasks sent, {ended[ANSWERED]} answered, {ended[FINISHED_HERE]} finished here; {numbers}")
+    numbers = "".join(f", {word.replace('_', ' ')} {value:.1f} s" for word, value in figures.items())
+    print(f"\n{name}: {sent} tasks sent, {ended[ANSWERED]} answered, {ended[FINISHED_HERE]} finished here{numbers}")
 
 
 def check_server(logs: list[AgentLog], served: dict[str, Any] | None) -> None:
@@ -318,6 +319,72 @@ def test_a_device_that_does_not_read(tmp_path: Path):
     check_server(logs, served)
     assert [log.alone for log in logs] == [[], [], []]
     assert MAX_NEWS * BLOCK_S - 1 < scene.seen["ended"] < (BLOCKS - 1) * BLOCK_S
+
+
+def test_a_client_whose_messages_are_refused(tmp_path: Path):
+    """In every block it has another version and another network, sends too large a message and bytes that are none, a
+    task without its tensors and a queue that is no number. The others notice nothing."""
+    refusals, took = defaultdict[str, Counter[str]](Counter), list[float]()
+
+    async def beside(scene: Scene) -> None:
+        link, begun, block = GrpcLink(scene.fleet.target), asyncio.Event(), 0
+        session = (await link.register(RegisterRequest(3))).session
+
+        async def reports() -> AsyncIterator[Report]:
+            yield Report(session, 0, 0.0)
+            await begun.wait()
+            yield Report(session, block, 0.0)  # a true one, so that it keeps its session
+            yield Report(session, block, math.nan)
+
+        async def attend() -> None:
+            async for news in link.attend(reports()):
+                if isinstance(news, Start):
+                    begun.set()
+
+        wrong: dict[str, Callable[[], Awaitable[Any]]] = {
+            "another version": lambda: link.register(RegisterRequest(version=99)),
+            "another network": lambda: link.register(RegisterRequest(model_sha256="0" * 64)),
+            "too large": lambda: link._called(link._infer, bytes(4 * MAX_CONTROL_BYTES), 5.0),
+            "not a message": lambda: link._called(link._infer, b"\xff\xff", 5.0),
+            "no tensors": lambda: link.infer(InferRequest(session, 0, block, 0.5, "cut-3"), 5.0),
+            "not a number": attend,
+        }
+        with contextlib.suppress(Refused):
+            await attend()
+        while not scene.epoch:
+            await asyncio.sleep(0.05)
+        await scene.middle_of(0)
+        while (block := int((now() - scene.epoch) / BLOCK_S)) < BLOCKS - 3:
+            for name, call in wrong.items():
+                began = now()
+                try:
+                    await call()
+                except Refused as refused:
+                    refusals[name][refused.code] += 1
+                    took.append(now() - began)
+            await scene.middle_of(block + 1)
+        await link.close()
+
+    async def disturb(scene: Scene) -> None:
+        del scene
+
+    _, logs, served = played(tmp_path, disturb, here=3, beside=beside)
+    tell("messages that are refused", logs)
+    print(f"{len(took)} refused, the reason after {1e3 * np.median(took):.0f} ms (median): {dict(refusals)}")
+    check_server(logs, served)
+    assert served is not None
+    assert served["tasks"]["duplicates"] == 0
+    assert [log.alone for log in logs] == [[], [], []]
+    assert {name: set(codes) for name, codes in refusals.items()} == {
+        "another version": {"FAILED_PRECONDITION"},
+        "another network": {"FAILED_PRECONDITION"},
+        "too large": {"RESOURCE_EXHAUSTED"},
+        "not a message": {"INVALID_ARGUMENT"},
+        "no tensors": {"INVALID_ARGUMENT"},
+        "not a number": {"INVALID_ARGUMENT"},
+    }
+    assert len({codes.total() for codes in refusals.values()}) == 1  # none was accepted
+    assert len(took) > 6 * BLOCKS / 3
 
 
 def test_a_device_whose_clock_jumps(tmp_path: Path):
