@@ -1,13 +1,14 @@
 """`partway live`, `serve`, `join` and `preflight`."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from live_site import ended
+from live_site import PAGE, ended
 from onnx_models import network, node, saved
 
 from partway.cli.main import main
@@ -18,6 +19,23 @@ from partway.live.plan import make_plan
 from partway.live.processes import serving
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 from partway.scenario.loading import load
+
+COMMANDS = ("live", "serve", "join", "preflight")
+
+
+def test_the_table_of_flags_has_all_of_them_with_their_commands(capsys: pytest.CaptureFixture[str]):
+    """Of docs/live.md."""
+    theirs = list[tuple[str, str]]()
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        theirs += [(name, flag) for flag in re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)]
+    rows = PAGE.read_text("utf-8").split("\n## Flags\n")[1].split("\n## ")[0].splitlines()[3:]
+    ours = list[tuple[str, str]]()
+    for flags, commands in (line.split("|")[1:3] for line in (row.replace("\\|", "/") for row in rows) if line):
+        of = COMMANDS if commands.strip() == "all" else commands.strip().split(", ")
+        ours += [(command, flag) for flag in re.findall(r"--[a-z-]+", flags) for command in of]
+    assert sorted(ours) == sorted(theirs)
 
 
 @pytest.mark.parametrize("command", [["live"], ["serve"], ["join", "127.0.0.1:7070"]])
