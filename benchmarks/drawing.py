@@ -15,8 +15,8 @@ from benchmarks.limit import limit_s
 from benchmarks.rivals import ONE_BY_ONE
 from benchmarks.tables import NAMES
 from benchmarks.worlds import MEASURED
-from partway.figures.look import STYLE
-from partway.figures.style import WIDTH
+from partway.figures.common import WIDTH
+from partway.figures.style import STYLE
 
 COLOURS = {"ours": "#1f6fc4", "batched": "#f08a00", "per_run": "#bd1f01", "loop": "#94a4a2"}
 LOOKS = (("o", "-"), ("s", "--"), ("D", ":"), ("^", "-."))

@@ -31,24 +31,23 @@ from partway.experiments.summary import LATENCY, Summary, summarise
 from partway.experiments.variables import describe
 from partway.figures import FIGURES, Kind, Look, figure_names, write_comparison, write_figure, write_run
 from partway.figures.captions import latex
-from partway.figures.gap import BELOW_BOUND, LOSSES
-from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
-from partway.figures.layout import fit_margins
-from partway.figures.look import (
+from partway.figures.colours import (
+    COMPONENT_COLOURS,
     OTHER_COLOURS,
     PAPER_COLOURS,
     PAPER_ORDER,
     PAPER_OTHER_COLOURS,
     SCHEME_COLOURS,
-    StyleName,
-    as_text,
-    figure_style,
-    outside_mathematics,
     scheme_colour,
     scheme_dashes,
     scheme_marker,
+    text_colour,
 )
-from partway.figures.style import COMPONENT_COLOURS, COMPONENT_DIMENSION, COMPONENT_NAMES, text_colour
+from partway.figures.common import COMPONENT_DIMENSION, COMPONENT_NAMES
+from partway.figures.gap import BELOW_BOUND, LOSSES
+from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
+from partway.figures.layout import fit_margins
+from partway.figures.style import StyleName, as_text, figure_style, outside_mathematics
 from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.netcdf import save_dataset
@@ -841,7 +840,7 @@ def test_draw_refuses_arguments_of_wrong_types(
 
 def test_schemes_differ_in_print():
     """By colour and marker, and without colour by marker and line; the six most common by any of colour and marker."""
-    assert {*PAPER_ORDER} == {*SCHEMES}
+    assert {*PAPER_ORDER} == {*SCHEME_COLOURS}  # a scheme in neither is drawn in a colour that is left
     others = [f"mine:Policy{i}" for i in range(len(PAPER_OTHER_COLOURS))]
     with figure_style("paper", schemes=["local", *others]):
         looks = [(scheme_colour(name), scheme_marker(name), scheme_dashes(name)) for name in (*PAPER_ORDER, *others)]

@@ -2,9 +2,9 @@
 
 FIGURES is the table of the figures that are drawn from a dataset of `compare` or `run`: what was run, then the name of
 the file, then the function that draws it. A new figure is one module with a function of type `Draw`, which builds its
-figure with `style.new_figure`, and one row here; it is then written by `write_comparison` or `write_run`. No other
-file has to change. How all of them look is in `look`. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and
-`profile` draw other data.
+figure with `common.new_figure`, and one row here; it is then written by `write_comparison` or `write_run`. No other
+file has to change. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and `profile` draw other data. Colours are in
+`colours`, the styles "screen" and "paper" in `style`, and what all figures share in `common`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,8 @@ from partway.errors import InputError
 from partway.experiments.summary import Summary, summarise
 from partway.experiments.sweep.dataset import axis_names
 from partway.figures import cost_components, devices, gap, over_time, sweep, tradeoff
-from partway.figures.look import Look, StyleName
-from partway.figures.style import FigureData, write_figures
+from partway.figures.common import FigureData, write_figures
+from partway.figures.style import Look, StyleName
 
 Kind = Literal["comparison", "run"]
 Draw = Callable[[xr.Dataset, Sequence[Summary]], FigureData | None]

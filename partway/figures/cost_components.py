@@ -8,10 +8,8 @@ from matplotlib.axes import Axes
 
 from partway.experiments.summary import Summary
 from partway.figures.bars import legend_handles, name_rows, stacked_bars
-from partway.figures.layout import bottom_legend
-from partway.figures.look import display_label, panel_height
-from partway.figures.style import (
-    COMPONENT_COLOURS,
+from partway.figures.colours import COMPONENT_COLOURS
+from partway.figures.common import (
     COMPONENT_NAMES,
     COST_COLUMNS,
     FigureData,
@@ -26,6 +24,8 @@ from partway.figures.style import (
     short_number,
     unstable_note,
 )
+from partway.figures.layout import bottom_legend
+from partway.figures.style import display_label, panel_height
 from partway.measurement.gap import COST_COMPONENTS
 
 
