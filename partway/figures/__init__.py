@@ -3,8 +3,8 @@
 FIGURES is the table of the figures that are drawn from a dataset of `compare` or `run`: what was run, then the name of
 the file, then the function that draws it. A new figure is one module with a function of type `Draw`, which builds its
 figure with `common.new_figure`, and one row here; it is then written by `write_comparison` or `write_run`. No other
-file has to change. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and `profile` draw other data. Colours are in
-`colours`, the styles "screen" and "paper" in `style`, and what all figures share in `common`.
+file has to change. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and `profile` draw other data. Colours are
+in `colours`, the styles "screen" and "paper" in `style`, and what all figures share in `common`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
