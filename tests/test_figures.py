@@ -43,12 +43,12 @@ from partway.figures.colours import (
     scheme_marker,
     text_colour,
 )
-from partway.figures.common import COMPONENT_DIMENSION, COMPONENT_NAMES
+from partway.figures.common import COMPONENT_DIMENSION
 from partway.figures.gap import BELOW_BOUND, LOSSES
 from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
 from partway.figures.layout import fit_margins
 from partway.figures.style import StyleName, as_text, figure_style, outside_mathematics
-from partway.measurement.gap import COST_COMPONENTS
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.netcdf import save_dataset
 from partway.schemes import SCHEMES
@@ -85,7 +85,7 @@ def made_up(
     variables["unfinished"] = (("scheme", "seed"), np.zeros((len(rows), seeds)))
     for name, values in zip(("status", "reason"), zip(*rows.values(), strict=True), strict=True):
         variables[name] = ("scheme", list(values))
-    for name in ("growth", "signals_up", "signals_down", "heavy_tail"):
+    for name in ("growth_per_block", "signals_up", "signals_down", "heavy_tail"):
         variables[name] = ("scheme", np.ones(len(rows)))
     for name in TRACED if traced else ():
         whole = random.integers(0, 3, (*shape, len(traced)))
@@ -268,7 +268,7 @@ def test_bars_are_the_cost_components_stacked_cheapest_first(several: xr.Dataset
     np.testing.assert_allclose(widths.T, costs)
     np.testing.assert_allclose(corners[:, :, 1].mean(axis=1).reshape(widths.shape), np.arange(3)[:, None] + np.zeros(4))
     (legend,) = drawn.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(COMPONENT_NAMES.values())
+    assert [text.get_text() for text in legend.get_texts()] == [COMPONENT_NAMES[name] for name in COST_COMPONENTS]
     colours = only(drawn.axes, PolyCollection).get_facecolor()
     np.testing.assert_array_equal(colours, [patch.get_facecolor() for patch in legend.get_patches()] * len(totals))
 

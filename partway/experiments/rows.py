@@ -40,7 +40,7 @@ def row_of(
     labels = {
         "status": status,
         "reason": with_note(reason, None if run is None else run.clipped, plan),
-        "growth": growth,
+        "growth_per_block": growth,
         "heavy_tail": scheme.channel_blind and mean_radio_cost_is_infinite(plan.scenario),
         "signals_up": scheme.signalling()["up"],
         "signals_down": scheme.signalling()["down"],

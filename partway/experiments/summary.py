@@ -158,7 +158,7 @@ class Summary(Usage):
     latency_s      mean, p50, p95, p99                 unfinished     share of tasks that the run's end cut off
     delays_s       the parts of the mean latency, by `partway.measurement.latency.DELAYS`
     throughput     work that devices and server do [mean tasks/s], also of unstable schemes
-    growth         tasks per block by which waiting work grows, for unstable schemes
+    growth_per_block  mean tasks per block by which waiting work grows, for unstable schemes
     heavy_tail     the mean radio cost is infinite in theory: the scheme ignores the channel and nothing limits power
     signalling     numbers sent up and down per device and block
     """
@@ -179,7 +179,7 @@ class Summary(Usage):
     delays_s: dict[str, float]
     unfinished: float
     throughput: Estimate
-    growth: float | None
+    growth_per_block: float | None
     heavy_tail: bool
     signalling: dict[str, int]
 
@@ -297,7 +297,7 @@ def _summarise(dataset: xr.Dataset, name: str, reference: str | None) -> Summary
         server_utilisation=number(numbers.server_utilisation),
         power_mismatch=number(numbers.power_mismatch),
         settling_block=numbers.settling_block if ok else None,
-        growth=float(own["growth"]) if status == "unstable" else None,
+        growth_per_block=float(own["growth_per_block"]) if status == "unstable" else None,
         heavy_tail=bool(own["heavy_tail"]),
         signalling={"up": int(own["signals_up"]), "down": int(own["signals_down"])},
     )

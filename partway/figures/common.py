@@ -15,7 +15,6 @@ from partway.experiments.tidy import write_csv
 from partway.figures.captions import figure_float
 from partway.figures.layout import PAD, PanelFigure, fit_margins
 from partway.figures.style import Look, as_text, current_style, display_label, figure_style
-from partway.measurement.gap import COST_COMPONENTS
 
 WIDTH = 8.0
 """Width of a figure [inch]."""
@@ -23,9 +22,6 @@ TITLE_COLUMNS, COLUMNS, NOTE_COLUMNS = 10.5, 14.5, 18.5
 """Characters per inch of the title, the subtitle and the notes."""
 COMPONENT_DIMENSION = "component"
 """The dimension of a dataset that holds the cost components."""
-COMPONENT_NAMES = dict(
-    zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
-)
 COST_NOTE = (
     "Cost per block: weighted sum of queued work and energy, at server and devices, equation (8) of arXiv 2203.01005."
 )

@@ -7,6 +7,13 @@ import numpy as np
 
 COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 """The components of (8), by their fields in `BlockMetrics`."""
+COMPONENT_NAMES = {
+    "device_queue": "device queues",
+    "device_energy": "device energy",
+    "server_queue": "server queue",
+    "server_energy": "server energy",
+}
+"""Words for COST_COMPONENTS, in the order of tables and of the page."""
 LOSSES = ("devices", "waiting", "service")
 """Where the gap to the lower bound arises: the devices' choices, work left waiting at the server, its service."""
 Series = Callable[[str], np.ndarray]

@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from partway.measurement.gap import COST_COMPONENTS
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
 from partway.paper.claims import (
     BASELINES,
     CANDIDATES,
@@ -26,9 +26,6 @@ from partway.scenario.loading import load
 from partway.schemes import hyperparameters
 
 Runs = Mapping[FigureJob, Mapping[str, np.ndarray]]
-COMPONENT_WORDS = dict(
-    zip(COST_COMPONENTS, ("server waiting", "server energy", "device waiting", "device energy"), strict=True)
-)
 CHANGES = {"1": "device_relative_change", "2": "server_relative_change"}
 """The series of the relative change of Algorithms 1 and 2."""
 
@@ -252,6 +249,6 @@ def _largest_component(terms: Sequence[Term], runs: Runs, case: Case) -> str:
     difference = medians[1] - medians[0]
     largest = int(np.argmax(difference * np.sign(difference.sum())))
     return (
-        f"the largest component of the difference is {COMPONENT_WORDS[COST_COMPONENTS[largest]]} "
+        f"the largest component of the difference is {COMPONENT_NAMES[COST_COMPONENTS[largest]]} "
         f"({medians[0][largest]:.4g} against {medians[1][largest]:.4g}, medians)"
     )

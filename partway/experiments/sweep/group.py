@@ -20,6 +20,7 @@ from partway.experiments.plan import Plan, Setting, applicable, is_traced, setti
 from partway.experiments.rows import latency_arrays, latency_of
 from partway.experiments.status import status_of, with_note
 from partway.experiments.summary import Numbers, gap_reason, no_gap_of, numbers_of
+from partway.experiments.variables import MEANS
 from partway.measurement.by_device import DeviceSums
 from partway.measurement.gap import Horizon
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
@@ -30,7 +31,6 @@ Outcome = dict[str, Any]
 """The result of a case: `status`, `reason`, and its numbers if it ran."""
 BY_CLASS = tuple(f"{name}_by_class" for name in VALUES)
 """Numbers (seeds, classes) of a case that is `ok`, in a fleet of which single devices are kept."""
-UTILISATIONS = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _means(numbers: Numbers, has_gap: bool) -> Outcome:
         "server_energy_j_per_task": numbers.server_j,
         "wasted_energy_j_per_task": numbers.wasted_j,
         "offloaded_share": numbers.offloaded,
-        **{name: getattr(numbers, name) for name in UTILISATIONS},
+        **{name: getattr(numbers, name) for name in MEANS},
         **({"gap": numbers.gap} if has_gap else {}),
     }
 
