@@ -25,9 +25,10 @@ import partway
 from partway.cli.main import main
 from partway.errors import InputError
 from partway.experiments.comparison import execute
+from partway.experiments.numbers import LATENCY
 from partway.experiments.plan import make_plan
 from partway.experiments.statistics import estimate
-from partway.experiments.summary import LATENCY, Summary, summarise
+from partway.experiments.summary import Summary, summarise
 from partway.experiments.variables import describe
 from partway.figures import FIGURES, Kind, Look, figure_names, write_comparison, write_figure, write_run
 from partway.figures.captions import latex

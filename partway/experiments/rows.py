@@ -9,9 +9,9 @@ import xarray as xr
 
 from partway.experiments.by_device import by_device
 from partway.experiments.failures import FAILED, cause
+from partway.experiments.numbers import LATENCY
 from partway.experiments.plan import Plan, Setting, applicable, is_traced
 from partway.experiments.status import status_of, with_note
-from partway.experiments.summary import LATENCY
 from partway.experiments.variables import TRACED
 from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS, Latency, latency

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+
+from partway.scenario.schema import Scenario
 
 COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 """The components of (8), by their fields in `BlockMetrics`."""
@@ -35,6 +38,17 @@ class Horizon:
     block_s: float
     bound: float | None
     no_bound: str
+
+    @classmethod
+    def of(cls, scenario: Scenario, warmup: int, bound: float | None, no_bound: str) -> Self:
+        """That of a run in a scenario."""
+        block_s = scenario.slots_per_block * scenario.slot_s
+        return cls(warmup, scenario.discount, scenario.objective, block_s, bound, no_bound)
+
+
+def default_warmup(blocks: int) -> int:
+    """Blocks that are left out of the means where nobody says how many."""
+    return blocks // 2
 
 
 def gap_by_seed(series: Series, horizon: Horizon) -> np.ndarray | None:

@@ -10,8 +10,8 @@ import xarray as xr
 from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
 from partway.experiments.by_device import class_sizes
 from partway.experiments.failures import INVALID
+from partway.experiments.numbers import LATENCY
 from partway.experiments.statistics import Estimate, estimate
-from partway.experiments.summary import LATENCY
 from partway.experiments.sweep.axes import dimensions
 from partway.experiments.sweep.group import BY_CLASS, Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, computed_by

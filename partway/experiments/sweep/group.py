@@ -14,12 +14,13 @@ from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
 from partway.errors import InputError, out_of_memory
 from partway.experiments.by_device import VALUES, by_device
-from partway.experiments.comparison import bound_numbers, prepared_pair
+from partway.experiments.comparison import bound_numbers
 from partway.experiments.failures import FAILED, INVALID, cause
+from partway.experiments.numbers import Numbers, gap_reason, no_gap_of, numbers_of
 from partway.experiments.plan import Plan, Setting, applicable, is_traced, setting_of
+from partway.experiments.preparation import prepared_pair
 from partway.experiments.rows import latency_arrays, latency_of
 from partway.experiments.status import status_of, with_note
-from partway.experiments.summary import Numbers, gap_reason, no_gap_of, numbers_of
 from partway.experiments.variables import MEANS
 from partway.measurement.by_device import DeviceSums
 from partway.measurement.gap import Horizon
@@ -89,7 +90,8 @@ def _prepared(plan: Plan) -> _Ready | Outcome:
     if why is not None:
         outcome = failed(why, "not_applicable") | _bound_numbers(setting.bound)
         return outcome | {"gap_reason": outcome["bound_reason"] or outcome["gap_reason"]}
-    return _Ready(plan, setting, prepared_pair(plan, name, setting))
+    pair = prepared_pair(name, plan.scenario, setting.world, setting.certificate, plan.server)
+    return _Ready(plan, setting, pair)
 
 
 def _alike(ready: dict[int, _Ready]) -> list[list[int]]:
@@ -134,9 +136,8 @@ def _numbers(
     plan, bound = case.plan, case.setting.bound
     scenario = plan.scenario
     status, reason, growth = status_of(metrics, case.pair, scenario)
-    block_s = plan.scenario.slots_per_block * plan.scenario.slot_s
     about = (None, bound) if isinstance(bound, str) else (bound.value, "")
-    horizon = Horizon(plan.warmup, scenario.discount, scenario.objective, block_s, *about)
+    horizon = Horizon.of(scenario, plan.warmup, *about)
 
     def series(field: str) -> np.ndarray:
         return np.asarray(getattr(metrics, field))
