@@ -37,7 +37,7 @@ from partway.program_cache import kept_jit
 from partway.pytree import cast_floats
 from partway.rng import ACTS, controller_keys_on_host
 from partway.scenario.schema import Scenario
-from partway.simulation.rollout import Run, bare, init_runs, squeezed
+from partway.simulation.rollout import Run, init_runs, squeezed, without_clipped
 from partway.simulation.sharding import broadcast_shared
 from partway.simulation.step import Carry, server_view, step
 from partway.system.exogenous import draw_block
@@ -65,6 +65,8 @@ def rollout_agent(
     on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
     """`rollout` of a pair whose given parties are told what to do by an agent, block by block.
+
+    A loop of its own, because an agent is asked in Python between two blocks, and a call of `rollout` compiles many.
 
     warmup  blocks after which each device's sums begin
 
@@ -106,7 +108,7 @@ def _measured(
     skipped  first blocks that these sums leave out; None: there are no sums
     """
     together = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *pieces)
-    clipped, transitions = bare(together)
+    clipped, transitions = without_clipped(together)
     stacked = tuple(False for _ in jax.tree.leaves(parties))
     metrics = jax.tree.map(np.asarray, measure(parties, transitions, stacked=stacked))
     devices = jax.tree.map(np.asarray, parties.devices)

@@ -143,6 +143,6 @@ def player_of(candidate: str, point: Point, scenario: Scenario) -> tuple[str, Sc
 
 def worlds(scenario: Scenario, seeds: Sequence[int]) -> list[World]:
     """The world of every replicate, which has its own placement."""
-    made = program.bare(build(scenario, sample_placement(scenario)))
+    made = program.without_plans(build(scenario, sample_placement(scenario)))
     gains = [sample_placement(scenario.model_copy(update={"placement_seed": seed})).mean_gain_per_w for seed in seeds]
     return [replace(made, devices=replace(made.devices, mean_gain=host_array(gain))) for gain in gains]
