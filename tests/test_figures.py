@@ -30,7 +30,7 @@ from partway.experiments.plan import make_plan
 from partway.experiments.statistics import estimate
 from partway.experiments.summary import Summary, summarise
 from partway.experiments.variables import describe
-from partway.figures import FIGURES, Kind, Look, figure_names, write_comparison, write_figure, write_run
+from partway.figures import FIGURES, Kind, Look, write_comparison, write_run
 from partway.figures.captions import latex
 from partway.figures.colours import (
     COMPONENT_COLOURS,
@@ -575,7 +575,7 @@ AWKWARD: dict[str, Callable[[], xr.Dataset]] = {
 def test_awkward_comparisons_are_readable(case: str):
     dataset = AWKWARD[case]()
     summaries = summarise(dataset, reference=None)
-    for name in figure_names("comparison"):
+    for name in FIGURES["comparison"]:
         drawn = draw(name, dataset, summaries=summaries)
         check_readable(drawn.figure)
         if name in ("cost-over-time", "tradeoff"):
@@ -644,7 +644,7 @@ AWKWARD_RUNS: dict[str, Callable[[], xr.Dataset]] = {
 @pytest.mark.parametrize("case", AWKWARD_RUNS)
 def test_awkward_runs_are_readable(case: str):
     dataset = AWKWARD_RUNS[case]()
-    for name in figure_names("run"):
+    for name in FIGURES["run"]:
         drawn = draw(name, dataset, "run")
         check_readable(drawn.figure)
         assert drawn.rows
@@ -654,7 +654,7 @@ def test_awkward_runs_are_readable(case: str):
 
 def test_a_run_is_written_with_the_devices_that_were_traced(tmp_path: Path):
     write_run(made_up(["exact"], blocks=20, traced=[3]), tmp_path)
-    check_files(tmp_path, figure_names("run"))
+    check_files(tmp_path, FIGURES["run"])
 
 
 def test_a_run_that_could_not_be_played_has_no_devices(tmp_path: Path):
@@ -663,28 +663,22 @@ def test_a_run_that_could_not_be_played_has_no_devices(tmp_path: Path):
     assert table(tmp_path, "cost-over-time") == []
 
 
-def test_figures_are_the_same_one_by_one_and_whatever_matplotlib_is_set_to(several: xr.Dataset, tmp_path: Path):
-    write_comparison(several, tmp_path / "together")
-    check_files(tmp_path / "together", figure_names("comparison"))
+def test_figures_are_the_same_whatever_matplotlib_is_set_to(several: xr.Dataset, tmp_path: Path):
+    write_comparison(several, tmp_path / "usual")
+    check_files(tmp_path / "usual", FIGURES["comparison"])
     with mpl.rc_context({"font.size": 30, "axes.grid": False, "axes.facecolor": "black"}):
-        for name in reversed(figure_names("comparison")):
-            write_figure(name, several, tmp_path / "alone")
+        write_comparison(several, tmp_path / "other")
         assert mpl.rcParams["font.size"] == 30
-    for path in (tmp_path / "together").iterdir():
-        assert path.read_bytes() == (tmp_path / "alone" / path.name).read_bytes(), path.name
+    for path in (tmp_path / "usual").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
 
 
 def test_a_csv_file_holds_the_rows_and_a_blank_where_there_is_no_number(mixed_status: xr.Dataset, tmp_path: Path):
-    write_figure("cost-components", mixed_status, tmp_path)
+    write_comparison(mixed_status, tmp_path)
     rows = draw("cost-components", mixed_status).rows
     expected = [{name: "" if value != value else str(value) for name, value in row.items()} for row in rows]
     assert table(tmp_path, "cost-components") == expected
     assert "" in {row["95 % low [per block]"] for row in expected}
-
-
-def test_an_unknown_figure_is_an_error(several: xr.Dataset, tmp_path: Path):
-    with pytest.raises(KeyError, match="latency"):
-        write_figure("latency", several, tmp_path)
 
 
 def test_the_colours_of_shipped_schemes_differ():
@@ -726,7 +720,7 @@ PAPER_CASES: dict[str, tuple[Kind, Callable[[], xr.Dataset]]] = {
 def test_a_figure_for_a_paper_has_the_width_of_its_columns_no_title_and_text_that_can_be_read(case: str):
     kind, make = PAPER_CASES[case]
     dataset = make()
-    for name in figure_names(kind):
+    for name in FIGURES[kind]:
         figure = draw(name, dataset, kind, style="paper").figure
         assert figure.texts == []
         assert figure.get_figwidth() * 72.27 == pytest.approx(
@@ -739,7 +733,7 @@ def test_a_figure_for_a_paper_has_the_width_of_its_columns_no_title_and_text_tha
 def test_a_paper_gets_vector_files_with_truetype_fonts_and_the_same_bytes_each_time(
     several: xr.Dataset, tmp_path: Path
 ):
-    names = figure_names("comparison")
+    names = FIGURES["comparison"]
     for folder, look in (("a", Look("paper")), ("b", Look("paper")), ("screen", None)):
         write_comparison(several, tmp_path / folder, look=look)
     for path in (tmp_path / "a").iterdir():
@@ -778,8 +772,8 @@ def test_results_are_drawn_again_from_their_folder(several: xr.Dataset, tmp_path
 def test_captions_say_what_titles_and_notes_say_on_the_screen(several: xr.Dataset, tmp_path: Path):
     write_comparison(several.assign_attrs(scenario_name="a_b & 5 %"), tmp_path, look=Look("paper", {"local": "$a_i$"}))
     captions = (tmp_path / "captions.tex").read_text("utf-8")
-    assert captions.count(r"\begin{figure}") == captions.count(r"\end{figure}") == len(figure_names("comparison"))
-    for name in figure_names("comparison"):
+    assert captions.count(r"\begin{figure}") == captions.count(r"\end{figure}") == len(FIGURES["comparison"])
+    for name in FIGURES["comparison"]:
         assert rf"\includegraphics{{{name}.pdf}}" in captions
         assert rf"\label{{fig:{name}}}" in captions
     assert captions.count(r"a\_b \& 5 \%: 20 devices, 80 blocks, 3 seeds. ") == 4
@@ -803,7 +797,7 @@ def test_mathematics_of_a_label_stays_mathematics_in_a_caption():
 @pytest.mark.parametrize("style", ["screen", "paper"])
 def test_labels_stand_for_names_in_figures_but_not_in_data(several: xr.Dataset, style: StyleName):
     labels = {"local": r"Ours ($\lambda$)", "exact": "US$ 5"}
-    for name in figure_names("comparison"):
+    for name in FIGURES["comparison"]:
         drawn = draw(name, several, style=style, labels=labels)
         texts = " ".join(drawn.texts())
         assert r"Ours ($\lambda$)" in texts

@@ -40,11 +40,6 @@ FIGURES: Mapping[Kind, Mapping[str, Draw]] = {
 }
 
 
-def figure_names(kind: Kind) -> tuple[str, ...]:
-    """The names that `write_figure` takes; `devices` is written only if devices were traced."""
-    return tuple(FIGURES[kind])
-
-
 def draw(
     dataset: xr.Dataset, folder: str | Path, style: StyleName = "screen", labels: Mapping[str, str] | None = None
 ) -> None:
@@ -69,41 +64,24 @@ def draw(
         return
     look.check(names)
     kind: Kind = "run" if "traced" in dataset.dims else "comparison"
-    _write(figure_names(kind), kind, dataset, folder, None, look)
-
-
-def write_figure(
-    name: str,
-    dataset: xr.Dataset,
-    folder: Path,
-    kind: Kind = "comparison",
-    summaries: Sequence[Summary] | None = None,
-    look: Look | None = None,
-) -> None:
-    """Write NAME.png, NAME.svg and NAME.csv, and what `look` asks for, with its caption in captions.tex.
-
-    Figures do not depend on each other, so several processes can draw them side by side; threads cannot, because
-    Matplotlib's settings are global. `summaries` saves the time to compute them. Raises KeyError for an unknown name.
-    """
-    _write((name,), kind, dataset, folder, summaries, look)
+    _write(kind, dataset, folder, None, look)
 
 
 def write_comparison(
     dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None, look: Look | None = None
 ) -> None:
     """Write all figures of a comparison of any number of schemes."""
-    _write(figure_names("comparison"), "comparison", dataset, folder, summaries, look)
+    _write("comparison", dataset, folder, summaries, look)
 
 
 def write_run(
     dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None, look: Look | None = None
 ) -> None:
     """Write all figures of a run of one scheme."""
-    _write(figure_names("run"), "run", dataset, folder, summaries, look)
+    _write("run", dataset, folder, summaries, look)
 
 
 def _write(
-    names: Sequence[str],
     kind: Kind,
     dataset: xr.Dataset,
     folder: Path,
@@ -111,5 +89,5 @@ def _write(
     look: Look | None,
 ) -> None:
     summaries = summarise(dataset, reference=None) if summaries is None else summaries
-    draws = {name: partial(FIGURES[kind][name], dataset, summaries) for name in names}
+    draws = {name: partial(figure, dataset, summaries) for name, figure in FIGURES[kind].items()}
     write_figures(folder, draws, look, dataset["scheme"].values.tolist())
