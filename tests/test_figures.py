@@ -5,7 +5,7 @@ import csv
 import io
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,7 +180,7 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def check_files(folder: Path, names: Sequence[str]) -> None:
+def check_files(folder: Path, names: Collection[str]) -> None:
     """Exactly these figures are there; each PNG is whole and not blank, each SVG well-formed."""
     kinds = ("png", "svg", "csv")
     assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in kinds}
