@@ -209,11 +209,11 @@ def answering(agent: Any, size: int, precision: str) -> Answer:
     def answer(observations: np.ndarray) -> np.ndarray:
         given = np.asarray(ask(observations), precision)
         if given.shape[:1] != (len(observations),):
-            raise InputError(f"{_name(agent)}: {_many(observations, size)}, got {given.shape}")
+            raise InputError(f"{label_of(agent)}: {_many(observations, size)}, got {given.shape}")
         if given.shape[1:] != (size,):
-            raise InputError(f"{_name(agent)}: an action must have the shape ({size},), got {given.shape[1:]}")
+            raise InputError(f"{label_of(agent)}: an action must have the shape ({size},), got {given.shape[1:]}")
         if np.isnan(given).any():
-            raise InputError(f"{_name(agent)}: an action is not a number (NaN)")
+            raise InputError(f"{label_of(agent)}: an action is not a number (NaN)")
         return given
 
     return answer
@@ -247,7 +247,8 @@ def _stacked(actions: list[np.ndarray]) -> np.ndarray:
     return np.stack(actions)
 
 
-def _name(agent: Any) -> str:
+def label_of(agent: Any) -> str:
+    """The name of a function or of a class."""
     return str(getattr(agent, "__name__", type(agent).__name__))
 
 
