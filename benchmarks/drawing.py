@@ -9,9 +9,9 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.found import Measured, Rate, Record, measured
 from benchmarks.goals import LANES, best_rates, count_of, peaks_of
 from benchmarks.limit import limit_s
+from benchmarks.records import Measured, Rate, Record, measured
 from benchmarks.rivals import ONE_BY_ONE
 from benchmarks.tables import NAMES
 from benchmarks.worlds import MEASURED

@@ -31,11 +31,11 @@ COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per bloc
 Row = Sequence[str | float]
 FigureData = tuple[PanelFigure, list[Row]]
 """A figure and the numbers in it; the first row names the columns, with units."""
-Draws = Mapping[str, Callable[[], FigureData | None]]
+FigureFunctions = Mapping[str, Callable[[], FigureData | None]]
 """What draws each figure, by its name; a figure that is None has nothing to show."""
 
 
-def write_figures(folder: Path, draws: Draws, look: Look | None = None, schemes: Sequence[str] = ()) -> None:
+def write_figures(folder: Path, draws: FigureFunctions, look: Look | None = None, schemes: Sequence[str] = ()) -> None:
     """Draw figures and save them; in the style "paper" also captions.tex, which has each of them as a LaTeX figure.
 
     schemes  as in `figure_style`
