@@ -9,14 +9,14 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.found import Measured, Rate, Record, measured
 from benchmarks.goals import LANES, best_rates, count_of, peaks_of
 from benchmarks.limit import limit_s
+from benchmarks.records import Measured, Rate, Record, measured
 from benchmarks.rivals import ONE_BY_ONE
 from benchmarks.tables import NAMES
 from benchmarks.worlds import MEASURED
-from partway.figures.look import STYLE
-from partway.figures.style import WIDTH
+from partway.figures.common import WIDTH
+from partway.figures.style import STYLE
 
 COLOURS = {"ours": "#1f6fc4", "batched": "#f08a00", "per_run": "#bd1f01", "loop": "#94a4a2"}
 LOOKS = (("o", "-"), ("s", "--"), ("D", ":"), ("^", "-."))

@@ -18,7 +18,7 @@ from partway.pytree import cast_floats
 from partway.schemes import stream_of
 from partway.simulation.rollout import init_runs
 from partway.system.equations import LN2
-from partway.system.exogenous import exogenous, gains
+from partway.system.exogenous import gains, sample, unpack
 from partway.system.world import World
 
 Array = np.ndarray[Any, Any]
@@ -150,7 +150,9 @@ def recorded(world: World, seeds: list[int], blocks: int, precision: str) -> Rec
     """What Partway draws for these seeds."""
     with jax.enable_x64(precision == "float64"):
         concrete, numbers = cast_floats(world, precision), jnp.asarray(seeds, jnp.uint32)
-        of_seeds = jax.vmap(lambda seed, t: exogenous(concrete, seed, t), in_axes=(0, None))
+        of_seeds = jax.vmap(
+            lambda seed, t: unpack(concrete.devices.slots, sample(concrete, seed, t)), in_axes=(0, None)
+        )
         drawn = jax.jit(jax.vmap(of_seeds, in_axes=(None, 0)))(numbers, jnp.arange(blocks, dtype=jnp.uint32))
         first = jax.vmap(lambda seed: gains(concrete, seed, 0))(numbers)
         return RecordedDraws(np.concatenate([first[None], drawn.gain]), np.asarray(drawn.arrivals))

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.found import NONE, Measured, Rate, Record, all_rates, found, measured, ratio
 from benchmarks.limit import Count, Peaks, counts, limit_s
 from benchmarks.plan import FLEETS, MANY
+from benchmarks.records import NONE, Measured, Rate, Record, all_rates, found, measured, ratio
 from benchmarks.worlds import MEASURED, world_of
 
 LANES = {"float32": 4, "float64": 8}

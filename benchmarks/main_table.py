@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.found import NONE, Measured, Record, found, measured, ratio
 from benchmarks.goals import Wanted
 from benchmarks.main_job import DEVICE_BLOCK
 from benchmarks.main_parts import PARTS
+from benchmarks.records import NONE, Measured, Record, found, measured, ratio
 from benchmarks.tables import table
 
 TOTAL = "metrics and certificate"

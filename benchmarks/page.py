@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import drawing, goals, main_table, tables
-from benchmarks.found import Record, failures, origins
 from benchmarks.jobs import FEWER, LONG_S, MEASURED_S, REPEATS
 from benchmarks.plan import EPISODES, MANY, MOST_LANES, PEAK_REPEATS
+from benchmarks.records import Record, failures, origins
 from benchmarks.rivals import LOOP_DEVICES
 from benchmarks.worlds import EXPENSIVE, overrides
 

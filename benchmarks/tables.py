@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.found import NONE, Rate, Record, all_rates, found, measured, of_group, ratio, short, slope
 from benchmarks.goals import LANES, best_rates, count_of, peaks_of, share
 from benchmarks.limit import limit_s
+from benchmarks.records import NONE, Rate, Record, all_rates, found, measured, of_group, ratio, short, slope
 from benchmarks.rivals import RIVALS
 from benchmarks.worlds import MEASURED
 

@@ -86,9 +86,11 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: JAX takes a second, which `partway --help` need not wait."""
+    from partway.errors import InputError, closest
+
     if name not in _HOME:
-        raise AttributeError(f"module 'partway' has no attribute '{name}'")
-    from partway.errors import InputError
+        near = None if name.startswith("_") else closest(name, _HOME)
+        raise AttributeError(f"module 'partway' has no attribute '{name}'" + f"; did you mean '{near}'?" * bool(near))
 
     try:
         return getattr(importlib.import_module(f"partway.{_HOME[name]}"), name)

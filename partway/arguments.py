@@ -117,9 +117,10 @@ def seed_values(seeds: Any) -> tuple[int, ...]:
     found = tuple(number for number in numbers if number is not None and 0 <= number <= MAX_SEED)
     if not found or len(found) < len(numbers) or len({*found}) < len(found):
         given = shown(seeds) if isinstance(seeds, str) else shorten(str(seeds))
+        hint = "; use --seed for a single value" * (_by_flags and count is not None)
         raise InputError(
             f"--seeds must be a count from 1 to {MAX_SEED_COUNT}, or different whole numbers from 0 to {MAX_SEED}, got "
-            f"{given}"
+            f"{given}{hint}"
         )
     return found
 

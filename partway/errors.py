@@ -34,6 +34,10 @@ RENAMED = {
     "share": "offload",
     "tasks": "started",
     "usual_step": "mean_price_step",
+    # Python
+    "drain": "most_startable",
+    "hears": "uses_broadcast",
+    "takes_fleets": "batched",
 }
 """Names that changed before the release (CHANGELOG.md): the new one need not be spelt like the old one."""
 

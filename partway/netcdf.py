@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # slow to import
     import xarray as xr
 
 DATASET = "results.nc"
-DATASET_VERSION = 2
+DATASET_VERSION = 3
 """`schema_version` of DATASET; increment when a variable, dimension or attribute is renamed."""
 MAX_RATIO = 2**11
 """Times that a file may shrink by compression; zlib reaches 1032."""

@@ -29,7 +29,8 @@ import partway
 from partway.env import functional
 from partway.experiments.statistics import Estimate, estimate
 from partway.experiments.summary import Summary, summarise
-from partway.figures.look import figure_style, scheme_colour
+from partway.figures.colours import scheme_colour
+from partway.figures.style import figure_style
 from partway.files import write_whole
 from partway.formatting import percent
 from partway.provenance import package_hash

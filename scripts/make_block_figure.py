@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from partway.figures.style import COMPONENT_COLOURS
+from partway.figures.colours import COMPONENT_COLOURS
 
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
 SLOTS, WAITING, STARTED, OFFLOAD = 5, 4, 3, 0.6

@@ -18,8 +18,8 @@ from pages import origin, write_section
 from partway.experiments import store as stores
 from partway.experiments.statistics import estimate
 from partway.figures import proposition1 as figure
-from partway.figures.look import figure_style
-from partway.figures.style import save
+from partway.figures.common import save
+from partway.figures.style import figure_style
 from partway.paper.claims import READINGS
 from partway.paper.figure_runs import FULL
 from partway.paper.jobs import REPRODUCTION, Arrays, job_key, modules, run_jobs

@@ -34,7 +34,9 @@ from partway.simulation import rollout as rollouts
 from partway.simulation import schedule, sharding
 from partway.simulation.rollout import Run, rollout
 from partway.simulation.step import Carry, initial_state
+from partway.system.exogenous import sample, unpack
 from partway.system.placement import sample_placement
+from partway.system.types import Exogenous
 from partway.system.world import World, build
 
 CACHE = "PARTWAY_TEST_CACHE"
@@ -67,6 +69,17 @@ settings.load_profile("partway")
 
 CALL = 50
 """Blocks in one compiled call of the shared runs."""
+
+
+def exogenous(world: World, seed: Any, block: Any) -> Exogenous:
+    """The arrivals of block t, and the gain of block t + 1, of processes without a memory."""
+    return unpack(world.devices.slots, sample(world, seed, block))
+
+
+def arrivals(world: World, seed: Any, block: Any) -> jax.Array:
+    """(n, K) 0 or 1 of a block of traffic without a memory."""
+    return exogenous(world, seed, block).arrivals
+
 
 MIXED: dict[str, Any] = {
     "devices": 4,

@@ -9,14 +9,27 @@ import numpy as np
 
 from partway.controllers.base import ControllerPair, DeviceView, Received, ServerView
 from partway.controllers.block import act_server, for_fleet, learn_server
-from partway.controllers.given import given_device, given_server
+from partway.controllers.given import startable
 from partway.pytree import cast_floats, record
 from partway.rng import block_keys, controller_keys, per_device, stable_hash
 from partway.simulation.rollout import init_runs
 from partway.simulation.sharding import broadcast_shared
 from partway.system.signalling import delivered, enqueue
-from partway.system.types import Broadcast, DeviceAction, ServerAction
+from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 from partway.system.world import World
+
+
+def given_device(device: Device, action: DeviceAction) -> jax.Array:
+    """The inverse of `device_action`: (2,) or (2, K)."""
+    started = jnp.minimum(action.started / (startable(device) + 1.0), 1.0)
+    return 2.0 * jnp.stack(jnp.broadcast_arrays(started, action.offload)) - 1.0
+
+
+def given_server(server: Server, unit: jax.Array | float, action: ServerAction, shares: bool = False) -> jax.Array:
+    """The inverse of `server_action_of`, (n + 1,), or (n + 1 + K,) with `shares`."""
+    price = action.broadcast.price / unit
+    parts = [2.0 * action.service_per_slot / server.slot_capacity - 1.0, ((price - 1.0) / (price + 1.0))[None]]
+    return jnp.concatenate([*parts, 2.0 * action.broadcast.share - 1.0] if shares else parts)
 
 
 @record

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import world_of
+from env_player import given_device, given_server
 from test_cli import refused
 
 import partway
 from partway.cli.main import main
 from partway.controllers.base import DeviceController, ServerView
-from partway.controllers.given import device_action, given_device, given_server, price_unit, server_action_of, startable
+from partway.controllers.given import device_action, price_unit, server_action_of, startable
 from partway.controllers.observation import bounded, device_observation, radio_ease
 from partway.errors import InputError
 from partway.experiments.by_device import VALUES

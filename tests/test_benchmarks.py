@@ -22,7 +22,6 @@ from benchmarks.agree import ALLOWED, COST_COMPONENTS, differences, farthest
 from benchmarks.drawing import lines
 from benchmarks.environments import NumpyBlocks
 from benchmarks.fleet import OwnDraws, RecordedDraws, fleet_of, own_features, recorded
-from benchmarks.found import Rate, all_rates, failures, found, measured, ratio, short, slope
 from benchmarks.goals import GOALS, Wanted, count_of, share, summary, table
 from benchmarks.jobs import alternately, enough_blocks, least_blocks
 from benchmarks.jobs import memory as memory_job
@@ -30,6 +29,7 @@ from benchmarks.limit import Count, Peaks, counts, limit_s
 from benchmarks.page import environments, text, write
 from benchmarks.plan import EPISODES, FLEETS, MANY, MOST_LANES, PEAK_REPEATS, RUNS, Places, Step, sizes, steps
 from benchmarks.process import Job, environment, start_up
+from benchmarks.records import Rate, all_rates, failures, found, measured, ratio, short, slope
 from benchmarks.rivals import RIVALS, rival_of
 from benchmarks.rivals_printed import TILE, tiles
 from benchmarks.worlds import CHEAP, EXPENSIVE, MEASURED, overrides, pair_of, scenario_of, world_of

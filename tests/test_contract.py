@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CALL, MIXED, Play, Replay, frozen, world_of
+from conftest import CALL, MIXED, Play, Replay, arrivals, frozen, world_of
 
 from partway.bound.lower_bound import lower_bound
 from partway.controllers.base import (
@@ -31,7 +31,7 @@ from partway.scenario.loading import load
 from partway.schemes import SCHEMES, stream_of
 from partway.simulation.rollout import Options, Run, run_blocks
 from partway.simulation.step import Carry, init, initial_state, next_state
-from partway.system.exogenous import PackedExogenous, arrivals, gains
+from partway.system.exogenous import PackedExogenous, gains
 from partway.system.signalling import delivered, no_broadcast
 from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 from partway.system.world import World

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import MIXED, frozen, world_of
-from env_player import Player
+from env_player import Player, given_device
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from pettingzoo.test import api_test, max_cycles_test, parallel_api_test, parallel_seed_test, seed_test
 from test_processes import MARKOV, OWN
 
 from partway.controllers.base import BROADCAST_FIELDS, ControllerPair
-from partway.controllers.given import given_device
 from partway.env import functional, parallel, single, vector
 from partway.env.params import TRAINING_SEED
 from partway.errors import InputError

@@ -50,3 +50,13 @@ def test_all_exports_can_be_imported_without_the_extra_onnx(monkeypatch: pytest.
     assert set(partway.__all__) <= set(names)
     with pytest.raises(InputError, match=r"pip install 'partway\[onnx\]'"):
         partway.split("network.onnx", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("drain", "; did you mean 'most_startable'?"), ("compair", "; did you mean 'compare'?"), ("x", "")],
+)
+def test_a_name_that_is_not_there_has_the_nearest_one_as_a_hint(name: str, hint: str):
+    with pytest.raises(AttributeError) as raised:
+        getattr(partway, name)
+    assert str(raised.value) == f"module 'partway' has no attribute '{name}'{hint}"

@@ -5,7 +5,7 @@ import csv
 import io
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,31 +25,31 @@ import partway
 from partway.cli.main import main
 from partway.errors import InputError
 from partway.experiments.comparison import execute
+from partway.experiments.numbers import LATENCY
 from partway.experiments.plan import make_plan
 from partway.experiments.statistics import estimate
-from partway.experiments.summary import LATENCY, Summary, summarise
+from partway.experiments.summary import Summary, summarise
 from partway.experiments.variables import describe
-from partway.figures import FIGURES, Kind, Look, figure_names, write_comparison, write_figure, write_run
+from partway.figures import FIGURES, Kind, Look, write_comparison, write_run
 from partway.figures.captions import latex
-from partway.figures.gap import BELOW_BOUND, LOSSES
-from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
-from partway.figures.layout import fit_margins
-from partway.figures.look import (
+from partway.figures.colours import (
+    COMPONENT_COLOURS,
     OTHER_COLOURS,
     PAPER_COLOURS,
     PAPER_ORDER,
     PAPER_OTHER_COLOURS,
     SCHEME_COLOURS,
-    StyleName,
-    as_text,
-    figure_style,
-    outside_mathematics,
     scheme_colour,
     scheme_dashes,
     scheme_marker,
+    text_colour,
 )
-from partway.figures.style import COMPONENT_COLOURS, COMPONENT_DIMENSION, COMPONENT_NAMES, text_colour
-from partway.measurement.gap import COST_COMPONENTS
+from partway.figures.common import COMPONENT_DIMENSION
+from partway.figures.gap import BELOW_BOUND, LOSSES
+from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
+from partway.figures.layout import fit_margins
+from partway.figures.style import StyleName, as_text, figure_style, outside_mathematics
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
 from partway.measurement.latency import DELAYS
 from partway.netcdf import save_dataset
 from partway.schemes import SCHEMES
@@ -86,7 +86,7 @@ def made_up(
     variables["unfinished"] = (("scheme", "seed"), np.zeros((len(rows), seeds)))
     for name, values in zip(("status", "reason"), zip(*rows.values(), strict=True), strict=True):
         variables[name] = ("scheme", list(values))
-    for name in ("growth", "signals_up", "signals_down", "heavy_tail"):
+    for name in ("growth_per_block", "signals_up", "signals_down", "heavy_tail"):
         variables[name] = ("scheme", np.ones(len(rows)))
     for name in TRACED if traced else ():
         whole = random.integers(0, 3, (*shape, len(traced)))
@@ -180,7 +180,7 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def check_files(folder: Path, names: Sequence[str]) -> None:
+def check_files(folder: Path, names: Collection[str]) -> None:
     """Exactly these figures are there; each PNG is whole and not blank, each SVG well-formed."""
     kinds = ("png", "svg", "csv")
     assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in kinds}
@@ -269,7 +269,7 @@ def test_bars_are_the_cost_components_stacked_cheapest_first(several: xr.Dataset
     np.testing.assert_allclose(widths.T, costs)
     np.testing.assert_allclose(corners[:, :, 1].mean(axis=1).reshape(widths.shape), np.arange(3)[:, None] + np.zeros(4))
     (legend,) = drawn.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(COMPONENT_NAMES.values())
+    assert [text.get_text() for text in legend.get_texts()] == [COMPONENT_NAMES[name] for name in COST_COMPONENTS]
     colours = only(drawn.axes, PolyCollection).get_facecolor()
     np.testing.assert_array_equal(colours, [patch.get_facecolor() for patch in legend.get_patches()] * len(totals))
 
@@ -575,7 +575,7 @@ AWKWARD: dict[str, Callable[[], xr.Dataset]] = {
 def test_awkward_comparisons_are_readable(case: str):
     dataset = AWKWARD[case]()
     summaries = summarise(dataset, reference=None)
-    for name in figure_names("comparison"):
+    for name in FIGURES["comparison"]:
         drawn = draw(name, dataset, summaries=summaries)
         check_readable(drawn.figure)
         if name in ("cost-over-time", "tradeoff"):
@@ -644,7 +644,7 @@ AWKWARD_RUNS: dict[str, Callable[[], xr.Dataset]] = {
 @pytest.mark.parametrize("case", AWKWARD_RUNS)
 def test_awkward_runs_are_readable(case: str):
     dataset = AWKWARD_RUNS[case]()
-    for name in figure_names("run"):
+    for name in FIGURES["run"]:
         drawn = draw(name, dataset, "run")
         check_readable(drawn.figure)
         assert drawn.rows
@@ -654,7 +654,7 @@ def test_awkward_runs_are_readable(case: str):
 
 def test_a_run_is_written_with_the_devices_that_were_traced(tmp_path: Path):
     write_run(made_up(["exact"], blocks=20, traced=[3]), tmp_path)
-    check_files(tmp_path, figure_names("run"))
+    check_files(tmp_path, FIGURES["run"])
 
 
 def test_a_run_that_could_not_be_played_has_no_devices(tmp_path: Path):
@@ -663,28 +663,22 @@ def test_a_run_that_could_not_be_played_has_no_devices(tmp_path: Path):
     assert table(tmp_path, "cost-over-time") == []
 
 
-def test_figures_are_the_same_one_by_one_and_whatever_matplotlib_is_set_to(several: xr.Dataset, tmp_path: Path):
-    write_comparison(several, tmp_path / "together")
-    check_files(tmp_path / "together", figure_names("comparison"))
+def test_figures_are_the_same_whatever_matplotlib_is_set_to(several: xr.Dataset, tmp_path: Path):
+    write_comparison(several, tmp_path / "usual")
+    check_files(tmp_path / "usual", FIGURES["comparison"])
     with mpl.rc_context({"font.size": 30, "axes.grid": False, "axes.facecolor": "black"}):
-        for name in reversed(figure_names("comparison")):
-            write_figure(name, several, tmp_path / "alone")
+        write_comparison(several, tmp_path / "other")
         assert mpl.rcParams["font.size"] == 30
-    for path in (tmp_path / "together").iterdir():
-        assert path.read_bytes() == (tmp_path / "alone" / path.name).read_bytes(), path.name
+    for path in (tmp_path / "usual").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
 
 
 def test_a_csv_file_holds_the_rows_and_a_blank_where_there_is_no_number(mixed_status: xr.Dataset, tmp_path: Path):
-    write_figure("cost-components", mixed_status, tmp_path)
+    write_comparison(mixed_status, tmp_path)
     rows = draw("cost-components", mixed_status).rows
     expected = [{name: "" if value != value else str(value) for name, value in row.items()} for row in rows]
     assert table(tmp_path, "cost-components") == expected
     assert "" in {row["95 % low [per block]"] for row in expected}
-
-
-def test_an_unknown_figure_is_an_error(several: xr.Dataset, tmp_path: Path):
-    with pytest.raises(KeyError, match="latency"):
-        write_figure("latency", several, tmp_path)
 
 
 def test_the_colours_of_shipped_schemes_differ():
@@ -726,7 +720,7 @@ PAPER_CASES: dict[str, tuple[Kind, Callable[[], xr.Dataset]]] = {
 def test_a_figure_for_a_paper_has_the_width_of_its_columns_no_title_and_text_that_can_be_read(case: str):
     kind, make = PAPER_CASES[case]
     dataset = make()
-    for name in figure_names(kind):
+    for name in FIGURES[kind]:
         figure = draw(name, dataset, kind, style="paper").figure
         assert figure.texts == []
         assert figure.get_figwidth() * 72.27 == pytest.approx(
@@ -739,7 +733,7 @@ def test_a_figure_for_a_paper_has_the_width_of_its_columns_no_title_and_text_tha
 def test_a_paper_gets_vector_files_with_truetype_fonts_and_the_same_bytes_each_time(
     several: xr.Dataset, tmp_path: Path
 ):
-    names = figure_names("comparison")
+    names = FIGURES["comparison"]
     for folder, look in (("a", Look("paper")), ("b", Look("paper")), ("screen", None)):
         write_comparison(several, tmp_path / folder, look=look)
     for path in (tmp_path / "a").iterdir():
@@ -778,8 +772,8 @@ def test_results_are_drawn_again_from_their_folder(several: xr.Dataset, tmp_path
 def test_captions_say_what_titles_and_notes_say_on_the_screen(several: xr.Dataset, tmp_path: Path):
     write_comparison(several.assign_attrs(scenario_name="a_b & 5 %"), tmp_path, look=Look("paper", {"local": "$a_i$"}))
     captions = (tmp_path / "captions.tex").read_text("utf-8")
-    assert captions.count(r"\begin{figure}") == captions.count(r"\end{figure}") == len(figure_names("comparison"))
-    for name in figure_names("comparison"):
+    assert captions.count(r"\begin{figure}") == captions.count(r"\end{figure}") == len(FIGURES["comparison"])
+    for name in FIGURES["comparison"]:
         assert rf"\includegraphics{{{name}.pdf}}" in captions
         assert rf"\label{{fig:{name}}}" in captions
     assert captions.count(r"a\_b \& 5 \%: 20 devices, 80 blocks, 3 seeds. ") == 4
@@ -803,7 +797,7 @@ def test_mathematics_of_a_label_stays_mathematics_in_a_caption():
 @pytest.mark.parametrize("style", ["screen", "paper"])
 def test_labels_stand_for_names_in_figures_but_not_in_data(several: xr.Dataset, style: StyleName):
     labels = {"local": r"Ours ($\lambda$)", "exact": "US$ 5"}
-    for name in figure_names("comparison"):
+    for name in FIGURES["comparison"]:
         drawn = draw(name, several, style=style, labels=labels)
         texts = " ".join(drawn.texts())
         assert r"Ours ($\lambda$)" in texts
@@ -841,7 +835,7 @@ def test_draw_refuses_arguments_of_wrong_types(
 
 def test_schemes_differ_in_print():
     """By colour and marker, and without colour by marker and line; the six most common by any of colour and marker."""
-    assert {*PAPER_ORDER} == {*SCHEMES}
+    assert {*PAPER_ORDER} == {*SCHEME_COLOURS}  # a scheme in neither is drawn in a colour that is left
     others = [f"mine:Policy{i}" for i in range(len(PAPER_OTHER_COLOURS))]
     with figure_style("paper", schemes=["local", *others]):
         looks = [(scheme_colour(name), scheme_marker(name), scheme_dashes(name)) for name in (*PAPER_ORDER, *others)]

@@ -508,7 +508,7 @@ def dataset() -> xr.Dataset:
     made = xr.Dataset(
         {
             "cost": (("scheme", "seed", "block"), rng.normal(size=(2, 3, 50)).astype(np.float32), {"units": "J"}),
-            "growth": ("scheme", [np.nan, 0.5]),
+            "growth_per_block": ("scheme", [np.nan, 0.5]),
             "status": ("scheme", ["ok", "not_applicable"]),
             "reason": ("scheme", ["", "it counts µ-tasks"]),
             "heavy_tail": ("scheme", [True, False]),
@@ -544,7 +544,8 @@ def test_a_dataset_of_another_version_is_refused(tmp_path: Path):
     assert xr.load_dataset(tmp_path / DATASET).attrs["schema_version"] == DATASET_VERSION
     for version, attributes in ((1, {}), (DATASET_VERSION + 1, {"schema_version": DATASET_VERSION + 1})):
         dataset().assign_attrs(attributes).to_netcdf(tmp_path / DATASET, engine="netcdf4")
-        with pytest.raises(InputError, match=f"has schema_version {version}, and this version of Partway reads 2"):
+        reads = f"has schema_version {version}, and this version of Partway reads {DATASET_VERSION}"
+        with pytest.raises(InputError, match=reads):
             load_dataset(tmp_path)
 
 

@@ -157,7 +157,7 @@ def test_results_do_not_depend_on_the_mesh(name: str, seeds: tuple[int, ...], ch
         alone = computed(name, scenario, seeds)
     with (
         watched(shares, "reshard", lambda mesh, *given: mesh.size) as used,
-        scheduled(cores=2, chunk=chunk, LANES=12),
+        scheduled(cores=2, chunk=chunk, DEVICES_PER_CALL=12),
     ):
         shared = computed(name, scenario, seeds)
     assert set(used) == meshes

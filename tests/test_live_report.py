@@ -12,8 +12,6 @@ from rich.console import Console
 
 from partway.live.accounts import stages
 from partway.live.report import (
-    COMPONENT_NAMES,
-    DELAY_NAMES,
     Figures,
     figures,
     horizon_of,
@@ -27,8 +25,8 @@ from partway.live.report import (
     with_stages,
 )
 from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, WAITING, TaskLog
-from partway.measurement.gap import COST_COMPONENTS
-from partway.measurement.latency import DELAYS
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
+from partway.measurement.latency import DELAY_NAMES, DELAYS
 from partway.measurement.metrics import BlockMetrics
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario

@@ -20,8 +20,8 @@ from partway.dashboard.comparison import Comparison
 from partway.dashboard.live import MISSED, LiveRun
 from partway.dashboard.view import POINTS, Page, Tile, running_mean, thinned
 from partway.errors import InputError
-from partway.live.report import COMPONENT_NAMES
 from partway.live.watch import WINDOW
+from partway.measurement.gap import COMPONENT_NAMES
 from partway.netcdf import save_dataset
 
 

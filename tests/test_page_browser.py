@@ -129,11 +129,11 @@ def test_the_keyboard_reaches_and_reads_everything(browser: Browser, finished: s
     tab.focus(".panel[data-key=cost] .plot")
     tab.keyboard.press("Home")
     assert watched.text(".panel[data-key=cost] .where") == "block 0"
-    assert "energy of the devices 0" in watched.text(".panel[data-key=cost] .legend")
+    assert "device energy 0" in watched.text(".panel[data-key=cost] .legend")
     tab.keyboard.press("ArrowRight")
     label = tab.get_attribute(".panel[data-key=cost] .plot", "aria-label")
     assert label is not None
-    assert "block 1, waiting at the devices 6, energy of the devices 2.5" in label
+    assert "block 1, device queues 6, device energy 2.5" in label
     assert tab.locator(".cursor").count() == 1
     tab.keyboard.press("Escape")
     assert tab.locator(".cursor").count() == 0

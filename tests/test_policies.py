@@ -64,6 +64,23 @@ def test_only_fields_of_the_broadcast_can_be_declared(names: Any):
         type("Misspelt", (Reader,), {"uses_broadcast": names})
 
 
+@pytest.mark.parametrize(
+    ("base", "name", "meant"),
+    [
+        (DeviceController, "hears", "uses_broadcast"),
+        (DeviceController, "use_broadcast", "uses_broadcast"),
+        (DeviceController, "takes_fleets", "batched"),
+        (DeviceController, "Batched", "batched"),
+        (ServerController, "see_queues", "sees_queues"),
+    ],
+)
+def test_an_attribute_under_an_old_or_a_mistyped_name_is_refused(base: type, name: str, meant: str):
+    """Of others that a class may have, `batch` and `limit` are the most alike."""
+    with pytest.raises(TypeError, match=rf"^Mine\.{name} is not read by anything: call it `{meant}`$"):
+        type("Mine", (base,), {name: True})
+    assert type("Mine", (base,), {"batch": 3, "limit": 4, "listens": lambda self: True}).__name__ == "Mine"
+
+
 def test_a_declared_field_of_the_broadcast_is_seen_and_can_be_remembered(play: Play, mixed_world: World):
     """It sends when the price is higher than in the block before: sometimes."""
 

@@ -21,7 +21,7 @@ from partway.controllers.base import ControllerPair
 from partway.experiments.comparison import compare
 from partway.experiments.report import as_json, show
 from partway.experiments.summary import summarise
-from partway.figures import write_figure
+from partway.figures import write_comparison
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
 from partway.schemes import SCHEMES
@@ -219,7 +219,7 @@ def test_without_independent_blocks_there_is_no_gap_and_the_reason_is_said(tmp_p
     assert document["lower_bound"]["average"] is None
     assert document["lower_bound"]["reason"] == document["schemes"][0]["gap"]["reason"] == why
     assert why in shown(dataset)
-    write_figure("gap", dataset, tmp_path)
+    write_comparison(dataset, tmp_path)
     words = re.sub(r"<[^>]+>", "", (tmp_path / "gap.svg").read_text())
     assert "no bound for a channel that is correlated in time" in " ".join(words.split())
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import reference
 import reference_paper
-from conftest import world_of
+from conftest import exogenous, world_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +42,7 @@ from partway.pytree import cast_floats
 from partway.rng import controller_keys_on_host
 from partway.schemes import pair_for, stream_of
 from partway.simulation.step import init
-from partway.system.exogenous import exogenous, gains
+from partway.system.exogenous import gains
 from partway.system.types import DeviceAction
 
 PRINTED, PARAMETRIC = "parametric-printed", "parametric"

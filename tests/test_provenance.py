@@ -58,7 +58,7 @@ def test_the_closure_holds_what_numbers_come_from_and_not_what_shows_them():
         assert above == []
         assert "partway" not in closure  # which exports everything, these too
     assert "partway.bound.lower_bound" in import_closure(SWEEP)
-    assert not {"partway.experiments.store", "partway.figures.style"} & set(import_closure(SWEEP))
+    assert not {"partway.experiments.store", "partway.figures.common"} & set(import_closure(SWEEP))
     assert "partway.paper.claims" in import_closure(FIGURES)
     assert "partway.paper.claims" not in import_closure(SWEEP)
 
@@ -86,7 +86,7 @@ def test_a_change_within_the_closure_changes_the_hash(package: Path):
 
 def test_a_change_outside_it_does_not(package: Path):
     before, other = code_hash(SWEEP), code_hash(FIGURES)
-    for module in ("partway.figures.style", "partway.cli.main", "partway.experiments.report", "partway"):
+    for module in ("partway.figures.common", "partway.cli.main", "partway.experiments.report", "partway"):
         append(package, module, "\nHALF = 0.5\n")
     assert (code_hash(SWEEP), code_hash(FIGURES)) == (before, other)
 
@@ -96,9 +96,9 @@ def test_a_new_import_joins_the_closure(package: Path):
     assert "partway.formatting" not in import_closure("partway.system.equations")
     append(package, "partway.system.equations", "\n\ndef late():\n    from partway import formatting\n")
     assert "partway.formatting" in import_closure("partway.system.equations")
-    hidden = "\nif TYPE_CHECKING:\n    from partway.figures.style import STYLE\n"
+    hidden = "\nif TYPE_CHECKING:\n    from partway.figures.common import STYLE\n"
     append(package, "partway.system.equations", hidden)
-    assert "partway.figures.style" not in import_closure("partway.system.equations")
+    assert "partway.figures.common" not in import_closure("partway.system.equations")
     append(package, "partway.system.equations", "\n\ndef late():\n    from partway import sweep\n")
     assert "partway" in import_closure("partway.system.equations")  # for a name of its own it has to run
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Play, world_of
+from conftest import Play, arrivals, world_of
 
 from partway.controllers.base import (
     ControllerPair,
@@ -35,7 +35,6 @@ from partway.scenario.loading import load
 from partway.schemes import SCHEMES, pair_for
 from partway.simulation.rollout import Run
 from partway.simulation.step import initial_state
-from partway.system.exogenous import arrivals
 from partway.system.placement import Placement
 from partway.system.types import Broadcast, Device, DeviceAction, State
 from partway.system.world import World, build, emptied

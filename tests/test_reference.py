@@ -14,7 +14,7 @@ import reference_designed
 import reference_paper
 import reference_planners
 import reference_rules
-from conftest import scheduled
+from conftest import exogenous, scheduled
 
 from partway.controllers.base import (
     ControllerPair,
@@ -33,7 +33,7 @@ from partway.scenario.schema import Scenario
 from partway.schemes import SCHEMES, pair_for, stream_of
 from partway.simulation.rollout import Run, rollout
 from partway.simulation.step import Carry, initial_state
-from partway.system.exogenous import exogenous, gains
+from partway.system.exogenous import gains
 from partway.system.placement import sample_placement
 from partway.system.types import Device, DeviceAction, Server, ServerAction
 from partway.system.world import World, build

@@ -10,8 +10,9 @@ from rich.console import Console
 from test_figures import MIXED_STATUS, made_up
 
 from partway.experiments import report
-from partway.experiments.summary import gap_reason, summarise, with_gap_reasons
-from partway.figures.style import display_name, unstable_note
+from partway.experiments.numbers import gap_reason
+from partway.experiments.summary import summarise, with_gap_reasons
+from partway.figures.common import display_name, unstable_note
 from partway.measurement.gap import Horizon
 from partway.measurement.latency import DELAYS
 

@@ -9,7 +9,7 @@ from scipy import stats
 from partway.paper.claims import PROPOSED, Points, claims
 from partway.paper.figure_runs import FigureJob, Sizes
 from partway.paper.search import jobs, score
-from partway.paper.search.jobs import MEASURED, Point, SearchJob, player_of, points
+from partway.paper.search.jobs import MEASURED, Point, SearchJob, configured, points
 from partway.paper.search.program import lanes_per_call
 from partway.paper.search.space import (
     CANDIDATES,
@@ -31,7 +31,7 @@ from partway.scenario.loading import load
 from partway.schemes import pair_for
 
 PRINTED = "parametric-printed"
-PLAYERS = (PROPOSED, "binary", "even", "random")
+COMPARED = (PROPOSED, "binary", "even", "random")
 
 
 # Space
@@ -41,8 +41,8 @@ PLAYERS = (PROPOSED, "binary", "even", "random")
 def test_both_ends_of_every_range_are_scenarios(candidate: str):
     for share in (0.0, 1.0):
         scenario = load("paper", overrides(candidate, setting_at(candidate, dict.fromkeys(space(candidate), share))))
-        for player in PLAYERS:
-            scheme, own = player_of(candidate, Point("7", player, 20, 0.4, 10), scenario)
+        for name in COMPARED:
+            scheme, own = configured(candidate, Point("7", name, 20, 0.4, 10), scenario)
             pair_for(scheme, own)
 
 
@@ -90,7 +90,7 @@ def test_baselines_share_the_candidates_steps_or_have_their_own():
         fields = overrides(PRINTED, setting)
         assert (set(OWN) <= set(fields)) == own
         assert not {OWN_STEPS, STOPPING_RULE} & set(fields)
-        scheme, scenario = player_of(PRINTED, Point("7", "binary", 20, 0.4, 10), load("paper", fields))
+        scheme, scenario = configured(PRINTED, Point("7", "binary", 20, 0.4, 10), load("paper", fields))
         pair = pair_for(scheme, scenario)
         at = "schemes.binary-parametric.device_step" if own else f"schemes.{PRINTED}.device_step"
         assert pair.device.step == fields[at]
@@ -104,8 +104,8 @@ def test_baselines_share_the_candidates_steps_or_have_their_own():
 
 def test_figure_6_is_without_a_stopping_rule():
     scenario = load("paper", overrides(PRINTED, spread(PRINTED, 6)[0]))
-    assert pair_for(*player_of(PRINTED, Point("7", PROPOSED, 20, 0.4, 10), scenario)).device.stop
-    assert not pair_for(*player_of(PRINTED, Point("6", PROPOSED, 4, 0.4, 10), scenario)).device.stop
+    assert pair_for(*configured(PRINTED, Point("7", PROPOSED, 20, 0.4, 10), scenario)).device.stop
+    assert not pair_for(*configured(PRINTED, Point("6", PROPOSED, 4, 0.4, 10), scenario)).device.stop
 
 
 # Runs
@@ -149,13 +149,13 @@ def test_a_job_measures_what_the_runs_of_the_figures_do(
         scenario = load("paper", overrides(PRINTED, setting))
         path.write_text(scenario.to_toml())
         runs = {}
-        for player in PLAYERS if figure != "6" else PLAYERS[:1]:
-            scheme, own = player_of(PRINTED, Point("7", player, 4, 0.4, blocks), scenario)
-            settings = tuple(sorted(own.schemes[scheme].items())) if player != PROPOSED else ()
+        for name in COMPARED if figure != "6" else COMPARED[:1]:
+            scheme, own = configured(PRINTED, Point("7", name, 4, 0.4, blocks), scenario)
+            settings = tuple(sorted(own.schemes[scheme].items())) if name != PROPOSED else ()
             job = FigureJob(figure, scheme, "conserving", 4, (0.4,), tiny.seeds, blocks, training, str(path), settings)
             runs[job] = job.run()
         claim = next(one for one in claims(tiny.points) if one.figure == figure)
-        rivals = {player: (job.scheme, job.settings) for player, job in zip(PLAYERS, runs, strict=False)}
+        rivals = {name: (job.scheme, job.settings) for name, job in zip(COMPARED, runs, strict=False)}
         for column, one in enumerate(score.values(tiny.points, (figure,))):
             case = Case(claim, PRINTED, "conserving", one.phase, baselines=rivals)
             np.testing.assert_allclose(measured[number, :, column], value(one.term, runs, case), rtol=2e-3)
@@ -168,8 +168,8 @@ def test_as_many_runs_in_a_call_as_fit_the_cache():
 def test_the_points_of_the_figures():
     sizes = Sizes((0,), Points((0.1, 0.9), (5, 60)), training=500, horizon=120, blocks=2000)
     assert points(sizes, ("6",), 0.4) == [Point("6", PROPOSED, 4, 0.4, 2000)]
-    assert {(one.player, one.devices, one.blocks) for one in points(sizes, ("7",), 0.4)} == {
-        (player, 20, 2000) for player in PLAYERS
+    assert {(one.scheme, one.devices, one.blocks) for one in points(sizes, ("7",), 0.4)} == {
+        (name, 20, 2000) for name in COMPARED
     }
     eighth, ninth = (points(sizes, (figure,), 0.4) for figure in ("8", "9"))
     assert {(one.devices, one.at, one.blocks) for one in eighth} == {(50, 0.1, 620), (50, 0.9, 620)}

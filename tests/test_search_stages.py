@@ -15,7 +15,7 @@ from partway.paper import figure_runs
 from partway.paper.claims import LATE, PROPOSED, Term
 from partway.paper.figure_runs import FULL, QUICK, Sizes
 from partway.paper.search import score
-from partway.paper.search.jobs import Point, SearchJob, player_of
+from partway.paper.search.jobs import Point, SearchJob, configured
 from partway.paper.search.space import (
     CANDIDATES,
     OWN,
@@ -35,7 +35,7 @@ from partway.scenario.loading import load
 from partway.schemes import pair_for
 
 PRINTED = "parametric-printed"
-PLAYERS = (PROPOSED, "binary", "even", "random")
+COMPARED = (PROPOSED, "binary", "even", "random")
 
 
 def test_no_verdict_uses_a_seed_of_the_search():
@@ -210,10 +210,10 @@ def test_what_the_grid_of_steps_runs_is_what_a_baseline_plays():
     assert len(tried) == 50
     assert tried[0] == (setting, {"binary": {}, "even": {}, "random": {}})
     for number in (1, 10, 49):
-        rivals = judge.rivals(PRINTED, setting, settings_by_cost({name: {number: 1.0} for name in PLAYERS[1:]}))
+        rivals = judge.rivals(PRINTED, setting, settings_by_cost({name: {number: 1.0} for name in COMPARED[1:]}))
         scenario = load("paper", overrides(PRINTED, tried[number][0]))
         for rival in rivals:
-            ran = pair_for(*player_of(PRINTED, Point("7", rival.name, 20, 0.4, 10), scenario))
+            ran = pair_for(*configured(PRINTED, Point("7", rival.name, 20, 0.4, 10), scenario))
             plain = load("paper", overrides(PRINTED, setting))
             scheme, own = rival.best
             again = pair_for(scheme, plain.model_copy(update={"schemes": {**plain.schemes, scheme: dict(own)}}))
@@ -364,9 +364,9 @@ def test_one_parameter_at_a_time_differs_from_the_preset_in_one(candidate: str):
     preset = {name: data.preset_value(name) for name in space(candidate)}
     plain, whole = load("paper"), load("paper", overrides(candidate, tuple(preset.items())))
     assert whole.model_copy(update={"schemes": {}}) == plain.model_copy(update={"schemes": {}})
-    for player in PLAYERS:
-        own = [pair_for(*player_of(candidate, Point("7", player, 20, 0.4, 10), one)) for one in (plain, whole)]
-        assert own[0] == own[1], player
+    for name in COMPARED:
+        own = [pair_for(*configured(candidate, Point("7", name, 20, 0.4, 10), one)) for one in (plain, whole)]
+        assert own[0] == own[1], name
     for name, value, setting in sensitivity.varied(candidate):
         changed = {one: new for one, new in setting if new != preset[one]}
         if name in OWN:

@@ -256,7 +256,7 @@ def test_a_summary_says_what_the_series_hold(name: str, dataset: xr.Dataset, sum
     assert summary.server_utilisation == pytest.approx(late["server_utilisation"].mean(), rel=1e-6)
     never = np.nan_to_num([summary.latency_s[share] for share in ("p50", "p95", "p99")], nan=np.inf)
     assert 0.1 < never[0] <= never[1] <= never[2]
-    assert summary.growth is None
+    assert summary.growth_per_block is None
 
 
 def test_the_reference_is_compared_with_the_others_and_not_with_itself(summaries: dict[str, Summary]):
@@ -369,7 +369,7 @@ def test_json_is_json_and_follows_the_schema(status: str, compared: Compared):
 def test_growth_of_an_overloaded_fleet_by_hand(compared: Compared):
     """Five tasks arrive at each of four devices, one is run: 16 more wait after every block."""
     (found,) = summarise(compared(*WORLDS["unstable"][:1], **WORLDS["unstable"][1]))
-    assert found.growth == pytest.approx(16.0, rel=1e-6)
+    assert found.growth_per_block == pytest.approx(16.0, rel=1e-6)
     assert found.throughput.mean == pytest.approx(8.0)  # four tasks in a block of half a second
     assert "at the devices" in (found.reason or "")
 

@@ -31,7 +31,7 @@ from partway.experiments.sweep import report
 from partway.experiments.sweep import run as sweep_run
 from partway.experiments.sweep.run import Progress
 from partway.figures import sweep as figure
-from partway.figures.look import figure_style
+from partway.figures.style import figure_style
 from partway.netcdf import save_dataset
 
 WORDS = ("--schemes", "local", "full", "--blocks", "10", "--seeds", "2")

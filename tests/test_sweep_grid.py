@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from partway.errors import InputError
 from partway.experiments.sweep.axes import Axis, dimensions, parse_axes, parse_values, points
-from partway.experiments.sweep.dataset import ATTRIBUTES
+from partway.experiments.variables import OF_SWEEP
 
 numbers = st.floats(1e-6, 1e6).map(lambda value: float(f"{value:.6g}"))
 
@@ -110,7 +110,7 @@ def test_dimensions_are_short_where_that_is_clear():
         "schemes.priced.price_gain",
         "x.gap",
     )
-    named = dimensions([Axis(field, (1,)) for field in fields], ATTRIBUTES)
+    named = dimensions([Axis(field, (1,)) for field in fields], OF_SWEEP)
     assert named == ["device.capacitance", "server.capacitance", "devices", "x.component", "price_gain", "x.gap"]
 
 

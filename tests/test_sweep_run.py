@@ -98,7 +98,7 @@ def check_against(summary: Summary, dataset: xr.Dataset, at: dict[str, int], rel
         ("radio_utilisation", summary.radio_utilisation),
         ("server_utilisation", summary.server_utilisation),
         ("power_mismatch", summary.power_mismatch),
-        ("growth_per_block", np.nan if summary.growth is None else summary.growth),
+        ("growth_per_block", np.nan if summary.growth_per_block is None else summary.growth_per_block),
         ("settling_block", np.nan if summary.settling_block is None else summary.settling_block),
     ):
         assert float(here[field]) == pytest.approx(value, rel, nan_ok=True), field

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import arrivals, exogenous
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.extend import random as jax_random
@@ -19,7 +20,7 @@ from scipy import stats
 from partway import rng, threefry
 from partway.pytree import cast_floats
 from partway.scenario.loading import load
-from partway.system.exogenous import arrivals, exogenous, gains
+from partway.system.exogenous import begin, draw, gains, unpack_arrivals
 from partway.system.fading import Rayleigh
 from partway.system.load import load_of, most_started
 from partway.system.path_loss import gain_from_db, noise_dbw, pathloss_db
@@ -143,9 +144,15 @@ def test_fading_is_independent():
 
 
 def test_exogenous_holds_a_blocks_arrivals_and_the_gain_of_the_next():
+    """Drawn from the seed alone, and block after block."""
     world = cast_floats(made(devices=6), "float32")
-    random = exogenous(world, 3, 10)
-    assert np.array_equal(random.arrivals, arrivals(world, 3, 10))
+    random, (memory, gain, seen) = exogenous(world, 3, 10), begin(world, 3, 10)
+    _, drawn = draw(world, 3, memory, seen, jnp.arange(10, 12))
+    slots = world.devices.slots
+    assert np.array_equal(random.arrivals, unpack_arrivals(slots, np.asarray(drawn.arrival_bits))[0])
+    assert np.array_equal(exogenous(world, 3, 11).arrivals, unpack_arrivals(slots, np.asarray(drawn.arrival_bits))[1])
+    assert np.array_equal(gain, gains(world, 3, 10))
+    assert np.array_equal(random.gain, drawn.gain[0])
     assert np.array_equal(random.gain, gains(world, 3, 11))
     assert not np.array_equal(random.gain, gains(world, 3, 10))
 

@@ -100,7 +100,7 @@ def lower_bound(
     Raises NoBound where there is none, InputError where `price` is not from 0 to w1 gamma / (1 - gamma) or another
     argument is of a wrong type.
     """
-    given: tuple[Any, Any] = world, price
+    given: tuple[Any, Any] = world, price  # of any type: a caller in Python need not heed annotations
     if not isinstance(given[0], World):
         raise InputError(f"lower_bound takes a world of partway.system.world.build, got {type(world).__name__}")
     whole_number("bins", bins, 2, MAX_BINS)

@@ -307,7 +307,7 @@ def write(options: argparse.Namespace, answers: Answers, folder: Path) -> None:
     """Figures, profile, table, JSON, and a scenario for other commands."""
     from partway.cli import output
     from partway.figures import cut_map, cut_rates
-    from partway.figures.style import write_figures
+    from partway.figures.common import write_figures
 
     first, second = answers.first, answers.second
     (folder / "cut.json").write_text(_text(answers), "utf-8")

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from partway.arguments import MAX_SEED_COUNT
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -286,14 +285,7 @@ def seeds_of(options: argparse.Namespace, default: int | Sequence[int]) -> int |
     if options.seed is not None:
         return [options.seed]
     given: list[int] = options.seeds or []
-    if len(given) != 1:
-        return given or default
-    if given[0] > MAX_SEED_COUNT:
-        raise InputError(
-            f"--seeds must be a count from 1 to {MAX_SEED_COUNT} or several values, got {shown(given[0])}; "
-            "use --seed for a single value"
-        )
-    return given[0]
+    return given[0] if len(given) == 1 else given or default
 
 
 def comparison_plan(options: argparse.Namespace, seeds: int | Sequence[int] = 8) -> "Plan":

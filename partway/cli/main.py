@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
@@ -198,12 +199,18 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
         """Refuse unknown arguments here, where the command's flags are known; argparse would do so at the top."""
-        parsed, unknown = super().parse_known_args(*args, **options)
+        parsed, unknown = self._parsed(*args, **options)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-            hint = nearest(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
-            self.error(f"unrecognized arguments: {shorten(' '.join(unknown))}{hint}")
+            self._unrecognized(unknown)
         return parsed, unknown
+
+    def _parsed(self, *args: Any, **options: Any) -> Any:
+        return super().parse_known_args(*args, **options)
+
+    def _unrecognized(self, unknown: Sequence[str]) -> NoReturn:
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        hint = nearest(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
+        self.error(f"unrecognized arguments: {shorten(' '.join(unknown))}{hint}")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Refuse an empty value: no flag or argument has a use for one."""
@@ -235,6 +242,15 @@ class CommandParser(Parser):
             self.set_defaults(run=module.run, uses_jax=self._command.uses_jax, command=self._command.name)
             self._command = None
         return super().parse_known_args(*args, **options)
+
+    def _parsed(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super()._parsed(*args, **options)
+        except InputError:  # a flag that is missing may be there under an old or a mistyped name
+            flags = [one for one in takewhile(lambda one: one != "--", args[0]) if one.startswith("--")]
+            if unknown := [one for one in flags if one.partition("=")[0] not in self._option_string_actions]:
+                self._unrecognized(unknown)
+            raise
 
 
 class _Help(argparse.HelpFormatter):

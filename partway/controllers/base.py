@@ -15,6 +15,7 @@ A policy that learns has `init` and `learn` too. Fields of the server's broadcas
 `uses_broadcast = ("price",)`, and count as signalling.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
 from partway.arguments import Limits
+from partway.errors import RENAMED
 from partway.pytree import fleetwise, record
 from partway.system.types import Broadcast, Device, DeviceAction, Server, ServerAction
 
@@ -31,6 +33,8 @@ T = TypeVar("T")
 ControllerState = Any
 """What a controller remembers from block to block: any pytree of arrays, whose shapes and types never change."""
 BROADCAST_FIELDS = tuple(field.name for field in fields(Broadcast))
+ALIKE = 0.86
+"""Likeness from which a name counts as another one mistyped: `use_broadcast`, but not `batch` for `batched`."""
 
 
 @register_pytree_with_keys_class
@@ -109,8 +113,13 @@ class DeviceController:
     batched: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """Make the class a record. Raises TypeError for a name in `uses_broadcast` that no broadcast has."""
+        """Make the class a record.
+
+        Raises TypeError for a name in `uses_broadcast` that no broadcast has, and for an attribute that is one of this
+        class under an old or a mistyped name: nothing would read it.
+        """
         super().__init_subclass__()
+        _check_names(cls, "uses_broadcast", "batched")
         if isinstance(cls.uses_broadcast, str) or set(cls.uses_broadcast) - {*BROADCAST_FIELDS}:
             raise TypeError(
                 f"{cls.__name__}.uses_broadcast = {cls.uses_broadcast!r}: must be a tuple of fields of the broadcast, "
@@ -173,8 +182,9 @@ class ServerController:
     limits: ClassVar[Mapping[str, Limits]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Make the class a record."""
+        """Make the class a record. Raises TypeError for `sees_queues` under a mistyped name."""
         super().__init_subclass__()
+        _check_names(cls, "sees_queues")
         record(cls)
 
     def init(self, server: Server, view: ServerView, key: jax.Array) -> ControllerState:
@@ -203,6 +213,15 @@ class ServerController:
         """Relative change of what was learned in the last block; NaN if nothing is learned."""
         del state
         return jnp.full((), jnp.nan)
+
+
+def _check_names(cls: type, *known: str) -> None:
+    """Raise TypeError for an attribute of the class whose name was one of these or is nearly one."""
+    for name, value in vars(cls).items():
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=ALIKE)
+        meant = RENAMED.get(name) if RENAMED.get(name) in known else next(iter(near), name)
+        if meant != name and not callable(value):
+            raise TypeError(f"{cls.__name__}.{name} is not read by anything: call it `{meant}`")
 
 
 @record

@@ -55,6 +55,16 @@ def device_weights(key: jax.Array, features: int, device: Device, scale: float |
     return scale * normal(key, (features, 3 + device.slots), device.capacity.dtype)
 
 
+def weights_of(learner: Any, kind: str, key: jax.Array, device: Device) -> jax.Array | None:
+    """mu of a learner whose `feature_weights` are of this kind, else None.
+
+    kind  "shared": all devices have the same, drawn before a run; "per_device": each has its own, mu_k as printed
+    """
+    if learner.feature_weights != kind:
+        return None
+    return device_weights(key, learner.features, device, learner.feature_scale)
+
+
 def half_power(device: Device) -> jax.Array:
     """The power that sends half a task (or the next larger cut) at mean gain [W], the unit of powers (T11)."""
     return power_for(device, device.mean_gain, jnp.full_like(device.mean_gain, 0.5))

@@ -54,12 +54,6 @@ def device_action(device: Device, given: jax.Array) -> DeviceAction:
     return DeviceAction(started * (startable(device) + 1.0), offload)
 
 
-def given_device(device: Device, action: DeviceAction) -> jax.Array:
-    """The inverse of `device_action`: (2,) or (2, K)."""
-    started = jnp.minimum(action.started / (startable(device) + 1.0), 1.0)
-    return 2.0 * jnp.stack(jnp.broadcast_arrays(started, action.offload)) - 1.0
-
-
 def server_action_of(server: Server, view: ServerView, unit: jax.Array | float, given: jax.Array) -> ServerAction:
     """The action that numbers (n + 1,) or (n + 1 + K,) stand for; `unit`: `price_unit`."""
     slots, inside = server.slots, jnp.clip(given, -1.0, 1.0)
@@ -69,13 +63,6 @@ def server_action_of(server: Server, view: ServerView, unit: jax.Array | float, 
     if given.shape[-1] == slots + 1:
         return action
     return replace(action, broadcast=replace(action.broadcast, share=(inside[slots + 1 :] + 1.0) / 2.0))
-
-
-def given_server(server: Server, unit: jax.Array | float, action: ServerAction, shares: bool = False) -> jax.Array:
-    """The inverse of `server_action_of`, (n + 1,), or (n + 1 + K,) with `shares`."""
-    price = action.broadcast.price / unit
-    parts = [2.0 * action.service_per_slot / server.slot_capacity - 1.0, ((price - 1.0) / (price + 1.0))[None]]
-    return jnp.concatenate([*parts, 2.0 * action.broadcast.share - 1.0] if shares else parts)
 
 
 class Given(DeviceController):

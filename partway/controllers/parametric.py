@@ -35,11 +35,11 @@ from partway.controllers.base import (
 from partway.controllers.features import (
     ServerWeights,
     device_features,
-    device_weights,
     half_power,
     server_features,
     typical_device_cost,
     typical_server_cost,
+    weights_of,
 )
 from partway.pytree import record
 from partway.system.equations import (
@@ -203,13 +203,11 @@ class Algorithm1(_Learner, DeviceController):
     mu: jax.Array | None = None
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
-        shared = self.feature_weights == "shared"
-        return replace(self, mu=device_weights(key, self.features, devices, self.feature_scale)) if shared else self
+        return replace(self, mu=weights_of(self, "shared", key, devices))
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> LearnerState:
         state = self.initial_state(jnp.full_like(view.q, self.start_power), device.discount)
-        own = self.feature_weights == "per_device"
-        return replace(state, mu=device_weights(key, self.features, device, self.feature_scale)) if own else state
+        return replace(state, mu=weights_of(self, "per_device", key, device))
 
     def act(self, state: LearnerState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         del key

@@ -25,11 +25,11 @@ from partway.controllers.base import (
 from partway.controllers.features import (
     ServerWeights,
     device_features,
-    device_weights,
     half_power,
     server_features,
     typical_device_cost,
     typical_server_cost,
+    weights_of,
 )
 from partway.controllers.parametric import LEARNING_LIMITS, step_size
 from partway.pytree import record
@@ -107,12 +107,10 @@ class QLearningDevice(_QLearner, DeviceController):
     mu: jax.Array | None = None
 
     def setup(self, key: jax.Array, devices: Device) -> Self:
-        shared = self.feature_weights == "shared"
-        return replace(self, mu=device_weights(key, self.features, devices, self.feature_scale)) if shared else self
+        return replace(self, mu=weights_of(self, "shared", key, devices))
 
     def init(self, device: Device, view: DeviceView, key: jax.Array) -> QState:
-        state, own = self.initial_state(view.q.dtype), self.feature_weights == "per_device"
-        return replace(state, mu=device_weights(key, self.features, device, self.feature_scale)) if own else state
+        return replace(self.initial_state(view.q.dtype), mu=weights_of(self, "per_device", key, device))
 
     def act(self, state: QState, device: Device, view: DeviceView, key: jax.Array) -> DeviceAction:
         index = self.choose(self._values(state, device, view), key)

@@ -23,8 +23,8 @@ from partway.dashboard.view import (
 )
 from partway.experiments.summary import Summary, summarise
 from partway.formatting import number, percent
-from partway.live.report import COMPONENT_NAMES, DELAY_NAMES
-from partway.measurement.latency import DELAYS
+from partway.measurement.gap import COMPONENT_NAMES
+from partway.measurement.latency import DELAY_NAMES, DELAYS
 from partway.netcdf import load_dataset
 
 MAX_TILES = 100

@@ -29,9 +29,9 @@ from partway.dashboard.view import (
 from partway.formatting import number
 from partway.live.accounts import UNFINISHED, Stages, stages_of
 from partway.live.events import LEFT, LOST
-from partway.live.report import COMPONENT_NAMES, DELAY_NAMES
 from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES, STAGES, WAITING
-from partway.measurement.gap import COST_COMPONENTS
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
+from partway.measurement.latency import DELAY_NAMES
 
 WINDOW = 400
 """Blocks that are shown while a run goes on; afterwards it is shown from its beginning."""

@@ -37,7 +37,7 @@ from partway.program_cache import kept_jit
 from partway.pytree import cast_floats
 from partway.rng import ACTS, controller_keys_on_host
 from partway.scenario.schema import Scenario
-from partway.simulation.rollout import Run, bare, init_runs, squeezed
+from partway.simulation.rollout import Run, init_runs, squeezed, without_clipped
 from partway.simulation.sharding import broadcast_shared
 from partway.simulation.step import Carry, server_view, step
 from partway.system.exogenous import draw_block
@@ -65,6 +65,8 @@ def rollout_agent(
     on_progress: Callable[[int], None] = lambda blocks: None,
 ) -> Run:
     """`rollout` of a pair whose given parties are told what to do by an agent, block by block.
+
+    A loop of its own, because an agent is asked in Python between two blocks, and a call of `rollout` compiles many.
 
     warmup  blocks after which each device's sums begin
 
@@ -106,7 +108,7 @@ def _measured(
     skipped  first blocks that these sums leave out; None: there are no sums
     """
     together = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *pieces)
-    clipped, transitions = bare(together)
+    clipped, transitions = without_clipped(together)
     stacked = tuple(False for _ in jax.tree.leaves(parties))
     metrics = jax.tree.map(np.asarray, measure(parties, transitions, stacked=stacked))
     devices = jax.tree.map(np.asarray, parties.devices)
@@ -207,11 +209,11 @@ def answering(agent: Any, size: int, precision: str) -> Answer:
     def answer(observations: np.ndarray) -> np.ndarray:
         given = np.asarray(ask(observations), precision)
         if given.shape[:1] != (len(observations),):
-            raise InputError(f"{_name(agent)}: {_many(observations, size)}, got {given.shape}")
+            raise InputError(f"{label_of(agent)}: {_many(observations, size)}, got {given.shape}")
         if given.shape[1:] != (size,):
-            raise InputError(f"{_name(agent)}: an action must have the shape ({size},), got {given.shape[1:]}")
+            raise InputError(f"{label_of(agent)}: an action must have the shape ({size},), got {given.shape[1:]}")
         if np.isnan(given).any():
-            raise InputError(f"{_name(agent)}: an action is not a number (NaN)")
+            raise InputError(f"{label_of(agent)}: an action is not a number (NaN)")
         return given
 
     return answer
@@ -245,7 +247,8 @@ def _stacked(actions: list[np.ndarray]) -> np.ndarray:
     return np.stack(actions)
 
 
-def _name(agent: Any) -> str:
+def label_of(agent: Any) -> str:
+    """The name of a function or of a class."""
     return str(getattr(agent, "__name__", type(agent).__name__))
 
 

@@ -12,16 +12,17 @@ import xarray as xr
 from partway.arguments import function
 from partway.bound.lower_bound import Bound, silent
 from partway.bound.report import assumptions
-from partway.controllers.base import ControllerPair, DeviceController
+from partway.controllers.base import DeviceController
 from partway.controllers.diagnosis import comes_from_outside
 from partway.errors import InputError, out_of_memory, shorten
 from partway.experiments.agents import rollout_agent
 from partway.experiments.by_device import with_classes
 from partway.experiments.failures import cause
+from partway.experiments.numbers import LATENCY
 from partway.experiments.plan import Plan, Setting, applicable, is_traced, make_plan, setting_of
-from partway.experiments.preparation import prepare
+from partway.experiments.preparation import prepared_pair
 from partway.experiments.rows import row_of
-from partway.experiments.summary import LATENCY, with_gap_reasons
+from partway.experiments.summary import with_gap_reasons
 from partway.experiments.variables import describe
 from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS
@@ -205,7 +206,8 @@ def run_scheme(
 
     threads  at most that many compiled calls side by side; None: as many as there are cores
     """
-    pair, agent = prepared_pair(plan, name, setting), find_scheme(name).agent
+    pair = prepared_pair(name, plan.scenario, setting.world, setting.certificate, plan.server)
+    agent = find_scheme(name).agent
     if agent is not None:
         return rollout_agent(
             agent,
@@ -233,12 +235,6 @@ def run_scheme(
         threads=threads,
         on_progress=on_progress,
     )
-
-
-def prepared_pair(plan: Plan, name: str, setting: Setting) -> ControllerPair:
-    """The controllers of a scheme as they start."""
-    pair, chosen = pair_for(name, plan.scenario, plan.server), name in plan.scenario.schemes
-    return prepare(find_scheme(name), pair, setting.world, setting.certificate, chosen)
 
 
 def _run(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from partway.errors import InputError
+from partway.experiments.agents import label_of
 from partway.experiments.comparison import OnProgress, compare
 from partway.experiments.failures import cause
 from partway.experiments.summary import Summary, summarise
@@ -42,7 +43,7 @@ def evaluate(
         scheme = agent_scheme(agent, environment)
     else:
         scheme = as_scheme("evaluate", agent)
-    return _of_row(_label(agent), scheme, lambda name: _summary(name, scenario, on_progress, how))
+    return _of_row(label_of(agent), scheme, lambda name: _summary(name, scenario, on_progress, how))
 
 
 def _made(kind: type) -> Any:
@@ -65,8 +66,3 @@ def _of_row(label: str, scheme: Scheme, summarised: Callable[[str], Summary]) ->
         return replace(summarised(name), name=label)
     finally:
         del SCHEMES[name]
-
-
-def _label(agent: Any) -> str:
-    """The name of a function or of a class."""
-    return str(getattr(agent, "__name__", type(agent).__name__))

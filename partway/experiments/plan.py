@@ -14,6 +14,7 @@ from partway.controllers.diagnosis import check_pair, check_processes, comes_fro
 from partway.errors import InputError
 from partway.experiments.agents import check_agent
 from partway.experiments.preparation import bound_of
+from partway.measurement.gap import default_warmup
 from partway.scenario.loading import load
 from partway.scenario.overrides import override_pairs
 from partway.scenario.schema import Scenario
@@ -62,7 +63,7 @@ def make_plan(
     loaded = scenario if isinstance(scenario, Scenario) and not changes else load(scenario, changes)
     chosen, serving = scheme_names(schemes), None if server is None else name_of(server, "--server")
     numbers, length = seed_values(seeds), whole_number("--blocks", blocks, 2, 10_000_000)
-    half = length // 2 if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
+    half = default_warmup(length) if warmup is None else whole_number("--warmup", warmup, 0, length - 1)
     choice("--precision", precision, PRECISIONS)
     check_hyperparameters(loaded, named_schemes(chosen, serving))
     check_running(changes, chosen)

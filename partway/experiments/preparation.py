@@ -8,7 +8,8 @@ from partway.bound.certificate import Certificate
 from partway.bound.lower_bound import Bound, NoBound, OnProgress, lower_bound, silent
 from partway.controllers.base import ControllerPair
 from partway.controllers.baselines import Constant, Steady
-from partway.schemes import Scheme
+from partway.scenario.schema import Scenario
+from partway.schemes import find_scheme, pair_for
 from partway.simulation.rollout import rollout
 from partway.system.world import World
 
@@ -36,13 +37,17 @@ def bound_of(world: World, on_progress: OnProgress = silent) -> Bound | str:
     return bound
 
 
-def prepare(
-    scheme: Scheme, pair: ControllerPair, world: World, certificate: Certificate | None, chosen: bool
+def prepared_pair(
+    name: str, scenario: Scenario, world: World, certificate: Certificate | None, server: str | None = None
 ) -> ControllerPair:
-    """The pair with what is computed before a run; `chosen`: the scenario sets hyperparameters of its own."""
-    if chosen or scheme.preparation is None:
+    """The controllers of a scheme as they start: with what is computed before a run, unless the scenario sets them.
+
+    certificate  of the lower bound in this world, if it has one      server  the scheme whose server it gets; its own
+    """
+    pair, preparation = pair_for(name, scenario, server), find_scheme(name).preparation
+    if name in scenario.schemes or preparation is None:
         return pair
-    if scheme.preparation == "use_bound":
+    if preparation == "use_bound":
         return use_bound(pair, certificate)
     return tune_constant(pair, world)
 

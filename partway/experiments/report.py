@@ -14,6 +14,8 @@ from partway.experiments import by_device, failures, tidy
 from partway.experiments.statistics import Estimate
 from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary, summarise
 from partway.formatting import number, percent, plain, with_interval
+from partway.measurement.gap import COMPONENT_NAMES
+from partway.measurement.latency import DELAY_NAMES
 from partway.schemes import REFERENCE
 from partway.text_tables import Grid, details_grid
 
@@ -87,7 +89,7 @@ def _scheme(summary: Summary, objective: str) -> dict[str, Any]:
         "settling_block": summary.settling_block,
         "heavy_tail": summary.heavy_tail,
         "signalling": summary.signalling,
-        "growth_per_block": summary.growth,
+        "growth_per_block": summary.growth_per_block,
     }
 
 
@@ -98,6 +100,7 @@ def _estimate(value: Estimate) -> dict[str, Any]:
 COST_AND_LATENCY = ("cost\nper block", "vs const.\n%", "gap to bound\n%", "latency\nmean s", "latency\np95 s")
 ENERGY_AND_MESSAGES = ("device\nJ/task", "server\nJ/task", "sent", "up/\ndown")
 DELAY_TITLES = ("device\nwaits", "device\ncomputes", "radio\nsends", "server\nwaits", "server\ncomputes", "in all")
+"""DELAY_NAMES, short enough for columns."""
 
 
 def _name(summary: Summary) -> str:
@@ -196,7 +199,7 @@ def _legend(dataset: xr.Dataset, summaries: Sequence[Summary]) -> list[Text]:
 
 def _reason(one: Summary) -> str:
     """Why a scheme is not ok, with the growth of its queues."""
-    growth = "" if one.growth is None else f", by {number(one.growth)} mean tasks per block"
+    growth = "" if one.growth_per_block is None else f", by {number(one.growth_per_block)} mean tasks per block"
     reason, separator, note = (one.reason or "").partition("; ")
     return f"{reason}{growth}{separator}{note}"
 
@@ -219,15 +222,20 @@ def _details_table(dataset: xr.Dataset, one: Summary) -> Group:
 def _lines(one: Summary, bound: float) -> list[tuple[str, str, str]]:
     """(name, value, unit) of all that a summary holds."""
     blocks = "-" if one.settling_block is None else str(one.settling_block)
+    growth = one.growth_per_block
     return [
-        ("status", one.status, "" if one.growth is None else f"waiting work grows by {one.growth:.3g} tasks per block"),
+        (
+            "status",
+            one.status,
+            "" if growth is None else f"waiting work grows by {growth:.3g} tasks per block",
+        ),
         ("cost per block", with_interval(one.cost, 4), "with warm-up: " + with_interval(one.cost_full, 4)),
-        *((f"  {part.replace('_', ' ')}", number(value, 4), "") for part, value in one.cost_components.items()),
+        *((f"  {COMPONENT_NAMES[part]}", number(value, 4), "") for part, value in one.cost_components.items()),
         *_gap_lines(one, bound),
         ("discounted cost", with_interval(one.discounted_from_start, 4), "from the first block"),
         ("", with_interval(one.discounted_after_warmup, 4), "from the end of warm-up"),
         *((f"latency, {name}", number(value), "s") for name, value in one.latency_s.items()),
-        *((f"  {name.replace('_', ' ')}", number(value), "s of the mean") for name, value in one.delays_s.items()),
+        *((f"  {DELAY_NAMES[name]}", number(value), "s of the mean") for name, value in one.delays_s.items()),
         ("throughput", with_interval(one.throughput, 4), "mean tasks per second"),
         ("unfinished tasks", number(100 * one.unfinished), "% of those that arrived after warm-up"),
         ("device energy per task", number(one.device_j), "J"),

@@ -9,9 +9,9 @@ import xarray as xr
 
 from partway.experiments.by_device import by_device
 from partway.experiments.failures import FAILED, cause
+from partway.experiments.numbers import LATENCY
 from partway.experiments.plan import Plan, Setting, applicable, is_traced
 from partway.experiments.status import status_of, with_note
-from partway.experiments.summary import LATENCY
 from partway.experiments.variables import TRACED
 from partway.measurement.gap import COST_COMPONENTS
 from partway.measurement.latency import DELAYS, Latency, latency
@@ -40,7 +40,7 @@ def row_of(
     labels = {
         "status": status,
         "reason": with_note(reason, None if run is None else run.clipped, plan),
-        "growth": growth,
+        "growth_per_block": growth,
         "heavy_tail": scheme.channel_blind and mean_radio_cost_is_infinite(plan.scenario),
         "signals_up": scheme.signalling()["up"],
         "signals_down": scheme.signalling()["down"],

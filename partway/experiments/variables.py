@@ -1,4 +1,4 @@
-"""Long name and unit of every variable of a comparison's dataset; figures take the words before the first comma."""
+"""Long name and unit of every variable of a dataset of `compare` or `sweep`; figures take the words before a comma."""
 
 import xarray as xr
 
@@ -45,32 +45,63 @@ SPENT = {
     "radio_energy_j": ("radio energy, in the slot after the block", "J"),
 }
 """What follows from these for traced devices, as `device_NAME`, too."""
+MEANS = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
+"""Of BLOCKS those whose mean over the blocks a sweep has under the same name."""
 OTHERS = {
     "latency_s": ("latency, from arrival to result, statistics over tasks", "s"),
     "delay_s": ("mean time that a task spends in each part of its way; together the mean latency", "s"),
     "unfinished": ("share of tasks that the end of the run cut off", "1"),
-    "distance_m": ("distance to the server", "m"),
-    "mean_gain_per_w": ("mean channel gain over noise, with shadowing", "1/W"),
-    "status": ("status of the scheme", "1"),
+    "status": ("status of the run", "1"),
     "reason": ("reason for the status", "1"),
-    "gap_reason": ("reason why the scheme has no gap to the lower bound", "1"),
-    "growth": ("growth of the waiting work per block", "mean tasks per block"),
+    "gap_reason": ("reason why there is no gap to the lower bound", "1"),
+    "growth_per_block": ("growth of the waiting work", "mean tasks per block"),
     "heavy_tail": ("whether the mean radio cost is infinite in theory", "1"),
     "signals_up": ("numbers that a device sends in a block", "1"),
     "signals_down": ("numbers that a device receives in a block", "1"),
-    "device_class": ("class of the device", "1"),
     "class": ("class of devices", "1"),
-    "device_arrivals": ("arrivals, at the device", "tasks"),
     "scheme": ("scheme", "1"),
     "seed": ("seed", "1"),
-    "block": ("block", "1"),
     "component": ("component of the cost (8)", "1"),
     "statistic": ("statistic of the latency", "1"),
     "delay": ("part of the latency", "1"),
+}
+"""What a sweep has for every case, and a comparison for every scheme, under the same name."""
+PLACED = {
+    "distance_m": ("distance to the server", "m"),
+    "mean_gain_per_w": ("mean channel gain over noise, with shadowing", "1/W"),
+    "device_class": ("class of the device", "1"),
+    "device_arrivals": ("arrivals, at the device", "tasks"),
+    "block": ("block", "1"),
     "traced": ("number of the traced device", "1"),
 }
 BY_DEVICE = {f"{name}_by_{dim}": words for name, words in VALUES.items() for dim in ("device", "class")}
-VARIABLES = BLOCKS | BY_DEVICE | {f"device_{name}": words for name, words in (TRACED | SPENT).items()} | OTHERS
+VARIABLES = BLOCKS | BY_DEVICE | {f"device_{name}": words for name, words in (TRACED | SPENT).items()} | OTHERS | PLACED
+OF_SWEEP = {
+    "cost_with_warmup": ("mean cost, warm-up included", "cost per block"),
+    "discounted_from_start": ("discounted sum of the cost from the first block", "cost"),
+    "discounted_after_warmup": ("discounted sum of the cost from the end of warm-up", "cost"),
+    "throughput": ("throughput, work that devices and server do", "mean tasks/s"),
+    "device_energy_j_per_task": ("energy of the devices per task that arrives", "J"),
+    "server_energy_j_per_task": ("energy of the server per task that arrives", "J"),
+    "wasted_energy_j_per_task": ("energy of the server, per task that arrives, while it had no work", "J"),
+    "energy_j_per_task": ("energy per task, of those that arrive", "J"),
+    "offloaded_share": VALUES["offloaded_share"],
+    **{name: BLOCKS[name] for name in MEANS},
+    "settling_block": ("first block from which the running mean of the cost stays within 5 % of its end", "block"),
+    "bound": ("lower bound on the objective", "cost per block, or cost for discounted sums"),
+    "bound_price": ("price of work at the server in the bound", "cost per mean task"),
+    "bound_slack": ("possible error of the bound", "cost"),
+    "bound_reason": ("reason why there is no bound", "1"),
+    "cost": ("cost, mean after warm-up, by component of (8)", "per block"),
+    "gap": ("gap to the lower bound, as a share of it, by loss", "1"),
+    "loss": ("where the gap arises", "1"),
+    "case": ("key of the case", "1"),
+    "party": ("whose energy it is", "1"),
+    "devices_by_class": ("devices of the class, 0 where a point has none", "1"),
+    **{name: words for name, words in BY_DEVICE.items() if name.endswith("_by_class")},
+    **OTHERS,
+}
+"""Long name and unit of every variable and coordinate of a sweep's dataset but those of its axes."""
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:

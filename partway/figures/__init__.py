@@ -2,9 +2,9 @@
 
 FIGURES is the table of the figures that are drawn from a dataset of `compare` or `run`: what was run, then the name of
 the file, then the function that draws it. A new figure is one module with a function of type `Draw`, which builds its
-figure with `style.new_figure`, and one row here; it is then written by `write_comparison` or `write_run`. No other
-file has to change. How all of them look is in `look`. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and
-`profile` draw other data.
+figure with `common.new_figure`, and one row here; it is then written by `write_comparison` or `write_run`. No other
+file has to change. `sweep`, `theorem1`, `paper`, `proposition1`, `cut_map` and `profile` draw other data. Colours are
+in `colours`, the styles "screen" and "paper" in `style`, and what all figures share in `common`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,8 @@ from partway.errors import InputError
 from partway.experiments.summary import Summary, summarise
 from partway.experiments.sweep.dataset import axis_names
 from partway.figures import cost_components, devices, gap, over_time, sweep, tradeoff
-from partway.figures.look import Look, StyleName
-from partway.figures.style import FigureData, write_figures
+from partway.figures.common import FigureData, write_figures
+from partway.figures.style import Look, StyleName
 
 Kind = Literal["comparison", "run"]
 Draw = Callable[[xr.Dataset, Sequence[Summary]], FigureData | None]
@@ -38,11 +38,6 @@ FIGURES: Mapping[Kind, Mapping[str, Draw]] = {
         "devices": devices.draw,
     },
 }
-
-
-def figure_names(kind: Kind) -> tuple[str, ...]:
-    """The names that `write_figure` takes; `devices` is written only if devices were traced."""
-    return tuple(FIGURES[kind])
 
 
 def draw(
@@ -69,41 +64,24 @@ def draw(
         return
     look.check(names)
     kind: Kind = "run" if "traced" in dataset.dims else "comparison"
-    _write(figure_names(kind), kind, dataset, folder, None, look)
-
-
-def write_figure(
-    name: str,
-    dataset: xr.Dataset,
-    folder: Path,
-    kind: Kind = "comparison",
-    summaries: Sequence[Summary] | None = None,
-    look: Look | None = None,
-) -> None:
-    """Write NAME.png, NAME.svg and NAME.csv, and what `look` asks for, with its caption in captions.tex.
-
-    Figures do not depend on each other, so several processes can draw them side by side; threads cannot, because
-    Matplotlib's settings are global. `summaries` saves the time to compute them. Raises KeyError for an unknown name.
-    """
-    _write((name,), kind, dataset, folder, summaries, look)
+    _write(kind, dataset, folder, None, look)
 
 
 def write_comparison(
     dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None, look: Look | None = None
 ) -> None:
     """Write all figures of a comparison of any number of schemes."""
-    _write(figure_names("comparison"), "comparison", dataset, folder, summaries, look)
+    _write("comparison", dataset, folder, summaries, look)
 
 
 def write_run(
     dataset: xr.Dataset, folder: Path, summaries: Sequence[Summary] | None = None, look: Look | None = None
 ) -> None:
     """Write all figures of a run of one scheme."""
-    _write(figure_names("run"), "run", dataset, folder, summaries, look)
+    _write("run", dataset, folder, summaries, look)
 
 
 def _write(
-    names: Sequence[str],
     kind: Kind,
     dataset: xr.Dataset,
     folder: Path,
@@ -111,5 +89,5 @@ def _write(
     look: Look | None,
 ) -> None:
     summaries = summarise(dataset, reference=None) if summaries is None else summaries
-    draws = {name: partial(FIGURES[kind][name], dataset, summaries) for name in names}
+    draws = {name: partial(figure, dataset, summaries) for name, figure in FIGURES[kind].items()}
     write_figures(folder, draws, look, dataset["scheme"].values.tolist())

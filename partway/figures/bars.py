@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 
-from partway.figures.look import as_text
+from partway.figures.style import as_text
 
 
 def stacked_bars(axes: Axes, ends: np.ndarray, colours: list[str], height: float) -> PolyCollection:

@@ -1,7 +1,7 @@
 """Captions of figures for LaTeX."""
 
 from partway.figures.layout import PanelFigure
-from partway.figures.look import outside_mathematics
+from partway.figures.style import outside_mathematics
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

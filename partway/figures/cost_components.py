@@ -8,11 +8,8 @@ from matplotlib.axes import Axes
 
 from partway.experiments.summary import Summary
 from partway.figures.bars import legend_handles, name_rows, stacked_bars
-from partway.figures.layout import bottom_legend
-from partway.figures.look import display_label, panel_height
-from partway.figures.style import (
-    COMPONENT_COLOURS,
-    COMPONENT_NAMES,
+from partway.figures.colours import COMPONENT_COLOURS
+from partway.figures.common import (
     COST_COLUMNS,
     FigureData,
     Row,
@@ -26,7 +23,9 @@ from partway.figures.style import (
     short_number,
     unstable_note,
 )
-from partway.measurement.gap import COST_COMPONENTS
+from partway.figures.layout import bottom_legend
+from partway.figures.style import display_label, panel_height
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
 
 
 def draw(dataset: xr.Dataset, summaries: Sequence[Summary]) -> FigureData:
@@ -65,7 +64,7 @@ def _text(axes: Axes, row: int, one: Summary, end: float) -> None:
         if one.cost.mean > end:  # a break through the bar
             axes.text(0.97 * end, row, "//", va="center", ha="center", color="white", fontweight="bold", fontsize=12)
         return
-    growth = f" (+{short_number(one.growth)} tasks per block)" if one.growth is not None else ""
+    growth = f" (+{short_number(one.growth_per_block)} tasks per block)" if one.growth_per_block is not None else ""
     reason, status = (one.reason or "").partition("; ")[0], one.status.replace("_", " ")
     text = reason if reason.startswith(status) else f"{status}: {reason}"
     axes.text(0.01 * end, row, text + growth, va="center", color="0.4", style="italic")

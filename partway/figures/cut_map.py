@@ -12,8 +12,9 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
-from partway.figures.look import as_text, panel_height
-from partway.figures.style import FigureData, Row, log_axis, new_figure, text_colour
+from partway.figures.colours import text_colour
+from partway.figures.common import FigureData, Row, log_axis, new_figure
+from partway.figures.style import as_text, panel_height
 from partway.planner.context import DeviceContext
 from partway.planner.plan import FADING_QUANTILES, PlanTable, plan_table
 from partway.planner.under_load_report import CutResult

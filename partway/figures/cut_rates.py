@@ -10,9 +10,9 @@ from matplotlib.colors import to_hex
 from matplotlib.patheffects import withStroke
 
 from partway.errors import shorten
+from partway.figures.common import FigureData, Row, log_axis, new_figure, short_number, show_message
 from partway.figures.layout import PointLabel, label_points
-from partway.figures.look import panel_height
-from partway.figures.style import FigureData, Row, log_axis, new_figure, short_number, show_message
+from partway.figures.style import panel_height
 from partway.planner.answer import OneTask
 from partway.planner.one_task import at_rate, costs
 from partway.planner.one_task_report import name_of

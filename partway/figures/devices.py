@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from partway.experiments.summary import Summary
-from partway.figures.look import display_label, panel_height
-from partway.figures.style import (
-    COMPONENT_COLOURS,
+from partway.figures.colours import COMPONENT_COLOURS
+from partway.figures.common import (
     WIDTH,
     FigureData,
     Row,
@@ -21,6 +20,7 @@ from partway.figures.style import (
     run_title,
     show_message,
 )
+from partway.figures.style import display_label, panel_height
 
 LAST_BLOCKS, MAX_DEVICES = 100, 4
 """What is drawn of traced devices; the dataset has the rest."""

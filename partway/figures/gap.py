@@ -9,9 +9,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from partway.experiments.summary import Gap, Summary
 from partway.figures.bars import legend_handles, name_rows, row_lines, stacked_bars
-from partway.figures.layout import bottom_legend, line_height
-from partway.figures.look import display_label, scheme_colour
-from partway.figures.style import (
+from partway.figures.colours import scheme_colour
+from partway.figures.common import (
     FigureData,
     display_name,
     mark_linear_part,
@@ -21,6 +20,8 @@ from partway.figures.style import (
     show_message,
     unstable_note,
 )
+from partway.figures.layout import bottom_legend, line_height
+from partway.figures.style import display_label
 
 LOSSES = {
     "devices": ("device decisions", "#8cb8e6"),

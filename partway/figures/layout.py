@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from partway.figures.look import as_text
+from partway.figures.style import as_text
 
 PAD = 0.09
 """Space around text [inch]."""

@@ -9,13 +9,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from partway.experiments.summary import Summary
-from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
-from partway.figures.layout import PointLabel, label_points, line_height
-from partway.figures.look import mark_line, panel_height, scheme_colour, scheme_marker
-from partway.figures.style import (
-    COMPONENT_COLOURS,
+from partway.figures.colours import COMPONENT_COLOURS, mark_line, scheme_colour, scheme_marker
+from partway.figures.common import (
     COMPONENT_DIMENSION,
-    COMPONENT_NAMES,
     COST_COLUMNS,
     FigureData,
     Row,
@@ -30,7 +26,10 @@ from partway.figures.style import (
     spans_decade,
     unstable_note,
 )
-from partway.measurement.gap import COST_COMPONENTS
+from partway.figures.intervals import largest_by_seed, mean_and_interval, running_mean
+from partway.figures.layout import PointLabel, label_points, line_height
+from partway.figures.style import panel_height
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
 
 MAX_BANDS = 10
 """With more schemes than this no intervals are drawn: they would hide the lines."""

@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from partway.figures import proposition1
+from partway.figures.colours import mark_line, scheme_colour, scheme_marker
+from partway.figures.common import FigureData, Row, block_axis, log_axis, new_figure, write_figures
 from partway.figures.intervals import mean_and_interval
 from partway.figures.layout import PanelFigure, bottom_legend
-from partway.figures.look import Look, as_text, display_label, mark_line, panel_height, scheme_colour, scheme_marker
-from partway.figures.style import FigureData, Row, block_axis, log_axis, new_figure, write_figures
+from partway.figures.style import Look, as_text, display_label, panel_height
 from partway.paper.claims import BASELINES, CANDIDATES, PHASES, READINGS, TOLERANCE
 from partway.paper.figure_runs import FigureJob
 from partway.paper.reproduce import Findings

@@ -9,9 +9,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from partway.dnn.profile import Profile
+from partway.figures.common import new_figure, write_figures
 from partway.figures.layout import PanelFigure
-from partway.figures.look import Look, panel_height
-from partway.figures.style import new_figure, write_figures
+from partway.figures.style import Look, panel_height
 
 CUT_COLOUR, PARETO_COLOUR, LAW_COLOUR = "#9aa5b1", "#0b6e99", "#c8553d"
 MAX_LABELS = 5

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from partway.figures.colours import scheme_colour, scheme_marker
+from partway.figures.common import FigureData, Row, block_axis, new_figure
 from partway.figures.intervals import mean_and_interval
 from partway.figures.layout import bottom_legend
-from partway.figures.look import as_text, display_label, panel_height, scheme_colour, scheme_marker
-from partway.figures.style import FigureData, Row, block_axis, new_figure
+from partway.figures.style import as_text, display_label, panel_height
 from partway.paper.claims import READINGS
 from partway.paper.proposition1 import DISCOUNTS, PARTIES, WINDOW, Sides, divisor, schemes, sides, smallest
 

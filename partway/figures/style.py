@@ -1,214 +1,211 @@
-"""What all figures share: their look, the wording of titles, notes and axes, and the files they are saved in."""
+"""The styles of figures, "screen" and "paper", and the names of schemes in them; their colours are in `colours`.
 
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+A style is one `Style` here. It is in force inside `figure_style`, as Matplotlib's own settings are; functions that draw
+ask for what they need (`panel_height`, `display_label`, `colours.scheme_colour`) and know no style by name.
+"""
 
-import numpy as np
-import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+import contextlib
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
-from partway.experiments.summary import UNSTABLE_MARK, UNSTABLE_NOTE, Summary
-from partway.experiments.tidy import write_csv
-from partway.figures.captions import figure_float
-from partway.figures.layout import PAD, PanelFigure, fit_margins
-from partway.figures.look import Look, as_text, current_style, display_label, figure_style
-from partway.measurement.gap import COST_COMPONENTS
+import matplotlib as mpl
+from matplotlib.cbook import is_math_text
+from matplotlib.mathtext import MathTextParser
 
-WIDTH = 8.0
-"""Width of a figure [inch]."""
-TITLE_COLUMNS, COLUMNS, NOTE_COLUMNS = 10.5, 14.5, 18.5
-"""Characters per inch of the title, the subtitle and the notes."""
-COMPONENT_DIMENSION = "component"
-"""The dimension of a dataset that holds the cost components."""
-COMPONENT_COLOURS: dict[str, str] = dict(
-    zip(COST_COMPONENTS, ("#0f2f57", "#6a9fd8", "#a8480a", "#f6b26b"), strict=True)
-)
-"""Blue at the server, brown at the devices; printed in grey they differ as well."""
-COMPONENT_NAMES = dict(
-    zip(COST_COMPONENTS, ("server queue", "server energy", "device queues", "device energy"), strict=True)
-)
-COST_NOTE = (
-    "Cost per block: weighted sum of queued work and energy, at server and devices, equation (8) of arXiv 2203.01005."
-)
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-COST_COLUMNS = ("cost [per block]", "95 % low [per block]", "95 % high [per block]")
+from partway.arguments import choice
+from partway.errors import InputError, nearest, shown
+from partway.text_tables import LONGEST_NAME, shorten_name
 
-Row = Sequence[str | float]
-FigureData = tuple[PanelFigure, list[Row]]
-"""A figure and the numbers in it; the first row names the columns, with units."""
-Draws = Mapping[str, Callable[[], FigureData | None]]
-"""What draws each figure, by its name; a figure that is None has nothing to show."""
+StyleName = Literal["screen", "paper"]
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib; the usual list of others is searched for every text
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": "0.3",
+    "axes.titley": 1.0,  # automatic positions measure every tick label again, each time a figure is drawn
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.5",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "0.92",
+    "xtick.color": "0.5",
+    "ytick.color": "0.5",
+    "xtick.labelcolor": "0.2",
+    "ytick.labelcolor": "0.2",
+    "legend.frameon": False,
+    "figure.dpi": 150,  # as PNG files have: what is measured for the layout is then measured once
+    "savefig.dpi": 150,
+    "path.simplify_threshold": 0.25,  # [pixel]
+    "text.hinting": "none",  # at this resolution the same to the eye, and a third faster
+    "svg.fonttype": "none",  # text stays text: smaller files, and it can be searched
+    "svg.hashsalt": "partway",
+}
+"""Matplotlib's settings on the screen."""
+PAPER_STYLE: dict[str, Any] = STYLE | {
+    "font.family": ["STIXGeneral", "DejaVu Sans"],  # Times-like, comes with Matplotlib; the second has other scripts
+    "mathtext.fontset": "stix",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 8,
+    "axes.titlecolor": "0",
+    "axes.edgecolor": "0.2",
+    "axes.linewidth": 0.6,
+    "grid.color": "0.88",
+    "grid.linewidth": 0.5,
+    "xtick.color": "0.2",
+    "ytick.color": "0.2",
+    "xtick.labelcolor": "0",
+    "ytick.labelcolor": "0",
+    "legend.labelspacing": 0.3,
+    "legend.columnspacing": 1.2,
+    "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # TrueType; publishers refuse Type 3, which is Matplotlib's default
+    "savefig.dpi": 600,  # of the colour maps of `cut-map`, the only pixels
+}
+"""Matplotlib's settings for a paper: text as in IEEE's figures, at the size at which it is printed."""
+MATHEMATICS = re.compile(r"(?<!\\)\$.+?(?<!\\)\$")
+"""A formula in a label, as Matplotlib and LaTeX read it."""
 
 
-def write_figures(folder: Path, draws: Draws, look: Look | None = None, schemes: Sequence[str] = ()) -> None:
-    """Draw figures and save them; in the style "paper" also captions.tex, which has each of them as a LaTeX figure.
+@dataclass(frozen=True)
+class Style:
+    """A style of figures.
 
-    schemes  as in `figure_style`
+    settings       Matplotlib's
+    files          what a figure is saved as: ending -> arguments of `savefig`
+    titles         whether titles and notes stand in the figure; else they are its caption
+    longest_name   characters to which longer names of schemes are shortened
+    column_inch    width of a figure that takes one column of a page, or two; None: as wide as drawn
+    height_factor  height of a panel against that on the screen, in a figure of one column, or two
     """
-    look = look or Look()
-    for style in look.styles():
-        floats = list[str]()
-        with figure_style(style, look.labels, schemes) as settings:
-            for name, draw in draws.items():
-                if data := draw():
-                    save(folder, name, data)
-                    floats.append(figure_float(name, data[0]))
-            if not settings.titles:
-                (folder / "captions.tex").write_text("\n".join(floats), "utf-8")
+
+    settings: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+    titles: bool = True
+    column_inch: tuple[float, float] | None = None
+    longest_name: int = LONGEST_NAME
+    height_factor: tuple[float, float] = (1.0, 1.0)
 
 
-def save(folder: Path, name: str, data: FigureData) -> None:
-    """Write a figure as the files of the style in force, and NAME.csv with the numbers drawn, if there are any."""
-    figure, rows = data
-    folder.mkdir(parents=True, exist_ok=True)
-    fit_margins(figure)
-    for ending, how in current_style().files.items():
-        figure.savefig(folder / f"{name}.{ending}", **how)
-    if rows:
-        write_csv(folder / f"{name}.csv", rows)
+STYLES: Mapping[StyleName, Style] = {
+    "screen": Style(STYLE, {"png": {"pil_kwargs": {"compress_level": 3}}, "svg": {"metadata": {"Date": None}}}),
+    "paper": Style(
+        PAPER_STYLE, {"pdf": {"metadata": {"CreationDate": None}}}, False, (252 / 72.27, 516 / 72.27), 26, (0.58, 0.7)
+    ),
+}
+"""Columns are those of IEEEtran, 252 and 516 of TeX's points. No file holds the time at which it was made."""
 
 
-def new_figure(
-    title: str, subtitle: str, notes: Sequence[str], height: float, width: float = WIDTH, columns: int = 1
-) -> PanelFigure:
-    """An empty figure with titles at its top and a line for each note at its bottom, or all of them as its caption.
+@dataclass(frozen=True)
+class Look:
+    """What a user chooses about figures. Raises InputError for an unknown style, and a label that cannot be drawn.
 
-    height, width  of the panels together, without the space between them, and of the whole figure on the screen [inch]
-    columns        of a page that it takes in a paper: 1 or 2
+    style   "screen": PNG and SVG; "paper": also PDF in the width of a column, and captions
+    labels  what is shown instead of the name of a scheme or of a sweep's axis; `$...$` is mathematics
     """
-    style = current_style()
-    caption = " ".join(map(_sentence, filter(None, (title, subtitle[:1].upper() + subtitle[1:], *notes))))
-    figure = PanelFigure(style.column_inch[columns - 1] if style.column_inch else width, height, caption, columns)
-    if not style.titles:
-        return figure
-    titles = [_wrap(title, TITLE_COLUMNS * width), _wrap(subtitle, COLUMNS * width)]
-    lines = [line for note in notes for line in _wrap(note, NOTE_COLUMNS * width)]
-    styles: tuple[dict[str, Any], ...] = ({"fontsize": 10.5, "fontweight": "bold"}, {"color": "0.3"})
-    for text, how in zip(titles, styles, strict=True):
-        figure.text(PAD / width, 1.0, "\n".join(text), va="top", **how)
-    if lines:
-        notes_text = figure.text(PAD / width, 0.0, "\n".join(lines), va="bottom", fontsize=7.5, color="0.35")
-        notes_text.set_linespacing(1.3)
-    return figure
+
+    style: StyleName = "screen"
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        """Refuse before anything is computed what Matplotlib would refuse at its end."""
+        choice("style", self.style, STYLES)
+        labels: Any = self.labels
+        if not isinstance(labels, Mapping):
+            raise InputError(f"labels must be a mapping of names to texts, got {shown(labels)}")
+        for name, label in cast(Mapping[Any, Any], labels).items():
+            if not isinstance(label, str) or not label.strip() or not label.isprintable():
+                raise InputError(f"label of {shown(name)}: must be text of one line, got {shown(label)}")
+            try:
+                if is_math_text(label):
+                    MathTextParser("path").parse(label)
+            except ValueError as error:
+                why = str(error).splitlines()[-1]
+                raise InputError(f"label of {shown(name)}: {shown(label)} is not valid mathematics: {why}") from None
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise InputError for a label whose name is not in the figures. names: of their schemes and axes."""
+        for name in self.labels:
+            if name not in names:
+                raise InputError(f"label of {shown(name)}: no figure has this name{nearest(str(name), names)}")
+
+    def styles(self) -> tuple[StyleName, ...]:
+        """What is drawn: a paper's figures do not replace those that `partway view`, reports and people look at."""
+        return ("screen",) if self.style == "screen" else ("screen", "paper")
 
 
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
+@dataclass(frozen=True)
+class InForce:
+    """What `figure_style` was given."""
+
+    style: StyleName = "screen"
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    schemes: tuple[str, ...] = ()
 
 
-def _wrap(text: str, columns: float) -> list[str]:
-    return textwrap.wrap(as_text(text), int(columns))
+_USUAL = InForce()
+_IN_FORCE: ContextVar[InForce] = ContextVar("look of figures", default=_USUAL)
 
 
-def run_title(dataset: xr.Dataset) -> str:
-    """What was run: the scenario, and how many devices, blocks and seeds."""
-    counts = ", ".join(
-        f"{dataset.sizes[name]} {name}{'s' * (dataset.sizes[name] != 1)}" for name in ("device", "block", "seed")
-    )
-    server = dataset.attrs["server"]
-    return f"{dataset.attrs['scenario_name']}: {counts}" + f", server of {server}" * bool(server)
+@contextlib.contextmanager
+def figure_style(
+    style: StyleName = "screen", labels: Mapping[str, str] | None = None, schemes: Sequence[str] = ()
+) -> Generator[Style]:
+    """A style and Matplotlib's defaults, whatever the user's own settings are; to create and to save figures in.
+
+    schemes  that are drawn: those that are not shipped get colours that differ, in this order
+    """
+    token = _IN_FORCE.set(InForce(style, labels or {}, tuple(schemes)))
+    settings: dict[Any, Any] = {**mpl.rcParamsDefault, **STYLES[style].settings}
+    try:
+        with mpl.rc_context(settings):
+            yield STYLES[style]
+    finally:
+        _IN_FORCE.reset(token)
 
 
-def cost_note(dataset: xr.Dataset) -> str:
-    """What the cost of a block is."""
-    return COST_NOTE.replace("block", f"block ({short_number(dataset.attrs['block_s'])} s)", 1)
+def in_force() -> InForce:
+    """What the innermost `figure_style` was given."""
+    return _IN_FORCE.get()
 
 
-def axis_label(dataset: xr.Dataset, name: str) -> str:
-    """A variable's words and unit for an axis or a column: its long name up to the first comma."""
-    words, unit = dataset[name].attrs["long_name"].split(",")[0], dataset[name].attrs["units"]
-    return words if unit in ("1", words) else f"{words} [{unit}]"
+def current_style() -> Style:
+    """The style in force."""
+    return STYLES[_IN_FORCE.get().style]
 
 
-def text_colour(background: Any) -> str:
-    """Black or white, whichever has more contrast with a colour: at least 4.5 by WCAG 2, with every colour."""
-    channels = np.array(to_rgb(background))
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
-    return "0" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "1"
+def panel_height(inch: float, columns: int = 1) -> float:
+    """The height of a panel that is so high on the screen [inch]. columns: as in `new_figure`"""
+    return inch * current_style().height_factor[columns - 1]
 
 
-def mark_linear_part(axes: Axes, which: Literal["x", "y"], up_to: float) -> None:
-    """Mark on an axis that is linear up to a value and logarithmic above where its scale changes."""
-    style: dict[str, Any] = {"fontsize": 7, "color": "0.45", "zorder": 0.6}
-    words = (("linear ", -1), (" logarithmic", 1))
-    if which == "x":
-        axes.axvline(up_to, color="0.7", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.6)
-        for text, side in words:
-            ha = "right" if side < 0 else "left"
-            axes.text(up_to, 0.995, text, transform=axes.get_xaxis_transform(), ha=ha, va="top", **style)
-        return
-    axes.axhline(up_to, color="0.7", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.6)
-    for text, side in words:
-        va = "top" if side < 0 else "bottom"
-        axes.text(0.995, up_to, text.strip(), transform=axes.get_yaxis_transform(), ha="right", va=va, **style)
+def user_label(name: str) -> str | None:
+    """The user's label of a scheme or an axis, if there is one."""
+    return _IN_FORCE.get().labels.get(name)
 
 
-def averaged_over(dataset: xr.Dataset) -> str:
-    """Over which blocks means are taken."""
-    return f"means after block {dataset.attrs['warmup']}" if dataset.attrs["warmup"] else "means of all blocks"
+def display_label(name: str) -> str:
+    """The user's label of a scheme, or its name at the length that fits a figure."""
+    return user_label(name) or shorten_name(name, current_style().longest_name)
 
 
-def unstable_note(summaries: Sequence[Summary]) -> str:
-    """What UNSTABLE_MARK means, if any of these schemes has it."""
-    has_mark = any(one.partly_unstable for one in summaries)
-    return f"{UNSTABLE_MARK} {UNSTABLE_NOTE}" * has_mark
+def as_text(text: str) -> str:
+    """Text for Matplotlib: dollar signs are mathematics only in the labels of the user."""
+    return outside_mathematics(text, lambda rest: re.sub(r"(?<!\\)\$", r"\$", rest))
 
 
-def short_number(value: float, _: object = None) -> str:
-    """A number for an axis or a label; also a formatter for Matplotlib, which passes the position too."""
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
-
-
-def display_name(summary: Summary) -> str:
-    """The scheme's name, with its status unless that is ok, or with UNSTABLE_MARK."""
-    name = display_label(summary.name)
-    if summary.status != "ok":
-        return f"{name}, {summary.status.replace('_', ' ')}"
-    return f"{name} {UNSTABLE_MARK}" if summary.partly_unstable else name
-
-
-def spans_decade(values: np.ndarray) -> bool:
-    """Whether the values are positive and the largest is more than ten times the smallest: use a logarithmic axis."""
-    return len(values) > 0 and bool(values.min() > 0 and values.max() > 10 * values.min())
-
-
-def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """A logarithmic axis with ticks at powers of ten, and at 2 and 5 times them if there would be few."""
-    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    few = high < 1e3 * low
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_minor_formatter(NullFormatter())
-    if few:
-        axis.set_major_formatter(short_number)
-    else:
-        axis.set_major_formatter(power_of_ten)
-        axis.set_minor_locator(NullLocator())
-
-
-def power_of_ten(value: float, _: object = None) -> str:
-    """A power of ten for an axis; a formatter for Matplotlib, whose own takes long: it parses each one as a formula."""
-    return "10" + str(round(np.log10(value))).translate(SUPERSCRIPTS)
-
-
-def block_axis(axes: Axes, block_s: float | None = None) -> None:
-    """A horizontal axis of blocks, with ticks at whole numbers."""
-    axes.set_xlabel("block" if block_s is None else f"block ({short_number(block_s)} s each)")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=(1, 2, 2.5, 5, 10)))
-
-
-def show_message(axes: Axes, message: str) -> None:
-    """A message where there is nothing to draw."""
-    axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center", color="0.4")
-    axes.set_yticks([])
-
-
-def highest_shown(costs: np.ndarray) -> float:
-    """The highest cost, or three times the median if a few schemes cost much more than most."""
-    highest, median = costs.max(initial=0), np.median(costs) if len(costs) else 0.0
-    return float(highest if highest <= 5 * median else 3 * median) or 1.0
+def outside_mathematics(text: str, change: Callable[[str], str]) -> str:
+    """Text, changed everywhere except in the mathematics of the user's labels."""
+    labels = [label for label in _IN_FORCE.get().labels.values() if is_math_text(label)]
+    found = {re.escape(formula) for label in labels for formula in MATHEMATICS.findall(label)}
+    if not found:
+        return change(text)
+    pieces = re.split(f"({'|'.join(sorted(found, key=len, reverse=True))})", text)
+    return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(pieces))

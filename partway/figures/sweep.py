@@ -14,20 +14,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from partway.experiments import by_device
 from partway.experiments.sweep.dataset import axis_names
-from partway.figures.gap import BELOW_BOUND, LINEAR_UP_TO
-from partway.figures.intervals import mean_and_interval
-from partway.figures.layout import bottom_legend
-from partway.figures.look import (
-    Look,
-    as_text,
-    display_label,
-    panel_height,
-    scheme_colour,
-    scheme_dashes,
-    scheme_marker,
-    user_label,
-)
-from partway.figures.style import (
+from partway.figures.colours import scheme_colour, scheme_dashes, scheme_marker
+from partway.figures.common import (
     COMPONENT_DIMENSION,
     COST_NOTE,
     FigureData,
@@ -39,6 +27,10 @@ from partway.figures.style import (
     spans_decade,
     write_figures,
 )
+from partway.figures.gap import BELOW_BOUND, LINEAR_UP_TO
+from partway.figures.intervals import mean_and_interval
+from partway.figures.layout import bottom_legend
+from partway.figures.style import Look, as_text, display_label, panel_height, user_label
 
 MAX_PANELS = 12
 MAX_COLUMNS = 3

@@ -7,16 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from partway.figures.colours import scheme_colour, scheme_marker
+from partway.figures.common import FigureData, mark_linear_part, new_figure, short_number, write_figures
 from partway.figures.gap import LINEAR_UP_TO
 from partway.figures.layout import bottom_legend
-from partway.figures.look import Look, as_text, display_label, panel_height, scheme_colour, scheme_marker
-from partway.figures.style import (
-    FigureData,
-    mark_linear_part,
-    new_figure,
-    short_number,
-    write_figures,
-)
+from partway.figures.style import Look, as_text, display_label, panel_height
 from partway.paper.theorem1 import CONSTANT, VARIANTS, Point, label
 
 AXES = {"devices": "number of devices K", "weights.server_energy": "weight of the server energy w2 [1/J]"}

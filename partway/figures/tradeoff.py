@@ -10,9 +10,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from partway.experiments.summary import Summary
-from partway.figures.layout import PointLabel, label_points, line_height
-from partway.figures.look import panel_height, scheme_colour, scheme_marker
-from partway.figures.style import (
+from partway.figures.colours import scheme_colour, scheme_marker
+from partway.figures.common import (
     COST_COLUMNS,
     FigureData,
     averaged_over,
@@ -26,6 +25,8 @@ from partway.figures.style import (
     spans_decade,
     unstable_note,
 )
+from partway.figures.layout import PointLabel, label_points, line_height
+from partway.figures.style import panel_height
 
 WAITING, ENERGY = ("server_queue", "device_queue"), ("server_energy", "device_energy")
 """The components of (8) on either axis."""

@@ -13,27 +13,12 @@ from partway.formatting import number
 from partway.live.accounts import Stages, stages
 from partway.live.documents import series_of, tasks_of
 from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES, WAITING, TaskLog
-from partway.measurement.gap import COST_COMPONENTS, Horizon, gap_by_seed, why_no_gap
-from partway.measurement.latency import DELAYS, end_of_run
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS, Horizon, gap_by_seed, why_no_gap
+from partway.measurement.latency import DELAY_NAMES, DELAYS, end_of_run
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
 from partway.text_tables import Grid
 
-COMPONENT_NAMES = {
-    "device_queue": "waiting at the devices",
-    "device_energy": "energy of the devices",
-    "server_queue": "waiting at the server",
-    "server_energy": "energy of the server",
-}
-"""Words for COST_COMPONENTS, in the order of the table."""
-DELAY_NAMES = {
-    "device_wait": "waits at the device",
-    "device": "device computes",
-    "radio": "radio sends",
-    "server_wait": "waits at the server",
-    "server": "server computes",
-}
-"""Words for DELAYS."""
 OUTCOME_NAMES = {
     LOCAL: "finished by the device",
     ANSWERED: "answered by it",

@@ -2,11 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
+from partway.scenario.schema import Scenario
+
 COST_COMPONENTS = ("server_queue", "server_energy", "device_queue", "device_energy")
 """The components of (8), by their fields in `BlockMetrics`."""
+COMPONENT_NAMES = {
+    "device_queue": "device queues",
+    "device_energy": "device energy",
+    "server_queue": "server queue",
+    "server_energy": "server energy",
+}
+"""Words for COST_COMPONENTS, in the order of tables and of the page."""
 LOSSES = ("devices", "waiting", "service")
 """Where the gap to the lower bound arises: the devices' choices, work left waiting at the server, its service."""
 Series = Callable[[str], np.ndarray]
@@ -28,6 +38,17 @@ class Horizon:
     block_s: float
     bound: float | None
     no_bound: str
+
+    @classmethod
+    def of(cls, scenario: Scenario, warmup: int, bound: float | None, no_bound: str) -> Self:
+        """That of a run in a scenario."""
+        block_s = scenario.slots_per_block * scenario.slot_s
+        return cls(warmup, scenario.discount, scenario.objective, block_s, bound, no_bound)
+
+
+def default_warmup(blocks: int) -> int:
+    """Blocks that are left out of the means where nobody says how many."""
+    return blocks // 2
 
 
 def gap_by_seed(series: Series, horizon: Horizon) -> np.ndarray | None:

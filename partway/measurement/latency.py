@@ -30,6 +30,14 @@ ROUNDING = 1e-6
 """Share of its work that the server must have done of a task when it has begun with it."""
 DELAYS = ("device_wait", "device", "radio", "server_wait", "server")
 """The delays that a latency is the sum of, in their order."""
+DELAY_NAMES = {
+    "device_wait": "waits at the device",
+    "device": "device computes",
+    "radio": "radio sends",
+    "server_wait": "waits at the server",
+    "server": "server computes",
+}
+"""Words for DELAYS."""
 
 
 class Traced(Protocol):

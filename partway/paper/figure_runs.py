@@ -33,7 +33,7 @@ LITERAL = {"binary": "binary-parametric", "even": "even-parametric", "random": "
 """What BASELINES are as section VI words them: binary and even learn as the proposed scheme does, random does not."""
 KINDS = ("literal", "q-learned")
 """Kinds of baselines: LITERAL, which decide verdicts, and `binary`, `even`, `random` with their own settings."""
-Player = tuple[str, tuple[tuple[str, Any], ...]]
+Configured = tuple[str, tuple[tuple[str, Any], ...]]
 """A scheme and what is set of its hyperparameters, (name, value) each."""
 SERIES = (*COST_COMPONENTS, "total_work", "arrived_work", "device_relative_change", "server_relative_change")
 """Fields of `BlockMetrics` that the figures need."""
@@ -124,7 +124,7 @@ def supports(scheme: str, reading: str) -> bool:
     return reading == "conserving" or find_scheme(scheme).fractional
 
 
-def baseline(name: str, candidate: str, kind: str, scenario: Scenario) -> Player:
+def baseline(name: str, candidate: str, kind: str, scenario: Scenario) -> Configured:
     """One of BASELINES, of a kind of KINDS, as it is compared with a candidate.
 
     A literal one has the candidate's gradient and what the scenario sets of the candidate's learning, if it is of
@@ -149,16 +149,16 @@ def jobs(
 ) -> list[FigureJob]:
     """All runs of candidates and of the baselines that they are compared with, in the order of the figures."""
     scenario, made = load(preset), list[FigureJob]()
-    proposed: list[Player] = [(name, ()) for name in candidates]
+    proposed: list[Configured] = [(name, ()) for name in candidates]
     rivals = [baseline(name, one, kind, scenario) for kind in kinds for one in candidates for name in BASELINES]
     for figure, devices, probs in _points(sizes, scenario.device.arrival_prob):
         training = sizes.training if figure in ("8", "9") else 0
         blocks = training + sizes.horizon if training else sizes.blocks
-        players = proposed if figure == "6" else list(dict.fromkeys([*proposed, *rivals]))
+        configured = proposed if figure == "6" else list(dict.fromkeys([*proposed, *rivals]))
         made += [
             FigureJob(figure, scheme, reading, devices, probs, sizes.seeds, blocks, training, preset, settings)
             for reading in READINGS
-            for scheme, settings in players
+            for scheme, settings in configured
             if supports(scheme, reading)
         ]
     return made

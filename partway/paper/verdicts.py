@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from partway.measurement.gap import COST_COMPONENTS
+from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS
 from partway.paper.claims import (
     BASELINES,
     CANDIDATES,
@@ -20,15 +20,12 @@ from partway.paper.claims import (
     Ordering,
     Term,
 )
-from partway.paper.figure_runs import KINDS, LEAST_SQUARES, FigureJob, Player, baseline, converged, supports
+from partway.paper.figure_runs import KINDS, LEAST_SQUARES, Configured, FigureJob, baseline, converged, supports
 from partway.paper.statistics import ENOUGH, NOT_APPLICABLE, TOO_FEW, Decision, decide, deciding, verdict
 from partway.scenario.loading import load
 from partway.schemes import hyperparameters
 
 Runs = Mapping[FigureJob, Mapping[str, np.ndarray]]
-COMPONENT_WORDS = dict(
-    zip(COST_COMPONENTS, ("server waiting", "server energy", "device waiting", "device energy"), strict=True)
-)
 CHANGES = {"1": "device_relative_change", "2": "server_relative_change"}
 """The series of the relative change of Algorithms 1 and 2."""
 
@@ -90,7 +87,7 @@ class Case:
     reading: str
     phase: str
     kind: str = KINDS[0]
-    baselines: Mapping[str, Player] = field(default_factory=dict)
+    baselines: Mapping[str, Configured] = field(default_factory=dict)
 
 
 def bounded_exp(value: float) -> float:
@@ -126,18 +123,19 @@ def column(
     candidate: str,
     reading: str,
     kind: str = KINDS[0],
-    players: Mapping[str, Player] | None = None,
+    baselines: Mapping[str, Configured] | None = None,
 ) -> list[Verdict]:
     """Verdicts on all claims that are orderings, for one candidate under one reading: one family of comparisons.
 
-    With baselines of another kind than the first, verdicts on the claims that are on baselines. `players` are what each
-    of BASELINES is instead of `partway.paper.figure_runs.baseline`.
+    With baselines of another kind than the first, verdicts on the claims that are on baselines.
+
+    baselines  what each of BASELINES is; if not given, `partway.paper.figure_runs.baseline`
     """
     judged = [claim for claim in claims if claim.orderings and (kind == KINDS[0] or has_baselines(claim))]
-    if players is None:
+    if baselines is None:
         scenario = load(next(iter(runs)).preset)
-        players = {name: baseline(name, candidate, kind, scenario) for name in BASELINES}
-    cases = [Case(claim, candidate, reading, phase, kind, players) for claim in judged for phase in phases(claim)]
+        baselines = {name: baseline(name, candidate, kind, scenario) for name in BASELINES}
+    cases = [Case(claim, candidate, reading, phase, kind, baselines) for claim in judged for phase in phases(claim)]
     if not supports(candidate, reading):
         return [
             Verdict(case.claim.id, candidate, reading, case.phase, NOT_APPLICABLE, baselines=kind) for case in cases
@@ -176,17 +174,17 @@ def value(term: Term | float, runs: Runs, case: Case) -> np.ndarray:
 
 def _job_of(term: Term, runs: Runs, case: Case) -> tuple[FigureJob, int]:
     """The job whose arrays hold a term, and the index of its arrival probability."""
-    figure, player = case.claim.figure, (case.candidate, ())
+    figure, configured = case.claim.figure, (case.candidate, ())
     if term.scheme != PROPOSED:
-        player = case.baselines[term.scheme]
+        configured = case.baselines[term.scheme]
     for job in runs:
-        if (job.figure, (job.scheme, job.settings), job.reading) != (figure, player, case.reading):
+        if (job.figure, (job.scheme, job.settings), job.reading) != (figure, configured, case.reading):
             continue
         if figure == "8":
             return job, job.arrival_probs.index(cast(float, term.at))
         if figure != "9" or job.devices == term.at:
             return job, 0
-    raise KeyError(f"no run of {player} for {term}")
+    raise KeyError(f"no run of {configured} for {term}")
 
 
 def _why(ordering: Ordering, decision: Decision, runs: Runs, case: Case) -> str:
@@ -252,6 +250,6 @@ def _largest_component(terms: Sequence[Term], runs: Runs, case: Case) -> str:
     difference = medians[1] - medians[0]
     largest = int(np.argmax(difference * np.sign(difference.sum())))
     return (
-        f"the largest component of the difference is {COMPONENT_WORDS[COST_COMPONENTS[largest]]} "
+        f"the largest component of the difference is {COMPONENT_NAMES[COST_COMPONENTS[largest]]} "
         f"({medians[0][largest]:.4g} against {medians[1][largest]:.4g}, medians)"
     )

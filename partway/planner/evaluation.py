@@ -11,7 +11,8 @@ m blocks in which the server finishes the task, 1 unless f_max is too low for it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
@@ -20,24 +21,24 @@ import numpy as np
 
 from partway.bound.lower_bound import Bound
 from partway.dnn.cuts import sent_bits
-from partway.experiments.preparation import prepare
+from partway.experiments.numbers import numbers_of
+from partway.experiments.preparation import prepared_pair
 from partway.experiments.statistics import count_unstable
 from partway.formatting import number
-from partway.measurement.latency import finish_times
+from partway.measurement.gap import Horizon, default_warmup
+from partway.measurement.latency import Tasks, end_of_run, finish_times, latency_of
 from partway.measurement.metrics import DeviceTraces
 from partway.planner.context import DeviceContext
 from partway.planner.plan import PlanRule, plan_table
 from partway.program_cache import kept_jit
 from partway.pytree import cast_floats, host_array, record
-from partway.schemes import find_scheme, pair_for, stream_of
+from partway.schemes import stream_of
 from partway.simulation.rollout import Run, rollout
 from partway.system.equations import affordable_bits, feasible_action, local_work, power_for, server_energy
 from partway.system.types import Device, DeviceAction, Server
 
 if TYPE_CHECKING:
     from partway.experiments.comparison import OnProgress  # which imports xarray
-
-PERCENTILE = 0.95
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def run_scheme(
 ) -> Run:
     """A run of the scheme in the world of the device, with traces; `oracle` gets the tables of the bound."""
     certificate = None if bound is None else bound.certificate
-    row, pair = find_scheme(scheme), pair_for(scheme, target.scenario)
-    pair = prepare(row, pair, target.world, certificate, chosen=scheme in target.scenario.schemes)
+    pair = prepared_pair(scheme, target.scenario, target.world, certificate)
 
     def add_blocks(count: int) -> None:
         on_progress(scheme, count)
@@ -84,36 +84,41 @@ def run_scheme(
 
 
 def policy_outcome(target: DeviceContext, name: str, simulated: Run, price: float) -> PolicyOutcome:
-    """The results of a run; `price` is the cost of a mean task sent to the server."""
-    traces, metrics, device = simulated.traces, simulated.metrics, target.device
+    """The results of a run; `price` is the cost of a mean task sent to the server.
+
+    Those of the device are of all seeds together, with what only a plan knows: a least CPU rate, idle power, the price.
+    """
+    traces, device = simulated.traces, target.device
     assert traces is not None
     unstable = _unstable_party(target, simulated, traces)
     if unstable:
         return PolicyOutcome(name, unstable)
-    warmup = traces.q.shape[1] // 2
+    warmup = default_warmup(traces.q.shape[1])
     started, offload, power, cost = (
         np.asarray(getattr(traces, field), np.float64)[:, warmup:, target.index]
         for field in ("started", "offload", "power", "cost")
     )
     device_j = target.block_j(started - offload, power)
     tasks = float(np.sum(np.asarray(traces.arrivals)[:, warmup:, :, target.index]))
-    fleet_tasks = float(np.sum(np.asarray(metrics.arrived)[:, warmup:]))
-    server_j = np.asarray(metrics.server_energy_j, np.float64)[:, warmup:]
     mean_latency_s, p95_latency_s = _latency(target, traces, warmup)
+    fleet = numbers_of(partial(getattr, simulated.metrics), Horizon.of(target.scenario, warmup, None, "not compared"))
     return PolicyOutcome(
         name,
         "",
         mean_latency_s,
         p95_latency_s,
         device_j_per_task=float(np.sum(device_j)) / max(tasks, 1.0),
-        server_j_per_task=float(np.sum(server_j)) / max(fleet_tasks, 1.0),
+        server_j_per_task=fleet.server_j,
         cost_per_block=float(np.mean(cost + price * offload * device.server_work)),
         offloaded_share=float(np.sum(offload)) / max(float(np.sum(started)), 1.0),
     )
 
 
 def _unstable_party(target: DeviceContext, simulated: Run, traces: DeviceTraces) -> str:
-    """The party whose queue grows without bound in most seeds."""
+    """The party whose queue grows without bound in most seeds.
+
+    Of this device and of the server: that another device is overloaded, which ends a comparison, leaves a plan valid.
+    """
     metrics, index = simulated.metrics, target.index
     queue, backlog = np.asarray(traces.q, np.float64)[..., index], np.asarray(metrics.backlog, np.float64)
     arriving = float(np.mean(np.asarray(traces.arrivals).sum(axis=2)[..., index]))
@@ -125,23 +130,24 @@ def _unstable_party(target: DeviceContext, simulated: Run, traces: DeviceTraces)
 
 
 def _latency(target: DeviceContext, traces: DeviceTraces, warmup: int) -> tuple[float, float]:
-    """(mean, 95th percentile) [s] of the device's tasks.
-
-    In the mean an unfinished task counts with the time until the end of the run, in the percentile as infinitely late.
-    """
+    """(mean, 95th percentile) [s] of the device's tasks, as in `Latency`."""
     (blocks, slots), slot_s = np.shape(traces.service_per_slot)[1:], target.scenario.slot_s
-    end = ((blocks + 1) * slots + 1) * slot_s
-    arrived, finished = list[np.ndarray](), list[np.ndarray]()
-    for tasks in finish_times(traces, np.asarray(target.world.devices.server_work), slot_s):
-        counted = (tasks.device == target.index) & (tasks.block >= warmup)
-        arrived.append(tasks.arrived[counted])
-        finished.append(tasks.finished[counted])
-    arrival, finish = np.concatenate(arrived), np.concatenate(finished)
-    if not len(arrival):
-        return np.nan, np.nan
-    percentile = float(np.quantile(finish - arrival, PERCENTILE, method="inverted_cdf"))
-    mean = float(np.mean(np.minimum(finish, end) - arrival))
-    return mean, percentile if np.isfinite(percentile) else np.nan
+    seeds = finish_times(traces, np.asarray(target.world.devices.server_work), slot_s, warmup)
+    own = _together([_tasks_of(tasks, target.index) for tasks in seeds])
+    late = latency_of([own], end_of_run(blocks, slots, slot_s), target.scenario.devices)
+    return float(late.mean[0]), float(late.p95[0])
+
+
+def _tasks_of(tasks: Tasks, device: int) -> Tasks:
+    """Those of one device."""
+    mine = tasks.device == device
+    return Tasks(**{field.name: getattr(tasks, field.name)[..., mine] for field in fields(Tasks)})
+
+
+def _together(seeds: Sequence[Tasks]) -> Tasks:
+    """The tasks of all seeds as if they were one."""
+    each = {field.name: [getattr(tasks, field.name) for tasks in seeds] for field in fields(Tasks)}
+    return Tasks(**{name: np.concatenate(values, axis=-1) for name, values in each.items()})
 
 
 @dataclass(frozen=True)

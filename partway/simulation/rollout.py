@@ -319,25 +319,21 @@ def _call(
             options=options,
             stacked=share.stacked,
         )
-        clipped, transitions = bare(transitions)
+        clipped, transitions = without_clipped(transitions)
         metrics = jax.tree.map(np.asarray, measure(share.parties, transitions, stacked=share.parties_stacked))
         traced = _traced(share, transitions) if traces else None
         sums = None if skipped is None else sums_of(transitions, skipped)
         return replace(share, carry=after), (metrics, traced, clipped, sums)
 
 
-def bare(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
+def without_clipped(transitions: Transition) -> tuple[np.ndarray | None, Transition]:
     """`Run.clipped` of transitions, and the transitions without it: all schemes share one program that measures."""
     devices, server = transitions.devices, transitions.server
     found: list[Any] = [np.sum(np.asarray(devices.out_of_range), axis=-1)] if devices.out_of_range is not None else []
     found += [np.asarray(server.out_of_range, int)] if server.out_of_range is not None else []
     nothing: Any = None
-    bare = replace(
-        transitions,
-        devices=replace(devices, out_of_range=nothing),
-        server=replace(server, out_of_range=nothing),
-    )
-    return np.sum(found, axis=0) if found else None, bare
+    devices, server = (replace(party, out_of_range=nothing) for party in (devices, server))
+    return np.sum(found, axis=0) if found else None, replace(transitions, devices=devices, server=server)
 
 
 def _traced(share: Share, transitions: Transition) -> DeviceTraces:

@@ -19,7 +19,7 @@ FEW = 2_000_000
 """Device-blocks that are computed in less time than it takes to compile a second program."""
 BLOCKS_PER_TILE = 50
 """Blocks whose random numbers are drawn at a time and, where devices of a large fleet use no broadcast, run ahead."""
-LANES = 1280
+DEVICES_PER_CALL = 1280
 """Devices of all runs of a call on a CPU: more of them leave the cache."""
 
 
@@ -58,24 +58,24 @@ def runs_per_call(runs: int, devices: int) -> int:
     """How many runs a compiled call computes: equally many in each, all of them where there is a GPU."""
     if jax.default_backend() != "cpu":
         return runs
-    per_core, limit = runs // divisor(runs, cores()), max(LANES // devices, 1)
+    per_core, limit = runs // divisor(runs, cores()), max(DEVICES_PER_CALL // devices, 1)
     together = divisor(per_core, limit)
     return together if 2 * together >= min(per_core, limit) else per_core
 
 
-def divide_blocks(blocks: int, lanes: int, ahead: bool = True) -> list[tuple[int, int]]:
-    """Blocks of each compiled call and of each of its tiles; `lanes`: devices of all calls that run at a time.
+def divide_blocks(blocks: int, devices: int, ahead: bool = True) -> list[tuple[int, int]]:
+    """Blocks of each compiled call and of each of its tiles; `devices`: devices of all calls that run at a time.
 
     Equally many in each call, so that one program serves all. Where that would make calls or tiles short, the last call
     is shorter; but FEW device-blocks are computed in equal calls, or one, whatever their tiles. Devices that do not run
     `ahead` get half as many blocks, but two where they would get two: XLA rounds a call of one block differently.
     """
-    most = MAX_PER_CALL // lanes
+    most = MAX_PER_CALL // devices
     if not ahead:
         most = min(most, max(most // 2, 2))
     limit = max(min(blocks, BLOCKS_PER_CALL, most), 1)
     in_tile = min(BLOCKS_PER_TILE, limit)
-    few = blocks <= 10 * BLOCKS_PER_CALL and blocks * lanes <= FEW
+    few = blocks <= 10 * BLOCKS_PER_CALL and blocks * devices <= FEW
     length = divisor(blocks, limit)
     long = ahead or length > 1 or limit == 1
     if 10 * length >= limit and (few or (long and 2 * divisor(length, in_tile) >= in_tile)):

@@ -88,6 +88,9 @@ def next_state(
 
     `exogenous` does not depend on the actions ((10), (18)). What is sent in block t is in the server's queue, and paid
     for, from its block t + 1 on. `state.memory` comes from `partway.system.exogenous:draw`.
+
+    A device computes (1) for itself, too, by the same function, to learn from it (`controllers.block:finish_device`).
+    Its outcome does not carry the queue here, because outcomes are kept for every block of a compiled call.
     """
     devices = broadcast_shared(world.devices, state.q.shape[-1])
     random, sent = unpack(devices.slots, exogenous), inflow(devices, actions)

@@ -73,11 +73,6 @@ def gains(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Ar
     return world.channel.draw((), jnp.asarray(seed, jnp.uint32), jnp.asarray(block, jnp.uint32), _stations(world))[1]
 
 
-def arrivals(world: World, seed: int | jax.Array, block: int | jax.Array) -> jax.Array:
-    """(n, K) 0 or 1 of a block of traffic without a memory: a task arrives with probability b in every slot."""
-    return exogenous(world, seed, block).arrivals
-
-
 def sample(world: World, seed: int | jax.Array, block: int | jax.Array) -> PackedExogenous:
     """The arrivals of any block t, or of each of many blocks (...), and what is drawn in it of block t + 1.
 
@@ -110,11 +105,6 @@ def unpack_arrivals(slots: int, arrival_bits: np.ndarray) -> np.ndarray:
     slot = np.arange(slots, dtype=np.uint32)
     bits = arrival_bits[..., slot // SLOTS_PER_WORD, :] >> (slot % SLOTS_PER_WORD)[:, None]
     return (bits & 1).astype(np.uint8)
-
-
-def exogenous(world: World, seed: int | jax.Array, block: int | jax.Array) -> Exogenous:
-    """The arrivals of block t, and the gain of block t + 1, of processes without a memory."""
-    return unpack(world.devices.slots, sample(world, seed, block))
 
 
 def _stations(world: World) -> Station:

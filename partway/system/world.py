@@ -25,11 +25,14 @@ MAX_PLANNED = 64
 class World:
     """The fleet, the server, and the probabilities that no controller knows.
 
-    It has these forms, on its way from a scenario into a compiled program:
+    It has these forms, on its way from a scenario into a compiled program. They are one type because the functions of
+    a device read the same fields of each; each form is made in one place and saves what is named with it:
 
-    - built     float64 NumPy arrays on the host, as `build` makes them; device axis K last
-    - squeezed  the same with a last axis of 1 where all devices share a value (`simulation.sharding.squeeze_shared`)
-    - stacked   squeezed, with an axis of the runs in front of leaves that differ between them (`rollout.stack`)
+    - built     float64 NumPy arrays on the host, as `build` makes them; device axis K last. Bound and plans are exact
+    - squeezed  the same with a last axis of 1 where all devices share a value (`simulation.sharding.squeeze_shared`):
+                a fleet of a million does not hold a million equal tables of cuts
+    - stacked   squeezed, with an axis of runs in front of leaves that differ (`simulation.shares.stack`): cases of a
+                sweep share a compiled program, and what they have in common is in memory once
     - in JAX    of one run, JAX arrays rounded once to the precision of the run; each axis is K or 1 as in squeezed
 
     arrival_threshold (K,) uint32: a task arrives in a slot when a random word is below it

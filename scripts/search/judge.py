@@ -14,7 +14,7 @@ import numpy as np
 import tomli_w
 
 from partway.paper.claims import BASELINES, LATE, READINGS, Term, claims
-from partway.paper.figure_runs import FULL, KINDS, LITERAL, FigureJob, Player, Sizes, baseline, jobs
+from partway.paper.figure_runs import FULL, KINDS, LITERAL, Configured, FigureJob, Sizes, baseline, jobs
 from partway.paper.report import interval_words
 from partway.paper.search.jobs import MEASURED, SearchJob
 from partway.paper.search.score import Value, values
@@ -41,8 +41,8 @@ class Rival:
     """
 
     name: str
-    found: Player
-    best: Player
+    found: Configured
+    best: Configured
     excess: float
 
 
@@ -113,8 +113,8 @@ def rivals(candidate: str, setting: Setting, measured: np.ndarray) -> tuple[Riva
         best = int(np.argmin(cost))
         scheme, shared = found = baseline(name, candidate, KINDS[0], scenario)
         own = {**dict(shared), **scenario.schemes.get(scheme, {}), **tried[best][1][name]}
-        player = (scheme, tuple(sorted(own.items()))) if best else found
-        made.append(Rival(name, found, player, float(np.expm1(cost[0] - cost[best]))))
+        chosen = (scheme, tuple(sorted(own.items()))) if best else found
+        made.append(Rival(name, found, chosen, float(np.expm1(cost[0] - cost[best]))))
     return tuple(made)
 
 
@@ -134,8 +134,8 @@ def judge(runner: Runner, setting: Setting) -> Judged:
     reading = dict(setting).get("queue", READINGS[0])
     runs = runner.arrays(_runs(candidate, reading, str(preset_of(candidate)), own))
     asked = claims(FULL.points)
-    found = column(asked, runs, candidate, reading, players={one.name: one.found for one in own})
-    best = column(asked, runs, candidate, reading, players={one.name: one.best for one in own})
+    found = column(asked, runs, candidate, reading, baselines={one.name: one.found for one in own})
+    best = column(asked, runs, candidate, reading, baselines={one.name: one.best for one in own})
     return Judged(candidate, own, tuple(found), tuple(best))
 
 
@@ -170,7 +170,7 @@ def write(judged: Judged) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("baseline", "scheme", "as found", "with its best steps", "cost above these [%]"))
         for one in judged.rivals:
-            texts = ["; ".join(f"{name} = {value}" for name, value in player[1]) for player in (one.found, one.best)]
+            texts = ["; ".join(f"{name} = {value}" for name, value in which[1]) for which in (one.found, one.best)]
             writer.writerow((one.name, one.found[0], *texts, f"{100 * one.excess:.3g}"))
 
 

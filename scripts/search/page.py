@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from pages import paragraph, write_section
 
-from partway.figures.look import figure_style
+from partway.figures.style import figure_style
 from partway.paper.figure_runs import FULL
 from partway.paper.search.score import needed
 from partway.paper.search.space import CANDIDATES, STOPPING_RULE, space

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from partway.figures.style import short_number
+from partway.figures.common import short_number
 from partway.paper.search.score import needed
 from partway.paper.search.space import OWN, OWN_STEPS, Setting, space
 from search.data import DATA, preset_value, short_claim

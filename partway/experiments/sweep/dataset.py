@@ -10,24 +10,18 @@ import xarray as xr
 from partway.bound.report import ASSUMES_BY_OBJECTIVE, assumptions
 from partway.experiments.by_device import class_sizes
 from partway.experiments.failures import INVALID
+from partway.experiments.numbers import LATENCY
 from partway.experiments.statistics import Estimate, estimate
-from partway.experiments.summary import LATENCY
 from partway.experiments.sweep.axes import dimensions
 from partway.experiments.sweep.group import BY_CLASS, Outcome, failed
 from partway.experiments.sweep.plan import SweepPlan, computed_by
-from partway.experiments.variables import BY_DEVICE
+from partway.experiments.variables import MEANS, OF_SWEEP
 from partway.measurement.gap import COST_COMPONENTS, LOSSES
 from partway.measurement.latency import DELAYS
 from partway.schemes import find_scheme
 from partway.system.kinds import mean_radio_cost_is_infinite
 
-BY_SEED = {
-    "cost_with_warmup": ("mean cost, warm-up included", "cost per block"),
-    "discounted_from_start": ("discounted sum of the cost from the first block", "cost"),
-    "discounted_after_warmup": ("discounted sum of the cost from the end of warm-up", "cost"),
-    "throughput": ("throughput, work that devices and server do", "mean tasks/s"),
-    "unfinished": ("share of tasks that the end of the run cut off", "1"),
-}
+BY_SEED = ("cost_with_warmup", "discounted_from_start", "discounted_after_warmup", "throughput", "unfinished")
 INNER: Mapping[str, tuple[str, Sequence[str]]] = {
     "cost": ("component", COST_COMPONENTS),
     "gap": ("loss", LOSSES),
@@ -36,58 +30,13 @@ INNER: Mapping[str, tuple[str, Sequence[str]]] = {
     "energy_j_per_task": ("party", ("devices", "server")),
 }
 """Variables that have a dimension of their own beside the seeds: its name and its labels."""
-BY_CASE = {
-    "device_energy_j_per_task": ("energy of the devices per arriving task", "J"),
-    "server_energy_j_per_task": ("energy of the server per arriving task", "J"),
-    "wasted_energy_j_per_task": ("energy of the server, per arriving task, while it had no work", "J"),
-    "offloaded_share": ("offloaded share of the started work", "1"),
-    "cpu_utilisation": ("utilisation of the devices' processors", "1"),
-    "radio_utilisation": ("utilisation of the devices' radios", "1"),
-    "server_utilisation": ("utilisation of the server", "1"),
-    "power_mismatch": ("share of devices whose power differs from the commanded power", "1"),
-    "settling_block": ("first block from which the running mean of the cost stays within 5 % of its end", "block"),
-    "growth_per_block": ("growth of the waiting work of an unstable case", "mean tasks per block"),
-}
-BY_POINT = {
-    "bound": ("lower bound on the objective", "cost per block, or cost for discounted sums"),
-    "bound_price": ("price of work at the server in the bound", "cost per mean task"),
-    "bound_slack": ("possible error of the bound", "cost"),
-}
-WORDS = {
-    "status": "status of the case",
-    "reason": "reason for the status",
-    "gap_reason": "reason why the case has no gap to the lower bound",
-}
-OTHERS = {
-    "cost": ("cost, mean after warm-up, by component", "per block"),
-    "gap": ("gap to the lower bound, as a share of it, by loss", "1"),
-    "latency_s": ("latency, from arrival to result, statistics over tasks", "s"),
-    "delay_s": ("mean time that a task spends in each part of its way; together the mean latency", "s"),
-    "energy_j_per_task": ("energy per task, of those that arrive", "J"),
-    "bound_reason": ("reason why there is no bound", "1"),
-    "case": ("key of the case", "1"),
-    "heavy_tail": ("whether the mean radio cost is infinite in theory", "1"),
-    "signals_up": ("numbers that a device sends in a block", "1"),
-    "signals_down": ("numbers that a device receives in a block", "1"),
-    "scheme": ("scheme", "1"),
-    "seed": ("seed", "1"),
-    "component": ("component of the cost", "1"),
-    "loss": ("where the gap arises", "1"),
-    "statistic": ("statistic of the latency", "1"),
-    "delay": ("part of the latency", "1"),
-    "party": ("whose energy it is", "1"),
-    "class": ("class of devices", "1"),
-    "devices_by_class": ("devices of the class, 0 where a point has none", "1"),
-}
-ATTRIBUTES = (
-    BY_SEED
-    | BY_CASE
-    | BY_POINT
-    | {name: (words, "1") for name, words in WORDS.items()}
-    | {name: BY_DEVICE[name] for name in BY_CLASS}
-    | OTHERS
+BY_CASE = (
+    *("device_energy_j_per_task", "server_energy_j_per_task", "wasted_energy_j_per_task", "offloaded_share"),
+    *MEANS,
+    *("settling_block", "growth_per_block"),
 )
-"""Long name and units of every variable and coordinate but those of the axes."""
+BY_POINT = ("bound", "bound_price", "bound_slack")
+WORDS = ("status", "reason", "gap_reason")
 
 
 def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr.Dataset:
@@ -100,7 +49,7 @@ def assemble(plan: SweepPlan, outcome_of: Callable[[str], Outcome | None]) -> xr
         failed(cell.why, INVALID) if cell.key is None else outcome_of(cell.key) or failed("not computed")
         for cell in plan.cells
     ]
-    sizes, names = [len(axis.values) for axis in plan.axes], dimensions(plan.axes, ATTRIBUTES)
+    sizes, names = [len(axis.values) for axis in plan.axes], dimensions(plan.axes, OF_SWEEP)
     shape, dims = [*sizes, len(plan.base.schemes)], [*names, "scheme"]
     seeds = len(plan.base.seeds)
 
@@ -193,10 +142,10 @@ def _described(dataset: xr.Dataset, plan: SweepPlan) -> xr.Dataset:
         signals_up=("scheme", [find_scheme(name).signalling()["up"] for name in schemes]),
         signals_down=("scheme", [find_scheme(name).signalling()["down"] for name in schemes]),
     )
-    for name, axis in zip(dimensions(plan.axes, ATTRIBUTES), plan.axes, strict=True):
+    for name, axis in zip(dimensions(plan.axes, OF_SWEEP), plan.axes, strict=True):
         dataset = dataset.assign_coords({name: axis.labels()})
         dataset[name].attrs = {"units": axis.unit(), "field": axis.field, "long_name": axis.words(name)}
-    for name, (words, unit) in ATTRIBUTES.items():
+    for name, (words, unit) in OF_SWEEP.items():
         dataset[name].attrs |= {"long_name": words, "units": unit}
     return dataset.assign_attrs(
         scenario_name=base.name,

@@ -14,12 +14,14 @@ from partway.bound.lower_bound import Bound
 from partway.controllers.base import ControllerPair
 from partway.errors import InputError, out_of_memory
 from partway.experiments.by_device import VALUES, by_device
-from partway.experiments.comparison import bound_numbers, prepared_pair
+from partway.experiments.comparison import bound_numbers
 from partway.experiments.failures import FAILED, INVALID, cause
+from partway.experiments.numbers import Numbers, gap_reason, no_gap_of, numbers_of
 from partway.experiments.plan import Plan, Setting, applicable, is_traced, setting_of
+from partway.experiments.preparation import prepared_pair
 from partway.experiments.rows import latency_arrays, latency_of
 from partway.experiments.status import status_of, with_note
-from partway.experiments.summary import Numbers, gap_reason, no_gap_of, numbers_of
+from partway.experiments.variables import MEANS
 from partway.measurement.by_device import DeviceSums
 from partway.measurement.gap import Horizon
 from partway.measurement.metrics import BlockMetrics, DeviceTraces
@@ -30,7 +32,6 @@ Outcome = dict[str, Any]
 """The result of a case: `status`, `reason`, and its numbers if it ran."""
 BY_CLASS = tuple(f"{name}_by_class" for name in VALUES)
 """Numbers (seeds, classes) of a case that is `ok`, in a fleet of which single devices are kept."""
-UTILISATIONS = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def _prepared(plan: Plan) -> _Ready | Outcome:
     if why is not None:
         outcome = failed(why, "not_applicable") | _bound_numbers(setting.bound)
         return outcome | {"gap_reason": outcome["bound_reason"] or outcome["gap_reason"]}
-    return _Ready(plan, setting, prepared_pair(plan, name, setting))
+    pair = prepared_pair(name, plan.scenario, setting.world, setting.certificate, plan.server)
+    return _Ready(plan, setting, pair)
 
 
 def _alike(ready: dict[int, _Ready]) -> list[list[int]]:
@@ -134,9 +136,8 @@ def _numbers(
     plan, bound = case.plan, case.setting.bound
     scenario = plan.scenario
     status, reason, growth = status_of(metrics, case.pair, scenario)
-    block_s = plan.scenario.slots_per_block * plan.scenario.slot_s
     about = (None, bound) if isinstance(bound, str) else (bound.value, "")
-    horizon = Horizon(plan.warmup, scenario.discount, scenario.objective, block_s, *about)
+    horizon = Horizon.of(scenario, plan.warmup, *about)
 
     def series(field: str) -> np.ndarray:
         return np.asarray(getattr(metrics, field))
@@ -173,7 +174,7 @@ def _means(numbers: Numbers, has_gap: bool) -> Outcome:
         "server_energy_j_per_task": numbers.server_j,
         "wasted_energy_j_per_task": numbers.wasted_j,
         "offloaded_share": numbers.offloaded,
-        **{name: getattr(numbers, name) for name in UTILISATIONS},
+        **{name: getattr(numbers, name) for name in MEANS},
         **({"gap": numbers.gap} if has_gap else {}),
     }
 

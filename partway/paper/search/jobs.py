@@ -25,10 +25,10 @@ MEASURED = "measured"
 
 @dataclass(frozen=True)
 class Point:
-    """Runs of a figure: those of a player, PROPOSED or one of BASELINES, with so many devices."""
+    """Runs of a figure: those of a scheme, PROPOSED or one of BASELINES, with so many devices."""
 
     figure: str
-    player: str
+    scheme: str
     devices: int
     arrival_prob: float
     blocks: int
@@ -75,16 +75,16 @@ class SearchJob:
         """(lanes,) of everything that these runs are for; the lanes are settings times replicates."""
         seeds, lanes = self.sizes.seeds, list[Lane]()
         for scenario in scenarios:
-            scheme, own = player_of(self.candidate, point, scenario)
+            scheme, own = configured(self.candidate, point, scenario)
             lanes += [
                 Lane(world, pair_for(scheme, own), seed) for seed, world in zip(seeds, worlds(own, seeds), strict=True)
             ]
-        stream = stream_of(player_of(self.candidate, point, scenarios[0])[0])
+        stream = stream_of(configured(self.candidate, point, scenarios[0])[0])
         if point.figure == "6":
             changes = program.changes(lanes, stream, point.blocks)
             parties = dict(zip(ITERATIONS, (changes.devices, changes.server), strict=True))
             return {
-                Value(Term("iterations", point.player, algorithm), "6", ""): converged(
+                Value(Term("iterations", point.scheme, algorithm), "6", ""): converged(
                     np.asarray(change), TOLERANCE, QUIET
                 )
                 for algorithm, change in parties.items()
@@ -98,7 +98,7 @@ class SearchJob:
 def _means(point: Point, sizes: Sizes, cost: np.ndarray) -> Iterator[tuple[Value, np.ndarray]]:
     """The mean costs of a block in the windows of Figure 7, of (lanes, blocks)."""
     for one in values(sizes.points, ("7",)):
-        if one.term.scheme == point.player and isinstance(one.term.at, tuple):
+        if one.term.scheme == point.scheme and isinstance(one.term.at, tuple):
             yield one, cost[:, slice(*one.term.at)].mean(axis=-1)
 
 
@@ -110,7 +110,7 @@ def _sums(
     by_setting = np.split(cost, len(discounts))
     for phase, window in zip(PHASES, windows, strict=True):
         own = [discounted(each[:, window], discount) for each, discount in zip(by_setting, discounts, strict=True)]
-        yield Value(Term("sum", point.player, point.at), point.figure, phase), np.concatenate(own)
+        yield Value(Term("sum", point.scheme, point.at), point.figure, phase), np.concatenate(own)
 
 
 def points(sizes: Sizes, figures: Sequence[str], arrival_prob: float) -> list[Point]:
@@ -123,16 +123,16 @@ def points(sizes: Sizes, figures: Sequence[str], arrival_prob: float) -> list[Po
             where = [(devices, arrival_prob, sums) for devices in sizes.points.fleets]
         else:
             where = [(DEVICES[figure], arrival_prob, sizes.blocks)]
-        players = dict.fromkeys(one.term.scheme for one in values(sizes.points, (figure,)))
-        made += [Point(figure, player, *each) for player in players for each in where]
+        schemes = dict.fromkeys(one.term.scheme for one in values(sizes.points, (figure,)))
+        made += [Point(figure, scheme, *each) for scheme in schemes for each in where]
     return made
 
 
-def player_of(candidate: str, point: Point, scenario: Scenario) -> tuple[str, Scenario]:
-    """The scheme that a point's player is in a setting's scenario, and the point's scenario for that scheme."""
+def configured(candidate: str, point: Point, scenario: Scenario) -> tuple[str, Scenario]:
+    """The row of SCHEMES that runs at a point, and a setting's scenario with what it sets there."""
     scheme, shared = candidate, ()
-    if point.player != PROPOSED:
-        scheme, shared = baseline(point.player, candidate, KINDS[0], scenario)
+    if point.scheme != PROPOSED:
+        scheme, shared = baseline(point.scheme, candidate, KINDS[0], scenario)
     own = {**scenario.schemes.get(scheme, {}), **dict(shared)}
     if point.figure == "6" and scheme in STOPPING:
         own["stop"] = False
@@ -143,6 +143,6 @@ def player_of(candidate: str, point: Point, scenario: Scenario) -> tuple[str, Sc
 
 def worlds(scenario: Scenario, seeds: Sequence[int]) -> list[World]:
     """The world of every replicate, which has its own placement."""
-    made = program.bare(build(scenario, sample_placement(scenario)))
+    made = program.without_plans(build(scenario, sample_placement(scenario)))
     gains = [sample_placement(scenario.model_copy(update={"placement_seed": seed})).mean_gain_per_w for seed in seeds]
     return [replace(made, devices=replace(made.devices, mean_gain=host_array(gain))) for gain in gains]

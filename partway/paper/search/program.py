@@ -2,7 +2,8 @@
 
 The lanes of a program are settings and replicates; they may differ in every number of the world and of the controllers.
 There is no lower bound, no latency and no other metric: what a run costs here is its blocks, some hundred nanoseconds
-for each device.
+for each device. Not by `partway.simulation.rollout`, which keeps the transitions of all blocks of a call to measure
+them: here a number a block is kept, and a whole run is one call.
 """
 
 from collections.abc import Sequence
@@ -19,18 +20,16 @@ from partway.controllers.base import ControllerPair
 from partway.controllers.block import Transition
 from partway.pytree import cast_floats, floats_as_arrays, record
 from partway.rng import ACTS, controller_keys_on_host
-from partway.simulation.rollout import stack
-from partway.simulation.schedule import divisor
-from partway.simulation.sharding import shared_once, squeeze_shared
+from partway.simulation.rollout import squeezed
+from partway.simulation.schedule import BLOCKS_PER_TILE, DEVICES_PER_CALL, divisor
+from partway.simulation.shares import stack
 from partway.simulation.step import Carry, init, step
 from partway.system.equations import device_cost, server_cost, server_energy
 from partway.system.exogenous import PackedExogenous, sample
 from partway.system.world import World
 
-DEVICES_PER_CALL, MOST_LANES = 1280, 64
-"""Devices of all lanes of a call: more of them leave the cache. At most so many lanes."""
-BLOCKS_PER_TILE = 50
-"""Blocks whose random numbers are drawn at a time."""
+MOST_LANES = 64
+"""Lanes of a call, however few devices they have."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ def changes(lanes: Sequence[Lane], stream: str, blocks: int) -> Changes:
     return _in_calls(lanes, stream, blocks, changes=True)
 
 
-def bare(world: World) -> World:
-    """The world without what would need a program of its own and is read by other schemes only."""
+def without_plans(world: World) -> World:
+    """The world without plans: their length is static and would need a program of its own, and no lane plans."""
     return replace(world, devices=replace(world.devices, max_tasks_per_block=0))
 
 
@@ -89,17 +88,12 @@ def _in_calls(lanes: Sequence[Lane], stream: str, blocks: int, changes: bool) ->
 
 def _call(lanes: Sequence[Lane], stream: str, blocks: int, changes: bool) -> Any:
     """NumPy arrays of the lanes of one call."""
-    world, _ = stack([_squeezed(lane.world) for lane in lanes], every=True)
+    world, _ = stack([squeezed(lane.world) for lane in lanes], every=True)
     pair, _ = stack([floats_as_arrays(lane.pair, "float32") for lane in lanes], every=True)
     seeds = np.array([lane.seed for lane in lanes], np.uint32)
     keys = controller_keys_on_host(seeds, stream), controller_keys_on_host(seeds, stream, ACTS)
     done = _run_all(cast_floats(world, "float32"), pair, seeds, *keys, blocks=blocks, changes=changes)
     return jax.tree.map(np.asarray, done)
-
-
-def _squeezed(world: World) -> World:
-    """The world with a last axis of 1 where all devices share a value; see `partway.system.world.World`."""
-    return replace(world, devices=squeeze_shared(world.devices), initial_tasks=shared_once(world.initial_tasks))
 
 
 @partial(jax.jit, static_argnames=("blocks", "changes"))
