@@ -854,7 +854,7 @@ def test_the_command_measures_what_coding_costs(user_folder: Path):
     ("words", "why"),
     [
         (("resnet50",), "is split from its .onnx file"),
-        (("net.onnx", "--inputs", "here"), "add --verify"),
+        (("net.onnx", "--inputs", "here"), "--inputs needs --verify"),
         (("net.onnx", "--cuts", "nothing"), "no tensor 'nothing'"),
         (("net.onnx", "--cuts", "99"), "cuts have numbers from 1 to"),
         (("net.onnx", "--shape", "x=1x4x8x8", "--shape", "x=2x4x8x8"), "--shape: 'x' is given twice"),

@@ -203,7 +203,7 @@ def test_the_dataset_is_labelled(toys: None, tmp_path: Path):
     assert unlabelled == []
     assert (dataset["status"] == "ok").all()
     assert len(np.unique(dataset["case"])) == 6
-    assert dataset.attrs["schema_version"] == 2
+    assert dataset.attrs["schema_version"] == 3
     at = grid(dataset)
     assert at[:3] == [
         {"arrival_prob": 0, "devices": 0},
