@@ -335,6 +335,24 @@ def test_what_the_paper_page_concludes_with_the_derivative():
     assert intervals["6b"] == "[1.0e-02, 1.0e-02]"  # 1 of 100 iterations
 
 
+def test_what_the_paper_page_concludes_with_q_learning():
+    """Ten hold, five with best steps: 6a, 6c and three of 8a and 9a; the last CMA-ES was not run."""
+    rows = page.rows("qlearning-verdicts.csv")
+    assert sum(row["verdict"] == HOLDS for row in rows) == 10
+    named = [(row["claim"], row["phase"]) for row in rows if row["with best steps"] == HOLDS]
+    grow = [("8a", "from_start"), ("8a", "after_training"), ("9a", "from_start")]
+    assert named == [("6a", ""), ("6c", ""), *grow]
+    assert page.done("qlearning") == ["screen", "evolve", "extend"]
+
+
+def test_no_proposed_scheme_beats_baselines_with_their_best_steps():
+    """docs/paper.md: 7b, 8b and 9b hold for none of the three."""
+    for candidate in page.judged():
+        rows = [row for row in page.rows(f"{candidate}-verdicts.csv") if row["claim"] in ("7b", "8b", "9b")]
+        assert len(rows) == 5
+        assert HOLDS not in {row["with best steps"] for row in rows}
+
+
 def test_where_binary_beats_even_in_few_devices_only():
     """docs/paper.md: 9c was likely in both phases in one and in five settings, on few replicates, with nine in all."""
     for candidate, count, replicates in ((PRINTED, 1, {2}), ("parametric", 5, {4, 8})):

@@ -121,7 +121,7 @@ def row(candidate: str) -> str:
     known = seen(candidate)
     never = [name for name in known[0].weakest if all(one.weakest[name] < needed() for one in known)]
     verdicts, baselines = rows(f"{candidate}-verdicts.csv"), rows(f"{candidate}-baselines.csv")
-    excess = ", ".join(f"{one['baseline']} {float(one['cost above these [%]']):.2g} %" for one in baselines)
+    excess = ", ".join(f"{one['baseline']} {percent_words(one['cost above these [%]'])} %" for one in baselines)
     held = [sum(one[column] == HOLDS for one in verdicts) for column in ("verdict", "with best steps")]
     cells = (
         f"`{candidate}`",
@@ -133,6 +133,12 @@ def row(candidate: str) -> str:
         world_words(dict(stages.best(known).setting)),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def percent_words(text: str) -> str:
+    """A percentage with two digits, or as many as it has before the point."""
+    number = float(text)
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def world_words(setting: Mapping[str, Any]) -> str:
