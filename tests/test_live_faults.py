@@ -223,6 +223,42 @@ def test_a_server_that_is_killed():
     assert any(task.outcome == FINISHED_HERE for log in logs for task in log.tasks)
 
 
+def test_a_server_that_is_started_again_begins_another_run():
+    """Devices of the older run end soon after it is there, say why, and take no place from those that join now."""
+
+    async def main() -> tuple[list[AgentLog], list[AgentLog], Service]:
+        site = Site()
+        await sleep_until(CUT_S)
+        site.serving.cancel()
+        for cable in site.cables:
+            cable.cut(silently=False)
+        await sleep_until(RESTORED_S)
+        second = Service(site.plan)
+        for cable in site.cables:
+            cable._link = MemoryLink(second, 0.002)
+            cable.mend()
+        running = asyncio.create_task(second.run())
+        old = await site.logs()
+        assert now() < RESTORED_S + (8 + 1 + site.plan.lease_blocks) * BLOCK_S  # the longest pause; and what was sent
+        assert not any(session.attending for session in second._sessions)
+        links = [MemoryLink(second, 0.002) for _ in old]
+        new = await asyncio.gather(*(Agent(link, request=RegisterRequest(k)).run() for k, link in enumerate(links)))
+        await running
+        return old, list(new), second
+
+    old, new, second = run_on_fake_clock(main())
+    for log in old:
+        check_tasks(log)
+        assert log.ended == "the server has begun another run; join again to take part in it"
+        assert CUT_S / BLOCK_S < max(log.records) < BLOCKS - 1
+    for log in new:
+        check_tasks(log)
+        assert log.ended == ""
+        assert log.alone == []
+        assert len(log.records) == BLOCKS
+    assert second.ledger.received == second.ledger.answered > 20
+
+
 def test_a_device_that_is_killed_is_forgotten_and_harms_nobody():
     async def disturb(site: Site) -> None:
         await sleep_until(CUT_S)

@@ -285,7 +285,7 @@ def _write(
 ) -> None:
     """Print where the tasks spent their time; write that, and what the devices have learned.
 
-    Raises InputError at the end where results are missing.
+    Raises InputError at the end where results are missing, or a device could not come back to its server.
     """
     from partway.cli import output
     from partway.live import documents, memories
@@ -307,9 +307,11 @@ def _write(
     def table(console: "Console") -> None:
         shown_at = terminal(errors=True) if options.stdin else console
         alone, reply = sum(len(log.alone) for log in logs), logs[0].reply
-        end_s = end_of_run(reply.blocks, reply.constants.slots, reply.constants.numbers["slot_s"])
+        blocks = max(max(log.records, default=0) + 1 if log.ended else reply.blocks for log in logs)
+        end_s = end_of_run(blocks, reply.constants.slots, reply.constants.numbers["slot_s"])
         shown_at.print(joined_table({log.device: log.tasks for log in logs}, end_s, alone))
 
     output.finish(options, text, table, steps)
-    if missing:
-        raise InputError(missing)
+    ended = next((f"{options.target}: {log.ended}" for log in logs if log.ended), "")
+    if ended or missing:
+        raise InputError("; ".join(filter(None, [ended, missing])))

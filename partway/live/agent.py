@@ -88,6 +88,7 @@ class AgentLog:
     misses  blocks in which the broadcast that was due was not there
     alone   blocks in which it sent nothing because the server was silent
     late_s  (blocks,) how late each block began, its action decided [s]
+    ended   why it could not come back to the server, and has ended before the run; "" if it has not
     """
 
     device: int
@@ -98,6 +99,7 @@ class AgentLog:
     misses: int
     alone: list[int]
     late_s: np.ndarray
+    ended: str = ""
 
 
 MakeWorkload = Callable[[RegisterReply], Workload]
@@ -150,6 +152,7 @@ class Agent:
         self._cpu = cpu or Pacing()
         self._outbox = asyncio.Queue[Report](MAX_REPORTS)
         self._session, self._heard, self._one_way_s = "", -1, 0.0
+        self._ended = ""
         self.epoch: float | None = None
 
     async def run(self) -> AgentLog:
@@ -217,7 +220,8 @@ class Agent:
                     arrivals = workload.arrivals(block - 1)
                     record = party.end(arrivals, workload.gain(block))
                     tasks.arrive(block - 1, arrivals)
-                over, without_server = block == reply.blocks or workload.over, is_alone(block)
+                over = block == reply.blocks or workload.over or self._ended != ""
+                without_server = is_alone(block)
                 if not over:
                     action = party.begin(without_server)
                     self._cpu.command((float(action.started) - float(action.offload)) / capacity)
@@ -237,7 +241,7 @@ class Agent:
             tasks.stop()
         with contextlib.suppress(Refused, MessageError):  # the server may have closed the session with the run
             await self._link.leave(LeaveRequest(self._session))
-        return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late))
+        return AgentLog(reply.device, reply, party, records, ended, party.misses, alone, np.array(late), self._ended)
 
     def _report(self, block: int, queue: float, last: BlockRecord) -> None:
         """Say at the start of a block what waits, and what happened in the block before."""
@@ -286,6 +290,8 @@ class Agent:
     ) -> None:
         """Keep the stream open, and rejoin as the same device if it breaks after the first block.
 
+        A server that runs another network or has begun another run never takes the device back: then the device ends.
+
         begun  is set to the first block, and the time at which block 0 starts on this device's clock
         """
         block_s = reply.constants.slots * reply.constants.numbers["slot_s"]
@@ -307,8 +313,14 @@ class Agent:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_BLOCKS * block_s)
-            with contextlib.suppress(Refused, MessageError):
+            try:
                 await self._register(replace(self._request, device=reply.device, session=self._session))
+            except Refused as error:
+                if error.code == "FAILED_PRECONDITION":
+                    self._ended = error.reason
+                    return
+            except MessageError:  # of a server that breaks the protocol: it is asked again
+                continue
 
     async def _outgoing(self) -> AsyncIterator[Report]:
         """The greeting, and what is to be reported; what has piled up holds records of blocks, which are measured."""

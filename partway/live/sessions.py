@@ -84,6 +84,7 @@ class Sessions:
 
     def __init__(self, places: int, block_s: float):
         self._places, self._by_key = places, dict[str, Session]()
+        self._run = secrets.token_hex(8)  # begins every key: a server that is started again knows those of another run
         self._allowances = [Allowance(block_s) for _ in range(places)]
 
     def __iter__(self) -> Iterator[Session]:
@@ -110,15 +111,18 @@ class Sessions:
         old_key  the session that this one takes over, with its results: of a device that comes back
         block    that begins now
 
-        Raises Refused where there is no such place, it is taken, or it has sent too many messages.
+        Raises Refused where there is no such place, it is taken, it has sent too many messages, or `old_key` is one of
+        another run, whose blocks have other numbers.
         """
+        if old_key and not old_key.startswith(self._run):
+            raise Refused("FAILED_PRECONDITION", "the server has begun another run; join again to take part in it")
         old = self._by_key.get(old_key)
         if old is not None and wanted in (None, old.device):
             self.spend(old)
             self.end(old)
-            made = Session(old.device, secrets.token_hex(16), block, now(), answers=old.answers, cut=old.cut)
+            made = Session(old.device, self._key(), block, now(), answers=old.answers, cut=old.cut)
         else:
-            made = Session(self._free(wanted), secrets.token_hex(16), block, now())
+            made = Session(self._free(wanted), self._key(), block, now())
             self.spend(made)
         self._by_key[made.key] = made
         return made
@@ -144,6 +148,9 @@ class Sessions:
         for session in ended:
             self.end(session)
         return ended
+
+    def _key(self) -> str:
+        return self._run + secrets.token_hex(16)
 
     def _free(self, wanted: int | None) -> int:
         """A place that nobody has, or whose owner has never come."""
