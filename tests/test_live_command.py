@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trustme
 from live_site import PAGE, ended
 from onnx_models import network, node, saved
 
@@ -78,6 +79,7 @@ def test_preflight_says_what_is_there(capsys: pytest.CaptureFixture[str]):
     main(["preflight"])  # a loaded machine may not keep the time
     said = capsys.readouterr().out
     assert "grpcio, protobuf, onnxruntime, onnx" in said
+    assert "credentials" not in said
     assert "each within" in said
     assert "a server here answers in" in said
 
@@ -88,6 +90,30 @@ def test_preflight_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys:
     said = capsys.readouterr()
     assert "not ok  packages" in said.out
     assert "packages" in said.err
+
+
+@pytest.mark.parametrize("module", ["prometheus_client", "starlette", "uvicorn"])
+def test_preflight_looks_for_every_package_of_the_extra(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["preflight"]) == 2
+    said = capsys.readouterr()
+    assert "not ok  packages" in said.out
+    assert f"{module.replace('_', '-')} not installed" in said.out
+
+
+def test_preflight_reads_token_and_certificates_without_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    token, ca = tmp_path / "token", tmp_path / "ca.pem"
+    token.write_text("0123456789abcdef", "ascii")
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    main(["preflight", "--token-file", str(token), "--tls-ca", str(ca)])
+    assert "certificate of a CA, token: can be used" in capsys.readouterr().out
+    for flag, wrong in (("--token-file", ca.with_name("absent")), ("--tls-ca", token), ("--tls-cert", ca)):
+        assert main(["preflight", flag, str(wrong)]) == 2
+        said = capsys.readouterr()
+        assert "not ok  credentials" in said.out
+        assert flag in said.out
 
 
 def test_preflight_names_a_server_that_does_not_answer(capsys: pytest.CaptureFixture[str]):

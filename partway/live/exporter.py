@@ -20,7 +20,6 @@ from partway.live.events import (
     Gone,
     Joined,
     Planned,
-    Served,
     TaskEnded,
 )
 from partway.live.metric_table import DEVICES, METRICS, SECONDS, SERVER, Metric
@@ -59,8 +58,6 @@ class Exporter:
             case Gone():
                 self._here.discard(event.device)
                 self._set("partway_devices", len(self._here))
-            case Served():
-                self._observe_stages({"server_wait": event.wait_s, "server": event.run_s})
             case BlockMeasured():
                 self._block(event)
                 self._count(event)
@@ -86,13 +83,9 @@ class Exporter:
     def _set(self, name: str, value: float) -> None:
         self._of[name].set(value)
 
-    def _observe_stages(self, stages: dict[str, float]) -> None:
-        for stage, seconds in stages.items():
-            self._of["partway_task_seconds"].labels(stage).observe(max(seconds, 0.0))  # rounding
-
     def _task(self, task: TaskEnded) -> None:
-        own = {name: seconds for name, seconds in task.stages.items() if name not in ("server_wait", "server")}
-        self._observe_stages(own)
+        for stage, seconds in task.stages.items():
+            self._of["partway_task_seconds"].labels(stage).observe(max(seconds, 0.0))  # rounding
         self._of["partway_task_latency_seconds"].observe(task.latency_s)
         self._of["partway_tasks_total"].labels(task.outcome).inc()
 

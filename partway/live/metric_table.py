@@ -7,11 +7,9 @@ number as a label: a fleet of thousands would make thousands of series.
 from dataclasses import dataclass
 from typing import Literal
 
-from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, MESSAGES
+from partway.live.tasks import ANSWERED, FAILED, FINISHED_HERE, LOCAL, STAGES
 from partway.measurement.gap import COST_COMPONENTS
 
-SERVER_STAGES, DEVICE_STAGES = ("server_wait", "server"), ("device_wait", "device", "radio", MESSAGES)
-"""The stages of a task that each party measures."""
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Upper ends of the buckets of a histogram."""
 DEVICES, SERVER = "devices", "server"
@@ -49,8 +47,8 @@ METRICS = (
     Metric(
         "partway_task_seconds",
         "histogram",
-        "Time that a task spends in each stage, from its arrival to its result",
-        {"server": SERVER_STAGES, "device": DEVICE_STAGES},
+        "Time in each stage, of all tasks that have ended (0 for a stage that a task skips): the sum is the latency",
+        {"device": STAGES},
         "Time in each stage (mean)",
         f"{_rate('partway_task_seconds_sum', 'stage')} / {_rate('partway_task_seconds_count', 'stage')}",
         "s",

@@ -37,19 +37,25 @@ def checks(
 
     network         makes the halves; it may write files to the folder that it is given
     server          one that should answer, to which a device with these files connects
+    files           are read in any case
     kind, cpu_path  of the CPU (`partway.live.cpu`)
     """
     made: list[tuple[str, Check]] = [("packages", _packages), ("clock", _clock)]
     made += [("CPU", lambda: _cpu(kind, cpu_path))] if kind != cpu.PACING else []
     if not extra.missing():
         made += [("network", lambda: _network(network)), ("port", _port)]
+        made += [("credentials", lambda: _credentials(files))] if files != Files() else []
         made += [("server", lambda: _server(server, files))] if server else []
     return made
 
 
 def _packages() -> str:
     extra.require()
-    return f"{', '.join(extra.PACKAGES.values())} are installed"
+    names = [*extra.PACKAGES.values()]
+    for what, packages in extra.PACKAGES_FOR.items():
+        extra.require_for(what)
+        names += packages.values()
+    return f"{', '.join(names)} are installed"
 
 
 def _clock() -> str:
@@ -117,6 +123,13 @@ def _port() -> str:
             await server.stop(0)
 
     return f"a server here answers in {1e3 * asyncio.run(probe()):.1f} ms"
+
+
+def _credentials(files: Files) -> str:
+    files.secret()
+    files.for_device()
+    given = {"certificate and key": files.cert, "certificate of a CA": files.ca, "token": files.token}
+    return f"{', '.join(name for name, path in given.items() if path is not None)}: can be used"
 
 
 def _server(target: str, files: Files) -> str:
