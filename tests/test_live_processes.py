@@ -34,7 +34,7 @@ from partway.live.halves import Halves
 from partway.live.messages import InferRequest, Refused, RegisterRequest, Report, Start
 from partway.live.network import write_small_network
 from partway.live.plan import LEASE_BLOCKS
-from partway.live.processes import Fleet, serving
+from partway.live.processes import START_S, Fleet, serving
 from partway.live.sessions import MAX_NEWS
 from partway.live.tasks import ANSWERED, FINISHED_HERE, LOCAL, WAITING
 
@@ -191,9 +191,14 @@ def tell(name: str, logs: list[AgentLog], **figures: float) -> None:
     print(f"\n{name}: {sent} tasks sent, {ended[ANSWERED]} answered, {ended[FINISHED_HERE]} finished here{numbers}")
 
 
-def check_server(logs: list[AgentLog], served: dict[str, Any] | None) -> None:
-    """The server has answered all that it has received, and each device that waited has its answer."""
+def check_server(logs: list[AgentLog], served: dict[str, Any] | None, may_ask_again: bool = False) -> None:
+    """The server has answered all that it has received, and each device that waited has its answer.
+
+    may_ask_again  whether a connection was cut, over which a device may have sent a task: it asks for its answer again
+    """
     assert served is not None
+    print(f"received again: {served['tasks']['duplicates']}")
+    assert may_ask_again or served["tasks"]["duplicates"] == 0
     answered = sum(task.outcome == ANSWERED for log in logs for task in log.tasks)
     assert answered <= served["tasks"]["answered"] == served["tasks"]["received"]
 
@@ -213,6 +218,38 @@ def test_a_server_that_is_killed(tmp_path: Path):
         assert {task.outcome for task in after} <= {LOCAL, WAITING}
         here = [task for task in log.tasks if task.outcome == FINISHED_HERE]
         assert all(task.answered - task.sent < (LEASE_BLOCKS + SLACK) * BLOCK_S for task in here)
+
+
+def test_a_server_that_is_started_again(tmp_path: Path):
+    """It begins another run. A device of the older one ends, and says why."""
+
+    def serve(fleet: Fleet, bind: str) -> None:
+        fleet.start("server", "serve", "--bind", bind, "--set", "devices=1", "--blocks", "400", "--wait", "90")
+        fleet.wait(lambda: fleet.listening() != "", START_S, "starting the server")
+
+    fleet = Fleet(tmp_path)
+    try:
+        serve(fleet, "127.0.0.1:0")
+        target = fleet.listening()
+        fleet.start("device", "join", target)
+        fleet.wait(lambda: "the run begins" in (tmp_path / "server.out").read_text(), START_S, "the run")
+        time.sleep(BREAKS * BLOCK_S)
+        fleet.processes["server"].kill()
+        fleet.processes["server"].wait()
+        serve(fleet, target)
+        began, device = time.monotonic(), fleet.processes["device"]
+        assert device.wait(timeout=60) == 2
+        took = time.monotonic() - began
+    finally:
+        for process in fleet.processes.values():
+            process.kill()
+            process.wait()
+    print(f"\nserver started again: the device of the older run ends {took:.1f} s after it listens")
+    said = (tmp_path / "device.err").read_text().strip().splitlines()[-1]
+    assert said == f"partway: {target}: the server has begun another run; join again to take part in it"
+    document = json.loads((tmp_path / "device.json").read_text())["devices"][0]
+    assert document["tasks"]
+    assert took < (MAX_PAUSE_BLOCKS + LEASE_BLOCKS + SLACK) * BLOCK_S + 3  # and what a process takes to end
 
 
 def test_a_server_that_is_frozen_for_five_seconds(tmp_path: Path):
@@ -246,7 +283,7 @@ def test_a_cable_that_breaks_and_is_whole_again(how: str, tmp_path: Path):
     own = logs[-1]
     alone_s, back_s = alone(own, scene.seen["broke"]), back(own, scene.seen["whole"])
     tell(f"cable {how}", [own], alone_after=alone_s, back_after=back_s)
-    check_server(logs, served)
+    check_server(logs, served, may_ask_again=how == "is cut")
     assert [log.alone for log in logs[:-1]] == [[], [], []]
     assert alone_s < (ALONE_AFTER + 3 + SLACK) * BLOCK_S
     assert back_s < (MAX_PAUSE_BLOCKS + 4 + SLACK) * BLOCK_S
@@ -287,7 +324,7 @@ def test_a_device_that_is_killed(tmp_path: Path):
 
 def test_a_device_that_does_not_read(tmp_path: Path):
     """It reports every block and reads nothing after the first block's time: when gRPC's buffers are full, MAX_NEWS
-    broadcasts wait for it, and then its session ends. The others notice nothing."""
+    broadcasts wait for it, and then its session ends. The others notice nothing, and it can join again at once."""
 
     async def beside(scene: Scene) -> None:
         small = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
@@ -309,16 +346,23 @@ def test_a_device_that_does_not_read(tmp_path: Path):
                 except grpc.aio.AioRpcError as error:
                     if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                         scene.seen["ended"] = now() - began
-                        return
+                        break
+            stream.cancel()
+            joined = codec.read_registered(await register(codec.write_register(RegisterRequest(3)), timeout=30.0))
+            stream = channel.stream_stream(ATTEND)()
+            await stream.write(codec.write_report(Report(joined.session, 0, 0.0)))
+            assert isinstance(codec.read_news(await stream.read()), Start)
+            scene.seen["back"] = now() - began - scene.seen["ended"]
 
     async def disturb(scene: Scene) -> None:
         scene.seen["broke"] = 0.0
 
     scene, logs, served = played(tmp_path, disturb, here=3, beside=beside)
-    tell("a device does not read", logs, its_session_ends_after=scene.seen["ended"])
+    tell("a device does not read", logs, its_session_ends_after=scene.seen["ended"], back_after=scene.seen["back"])
     check_server(logs, served)
     assert [log.alone for log in logs] == [[], [], []]
     assert MAX_NEWS * BLOCK_S - 1 < scene.seen["ended"] < (BLOCKS - 1) * BLOCK_S
+    assert scene.seen["back"] < SLACK * BLOCK_S
 
 
 def test_a_client_whose_messages_are_refused(tmp_path: Path):
@@ -372,8 +416,6 @@ def test_a_client_whose_messages_are_refused(tmp_path: Path):
     tell("messages that are refused", logs)
     print(f"{len(took)} refused, the reason after {1e3 * np.median(took):.0f} ms (median): {dict(refusals)}")
     check_server(logs, served)
-    assert served is not None
-    assert served["tasks"]["duplicates"] == 0
     assert [log.alone for log in logs] == [[], [], []]
     assert {name: set(codes) for name, codes in refusals.items()} == {
         "another version": {"FAILED_PRECONDITION"},

@@ -30,6 +30,7 @@ from partway.measurement.latency import DELAY_NAMES, DELAYS
 from partway.measurement.metrics import BlockMetrics
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
+from partway.schemes import find_scheme
 from partway.text_tables import Grid
 
 BOUND = 4.0
@@ -92,6 +93,18 @@ def test_the_tables_give_the_reason_in_place_of_the_unit():
     mine = figures_of("average", None, "nobody knows")
     device = {"device": 0, "tasks": [], "late_s": [0.0], "task_late_s": [], "misses": 0}
     assert row(live_table(mine, mine, document, [device])) == ["-", "-", "nobody knows"]
+
+
+def test_the_tables_have_the_bound_and_what_the_scheme_says():
+    """Of numbers that are sent for control a scheme says how many, as in a comparison."""
+    scenario, mine = load("paper", {"devices": 1}), figures_of("average")
+    document = document_of(scenario, BOUND, "", [1] * 4) | {"scheme": "neurosurgeon"}
+    device = {"device": 0, "tasks": [], "late_s": [0.0], "task_late_s": [], "misses": 0}
+    table, signals = live_table(mine, mine, document, [device]), find_scheme("neurosurgeon").signalling()
+    said = f"{signals['up']}, {signals['down']}"
+    assert row(table, "lower bound") == ["4", "4"]
+    assert row(table, "numbers up, down") == [said, said, "per device and block"]
+    assert row(served_table(document), "lower bound") == ["4"]
 
 
 def document_of(
@@ -223,9 +236,9 @@ def test_tasks_count_from_the_block_from_which_the_figures_do(reports: list[int]
         assert (found.tasks, found.latency) == (4 - first, pytest.approx((first + 1 + 4) / 2))
 
 
-def row(grid: Grid) -> list[str]:
-    """The cells of the row of the gap after the first."""
+def row(grid: Grid, name: str = "gap to the lower bound") -> list[str]:
+    """The cells of a row after its name."""
     text = io.StringIO()
     Console(file=text, width=120).print(grid)
-    (line,) = (line for line in text.getvalue().splitlines() if line.startswith("gap to the lower bound"))
+    (line,) = (line for line in text.getvalue().splitlines() if line.startswith(name))
     return re.split(r" {2,}", line.strip())[1:]

@@ -35,8 +35,9 @@ class Quicker:
     def sentence(self) -> str:
         """What the weights give, and in a line of its own the flag that sets them."""
         given = " ".join(f"{name}={value:.6g}" for name, value in self.weights.items())
-        energy = number(1e3 * self.figures.device_j, 4)
-        return f"With these weights {_within(self.figures)}, energy of the device per task {energy} mJ:\n--set {given}"
+        mean, energy = (number(1e3 * value, 4) for value in (self.figures.latency, self.figures.device_j))
+        said = f"With these weights {_within(self.figures)}; mean {mean} ms, energy of the device per task {energy} mJ"
+        return f"{said}:\n--set {given}"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from partway.measurement.gap import COMPONENT_NAMES, COST_COMPONENTS, Horizon, g
 from partway.measurement.latency import DELAY_NAMES, DELAYS, end_of_run
 from partway.scenario.loading import load
 from partway.scenario.schema import Scenario
+from partway.schemes import find_scheme
 from partway.text_tables import Grid
 
 OUTCOME_NAMES = {
@@ -144,8 +145,10 @@ def live_table(
     for title in ("", "measured", "simulated"):
         grid.add_column(title, "left" if title == "" else "right")
     grid.add_column("unit", wrap=True)
-    for name, mine, theirs, unit, digits in _rows(measured, simulated):
+    signals = ", ".join(map(str, find_scheme(server["scheme"]).signalling().values()))
+    for name, mine, theirs, unit, digits in _rows(measured, simulated, server["bound"]):
         grid.add_row(name, number(mine, digits), number(theirs, digits), unit)
+    grid.add_row("numbers up, down", signals, signals, "per device and block")
     if alone is not None:
         grid.add_row("devices alone: latency", "-", number(1e3 * alone.latency, 4), "ms")
         grid.add_row("  95 % of the tasks", "-", number(1e3 * alone.p95, 4), "ms")
@@ -172,13 +175,14 @@ def _pacing(server: Mapping[str, Any], devices: Sequence[Mapping[str, Any]]) -> 
     }
 
 
-def _rows(measured: Figures, simulated: Figures) -> list[tuple[str, float, float, str, int]]:
+def _rows(measured: Figures, simulated: Figures, bound: float | None) -> list[tuple[str, float, float, str, int]]:
     """(name, measured, simulated, unit, digits)."""
     both = (measured, simulated)
     rows: list[Any] = [("cost per block", measured.cost, simulated.cost, "", 4)]
     rows += [(f"  {words}", *(one.components[name] for one in both), "", 4) for name, words in COMPONENT_NAMES.items()]
     rows += [("device energy per task", *(1e3 * one.device_j for one in both), "mJ", 3)]
     rows += [("server energy per task", *(1e3 * one.server_j for one in both), "mJ", 3)]
+    rows += [] if bound is None else [("lower bound", bound, bound, "", 4)]
     rows += [
         ("gap to the lower bound", *(100 * one.gap for one in both), measured.no_gap or simulated.no_gap or "%", 3)
     ]
@@ -217,6 +221,8 @@ def served_table(document: Mapping[str, Any]) -> Grid:
     grid.add_row("cost per block", number(mine.cost, 4), "")
     for name, words in COMPONENT_NAMES.items():
         grid.add_row(f"  {words}", number(mine.components[name], 3), "")
+    if document["bound"] is not None:
+        grid.add_row("lower bound", number(document["bound"], 4), "")
     grid.add_row("gap to the lower bound", number(100 * mine.gap, 3), mine.no_gap or "%")
     grid.add_row("tasks", "", "")
     for name, words in COUNT_NAMES.items():
