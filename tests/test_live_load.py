@@ -105,12 +105,15 @@ def test_two_dozen_devices_run_for_ten_minutes_in_two_processes(tmp_path: Path):
             fleet.start(name, "join", fleet.target, "--device", str(first), "--count", str(PLACES // 2))
         fleet.wait(lambda: "begins" in (tmp_path / "server.out").read_text("utf-8"), 120, "joining")
         answers, memory = list[str](), dict[str, list[float]]()
+        before_end, ends = dict[str, float](), time.monotonic() + 60 * MINUTES
 
         def noted() -> bool:
             running = {name: process for name, process in fleet.processes.items() if process.poll() is None}
             for name, process in running.items():
                 with contextlib.suppress(OSError, KeyError):  # it is just ending
                     memory.setdefault(name, []).append(memory_mib(process.pid)[0])
+                    if time.monotonic() < ends:
+                        before_end[name] = memory[name][-1]
             if not answers and len(memory["server"]) == 300:
                 answers.extend(asyncio.run(crowd(fleet.target)))
             return not running
@@ -126,7 +129,9 @@ def test_two_dozen_devices_run_for_ten_minutes_in_two_processes(tmp_path: Path):
         f"blocks begin late by {1e3 * np.median(late):.1f} ms (median), {1e3 * np.percentile(late, 99):.1f} ms (99 %); "
         f"{misses} of {PLACES * blocks} broadcasts came too late; alone in {alone} blocks\n"
         + "\n".join(
-            f"memory of {name}: {settled[name]:.0f} MiB, later {max(seen):.0f}" for name, seen in memory.items()
+            f"memory of {name}: {settled[name]:.0f} MiB, {before_end[name]:.0f} before the end of the run, "
+            f"at most {max(seen):.0f}"
+            for name, seen in memory.items()
         )
     )
     assert answers == ["RESOURCE_EXHAUSTED"] * CROWD
