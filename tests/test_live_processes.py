@@ -491,6 +491,7 @@ def test_a_disk_that_is_full(tmp_path: Path):
     assert (counted[ANSWERED] > 10, counted[FINISHED_HERE]) == (True, 0)
     document = json.loads((tmp_path / "server.json").read_text())
     assert document["tasks"]["answered"] == document["tasks"]["received"] == counted[ANSWERED]
+    assert document["tasks"]["duplicates"] == 0
 
 
 def test_what_a_killed_process_leaves_goes_with_the_folder_of_its_fleet(tmp_path: Path):
