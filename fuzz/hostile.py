@@ -58,15 +58,24 @@ BOMB = gzip.compress(bytes(60 * 2**20), 9)
 """60 KiB that become 60 MiB, within the 64 KiB that may be sent without being asked for."""
 
 
+NOBODY = "nobody"
+"""A session that no server has given."""
+
+
 @dataclass
 class Attack:
     """What a hostile device knows: where the server is, and a session that it was given. `counted`: answers by kind."""
 
     target: str
-    session: str = "nobody"
+    session: str = NOBODY
     block: int = 0
     task: int = 0
     counted: Counter[str] = field(default_factory=Counter[str])
+
+    def joining(self) -> bytes:
+        """The message by which it joins, or comes back with the session that it has."""
+        own = "" if self.session == NOBODY else self.session
+        return codec.write_register(RegisterRequest(PLACE, session=own))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -140,7 +149,7 @@ def unfit(rng: random.Random, attack: Attack) -> tuple[str, bytes]:
 
 def stranger(rng: random.Random, attack: Attack) -> tuple[str, bytes]:
     """A message in another device's name, or of another version, network or scenario."""
-    session = rng.choice(["nobody", attack.session[:-1], attack.session + "0", f"{rng.getrandbits(128):032x}", ""])
+    session = rng.choice([NOBODY, attack.session[:-1], attack.session + "0", f"{rng.getrandbits(128):032x}", ""])
     mine = Attack(attack.target, session, attack.block, attack.task)
     requests = [RegisterRequest(0), RegisterRequest(1, session=session), RegisterRequest(2**32 - 1)]
     requests += [RegisterRequest(version=2**32 - 1), RegisterRequest(model_sha256="0" * 64)]
@@ -160,7 +169,7 @@ def huge(rng: random.Random, attack: Attack) -> tuple[str, bytes]:
 
 
 def _register(attack: Attack) -> tuple[str, bytes]:
-    return REGISTER, codec.write_register(RegisterRequest(PLACE, "a" * 64, "b" * 64, session="nobody"))
+    return REGISTER, codec.write_register(RegisterRequest(PLACE, "a" * 64, "b" * 64, session=NOBODY))
 
 
 def _report(attack: Attack) -> tuple[str, bytes]:
@@ -291,8 +300,7 @@ async def flooded(attack: Attack, messages: int, seed: int) -> None:
     async with grpc.aio.insecure_channel(attack.target, options=OWN) as channel:
         while attack.counted.total() < messages:
             try:
-                asked = codec.write_register(RegisterRequest(PLACE, session=attack.session))
-                reply = codec.read_registered(await channel.unary_unary(REGISTER)(asked, timeout=WITHIN_S))
+                reply = codec.read_registered(await channel.unary_unary(REGISTER)(attack.joining(), timeout=WITHIN_S))
             except grpc.aio.AioRpcError as error:
                 attack.counted[_named(error.code(), error.details())] += 1
                 continue
@@ -313,8 +321,7 @@ async def joining(attack: Attack) -> None:
     async with grpc.aio.insecure_channel(attack.target, options=OWN) as channel:
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
-                asked = codec.write_register(RegisterRequest(PLACE, session=attack.session))
-                reply = codec.read_registered(await channel.unary_unary(REGISTER)(asked, timeout=WITHIN_S))
+                reply = codec.read_registered(await channel.unary_unary(REGISTER)(attack.joining(), timeout=WITHIN_S))
                 attack.session = reply.session
                 stream = channel.stream_stream(ATTEND)()
                 await stream.write(codec.write_report(Report(reply.session, 0, 0.0)))
