@@ -29,7 +29,7 @@ EDGE, FIELD, SWITCH = "partway-edge", "partway-field", "partway-switch"
 """The namespaces of the server, of the devices and of the switch between them."""
 ADDRESS = "10.77.0.1"
 """Of the server; its certificate names it."""
-WHAT = ["packages", "clock", "network", "port", "server"]
+WHAT = ["packages", "clock", "network", "port", "credentials", "server"]
 """That a preflight looks at."""
 BLOCKS, CUT_S = 100, 5.0
 """Of a run, 25 s; and how long the cable is cut."""
