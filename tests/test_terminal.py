@@ -41,6 +41,23 @@ def test_off_a_terminal_what_is_counted_says_how_far_it_is(clock: list[float]):
     assert screen.getvalue().splitlines() == ["lower bound: 0 of 4,000 blocks", "local: 2,000 of 4,000 blocks"]
 
 
+def test_off_a_terminal_jobs_of_different_sizes_say_how_long_they_take(clock: list[float]):
+    """40 of 100 were found; after 120 s 30 of the other 60 are done, so the last 30 take two minutes more."""
+    screen = io.StringIO()
+    with terminal.weighing(100.0, Console(file=screen)) as advance:
+        for now, words, size, computed in (
+            (1, "old", 40.0, False),
+            (60, "small", 10.0, True),
+            (120, "large", 20.0, True),
+        ):
+            clock.append(now)
+            advance(words, size, computed)
+    assert screen.getvalue().splitlines() == [
+        "small: 50% done, 5 minutes left",
+        "large: 70% done, 2 minutes left",
+    ]
+
+
 def test_on_a_terminal_it_is_a_bar(clock: list[float]):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from partway.cli import flags
 from partway.cli.flags import whole_number
-from partway.cli.terminal import progress_bar, terminal
+from partway.cli.terminal import terminal, weighing
 from partway.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -137,9 +136,12 @@ def write(findings: "Findings", text: str, folder: Path, look: "Look | None" = N
 
 @contextlib.contextmanager
 def progress(jobs: Sequence[Any], console: Console) -> Generator[Callable[[Any], None]]:
-    """A bar with the time left, by the size of the jobs that are still to run."""
-    columns = TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn(), TextColumn("left")
+    """How far the jobs are that are still to run, by their size."""
     weights = {job: job.device_blocks() + COMPILATION for job in jobs}
-    with progress_bar(console, *columns, TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=sum(weights.values()))
-        yield lambda job: bar.update(task, description=job.label(), advance=weights.get(job, 0.0))
+    with weighing(sum(weights.values()), console) as advance:
+
+        def on_progress(job: Any) -> None:
+            if job in weights:
+                advance(job.label(), weights[job], True)
+
+        yield on_progress

@@ -83,6 +83,30 @@ def counting(total: int, unit: str, console: Console) -> Generator[Advance]:
 
 
 @contextlib.contextmanager
+def weighing(total: float, console: Console) -> Generator[Callable[[str, float, bool], None]]:
+    """A bar for jobs of different sizes, `total` together, with the time left; a line every LINE_S seconds elsewhere.
+
+    What it gives is called after each job, with words for it, its size, and whether it was computed now rather than
+    found from an earlier run: the time left follows from what was computed.
+    """
+    start, done, computed, say = time.monotonic(), 0.0, 0.0, _lines(console)
+    with progress_bar(console, TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(words: str, size: float, now: bool) -> None:
+            nonlocal done, computed
+            done, computed = done + size, computed + (size if now else 0.0)
+            words += f": {done / total:.0%} done"
+            if computed:
+                left = (time.monotonic() - start) * (total - done) / computed
+                words += f", {left / 60:.0f} minutes left"
+            bar.update(task, description=words, completed=done)
+            say(words)
+
+        yield advance
+
+
+@contextlib.contextmanager
 def working(words: str, console: Console) -> Generator[Callable[[str], None]]:
     """A spinner with the time so far, for work of unknown length. What it gives is called with other words for it.
 

@@ -25,9 +25,8 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-from partway.cli.terminal import LINE_S, progress_bar, terminal
+from partway.cli.terminal import terminal, weighing
 from partway.experiments import store as stores
 from partway.experiments.store import ARRAYS, Kind
 from partway.paper.jobs import Job, jobs_code_hash
@@ -136,30 +135,9 @@ WORK: Mapping[str, Callable[[Runner, Console], str]] = {"judge": judged, "sensit
 
 @contextlib.contextmanager
 def progress(total: float, console: Console) -> Generator[Callable[[Job, bool], None]]:
-    """A bar with the time left; where there is no terminal, a line every LINE_S seconds.
-
-    What it gives is called with each job, and whether it was computed: the time left follows from these.
-    """
-    start = printed = time.monotonic()
-    done = found = 0.0
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with progress_bar(console, *columns) as bar:
-        task = bar.add_task("", total=total)
-
-        def advance(job: Job, computed: bool) -> None:
-            nonlocal done, found, printed
-            now, size = time.monotonic(), job.device_blocks()
-            done, found = done + size, found + (0 if computed else size)
-            words = f"{done / total:.0%} done"
-            if done > found:
-                left = (now - start) * (total - done) / (done - found)
-                words += f", {left / 60:.0f} minutes left"
-            bar.update(task, description=words, completed=done)
-            if not console.is_terminal and now - printed >= LINE_S:
-                printed = now
-                console.print(words, soft_wrap=True)
-
-        yield advance
+    """How far a stage is. What it gives is called with each job, and whether it was computed."""
+    with weighing(total, console) as advance:
+        yield lambda job, computed: advance(job.label(), job.device_blocks(), computed)
 
 
 if __name__ == "__main__":
