@@ -46,7 +46,7 @@ SPENT = {
 }
 """What follows from these for traced devices, as `device_NAME`, too."""
 MEANS = ("cpu_utilisation", "radio_utilisation", "server_utilisation", "power_mismatch")
-"""Of BLOCKS those whose mean over the blocks a sweep has under the same name."""
+"""The variables in BLOCKS of which a sweep has the mean over the blocks, under the same name."""
 OTHERS = {
     "latency_s": ("latency, from arrival to result, statistics over tasks", "s"),
     "delay_s": ("mean time that a task spends in each part of its way; together the mean latency", "s"),

@@ -161,12 +161,12 @@ def text(candidates: Sequence[str], varied: Sequence[str]) -> str:
         A *candidate* is a scheme in the place of the proposed one. A *setting* gives a value to every parameter
         [that is not published](data/search/settings.csv), with the noise, both forms of (1), stopping, and steps of the
         baselines' own. A *replicate* is a seed with a placement of its own. A claim is *likely* in a setting if each of
-        its comparisons is {needed():.1f} standard errors on its side. `make search` keeps the best of settings all over
-        the space on Figures 6 and 7, improves the weakest comparison by CMA-ES, takes the best to Figures 6 to 9, and
-        goes on by CMA-ES for as many claims as possible. The best setting is the preset `paper-fitted-*`, judged on
-        {len(FULL.seeds)} replicates that the search did not use. *Best steps* are the first steps, of {judge.STEPS} x
-        {judge.STEPS} (for `random` the rate), with which a baseline is cheapest at the end of Figure 7 there.
-        [Likely together](img/search.png); [every setting](data/search/). {one_by_one}
+        its comparisons is {needed():.1f} standard errors on its side. `make search` tries settings all over the space
+        on Figures 6 and 7, and CMA-ES makes the weakest comparison stronger. The best are measured on Figures 6 to 9,
+        and a second CMA-ES raises the number of likely claims. The best of all is the preset `paper-fitted-*`, judged
+        on {len(FULL.seeds)} replicates that the search did not use. *Best steps* are the first steps, of
+        {judge.STEPS} x {judge.STEPS} (for `random` the rate), with which a baseline is cheapest at the end of Figure 7
+        there. [Likely together](img/search.png); [every setting](data/search/). {one_by_one}
     """)
     return f"{searched}\n\n{table(candidates)}"
 
